@@ -1,29 +1,16 @@
-//! What the XDP program and the relay agree on: the few wire offsets that both need.
+//! What the XDP program and the relay agree on.
 //!
-//! The XDP program never sees the protocol crate; the protocol crate asserts at
-//! compile time that its own numbers are these.
+//! [`wire`] has the few offsets of a datagram that both need, [`maps`] the layout of
+//! the maps they share, [`verdict`] the reasons for which the program passes or drops
+//! a frame, [`tag_filter`] where a datagram's tag stands in the replay filter, and
+//! [`bucket`] how handshakes are limited. The XDP program never sees the protocol
+//! crate; the protocol crate asserts at compile time that its own numbers are these.
 #![no_std]
 
-/// Bytes of every UDP payload between two nodes; any other length is dropped.
-pub const DATAGRAM_LENGTH: usize = 1408;
-/// Bytes of the link header at the front.
-pub const LINK_HEADER_LENGTH: usize = 16;
-/// Where the message type stands.
-pub const TYPE_OFFSET: usize = 0;
-/// Where the receiver index (32 bits, big-endian) stands.
-pub const INDEX_OFFSET: usize = 4;
-/// Where the counter (64 bits, big-endian) stands.
-pub const COUNTER_OFFSET: usize = 8;
-/// Bytes of the authentication tag at the end, a keyed hash of the whole message.
-pub const TAG_LENGTH: usize = 16;
-/// Where the authentication tag stands.
-pub const TAG_OFFSET: usize = DATAGRAM_LENGTH - TAG_LENGTH;
+pub mod bucket;
+pub mod maps;
+pub mod tag_filter;
+pub mod verdict;
+pub mod wire;
 
-/// Message type: handshake initiation.
-pub const TYPE_INITIATION: u8 = 1;
-/// Message type: handshake response.
-pub const TYPE_RESPONSE: u8 = 2;
-/// Message type: cookie.
-pub const TYPE_COOKIE: u8 = 3;
-/// Message type: data.
-pub const TYPE_DATA: u8 = 4;
+pub use wire::{DATAGRAM_LENGTH, LINK_HEADER_LENGTH, TAG_LENGTH, TAG_OFFSET};

@@ -1,0 +1,90 @@
+//! Every reason for which the XDP program passes, redirects or drops a frame.
+
+/// One reason; its number is the index into the per-CPU counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Verdict {
+    /// Not an IP datagram to our address and port: the kernel's business.
+    NotOurs = 0,
+    /// Data of a live session, given to the queue's AF_XDP socket.
+    Redirected = 1,
+    /// Data of a live session, passed to the kernel's socket: the program runs as a guard
+    /// before the UDP port.
+    Guarded = 2,
+    /// A handshake message within its limits, passed to the kernel's socket.
+    Handshake = 3,
+    /// To our port, and not 1408 bytes long.
+    WrongLength = 4,
+    /// A message type that does not exist, or bytes that must be zero and are not.
+    UnknownType = 5,
+    /// An index that no session and no handshake of ours has.
+    UnknownIndex = 6,
+    /// A tag that has been seen before.
+    Replayed = 7,
+    /// A handshake message over the limit of its source.
+    SourceLimited = 8,
+    /// A handshake message over the limit of all sources together.
+    TotalLimited = 9,
+    /// No AF_XDP socket is bound to the queue: passed to the kernel's socket.
+    NoSocket = 10,
+}
+
+impl Verdict {
+    /// How many there are.
+    pub const COUNT: usize = 11;
+
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::NotOurs,
+        Self::Redirected,
+        Self::Guarded,
+        Self::Handshake,
+        Self::WrongLength,
+        Self::UnknownType,
+        Self::UnknownIndex,
+        Self::Replayed,
+        Self::SourceLimited,
+        Self::TotalLimited,
+        Self::NoSocket,
+    ];
+
+    /// The name that status and metrics show.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotOurs => "not_ours",
+            Self::Redirected => "redirected",
+            Self::Guarded => "guarded",
+            Self::Handshake => "handshake",
+            Self::WrongLength => "wrong_length",
+            Self::UnknownType => "unknown_type",
+            Self::UnknownIndex => "unknown_index",
+            Self::Replayed => "replayed",
+            Self::SourceLimited => "source_limited",
+            Self::TotalLimited => "total_limited",
+            Self::NoSocket => "no_socket",
+        }
+    }
+
+    /// Whether the frame ends here.
+    #[must_use]
+    pub const fn drops(self) -> bool {
+        matches!(
+            self,
+            Self::WrongLength
+                | Self::UnknownType
+                | Self::UnknownIndex
+                | Self::Replayed
+                | Self::SourceLimited
+                | Self::TotalLimited
+        )
+    }
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < Verdict::COUNT {
+        assert!(Verdict::ALL[i] as usize == i);
+        i += 1;
+    }
+};
