@@ -98,7 +98,10 @@ impl ReceiveRing {
     /// How many received datagrams have not been handed out yet.
     #[must_use]
     pub fn left(&self) -> usize {
-        let all: usize = self.meta[self.at.0..self.filled].iter().map(run_length).sum();
+        let all: usize = self.meta[self.at.0..self.filled]
+            .iter()
+            .map(run_length)
+            .sum();
         all - self.at.1
     }
 }
@@ -138,7 +141,9 @@ impl BatchSocket {
             .take(ring.ask)
             .map(IoSliceMut::new)
             .collect();
-        let filled = self.state.recv(self.socket().into(), &mut buffers, &mut ring.meta)?;
+        let filled = self
+            .state
+            .recv(self.socket().into(), &mut buffers, &mut ring.meta)?;
         ring.filled = filled;
         let messages = &ring.meta[..filled];
         let datagrams: usize = messages.iter().map(run_length).sum();

@@ -41,7 +41,11 @@ impl<'a> Outgoing<'a> {
     /// `bytes`, to be sent to `to`.
     #[must_use]
     pub fn new(bytes: &'a Datagram, to: SocketAddr) -> Self {
-        Self { bytes, to, done: false }
+        Self {
+            bytes,
+            to,
+            done: false,
+        }
     }
 
     /// Whether the kernel has taken it, or refused it for good.
@@ -75,8 +79,11 @@ impl BatchSocket {
         let longest = if self.gso() { MAX_SEGMENTS } else { 1 };
         let plan = Plan::of(part, longest);
         let result = HEADERS.with_borrow_mut(|headers| {
-            let slices: ArrayVec<IoSlice<'_>, SEND_BATCH> =
-                plan.order.iter().map(|at| IoSlice::new(part[*at].bytes)).collect();
+            let slices: ArrayVec<IoSlice<'_>, SEND_BATCH> = plan
+                .order
+                .iter()
+                .map(|at| IoSlice::new(part[*at].bytes))
+                .collect();
             let mut messages: ArrayVec<&[IoSlice<'_>], SEND_BATCH> = ArrayVec::new();
             let mut start = 0;
             for end in &plan.ends {
@@ -98,8 +105,14 @@ impl BatchSocket {
         });
         match result {
             Ok(messages) => {
-                let datagrams = plan.ends.get(messages.wrapping_sub(1)).copied().unwrap_or(0);
-                plan.order[..datagrams].iter().for_each(|at| part[*at].done = true);
+                let datagrams = plan
+                    .ends
+                    .get(messages.wrapping_sub(1))
+                    .copied()
+                    .unwrap_or(0);
+                plan.order[..datagrams]
+                    .iter()
+                    .for_each(|at| part[*at].done = true);
                 Ok(datagrams)
             }
             Err(Errno::EAGAIN | Errno::ENOBUFS) => Err(io::ErrorKind::WouldBlock.into()),
@@ -122,7 +135,9 @@ impl BatchSocket {
             return;
         }
         tracing::debug!(%error, datagrams = first, "the kernel refuses a destination");
-        plan.order[..first].iter().for_each(|at| part[*at].done = true);
+        plan.order[..first]
+            .iter()
+            .for_each(|at| part[*at].done = true);
         self.unsendable.fetch_add(first as u64, Ordering::Relaxed);
     }
 }
@@ -139,7 +154,10 @@ impl Plan {
     /// Groups what is not done by destination, at most `longest` to a message. Batches
     /// are small: comparing each with each costs less than any table.
     fn of(part: &[Outgoing<'_>], longest: usize) -> Self {
-        let mut plan = Self { order: ArrayVec::new(), ends: ArrayVec::new() };
+        let mut plan = Self {
+            order: ArrayVec::new(),
+            ends: ArrayVec::new(),
+        };
         let mut planned = [false; SEND_BATCH];
         for first in 0..part.len() {
             if planned[first] || part[first].done {

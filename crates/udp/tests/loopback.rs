@@ -1,0 +1,268 @@
+//! Real sockets on the loopback interface.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+
+use mixline_protocol::size::{DATAGRAM, Datagram};
+use mixline_udp::{BatchSocket, BindOptions, Outgoing, ReceiveRing};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+const V4: &str = "127.0.0.1:0";
+const V6: &str = "[::1]:0";
+
+fn open(address: &str, options: &BindOptions) -> BatchSocket {
+    BatchSocket::bind(address.parse().unwrap(), options).unwrap()
+}
+
+fn numbered(number: usize) -> Datagram {
+    let mut datagram = [0; DATAGRAM];
+    datagram[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    datagram[DATAGRAM - 1] = number as u8;
+    datagram
+}
+
+fn number(datagram: &Datagram) -> usize {
+    assert_eq!(datagram[DATAGRAM - 1], datagram[7]);
+    u64::from_be_bytes(datagram[..8].try_into().unwrap()) as usize
+}
+
+fn wait(socket: &BatchSocket) {
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(
+        poll(&mut fds, PollTimeout::from(5000_u16)).unwrap(),
+        1,
+        "nothing came"
+    );
+}
+
+/// Receives `count` datagrams, `batch` at a time: their numbers and sources.
+fn receive(socket: &BatchSocket, count: usize, batch: usize) -> Vec<(usize, SocketAddr)> {
+    let mut ring = ReceiveRing::new(8);
+    let mut out = Vec::new();
+    while out.len() < count {
+        wait(socket);
+        match socket.receive(&mut ring) {
+            Ok(n) => assert_eq!(n, ring.left()),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        while ring.left() > 0 {
+            let left = ring.left();
+            let taken: Vec<_> = ring
+                .take(batch)
+                .map(|r| (number(r.datagram), r.source))
+                .collect();
+            assert_eq!(taken.len(), left.min(batch));
+            assert_eq!(ring.left(), left - taken.len());
+            out.extend(taken);
+        }
+    }
+    out
+}
+
+fn burst(address: &str, sending: &BindOptions, receiving: &BindOptions) {
+    let (from, to) = (open(address, sending), open(address, receiving));
+    let datagrams: Vec<_> = (0..300).map(numbered).collect();
+    let mut out: Vec<_> = datagrams
+        .iter()
+        .map(|d| Outgoing::new(d, to.local_address()))
+        .collect();
+    assert_eq!(from.send(&mut out).unwrap(), 300);
+    assert!(out.iter().all(Outgoing::is_done));
+    assert_eq!(
+        from.send(&mut out).unwrap(),
+        0,
+        "what is done does not go twice"
+    );
+    let got = receive(&to, 300, 64);
+    assert_eq!(
+        got,
+        (0..300)
+            .map(|n| (n, from.local_address()))
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(to.counters().wrong_length, 0);
+}
+
+#[test]
+fn bursts_keep_their_order() {
+    let on = BindOptions::default();
+    for address in [V4, V6] {
+        burst(address, &on, &on);
+    }
+}
+
+#[test]
+fn without_offloads() {
+    let on = BindOptions::default();
+    let off = BindOptions {
+        gro: false,
+        gso: false,
+        ..on.clone()
+    };
+    for address in [V4, V6] {
+        burst(address, &off, &on);
+        burst(address, &on, &off);
+        burst(address, &off, &off);
+    }
+    assert!(!open(V4, &off).gso());
+    assert!(open(V4, &on).gso());
+}
+
+#[test]
+fn offloads_make_runs() {
+    // One message each way carries many datagrams: otherwise the offloads are not used.
+    let options = BindOptions::default();
+    let (from, to) = (open(V4, &options), open(V4, &options));
+    let datagrams: Vec<_> = (0..44).map(numbered).collect();
+    let mut out: Vec<_> = datagrams
+        .iter()
+        .map(|d| Outgoing::new(d, to.local_address()))
+        .collect();
+    from.send(&mut out).unwrap();
+    wait(&to);
+    let mut one_message = ReceiveRing::new(1);
+    assert_eq!(to.receive(&mut one_message).unwrap(), 44);
+}
+
+#[test]
+fn mixed_destinations() {
+    let options = BindOptions::default();
+    let from = open(V4, &options);
+    let to: Vec<_> = (0..7).map(|_| open(V4, &options)).collect();
+    let datagrams: Vec<_> = (0..200).map(numbered).collect();
+    let mut out: Vec<_> = datagrams
+        .iter()
+        .enumerate()
+        .map(|(at, d)| Outgoing::new(d, to[at % 7].local_address()))
+        .collect();
+    assert_eq!(from.send(&mut out).unwrap(), 200);
+    for (at, socket) in to.iter().enumerate() {
+        let wanted: Vec<_> = (0..200).filter(|n| n % 7 == at).collect();
+        let got: Vec<_> = receive(socket, wanted.len(), 5)
+            .into_iter()
+            .map(|(number, _)| number)
+            .collect();
+        assert_eq!(got, wanted);
+    }
+}
+
+#[test]
+fn wrong_lengths_are_dropped_and_counted() {
+    for address in [V4, V6] {
+        let to = open(address, &BindOptions::default());
+        let plain = UdpSocket::bind(address).unwrap();
+        let wrong = [
+            0,
+            1,
+            16,
+            700,
+            704,
+            704,
+            704,
+            DATAGRAM - 1,
+            DATAGRAM + 1,
+            2 * DATAGRAM,
+        ];
+        for length in wrong {
+            plain.send_to(&vec![1; length], to.local_address()).unwrap();
+        }
+        plain.send_to(&numbered(7), to.local_address()).unwrap();
+        let got = receive(&to, 1, 64);
+        assert_eq!(got, [(7, plain.local_addr().unwrap())]);
+        assert_eq!(to.counters().wrong_length, wrong.len() as u64);
+    }
+}
+
+#[test]
+fn a_refused_destination_does_not_stop_the_others() {
+    let options = BindOptions::default();
+    let (from, to) = (open(V4, &options), open(V4, &options));
+    // Broadcast needs a permission that the socket does not ask for.
+    let forbidden: SocketAddr = "255.255.255.255:9".parse().unwrap();
+    let other_family: SocketAddr = "[::1]:9".parse().unwrap();
+    let datagrams: Vec<_> = (0..12).map(numbered).collect();
+    let mut out: Vec<_> = datagrams
+        .iter()
+        .enumerate()
+        .map(|(at, d)| {
+            let to = match at % 3 {
+                0 => forbidden,
+                1 => to.local_address(),
+                _ => other_family,
+            };
+            Outgoing::new(d, to)
+        })
+        .collect();
+    assert_eq!(from.send(&mut out).unwrap(), 4);
+    assert!(out.iter().all(Outgoing::is_done));
+    assert_eq!(from.counters().unsendable, 8);
+    let got: Vec<_> = receive(&to, 4, 64)
+        .into_iter()
+        .map(|(number, _)| number)
+        .collect();
+    assert_eq!(got, [1, 4, 7, 10]);
+}
+
+#[test]
+fn a_full_buffer_blocks_and_goes_on() {
+    // With a tiny send buffer, and a receiver that takes what it can.
+    let small = BindOptions {
+        buffer_bytes: 1,
+        ..BindOptions::default()
+    };
+    let (from, to) = (open(V4, &small), open(V4, &BindOptions::default()));
+    let datagrams: Vec<_> = (0..64).map(numbered).collect();
+    let mut out: Vec<_> = datagrams
+        .iter()
+        .map(|d| Outgoing::new(d, to.local_address()))
+        .collect();
+    let mut got = Vec::new();
+    while got.len() < 64 {
+        match from.send(&mut out) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        got.extend(receive(&to, 1, 64));
+    }
+    let numbers: Vec<_> = got.into_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, (0..64).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_address_in_use_is_refused() {
+    let socket = open(V4, &BindOptions::default());
+    let address = socket.local_address();
+    let again = BatchSocket::probe(address).unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::AddrInUse);
+    drop(socket);
+    BatchSocket::probe(address).unwrap();
+    // Those that ask for it share.
+    let shared = BindOptions {
+        reuse_port: true,
+        ..BindOptions::default()
+    };
+    let first = BatchSocket::bind(address, &shared).unwrap();
+    let _second = BatchSocket::bind(address, &shared).unwrap();
+    assert_eq!(first.local_address(), address);
+    assert_eq!(
+        BatchSocket::probe(address).unwrap_err().kind(),
+        ErrorKind::AddrInUse
+    );
+}
+
+#[test]
+fn both_families_have_the_same_port() {
+    let v4 = open("0.0.0.0:0", &BindOptions::default());
+    let v6: SocketAddr = format!("[::]:{}", v4.local_address().port())
+        .parse()
+        .unwrap();
+    BatchSocket::bind(v6, &BindOptions::default()).unwrap();
+}
+
+#[test]
+fn sockets_go_to_other_threads() {
+    fn moves<T: Send + Sync>(_: &T) {}
+    moves(&open(V4, &BindOptions::default()));
+    moves(&ReceiveRing::new(1));
+}
