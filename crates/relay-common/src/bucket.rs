@@ -31,10 +31,19 @@ impl Bucket {
     /// False if there is none.
     #[inline(always)]
     pub fn take(&mut self, now: u64, limit: &Limit) -> bool {
-        let token = SECOND / if limit.rate == 0 { 1 } else { limit.rate as u64 };
+        let token = SECOND
+            / if limit.rate == 0 {
+                1
+            } else {
+                limit.rate as u64
+            };
         let full = token * limit.burst as u64;
         let gained = now.saturating_sub(self.at);
-        let level = if self.at == 0 || gained > full { full } else { self.level + gained };
+        let level = if self.at == 0 || gained > full {
+            full
+        } else {
+            self.level + gained
+        };
         let level = if level > full { full } else { level };
         self.at = now;
         if level < token {
@@ -63,7 +72,9 @@ mod tests {
         let taken = (0..20).filter(|_| bucket.take(start, &limit)).count();
         assert_eq!(taken, 5);
         // one second later, ten tokens have come, of which five fit
-        let taken = (0..20).filter(|_| bucket.take(start + SECOND, &limit)).count();
+        let taken = (0..20)
+            .filter(|_| bucket.take(start + SECOND, &limit))
+            .count();
         assert_eq!(taken, 5);
         // a tenth of a second is one token
         assert!(bucket.take(start + SECOND + SECOND / 10, &limit));

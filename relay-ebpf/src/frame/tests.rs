@@ -1,0 +1,144 @@
+//! Frames as they come from a wire, cut and changed.
+
+extern crate std;
+use std::vec::Vec;
+
+use super::*;
+
+/// A frame with one of our datagrams: type 4, index 7, tag 1..=16.
+fn golden(v6: bool, vlan: bool) -> Vec<u8> {
+    let mut frame = Vec::from([0u8; 12]);
+    if vlan {
+        frame.extend([0x81, 0, 0, 42]);
+    }
+    if v6 {
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+        frame.extend(UDP_LENGTH.to_be_bytes());
+        frame.extend([PROTOCOL_UDP, 64]);
+        frame.extend([0xfe; 16]);
+        frame.extend([0xdd; 16]);
+    } else {
+        frame.extend([8, 0, 0x45, 0]);
+        frame.extend((IPV4 as u16 + UDP_LENGTH).to_be_bytes());
+        frame.extend([0, 1, 0x40, 0, 64, PROTOCOL_UDP, 0, 0]);
+        frame.extend([192, 0, 2, 1, 198, 51, 100, 2]);
+    }
+    frame.extend([0x1b, 0x58, 0x1b, 0x59]);
+    frame.extend(UDP_LENGTH.to_be_bytes());
+    frame.extend([0, 0]);
+    let mut datagram = [0u8; DATAGRAM_LENGTH];
+    datagram[0] = TYPE_DATA;
+    datagram[7] = 7;
+    for (i, b) in datagram[TAG_OFFSET..].iter_mut().enumerate() {
+        *b = i as u8 + 1;
+    }
+    frame.extend(datagram);
+    frame
+}
+
+fn all() -> [Vec<u8>; 4] {
+    [
+        golden(false, false),
+        golden(false, true),
+        golden(true, false),
+        golden(true, true),
+    ]
+}
+
+#[test]
+fn our_datagram_is_found_behind_every_header() {
+    for frame in all() {
+        let found = udp(&frame[..]).unwrap();
+        assert_eq!(found.port, 0x1b59);
+        assert!(found.whole);
+        assert_eq!(found.payload + DATAGRAM_LENGTH, frame.len());
+        assert_eq!(message(&frame[..], found.payload), Some(Message::Data(7)));
+        let tag = tag(&frame[..], found.payload).unwrap();
+        assert_eq!(tag, [0x0807_0605_0403_0201, 0x100f_0e0d_0c0b_0a09]);
+    }
+    let v4 = udp(&golden(false, false)[..]).unwrap();
+    assert_eq!(v4.source, mapped([192, 0, 2, 1]));
+    assert_eq!(v4.destination, mapped([198, 51, 100, 2]));
+    let v6 = udp(&golden(true, false)[..]).unwrap();
+    assert_eq!(
+        v6.source,
+        [
+            0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0xfe, 0, 0, 0, 0, 0, 0, 0, 0
+        ]
+    );
+    assert_eq!(v6.destination, [0xdd; 16]);
+}
+
+#[test]
+fn a_frame_cut_anywhere_is_not_a_datagram_of_ours() {
+    for frame in all() {
+        for n in 0..frame.len() {
+            assert!(
+                !udp(&frame[..n]).is_some_and(|u| u.whole),
+                "cut to {n} bytes"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_trailer_does_not_matter() {
+    for mut frame in all() {
+        frame.extend([0; 4]);
+        assert!(udp(&frame[..]).unwrap().whole);
+    }
+}
+
+#[test]
+fn options_fragments_and_other_protocols_are_the_kernels() {
+    let change = |at: usize, to: u8| {
+        let mut frame = golden(false, false);
+        frame[at] = to;
+        udp(&frame[..])
+    };
+    assert!(change(ETHERNET, 0x46).is_none(), "options");
+    assert!(change(ETHERNET + 6, 0x20).is_none(), "more fragments");
+    assert!(change(ETHERNET + 7, 1).is_none(), "a later fragment");
+    assert!(change(ETHERNET + 9, 6).is_none(), "TCP");
+    assert!(change(12, 8).is_some());
+    assert!(change(13, 6).is_none(), "ARP");
+    let mut v6 = golden(true, false);
+    v6[ETHERNET + 6] = 44;
+    assert!(udp(&v6[..]).is_none(), "an IPv6 fragment header");
+}
+
+#[test]
+fn lengths_must_agree() {
+    for (at, what) in [(ETHERNET + 3, "IP"), (ETHERNET + IPV4 + 5, "UDP")] {
+        let mut frame = golden(false, false);
+        frame[at] ^= 1;
+        assert!(!udp(&frame[..]).unwrap().whole, "{what}");
+    }
+    let mut frame = golden(true, true);
+    frame[ETHERNET + TAG + 5] ^= 1;
+    assert!(!udp(&frame[..]).unwrap().whole);
+}
+
+#[test]
+fn types_and_zeros_are_checked() {
+    let frame = golden(false, false);
+    let payload = udp(&frame[..]).unwrap().payload;
+    let with = |bytes: [u8; 4]| {
+        let mut frame = frame.clone();
+        frame[payload..payload + 4].copy_from_slice(&bytes);
+        message(&frame[..], payload)
+    };
+    assert_eq!(with([1, 0, 0, 0]), Some(Message::Initiation));
+    assert_eq!(with([2, 0, 0, 0]), Some(Message::Answer(7)));
+    assert_eq!(with([3, 0, 0, 0]), Some(Message::Answer(7)));
+    assert_eq!(with([4, 0, 0, 0]), Some(Message::Data(7)));
+    for bytes in [
+        [0, 0, 0, 0],
+        [5, 0, 0, 0],
+        [255, 0, 0, 0],
+        [4, 1, 0, 0],
+        [1, 0, 0, 9],
+    ] {
+        assert_eq!(with(bytes), Some(Message::Unknown));
+    }
+}

@@ -1,0 +1,17 @@
+//! The XDP program of the relay: turns what it finds in a frame into a verdict.
+//!
+//! Everything that is not a datagram to one of our addresses and our port passes
+//! untouched. What is ours and wrong is dropped, handshakes pass within their limits to
+//! the kernel's socket, and data of live sessions that has not been seen before goes to
+//! the queue's AF_XDP socket, or, as a guard before the UDP port, to the kernel's. Every
+//! verdict is counted per CPU; nothing is logged per packet.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod program;
+
+/// On the host there is nothing to run: the program's parts are tested as a library.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("mixline-xdp is loaded into the kernel by mixline-relay");
+}

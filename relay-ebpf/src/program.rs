@@ -1,0 +1,174 @@
+//! The program's entry and its maps.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, xdp_action},
+    helpers::bpf_ktime_get_ns,
+    macros::{map, xdp},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap},
+    programs::XdpContext,
+};
+use mixline_relay_common::bucket::Bucket;
+use mixline_relay_common::maps::{
+    Address, MAX_ADDRESSES, MAX_QUEUES, MAX_SESSIONS, MAX_SOURCES, MODE_GUARD, Settings,
+};
+use mixline_relay_common::tag_filter::{Block, Place};
+use mixline_relay_common::verdict::Verdict;
+use mixline_relay_ebpf::frame::{self, Frame, Message};
+
+#[map]
+static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
+#[map]
+static ADDRESSES: HashMap<Address, u8> = HashMap::with_max_entries(MAX_ADDRESSES, 0);
+#[map]
+static SESSIONS: HashMap<u32, u8> = HashMap::with_max_entries(MAX_SESSIONS, 0);
+/// Two generations of blocks; user space sets the number before it loads the program.
+#[map]
+static REPLAY: Array<Block> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+#[map]
+static SOURCES: LruHashMap<Address, Bucket> = LruHashMap::with_max_entries(MAX_SOURCES, 0);
+#[map]
+static TOTAL: Array<Bucket> = Array::with_max_entries(1, 0);
+#[map]
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
+#[map]
+static SOCKETS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
+
+/// The frame between the context's `data` and `data_end`.
+struct Packet<'a>(&'a XdpContext);
+
+impl Frame for Packet<'_> {
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let start = self.0.data() + offset;
+        if start + N > self.0.data_end() {
+            return None;
+        }
+        // SAFETY: the bytes from start to start + N lie before data_end by the check above, and
+        // the kernel does not change a frame while the program looks at it. An array of bytes
+        // has no alignment and no invalid value.
+        Some(unsafe { (start as *const [u8; N]).read() })
+    }
+}
+
+/// Counts the verdict and turns it into the action.
+#[xdp]
+pub fn mixline(ctx: XdpContext) -> u32 {
+    let verdict = judge(&ctx);
+    if let Some(counter) = VERDICTS.get_ptr_mut(verdict as u32) {
+        // SAFETY: the pointer is to this CPU's own counter, and no other program of this CPU
+        // interrupts an XDP program to write it.
+        unsafe { *counter += 1 };
+    }
+    if verdict.drops() {
+        return xdp_action::XDP_DROP;
+    }
+    if matches!(verdict, Verdict::Redirected) {
+        // SAFETY: the context is the one that the kernel called this program with.
+        let queue = unsafe { (*ctx.ctx).rx_queue_index };
+        return SOCKETS
+            .redirect(queue, u64::from(xdp_action::XDP_PASS))
+            .unwrap_or_else(|e| e);
+    }
+    xdp_action::XDP_PASS
+}
+
+#[inline(always)]
+fn judge(ctx: &XdpContext) -> Verdict {
+    let packet = Packet(ctx);
+    let Some(settings) = SETTINGS.get(0) else {
+        return Verdict::NotOurs;
+    };
+    let Some(udp) = frame::udp(&packet) else {
+        return Verdict::NotOurs;
+    };
+    if u32::from(udp.port) != settings.port || !is_known(&ADDRESSES, &udp.destination) {
+        return Verdict::NotOurs;
+    }
+    if !udp.whole {
+        return Verdict::WrongLength;
+    }
+    match frame::message(&packet, udp.payload) {
+        None => Verdict::WrongLength,
+        Some(Message::Unknown) => Verdict::UnknownType,
+        Some(Message::Initiation) => handshake(settings, &udp.source),
+        Some(Message::Answer(index)) => {
+            if is_known(&SESSIONS, &index) {
+                handshake(settings, &udp.source)
+            } else {
+                Verdict::UnknownIndex
+            }
+        }
+        Some(Message::Data(index)) => {
+            if !is_known(&SESSIONS, &index) {
+                return Verdict::UnknownIndex;
+            }
+            let Some(tag) = frame::tag(&packet, udp.payload) else {
+                return Verdict::WrongLength;
+            };
+            data(ctx, settings, tag)
+        }
+    }
+}
+
+/// Whether a set of keys has this one.
+#[inline(always)]
+fn is_known<K>(set: &HashMap<K, u8>, key: &K) -> bool {
+    set.get_ptr(key).is_some()
+}
+
+/// Data of a live session: new, or seen before.
+#[inline(always)]
+fn data(ctx: &XdpContext, settings: &Settings, tag: [u64; 2]) -> Verdict {
+    let place = Place::of(tag, settings.key, settings.mask);
+    let older = place.block + settings.mask + 1;
+    for block in [place.block, older] {
+        if let Some(block) = REPLAY.get(block)
+            && place.is_in(block)
+        {
+            return Verdict::Replayed;
+        }
+    }
+    if settings.mode == MODE_GUARD {
+        return Verdict::Guarded;
+    }
+    // SAFETY: the context is the one that the kernel called this program with.
+    let queue = unsafe { (*ctx.ctx).rx_queue_index };
+    if SOCKETS.get(queue).is_none() {
+        Verdict::NoSocket
+    } else {
+        Verdict::Redirected
+    }
+}
+
+/// A handshake message: within the limit of its source, then of all.
+#[inline(always)]
+fn handshake(settings: &Settings, source: &Address) -> Verdict {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let within = match SOURCES.get_ptr_mut(source) {
+        // SAFETY: the kernel keeps the entry's memory while the program runs. Two CPUs may write
+        // at the same time; Bucket says what that costs.
+        Some(bucket) => unsafe { (*bucket).take(now, &settings.per_source) },
+        None => {
+            let mut bucket = Bucket::default();
+            bucket.take(now, &settings.per_source);
+            // A full table evicts its least recently used entry; if the kernel refuses even so, the
+            // total limit still holds.
+            let _ = SOURCES.insert(source, &bucket, 0);
+            true
+        }
+    };
+    if !within {
+        return Verdict::SourceLimited;
+    }
+    match TOTAL.get_ptr_mut(0) {
+        // SAFETY: as above.
+        Some(total) if unsafe { (*total).take(now, &settings.total) } => Verdict::Handshake,
+        _ => Verdict::TotalLimited,
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
