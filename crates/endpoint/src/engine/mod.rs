@@ -1,0 +1,4 @@
+//! The endpoint without I/O.
+
+pub mod command;
+pub mod queries;

@@ -1,0 +1,117 @@
+//! Starting an endpoint, and holding on to it.
+
+use std::sync::Arc;
+
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::records::{Lease, ServiceDescriptor, Snapshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::directory_queries::DirectoryQueries;
+use crate::engine::command::Command;
+use crate::{Config, Event, Identity, MessageService, PacketDevice, Result, Status};
+
+/// The anonymous communication stack.
+pub struct Endpoint;
+
+impl Endpoint {
+    /// Starts an endpoint on a thread of its own.
+    ///
+    /// It follows `snapshots` (verified ones; `None` until the first is there), moves packets
+    /// between `device` and the peers, and answers messages by `service` if there is one. It
+    /// runs until [`Handle::shutdown`], or until the last handle is dropped, or the device
+    /// fails.
+    ///
+    /// # Errors
+    /// A wrong configuration, an unusable state directory, no socket, no thread.
+    pub fn start<D: PacketDevice>(
+        config: Config,
+        identity: Identity,
+        snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+        device: D,
+        service: Option<Arc<dyn MessageService>>,
+    ) -> Result<Handle> {
+        crate::driver::start(config, identity, snapshots, device, service)
+    }
+}
+
+/// A running endpoint. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) id: AnonymousId,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) descriptor: watch::Receiver<Option<Arc<ServiceDescriptor>>>,
+    pub(crate) online: watch::Receiver<bool>,
+    pub(crate) stopped: watch::Receiver<Option<Option<Arc<crate::Error>>>>,
+}
+
+impl Handle {
+    /// The own ID.
+    #[must_use]
+    pub fn id(&self) -> AnonymousId {
+        self.id
+    }
+
+    /// Questions to the directory.
+    #[must_use]
+    pub fn directory(&self) -> DirectoryQueries {
+        DirectoryQueries {
+            commands: self.commands.clone(),
+        }
+    }
+
+    /// Makes a peer known without asking the directory. The descriptor has been verified.
+    pub async fn learn(&self, descriptor: ServiceDescriptor) {
+        let _ = self
+            .commands
+            .send(Command::Learn(Box::new(descriptor)))
+            .await;
+    }
+
+    /// Uses a lease from now on: in certificates, in the own descriptor, and as the one IPv4
+    /// address that packets may come from. A lease of another ID is ignored.
+    pub async fn set_lease(&self, lease: Lease) {
+        let _ = self.commands.send(Command::SetLease(Box::new(lease))).await;
+    }
+
+    /// The state of everything; `None` if the endpoint has stopped.
+    pub async fn status(&self) -> Option<Status> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Status(reply)).await.ok()?;
+        answer.await.ok().map(|status| *status)
+    }
+
+    /// What happens from now on. A receiver that is slow misses events.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// The own signed descriptor, whenever it changes: for those that publish it themselves, as
+    /// the directory does in its snapshot. `None` until there are public tails.
+    #[must_use]
+    pub fn descriptor(&self) -> watch::Receiver<Option<Arc<ServiceDescriptor>>> {
+        self.descriptor.clone()
+    }
+
+    /// Whether guards are up, so that peers and the directory can be reached.
+    #[must_use]
+    pub fn online(&self) -> watch::Receiver<bool> {
+        self.online.clone()
+    }
+
+    /// Waits until the endpoint has stopped by itself or was shut down; the error if it failed.
+    pub async fn stopped(&self) -> Option<Arc<crate::Error>> {
+        let mut stopped = self.stopped.clone();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().flatten(),
+            Err(_) => None,
+        }
+    }
+
+    /// Closes all sessions and links, tells the other ends, and stops.
+    pub async fn shutdown(&self) {
+        let _ = self.commands.send(Command::Shutdown).await;
+        self.stopped().await;
+    }
+}
