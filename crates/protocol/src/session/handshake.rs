@@ -1,0 +1,245 @@
+//! The two messages that make a session.
+
+use rand_core::CryptoRng;
+use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+use snow::params::NoiseParams;
+use snow::{Builder, HandshakeState};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::certificate::Certificate;
+use super::data::SessionKeys;
+use super::offers;
+use crate::identity::{AnonymousId, X25519Public, X25519Secret};
+use crate::records::TailOffer;
+use crate::size::{PAYLOAD, Payload, TAG};
+use crate::time::UnixTime;
+use crate::wire::{Reader, Writer};
+use crate::{Error, Result};
+
+/// How far an initiation's timestamp may be from the responder's clock, milliseconds.
+pub const TIMESTAMP_TOLERANCE_MS: u64 = 10 * 60 * 1000;
+
+const PROLOGUE: &[u8] = b"mixline/v1/session";
+const KEYS_INFO: &[u8] = b"mixline/v1/session keys";
+const VERSION: u8 = 1;
+/// Bytes that Noise IK leaves for what is said: in the initiation (e 32, s 32 + 16) ...
+const INITIATION: usize = PAYLOAD - 32 - 48 - TAG;
+/// ... and in the response (e 32).
+const RESPONSE: usize = PAYLOAD - 32 - TAG;
+
+/// A handshake that we began.
+pub struct SessionInitiator {
+    noise: HandshakeState,
+}
+
+impl SessionInitiator {
+    /// Begins a session with the ID whose descriptor says that its session key is `remote`.
+    /// `local` is the key that `certificate` names; the answer will come through one of
+    /// `tails` (one to four). The payload is for one of the responder's public tails.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if the certificate is not for `local`; [`Error::LowOrder`] if
+    /// `remote` is no key; [`Error::Limit`] for a wrong number of tails.
+    pub fn start(
+        local: &X25519Secret,
+        remote: &X25519Public,
+        remote_id: &AnonymousId,
+        certificate: &Certificate,
+        tails: &[TailOffer],
+        now_ms: u64,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<(Self, Box<Payload>)> {
+        if local.public() != certificate.session {
+            return Err(Error::Malformed {
+                what: "certificate",
+            });
+        }
+        local.exchange(remote)?;
+        let mut said = Writer::new();
+        said.u8(VERSION).u64(now_ms);
+        certificate.write(&mut said);
+        offers::write(tails, &mut said)?;
+        let mut noise = noise(local, Some(remote), remote_id, rng)?;
+        let payload = write::<INITIATION>(&mut noise, said.written())?;
+        Ok((Self { noise }, payload))
+    }
+
+    /// Reads the response: the keys, and the private tails through which to send from now on.
+    ///
+    /// A response that does not authenticate changes nothing: the right one may still come.
+    ///
+    /// # Errors
+    /// [`Error::Authentication`] if it does not authenticate; [`Error::Malformed`],
+    /// [`Error::Length`] or [`Error::Limit`] if the responder itself made it wrongly.
+    pub fn finish(&mut self, response: &Payload) -> Result<(SessionKeys, Vec<TailOffer>)> {
+        let said = read::<RESPONSE>(&mut self.noise, response, "session response")?;
+        let mut from = Reader::new(&said, "session response");
+        let tails = offers::read(&mut from)?;
+        from.zeros()?;
+        Ok((keys(&mut self.noise)?, tails))
+    }
+}
+
+/// An initiation that authenticates, of an ID that it proves.
+pub struct Initiation {
+    /// Who wants a session, and what vouches for it. Verified.
+    pub certificate: Certificate,
+    /// Through which to answer, and to send from then on.
+    pub tails: Vec<TailOffer>,
+    /// When it was made, by the initiator's clock; within the tolerance of ours. One that is not
+    /// newer than the last of the same ID is a replay.
+    pub timestamp_ms: u64,
+    noise: HandshakeState,
+}
+
+/// Reads the initiation of a session with us.
+///
+/// `local` is the session key in the descriptor of `own_id`; `directory` is whose leases are
+/// believed. All that an initiation claims is checked here: a caller has only to compare the
+/// timestamp with the last one of that ID.
+///
+/// # Errors
+/// [`Error::Authentication`] if it is not for us, was changed, or its certificate or lease is
+/// not signed by whom it should be; [`Error::Expired`] and [`Error::NotYetValid`] for a
+/// certificate, lease or timestamp; [`Error::Version`], [`Error::Malformed`], [`Error::Length`],
+/// [`Error::Limit`], [`Error::LowOrder`].
+pub fn accept(
+    local: &X25519Secret,
+    own_id: &AnonymousId,
+    directory: &AnonymousId,
+    payload: &Payload,
+    now_ms: u64,
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Result<Initiation> {
+    let mut noise = noise(local, None, own_id, rng)?;
+    let said = read::<INITIATION>(&mut noise, payload, "session initiation")?;
+    let mut from = Reader::new(&said, "session initiation");
+    if from.u8()? != VERSION {
+        return Err(Error::Version {
+            what: "session initiation",
+        });
+    }
+    let timestamp_ms = from.u64()?;
+    let certificate = Certificate::read(&mut from)?;
+    let tails = offers::read(&mut from)?;
+    from.zeros()?;
+
+    let (what, at) = ("session initiation", timestamp_ms / 1000);
+    if timestamp_ms > now_ms.saturating_add(TIMESTAMP_TOLERANCE_MS) {
+        return Err(Error::NotYetValid { what, from: at });
+    }
+    if now_ms > timestamp_ms.saturating_add(TIMESTAMP_TOLERANCE_MS) {
+        return Err(Error::Expired { what, at });
+    }
+    // Noise has proved that the initiator holds its static key; the certificate has to be for it.
+    if noise.get_remote_static() != Some(&certificate.session.0) {
+        return Err(Error::Authentication {
+            what: "session key of the certificate",
+        });
+    }
+    local.exchange(&certificate.session)?;
+    certificate.verify(UnixTime(now_ms / 1000), directory)?;
+    Ok(Initiation {
+        certificate,
+        tails,
+        timestamp_ms,
+        noise,
+    })
+}
+
+impl Initiation {
+    /// Answers, offering `tails` (one to four) that only this initiator will know. The payload
+    /// is for one of the initiator's tails.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a wrong number of tails.
+    pub fn respond(mut self, tails: &[TailOffer]) -> Result<(SessionKeys, Box<Payload>)> {
+        let mut said = Writer::new();
+        offers::write(tails, &mut said)?;
+        let payload = write::<RESPONSE>(&mut self.noise, said.written())?;
+        Ok((keys(&mut self.noise)?, payload))
+    }
+}
+
+/// The state of Noise at the start, its ephemeral key drawn from `rng`. The initiator is who
+/// knows the `remote`.
+fn noise(
+    local: &X25519Secret,
+    remote: Option<&X25519Public>,
+    responder: &AnonymousId,
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Result<HandshakeState> {
+    let mut ephemeral = Zeroizing::new([0; 32]);
+    rng.fill_bytes(ephemeral.as_mut());
+    let prologue = [PROLOGUE, &responder.0].concat();
+    let secret = local.to_bytes();
+    let built = || {
+        let params: NoiseParams = "Noise_IK_25519_AESGCM_SHA256".parse()?;
+        // The key is fresh. This is how snow takes randomness that is passed in.
+        let builder = Builder::new(params)
+            .local_private_key(secret.as_ref())?
+            .fixed_ephemeral_key_for_testing_only(ephemeral.as_ref())
+            .prologue(&prologue)?;
+        match remote {
+            Some(remote) => builder.remote_public_key(&remote.0)?.build_initiator(),
+            None => builder.build_responder(),
+        }
+    };
+    built().map_err(|_: snow::Error| Error::Malformed {
+        what: "session handshake",
+    })
+}
+
+/// A message that says `said`, filled with zeros to `N` bytes.
+fn write<const N: usize>(noise: &mut HandshakeState, said: &[u8]) -> Result<Box<Payload>> {
+    let mut padded = [0; N];
+    let front = padded.get_mut(..said.len()).ok_or(Error::Limit {
+        what: "session handshake",
+    })?;
+    front.copy_from_slice(said);
+    let mut payload = Box::new([0; PAYLOAD]);
+    match noise.write_message(&padded, payload.as_mut()) {
+        Ok(PAYLOAD) => Ok(payload),
+        _ => Err(Error::Malformed {
+            what: "session handshake",
+        }),
+    }
+}
+
+/// What a message says, zeros included.
+fn read<const N: usize>(
+    noise: &mut HandshakeState,
+    payload: &Payload,
+    what: &'static str,
+) -> Result<[u8; N]> {
+    let mut said = [0; N];
+    match noise.read_message(payload, &mut said) {
+        Ok(length) if length == N => Ok(said),
+        _ => Err(Error::Authentication { what }),
+    }
+}
+
+struct KeysLength;
+
+impl KeyType for KeysLength {
+    fn len(&self) -> usize {
+        128
+    }
+}
+
+fn keys(noise: &mut HandshakeState) -> Result<SessionKeys> {
+    let failed = Error::Malformed {
+        what: "session keys",
+    };
+    let (mut one, mut two) = noise.dangerously_get_raw_split();
+    let input = Zeroizing::new([one, two].concat());
+    one.zeroize();
+    two.zeroize();
+    let mut secrets = Zeroizing::new([0; 128]);
+    Salt::new(HKDF_SHA256, noise.get_handshake_hash())
+        .extract(&input)
+        .expand(&[KEYS_INFO], KeysLength)
+        .and_then(|okm| okm.fill(secrets.as_mut()))
+        .map_err(|_| failed)?;
+    SessionKeys::derive(&secrets, noise.is_initiator())
+}
