@@ -1,0 +1,281 @@
+//! The XDP program: loaded, told what is ours, attached, and read.
+
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap};
+use aya::programs::{Xdp, xdp::XdpMode};
+use aya::{Ebpf, EbpfLoader, Pod};
+use mixline_relay_common::bucket::Limit;
+use mixline_relay_common::maps::{
+    Address, GENERATIONS, MODE_GUARD, MODE_REDIRECT, Settings, mapped,
+};
+use mixline_relay_common::tag_filter::Block;
+use mixline_relay_common::verdict::Verdict;
+
+use crate::{Error, Result, TagFilter};
+
+/// The program as the build left it; empty when this machine could not build it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-xdp"));
+
+/// Handshake messages that one source may send: a client opens a link to a guard once in
+/// two minutes, and tries again every five seconds.
+const PER_SOURCE: Limit = Limit { rate: 4, burst: 64 };
+/// Handshake messages of all sources. A worker answers some 4,000 a second; what is over
+/// this would only fill the queue before it.
+const TOTAL: Limit = Limit {
+    rate: 20_000,
+    burst: 20_000,
+};
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodSettings(Settings);
+// SAFETY: `repr(C)` integers without padding; the size is asserted next to the type.
+unsafe impl Pod for PodSettings {}
+
+/// What the program is told before it is attached.
+#[derive(Debug, Clone)]
+pub struct ProgramConfig {
+    /// Our UDP port.
+    pub port: u16,
+    /// Our addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Data goes to AF_XDP sockets if true; if not, the program guards the UDP port.
+    pub redirect: bool,
+    /// Bytes of the replay filter, both generations; rounded down to a power of two.
+    pub filter_bytes: usize,
+    /// The secret of the replay filter.
+    pub filter_key: [u64; 2],
+}
+
+/// How the program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// In the driver.
+    Native,
+    /// In the kernel's generic path, after an skb has been made: slower.
+    Generic,
+}
+
+impl std::fmt::Display for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
+}
+
+/// A loaded program. Dropping it detaches it; the kernel does the same when the process
+/// dies, since the attachment is a BPF link that the process holds.
+pub struct Program {
+    ebpf: Ebpf,
+    sockets: XskMap<MapData>,
+    filter: TagFilter,
+    sessions: Sessions,
+}
+
+impl Program {
+    /// Whether this relay was built with the program.
+    #[must_use]
+    pub fn is_built() -> bool {
+        !OBJECT.is_empty()
+    }
+
+    /// Loads the program and tells it what is ours. It is not attached yet.
+    ///
+    /// # Errors
+    /// [`Error::NotBuilt`], [`Error::Load`] or [`Error::Map`].
+    pub fn load(config: &ProgramConfig) -> Result<Self> {
+        if !Self::is_built() {
+            return Err(Error::NotBuilt);
+        }
+        let blocks = (config.filter_bytes / size_of::<Block>() / GENERATIONS as usize).max(1);
+        let blocks = u32::try_from(1usize << blocks.ilog2()).unwrap_or(1 << 31);
+        let mask = blocks - 1;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("REPLAY", GENERATIONS * blocks)
+            .load(OBJECT)
+            .map_err(|e| Error::Load(chain(&e)))?;
+        let settings = Settings {
+            key: config.filter_key,
+            mask,
+            mode: if config.redirect {
+                MODE_REDIRECT
+            } else {
+                MODE_GUARD
+            },
+            port: u32::from(config.port),
+            reserved: 0,
+            per_source: PER_SOURCE,
+            total: TOTAL,
+        };
+        // Loaded first: the program refers to its maps by descriptors that must still be open.
+        xdp(&mut ebpf)?.load().map_err(|e| Error::Load(chain(&e)))?;
+        let mut array: Array<_, PodSettings> = map(&mut ebpf, "SETTINGS")?;
+        array
+            .set(0, PodSettings(settings), 0)
+            .map_err(|e| refused("SETTINGS", &e))?;
+        let mut addresses: HashMap<_, Address, u8> = map(&mut ebpf, "ADDRESSES")?;
+        for address in &config.addresses {
+            addresses
+                .insert(key_of(*address), 1, 0)
+                .map_err(|e| refused("ADDRESSES", &e))?;
+        }
+        let sessions = Sessions(Arc::new(Mutex::new(map(&mut ebpf, "SESSIONS")?)));
+        let sockets = map(&mut ebpf, "SOCKETS")?;
+        let Some(Map::Array(replay)) = ebpf.map("REPLAY") else {
+            return Err(absent("REPLAY"));
+        };
+        let filter = TagFilter::map(replay.fd(), config.filter_key, mask, Instant::now())?;
+        Ok(Self {
+            ebpf,
+            sockets,
+            filter,
+            sessions,
+        })
+    }
+
+    /// Attaches to an interface: in the driver if it can, in the generic path if not.
+    ///
+    /// # Errors
+    /// [`Error::Attach`] with both reasons if neither goes.
+    pub fn attach(&mut self, interface: &str) -> Result<Attached> {
+        let program = xdp(&mut self.ebpf)?;
+        let native = match program.attach(interface, XdpMode::Driver) {
+            Ok(_) => return Ok(Attached::Native),
+            Err(e) => chain(&e),
+        };
+        match program.attach(interface, XdpMode::Skb) {
+            Ok(_) => Ok(Attached::Generic),
+            Err(e) => Err(Error::Attach {
+                interface: interface.into(),
+                why: format!("native: {native}; generic: {}", chain(&e)),
+            }),
+        }
+    }
+
+    /// Sends a queue's data to an AF_XDP socket.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn add_socket(&mut self, queue: u32, socket: &impl AsRawFd) -> Result<()> {
+        self.sockets
+            .set(queue, socket.as_raw_fd(), 0)
+            .map_err(|e| refused("SOCKETS", &e))
+    }
+
+    /// The set of indices whose datagrams are let through.
+    #[must_use]
+    pub fn sessions(&self) -> Sessions {
+        self.sessions.clone()
+    }
+
+    /// The filter of tags seen before.
+    #[must_use]
+    pub fn tag_filter(&self) -> TagFilter {
+        self.filter.clone()
+    }
+
+    /// How often each verdict was given, over all CPUs.
+    ///
+    /// # Errors
+    /// [`Error::Map`].
+    pub fn verdicts(&self) -> Result<Verdicts> {
+        let map = self
+            .ebpf
+            .map("VERDICTS")
+            .ok_or_else(|| absent("VERDICTS"))?;
+        let counters: PerCpuArray<_, u64> = map.try_into().map_err(|e| refused("VERDICTS", &e))?;
+        let mut counts = [0; Verdict::COUNT];
+        for (verdict, count) in Verdict::ALL.into_iter().zip(&mut counts) {
+            let values = counters
+                .get(&(verdict as u32), 0)
+                .map_err(|e| refused("VERDICTS", &e))?;
+            *count = values.iter().sum();
+        }
+        Ok(counts)
+    }
+}
+
+/// How often each verdict was given, by its number.
+pub type Verdicts = [u64; Verdict::COUNT];
+
+/// The indices of live sessions and of handshakes in flight. The control plane adds one
+/// before the first datagram can bear it, and takes it away when the session ends.
+#[derive(Clone)]
+pub struct Sessions(Arc<Mutex<HashMap<MapData, u32, u8>>>);
+
+impl Sessions {
+    /// Lets datagrams with this index through.
+    ///
+    /// # Errors
+    /// [`Error::Map`], also when there are too many.
+    pub fn add(&self, index: u32) -> Result<()> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        map.insert(index, 1, 0).map_err(|e| refused("SESSIONS", &e))
+    }
+
+    /// No longer lets them through. An index that is not there is no error.
+    pub fn remove(&self, index: u32) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(e) = map.remove(&index) {
+            tracing::trace!(index, "session not in the map: {e}");
+        }
+    }
+}
+
+/// An address as a key of the maps.
+fn key_of(address: IpAddr) -> Address {
+    match address {
+        IpAddr::V4(v4) => mapped(v4.octets()),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// Takes a map out of the loaded object.
+fn map<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T>
+where
+    T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
+{
+    let map = ebpf.take_map(name).ok_or_else(|| absent(name))?;
+    map.try_into().map_err(|e| refused(name, &e))
+}
+
+fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = ebpf
+        .program_mut("mixline")
+        .ok_or_else(|| Error::Load("no program".into()))?;
+    program
+        .try_into()
+        .map_err(|e: aya::programs::ProgramError| Error::Load(chain(&e)))
+}
+
+fn absent(map: &'static str) -> Error {
+    Error::Map {
+        map,
+        why: "not in the program".into(),
+    }
+}
+
+fn refused(map: &'static str, error: &dyn std::error::Error) -> Error {
+    Error::Map {
+        map,
+        why: chain(error),
+    }
+}
+
+/// An error with its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text.lines().next().unwrap_or_default().to_string()
+}

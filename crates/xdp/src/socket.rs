@@ -1,0 +1,394 @@
+//! One AF_XDP socket: a queue's frames in memory shared with the kernel.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, RawFd};
+
+use xdp::nic::NicIndex;
+use xdp::slab::{HeapSlab, Slab as _};
+use xdp::socket::{PollTimeout, XdpSocket, XdpSocketBuilder};
+use xdp::umem::{FrameSize, UmemCfgBuilder};
+use xdp::{RingConfigBuilder, Umem, WakableRings};
+
+use crate::{Error, Result};
+
+/// What a socket is made with.
+#[derive(Debug, Clone, Copy)]
+pub struct SocketConfig {
+    /// Frames in all; half of them wait in the fill ring. A power of two.
+    pub frames: u32,
+    /// Try zero-copy before copy mode.
+    pub zero_copy: bool,
+}
+
+impl Default for SocketConfig {
+    /// 4096 frames of 2 KiB: 8 MiB a queue.
+    fn default() -> Self {
+        Self {
+            frames: 4096,
+            zero_copy: true,
+        }
+    }
+}
+
+/// What the kernel really granted, read back from the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granted {
+    /// The driver reads and writes our memory.
+    ZeroCopy,
+    /// The kernel copies each frame.
+    Copy,
+}
+
+impl std::fmt::Display for Granted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ZeroCopy => "zero-copy",
+            Self::Copy => "copy",
+        })
+    }
+}
+
+/// A frame that we hold: received, or taken from the free ones to be sent. Give it back with
+/// [`Socket::free`] or [`Socket::send`]; one that is dropped instead is lost, which the
+/// conservation check of debug builds reports.
+pub struct Packet(xdp::Packet);
+
+impl Deref for Packet {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Packet {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Packet {
+    /// Replaces what the frame holds. False if it does not fit.
+    pub fn fill(&mut self, bytes: &[u8]) -> bool {
+        self.0.clear();
+        self.0.append(bytes).is_ok()
+    }
+}
+
+/// An AF_XDP socket bound to one queue, with its rings and its memory.
+///
+/// Frames are conserved: those that are free, in the fill ring, held by the caller, and on
+/// their way out add up to all, which [`Socket::is_conserved`] checks.
+pub struct Socket {
+    socket: XdpSocket,
+    rings: WakableRings,
+    outgoing: HeapSlab,
+    incoming: HeapSlab,
+    granted: Granted,
+    counts: Counts,
+    // last, so that it outlives the rings and the socket: fields drop in order
+    umem: ManuallyDrop<Umem>,
+}
+
+/// Where the frames are that are not free.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    all: usize,
+    /// Given to the kernel to receive into.
+    filling: usize,
+    /// With the caller, or waiting in `outgoing`.
+    held: usize,
+    /// In the TX ring or the driver, until completed.
+    sending: usize,
+}
+
+/// Most frames that one call receives or hands over.
+const BATCH: usize = 64;
+
+impl Socket {
+    /// Binds to a queue: zero-copy if wanted and granted, else copy mode.
+    ///
+    /// # Errors
+    /// [`Error::Socket`] with what the kernel said.
+    pub fn bind(interface: &str, queue: u32, config: SocketConfig) -> Result<Self> {
+        let failed = |why: String| Error::Socket {
+            interface: interface.into(),
+            queue,
+            why,
+        };
+        let name = CString::new(interface).map_err(|e| failed(e.to_string()))?;
+        let nic = NicIndex::lookup_by_name(&name)
+            .map_err(|e| failed(e.to_string()))?
+            .ok_or_else(|| Error::NoInterface(interface.into()))?;
+        if config.zero_copy {
+            match Self::bind_mode(nic, queue, config.frames, true) {
+                Ok(socket) => return Ok(socket),
+                Err(e) => tracing::debug!(interface, queue, "no zero-copy: {e}"),
+            }
+        }
+        Self::bind_mode(nic, queue, config.frames, false).map_err(failed)
+    }
+
+    fn bind_mode(
+        nic: NicIndex,
+        queue: u32,
+        frames: u32,
+        zero_copy: bool,
+    ) -> std::result::Result<Self, String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let umem = UmemCfgBuilder {
+            frame_size: FrameSize::TwoK,
+            frame_count: frames,
+            ..UmemCfgBuilder::default()
+        };
+        let umem = Umem::map(umem.build().map_err(|e| text(&e))?).map_err(|e| text(&e))?;
+        let mut builder = XdpSocketBuilder::new().map_err(|e| text(&e))?;
+        let ring = frames / 2;
+        let rings = RingConfigBuilder {
+            rx_count: ring,
+            tx_count: ring,
+            fill_count: ring,
+            completion_count: ring,
+        };
+        let rings = rings.build().map_err(|e| text(&e))?;
+        let (rings, mut flags) = builder
+            .build_wakable_rings(&umem, rings)
+            .map_err(|e| text(&e))?;
+        if zero_copy {
+            flags.force_zerocopy();
+        } else {
+            flags.force_copy();
+        }
+        let socket = builder.bind(nic, queue, flags).map_err(|e| text(&e))?;
+        let granted = read_back(socket.raw_fd()).map_err(|e| text(&e))?;
+        let mut this = Self {
+            socket,
+            rings,
+            outgoing: HeapSlab::with_capacity(BATCH),
+            incoming: HeapSlab::with_capacity(BATCH),
+            granted,
+            counts: Counts {
+                all: frames as usize,
+                ..Counts::default()
+            },
+            umem: ManuallyDrop::new(umem),
+        };
+        this.refill(true).map_err(|e| text(&e))?;
+        Ok(this)
+    }
+
+    /// What the kernel granted.
+    #[must_use]
+    pub fn granted(&self) -> Granted {
+        self.granted
+    }
+
+    /// Gives free frames to the kernel to receive into, keeping half of all for sending.
+    /// `wake` tells the kernel, which needs it when the fill ring had run dry.
+    ///
+    /// # Errors
+    /// What the kernel says, other than back pressure.
+    fn refill(&mut self, wake: bool) -> io::Result<()> {
+        let mut wanted = (self.counts.all / 2).saturating_sub(self.counts.filling);
+        // the ring reserves all that is asked for or nothing
+        while wanted > 0 {
+            let step = wanted.min(BATCH).min(self.umem.allocatable());
+            // SAFETY: the memory outlives the socket by the order of the fields.
+            let queued = unsafe { self.rings.fill_ring.enqueue(&mut self.umem, step, wake) };
+            let queued = match queued {
+                Ok(queued) => queued,
+                // the frames are in the ring; only the wake-up did not go through
+                Err(e) if is_back_pressure(&e) => step,
+                Err(e) => return Err(e),
+            };
+            if queued == 0 {
+                break;
+            }
+            self.counts.filling += queued;
+            wanted -= queued;
+        }
+        Ok(())
+    }
+
+    /// Appends up to 64 received frames to `packets` and returns how many.
+    ///
+    /// # Errors
+    /// What the kernel says, other than back pressure.
+    pub fn receive(&mut self, packets: &mut Vec<Packet>) -> io::Result<usize> {
+        self.complete();
+        let Some(ring) = self.rings.rx_ring.as_mut() else {
+            return Ok(0);
+        };
+        // SAFETY: packets cannot outlive the memory: the caller returns them to this socket, whose
+        // memory is never unmapped while it lives, nor after, see `Drop`.
+        let received = unsafe { ring.recv(&self.umem, &mut self.incoming) };
+        self.counts.filling -= received;
+        self.counts.held += received;
+        while let Some(packet) = self.incoming.pop_back() {
+            packets.push(Packet(packet));
+        }
+        self.refill(received > 0)?;
+        self.debug_check();
+        Ok(received)
+    }
+
+    /// A free frame to send with, if there is one.
+    pub fn take(&mut self) -> Option<Packet> {
+        // SAFETY: as in `receive`.
+        let packet = unsafe { self.umem.alloc() }?;
+        self.counts.held += 1;
+        Some(Packet(packet))
+    }
+
+    /// Takes back a frame.
+    pub fn free(&mut self, packet: Packet) {
+        self.umem.free_packet(packet.0);
+        self.counts.held -= 1;
+    }
+
+    /// Queues frames for sending, from the front, and wakes the kernel; those that did not fit
+    /// stay in `packets`: back pressure. Returns how many went.
+    ///
+    /// # Errors
+    /// What the kernel says, other than back pressure.
+    pub fn send(&mut self, packets: &mut std::collections::VecDeque<Packet>) -> io::Result<usize> {
+        self.complete();
+        let mut sent = 0;
+        while let Some(ring) = self.rings.tx_ring.as_mut() {
+            while self.outgoing.available() > 0
+                && let Some(packet) = packets.pop_front()
+            {
+                self.outgoing.push_front(packet.0);
+            }
+            if self.outgoing.is_empty() {
+                break;
+            }
+            let waiting = self.outgoing.len();
+            // SAFETY: the memory outlives the socket by the order of the fields.
+            let result = unsafe { ring.send(&mut self.outgoing, true) };
+            let went = waiting - self.outgoing.len();
+            self.counts.held -= went;
+            self.counts.sending += went;
+            sent += went;
+            while let Some(packet) = self.outgoing.pop_back() {
+                packets.push_front(Packet(packet));
+            }
+            match result {
+                Ok(_) => {}
+                Err(e) if is_back_pressure(&e) => break,
+                Err(e) => return Err(e),
+            }
+            if went == 0 {
+                break;
+            }
+        }
+        self.complete();
+        self.debug_check();
+        Ok(sent)
+    }
+
+    /// Frames handed over whose sending has not been completed.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.counts.sending
+    }
+
+    /// Takes back what has been sent.
+    fn complete(&mut self) {
+        let ring = &mut self.rings.completion_ring;
+        while self.counts.sending > 0 {
+            let done = ring.dequeue(&mut self.umem, BATCH.min(self.counts.sending));
+            if done == 0 {
+                break;
+            }
+            self.counts.sending -= done;
+        }
+    }
+
+    /// Waits until there is something to receive; false after `milliseconds`.
+    ///
+    /// # Errors
+    /// What poll says.
+    pub fn wait(&self, milliseconds: u32) -> io::Result<bool> {
+        let timeout = PollTimeout::new(Some(std::time::Duration::from_millis(milliseconds.into())));
+        self.socket.poll_read(timeout)
+    }
+
+    /// Whether free + fill + held + sending = all.
+    #[must_use]
+    pub fn is_conserved(&self) -> bool {
+        let Counts {
+            all,
+            filling,
+            held,
+            sending,
+        } = self.counts;
+        self.umem.allocatable() + filling + held + sending == all
+    }
+
+    fn debug_check(&self) {
+        debug_assert!(
+            self.is_conserved(),
+            "{} free, {:?}",
+            self.umem.allocatable(),
+            self.counts
+        );
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.raw_fd()
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.counts.held == 0 {
+            // SAFETY: dropped once, here; no packet points into it, and the kernel keeps its own
+            // reference to the pages until the socket is closed.
+            unsafe { ManuallyDrop::drop(&mut self.umem) };
+        }
+        // Otherwise the memory stays mapped: a packet may still point into it.
+    }
+}
+
+/// The kernel is busy, and what was queued stays queued.
+fn is_back_pressure(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EAGAIN | Errno::EBUSY | Errno::ENOBUFS | Errno::EINTR | Errno::ENETDOWN)
+    )
+}
+
+/// Asks the socket whether zero-copy was granted (`XDP_OPTIONS`, kernel commit 2640d3c81233).
+fn read_back(fd: RawFd) -> io::Result<Granted> {
+    /// `XDP_OPTIONS_ZEROCOPY` of `linux/if_xdp.h`.
+    const ZERO_COPY: u32 = 1;
+    /// `XDP_OPTIONS` of `linux/if_xdp.h`.
+    const OPTIONS: i32 = 8;
+    let mut flags = 0u32;
+    let mut length = u32::try_from(size_of::<u32>()).unwrap_or(4);
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `flags`.
+    let result = unsafe {
+        nix::libc::getsockopt(
+            fd,
+            nix::libc::SOL_XDP,
+            OPTIONS,
+            std::ptr::from_mut(&mut flags).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(if flags & ZERO_COPY != 0 {
+        Granted::ZeroCopy
+    } else {
+        Granted::Copy
+    })
+}
