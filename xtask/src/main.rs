@@ -1,3 +1,95 @@
-//! Placeholder, replaced in the next commits.
+//! `cargo xtask`: everything that one does with a working copy, from an empty machine to the last
+//! check before a change is handed in.
 
-fn main() {}
+mod ci;
+mod demo;
+mod licences;
+mod privileges;
+mod report;
+mod run;
+mod setup;
+mod vectors;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Set-up, demo, tests, benchmarks and CI of Mixline.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the demo, the tests and the benchmarks need and this machine lacks (Debian).
+    Setup {
+        /// Only say what is there and what is missing; exit 1 if something is.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the programs, optimised.
+    Build,
+    /// A whole network on this machine: fetch a page and 100 MB through it, then keep it for trying.
+    Demo(demo::Arguments),
+    /// All tests, those on networks of namespaces included (which need root).
+    Test {
+        /// For the test programs: a part of the names of the tests to run.
+        filter: Option<String>,
+    },
+    /// Everything that must hold before a change is handed in: format, lints, licences, tests,
+    /// documentation.
+    Ci,
+    /// Check the project's own path cryptography against a file of test vectors.
+    Vectors {
+        /// The vectors (JSON).
+        file: PathBuf,
+    },
+    /// Run the benchmarks; arguments after it go to them (`cargo xtask bench --help`).
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// For the benchmarks.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Remove what a killed demo or test left: processes, namespaces, files in /etc/netns.
+    CleanTestnet,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Task::Setup { check } => setup::run(check),
+        Task::Build => run::build(false).map(|()| ExitCode::SUCCESS),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Test { filter } => ci::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),
+        Task::Ci => ci::run().map(|()| ExitCode::SUCCESS),
+        Task::Vectors { file } => vectors::run(&file),
+        Task::Bench { arguments } => bench(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::CleanTestnet => clean_testnet(),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn bench(arguments: &[String]) -> Result<()> {
+    run::cargo(
+        ["run", "--release", "--package", "mixline-bench", "--"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(arguments.iter().cloned()),
+    )
+}
+
+fn clean_testnet() -> Result<ExitCode> {
+    if let Some(code) = privileges::as_root(&[])? {
+        return Ok(code);
+    }
+    mixline_testnet::network::clean_up()?;
+    println!("nothing is left of the testnet");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,1 +1,37 @@
-//! Placeholder, replaced in the next commits.
+//! Networks of namespaces: one directory, eight relays, a service and a client, each in a network
+//! namespace of its own, joined by a router. The demo, the end-to-end tests and the benchmarks run
+//! the real programs on it.
+//!
+//! There is one network at a time on a machine ([`lock`]); a later start waits. Everything ends
+//! with the process that started it, also when that is killed: each program dies with its parent,
+//! and the next start removes the namespaces that stayed.
+
+pub mod configs;
+pub mod fetch;
+pub mod lock;
+pub mod metrics;
+pub mod namespaces;
+pub mod network;
+pub mod process;
+pub mod programs;
+pub mod ssh;
+pub mod state;
+pub mod topology;
+pub mod web;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use network::{Network, Options};
+pub use programs::Programs;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Tells everything that waits here to give up, so that the network is taken down in order.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`interrupt`] was called.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}

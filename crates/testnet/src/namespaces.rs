@@ -1,0 +1,253 @@
+//! Makes and removes the namespaces and the wires between them, with `ip` from iproute2.
+//!
+//! Everything here works by name, so that it also removes what a killed run left behind.
+
+use crate::topology::{Node, ROUTER};
+use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where `ip netns exec` looks for files to lay over those in `/etc`.
+const NETNS_ETC: &str = "/etc/netns";
+
+/// Kernel settings of every namespace: addresses usable at once (no duplicate address detection),
+/// no filter on return paths (answers may leave by another address than the one asked).
+const SETTINGS: &str = "\
+for conf in all default; do
+  echo 0 > /proc/sys/net/ipv4/conf/$conf/rp_filter
+  echo 0 > /proc/sys/net/ipv6/conf/$conf/accept_dad
+  echo 0 > /proc/sys/net/ipv6/conf/$conf/accept_ra
+  echo 0 > /proc/sys/net/ipv6/conf/$conf/disable_ipv6
+done
+";
+
+/// What the router needs beyond [`SETTINGS`].
+const FORWARDING: &str = "\
+echo 1 > /proc/sys/net/ipv4/ip_forward
+echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+";
+
+/// A command that runs inside a namespace, with the namespace's own `/etc/resolv.conf`.
+///
+/// `ip netns exec` and `setpriv` replace themselves by the program, so the child's PID is the
+/// program's. The program is killed when the thread that spawned it ends, however it ends: spawn
+/// from the main thread, or from one that lives as long as the program should.
+pub fn command(namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = tool("ip");
+    command
+        .args([
+            "netns",
+            "exec",
+            namespace,
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "--",
+        ])
+        .arg(program);
+    command
+}
+
+/// The search path with the directories of system programs, which not every root has in it.
+pub fn system_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
+    path
+}
+
+fn tool(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env("PATH", system_path());
+    command
+}
+
+/// Makes all namespaces and wires. Fails when one of them already exists.
+pub fn create() -> Result<()> {
+    let mut batch = format!("netns add {ROUTER}\n");
+    for node in Node::all() {
+        let (namespace, wire) = (node.namespace(), node.name());
+        let _ = writeln!(batch, "netns add {namespace}");
+        let _ = writeln!(
+            batch,
+            "link add eth0 netns {namespace} type veth peer name {wire} netns {ROUTER}"
+        );
+    }
+    ip_batch(None, &batch).context("making the namespaces")?;
+    shell(ROUTER, &format!("{SETTINGS}{FORWARDING}"))?;
+
+    let mut router = String::from("link set lo up\n");
+    for node in Node::all() {
+        shell(&node.namespace(), SETTINGS)?;
+        let mut own = String::from("link set lo up\nlink set eth0 up\n");
+        let _ = writeln!(own, "addr add {}/24 dev eth0", node.ipv4());
+        let _ = writeln!(own, "addr add {}/64 dev eth0 nodad", node.ipv6());
+        let _ = writeln!(own, "route add default via {}", node.gateway_ipv4());
+        let _ = writeln!(own, "-6 route add default via {}", node.gateway_ipv6());
+        ip_batch(Some(&node.namespace()), &own).with_context(|| format!("setting up {node}"))?;
+
+        let _ = writeln!(router, "link set {node} up");
+        let _ = writeln!(router, "addr add {}/24 dev {node}", node.gateway_ipv4());
+        let _ = writeln!(
+            router,
+            "addr add {}/64 dev {node} nodad",
+            node.gateway_ipv6()
+        );
+    }
+    ip_batch(Some(ROUTER), &router).context("setting up the router")?;
+    for node in [Node::Service, Node::Client] {
+        write_etc(&node.namespace())?;
+    }
+    Ok(())
+}
+
+/// Makes a namespace with nothing in it but a loopback interface.
+pub fn create_lonely(namespace: &str) -> Result<()> {
+    ip_batch(None, &format!("netns add {namespace}\n"))?;
+    shell(namespace, SETTINGS)?;
+    ip_batch(Some(namespace), "link set lo up\n")?;
+    write_etc(namespace)
+}
+
+/// Removes one namespace with what is in it, processes included.
+pub fn remove_one(namespace: &str) -> Result<()> {
+    kill_inside(namespace);
+    if exists(namespace) {
+        ip_batch(None, &format!("netns del {namespace}\n"))?;
+    }
+    let _ = fs::remove_dir_all(Path::new(NETNS_ETC).join(namespace));
+    let _ = fs::remove_dir(NETNS_ETC); // only when it is empty
+    Ok(())
+}
+
+/// Removes whatever there is of the network: processes inside, wires, namespaces, files in `/etc`.
+pub fn remove() -> Result<()> {
+    let names: Vec<String> = Node::all()
+        .map(Node::namespace)
+        .chain([ROUTER.to_owned()])
+        .collect();
+    for namespace in &names {
+        remove_one(namespace).with_context(|| format!("removing {namespace}"))?;
+    }
+    Ok(())
+}
+
+/// Whether a namespace of this name exists.
+pub fn exists(namespace: &str) -> bool {
+    Path::new("/run/netns").join(namespace).exists()
+}
+
+/// The namespace's own `/etc/resolv.conf`.
+pub fn resolv_conf(namespace: &str) -> PathBuf {
+    Path::new(NETNS_ETC).join(namespace).join("resolv.conf")
+}
+
+/// Switches segmentation in the kernel on or off on every wire. Off, each datagram crosses alone,
+/// and a capture shows what a wire of copper would; on, a veth carries trains of datagrams as one
+/// packet, which is what makes so many hops on one machine fast.
+pub fn set_offloads(on: bool) -> Result<()> {
+    let value = if on { "on" } else { "off" };
+    for node in Node::all() {
+        for (namespace, device) in [
+            (node.namespace(), "eth0".to_owned()),
+            (ROUTER.into(), node.name()),
+        ] {
+            let output = command(&namespace, "ethtool")
+                .args(["-K", &device, "tso", value, "gso", value, "gro", "off"])
+                .args(["tx-udp-segmentation", value])
+                .output()
+                .context("running ethtool")?;
+            if !output.status.success() {
+                bail!(
+                    "ethtool on {device} in {namespace}: {}",
+                    String::from_utf8_lossy(&output.stderr).trim()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lays a resolver configuration of its own over the host's, which leads outside: an empty one that
+/// the client fills, and a name service switch that asks files and DNS only (a resolver reached by
+/// socket would be the host's).
+fn write_etc(namespace: &str) -> Result<()> {
+    let directory = Path::new(NETNS_ETC).join(namespace);
+    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    fs::write(
+        directory.join("resolv.conf"),
+        "# no resolver but Mixline's\n",
+    )?;
+    if let Ok(switch) = fs::read_to_string("/etc/nsswitch.conf") {
+        let switch: String = switch
+            .lines()
+            .map(|line| {
+                let hosts = line.trim_start().starts_with("hosts:");
+                if hosts {
+                    "hosts: files dns\n".to_owned()
+                } else {
+                    format!("{line}\n")
+                }
+            })
+            .collect();
+        fs::write(directory.join("nsswitch.conf"), switch)?;
+    }
+    Ok(())
+}
+
+/// Kills what runs inside a namespace. Whatever is in a namespace of this name was started by a
+/// testnet or by its user to look around in it, and has no network left once it is gone.
+fn kill_inside(namespace: &str) {
+    let Ok(output) = tool("ip").args(["netns", "pids", namespace]).output() else {
+        return;
+    };
+    for pid in String::from_utf8_lossy(&output.stdout).split_whitespace() {
+        if let Ok(pid) = pid.parse() {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
+    }
+}
+
+/// Runs shell lines inside a namespace.
+fn shell(namespace: &str, script: &str) -> Result<()> {
+    let output = command(namespace, "sh")
+        .args(["-euc", script])
+        .output()
+        .context("running sh")?;
+    if !output.status.success() {
+        bail!(
+            "in {namespace}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+/// Runs `ip -batch` with the given lines.
+fn ip_batch(namespace: Option<&str>, lines: &str) -> Result<()> {
+    let mut command = tool("ip");
+    if let Some(namespace) = namespace {
+        command.args(["-n", namespace]);
+    }
+    let mut child = command
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("running ip (package iproute2)")?;
+    if let Some(stdin) = child.stdin.as_mut() {
+        stdin.write_all(lines.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("ip: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

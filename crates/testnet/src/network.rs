@@ -1,0 +1,505 @@
+//! Brings the network up, changes it, and takes it down.
+
+use crate::configs::{self, Files, SERVICE_NAME};
+use crate::fetch::fetch_bytes;
+use crate::lock::Lock;
+use crate::namespaces;
+use crate::process::{self, Process, Program, wait_for};
+use crate::programs::{Programs, testnet_directory};
+use crate::ssh::Ssh;
+use crate::state::State;
+use crate::topology::{Node, RELAYS, directory_url};
+use crate::web::Site;
+use anyhow::{Context, Result, anyhow, bail};
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::records::Snapshot;
+use mixline_protocol::time::UnixTime;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// How long any one step of the start may take; it is seconds on an idle machine.
+const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// What may differ between networks.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The relays' kind of port: `auto`, `udp`, `xdp`, `xdp-filter`.
+    pub port: String,
+    /// Whether wires carry trains of datagrams as one packet (see [`namespaces::set_offloads`]).
+    pub offloads: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            port: "auto".into(),
+            offloads: true,
+            web: true,
+        }
+    }
+}
+
+/// A running network. Dropping it takes it down.
+pub struct Network {
+    directory: PathBuf,
+    programs: Programs,
+    options: Options,
+    state: State,
+    running: HashMap<String, Process>,
+    servers: Vec<Process>,
+    site: Option<Site>,
+    ssh: Option<Ssh>,
+    _lock: Lock,
+}
+
+impl Network {
+    /// Brings everything up and waits until the client could fetch the service's page. Needs root.
+    /// `progress` gets a line for each step.
+    pub fn up(
+        programs: Programs,
+        options: Options,
+        mut progress: impl FnMut(&str),
+    ) -> Result<Self> {
+        let lock = Lock::take(|| progress("another network is up: waiting for its end"))?;
+        let directory = testnet_directory();
+        clean(&directory).context("removing what an earlier run left")?;
+        for sub in ["configs", "nodes", "logs"] {
+            fs::create_dir_all(directory.join(sub))?;
+        }
+        let mut network = Self {
+            directory,
+            programs,
+            options,
+            state: State::new(),
+            running: HashMap::new(),
+            servers: Vec::new(),
+            site: None,
+            ssh: None,
+            _lock: lock,
+        };
+        network.bring_up(&mut progress)?;
+        Ok(network)
+    }
+
+    fn bring_up(&mut self, progress: &mut dyn FnMut(&str)) -> Result<()> {
+        namespaces::create()?;
+        if !self.options.offloads {
+            namespaces::set_offloads(false)?;
+        }
+        self.save()?;
+        progress(&format!(
+            "{} namespaces joined by {}",
+            2 + RELAYS + 1,
+            crate::topology::ROUTER
+        ));
+
+        self.init_directory()?;
+        self.start(Node::Directory)?;
+        self.wait_until("the directory's snapshot", Node::Directory, |network| {
+            Ok(network.snapshot().ok())
+        })?;
+        progress(&format!("directory at {}", directory_url()));
+
+        for number in 1..=RELAYS {
+            self.start(Node::Relay(number))?;
+        }
+        self.wait_for_relays(RELAYS)?;
+        progress(&format!("{RELAYS} relays registered"));
+        self.wait_until("the directory's own paths", Node::Directory, |network| {
+            Ok(network
+                .snapshot()
+                .ok()
+                .filter(|snapshot| !snapshot.directory_service.tails.is_empty()))
+        })?;
+        progress("directory reachable through the relays");
+
+        self.start(Node::Service)?;
+        let virtual_addresses = self.wait_for_client(Node::Service)?;
+        progress(&format!("service is up at {}", join(&virtual_addresses)));
+        let site = Site::create(&self.directory.join("site"))?;
+        self.servers
+            .push(site.serve(&self.directory, &virtual_addresses)?);
+        self.site = Some(site);
+        let host = format!("{SERVICE_NAME}.anon");
+        let ssh = Ssh::create(&self.directory, &host, &virtual_addresses)?;
+        self.servers
+            .push(ssh.serve(self.directory.join("logs/sshd.log"))?);
+        self.ssh = Some(ssh);
+        self.record(Node::Service)?;
+
+        self.start(Node::Client)?;
+        let own_addresses = self.wait_for_client(Node::Client)?;
+        self.wait_until("the service's name", Node::Client, |network| {
+            Ok(network.resolves(SERVICE_NAME)?.then_some(()))
+        })?;
+        progress(&format!("client is up at {}", join(&own_addresses)));
+        Ok(())
+    }
+
+    /// The service's pages.
+    pub fn site(&self) -> Result<&Site> {
+        self.site.as_ref().context("the service has no pages yet")
+    }
+
+    /// The service's ssh server.
+    pub fn ssh(&self) -> Result<&Ssh> {
+        self.ssh
+            .as_ref()
+            .context("the service has no ssh server yet")
+    }
+
+    /// Where configurations, logs and `state.json` are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The programs that run.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// The directory's anonymous ID.
+    pub fn directory_id(&self) -> Result<&str> {
+        self.state
+            .directory_id
+            .as_deref()
+            .context("the directory has no key yet")
+    }
+
+    /// The files of a node.
+    pub fn files(&self, node: Node) -> Files {
+        Files::of(&self.directory, node)
+    }
+
+    /// The process that makes a node what it is, if it runs.
+    pub fn process(&mut self, node: Node) -> Option<&mut Process> {
+        self.running.get_mut(&node.name())
+    }
+
+    /// Starts a node's program with its configuration.
+    pub fn start(&mut self, node: Node) -> Result<()> {
+        let executable = match node {
+            Node::Directory => self.programs.directory.clone(),
+            Node::Relay(_) => self.programs.relay.clone(),
+            Node::Service | Node::Client => self.programs.client.clone(),
+        };
+        self.start_as(node, executable, Vec::new())
+    }
+
+    /// Starts another program in a node's place, with the node's configuration and keys.
+    pub fn start_as(
+        &mut self,
+        node: Node,
+        executable: PathBuf,
+        environment: Vec<(String, String)>,
+    ) -> Result<()> {
+        if self.running.contains_key(&node.name()) {
+            bail!("{node} already runs");
+        }
+        let files = self.files(node);
+        let text = match node {
+            Node::Directory => configs::directory(&files),
+            Node::Relay(number) => {
+                configs::relay(&files, number, self.directory_id()?, &self.options.port)
+            }
+            Node::Service => configs::client(&files, self.directory_id()?, Some(SERVICE_NAME)),
+            Node::Client => configs::client(&files, self.directory_id()?, None),
+        };
+        fs::write(&files.config, text)
+            .with_context(|| format!("writing {}", files.config.display()))?;
+        let mut arguments = match node {
+            Node::Service | Node::Client => vec!["up".into()],
+            Node::Directory | Node::Relay(_) => Vec::new(),
+        };
+        arguments.extend(["--config".into(), files.config.into_os_string()]);
+        let process = Program {
+            namespace: node.namespace(),
+            executable,
+            arguments,
+            environment,
+            log: files.log,
+        }
+        .start()?;
+        self.running.insert(node.name(), process);
+        self.record(node)
+    }
+
+    /// Stops a node's program by SIGTERM; fails unless it ends well.
+    pub fn stop(&mut self, node: Node) -> Result<()> {
+        let process = self.running.remove(&node.name()).context("does not run")?;
+        let status = process.stop().with_context(|| format!("stopping {node}"))?;
+        self.record(node)?;
+        if !status.success() {
+            bail!("{node} ended with {status} after SIGTERM");
+        }
+        Ok(())
+    }
+
+    /// Kills a node's program, as a power cut would.
+    pub fn kill(&mut self, node: Node) -> Result<()> {
+        let process = self.running.remove(&node.name()).context("does not run")?;
+        process.kill()?;
+        self.record(node)
+    }
+
+    /// Waits until the snapshot lists this many relays.
+    pub fn wait_for_relays(&mut self, count: usize) -> Result<()> {
+        self.wait_until(
+            &format!("{count} relays in the snapshot"),
+            Node::Directory,
+            |network| {
+                for number in 1..=RELAYS {
+                    if let Some(process) = network.process(Node::Relay(number)) {
+                        process.check_running()?;
+                    }
+                }
+                Ok(network
+                    .snapshot()
+                    .ok()
+                    .filter(|snapshot| snapshot.relays.len() >= count)
+                    .map(drop))
+            },
+        )
+    }
+
+    /// Waits until a client (or service) says that it is up; gives its virtual addresses, IPv4
+    /// first.
+    pub fn wait_for_client(&mut self, node: Node) -> Result<Vec<IpAddr>> {
+        let addresses = self.wait_until(&format!("{node} to be up"), node, |network| {
+            let Ok(status) = network.client_status(node) else {
+                return Ok(None);
+            };
+            Ok(virtual_addresses(&status))
+        })?;
+        if let Some(entry) = self.state.of(node) {
+            entry.virtual_addresses = addresses.iter().map(ToString::to_string).collect();
+        }
+        self.save()?;
+        Ok(addresses)
+    }
+
+    /// What `mixline-client status --json` says.
+    pub fn client_status(&self, node: Node) -> Result<Value> {
+        let output = self.client_command(node, "status").arg("--json").output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        serde_json::from_slice(&output.stdout).context("reading the client's status")
+    }
+
+    /// Who a client (or service) is inside Mixline.
+    pub fn identity(&self, node: Node) -> Result<Identity> {
+        let status = self.client_status(node)?;
+        serde_json::from_value(status).context("reading ID and addresses in the client's status")
+    }
+
+    /// The relays that a client chose.
+    pub fn chosen_paths(&self, node: Node) -> Result<ChosenPaths> {
+        Ok(ChosenPaths::of(&self.client_status(node)?))
+    }
+
+    /// What `mixline-relay status --json` says.
+    pub fn relay_status(&self, number: usize) -> Result<Value> {
+        let node = Node::Relay(number);
+        let output = namespaces::command(&node.namespace(), &self.programs.relay)
+            .args(["status", "--json", "--config"])
+            .arg(self.files(node).config)
+            .output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        serde_json::from_slice(&output.stdout).context("reading the relay's status")
+    }
+
+    /// A subcommand of `mixline-client` for a node's running client.
+    pub fn client_command(&self, node: Node, subcommand: &str) -> Command {
+        let mut command = namespaces::command(&node.namespace(), &self.programs.client);
+        command
+            .arg(subcommand)
+            .arg("--config")
+            .arg(self.files(node).config);
+        command
+    }
+
+    /// The current snapshot, verified.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let bytes = fetch_bytes(
+            &Node::Directory.namespace(),
+            &format!("{}/v1/snapshot", directory_url()),
+        )?;
+        let id: AnonymousId = self
+            .directory_id()?
+            .parse()
+            .map_err(|error| anyhow!("the directory's ID: {error}"))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        Snapshot::decode_and_verify(&bytes, &id, UnixTime(now))
+            .map_err(|error| anyhow!("the directory's snapshot: {error}"))
+    }
+
+    /// Takes everything down.
+    pub fn down(mut self) -> Result<()> {
+        self.take_down()
+    }
+
+    fn take_down(&mut self) -> Result<()> {
+        // Clients first, so that they can say goodbye to relays that still run.
+        let mut clients = Vec::new();
+        let mut others = Vec::new();
+        for (name, process) in self.running.drain() {
+            let client = name == Node::Client.name() || name == Node::Service.name();
+            if client {
+                clients.push(process)
+            } else {
+                others.push(process)
+            }
+        }
+        clients.append(&mut self.servers);
+        process::stop_all(clients);
+        process::stop_all(others);
+        namespaces::remove()?;
+        let _ = fs::remove_file(self.state_file());
+        Ok(())
+    }
+
+    fn init_directory(&mut self) -> Result<()> {
+        let files = self.files(Node::Directory);
+        fs::write(&files.config, configs::directory(&files))?;
+        let output = namespaces::command(&Node::Directory.namespace(), &self.programs.directory)
+            .args(["init", "--config"])
+            .arg(&files.config)
+            .output()
+            .context("running mixline-directory init")?;
+        if !output.status.success() {
+            bail!(
+                "mixline-directory init: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let id = text
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .find(|word| word.parse::<AnonymousId>().is_ok())
+            .with_context(|| format!("no ID in what mixline-directory init prints: {text}"))?;
+        self.state.directory_id = Some(id.to_owned());
+        self.save()
+    }
+
+    fn resolves(&self, name: &str) -> Result<bool> {
+        let output = self
+            .client_command(Node::Client, "resolve")
+            .arg(format!("{name}.anon"))
+            .output()
+            .context("running mixline-client resolve")?;
+        Ok(output.status.success())
+    }
+
+    /// [`wait_for`], watching that the node's program lives and pointing to its log.
+    fn wait_until<T>(
+        &mut self,
+        what: &str,
+        node: Node,
+        mut look: impl FnMut(&mut Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let log = self.files(node).log;
+        wait_for(what, STEP_TIMEOUT, || {
+            if let Some(process) = self.process(node) {
+                process.check_running()?;
+            }
+            look(self)
+        })
+        .with_context(|| format!("see {}", log.display()))
+    }
+
+    fn record(&mut self, node: Node) -> Result<()> {
+        let files = self.files(node);
+        let mut processes: Vec<&Process> = self.running.get(&node.name()).into_iter().collect();
+        if node == Node::Service {
+            processes.extend(&self.servers);
+        }
+        self.state.record(node, &files, &processes);
+        self.save()
+    }
+
+    fn save(&self) -> Result<()> {
+        self.state.save(&self.state_file())
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.directory.join("state.json")
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Err(error) = self.take_down() {
+            eprintln!("taking the network down: {error:#}");
+        }
+    }
+}
+
+/// Who a client is inside Mixline: the part of its status that does not change.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Identity {
+    /// The anonymous ID, 52 characters.
+    pub id: String,
+    /// Leased by the directory.
+    pub ipv4: Ipv4Addr,
+    /// Derived from the ID.
+    pub ipv6: Ipv6Addr,
+}
+
+/// The relays that a client chose, by name.
+#[derive(Clone, Debug, Default)]
+pub struct ChosenPaths {
+    /// The relays that it talks to directly.
+    pub guards: Vec<String>,
+    /// The first parts of its paths to others, each in the order of travel.
+    pub heads: Vec<Vec<String>>,
+}
+
+impl ChosenPaths {
+    fn of(_status: &Value) -> Self {
+        Self::default()
+    }
+}
+
+/// Removes what a killed run left: processes, namespaces, files. Only for whoever holds the lock.
+fn clean(directory: &Path) -> Result<()> {
+    if let Some(state) = State::load(&directory.join("state.json")) {
+        state.kill_all();
+    }
+    namespaces::remove()?;
+    if directory.exists() {
+        fs::remove_dir_all(directory)
+            .with_context(|| format!("removing {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+/// Removes whatever there is of a network that nobody runs any more.
+pub fn clean_up() -> Result<()> {
+    let _lock = Lock::take(|| eprintln!("a network is up: waiting for its end"))?;
+    clean(&testnet_directory())
+}
+
+/// The addresses in a client's status, once it is up.
+fn virtual_addresses(status: &Value) -> Option<Vec<IpAddr>> {
+    (status["state"] == "up").then_some(())?;
+    let ipv4 = status["ipv4"].as_str()?.parse().ok()?;
+    let ipv6 = status["ipv6"].as_str()?.parse().ok()?;
+    Some(vec![ipv4, ipv6])
+}
+
+fn join(addresses: &[IpAddr]) -> String {
+    addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" and ")
+}

@@ -1,0 +1,94 @@
+//! Where the working copy, its target directory and the built programs are.
+
+use crate::namespaces::system_path;
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+
+/// The executables of a network.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// `mixline-directory`.
+    pub directory: PathBuf,
+    /// `mixline-relay`.
+    pub relay: PathBuf,
+    /// `mixline-client`.
+    pub client: PathBuf,
+    /// `mixline-rogue-relay`, the relay that misbehaves; there only for the tests.
+    pub rogue_relay: PathBuf,
+}
+
+impl Programs {
+    /// The names of the programs that a network needs.
+    pub const NAMES: [&str; 3] = ["mixline-directory", "mixline-relay", "mixline-client"];
+
+    /// The release builds in the target directory; says how to make them if they are missing.
+    pub fn release() -> Result<Self> {
+        Self::in_directory(&target_directory().join("release"))
+    }
+
+    fn in_directory(directory: &Path) -> Result<Self> {
+        for name in Self::NAMES {
+            if !directory.join(name).is_file() {
+                bail!(
+                    "{} is missing: run `cargo xtask build`",
+                    directory.join(name).display()
+                );
+            }
+        }
+        let [server, relay, client] = Self::NAMES.map(|name| directory.join(name));
+        Ok(Self {
+            directory: server,
+            relay,
+            client,
+            rogue_relay: directory.join("mixline-rogue-relay"),
+        })
+    }
+}
+
+/// Cargo's arguments that build the programs of a network, and the rogue relay if asked for.
+pub fn build_arguments(rogue: bool) -> Vec<&'static str> {
+    let mut arguments = vec!["build", "--release"];
+    for name in ["mixline-directory", "mixline-relay", "mixline-client"] {
+        arguments.extend(["--package", name]);
+    }
+    if rogue {
+        arguments.extend([
+            "--package",
+            "mixline-testnet",
+            "--features",
+            "mixline-testnet/rogue",
+        ]);
+    }
+    arguments.push("--bins");
+    arguments
+}
+
+/// The path of a system program.
+pub fn find_tool(name: &str) -> Result<PathBuf> {
+    match std::env::split_paths(&system_path())
+        .map(|path| path.join(name))
+        .find(|path| path.is_file())
+    {
+        Some(path) => Ok(path),
+        None => bail!("{name} is not installed: run `cargo xtask setup`"),
+    }
+}
+
+/// The root of the working copy.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}
+
+/// Cargo's target directory: `CARGO_TARGET_DIR`, or `target` in the working copy.
+pub fn target_directory() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(path) => root().join(path),
+        None => root().join("target"),
+    }
+}
+
+/// Where a network keeps configurations, state, logs and `state.json`.
+pub fn testnet_directory() -> PathBuf {
+    root().join("target/testnet")
+}

@@ -1,0 +1,136 @@
+//! What the service offers: a page and a large file, on a static web server (nginx) with a
+//! configuration of its own.
+
+use crate::fetch::sha256_file;
+use crate::process::{Process, Program};
+use crate::topology::Node;
+use anyhow::{Context, Result, anyhow};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// A sentence of the page, to look for in captures.
+pub const PAGE_SENTENCE: &str = "Whoever reads this does not know where it comes from.";
+/// Bytes of the large file: 100 MB.
+pub const DOWNLOAD_BYTES: u64 = 100_000_000;
+/// The large file's name.
+pub const DOWNLOAD_NAME: &str = "download.bin";
+
+/// The files that are served, with their SHA-256.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Where they are.
+    pub directory: PathBuf,
+    /// SHA-256 of the page, hexadecimal.
+    pub page_sha256: String,
+    /// SHA-256 of the large file, hexadecimal.
+    pub download_sha256: String,
+}
+
+impl Site {
+    /// Writes the files anew; the large one is random, so that nothing can compress it.
+    pub fn create(directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        let page = directory.join("index.html");
+        fs::write(
+            &page,
+            format!(
+                "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+                 <title>freespeech.anon</title>\n<h1>freespeech.anon</h1>\n\
+                 <p>{PAGE_SENTENCE}</p>\n\
+                 <p><a href=\"/{DOWNLOAD_NAME}\">100 MB to download</a></p>\n</html>\n"
+            ),
+        )
+        .with_context(|| format!("writing {}", page.display()))?;
+        let download = directory.join(DOWNLOAD_NAME);
+        write_random(&download, DOWNLOAD_BYTES)
+            .with_context(|| format!("writing {}", download.display()))?;
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            page_sha256: sha256_file(&page)?,
+            download_sha256: sha256_file(&download)?,
+        })
+    }
+
+    /// Starts the web server in the service's namespace, on the given addresses only: a service
+    /// that also listens on its real address gives itself away.
+    pub fn serve(&self, directory: &Path, addresses: &[IpAddr]) -> Result<Process> {
+        let work = directory.join("nginx");
+        fs::create_dir_all(&work)?;
+        let config = directory.join("configs/nginx.conf");
+        fs::write(&config, self.nginx_config(&work, addresses))?;
+        Program {
+            namespace: Node::Service.namespace(),
+            executable: "nginx".into(),
+            arguments: vec![
+                "-e".into(),
+                "stderr".into(),
+                "-p".into(),
+                work.into(),
+                "-c".into(),
+                config.into(),
+            ],
+            environment: Vec::new(),
+            log: directory.join("logs/nginx.log"),
+        }
+        .start()
+    }
+
+    fn nginx_config(&self, work: &Path, addresses: &[IpAddr]) -> String {
+        let listen: String = addresses
+            .iter()
+            .map(|address| match address {
+                IpAddr::V4(address) => format!("    listen {address}:80;\n"),
+                IpAddr::V6(address) => format!("    listen [{address}]:80;\n"),
+            })
+            .collect();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|what| format!("  {what}_temp_path \"{}/{what}\";\n", work.display()))
+            .collect();
+        format!(
+            "daemon off;\nmaster_process off;\npid \"{work}/nginx.pid\";\nerror_log stderr;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{\n  access_log \"{work}/access.log\";\n  sendfile on;\n{temporary}  server {{\n\
+             {listen}    root \"{root}\";\n    default_type application/octet-stream;\n\
+             \x20   types {{ text/html html; }}\n  }}\n}}\n",
+            work = work.display(),
+            root = self.directory.display(),
+        )
+    }
+}
+
+/// Fills a file with random bytes.
+fn write_random(path: &Path, bytes: u64) -> Result<()> {
+    let random = SystemRandom::new();
+    let mut file = BufWriter::new(File::create(path)?);
+    let mut block = vec![0; 1 << 20];
+    let mut left = bytes;
+    while left > 0 {
+        let now = usize::try_from(left.min(block.len() as u64))?;
+        random
+            .fill(&mut block[..now])
+            .map_err(|_| anyhow!("no random numbers"))?;
+        file.write_all(&block[..now])?;
+        left -= now as u64;
+    }
+    file.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_files_have_their_length_and_differ() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, two) = (directory.path().join("1"), directory.path().join("2"));
+        write_random(&one, 3_000_000).unwrap();
+        write_random(&two, 3_000_000).unwrap();
+        assert_eq!(fs::metadata(&one).unwrap().len(), 3_000_000);
+        assert_ne!(sha256_file(&one).unwrap(), sha256_file(&two).unwrap());
+    }
+}

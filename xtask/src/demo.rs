@@ -1,0 +1,299 @@
+//! `cargo xtask demo`: a whole network on this machine, a page and a download through it.
+
+use crate::report::{RelayReport, Report};
+use crate::{privileges, run, setup};
+use anyhow::{Context, Result, bail};
+use mixline_testnet::configs::SERVICE_NAME;
+use mixline_testnet::fetch::{Fetched, fetch, sha256_file};
+use mixline_testnet::network::ChosenPaths;
+use mixline_testnet::topology::{Node, RELAYS};
+use mixline_testnet::web::{DOWNLOAD_BYTES, DOWNLOAD_NAME};
+use mixline_testnet::{Network, Options, Programs};
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// What `cargo xtask demo` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// End after the page and the download; exit 0 only if both arrived intact.
+    #[arg(long)]
+    once: bool,
+    /// Write the figures to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// What the relays receive and send with.
+    #[arg(long, value_enum, default_value_t = Port::Auto)]
+    port: Port,
+    /// Switch segmentation off on the wires, so that a capture shows single datagrams (slower).
+    #[arg(long)]
+    plain_wires: bool,
+    /// Set-up and build are done (for the second half, under sudo).
+    #[arg(long, hide = true)]
+    built: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Port {
+    /// What is best here.
+    Auto,
+    /// UDP sockets.
+    Udp,
+    /// AF_XDP sockets.
+    Xdp,
+    /// UDP sockets behind an XDP program.
+    XdpFilter,
+}
+
+impl Port {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Udp => "udp",
+            Self::Xdp => "xdp",
+            Self::XdpFilter => "xdp-filter",
+        }
+    }
+}
+
+/// Runs the demo.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if !arguments.built {
+        println!("1. What this machine needs");
+        if !setup::ensure(false)? {
+            bail!("this machine lacks something: see above");
+        }
+        println!("2. The programs");
+        run::build(false)?;
+    }
+    if let Some(code) = privileges::as_root(&["--built"])? {
+        return Ok(code);
+    }
+    end_on_signals()?;
+    println!("3. The network");
+    let began = Instant::now();
+    let options = Options {
+        port: arguments.port.name().into(),
+        offloads: !arguments.plain_wires,
+    };
+    let mut network = Network::up(Programs::release()?, options, |line| {
+        println!("   {:5.1} s  {line}", began.elapsed().as_secs_f64());
+    })?;
+
+    println!("4. A page and 100 MB through it");
+    let page = fetch_page(&network)?;
+    let download = fetch_download(&network)?;
+    let report = report(&mut network, &page, &download)?;
+    if let Some(file) = &arguments.json {
+        report.save(file)?;
+        give_to_user(file);
+    }
+    explain(&network, &report)?;
+    if !arguments.once {
+        how_to_try(&network)?;
+        stay(&mut network)?;
+        println!("taking the network down");
+    }
+    network.down()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fetch_page(network: &Network) -> Result<Fetched> {
+    let to = network.directory().join("page.html");
+    let url = format!("http://{SERVICE_NAME}.anon/");
+    println!("   curl {url}");
+    let fetched = fetch(&Node::Client.namespace(), &url, &to, &["--max-time", "60"])?;
+    if sha256_file(&to)? != network.site()?.page_sha256 {
+        bail!("the page did not arrive as it was sent: {}", to.display());
+    }
+    let text = fs::read_to_string(&to)?;
+    let title = text
+        .split("<p>")
+        .nth(1)
+        .and_then(|rest| rest.split("</p>").next());
+    println!("   \"{}\"", title.unwrap_or_default());
+    println!(
+        "   {} bytes from {}, first byte after {:.0} ms, SHA-256 as sent",
+        fetched.size_download,
+        fetched.remote_ip,
+        fetched.time_starttransfer * 1e3
+    );
+    Ok(fetched)
+}
+
+fn fetch_download(network: &Network) -> Result<Fetched> {
+    let to = network.directory().join(DOWNLOAD_NAME);
+    let url = format!("http://{SERVICE_NAME}.anon/{DOWNLOAD_NAME}");
+    println!("   curl {url}");
+    let fetched = fetch(&Node::Client.namespace(), &url, &to, &["--max-time", "600"])?;
+    let intact = sha256_file(&to)? == network.site()?.download_sha256;
+    let _ = fs::remove_file(&to);
+    if !intact || fetched.size_download != DOWNLOAD_BYTES {
+        bail!(
+            "the download did not arrive as it was sent ({} bytes)",
+            fetched.size_download
+        );
+    }
+    println!(
+        "   {:.0} MB in {:.2} s: {:.1} MB/s, SHA-256 as sent",
+        fetched.size_download as f64 / 1e6,
+        fetched.time_total,
+        fetched.bytes_per_s() / 1e6
+    );
+    Ok(fetched)
+}
+
+fn report(network: &mut Network, page: &Fetched, download: &Fetched) -> Result<Report> {
+    let mut relays = Vec::new();
+    for number in 1..=RELAYS {
+        let node = Node::Relay(number);
+        let process = network
+            .process(node)
+            .with_context(|| format!("{node} does not run"))?;
+        let usage = process
+            .usage()
+            .with_context(|| format!("looking at {node}"))?;
+        relays.push(RelayReport {
+            name: node.name(),
+            rss_bytes: usage.rss_bytes,
+            cpu_s: usage.cpu_s,
+        });
+    }
+    let service = network.identity(Node::Service)?;
+    let client = network.identity(Node::Client)?;
+    Ok(Report {
+        download_bytes_per_s: download.bytes_per_s(),
+        first_byte_ms: page.time_starttransfer * 1e3,
+        relays,
+        client_ipv4: client.ipv4.to_string(),
+        service_ipv4: service.ipv4.to_string(),
+        service_ipv6: service.ipv6.to_string(),
+        service_id: service.id,
+    })
+}
+
+fn explain(network: &Network, report: &Report) -> Result<()> {
+    println!("5. What happened");
+    println!(
+        "   service  {SERVICE_NAME}.anon = {}.anon",
+        report.service_id
+    );
+    println!(
+        "            {} and {}",
+        report.service_ipv4, report.service_ipv6
+    );
+    println!("   client   {}", report.client_ipv4);
+    let ChosenPaths { guards, heads } = network.chosen_paths(Node::Client)?;
+    if !guards.is_empty() {
+        println!("   guards that the client chose  {}", guards.join(", "));
+    }
+    for head in heads {
+        println!("   head that the client chose    {}", head.join(" > "));
+    }
+    println!("   after it, three relays that the service chose; neither knows the other's");
+    println!("   relays");
+    for relay in &report.relays {
+        println!(
+            "     {:8} {:5.1} MB of memory, {:5.2} s of CPU",
+            relay.name,
+            relay.rss_bytes as f64 / 1e6,
+            relay.cpu_s
+        );
+    }
+    println!(
+        "   time to first byte {:.0} ms, download {:.1} MB/s",
+        report.first_byte_ms,
+        report.download_bytes_per_s / 1e6
+    );
+    Ok(())
+}
+
+fn how_to_try(network: &Network) -> Result<()> {
+    let inside = format!("ip netns exec {}", Node::Client.namespace());
+    let sudo = if std::env::var_os("SUDO_UID").is_some() {
+        "sudo "
+    } else {
+        ""
+    };
+    println!("\nTry it from another terminal:");
+    println!("   {sudo}{inside} curl http://{SERVICE_NAME}.anon/");
+    println!("   {sudo}{inside} ping {SERVICE_NAME}.anon");
+    println!(
+        "   {sudo}{inside} ssh -F {} {SERVICE_NAME}.anon",
+        network.ssh()?.client_config().display()
+    );
+    println!(
+        "   {sudo}{inside} {} status --config {}",
+        network.programs().client.display(),
+        network.files(Node::Client).config.display()
+    );
+    println!(
+        "Namespaces, addresses, processes and logs: {}",
+        network.directory().join("state.json").display()
+    );
+    println!("Ctrl-C ends it.");
+    Ok(())
+}
+
+/// Waits for Ctrl-C; says so when a program ends by itself.
+fn stay(network: &mut Network) -> Result<()> {
+    let mut gone = Vec::new();
+    while !mixline_testnet::interrupted() {
+        for node in Node::all()
+            .filter(|node| !gone.contains(node))
+            .collect::<Vec<_>>()
+        {
+            if let Some(process) = network.process(node)
+                && let Err(error) = process.check_running()
+            {
+                eprintln!("{node}: {error:#}");
+                gone.push(node);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP end whatever is waited for, so that the network is taken
+/// down in order. A second one ends this program at once.
+fn end_on_signals() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let entered = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    drop(entered);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            for _ in 0..2 {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hang_up.recv() => {}
+                }
+                if mixline_testnet::interrupted() {
+                    std::process::exit(130);
+                }
+                mixline_testnet::interrupt();
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Under sudo, a file that the user asked for belongs to the user.
+fn give_to_user(path: &std::path::Path) {
+    let id = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse::<u32>().ok())
+    };
+    if let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) {
+        let _ = std::os::unix::fs::chown(path, Some(user), Some(group));
+    }
+}

@@ -1,0 +1,39 @@
+//! Runs cargo.
+
+use anyhow::{Context, Result, bail};
+use mixline_testnet::programs;
+use std::ffi::OsStr;
+use std::process::Command;
+
+/// Cargo itself: the one that runs this, else the one on the path.
+pub fn cargo_command() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(programs::root());
+    command
+}
+
+/// Runs cargo with its output on the terminal; fails when it fails.
+pub fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Result<()> {
+    finish(cargo_command().args(arguments))
+}
+
+/// Runs a command with its output on the terminal; fails when it fails.
+pub fn finish(command: &mut Command) -> Result<()> {
+    let line = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ");
+    let status = command
+        .status()
+        .with_context(|| format!("running {line}"))?;
+    if !status.success() {
+        bail!("{line}: {status}");
+    }
+    Ok(())
+}
+
+/// Builds the programs, optimised; for the tests also the relay that misbehaves.
+pub fn build(rogue: bool) -> Result<()> {
+    cargo(programs::build_arguments(rogue))
+}
