@@ -1,0 +1,264 @@
+//! The program and AF_XDP sockets on a veth pair, each test in a network namespace of its
+//! own that ends with its thread.
+//!
+//! Needs root and a relay built with the program. Without either the tests say so and pass,
+//! unless `MIXLINE_REQUIRE_ROOT=1`.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use mixline_relay_common::verdict::Verdict;
+use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
+use mixline_xdp::{Attached, Program, ProgramConfig, Socket, SocketConfig};
+use nix::sched::{CloneFlags, unshare};
+
+const PORT: u16 = 7000;
+const INDEX: u32 = 0x0a0b_0c0d;
+
+/// Runs a test in a thread with a new namespace and the veth pair `relay0`, `peer0`.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        let required = std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|v| v == "1");
+        let missing = if !Program::is_built() {
+            Some("built without the XDP program".to_string())
+        } else {
+            unshare(CloneFlags::CLONE_NEWNET)
+                .err()
+                .map(|e| format!("new namespace: {e}"))
+        };
+        if let Some(missing) = missing {
+            assert!(!required, "{missing}");
+            eprintln!("skipped: {missing}");
+            return;
+        }
+        ip("link add relay0 type veth peer name peer0");
+        ip("addr add 198.51.100.2/24 dev relay0");
+        ip("link set relay0 up");
+        ip("link set peer0 up");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip")
+        .args(arguments.split(' '))
+        .status()
+        .unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
+fn program(redirect: bool) -> Program {
+    let mut program = Program::load(&ProgramConfig {
+        port: PORT,
+        addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2))],
+        redirect,
+        filter_bytes: 1 << 20,
+        filter_key: [5, 6],
+    })
+    .unwrap();
+    assert_eq!(program.attach("relay0").unwrap(), Attached::Native);
+    program.sessions().add(INDEX).unwrap();
+    program
+}
+
+fn small() -> SocketConfig {
+    SocketConfig {
+        frames: 512,
+        zero_copy: true,
+    }
+}
+
+/// An Ethernet frame with a datagram of session `index`, told apart by `number`.
+fn frame(index: u32, number: u64) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0]);
+    frame.extend((28 + DATAGRAM_LENGTH as u16).to_be_bytes());
+    frame.extend([
+        0, 1, 0x40, 0, 64, 17, 0, 0, 198, 51, 100, 1, 198, 51, 100, 2, 0x1b, 0x59,
+    ]);
+    frame.extend(PORT.to_be_bytes());
+    frame.extend((8 + DATAGRAM_LENGTH as u16).to_be_bytes());
+    frame.extend([0, 0]);
+    let mut datagram = [0x77; DATAGRAM_LENGTH];
+    datagram[..4].copy_from_slice(&[TYPE_DATA, 0, 0, 0]);
+    datagram[4..8].copy_from_slice(&index.to_be_bytes());
+    datagram[8..16].copy_from_slice(&number.to_be_bytes());
+    datagram[TAG_OFFSET..].copy_from_slice(&tag(number));
+    frame.extend(datagram);
+    frame
+}
+
+fn tag(number: u64) -> [u8; 16] {
+    let mut tag = [9; 16];
+    tag[..8].copy_from_slice(&number.to_be_bytes());
+    tag
+}
+
+/// Sends frames from a socket, waiting for room as long as it takes.
+fn send(socket: &mut Socket, frames: impl IntoIterator<Item = Vec<u8>>) {
+    let mut queue = VecDeque::new();
+    let until = Instant::now() + Duration::from_secs(20);
+    for bytes in frames {
+        let mut packet = loop {
+            assert!(Instant::now() < until, "no room to send");
+            if let Some(packet) = socket.take() {
+                break packet;
+            }
+            socket.send(&mut queue).unwrap();
+        };
+        assert!(packet.fill(&bytes));
+        queue.push_back(packet);
+        if queue.len() == 64 {
+            socket.send(&mut queue).unwrap();
+        }
+    }
+    while !queue.is_empty() || socket.in_flight() > 0 {
+        assert!(Instant::now() < until, "frames stay unsent");
+        socket.send(&mut queue).unwrap();
+    }
+}
+
+/// Takes what comes until `wanted` frames are there or nothing more comes.
+fn receive(socket: &mut Socket, wanted: usize) -> Vec<Vec<u8>> {
+    let mut got = Vec::new();
+    let mut packets = Vec::new();
+    while got.len() < wanted && socket.wait(500).unwrap() {
+        socket.receive(&mut packets).unwrap();
+        for packet in packets.drain(..) {
+            got.push(packet.to_vec());
+            socket.free(packet);
+        }
+    }
+    got
+}
+
+fn count(program: &Program, verdict: Verdict) -> u64 {
+    program.verdicts().unwrap()[verdict as usize]
+}
+
+#[test]
+fn data_of_a_session_reaches_the_socket_of_its_queue_and_nothing_else_does() {
+    in_namespace(|| {
+        let mut program = program(true);
+        let mut relay = Socket::bind("relay0", 0, small()).unwrap();
+        let mut peer = Socket::bind("peer0", 0, small()).unwrap();
+        program.add_socket(0, &relay).unwrap();
+        let good: Vec<_> = (0..100).map(|n| frame(INDEX, n)).collect();
+        let other = (100..150).map(|n| frame(INDEX ^ 1, n));
+        send(&mut peer, good.iter().cloned().chain(other));
+        assert_eq!(receive(&mut relay, 150), good);
+        assert_eq!(count(&program, Verdict::Redirected), 100);
+        assert_eq!(count(&program, Verdict::UnknownIndex), 50);
+        program.sessions().remove(INDEX);
+        send(&mut peer, [frame(INDEX, 7)]);
+        assert!(receive(&mut relay, 1).is_empty());
+    });
+}
+
+#[test]
+fn a_marked_tag_is_dropped_until_two_generations_have_passed() {
+    in_namespace(|| {
+        let mut program = program(true);
+        let mut relay = Socket::bind("relay0", 0, small()).unwrap();
+        let mut peer = Socket::bind("peer0", 0, small()).unwrap();
+        program.add_socket(0, &relay).unwrap();
+        let filter = program.tag_filter();
+        filter.mark(&tag(1));
+        send(&mut peer, [frame(INDEX, 1), frame(INDEX, 2)]);
+        assert_eq!(receive(&mut relay, 2), [frame(INDEX, 2)]);
+        assert_eq!(count(&program, Verdict::Replayed), 1);
+        let start = Instant::now();
+        let later =
+            |n: u32| start + n * mixline_xdp::TagFilter::HORIZON + Duration::from_secs(n.into());
+        assert!(!filter.rotate(start));
+        assert!(filter.rotate(later(1)));
+        send(&mut peer, [frame(INDEX, 1)]);
+        assert!(
+            receive(&mut relay, 1).is_empty(),
+            "the previous generation still counts"
+        );
+        assert!(filter.rotate(later(2)));
+        send(&mut peer, [frame(INDEX, 1)]);
+        assert_eq!(receive(&mut relay, 1).len(), 1);
+    });
+}
+
+#[test]
+fn frames_are_conserved_over_many_rounds_in_both_directions() {
+    in_namespace(|| {
+        let mut program = program(true);
+        let mut relay = Socket::bind("relay0", 0, small()).unwrap();
+        let mut peer = Socket::bind("peer0", 0, small()).unwrap();
+        program.add_socket(0, &relay).unwrap();
+        for round in 0..200 {
+            let sent: Vec<_> = (0..100).map(|n| frame(INDEX, round * 100 + n)).collect();
+            send(&mut peer, sent.iter().cloned());
+            let got = receive(&mut relay, 100);
+            assert_eq!(got, sent, "round {round}");
+            send(&mut relay, got);
+            assert!(relay.is_conserved() && peer.is_conserved());
+        }
+        assert_eq!(count(&program, Verdict::Redirected), 20_000);
+    });
+}
+
+#[test]
+fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
+    in_namespace(|| {
+        let program = program(false);
+        let socket = std::net::UdpSocket::bind(("198.51.100.2", PORT)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        let mut peer = Socket::bind("peer0", 0, small()).unwrap();
+        // the kernel wants its own MAC address and a good IP checksum
+        let mac = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        assert!(mac.contains("relay0:"));
+        let output = Command::new("ip")
+            .args(["-br", "link", "show", "relay0"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mac = text.split_whitespace().nth(2).unwrap().to_string();
+        let mut good = frame(INDEX, 1);
+        for (i, byte) in mac.split(':').enumerate() {
+            good[i] = u8::from_str_radix(byte, 16).unwrap();
+        }
+        let sum: u32 = (14..34)
+            .step_by(2)
+            .map(|i| u32::from(u16::from_be_bytes([good[i], good[i + 1]])))
+            .sum();
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        good[24..26].copy_from_slice(&sum.to_be_bytes());
+        let mut bad = good.clone();
+        bad[14 + 28 + 4] ^= 1;
+        send(&mut peer, [bad, good.clone()]);
+        let mut datagram = [0; 2000];
+        let (n, _) = socket.recv_from(&mut datagram).unwrap();
+        assert_eq!(datagram[..n], good[42..]);
+        assert_eq!(count(&program, Verdict::Guarded), 1);
+        assert_eq!(count(&program, Verdict::UnknownIndex), 1);
+    });
+}
+
+#[test]
+fn the_program_leaves_with_its_owner() {
+    in_namespace(|| {
+        let attached = || {
+            let output = Command::new("ip")
+                .args(["link", "show", "relay0"])
+                .output()
+                .unwrap();
+            String::from_utf8(output.stdout).unwrap().contains("xdp")
+        };
+        let program = program(true);
+        assert!(attached());
+        drop(program);
+        assert!(!attached());
+    });
+}
