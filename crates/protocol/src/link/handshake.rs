@@ -1,24 +1,110 @@
-//! The handshake.
-use super::{Admission, Cookie, OpenKey, SealKey};
-use crate::Result;
-use crate::identity::{X25519Public, X25519Secret};
-use crate::size::Datagram;
-use rand_core::CryptoRng;
-use std::net::SocketAddr;
-use std::time::Instant;
+//! The handshake: Noise IK, with an ephemeral ML-KEM-768 exchange in its payloads.
+//!
+//! ```text
+//! Noise_IK_25519_AESGCM_SHA256, prologue "mixline/v1/link" | header of the initiation 16
+//!
+//! initiation  0 header(1, the initiator's index, counter 0)
+//!            16 e 32 | s 48 | sealed { ML-KEM encapsulation key 1184
+//!                                    | seconds 8 | nanoseconds 4 } + 16
+//!          1308 zero 68
+//!          1376 mac1 16 | mac2 16
+//! response    0 header(2, the initiator's index, counter 0)
+//!            16 e 32 | sealed { ML-KEM ciphertext 1088 | the responder's index 4 } + 16
+//!          1156 zero 220
+//!          1376 mac1 16 | zero 16
+//! ```
+//!
+//! The keys of both directions come from the raw split `k1 | k2` of Noise *and* the KEM's
+//! secret: `HKDF-SHA256(salt = handshake hash, ikm = k1 | k2 | secret, info = "mixline/v1/link
+//! keys")`, the initiator's sealing key first. Both must be broken for a recorded link to be
+//! read. Who is at the other end rests on X25519 alone, which is enough for as long as a
+//! quantum computer does not exist at the time of the handshake.
+//!
+//! Both indices are authenticated: the initiator's by the prologue, the responder's because
+//! it is sealed. mac1 keeps out whoever does not know whom they talk to; see [`super`].
 
-/// Wall clock time of an initiation; grows with each one of a static key.
+use super::cookie::{self, Cookie};
+use super::mac::{self, MAC};
+use super::{
+    DatagramType, OpenKey, SealKey, expect_header, expect_zeros, noise, receiver_index,
+    write_header,
+};
+use crate::identity::{X25519Public, X25519Secret};
+use crate::size::{DATAGRAM, Datagram, LINK_HEADER, TAG};
+use crate::wire::Reader;
+use crate::{Error, Result};
+use ml_kem::kem::{Decapsulate, Encapsulate, KeyExport};
+use ml_kem::{DecapsulationKey, EncapsulationKey, MlKem768};
+use rand_core::CryptoRng;
+use ring::hmac;
+use snow::HandshakeState;
+use std::time::{SystemTime, UNIX_EPOCH};
+use zeroize::{Zeroize, Zeroizing};
+
+/// Bytes of an ML-KEM-768 encapsulation key (FIPS 203, table 3).
+const KEM_KEY: usize = 1184;
+/// Bytes of an ML-KEM-768 ciphertext.
+const KEM_CIPHERTEXT: usize = 1088;
+/// Bytes of a timestamp.
+const TIMESTAMP: usize = 12;
+/// Bytes of an index.
+const INDEX: usize = 4;
+/// Bytes of a public key.
+const POINT: usize = 32;
+
+/// Where the Noise message of an initiation ends.
+const INITIATION_END: usize = LINK_HEADER + POINT + (POINT + TAG) + (KEM_KEY + TIMESTAMP + TAG);
+/// Where the Noise message of a response ends.
+const RESPONSE_END: usize = LINK_HEADER + POINT + (KEM_CIPHERTEXT + INDEX + TAG);
+/// Where mac1 stands; it covers all before.
+pub(super) const MAC1: usize = DATAGRAM - 2 * MAC;
+/// Where mac2 stands; it covers all before.
+pub(super) const MAC2: usize = DATAGRAM - MAC;
+
+const _: () = assert!(INITIATION_END == 1308 && RESPONSE_END == 1156 && MAC1 == 1376);
+
+/// One initiation accepts at most this many responses that do not authenticate. Making one
+/// that costs public-key work takes knowledge of the initiator's static key and its index.
+pub const MAX_RESPONSES: u32 = 8;
+
+/// The initiator's wall clock. It has to grow from one initiation of a static key to the
+/// next, so that a recorded one is worth nothing; it need not be right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp {
-    /// Unix time.
+    /// Seconds since 1970-01-01 UTC.
     pub seconds: u64,
-    /// Below 10^9.
+    /// Nanoseconds, below 10^9.
     pub nanos: u32,
 }
 
-impl From<std::time::SystemTime> for Timestamp {
-    fn from(_time: std::time::SystemTime) -> Self {
-        todo!()
+impl Timestamp {
+    /// The next larger one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        if self.nanos >= 999_999_999 {
+            Self {
+                seconds: self.seconds.saturating_add(1),
+                nanos: 0,
+            }
+        } else {
+            Self {
+                nanos: self.nanos + 1,
+                ..self
+            }
+        }
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// Times before 1970 become 1970.
+    fn from(time: SystemTime) -> Self {
+        time.duration_since(UNIX_EPOCH).map_or_else(
+            |_| Self::default(),
+            |d| Self {
+                seconds: d.as_secs(),
+                nanos: d.subsec_nanos(),
+            },
+        )
     }
 }
 
@@ -34,119 +120,276 @@ pub struct Established {
     pub seal: SealKey,
     /// Opens what we receive.
     pub open: OpenKey,
-    /// Whether we initiated.
+    /// Whether the handshake was ours. If not, nothing may be sealed before something was
+    /// opened: only then is it known that the neighbour has the keys.
     pub initiated: bool,
-    /// The initiation's time.
+    /// The time in the initiation.
     pub timestamp: Timestamp,
 }
 
-/// A handshake that we began.
-pub struct Initiator(());
+/// A handshake that we began and that is not answered yet.
+pub struct Initiator {
+    noise: HandshakeState,
+    kem: DecapsulationKey<MlKem768>,
+    remote: X25519Public,
+    index: u32,
+    timestamp: Timestamp,
+    /// mac1 of our initiation: a cookie is bound to it.
+    mac1: [u8; MAC],
+    /// For the mac1 of the response.
+    expected: hmac::Key,
+    attempts: u32,
+}
 
 impl Initiator {
-    /// Begins a handshake; `index` is what we will call the session.
+    /// Begins a handshake with the holder of `remote`; `index` is what we will call the
+    /// session. Returns the initiation to be sent.
     ///
     /// # Errors
-    /// `LowOrder` if the remote key is bad.
+    /// [`Error::LowOrder`] if `remote` is a point of low order.
     pub fn start(
-        _local: &X25519Secret,
-        _remote: &X25519Public,
-        _index: u32,
-        _at: Timestamp,
-        _cookie: Option<&Cookie>,
-        _rng: &mut (impl CryptoRng + ?Sized),
+        local: &X25519Secret,
+        remote: &X25519Public,
+        index: u32,
+        at: Timestamp,
+        cookie: Option<&Cookie>,
+        rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<(Self, Box<Datagram>)> {
-        todo!()
+        let mut datagram = Box::new([0; DATAGRAM]);
+        write_header(&mut datagram, DatagramType::Initiation, index, 0);
+        let mut noise = noise::initiator(local, remote, &prologue(&datagram), rng)?;
+
+        let mut seed = Zeroizing::new([0; 64]);
+        rng.fill_bytes(seed.as_mut());
+        let mut array = ml_kem::Seed::from(*seed);
+        let kem = DecapsulationKey::<MlKem768>::from_seed(array);
+        array.zeroize();
+
+        let mut payload = [0; KEM_KEY + TIMESTAMP];
+        payload[..KEM_KEY].copy_from_slice(&kem.encapsulation_key().to_bytes());
+        payload[KEM_KEY..KEM_KEY + 8].copy_from_slice(&at.seconds.to_be_bytes());
+        payload[KEM_KEY + 8..].copy_from_slice(&at.nanos.to_be_bytes());
+        noise
+            .write_message(&payload, &mut datagram[LINK_HEADER..INITIATION_END])
+            .map_err(noise::error("link initiation"))?;
+
+        let mac1 = mac::mac(&mac::mac1_key(remote), &[&datagram[..MAC1]]);
+        datagram[MAC1..MAC2].copy_from_slice(&mac1);
+        if let Some(cookie) = cookie {
+            let mac2 = cookie.mac2(&datagram[..MAC2]);
+            datagram[MAC2..].copy_from_slice(&mac2);
+        }
+        let expected = mac::mac1_key(&local.public());
+        let initiator = Self {
+            noise,
+            kem,
+            remote: *remote,
+            index,
+            timestamp: at,
+            mac1,
+            expected,
+            attempts: 0,
+        };
+        Ok((initiator, datagram))
     }
-    /// Our index.
+
+    /// What we will call the session.
     #[must_use]
     pub fn index(&self) -> u32 {
-        todo!()
+        self.index
     }
-    /// Reads the response; an error leaves the handshake as it was.
+
+    /// Reads the response. After an error the handshake waits on for the true one.
     ///
     /// # Errors
-    /// `Malformed`, `Authentication`, `Limit`.
-    pub fn finish(&mut self, _response: &Datagram) -> Result<Established> {
-        todo!()
+    /// [`Error::Malformed`] if it is not a response to this handshake, or the handshake is
+    /// finished; [`Error::Authentication`] or [`Error::LowOrder`] if it was not made by the
+    /// holder of the remote key; [`Error::Limit`] after [`MAX_RESPONSES`] of these.
+    pub fn finish(&mut self, response: &Datagram) -> Result<Established> {
+        const WHAT: &str = "link response";
+        expect_header(response, DatagramType::Response, WHAT)?;
+        if receiver_index(response) != self.index {
+            return Err(Error::Malformed { what: WHAT });
+        }
+        expect_zeros(&response[RESPONSE_END..MAC1], WHAT)?;
+        expect_zeros(&response[MAC2..], WHAT)?;
+        if !mac::same(
+            &mac::mac(&self.expected, &[&response[..MAC1]]),
+            &response[MAC1..MAC2],
+        ) {
+            return Err(Error::Authentication { what: WHAT });
+        }
+        if self.attempts >= MAX_RESPONSES {
+            return Err(Error::Limit {
+                what: "link responses",
+            });
+        }
+        self.attempts += 1;
+
+        let mut payload = [0; KEM_CIPHERTEXT + INDEX];
+        self.noise
+            .read_message(&response[LINK_HEADER..RESPONSE_END], &mut payload)
+            .map_err(noise::error(WHAT))?;
+        let mut reader = Reader::new(&payload, WHAT);
+        let ciphertext: [u8; KEM_CIPHERTEXT] = reader.array()?;
+        let remote_index = reader.u32()?;
+        let mut secret = self.kem.decapsulate(&ciphertext.into());
+        let keys = keys(&mut self.noise, secret.as_ref());
+        secret.zeroize();
+        let (seal, open) = keys?;
+        Ok(Established {
+            remote: self.remote,
+            remote_index,
+            local_index: self.index,
+            seal: SealKey::new(&seal, remote_index)?,
+            open: OpenKey::new(&open, self.index)?,
+            initiated: true,
+            timestamp: self.timestamp,
+        })
     }
-    /// Reads a cookie.
+
+    /// Reads the cookie that a responder under load has sent instead of a response. It goes
+    /// into the next initiation.
     ///
     /// # Errors
-    /// `Malformed`, `Authentication`.
-    pub fn open_cookie(&self, _datagram: &Datagram) -> Result<Cookie> {
-        todo!()
+    /// [`Error::Malformed`] if it is not an answer to this handshake;
+    /// [`Error::Authentication`] if it was not made for our initiation.
+    pub fn open_cookie(&self, datagram: &Datagram) -> Result<Cookie> {
+        if receiver_index(datagram) != self.index {
+            return Err(Error::Malformed {
+                what: "link cookie",
+            });
+        }
+        cookie::open(datagram, &self.remote, &self.mac1)
     }
 }
 
-/// Answers initiations to one static key.
-pub struct Responder(());
-
-/// An initiation that authenticates.
-pub struct Incoming(());
+/// An initiation that authenticates and is newer than any before.
+pub struct Incoming {
+    noise: HandshakeState,
+    remote: X25519Public,
+    remote_index: u32,
+    timestamp: Timestamp,
+    kem: Box<[u8; KEM_KEY]>,
+}
 
 impl Incoming {
-    /// Who it is from.
+    /// Opens an initiation to `local`. Its MACs have been looked at.
+    pub(super) fn open(
+        local: &X25519Secret,
+        datagram: &Datagram,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Self> {
+        const WHAT: &str = "link initiation";
+        expect_header(datagram, DatagramType::Initiation, WHAT)?;
+        expect_zeros(&datagram[INITIATION_END..MAC1], WHAT)?;
+        let mut noise = noise::responder(local, &prologue(datagram), rng)?;
+        let mut payload = [0; KEM_KEY + TIMESTAMP];
+        noise
+            .read_message(&datagram[LINK_HEADER..INITIATION_END], &mut payload)
+            .map_err(noise::error(WHAT))?;
+        let remote = noise::remote_static(&noise)?;
+        let mut reader = Reader::new(&payload, WHAT);
+        let kem = Box::new(reader.array()?);
+        let timestamp = Timestamp {
+            seconds: reader.u64()?,
+            nanos: reader.u32()?,
+        };
+        reader.finish()?;
+        if timestamp.nanos > 999_999_999 {
+            return Err(Error::Malformed { what: WHAT });
+        }
+        Ok(Self {
+            noise,
+            remote,
+            remote_index: receiver_index(datagram),
+            timestamp,
+            kem,
+        })
+    }
+
+    /// The static key that it is from.
     #[must_use]
     pub fn remote(&self) -> X25519Public {
-        todo!()
+        self.remote
     }
-    /// When it was made.
+
+    /// The time in it.
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
-        todo!()
+        self.timestamp
     }
-    /// Answers it.
+
+    /// Answers it; `index` is what we will call the session. Returns the response to be sent.
     ///
     /// # Errors
-    /// `LowOrder`, `Malformed`.
+    /// [`Error::Malformed`] if the ML-KEM key is not one (FIPS 203, section 7.2);
+    /// [`Error::LowOrder`] if the ephemeral key is a point of low order.
     pub fn respond(
         self,
-        _index: u32,
-        _rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<(Established, Box<Datagram>)> {
-        todo!()
-    }
-}
-
-impl Responder {
-    /// For the static key `local`.
-    pub fn new(_local: &X25519Secret, _now: Instant, _rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        todo!()
-    }
-    /// Changes the cookie secret when it is due; call it about once a second.
-    pub fn tick(&mut self, _now: Instant, _rng: &mut (impl CryptoRng + ?Sized)) {
-        todo!()
-    }
-    /// Checks mac1 and, under load, mac2. No public-key work.
-    ///
-    /// # Errors
-    /// `Authentication` if mac1 is wrong, `Malformed` if the padding is.
-    pub fn check_macs(
-        &self,
-        _datagram: &Datagram,
-        _source: SocketAddr,
-        _under_load: bool,
-    ) -> Result<Admission> {
-        todo!()
-    }
-    /// Opens an initiation that was admitted, and remembers its timestamp.
-    ///
-    /// # Errors
-    /// `Replay`, `Authentication`, `LowOrder`, `Malformed`.
-    pub fn read(&mut self, _datagram: &Datagram) -> Result<Incoming> {
-        todo!()
-    }
-    /// `read`, then `Incoming::respond`.
-    ///
-    /// # Errors
-    /// As those.
-    pub fn respond(
-        &mut self,
-        datagram: &Datagram,
         index: u32,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<(Established, Box<Datagram>)> {
-        self.read(datagram)?.respond(index, rng)
+        const WHAT: &str = "link initiation";
+        let Self {
+            mut noise,
+            remote,
+            remote_index,
+            timestamp,
+            kem,
+        } = self;
+        let key = EncapsulationKey::<MlKem768>::new(&(*kem).into())
+            .map_err(|_| Error::Malformed { what: "ML-KEM key" })?;
+        let (ciphertext, mut secret) = key.encapsulate_with_rng(rng);
+
+        let mut datagram = Box::new([0; DATAGRAM]);
+        write_header(&mut datagram, DatagramType::Response, remote_index, 0);
+        let mut payload = [0; KEM_CIPHERTEXT + INDEX];
+        payload[..KEM_CIPHERTEXT].copy_from_slice(&ciphertext);
+        payload[KEM_CIPHERTEXT..].copy_from_slice(&index.to_be_bytes());
+        let written = noise
+            .write_message(&payload, &mut datagram[LINK_HEADER..RESPONSE_END])
+            .map_err(noise::error(WHAT));
+        let keys = written.and_then(|_| keys(&mut noise, secret.as_ref()));
+        secret.zeroize();
+        let (open, seal) = keys?;
+        let mac1 = mac::mac(&mac::mac1_key(&remote), &[&datagram[..MAC1]]);
+        datagram[MAC1..MAC2].copy_from_slice(&mac1);
+        let established = Established {
+            remote,
+            remote_index,
+            local_index: index,
+            seal: SealKey::new(&seal, remote_index)?,
+            open: OpenKey::new(&open, index)?,
+            initiated: false,
+            timestamp,
+        };
+        Ok((established, datagram))
     }
+}
+
+fn prologue(initiation: &Datagram) -> [u8; 15 + LINK_HEADER] {
+    let mut out = [0; 15 + LINK_HEADER];
+    out[..15].copy_from_slice(b"mixline/v1/link");
+    out[15..].copy_from_slice(&initiation[..LINK_HEADER]);
+    out
+}
+
+/// The keys of a finished handshake: initiator to responder, responder to initiator.
+fn keys(
+    noise: &mut HandshakeState,
+    secret: &[u8],
+) -> Result<(Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>)> {
+    let (mut k1, mut k2) = noise.dangerously_get_raw_split();
+    let mut all = Zeroizing::new([0; 96]);
+    all[..32].copy_from_slice(&k1);
+    all[32..64].copy_from_slice(&k2);
+    all[64..].copy_from_slice(secret);
+    k1.zeroize();
+    k2.zeroize();
+    mac::two_keys(
+        noise.get_handshake_hash(),
+        all.as_ref(),
+        "mixline/v1/link keys",
+    )
 }

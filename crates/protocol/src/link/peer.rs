@@ -1,104 +1,553 @@
 //! One neighbour: which session is in use, and what to do next.
-use super::{Established, OpenKey, SealKey, Timestamp};
-use crate::Result;
+//!
+//! A [`Peer`] is owned by one thread (the relay's control plane, an endpoint's driver) and
+//! told what happened; it answers with [`Action`]s. Workers never see it: they hold what
+//! [`Action::Install`] and [`Action::Use`] gave them.
+//!
+//! # Sessions
+//!
+//! As in WireGuard, a neighbour has at most three:
+//!
+//! - `current`: what we send under;
+//! - `previous`: the one before, kept to receive what is still under way;
+//! - `next`: one that the neighbour initiated and that we have answered, not used before
+//!   something arrives under it, since only then is it sure that the neighbour has the keys.
+//!   A replayed initiation that gets this far disturbs nothing.
+//!
+//! If both initiate at the same time, both sessions come to be and both can be received
+//! under; when the second is confirmed, both sides take the one whose initiator has the
+//! smaller public key as current and keep the other as previous.
+//!
+//! # Bounds
+//!
+//! Three sessions, one handshake in flight, and the actions not yet polled for, of which
+//! each event makes at most five.
+
+use super::timers::{
+    ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, KEEPALIVE,
+    REJECT_AFTER, REKEY_AFTER, REKEY_AFTER_AS_RESPONDER, SILENCE_LIMIT, UPKEEP_PING,
+};
+use super::{
+    COOKIE_LIFE, CellKind, Cookie, Established, Initiator, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey,
+    Timestamp,
+};
 use crate::identity::{X25519Public, X25519Secret};
 use crate::size::Datagram;
+use crate::{Error, Result};
 use rand_core::CryptoRng;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// When this side makes handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Upkeep {
+    /// There is to be a session all the time: a client and its guards.
+    Always,
+    /// There is to be one while something is sent: a relay and another.
+    OnDemand,
+    /// Never: a relay and a client, which has no address to initiate to.
+    Never,
+}
 
 /// What the owner of a [`Peer`] has to do.
 pub enum Action {
-    /// Choose a free index, call [`Peer::initiate`], send the datagram.
+    /// Choose a free index, call [`Peer::initiate`] and send what it returns.
     Initiate,
-    /// Receive under this key, by its `local_index`, with a fresh window.
+    /// Receive under this key, by its local index, with a fresh window.
     Install(Arc<OpenKey>),
     /// Send under this key from now on.
     Use(Arc<SealKey>),
     /// There is no key to send under any more.
     Silence,
-    /// Forget this index (of a session or of a handshake in flight).
+    /// This index, of a session or of a handshake in flight, is free again.
     Remove(u32),
-    /// Seal and send one cover datagram under the key in use.
+    /// Seal a cover datagram under the key in use and send it.
     KeepAlive,
-    /// 90 s of initiations without an answer.
+    /// Seal a [`super::control::Control::Ping`] under the key in use and send it.
+    Ping,
+    /// [`HANDSHAKE_GIVE_UP`] has passed without an answer. What waits for this neighbour can
+    /// be dropped. With [`Upkeep::Always`] it goes on trying all the same.
     Unreachable,
 }
 
-/// One neighbour's state. Owned by one thread; workers hold only the keys.
-pub struct Peer(());
+/// One session as its owner sees it.
+struct Session {
+    local_index: u32,
+    seal: Arc<SealKey>,
+    since: Instant,
+    initiated: bool,
+}
+
+/// Initiations until one is answered.
+struct Attempt {
+    began: Instant,
+    /// When the next initiation is due.
+    due: Instant,
+    /// `Action::Initiate` was given out and `initiate` not yet called.
+    asked: bool,
+    flight: Option<Flight>,
+    /// A cookie has brought one initiation forward already.
+    hurried: bool,
+}
+
+struct Flight {
+    initiator: Initiator,
+    with_cookie: bool,
+}
+
+/// One neighbour's state.
+pub struct Peer {
+    local: X25519Public,
+    remote: X25519Public,
+    upkeep: Upkeep,
+    current: Option<Session>,
+    previous: Option<Session>,
+    next: Option<Session>,
+    attempt: Option<Attempt>,
+    /// Something is to be sent and there was no session.
+    wanted: bool,
+    /// No attempt begins before this.
+    not_before: Instant,
+    cookie: Option<(Cookie, Instant)>,
+    /// Of our last initiation.
+    own_timestamp: Option<Timestamp>,
+    /// Of the neighbour's last initiation.
+    their_timestamp: Option<Timestamp>,
+    accepted: Option<Instant>,
+    traffic: Traffic,
+    actions: VecDeque<Action>,
+}
+
+/// What went over the current session, as far as it decides anything.
+struct Traffic {
+    /// Of the current key, when last looked at.
+    sent: u64,
+    sent_data: u64,
+    last_sent: Instant,
+    /// The last data in either direction.
+    last_used: Instant,
+    /// The oldest data sent since anything was received.
+    unanswered: Option<Instant>,
+    /// The oldest data received since anything was sent.
+    unacknowledged: Option<Instant>,
+}
+
+impl Traffic {
+    fn new(now: Instant) -> Self {
+        Self {
+            sent: 0,
+            sent_data: 0,
+            last_sent: now,
+            last_used: now,
+            unanswered: None,
+            unacknowledged: None,
+        }
+    }
+
+    /// Looks at what workers have sealed.
+    fn observe(&mut self, seal: &SealKey, now: Instant) {
+        let (sent, data) = (seal.sent(), seal.sent_data());
+        if sent > self.sent {
+            self.last_sent = now;
+            self.unacknowledged = None;
+        }
+        if data > self.sent_data {
+            self.last_used = now;
+            self.unanswered.get_or_insert(now);
+        }
+        (self.sent, self.sent_data) = (sent, data);
+    }
+}
 
 impl Peer {
-    /// A neighbour without a session. `keep_up`: hold a session all the time (a client and its guards);
-    /// otherwise only while [`Peer::want`] is called or data flows.
+    /// A neighbour without a session. `local` is our own public key.
     #[must_use]
-    pub fn new(_local: X25519Public, _remote: X25519Public, _keep_up: bool, _now: Instant) -> Self {
-        todo!()
+    pub fn new(local: X25519Public, remote: X25519Public, upkeep: Upkeep, now: Instant) -> Self {
+        Self {
+            local,
+            remote,
+            upkeep,
+            current: None,
+            previous: None,
+            next: None,
+            attempt: None,
+            wanted: false,
+            not_before: now,
+            cookie: None,
+            own_timestamp: None,
+            their_timestamp: None,
+            accepted: None,
+            traffic: Traffic::new(now),
+            actions: VecDeque::new(),
+        }
     }
+
     /// The neighbour's static key.
     #[must_use]
     pub fn remote(&self) -> X25519Public {
-        todo!()
+        self.remote
     }
-    /// What to do; call until `None`, after each event and at least every `POLL_EVERY`.
-    pub fn poll(&mut self, _now: Instant) -> Option<Action> {
-        todo!()
-    }
-    /// Something is to be sent and there may be no key.
-    pub fn want(&mut self, _now: Instant) {
-        todo!()
-    }
-    /// Makes an initiation, as asked for by [`Action::Initiate`].
-    ///
-    /// # Errors
-    /// `LowOrder` if the neighbour's key is bad.
-    pub fn initiate(
-        &mut self,
-        _local: &X25519Secret,
-        _index: u32,
-        _at: Timestamp,
-        _now: Instant,
-        _rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Box<Datagram>> {
-        todo!()
-    }
-    /// A response came whose receiver index is that of the handshake in flight.
-    ///
-    /// # Errors
-    /// As [`super::Initiator::finish`]; nothing changes.
-    pub fn response(&mut self, _datagram: &Datagram, _now: Instant) -> Result<()> {
-        todo!()
-    }
-    /// A cookie came whose receiver index is that of the handshake in flight.
-    ///
-    /// # Errors
-    /// As [`super::Initiator::open_cookie`]; nothing changes.
-    pub fn cookie(&mut self, _datagram: &Datagram, _now: Instant) -> Result<()> {
-        todo!()
-    }
-    /// The neighbour's initiation was answered by a [`super::Responder`].
-    ///
-    /// # Errors
-    /// `Replay` if it is not newer than the last; nothing changes.
-    pub fn accept(&mut self, _established: Established, _now: Instant) -> Result<()> {
-        todo!()
-    }
-    /// A datagram under the session `local_index` has authenticated (tell at once for the first, coarsely later).
-    pub fn heard(&mut self, _local_index: u32, _now: Instant) {
-        todo!()
-    }
-    /// The neighbour said `Close` under this session, or the owner ends it.
-    pub fn close(&mut self, _now: Instant) {
-        todo!()
-    }
-    /// The key in use.
+
+    /// The key to send under.
     #[must_use]
     pub fn seal_key(&self) -> Option<&Arc<SealKey>> {
-        todo!()
+        self.current.as_ref().map(|session| &session.seal)
     }
+
     /// Whether there is a key to send under.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        todo!()
+        self.current.is_some()
+    }
+
+    /// How old the session in use is.
+    #[must_use]
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        self.current
+            .as_ref()
+            .map(|session| now.saturating_duration_since(session.since))
+    }
+
+    /// Whether there is neither a session nor a handshake: the owner may drop the peer.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.current.is_none()
+            && self.previous.is_none()
+            && self.next.is_none()
+            && self.attempt.is_none()
+            && self.actions.is_empty()
+    }
+
+    /// Makes another choice about handshakes, as when a relay that was a mere neighbour
+    /// becomes a next hop.
+    pub fn set_upkeep(&mut self, upkeep: Upkeep) {
+        self.upkeep = upkeep;
+        if upkeep == Upkeep::Never {
+            self.end_attempt();
+        }
+    }
+
+    /// Something is to be sent. Begins a handshake if there is no session.
+    pub fn want(&mut self) {
+        self.wanted = self.current.is_none() && self.upkeep != Upkeep::Never;
+    }
+
+    /// What to do, one thing at a time; called until it returns `None`, after each event and
+    /// at least every [`super::POLL_EVERY`].
+    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.expire(now);
+            self.keep_alive(now);
+            self.handshake(now);
+        }
+        self.actions.pop_front()
+    }
+
+    /// Makes an initiation, as [`Action::Initiate`] asks. `at` is the wall clock; if it has
+    /// not grown since the last initiation, the least larger time is used. The index of the
+    /// initiation that this one replaces is given back by [`Action::Remove`].
+    ///
+    /// # Errors
+    /// [`Error::LowOrder`] if the neighbour's key is bad. `index` is then free.
+    pub fn initiate(
+        &mut self,
+        local: &X25519Secret,
+        index: u32,
+        at: Timestamp,
+        now: Instant,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Box<Datagram>> {
+        let at = self.own_timestamp.map_or(at, |last| at.max(last.next()));
+        let cookie = self
+            .cookie
+            .take_if(|_| true)
+            .filter(|(_, got)| *got + COOKIE_LIFE > now);
+        let made = Initiator::start(
+            local,
+            &self.remote,
+            index,
+            at,
+            cookie.as_ref().map(|c| &c.0),
+            rng,
+        );
+        let with_cookie = cookie.is_some();
+        self.cookie = cookie;
+
+        let mut random = [0; 4];
+        rng.fill_bytes(&mut random);
+        let share = f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX);
+        let due = now + HANDSHAKE_RETRY + HANDSHAKE_JITTER.mul_f64(share);
+        let attempt = self.attempt.get_or_insert(Attempt {
+            began: now,
+            due,
+            asked: false,
+            flight: None,
+            hurried: false,
+        });
+        attempt.due = due;
+        attempt.asked = false;
+        let (initiator, datagram) = made?;
+        self.own_timestamp = Some(at);
+        if let Some(old) = attempt.flight.replace(Flight {
+            initiator,
+            with_cookie,
+        }) {
+            self.actions
+                .push_back(Action::Remove(old.initiator.index()));
+        }
+        Ok(datagram)
+    }
+
+    /// A response whose receiver index is that of the handshake in flight.
+    ///
+    /// # Errors
+    /// Those of [`Initiator::finish`], and [`Error::Malformed`] if no handshake is in flight;
+    /// nothing changes.
+    pub fn response(&mut self, datagram: &Datagram, now: Instant) -> Result<()> {
+        let flight = self
+            .attempt
+            .as_mut()
+            .and_then(|attempt| attempt.flight.as_mut());
+        let flight = flight.ok_or(Error::Malformed {
+            what: "link response",
+        })?;
+        let established = flight.initiator.finish(datagram)?;
+        self.attempt = None;
+        let session = self.install(established, now);
+        self.promote(session, now);
+        // The neighbour does not use the session before it has received something.
+        self.actions.push_back(Action::KeepAlive);
+        Ok(())
+    }
+
+    /// A cookie whose receiver index is that of the handshake in flight. The next initiation
+    /// carries it; the first cookie of a handshake brings that one forward to now.
+    ///
+    /// # Errors
+    /// Those of [`Initiator::open_cookie`], and [`Error::Malformed`] if no handshake is in
+    /// flight; nothing changes.
+    pub fn cookie(&mut self, datagram: &Datagram, now: Instant) -> Result<()> {
+        let what = Error::Malformed {
+            what: "link cookie",
+        };
+        let attempt = self.attempt.as_mut().ok_or(what.clone())?;
+        let flight = attempt.flight.as_ref().ok_or(what)?;
+        self.cookie = Some((flight.initiator.open_cookie(datagram)?, now));
+        if !attempt.hurried && !flight.with_cookie {
+            attempt.hurried = true;
+            attempt.due = now;
+        }
+        Ok(())
+    }
+
+    /// A [`super::Responder`] has answered the neighbour's initiation. Poll, and so install
+    /// the key, before the response is sent.
+    ///
+    /// # Errors
+    /// [`Error::Replay`] if the initiation is not newer than the last, [`Error::Limit`] if it
+    /// is less than [`ACCEPT_INTERVAL`] after it, [`Error::Malformed`] if it is somebody
+    /// else's. Nothing changes; the response is not sent, and the index is free.
+    pub fn accept(&mut self, established: Established, now: Instant) -> Result<()> {
+        if established.remote != self.remote || established.initiated {
+            return Err(Error::Malformed {
+                what: "link initiation",
+            });
+        }
+        if self
+            .their_timestamp
+            .is_some_and(|last| established.timestamp <= last)
+        {
+            return Err(Error::Replay);
+        }
+        if self
+            .accepted
+            .is_some_and(|last| now < last + ACCEPT_INTERVAL)
+        {
+            return Err(Error::Limit {
+                what: "link initiations",
+            });
+        }
+        self.their_timestamp = Some(established.timestamp);
+        self.accepted = Some(now);
+        let session = self.install(established, now);
+        let old = self.next.replace(session);
+        self.remove(old);
+        Ok(())
+    }
+
+    /// Something has authenticated under the session `local_index`. To be told at once when it
+    /// is the first under that session, and of the rest about once a second; `kind` is
+    /// anything but cover if anything but cover was among them.
+    pub fn heard(&mut self, local_index: u32, kind: CellKind, now: Instant) {
+        let is = |session: &Option<Session>| {
+            session
+                .as_ref()
+                .is_some_and(|session| session.local_index == local_index)
+        };
+        if is(&self.next) {
+            if let Some(session) = self.next.take() {
+                self.confirm(session, now);
+            }
+        } else if !is(&self.current) && !is(&self.previous) {
+            return;
+        }
+        self.traffic.unanswered = None;
+        if kind != CellKind::Cover {
+            self.traffic.last_used = now;
+            self.traffic.unacknowledged.get_or_insert(now);
+        }
+    }
+
+    /// Ends all sessions and the handshake: the neighbour has said `Close` under one of them,
+    /// or we have. A link that is kept up is tried again after [`HANDSHAKE_RETRY`].
+    pub fn close(&mut self, now: Instant) {
+        self.end_attempt();
+        self.wanted = false;
+        if self.current.is_some() {
+            self.actions.push_back(Action::Silence);
+        }
+        for session in [self.current.take(), self.previous.take(), self.next.take()] {
+            self.remove(session);
+        }
+        self.not_before = now + HANDSHAKE_RETRY;
+    }
+
+    /// A session that can be received under from now on.
+    fn install(&mut self, established: Established, now: Instant) -> Session {
+        let Established {
+            local_index,
+            seal,
+            open,
+            initiated,
+            ..
+        } = established;
+        self.actions.push_back(Action::Install(Arc::new(open)));
+        Session {
+            local_index,
+            seal: Arc::new(seal),
+            since: now,
+            initiated,
+        }
+    }
+
+    /// A session that the neighbour initiated has been used by it.
+    fn confirm(&mut self, session: Session, now: Instant) {
+        let crossing = self.current.as_ref().is_some_and(|current| {
+            let (a, b) = (current.since, session.since);
+            current.initiated && a.max(b).saturating_duration_since(a.min(b)) < CROSSING
+        });
+        self.end_attempt();
+        if crossing && self.local.0 < self.remote.0 {
+            let old = self.previous.replace(session);
+            self.remove(old);
+        } else {
+            self.promote(session, now);
+        }
+    }
+
+    fn promote(&mut self, session: Session, now: Instant) {
+        self.actions
+            .push_back(Action::Use(Arc::clone(&session.seal)));
+        let old = std::mem::replace(&mut self.previous, self.current.replace(session));
+        self.remove(old);
+        self.traffic = Traffic::new(now);
+        self.wanted = false;
+    }
+
+    fn remove(&mut self, session: Option<Session>) {
+        if let Some(session) = session {
+            self.actions.push_back(Action::Remove(session.local_index));
+        }
+    }
+
+    fn end_attempt(&mut self) {
+        if let Some(flight) = self.attempt.take().and_then(|attempt| attempt.flight) {
+            self.actions
+                .push_back(Action::Remove(flight.initiator.index()));
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let old = |session: &mut Session| {
+            now.saturating_duration_since(session.since) >= REJECT_AFTER
+                || session.seal.sent() >= super::MAX_COUNTER
+        };
+        let current = self.current.take_if(old);
+        if current.is_some() {
+            self.actions.push_back(Action::Silence);
+        }
+        for session in [current, self.previous.take_if(old), self.next.take_if(old)] {
+            self.remove(session);
+        }
+    }
+
+    fn keep_alive(&mut self, now: Instant) {
+        let Some(current) = &self.current else { return };
+        let traffic = &mut self.traffic;
+        traffic.observe(&current.seal, now);
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if self.upkeep == Upkeep::Always && since(traffic.last_sent) >= UPKEEP_PING {
+            traffic.last_sent = now;
+            traffic.unacknowledged = None;
+            self.actions.push_back(Action::Ping);
+        } else if traffic
+            .unacknowledged
+            .is_some_and(|at| since(at) >= KEEPALIVE)
+        {
+            traffic.unacknowledged = None;
+            self.actions.push_back(Action::KeepAlive);
+        }
+    }
+
+    fn handshake(&mut self, now: Instant) {
+        if self.upkeep == Upkeep::Never {
+            return;
+        }
+        match &mut self.attempt {
+            Some(attempt) if now.saturating_duration_since(attempt.began) >= HANDSHAKE_GIVE_UP => {
+                self.end_attempt();
+                self.wanted = false;
+                self.traffic.unanswered = None;
+                self.not_before = now + HANDSHAKE_RETRY;
+                self.actions.push_back(Action::Unreachable);
+            }
+            Some(attempt) => {
+                if now >= attempt.due && !attempt.asked {
+                    attempt.asked = true;
+                    self.actions.push_back(Action::Initiate);
+                }
+            }
+            None => {
+                if now >= self.not_before && self.is_session_due(now) {
+                    self.attempt = Some(Attempt {
+                        began: now,
+                        due: now,
+                        asked: true,
+                        flight: None,
+                        hurried: false,
+                    });
+                    self.actions.push_back(Action::Initiate);
+                }
+            }
+        }
+    }
+
+    /// Whether a handshake is to begin.
+    fn is_session_due(&self, now: Instant) -> bool {
+        let always = self.upkeep == Upkeep::Always;
+        let Some(current) = &self.current else {
+            return self.wanted || always;
+        };
+        let rekey = if current.initiated {
+            REKEY_AFTER
+        } else {
+            REKEY_AFTER_AS_RESPONDER
+        };
+        let due = current.since + rekey;
+        let silent = |at: Instant| now.saturating_duration_since(at) >= SILENCE_LIMIT;
+        (now >= due && (always || self.traffic.last_used >= due))
+            || current.seal.sent() >= REKEY_AFTER_DATAGRAMS
+            || self.traffic.unanswered.is_some_and(silent)
     }
 }

@@ -1,21 +1,51 @@
-//! Timers of a link.
+//! When a link rekeys, refuses, keeps alive, retries and gives up.
+//!
+//! The figures are WireGuard's (whitepaper, section 6.1) but for the upkeep ping.
+//! They are not configurable: both ends and the argument for forward secrecy rest on them.
+
 use std::time::Duration;
 
-/// The side that initiated a session replaces it when it is this old.
+/// The side that initiated a session replaces it at this age, if it is used.
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
-/// No datagram is sealed or accepted under a session of this age.
+
+/// The other side does it at this age, if by then nobody has.
+pub const REKEY_AFTER_AS_RESPONDER: Duration = Duration::from_secs(165);
+
+/// Nothing is sealed or opened under a session of this age; its keys are erased.
 pub const REJECT_AFTER: Duration = Duration::from_secs(180);
-/// Time between two initiations of one handshake, before jitter.
+
+/// An initiation that is not answered is made anew after this long and some jitter.
 pub const HANDSHAKE_RETRY: Duration = Duration::from_secs(5);
-/// At most this much is added to `HANDSHAKE_RETRY`, at random.
+
+/// The jitter: uniform below this.
 pub const HANDSHAKE_JITTER: Duration = Duration::from_millis(334);
-/// A handshake that is not answered for this long is given up.
+
+/// Initiations without an answer for this long: the neighbour is unreachable.
 pub const HANDSHAKE_GIVE_UP: Duration = Duration::from_secs(90);
-/// Something was received and nothing sent for this long: say that we live.
+
+/// Who has received data and sent nothing for this long sends a cover datagram.
 pub const KEEPALIVE: Duration = Duration::from_secs(10);
-/// A link that is kept up sends at least this often, so that NATs keep their mapping.
-pub const PERSISTENT_KEEPALIVE: Duration = Duration::from_secs(20);
-/// Life of a cookie and of the secret it is made with.
-pub const COOKIE_LIFE: Duration = Duration::from_secs(120);
-/// Call `Peer::poll` at least this often.
+
+/// Who has sent data and received nothing for this long begins a handshake:
+/// [`KEEPALIVE`] and [`HANDSHAKE_RETRY`].
+pub const SILENCE_LIMIT: Duration = Duration::from_secs(15);
+
+/// A link that is always kept up is pinged when nothing was sent for this long. It keeps the
+/// mapping in NATs alive (RFC 4787 asks them for two minutes, many keep 30 seconds) and finds
+/// a dead neighbour although nothing else is sent.
+pub const UPKEEP_PING: Duration = Duration::from_secs(20);
+
+/// A neighbour's initiations closer together than this are refused.
+pub const ACCEPT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Two sessions that began within this of one another, one from each side, were initiated
+/// at the same time; both sides settle on the same one of them.
+pub const CROSSING: Duration = Duration::from_secs(5);
+
+/// [`super::peer::Peer::poll`] is called at least this often; no decision is later than this.
 pub const POLL_EVERY: Duration = Duration::from_secs(1);
+
+const _: () = {
+    assert!(SILENCE_LIMIT.as_secs() == KEEPALIVE.as_secs() + HANDSHAKE_RETRY.as_secs());
+    assert!(REKEY_AFTER_AS_RESPONDER.as_secs() == REJECT_AFTER.as_secs() - SILENCE_LIMIT.as_secs());
+};

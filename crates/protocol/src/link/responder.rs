@@ -1,0 +1,171 @@
+//! The side that answers: which initiations cost it work, and which are old.
+
+use super::cookie::CookieMaker;
+use super::handshake::{Established, Incoming, MAC1, MAC2, Timestamp};
+use super::{DatagramType, expect_header, mac};
+use crate::identity::{X25519Public, X25519Secret};
+use crate::size::Datagram;
+use crate::{Error, Result};
+use rand_core::CryptoRng;
+use ring::hmac;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// What to do with an initiation whose mac1 is right.
+pub enum Admission {
+    /// Give it to [`Responder::read`] or [`Responder::respond`].
+    Process,
+    /// Send this back to where it came from; no public-key work was done for it.
+    SendCookie(Box<Datagram>),
+}
+
+/// Answers initiations to one static key.
+pub struct Responder {
+    local: X25519Secret,
+    mac1: hmac::Key,
+    cookies: CookieMaker,
+    timestamps: Timestamps,
+}
+
+impl Responder {
+    /// A responder for the static key `local`.
+    pub fn new(local: &X25519Secret, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let public = local.public();
+        Self {
+            local: local.clone(),
+            mac1: mac::mac1_key(&public),
+            cookies: CookieMaker::new(&public, now, rng),
+            timestamps: Timestamps::default(),
+        }
+    }
+
+    /// Changes the secret of the cookies when it is time; called about once a second.
+    pub fn tick(&mut self, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) {
+        self.cookies.tick(now, rng);
+    }
+
+    /// Checks mac1 and, under load, mac2: a few hashes and no public-key work. `source` is
+    /// where the datagram came from.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] if it is not an initiation, [`Error::Authentication`] if mac1 is
+    /// wrong. Nothing is sent back then.
+    pub fn check_macs(
+        &self,
+        datagram: &Datagram,
+        source: SocketAddr,
+        under_load: bool,
+    ) -> Result<Admission> {
+        expect_header(datagram, DatagramType::Initiation, "link initiation")?;
+        if !mac::same(
+            &mac::mac(&self.mac1, &[&datagram[..MAC1]]),
+            &datagram[MAC1..MAC2],
+        ) {
+            return Err(Error::Authentication {
+                what: "link initiation",
+            });
+        }
+        if !under_load || self.cookies.check(datagram, source) {
+            return Ok(Admission::Process);
+        }
+        self.cookies
+            .answer(datagram, source)
+            .map(Admission::SendCookie)
+    }
+
+    /// Opens an initiation that was admitted and remembers its timestamp.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`], [`Error::Authentication`] or [`Error::LowOrder`] if it was not
+    /// made for us; [`Error::Replay`] if it is not newer than the last from the same key.
+    pub fn read(
+        &mut self,
+        datagram: &Datagram,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Incoming> {
+        let incoming = Incoming::open(&self.local, datagram, rng)?;
+        self.timestamps
+            .advance(incoming.remote(), incoming.timestamp())?;
+        Ok(incoming)
+    }
+
+    /// [`Responder::read`], then [`Incoming::respond`]; `index` is what we will call the
+    /// session. The established session is to be received under before the response is sent.
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn respond(
+        &mut self,
+        datagram: &Datagram,
+        index: u32,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<(Established, Box<Datagram>)> {
+        self.read(datagram, rng)?.respond(index, rng)
+    }
+}
+
+/// Of so many static keys, or up to twice as many, the last timestamp is remembered.
+///
+/// Who makes static keys by the thousand can push another's out, and then replay an
+/// initiation of theirs. That buys one response of the same size and a session that nobody
+/// can confirm: a [`super::peer::Peer`] remembers the timestamp of its own neighbour and does
+/// not let go of a session for one that is not confirmed.
+pub const MAX_TIMESTAMPS: usize = 32_768;
+
+/// The last timestamp of each static key: two generations, so that forgetting the oldest half
+/// costs nothing.
+#[derive(Default)]
+struct Timestamps {
+    young: HashMap<[u8; 32], Timestamp>,
+    old: HashMap<[u8; 32], Timestamp>,
+}
+
+impl Timestamps {
+    fn advance(&mut self, remote: X25519Public, at: Timestamp) -> Result<()> {
+        let last = self
+            .young
+            .get(&remote.0)
+            .or_else(|| self.old.get(&remote.0));
+        if last.is_some_and(|last| *last >= at) {
+            return Err(Error::Replay);
+        }
+        if self.young.len() >= MAX_TIMESTAMPS && !self.young.contains_key(&remote.0) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(remote.0, at);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u32) -> X25519Public {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        X25519Public(bytes)
+    }
+
+    #[test]
+    fn timestamps_grow_and_are_bounded() {
+        let mut table = Timestamps::default();
+        let at = |seconds| Timestamp { seconds, nanos: 0 };
+        table.advance(key(0), at(5)).unwrap();
+        assert_eq!(table.advance(key(0), at(5)), Err(Error::Replay));
+        assert_eq!(table.advance(key(0), at(4)), Err(Error::Replay));
+        table.advance(key(0), at(6)).unwrap();
+        // A key in use outlives a flood of less than the bound, and the bound holds.
+        for n in 1..3 * MAX_TIMESTAMPS as u32 {
+            table.advance(key(n), at(1)).unwrap();
+            if n % 30_000 == 0 {
+                assert_eq!(table.advance(key(0), at(6)), Err(Error::Replay));
+                table.advance(key(0), at(u64::from(n))).unwrap();
+                table.advance(key(0), at(6)).unwrap_err();
+                table.young.insert(key(0).0, at(6));
+            }
+            assert!(table.young.len() + table.old.len() <= 2 * MAX_TIMESTAMPS);
+        }
+    }
+}
