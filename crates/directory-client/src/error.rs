@@ -1,0 +1,109 @@
+//! What can go wrong, each as one line that says what to do.
+
+use std::fmt;
+
+use mixline_protocol::identity::AnonymousId;
+
+/// The result of talking to a directory.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a snapshot was not had, or a relay not registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configured address of the directory cannot be used.
+    #[error("directory url `{url}`: {reason}; it looks like http://198.51.100.7:8080")]
+    Url {
+        /// As configured.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No answer.
+    #[error("directory {url} is unreachable: {reason}")]
+    Unreachable {
+        /// Its address.
+        url: String,
+        /// What the network said.
+        reason: String,
+    },
+    /// An answer, but not one of a directory.
+    #[error("{url} does not answer as a directory does ({reason}): is the url right?")]
+    NotADirectory {
+        /// Its address.
+        url: String,
+        /// What was odd.
+        reason: String,
+    },
+    /// The snapshot is not the directory's.
+    #[error(
+        "the snapshot from {url} has a bad signature: it is not from directory {expected}; \
+         either the configured id is wrong or somebody on the way changed it"
+    )]
+    Signature {
+        /// Its address.
+        url: String,
+        /// Who should have signed.
+        expected: AnonymousId,
+    },
+    /// The snapshot's life is over, though the clocks agree.
+    #[error(
+        "the snapshot from {url} has expired {seconds_ago} s ago: the directory, or a cache \
+         before it, gives old ones"
+    )]
+    Expired {
+        /// Its address.
+        url: String,
+        /// Seconds since its end.
+        seconds_ago: u64,
+    },
+    /// The snapshot's life has not begun, though the clocks agree.
+    #[error("the snapshot from {url} is not valid before {seconds_ahead} s from now")]
+    NotYetValid {
+        /// Its address.
+        url: String,
+        /// Seconds until its beginning.
+        seconds_ahead: u64,
+    },
+    /// A time was refused, and the clocks do not agree.
+    #[error("{0}; set the clock (for example: timedatectl set-ntp true)")]
+    Clock(ClockError),
+    /// The directory said no.
+    #[error("directory {url} refuses: {text}")]
+    Refused {
+        /// Its address.
+        url: String,
+        /// Its words, one line.
+        text: String,
+    },
+}
+
+impl Error {
+    /// Whether trying again, with nothing changed here, can help.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Url { .. })
+    }
+}
+
+/// How far the local clock is from the directory's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockError {
+    /// Seconds that the local clock is ahead; negative: behind.
+    pub ahead: i64,
+}
+
+impl fmt::Display for ClockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = if self.ahead < 0 { "behind" } else { "ahead of" };
+        let seconds = self.ahead.unsigned_abs();
+        f.write_str("this machine's clock is ")?;
+        match seconds {
+            0..120 => write!(f, "{seconds} seconds")?,
+            120..7200 => write!(f, "{} minutes", seconds / 60)?,
+            7200..172_800 => write!(f, "{} hours", seconds / 3600)?,
+            _ => write!(f, "{} days", seconds / 86_400)?,
+        }
+        write!(f, " {way} the directory's")
+    }
+}
