@@ -5,7 +5,6 @@ use crate::{privileges, run, setup};
 use anyhow::{Context, Result, bail};
 use mixline_testnet::configs::SERVICE_NAME;
 use mixline_testnet::fetch::{Fetched, fetch, sha256_file};
-use mixline_testnet::network::ChosenPaths;
 use mixline_testnet::topology::{Node, RELAYS};
 use mixline_testnet::web::{DOWNLOAD_BYTES, DOWNLOAD_NAME};
 use mixline_testnet::{Network, Options, Programs};
@@ -184,14 +183,17 @@ fn explain(network: &Network, report: &Report) -> Result<()> {
         report.service_ipv4, report.service_ipv6
     );
     println!("   client   {}", report.client_ipv4);
-    let ChosenPaths { guards, heads } = network.chosen_paths(Node::Client)?;
-    if !guards.is_empty() {
-        println!("   guards that the client chose  {}", guards.join(", "));
+    let chosen = network.chosen_paths(Node::Client)?;
+    println!("   guards that the client chose  {}", chosen.guards.join(", "));
+    println!("   paths: three relays that the client chose > three that the service chose");
+    for path in &chosen.paths {
+        println!(
+            "     {} > {} > ... (the rest is the service's secret)   {} cells",
+            path.head.join(" > "),
+            path.tail,
+            path.cells
+        );
     }
-    for head in heads {
-        println!("   head that the client chose    {}", head.join(" > "));
-    }
-    println!("   after it, three relays that the service chose; neither knows the other's");
     println!("   relays");
     for relay in &report.relays {
         println!(

@@ -34,7 +34,7 @@ impl Fetched {
 
 /// Fetches a URL into a file, with further options for curl.
 pub fn fetch(namespace: &str, url: &str, to: &Path, options: &[&str]) -> Result<Fetched> {
-    let output = namespaces::command(namespace, "curl")
+    let mut child = namespaces::command(namespace, "curl")
         .args([
             "--silent",
             "--show-error",

@@ -40,7 +40,6 @@ impl Default for Options {
         Self {
             port: "auto".into(),
             offloads: true,
-            web: true,
         }
     }
 }
@@ -301,7 +300,7 @@ impl Network {
 
     /// The relays that a client chose.
     pub fn chosen_paths(&self, node: Node) -> Result<ChosenPaths> {
-        Ok(ChosenPaths::of(&self.client_status(node)?))
+        ChosenPaths::of(&self.client_status(node)?)
     }
 
     /// What `mixline-relay status --json` says.
@@ -459,13 +458,51 @@ pub struct Identity {
 pub struct ChosenPaths {
     /// The relays that it talks to directly.
     pub guards: Vec<String>,
-    /// The first parts of its paths to others, each in the order of travel.
-    pub heads: Vec<Vec<String>>,
+    /// The live paths of its own sessions (not of those with the directory).
+    pub paths: Vec<ChosenPath>,
+}
+
+/// One path, as the side sees it that built its head.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct ChosenPath {
+    /// The relays that this side chose, the guard first.
+    pub head: Vec<String>,
+    /// The first relay of the other side's tail.
+    pub tail: String,
+    /// `alive`, `unproven` or `suspect`.
+    pub state: String,
+    /// Cells sent over it.
+    pub cells: u64,
+}
+
+#[derive(Deserialize)]
+struct EndpointStatus {
+    guards: Vec<Guard>,
+    sessions: Vec<Session>,
+}
+
+#[derive(Deserialize)]
+struct Guard {
+    name: String,
+    temporary: bool,
+}
+
+#[derive(Deserialize)]
+struct Session {
+    local: String,
+    paths: Vec<ChosenPath>,
 }
 
 impl ChosenPaths {
-    fn of(_status: &Value) -> Self {
-        Self::default()
+    fn of(status: &Value) -> Result<Self> {
+        let status = EndpointStatus::deserialize(status)
+            .context("reading guards and sessions in the client's status")?;
+        let guards = status.guards.into_iter().filter(|guard| !guard.temporary);
+        let sessions = status.sessions.into_iter().filter(|session| session.local == "own");
+        let mut paths: Vec<_> = sessions.flat_map(|session| session.paths).collect();
+        paths.retain(|path| path.state != "suspect");
+        paths.sort_by_key(|path| std::cmp::Reverse(path.cells));
+        Ok(Self { guards: guards.map(|guard| guard.name).collect(), paths })
     }
 }
 
