@@ -5,11 +5,13 @@
 //! tells it while it runs; [`Socket`] receives and sends frames of one queue.
 
 mod error;
+mod neighbours;
 mod program;
 mod socket;
 mod tag_filter;
 
 pub use error::{Error, Result};
+pub use neighbours::{Hop, Neighbours};
 pub use program::{Attached, Program, ProgramConfig, Sessions, Verdicts};
 pub use socket::{Granted, Packet, Socket, SocketConfig};
 pub use tag_filter::TagFilter;

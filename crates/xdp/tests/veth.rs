@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mixline_relay_common::verdict::Verdict;
 use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
-use mixline_xdp::{Attached, Program, ProgramConfig, Socket, SocketConfig};
+use mixline_xdp::{Attached, Neighbours, Program, ProgramConfig, Socket, SocketConfig};
 use nix::sched::{CloneFlags, unshare};
 
 const PORT: u16 = 7000;
@@ -260,5 +260,42 @@ fn the_program_leaves_with_its_owner() {
         assert!(attached());
         drop(program);
         assert!(!attached());
+    });
+}
+
+#[test]
+fn next_hops_follow_the_kernels_routes_and_neighbours() {
+    in_namespace(|| {
+        let mut table = Neighbours::new().unwrap();
+        let now = Instant::now();
+        let direct = "198.51.100.1".parse().unwrap();
+        let far = "203.0.113.9".parse().unwrap();
+        assert_eq!(table.hop(direct, now), None, "not resolved yet");
+        assert_eq!(table.hop(far, now), None, "no route");
+        ip("neigh add 198.51.100.1 lladdr 02:00:00:00:00:11 dev relay0 nud permanent");
+        ip("route add 203.0.113.0/24 via 198.51.100.1");
+        table.hear();
+        let hop = table.hop(direct, now).unwrap();
+        assert_eq!(hop.to, [2, 0, 0, 0, 0, 0x11]);
+        assert_eq!(hop.source, IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2)));
+        assert_eq!(table.hop(far, now), Some(hop), "through the gateway");
+        ip("neigh replace 198.51.100.1 lladdr 02:00:00:00:00:22 dev relay0 nud permanent");
+        assert_eq!(table.hop(far, now), Some(hop), "remembered");
+        table.hear();
+        assert_eq!(
+            table.hop(far, now).unwrap().to,
+            [2, 0, 0, 0, 0, 0x22],
+            "heard"
+        );
+        let later = now + Duration::from_secs(11);
+        assert_eq!(
+            table.hop(far, later),
+            None,
+            "one through the kernel, which verifies"
+        );
+        assert!(table.hop(far, later).is_some());
+        ip("link set relay0 down");
+        table.hear();
+        assert_eq!(table.hop(far, later), None);
     });
 }
