@@ -1,4 +1,5 @@
 //! The session from both of its ends, and what is refused.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use mixline_protocol::Error;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, ShortId, X25519Public, X25519Secret};
