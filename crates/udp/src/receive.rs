@@ -32,6 +32,7 @@ pub struct ReceiveRing {
     ask: usize,
     meta: [RecvMeta; MAX_MESSAGES],
     filled: usize,
+    full: bool,
     /// The next message to hand out, and the datagram within.
     at: (usize, usize),
 }
@@ -56,6 +57,7 @@ impl ReceiveRing {
             ask: messages,
             meta: [RecvMeta::default(); MAX_MESSAGES],
             filled: 0,
+            full: false,
             at: (0, 0),
         }
     }
@@ -93,6 +95,14 @@ impl ReceiveRing {
             })
             .skip(skip)
             .take(count)
+    }
+
+    /// Whether the last call brought as many messages as were asked for: there may be
+    /// more. If not, there were no more at that time, and what comes later makes the
+    /// socket readable anew.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// How many received datagrams have not been handed out yet.
@@ -134,6 +144,7 @@ impl BatchSocket {
     /// `WouldBlock` if nothing is there, and those of `recvmmsg(2)`.
     pub fn receive(&self, ring: &mut ReceiveRing) -> io::Result<usize> {
         ring.filled = 0;
+        ring.full = false;
         ring.at = (0, 0);
         let mut buffers: ArrayVec<IoSliceMut<'_>, MAX_MESSAGES> = ring
             .bytes
@@ -145,6 +156,7 @@ impl BatchSocket {
             .state
             .recv(self.socket().into(), &mut buffers, &mut ring.meta)?;
         ring.filled = filled;
+        ring.full = filled == ring.ask;
         let messages = &ring.meta[..filled];
         let datagrams: usize = messages.iter().map(run_length).sum();
         let wrong: usize = messages.iter().map(wrong_in).sum();

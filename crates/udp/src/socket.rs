@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mixline_protocol::size::DATAGRAM;
+use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -113,6 +114,37 @@ impl BatchSocket {
         Self::bind(address, &options).map(drop)
     }
 
+    /// Has the kernel spread datagrams over the sockets that share this address (opened
+    /// with `reuse_port`, numbered as they were opened) by the low bits of the receiver
+    /// index in their link header: socket `index % range`. Where there is none of that
+    /// number, the kernel decides. Said once, on any of the sockets.
+    ///
+    /// `range` is a power of two, at most 256.
+    ///
+    /// # Errors
+    /// `InvalidInput` for another range; those of `setsockopt(2)`.
+    pub fn steer_by_index(&self, range: usize) -> io::Result<()> {
+        if !range.is_power_of_two() || range > 256 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // The index is big-endian, so its low bits are in its last byte.
+        let byte = (mixline_relay_common::wire::INDEX_OFFSET + 3) as u32;
+        let mut program = [
+            step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, byte),
+            step(
+                libc::BPF_ALU | libc::BPF_AND | libc::BPF_K,
+                range as u32 - 1,
+            ),
+            step(libc::BPF_RET | BPF_A, 0),
+        ];
+        let program = libc::sock_fprog {
+            len: program.len() as u16,
+            filter: program.as_mut_ptr(),
+        };
+        setsockopt(&self.socket, sockopt::AttachReusePortCbpf, &program)?;
+        Ok(())
+    }
+
     /// The address that the socket is bound to, with the port that was taken.
     #[must_use]
     pub fn local_address(&self) -> SocketAddr {
@@ -152,6 +184,19 @@ impl BatchSocket {
 
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
+    }
+}
+
+/// Return the accumulator (linux/filter.h).
+const BPF_A: u32 = 0x10;
+
+/// One instruction of a classic BPF program that does not jump.
+fn step(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
     }
 }
 

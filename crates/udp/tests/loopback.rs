@@ -252,6 +252,52 @@ fn an_address_in_use_is_refused() {
 }
 
 #[test]
+fn sockets_that_share_an_address_get_their_indices() {
+    for address in [V4, V6] {
+        let shared = BindOptions {
+            reuse_port: true,
+            ..BindOptions::default()
+        };
+        let first = open(address, &shared);
+        let all = [
+            BatchSocket::bind(first.local_address(), &shared).unwrap(),
+            BatchSocket::bind(first.local_address(), &shared).unwrap(),
+        ];
+        let all = [&first, &all[0], &all[1]];
+        first.steer_by_index(64).unwrap();
+        let from = open(
+            address,
+            &BindOptions {
+                gso: false,
+                ..BindOptions::default()
+            },
+        );
+        let datagrams: Vec<_> = (0..3_u8)
+            .flat_map(|worker| (0..10).map(move |high| (high << 6) | worker))
+            .map(|low_byte| {
+                let mut datagram = numbered(0);
+                datagram[7] = low_byte;
+                datagram[DATAGRAM - 1] = low_byte;
+                datagram
+            })
+            .collect();
+        let mut out: Vec<_> = datagrams
+            .iter()
+            .map(|d| Outgoing::new(d, first.local_address()))
+            .collect();
+        assert_eq!(from.send(&mut out).unwrap(), 30);
+        for (worker, socket) in all.iter().enumerate() {
+            let got = receive(socket, 10, 64);
+            assert!(
+                got.iter().all(|(number, _)| number % 64 == worker),
+                "{worker}: {got:?}"
+            );
+        }
+    }
+    assert!(open(V4, &BindOptions::default()).steer_by_index(3).is_err());
+}
+
+#[test]
 fn both_families_have_the_same_port() {
     let v4 = open("0.0.0.0:0", &BindOptions::default());
     let v6: SocketAddr = format!("[::]:{}", v4.local_address().port())
