@@ -1,2 +1,11 @@
 //! The Mixline client: it gives applications a network interface, `.anon` names and a
 //! command line, and leaves anonymity to the endpoint beneath.
+
+pub mod config;
+pub mod dns;
+pub mod error;
+pub mod host_dns;
+pub mod state;
+
+pub use config::Config;
+pub use error::{Error, Result};

@@ -1,0 +1,409 @@
+//! The configuration file, YAML. An unknown key is refused with its name and line.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use mixline_endpoint::PolicyRule;
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::name::{AnonName, Label};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::{Error, Result};
+
+/// Where the configuration is looked for.
+pub const DEFAULT_PATH: &str = "/etc/mixline/client.yaml";
+/// The longest name of a Linux interface (`IFNAMSIZ`, with its zero).
+const MAX_INTERFACE_NAME: usize = 15;
+/// The smallest MTU that carries IPv6 (RFC 8200, section 5).
+const MIN_MTU: u16 = 1280;
+/// Names that one client publishes at most.
+pub const MAX_NAMES: usize = 16;
+/// The port of DNS.
+pub const DNS_PORT: u16 = 53;
+
+/// The settings of a client. Everything but `directory` has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where identity, guards, lease and names are kept; for this client alone.
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// The name of the network interface.
+    #[serde(default = "default_interface")]
+    pub interface: String,
+    /// The interface's MTU, bytes. It does not depend on the size of a cell.
+    #[serde(default = "default_mtu")]
+    pub mtu: u16,
+    /// Which network to join.
+    pub directory: Directory,
+    /// Where commands reach the running client; `control.sock` in the state directory if
+    /// it is not given.
+    #[serde(default)]
+    pub control_socket: Option<PathBuf>,
+    /// Names to claim and serve: `freespeech` or `freespeech.anon`.
+    #[serde(default, deserialize_with = "names")]
+    pub publish: Vec<Label>,
+    /// When others may open sessions.
+    #[serde(default)]
+    pub accept: Accept,
+    /// How the host's programs find `.anon`.
+    #[serde(default)]
+    pub dns: Dns,
+    /// How packets are spread over paths.
+    #[serde(default)]
+    pub policies: Vec<PolicyRule>,
+}
+
+/// The directory whose network is joined.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// Where its public part answers: `http://host:port`.
+    pub url: String,
+    /// Its ID: what the snapshot has to be signed by.
+    #[serde(deserialize_with = "from_text")]
+    pub id: AnonymousId,
+}
+
+/// When others may open sessions to the own ID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accept {
+    /// Only while a name is published.
+    #[default]
+    Published,
+    /// Also without a name: who knows the ID can reach this host.
+    Always,
+    /// Never, whatever is published.
+    Never,
+}
+
+/// How the host's programs find `.anon`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// How the host's resolver is pointed at the responder.
+    #[serde(default)]
+    pub mode: DnsMode,
+    /// Where other domains are asked; the host's earlier name servers if empty.
+    #[serde(default, deserialize_with = "upstreams")]
+    pub upstream: Vec<SocketAddr>,
+    /// Whether other domains are forwarded at all; refused otherwise.
+    #[serde(default = "yes")]
+    pub forward: bool,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            mode: DnsMode::Auto,
+            upstream: Vec::new(),
+            forward: true,
+        }
+    }
+}
+
+/// How the host's resolver is pointed at the responder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DnsMode {
+    /// systemd-resolved where it runs, `/etc/resolv.conf` elsewhere.
+    #[default]
+    Auto,
+    /// systemd-resolved: `.anon` goes to the responder, everything else stays.
+    Resolved,
+    /// `/etc/resolv.conf` names the responder while the client is up.
+    ResolvConf,
+    /// Nothing is changed; the responder can still be asked.
+    Off,
+}
+
+impl fmt::Display for DnsMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Resolved => "resolved",
+            Self::ResolvConf => "resolv-conf",
+            Self::Off => "off",
+        })
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key, its line, and what it may be.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::Config {
+            path: path.to_owned(),
+            reason: format!("cannot read it: {error}"),
+        })?;
+        Self::parse(&text).map_err(|reason| Error::Config {
+            path: path.to_owned(),
+            reason,
+        })
+    }
+
+    /// Reads and checks the text of a configuration.
+    ///
+    /// # Errors
+    /// One line that names the key.
+    pub fn parse(text: &str) -> std::result::Result<Self, String> {
+        let config: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Where commands reach the running client.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.control_socket
+            .clone()
+            .unwrap_or_else(|| self.state_dir.join("control.sock"))
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let name = self.interface.as_str();
+        if name.is_empty()
+            || name.len() > MAX_INTERFACE_NAME
+            || !name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+            || name.starts_with(['.', '-'])
+        {
+            return Err(format!(
+                "interface: {name:?} is no name for an interface (1 to {MAX_INTERFACE_NAME} \
+                 letters, digits, `_`, `-`, `.`)"
+            ));
+        }
+        if self.mtu < MIN_MTU {
+            return Err(format!("mtu: {} is below {MIN_MTU}", self.mtu));
+        }
+        let url = &self.directory.url;
+        if url.strip_prefix("http://").is_none_or(str::is_empty) {
+            return Err(format!(
+                "directory.url: {url:?} does not begin with http:// (the snapshot is signed, it \
+                 needs no TLS)"
+            ));
+        }
+        if !self.state_dir.is_absolute() {
+            return Err(format!(
+                "state_dir: {} is not absolute",
+                self.state_dir.display()
+            ));
+        }
+        if self.publish.len() > MAX_NAMES {
+            return Err(format!("publish: more than {MAX_NAMES} names"));
+        }
+        if self.accept == Accept::Never && !self.publish.is_empty() {
+            return Err("accept: `never` contradicts `publish`: nobody could reach it".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// A name with or without its `.anon`.
+///
+/// # Errors
+/// One line that says what a name may be.
+pub fn parse_label(text: &str) -> std::result::Result<Label, String> {
+    let parsed = match text.parse::<AnonName>() {
+        Ok(AnonName::Label(label)) => Some(label),
+        Ok(AnonName::Id(_)) => None,
+        Err(_) => text.parse().ok(),
+    };
+    parsed.ok_or_else(|| {
+        format!("{text:?} is no name: 1 to 40 letters, digits and hyphens, such as freespeech.anon")
+    })
+}
+
+/// An IP address, or one with a port; port 53 if there is none.
+fn parse_upstream(text: &str) -> std::result::Result<SocketAddr, String> {
+    text.parse::<SocketAddr>()
+        .or_else(|_| {
+            text.parse::<IpAddr>()
+                .map(|ip| SocketAddr::new(ip, DNS_PORT))
+        })
+        .map_err(|_| format!("{text:?} is no IP address, with or without a port"))
+}
+
+fn from_text<'de, T, D>(deserializer: D) -> std::result::Result<T, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+    D: Deserializer<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
+}
+
+/// One element of a list, so that an error points at it.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct NameText(Label);
+
+impl TryFrom<String> for NameText {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        parse_label(&text).map(Self)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct UpstreamText(SocketAddr);
+
+impl TryFrom<String> for UpstreamText {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        parse_upstream(&text).map(Self)
+    }
+}
+
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<Label>, D::Error> {
+    let names = Vec::<NameText>::deserialize(deserializer)?;
+    Ok(names.into_iter().map(|NameText(name)| name).collect())
+}
+
+fn upstreams<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<SocketAddr>, D::Error> {
+    let upstreams = Vec::<UpstreamText>::deserialize(deserializer)?;
+    Ok(upstreams
+        .into_iter()
+        .map(|UpstreamText(address)| address)
+        .collect())
+}
+
+fn default_state_dir() -> PathBuf {
+    "/var/lib/mixline".into()
+}
+
+fn default_interface() -> String {
+    "mixline0".to_owned()
+}
+
+fn default_mtu() -> u16 {
+    1500
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> String {
+        format!(
+            "directory:\n  url: http://172.20.0.2:8080\n  id: {}\n",
+            AnonymousId([7; 32])
+        )
+    }
+
+    #[test]
+    fn only_the_directory_is_needed() {
+        let config = Config::parse(&minimal()).unwrap();
+        assert_eq!(config.interface, "mixline0");
+        assert_eq!(config.mtu, 1500);
+        assert_eq!(config.directory.id, AnonymousId([7; 32]));
+        assert_eq!(
+            config.control_socket(),
+            Path::new("/var/lib/mixline/control.sock")
+        );
+        assert_eq!(config.dns, Dns::default());
+        assert_eq!(config.accept, Accept::Published);
+        let error = Config::parse("interface: mixline0\n").unwrap_err();
+        assert!(error.contains("missing field `directory`"), "{error}");
+    }
+
+    #[test]
+    fn everything_is_read() {
+        let text = minimal()
+            + "state_dir: /tmp/a\ninterface: mix1\nmtu: 9000\ncontrol_socket: /run/m.sock\n\
+               publish: [FreeSpeech, other.anon]\naccept: always\n\
+               dns: {mode: resolv-conf, upstream: [192.0.2.1, \"[2001:db8::1]:5353\"], forward: false}\n\
+               policies: [{port: 5060, policy: duplicate 2}]\n";
+        let config = Config::parse(&text).unwrap();
+        let names: Vec<&str> = config.publish.iter().map(Label::as_str).collect();
+        assert_eq!(names, ["freespeech", "other"]);
+        assert_eq!(config.accept, Accept::Always);
+        assert_eq!(config.dns.mode, DnsMode::ResolvConf);
+        assert_eq!(
+            config.dns.upstream,
+            [
+                "192.0.2.1:53".parse().unwrap(),
+                "[2001:db8::1]:5353".parse().unwrap()
+            ]
+        );
+        assert!(!config.dns.forward);
+        assert_eq!(config.policies.len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line() {
+        let error = Config::parse(&(minimal() + "interfaec: mixline1\n")).unwrap_err();
+        assert!(
+            error.contains("interfaec") && error.contains("line 4"),
+            "{error}"
+        );
+        let error = Config::parse(&(minimal() + "dns:\n  mod: off\n")).unwrap_err();
+        assert!(error.contains("dns") && error.contains("mod"), "{error}");
+        assert!(error.contains("line 5"), "{error}");
+        let error = Config::parse(&(minimal() + "dns: {mode: perhaps}\n")).unwrap_err();
+        assert!(
+            error.contains("perhaps") && error.contains("resolv-conf"),
+            "{error}"
+        );
+        assert!(error.contains("line 4"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (line, key) in [
+            ("interface: a-name-that-is-too-long", "interface"),
+            ("interface: ../etc", "interface"),
+            ("mtu: 1000", "mtu"),
+            ("mtu: 70000", "mtu"),
+            ("state_dir: relative", "state_dir"),
+            ("publish: [www.example.com]", "publish"),
+            ("publish: a", "publish"),
+            ("accept: never\npublish: [a]", "accept"),
+            ("dns: {upstream: [nonsense]}", "dns"),
+            ("policies: [{policy: fastest}]", "policies"),
+        ] {
+            let error = Config::parse(&format!("{}{line}\n", minimal())).unwrap_err();
+            assert!(error.contains(key), "{line}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        let error = Config::parse("directory: {url: \"http://a\", id: abc}").unwrap_err();
+        assert!(
+            error.contains("directory") && error.contains("abc"),
+            "{error}"
+        );
+        let text = minimal().replace("http://", "ftp://");
+        assert!(Config::parse(&text).unwrap_err().contains("directory.url"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = Config::load(Path::new("/nonexistent/client.yaml"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("/nonexistent/client.yaml"), "{error}");
+    }
+
+    #[test]
+    fn names_with_and_without_their_domain() {
+        assert_eq!(parse_label("a.anon"), parse_label("A"));
+        assert!(parse_label(&AnonymousId([1; 32]).host()).is_err());
+        assert!(parse_label("a.b.anon").is_err());
+        assert!(parse_label("").is_err());
+    }
+}

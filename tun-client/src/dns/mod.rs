@@ -1,0 +1,72 @@
+//! The DNS responder: `.anon` and the reverse names of the virtual addresses, over UDP
+//! and TCP, on an address that only this host can reach.
+//!
+//! What it answers:
+//! - `label.anon` and `<52 base32 characters>.anon`: A and AAAA, from the directory; a
+//!   name that nobody holds is NXDOMAIN, another type is NODATA (RFC 2308), a directory
+//!   that cannot be reached is SERVFAIL.
+//! - reverse names inside the virtual networks: PTR.
+//! - anything else: forwarded to the servers that the host used before, or REFUSED.
+//!
+//! What it promises: a name under `.anon` and a reverse name of a virtual address are
+//! never sent to another server, neither by themselves nor with one of the host's search
+//! domains appended; all that an asker can make it hold is bounded.
+//!
+//! [`zone`] decides what a question is about, [`cache`] remembers the directory's
+//! answers, [`responder`] turns query bytes into response bytes, [`forward`] passes on
+//! what is not ours, and [`server`] owns the sockets.
+
+pub mod cache;
+pub mod forward;
+pub mod responder;
+pub mod server;
+pub mod zone;
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::name::Label;
+
+/// Where somebody can be reached, as far as DNS cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose addresses these are.
+    pub id: AnonymousId,
+    /// The leased address, if there is a lease.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The address derived from the ID.
+    pub ipv6: Ipv6Addr,
+}
+
+/// Why a lookup gave nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// The directory knows no such name, ID or address.
+    #[error("not found")]
+    NotFound,
+    /// The directory did not answer, so nobody knows.
+    #[error("the directory cannot be reached")]
+    Unreachable,
+}
+
+/// Who answers the responder's questions: the endpoint, or a table in tests.
+///
+/// A backend remembers what it finds, so that the first packet to an address that was
+/// just looked up needs no second lookup.
+pub trait Backend: Send + Sync + 'static {
+    /// Who holds `label.anon`.
+    fn by_label(&self, label: &Label) -> impl Future<Output = Result<Entry, LookupError>> + Send;
+    /// Where `id` is reached.
+    fn by_id(&self, id: &AnonymousId) -> impl Future<Output = Result<Entry, LookupError>> + Send;
+    /// Who holds a virtual address.
+    fn by_address(
+        &self,
+        address: IpAddr,
+    ) -> impl Future<Output = Result<Entry, LookupError>> + Send;
+    /// The name of `id`, `None` if it has none.
+    fn name_of(
+        &self,
+        id: &AnonymousId,
+    ) -> impl Future<Output = Result<Option<Label>, LookupError>> + Send;
+}

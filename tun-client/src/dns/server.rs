@@ -1,0 +1,186 @@
+//! The responder's sockets.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::Backend;
+use super::responder::{Responder, Transport};
+use super::zone::is_virtual;
+
+/// Queries that are being answered at once; over UDP what comes beyond is dropped, and
+/// asked again by its sender.
+pub const MAX_QUERIES: usize = 256;
+/// TCP connections at once; one more waits in the kernel's queue.
+pub const MAX_CONNECTIONS: usize = 32;
+/// The longest query taken.
+const MAX_QUERY: usize = 4096;
+/// How long a TCP connection may be silent (RFC 7766, section 6.2.3), and how long one
+/// query may take: a little more than a stub resolver waits (resolv.conf(5)).
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Bound sockets, not yet served.
+#[derive(Debug)]
+pub struct Server {
+    udp: UdpSocket,
+    tcp: TcpListener,
+}
+
+impl Server {
+    /// Binds `address` for UDP and TCP.
+    ///
+    /// # Errors
+    /// What the kernel says, as when another program holds the port.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let udp = UdpSocket::bind(address).await?;
+        // The same port for both, also where the caller left the choice to the kernel.
+        let tcp = TcpListener::bind(udp.local_addr()?).await?;
+        Ok(Self { udp, tcp })
+    }
+
+    /// The address that is bound.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.udp.local_addr()
+    }
+
+    /// Answers until dropped.
+    pub async fn serve<B: Backend>(self, responder: Arc<Responder<B>>) {
+        let queries = Arc::new(Semaphore::new(MAX_QUERIES));
+        tokio::join!(
+            serve_udp(
+                Arc::new(self.udp),
+                Arc::clone(&responder),
+                Arc::clone(&queries)
+            ),
+            serve_tcp(self.tcp, responder, queries),
+        );
+    }
+}
+
+/// Whether a query from `source` may be answered on `local`.
+///
+/// The responder is this host's. A virtual source other than the responder's own address
+/// is somebody at the far end of a session, and the answers tell what this host looked
+/// up.
+fn is_local<B: Backend>(responder: &Responder<B>, local: IpAddr, source: IpAddr) -> bool {
+    source == local || !is_virtual(responder.zone().network(), source)
+}
+
+async fn serve_udp<B: Backend>(
+    socket: Arc<UdpSocket>,
+    responder: Arc<Responder<B>>,
+    queries: Arc<Semaphore>,
+) {
+    let Ok(local) = socket.local_addr() else {
+        return;
+    };
+    let mut tasks = JoinSet::new();
+    let mut buffer = vec![0; MAX_QUERY];
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let (length, source) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                // An ICMP error for an earlier answer, or memory is short: neither is a
+                // reason to stop, and neither must spin.
+                tracing::debug!(%error, "DNS over UDP");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        if !is_local(&responder, local.ip(), source.ip()) {
+            continue;
+        }
+        let Ok(permit) = Arc::clone(&queries).try_acquire_owned() else {
+            continue;
+        };
+        let Some(request) = buffer.get(..length).map(<[u8]>::to_vec) else {
+            continue;
+        };
+        let (socket, responder) = (Arc::clone(&socket), Arc::clone(&responder));
+        tasks.spawn(async move {
+            let _permit = permit;
+            let answer = responder.answer(&request, Transport::Udp);
+            if let Ok(Some(answer)) = tokio::time::timeout(IDLE, answer).await
+                && let Err(error) = socket.send_to(&answer, source).await
+            {
+                tracing::debug!(%error, "DNS answer not sent");
+            }
+        });
+    }
+}
+
+async fn serve_tcp<B: Backend>(
+    listener: TcpListener,
+    responder: Arc<Responder<B>>,
+    queries: Arc<Semaphore>,
+) {
+    let Ok(local) = listener.local_addr() else {
+        return;
+    };
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut tasks = JoinSet::new();
+    loop {
+        while tasks.try_join_next().is_some() {}
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+            return;
+        };
+        let (stream, source) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::debug!(%error, "DNS over TCP");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+        };
+        if !is_local(&responder, local.ip(), source.ip()) {
+            continue;
+        }
+        let (responder, queries) = (Arc::clone(&responder), Arc::clone(&queries));
+        tasks.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = connection(stream, &responder, &queries).await {
+                tracing::debug!(%error, "DNS connection");
+            }
+        });
+    }
+}
+
+/// Answers the queries of one connection, one after the other.
+async fn connection<B: Backend>(
+    mut stream: TcpStream,
+    responder: &Responder<B>,
+    queries: &Semaphore,
+) -> io::Result<()> {
+    let mut request = Vec::new();
+    loop {
+        let length = match tokio::time::timeout(IDLE, stream.read_u16()).await {
+            Ok(Ok(length)) => usize::from(length),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(()),
+        };
+        if length > MAX_QUERY {
+            return Err(io::Error::other("query too long"));
+        }
+        request.resize(length, 0);
+        tokio::time::timeout(IDLE, stream.read_exact(&mut request)).await??;
+        let _permit = queries.acquire().await.map_err(io::Error::other)?;
+        let answer = tokio::time::timeout(IDLE, responder.answer(&request, Transport::Tcp));
+        let Ok(Some(answer)) = answer.await else {
+            return Ok(());
+        };
+        let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
+        let framed = [&length.to_be_bytes(), answer.as_slice()].concat();
+        tokio::time::timeout(IDLE, stream.write_all(&framed)).await??;
+    }
+}

@@ -1,0 +1,426 @@
+//! `/etc/resolv.conf` while the client is up, and back.
+//!
+//! The file is written in place, so that it may be a symbolic link, or bind-mounted into
+//! a network namespace, where a rename would hit the wrong file or none. What stood
+//! there before is kept inside it, as comments behind a marker: one file, which tells by
+//! itself that it has to be put back, wherever it is mounted and whoever stopped how. A
+//! copy is left in the state directory for a person, should the disk have been full.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::{Earlier, failed};
+use crate::Result;
+use crate::config::DNS_PORT;
+use crate::state::State;
+
+/// The first line of a file of ours, up to the state directory.
+const MARKER: &[u8] = b"#mixline-client: ";
+/// Before a line of the earlier file that ended in a newline.
+const LINE: &[u8] = b"#mixline-was:";
+/// Before an earlier last line without a newline.
+const LAST_LINE: &[u8] = b"#mixline-was-last:";
+/// There was no file.
+const ABSENT: &[u8] = b"#mixline-was-absent";
+/// The copy in the state directory.
+const COPY: &str = "resolv.conf.before";
+/// The longest file that is taken: glibc reads 3 servers and 6 domains.
+const MAX_FILE: usize = 64 * 1024;
+/// What systemd-resolved's stub listens on (resolved.conf(5)).
+const RESOLVED_STUB: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)),
+    IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54)),
+];
+
+/// One resolv.conf, seen from the client with one state directory.
+#[derive(Debug)]
+pub struct ResolvConf {
+    path: PathBuf,
+    state_dir: PathBuf,
+}
+
+impl ResolvConf {
+    /// The file at `path`; nothing is touched.
+    #[must_use]
+    pub fn new(path: &Path, state_dir: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            state_dir: state_dir.to_owned(),
+        }
+    }
+
+    /// Makes `resolver` the only name server. Search domains and options stay.
+    ///
+    /// # Errors
+    /// [`crate::Error::HostDns`] if the file cannot be written, or is another client's.
+    pub fn apply(&self, resolver: Ipv4Addr) -> Result<()> {
+        self.recover()?;
+        let before = self.read()?;
+        if let Some(before) = &before {
+            // Only for a person to look at: its absence is no reason to stop.
+            let copy = self.state_dir.join(COPY);
+            if let Err(error) = std::fs::write(&copy, before) {
+                tracing::debug!(%error, copy = %copy.display(), "no copy of resolv.conf");
+            }
+        }
+        self.write(&ours(before.as_deref(), &self.state_dir, resolver))
+    }
+
+    /// Puts the earlier file back if what is there is this client's; says whether it was.
+    ///
+    /// # Errors
+    /// [`crate::Error::HostDns`] if it cannot be written.
+    pub fn restore(&self) -> Result<bool> {
+        match self.read()?.as_deref().and_then(parse_ours) {
+            Some(ours) if ours.state_dir == self.state_dir => self.put_back(ours.before),
+            _ => Ok(false),
+        }
+    }
+
+    /// Puts the earlier file back if whoever wrote it has stopped; says whether it was.
+    ///
+    /// # Errors
+    /// [`crate::Error::HostDns`] if a running client of another state directory has it.
+    pub fn recover(&self) -> Result<bool> {
+        match self.read()?.as_deref().and_then(parse_ours) {
+            Some(ours) if ours.state_dir == self.state_dir => self.put_back(ours.before),
+            Some(ours) if State::is_held(&ours.state_dir) => Err(failed(format!(
+                "{} belongs to the running client with the state {}",
+                self.path.display(),
+                ours.state_dir.display()
+            ))),
+            Some(ours) => self.put_back(ours.before),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the file is as this client wrote it.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let bytes = self.read().ok().flatten();
+        bytes
+            .as_deref()
+            .and_then(parse_ours)
+            .is_some_and(|ours| ours.state_dir == self.state_dir)
+    }
+
+    /// The servers and search domains that the file names.
+    ///
+    /// # Errors
+    /// [`crate::Error::HostDns`] if it cannot be read.
+    pub fn earlier(&self) -> Result<Earlier> {
+        Ok(self.read()?.as_deref().map(settings).unwrap_or_default())
+    }
+
+    /// Whether the file leads to systemd-resolved's stub.
+    #[must_use]
+    pub fn names_resolved(&self) -> bool {
+        let managed = std::fs::canonicalize(&self.path)
+            .is_ok_and(|path| path.starts_with("/run/systemd/resolve"));
+        managed
+            || self.earlier().is_ok_and(|earlier| {
+                earlier
+                    .servers
+                    .iter()
+                    .any(|server| RESOLVED_STUB.contains(&server.ip()))
+            })
+    }
+
+    fn put_back(&self, before: Option<Vec<u8>>) -> Result<bool> {
+        match before {
+            Some(before) => self.write(&before)?,
+            None => {
+                std::fs::remove_file(&self.path).map_err(|error| self.failed("remove", &error))?
+            }
+        }
+        Ok(true)
+    }
+
+    fn read(&self) -> Result<Option<Vec<u8>>> {
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.failed("read", &error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.failed("read", &error))?;
+        if bytes.len() > MAX_FILE {
+            return Err(failed(format!(
+                "{} is too long to be one",
+                self.path.display()
+            )));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Writes in place, then cuts off what is left of a longer file.
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&self.path)?;
+            file.write_all(bytes)?;
+            file.set_len(bytes.len() as u64)?;
+            file.sync_all()
+        };
+        write().map_err(|error| self.failed("write", &error))
+    }
+
+    fn failed(&self, action: &str, error: &std::io::Error) -> crate::Error {
+        failed(format!("cannot {action} {}: {error}", self.path.display()))
+    }
+}
+
+/// A file of ours, read back.
+struct Ours {
+    state_dir: PathBuf,
+    /// The earlier file's bytes, `None` if there was none.
+    before: Option<Vec<u8>>,
+}
+
+/// The file while the client is up.
+fn ours(before: Option<&[u8]>, state_dir: &Path, resolver: Ipv4Addr) -> Vec<u8> {
+    let mut out = Vec::new();
+    out.extend_from_slice(MARKER);
+    out.extend_from_slice(state_dir.as_os_str().as_encoded_bytes());
+    out.extend_from_slice(
+        b"\n# Written while mixline-client is up. What stood here before is kept below and put\n\
+          # back by `mixline-client down`, and by the next start after an unclean stop.\n",
+    );
+    match before {
+        None => {
+            out.extend_from_slice(ABSENT);
+            out.push(b'\n');
+        }
+        Some(before) => {
+            for line in before.split_inclusive(|byte| *byte == b'\n') {
+                out.extend_from_slice(if line.ends_with(b"\n") {
+                    LINE
+                } else {
+                    LAST_LINE
+                });
+                out.extend_from_slice(line);
+            }
+            if out.last() != Some(&b'\n') {
+                out.push(b'\n');
+            }
+            let kept = before.split(|byte| *byte == b'\n').filter(|line| {
+                line.starts_with(b"search")
+                    || line.starts_with(b"domain")
+                    || line.starts_with(b"options")
+            });
+            for line in kept {
+                out.extend_from_slice(line);
+                out.push(b'\n');
+            }
+        }
+    }
+    out.extend_from_slice(format!("nameserver {resolver}\n").as_bytes());
+    out
+}
+
+fn parse_ours(bytes: &[u8]) -> Option<Ours> {
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let state_dir = lines.next()?.strip_prefix(MARKER)?.strip_suffix(b"\n")?;
+    let mut before = Vec::new();
+    let mut absent = false;
+    for line in lines {
+        if let Some(line) = line.strip_prefix(LINE) {
+            before.extend_from_slice(line);
+        } else if let Some(line) = line.strip_prefix(LAST_LINE) {
+            before.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
+        } else if line.starts_with(ABSENT) {
+            absent = true;
+        }
+    }
+    use std::os::unix::ffi::OsStrExt;
+    Some(Ours {
+        state_dir: std::ffi::OsStr::from_bytes(state_dir).into(),
+        before: (!absent).then_some(before),
+    })
+}
+
+/// Reads what resolv.conf(5) says about servers and search domains.
+fn settings(bytes: &[u8]) -> Earlier {
+    let text = String::from_utf8_lossy(bytes);
+    let mut earlier = Earlier::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("nameserver") => {
+                // A scope ("%eth0") names the interface of a link-local server; the
+                // responder does not bind to interfaces, so such a server is left out.
+                if let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) {
+                    earlier.servers.push(SocketAddr::new(address, DNS_PORT));
+                }
+            }
+            // The last one counts.
+            Some("search" | "domain") => earlier.search = words.map(str::to_owned).collect(),
+            _ => {}
+        }
+    }
+    earlier
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 53);
+    const BEFORE: &[u8] =
+        b"# by hand\nsearch corp.example lan\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n\
+          options edns0\n";
+
+    struct Fixture {
+        directory: tempfile::TempDir,
+        state: tempfile::TempDir,
+    }
+
+    impl Fixture {
+        fn new(before: Option<&[u8]>) -> Self {
+            let fixture = Self {
+                directory: tempfile::tempdir().unwrap(),
+                state: tempfile::tempdir().unwrap(),
+            };
+            if let Some(before) = before {
+                std::fs::write(fixture.path(), before).unwrap();
+            }
+            fixture
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("resolv.conf")
+        }
+
+        fn file(&self) -> ResolvConf {
+            ResolvConf::new(&self.path(), self.state.path())
+        }
+
+        fn content(&self) -> Vec<u8> {
+            std::fs::read(self.path()).unwrap()
+        }
+    }
+
+    #[test]
+    fn there_and_back() {
+        for before in [
+            BEFORE,
+            b"",
+            b"nameserver 192.0.2.1",
+            b"\n\n",
+            b"a\r\nb\xff\n",
+            b"#mixline-was:x\n",
+        ] {
+            let fixture = Fixture::new(Some(before));
+            let inode = std::fs::metadata(fixture.path()).unwrap().ino();
+            fixture.file().apply(RESOLVER).unwrap();
+            assert!(fixture.file().is_ours());
+            let now = settings(&fixture.content());
+            assert_eq!(now.servers, [SocketAddr::from((RESOLVER, 53))]);
+            assert!(fixture.file().restore().unwrap());
+            assert_eq!(fixture.content(), before);
+            // In place: the same file, as a bind mount needs it.
+            assert_eq!(std::fs::metadata(fixture.path()).unwrap().ino(), inode);
+            assert!(!fixture.file().restore().unwrap());
+        }
+    }
+
+    #[test]
+    fn search_domains_and_options_stay() {
+        let fixture = Fixture::new(Some(BEFORE));
+        fixture.file().apply(RESOLVER).unwrap();
+        let text = String::from_utf8(fixture.content()).unwrap();
+        assert!(text.lines().any(|line| line == "search corp.example lan"));
+        assert!(text.lines().any(|line| line == "options edns0"));
+        assert!(!text.lines().any(|line| line.starts_with("nameserver 192")));
+    }
+
+    #[test]
+    fn the_earlier_settings_are_read() {
+        let fixture = Fixture::new(Some(BEFORE));
+        let earlier = fixture.file().earlier().unwrap();
+        let expected: Vec<SocketAddr> = vec![
+            "192.0.2.1:53".parse().unwrap(),
+            "[2001:db8::1]:53".parse().unwrap(),
+        ];
+        assert_eq!(earlier.servers, expected);
+        assert_eq!(earlier.search, ["corp.example", "lan"]);
+        assert_eq!(
+            Fixture::new(None).file().earlier().unwrap(),
+            Earlier::default()
+        );
+    }
+
+    #[test]
+    fn an_unclean_stop_is_undone_at_the_next_start() {
+        let fixture = Fixture::new(Some(BEFORE));
+        fixture.file().apply(RESOLVER).unwrap();
+        // The process is gone without restore; another one starts.
+        assert!(fixture.file().recover().unwrap());
+        assert_eq!(fixture.content(), BEFORE);
+        // Applying twice does not take the own file for the earlier one.
+        fixture.file().apply(RESOLVER).unwrap();
+        fixture.file().apply(RESOLVER).unwrap();
+        fixture.file().restore().unwrap();
+        assert_eq!(fixture.content(), BEFORE);
+    }
+
+    #[test]
+    fn a_file_that_was_not_there_goes_again() {
+        let fixture = Fixture::new(None);
+        fixture.file().apply(RESOLVER).unwrap();
+        assert!(fixture.file().restore().unwrap());
+        assert!(!fixture.path().exists());
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let fixture = Fixture::new(None);
+        let target = fixture.directory.path().join("target");
+        std::fs::write(&target, BEFORE).unwrap();
+        symlink(&target, fixture.path()).unwrap();
+        fixture.file().apply(RESOLVER).unwrap();
+        assert!(
+            std::fs::symlink_metadata(fixture.path())
+                .unwrap()
+                .is_symlink()
+        );
+        assert!(std::fs::read(&target).unwrap().starts_with(MARKER));
+        fixture.file().restore().unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), BEFORE);
+    }
+
+    #[test]
+    fn what_another_program_wrote_meanwhile_is_not_touched() {
+        let fixture = Fixture::new(Some(BEFORE));
+        fixture.file().apply(RESOLVER).unwrap();
+        std::fs::write(fixture.path(), b"nameserver 192.0.2.99\n").unwrap();
+        assert!(!fixture.file().is_ours());
+        assert!(!fixture.file().restore().unwrap());
+        assert_eq!(fixture.content(), b"nameserver 192.0.2.99\n");
+    }
+
+    #[test]
+    fn a_running_clients_file_is_refused_and_a_dead_ones_undone() {
+        let fixture = Fixture::new(Some(BEFORE));
+        fixture.file().apply(RESOLVER).unwrap();
+        let other_state = tempfile::tempdir().unwrap();
+        let other = ResolvConf::new(&fixture.path(), other_state.path());
+        let held = State::open(fixture.state.path()).unwrap();
+        let error = other.apply(RESOLVER).unwrap_err().to_string();
+        assert!(error.contains("belongs to the running client"), "{error}");
+        assert!(!other.restore().unwrap());
+        drop(held);
+        other.apply(RESOLVER).unwrap();
+        assert!(other.restore().unwrap());
+        assert_eq!(fixture.content(), BEFORE);
+    }
+}

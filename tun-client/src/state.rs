@@ -1,0 +1,369 @@
+//! The state directory: one identity, held by one process at a time.
+//!
+//! - `lock`: locked (flock) while a process uses the identity; holds its PID. The file
+//!   stays, only the lock counts, so an unclean stop leaves nothing to clean up.
+//! - `identity.key`, `session.key`: 32 secret bytes each, mode 0600.
+//! - `lease`: the directory's signed lease, so that a restart keeps the address.
+//! - `names`: what `publish` was told at run time, one label a line.
+//!
+//! Files are replaced whole: written aside, flushed, renamed. The lock keeps two
+//! processes of one host apart. It cannot know of a *copy* of the directory, on this
+//! host or elsewhere: whoever runs two copies has two hosts that answer for one ID, and
+//! take each other's sessions. Copy a state directory only to move it.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use mixline_endpoint::Identity;
+use mixline_protocol::identity::{IdentityKey, X25519Secret};
+use mixline_protocol::name::Label;
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::records::Lease;
+use zeroize::Zeroizing;
+
+use crate::config::MAX_NAMES;
+use crate::{Error, Result};
+
+const LOCK: &str = "lock";
+const IDENTITY: &str = "identity.key";
+const SESSION: &str = "session.key";
+const LEASE: &str = "lease";
+const NAMES: &str = "names";
+/// Bytes of a secret key.
+const KEY: usize = 32;
+/// The longest file that is read here.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// A locked state directory.
+#[derive(Debug)]
+pub struct State {
+    directory: PathBuf,
+    // The lock goes with the descriptor, and so with the process.
+    _lock: File,
+}
+
+impl State {
+    /// Makes the directory if it is not there (mode 0700), and locks it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another process holds it; [`Error::File`].
+    pub fn open(directory: &Path) -> Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(Error::file("create", directory))?;
+        let metadata = std::fs::metadata(directory).map_err(Error::file("read", directory))?;
+        if metadata.mode() & 0o077 != 0 {
+            std::fs::set_permissions(directory, Permissions::from_mode(0o700))
+                .map_err(Error::file("restrict", directory))?;
+        }
+        let path = directory.join(LOCK);
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(Error::file("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::InUse {
+                    directory: directory.to_owned(),
+                    pid: read_pid(&mut lock),
+                });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(Error::File {
+                    action: "lock",
+                    path,
+                    source,
+                });
+            }
+        }
+        let written = lock
+            .set_len(0)
+            .and_then(|()| lock.seek(SeekFrom::Start(0)))
+            .and_then(|_| writeln!(lock, "{}", std::process::id()));
+        written.map_err(Error::file("write", &path))?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    /// Whether a process holds the directory, without taking it.
+    #[must_use]
+    pub fn is_held(directory: &Path) -> bool {
+        let Ok(lock) = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(directory.join(LOCK))
+        else {
+            return false;
+        };
+        matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The identity, made at the first start.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if a key file is damaged or readable by others: a damaged one is
+    /// never replaced, since the ID would silently change.
+    pub fn identity(&self) -> Result<Identity> {
+        let rng = &mut OsRandom::new();
+        let key = match self.read_secret(IDENTITY)? {
+            Some(seed) => IdentityKey::from_seed(*seed),
+            None => {
+                let key = IdentityKey::generate(rng);
+                self.write(IDENTITY, key.seed().as_slice())?;
+                key
+            }
+        };
+        let session = match self.read_secret(SESSION)? {
+            Some(bytes) => X25519Secret::from_bytes(*bytes),
+            None => {
+                let secret = X25519Secret::generate(rng);
+                self.write(SESSION, secret.to_bytes().as_slice())?;
+                secret
+            }
+        };
+        Ok(Identity { key, session })
+    }
+
+    /// The lease that was kept last, decoded and not yet verified. A file that cannot be
+    /// read counts as none: the directory gives the same address again.
+    #[must_use]
+    pub fn lease(&self) -> Option<Lease> {
+        let bytes = self.read(LEASE).ok()??;
+        Lease::decode(&bytes).ok()
+    }
+
+    /// Keeps a lease.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn keep_lease(&self, lease: &Lease) -> Result<()> {
+        self.write(LEASE, &lease.encode())
+    }
+
+    /// The names that were published by command, in that order.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if a line is no name.
+    pub fn names(&self) -> Result<Vec<Label>> {
+        let Some(bytes) = self.read(NAMES)? else {
+            return Ok(Vec::new());
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let names = text
+            .lines()
+            .map(|line| line.parse::<Label>().map_err(|_| line));
+        match names
+            .take(MAX_NAMES + 1)
+            .collect::<std::result::Result<Vec<_>, _>>()
+        {
+            Ok(names) if names.len() <= MAX_NAMES => Ok(names),
+            Ok(_) => Err(self.content(NAMES, format!("more than {MAX_NAMES} names"))),
+            Err(line) => Err(self.content(NAMES, format!("{line:?} is no name; remove the line"))),
+        }
+    }
+
+    /// Keeps the names that were published by command.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn keep_names(&self, names: &[Label]) -> Result<()> {
+        let text: String = names.iter().map(|name| format!("{name}\n")).collect();
+        self.write(NAMES, text.as_bytes())
+    }
+
+    fn content(&self, name: &str, reason: String) -> Error {
+        Error::Content {
+            path: self.directory.join(name),
+            reason,
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.directory.join(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(Error::File {
+                    action: "read",
+                    path,
+                    source,
+                });
+            }
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE)
+            .read_to_end(&mut bytes)
+            .map_err(Error::file("read", &path))?;
+        Ok(Some(bytes))
+    }
+
+    fn read_secret(&self, name: &str) -> Result<Option<Zeroizing<[u8; KEY]>>> {
+        let path = self.directory.join(name);
+        let Some(bytes) = self.read(name)?.map(Zeroizing::new) else {
+            return Ok(None);
+        };
+        let metadata = std::fs::metadata(&path).map_err(Error::file("read", &path))?;
+        if metadata.mode() & 0o077 != 0 {
+            let reason = format!(
+                "others can read this secret key (mode {:04o}); if nobody has, run `chmod 600` on it",
+                metadata.mode() & 0o7777
+            );
+            return Err(self.content(name, reason));
+        }
+        match <[u8; KEY]>::try_from(bytes.as_slice()) {
+            Ok(key) => Ok(Some(Zeroizing::new(key))),
+            Err(_) => Err(self.content(
+                name,
+                format!(
+                    "{} bytes where a key has {KEY}: restore it from a backup, or remove it to \
+                     get a new identity",
+                    bytes.len()
+                ),
+            )),
+        }
+    }
+
+    /// Replaces a file as a whole; it is on disk when this returns.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.directory.join(name);
+        let replace = || {
+            // Made with mode 0600.
+            let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
+            file.write_all(bytes)?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            File::open(&self.directory)?.sync_all()
+        };
+        replace().map_err(Error::file("write", &path))
+    }
+}
+
+fn read_pid(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn the_identity_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("state");
+        let (id, session) = {
+            let state = State::open(&directory).unwrap();
+            let identity = state.identity().unwrap();
+            (identity.key.anonymous_id(), identity.session.public())
+        };
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(&directory.join(IDENTITY)), 0o600);
+        assert_eq!(mode(&directory.join(SESSION)), 0o600);
+        let again = State::open(&directory).unwrap().identity().unwrap();
+        assert_eq!(
+            (again.key.anonymous_id(), again.session.public()),
+            (id, session)
+        );
+    }
+
+    #[test]
+    fn a_second_user_is_refused_and_told_who_holds_it() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(!State::is_held(directory.path()));
+        let first = State::open(directory.path()).unwrap();
+        assert!(State::is_held(directory.path()));
+        let error = State::open(directory.path()).unwrap_err();
+        assert!(
+            matches!(&error, Error::InUse { pid: Some(pid), .. } if *pid == std::process::id()),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("process {}", std::process::id()))
+        );
+        drop(first);
+        assert!(!State::is_held(directory.path()));
+        State::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_key_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        state.write(IDENTITY, &[1; 31]).unwrap();
+        let error = state.identity().err().unwrap().to_string();
+        assert!(
+            error.contains("identity.key") && error.contains("31 bytes"),
+            "{error}"
+        );
+        assert_eq!(
+            std::fs::read(directory.path().join(IDENTITY)).unwrap(),
+            [1; 31]
+        );
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        state.identity().unwrap();
+        let path = directory.path().join(SESSION);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let error = state.identity().err().unwrap().to_string();
+        assert!(
+            error.contains("session.key") && error.contains("chmod 600"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn names_are_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        assert_eq!(state.names().unwrap(), []);
+        let names = ["a".parse().unwrap(), "b-c".parse().unwrap()];
+        state.keep_names(&names).unwrap();
+        assert_eq!(state.names().unwrap(), names);
+        state.write(NAMES, b"a\nnot a name\n").unwrap();
+        assert!(
+            state
+                .names()
+                .unwrap_err()
+                .to_string()
+                .contains("not a name")
+        );
+    }
+
+    #[test]
+    fn a_damaged_lease_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        assert!(state.lease().is_none());
+        state.write(LEASE, b"nonsense").unwrap();
+        assert!(state.lease().is_none());
+    }
+}
