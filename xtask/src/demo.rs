@@ -184,7 +184,10 @@ fn explain(network: &Network, report: &Report) -> Result<()> {
     );
     println!("   client   {}", report.client_ipv4);
     let chosen = network.chosen_paths(Node::Client)?;
-    println!("   guards that the client chose  {}", chosen.guards.join(", "));
+    println!(
+        "   guards that the client chose  {}",
+        chosen.guards.join(", ")
+    );
     println!("   paths: three relays that the client chose > three that the service chose");
     for path in &chosen.paths {
         println!(

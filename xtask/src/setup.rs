@@ -9,24 +9,17 @@ use anyhow::{Context, Result, bail};
 use mixline_testnet::namespaces::system_path;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 /// Something that must be there.
 struct Need {
     /// The Debian package that has it.
     package: &'static str,
-    /// How to see that it is there.
-    sign: Sign,
+    /// The program on the path by which one sees that it is there.
+    program: &'static str,
     /// What it is for.
     purpose: &'static str,
-}
-
-enum Sign {
-    /// A program of this name on the path.
-    Program(&'static str),
-    /// A file, in one of the machine's library directories.
-    Library(&'static str),
 }
 
 const NEEDS: &[Need] = &[
@@ -54,11 +47,6 @@ const NEEDS: &[Need] = &[
     need("iperf3", "iperf3", "measures TCP and UDP through it"),
     need("bind9-dnsutils", "dig", "asks for .anon names in tests"),
     need("tcpdump", "tcpdump", "captures on every wire in tests"),
-    Need {
-        package: "libfaketime",
-        sign: Sign::Library("faketime/libfaketime.so.1"),
-        purpose: "sets a program's clock wrong in tests",
-    },
 ];
 
 /// Packages that bring a system service, and the service's name.
@@ -78,22 +66,8 @@ const fn need(package: &'static str, program: &'static str, purpose: &'static st
 
 impl Need {
     fn is_there(&self) -> bool {
-        match self.sign {
-            Sign::Program(name) => {
-                std::env::split_paths(&system_path()).any(|path| path.join(name).is_file())
-            }
-            Sign::Library(name) => library_directories().any(|path| path.join(name).is_file()),
-        }
+        std::env::split_paths(&system_path()).any(|path| path.join(self.program).is_file())
     }
-}
-
-/// `/usr/lib` and its directories for one architecture each.
-fn library_directories() -> impl Iterator<Item = PathBuf> {
-    let multiarch = fs::read_dir("/usr/lib")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()));
-    multiarch.chain([PathBuf::from("/usr/lib")])
 }
 
 /// Installs what is missing, or only reports; success when all is there in the end.
@@ -167,7 +141,13 @@ fn install(missing: &[&Need]) -> Result<()> {
     run::finish(apt().args(["update", "--quiet=2"]))?;
     run::finish(
         apt()
-            .args(["install", "--yes", "--quiet=2", "--no-install-recommends"])
+            .args([
+                "install",
+                "--yes",
+                "--quiet=2",
+                "-oDpkg::Use-Pty=0",
+                "--no-install-recommends",
+            ])
             .args(&packages),
     )?;
     for (package, service) in SERVICES {
@@ -243,11 +223,5 @@ mod tests {
     fn what_is_there_is_seen_and_what_is_not_is_not() {
         assert!(need("coreutils", "ls", "").is_there());
         assert!(!need("nothing", "no-such-program-anywhere", "").is_there());
-        let library = Need {
-            package: "",
-            sign: Sign::Library("no/such/library.so"),
-            purpose: "",
-        };
-        assert!(!library.is_there());
     }
 }

@@ -176,6 +176,14 @@ impl Network {
         Files::of(&self.directory, node)
     }
 
+    /// Whether the program of every node runs.
+    pub fn is_whole(&mut self) -> bool {
+        Node::all().all(|node| {
+            self.process(node)
+                .is_some_and(|process| process.ended().is_none())
+        })
+    }
+
     /// The process that makes a node what it is, if it runs.
     pub fn process(&mut self, node: Node) -> Option<&mut Process> {
         self.running.get_mut(&node.name())
@@ -498,11 +506,17 @@ impl ChosenPaths {
         let status = EndpointStatus::deserialize(status)
             .context("reading guards and sessions in the client's status")?;
         let guards = status.guards.into_iter().filter(|guard| !guard.temporary);
-        let sessions = status.sessions.into_iter().filter(|session| session.local == "own");
+        let sessions = status
+            .sessions
+            .into_iter()
+            .filter(|session| session.local == "own");
         let mut paths: Vec<_> = sessions.flat_map(|session| session.paths).collect();
         paths.retain(|path| path.state != "suspect");
         paths.sort_by_key(|path| std::cmp::Reverse(path.cells));
-        Ok(Self { guards: guards.map(|guard| guard.name).collect(), paths })
+        Ok(Self {
+            guards: guards.map(|guard| guard.name).collect(),
+            paths,
+        })
     }
 }
 

@@ -1,3 +1,163 @@
-//! Placeholder, replaced in the next commits.
+//! The whole system as its users meet it: real programs in network namespaces, unmodified
+//! applications at both ends.
+//!
+//! Needs root. Without it everything is skipped with a message, unless `MIXLINE_REQUIRE_ROOT=1`.
+//! The tests share one network, which is brought up by the first that needs it, and run one after
+//! the other on the main thread, because the programs end with the thread that started them.
 
-fn main() {}
+mod applications;
+mod bad_input;
+mod failures;
+mod names;
+mod pcap;
+mod rogue;
+mod tools;
+mod underlay;
+mod wires;
+
+use anyhow::{Result, bail};
+use libtest_mimic::{Arguments, Failed, Trial};
+use mixline_testnet::process::tail;
+use mixline_testnet::topology::Node;
+use mixline_testnet::{Network, Options, Programs, programs};
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// The network that is up, if one is. Tests of one kind stand together, so that each kind is brought
+/// up once.
+type Shared = Arc<Mutex<Option<(Kind, Network)>>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Eight honest relays.
+    Honest,
+    /// Eight relays that can be told to misbehave.
+    Rogue,
+}
+
+/// Makes test cases out of functions.
+struct Tests {
+    shared: Shared,
+    trials: Vec<Trial>,
+}
+
+impl Tests {
+    /// A test on a network.
+    fn on(&mut self, kind: Kind, name: &str, test: fn(&mut Network) -> Result<()>) {
+        let shared = Arc::clone(&self.shared);
+        self.trials.push(Trial::test(name, move || {
+            let mut guard = shared.lock().map_err(|_| "an earlier test panicked")?;
+            let network = network(&mut guard, kind).map_err(failed)?;
+            test(network).map_err(|error| {
+                for node in [Node::Client, Node::Service] {
+                    eprintln!(
+                        "the end of {node}'s log:\n{}",
+                        tail(&network.files(node).log, 12)
+                    );
+                }
+                failed(error)
+            })
+        }));
+    }
+
+    /// A test that needs none of the programs.
+    fn bare(&mut self, name: &str, test: fn() -> Result<()>) {
+        let shared = Arc::clone(&self.shared);
+        self.trials.push(Trial::test(name, move || {
+            *shared.lock().map_err(|_| "an earlier test panicked")? = None;
+            test().map_err(failed)
+        }));
+    }
+
+    /// A test that makes what it needs.
+    fn alone(&mut self, name: &str, test: fn(&Programs) -> Result<()>) {
+        let shared = Arc::clone(&self.shared);
+        self.trials.push(Trial::test(name, move || {
+            *shared.lock().map_err(|_| "an earlier test panicked")? = None;
+            test(&built().map_err(failed)?).map_err(failed)
+        }));
+    }
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let shared = Shared::default();
+    let mut tests = Tests {
+        shared: Arc::clone(&shared),
+        trials: Vec::new(),
+    };
+    let root = nix::unistd::geteuid().is_root();
+    if !root && !arguments.list {
+        let message = "the end-to-end tests need root (namespaces, TUN)";
+        if std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|value| value == "1") {
+            eprintln!("{message}, and MIXLINE_REQUIRE_ROOT=1 says that they must run");
+            std::process::exit(1);
+        }
+        println!("skipped: {message}");
+        libtest_mimic::run(&arguments, Vec::new()).exit();
+    }
+    underlay::tests(&mut tests);
+    applications::tests(&mut tests);
+    names::tests(&mut tests);
+    wires::tests(&mut tests);
+    failures::tests(&mut tests);
+    rogue::tests(&mut tests);
+    bad_input::tests(&mut tests);
+    let conclusion = libtest_mimic::run(&arguments, tests.trials);
+    if let Ok(mut network) = shared.lock() {
+        *network = None; // takes it down
+    }
+    conclusion.exit();
+}
+
+/// The network of this kind; brings it up, and another one down, if need be.
+fn network(slot: &mut Option<(Kind, Network)>, kind: Kind) -> Result<&mut Network> {
+    let right = slot
+        .as_mut()
+        .is_some_and(|(is, network)| *is == kind && network.is_whole());
+    if !right {
+        *slot = None;
+        let mut programs = built()?;
+        if kind == Kind::Rogue {
+            programs.relay = programs.rogue_relay.clone();
+        }
+        let options = Options {
+            port: port(),
+            ..Options::default()
+        };
+        let network = Network::up(programs, options, |line| eprintln!("  {line}"))?;
+        *slot = Some((kind, network));
+    }
+    match slot {
+        Some((_, network)) => Ok(network),
+        None => bail!("no network"),
+    }
+}
+
+/// The relays' kind of port in all tests.
+fn port() -> String {
+    std::env::var("MIXLINE_TEST_PORT").unwrap_or_else(|_| "auto".into())
+}
+
+/// The optimised programs, built once.
+fn built() -> Result<Programs> {
+    static BUILT: OnceLock<bool> = OnceLock::new();
+    let built = *BUILT.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(programs::build_arguments(true))
+            .current_dir(programs::root())
+            .status();
+        status.is_ok_and(|status| status.success())
+    });
+    if !built {
+        bail!("the programs do not compile");
+    }
+    Programs::release()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "map_err passes the error on")]
+fn failed(error: anyhow::Error) -> Failed {
+    Failed::from(format!("{error:#}"))
+}
