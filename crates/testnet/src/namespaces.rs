@@ -86,7 +86,7 @@ pub fn create() -> Result<()> {
         let _ = writeln!(own, "addr add {}/24 dev eth0", node.ipv4());
         let _ = writeln!(own, "addr add {}/64 dev eth0 nodad", node.ipv6());
         let _ = writeln!(own, "route add default via {}", node.gateway_ipv4());
-        let _ = writeln!(own, "-6 route add default via {}", node.gateway_ipv6());
+        let _ = writeln!(own, "route add default via {}", node.gateway_ipv6());
         ip_batch(Some(&node.namespace()), &own).with_context(|| format!("setting up {node}"))?;
 
         let _ = writeln!(router, "link set {node} up");

@@ -1,33 +1,53 @@
-//! The network beneath: namespaces, wires, routes, and their removal.
+//! The network beneath: namespaces, wires, routes, and their removal; and that what the other tests
+//! use works without Mixline.
 
 use crate::Tests;
+use crate::tools::{on_client, succeed};
 use anyhow::{Result, ensure};
+use mixline_testnet::fetch::{fetch, sha256_file};
 use mixline_testnet::lock::Lock;
 use mixline_testnet::namespaces;
-use mixline_testnet::process::{Program, start_time};
+use mixline_testnet::process::{Program, wait_for};
+use mixline_testnet::ssh::Ssh;
 use mixline_testnet::topology::{Node, ROUTER};
+use mixline_testnet::web::Site;
+use std::fs;
+use std::net::IpAddr;
+use std::time::Duration;
 
 pub fn tests(tests: &mut Tests) {
     tests.bare(
         "underlay_nodes_reach_each_other_and_go_without_a_trace",
         reach_and_go,
     );
+    tests.bare("underlay_carries_web_and_ssh", web_and_ssh);
+}
+
+/// The namespaces; removed when dropped.
+struct Wires {
+    _lock: Lock,
+}
+
+impl Wires {
+    fn up() -> Result<Self> {
+        let lock = Lock::take(|| eprintln!("  waiting for another network"))?;
+        namespaces::remove()?;
+        namespaces::create()?;
+        Ok(Self { _lock: lock })
+    }
+}
+
+impl Drop for Wires {
+    fn drop(&mut self) {
+        let _ = namespaces::remove();
+    }
 }
 
 fn reach_and_go() -> Result<()> {
-    let _lock = Lock::take(|| eprintln!("  waiting for another network"))?;
-    namespaces::remove()?;
-    namespaces::create()?;
+    let _wires = Wires::up()?;
     let there = Node::Relay(8);
     for address in [there.ipv4().to_string(), there.ipv6().to_string()] {
-        let output = namespaces::command(&Node::Client.namespace(), "ping")
-            .args(["-c", "1", "-W", "5", &address])
-            .output()?;
-        ensure!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stdout)
-        );
+        succeed(on_client(30, "ping").args(["-c", "1", "-W", "20", &address]))?;
     }
     ensure!(
         namespaces::create().is_err(),
@@ -44,13 +64,12 @@ fn reach_and_go() -> Result<()> {
         log: log.path().to_path_buf(),
     }
     .start()?;
-    ensure!(start_time(sleep.pid()).is_some(), "sleep does not run");
-    mixline_testnet::process::wait_for("sleep to run", std::time::Duration::from_secs(10), || {
-        let name = std::fs::read_to_string(format!("/proc/{}/comm", sleep.pid()))?;
+    wait_for("sleep to run", Duration::from_secs(10), || {
+        let name = fs::read_to_string(format!("/proc/{}/comm", sleep.pid()))?;
         Ok((name.trim() == "sleep").then_some(())) // and no longer ip or setpriv
     })?;
     namespaces::remove()?;
-    let status = sleep.wait(std::time::Duration::from_secs(10))?;
+    let status = sleep.wait(Duration::from_secs(10))?;
     ensure!(!status.success(), "sleep was not killed");
     for name in Node::all().map(Node::namespace).chain([ROUTER.into()]) {
         ensure!(!namespaces::exists(&name), "{name} is still there");
@@ -58,6 +77,55 @@ fn reach_and_go() -> Result<()> {
             !namespaces::resolv_conf(&name).exists(),
             "{name} has files in /etc"
         );
+    }
+    Ok(())
+}
+
+fn web_and_ssh() -> Result<()> {
+    let _wires = Wires::up()?;
+    let directory = tempfile::tempdir()?;
+    for sub in ["logs", "configs"] {
+        fs::create_dir(directory.path().join(sub))?;
+    }
+    let addresses = [
+        IpAddr::V4(Node::Service.ipv4()),
+        IpAddr::V6(Node::Service.ipv6()),
+    ];
+    let site = Site::create(&directory.path().join("site"))?;
+    let mut web = site.serve(directory.path(), &addresses)?;
+    let ssh = Ssh::create(directory.path(), "service", &addresses)?;
+    let mut sshd = ssh.serve(directory.path().join("logs/sshd.log"))?;
+    let page = directory.path().join("page.html");
+    for url in [
+        format!("http://{}/", Node::Service.ipv4()),
+        format!("http://[{}]/", Node::Service.ipv6()),
+    ] {
+        wait_for("the web server", Duration::from_secs(30), || {
+            web.check_running()?;
+            Ok(fetch(
+                &Node::Client.namespace(),
+                &url,
+                &page,
+                &["--max-time", "10"],
+            )
+            .ok())
+        })?;
+        ensure!(
+            sha256_file(&page)? == site.page_sha256,
+            "another page from {url}"
+        );
+    }
+    for address in addresses {
+        let out = wait_for("the ssh server", Duration::from_secs(30), || {
+            sshd.check_running()?;
+            let mut command = on_client(20, "ssh");
+            command
+                .arg("-F")
+                .arg(ssh.client_config())
+                .args([&address.to_string(), "echo here"]);
+            Ok(succeed(&mut command).ok())
+        })?;
+        ensure!(out.trim() == "here", "{out}");
     }
     Ok(())
 }
