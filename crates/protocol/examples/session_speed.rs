@@ -24,7 +24,7 @@ const BATCH: usize = 256;
 const ROUNDS: usize = 200;
 
 fn main() -> Result<(), Error> {
-    let (handshake, (mut client, mut service)) = timed(|| session());
+    let (handshake, (mut client, mut service)) = timed(session);
     let mut cells = vec![[7; PAYLOAD]; BATCH];
     let (mut aead, mut seal, mut open) = (Vec::new(), Vec::new(), Vec::new());
     let bare = LessSafeKey::new(

@@ -273,6 +273,15 @@ fn a_certificate_for_another_session_key_is_refused() {
 /// The initiation of a client that says what it likes: the plaintext of the right one is
 /// handed to `change`, then cut or filled to its length.
 fn initiation_saying(world: &World, change: impl FnOnce(&mut Vec<u8>)) -> Box<Payload> {
+    by_the_book(world, change).1
+}
+
+/// The initiator as one would write it from the documentation, with none of the project's code
+/// but for the encoding of certificate and tails.
+fn by_the_book(
+    world: &World,
+    change: impl FnOnce(&mut Vec<u8>),
+) -> (snow::HandshakeState, Box<Payload>) {
     let mut to = mixline_protocol::wire::Writer::new();
     to.u8(1).u64(NOW_MS);
     world.client.certificate(None).write(&mut to);
@@ -294,7 +303,58 @@ fn initiation_saying(world: &World, change: impl FnOnce(&mut Vec<u8>)) -> Box<Pa
         noise.write_message(&said, payload.as_mut()).unwrap(),
         PAYLOAD
     );
-    payload
+    (noise, payload)
+}
+
+struct Bytes(usize);
+
+impl ring::hkdf::KeyType for Bytes {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+#[test]
+fn response_and_keys_are_the_documented_ones() {
+    use aes::cipher::{BlockCipherEncrypt, KeyInit};
+    use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+
+    let world = World::new();
+    let (mut noise, first) = by_the_book(&world, |_| ());
+    let initiation = world.accept(&first, NOW_MS).unwrap();
+    let (mut service, second) = initiation.respond(&tails(6, 2)).unwrap();
+    let mut said = [0; 1024];
+    assert_eq!(
+        noise.read_message(second.as_ref(), &mut said).unwrap(),
+        1024
+    );
+    let mut to = mixline_protocol::wire::Writer::new();
+    to.u8(2);
+    tails(6, 2).iter().for_each(|offer| offer.write(&mut to));
+    assert_eq!(said[..353], to.into_bytes());
+    assert_eq!(said[353..], [0; 1024 - 353]);
+
+    let (one, two) = noise.dangerously_get_raw_split();
+    let mut keys = [0; 128];
+    ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, noise.get_handshake_hash())
+        .extract(&[one, two].concat())
+        .expand(&[b"mixline/v1/session keys"], Bytes(128))
+        .and_then(|okm| okm.fill(&mut keys))
+        .unwrap();
+    // A cell from the initiator with counter 5.
+    let mut cell = [0xCD; PAYLOAD];
+    let mut masked = [0; 16];
+    masked[7] = 5;
+    let mask = aes::Aes256::new_from_slice(&keys[64..96]).unwrap();
+    mask.encrypt_block((&mut masked).into());
+    cell[..16].copy_from_slice(&masked);
+    let nonce = Nonce::assume_unique_for_key([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5]);
+    let tag = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &keys[..32]).unwrap())
+        .seal_in_place_separate_tag(nonce, Aad::from(masked), &mut cell[16..1056])
+        .unwrap();
+    cell[1056..].copy_from_slice(tag.as_ref());
+    assert_eq!(service.open.open(&mut cell), Ok(5));
+    assert_eq!(cell[16..1056], [0xCD; FRAMES]);
 }
 
 #[test]
