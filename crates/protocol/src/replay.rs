@@ -20,7 +20,7 @@
 //!
 //! # What it promises
 //!
-//! - *Horizon*: a tag is remembered for at least as long as the current generation lasts after
+//! - *Horizon*: a tag that was new is remembered for at least as long as the current generation lasts after
 //!   it, so between one and two generations. With `b` bytes in a generation and `r` cells a
 //!   second, a generation lasts `8 b / (32 r)` seconds, at most the life that was set: 16 MiB at
 //!   10,000 cells a second last seven minutes. A replay older than the horizon passes, until

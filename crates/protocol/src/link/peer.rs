@@ -125,6 +125,8 @@ struct Traffic {
     sent: u64,
     sent_data: u64,
     last_sent: Instant,
+    /// Anything received, or a ping sent.
+    last_heard: Instant,
     /// The last data in either direction.
     last_used: Instant,
     /// The oldest data sent since anything was received.
@@ -139,6 +141,7 @@ impl Traffic {
             sent: 0,
             sent_data: 0,
             last_sent: now,
+            last_heard: now,
             last_used: now,
             unanswered: None,
             unacknowledged: None,
@@ -393,6 +396,7 @@ impl Peer {
             return;
         }
         self.traffic.unanswered = None;
+        self.traffic.last_heard = now;
         if kind != CellKind::Cover {
             self.traffic.last_used = now;
             self.traffic.unacknowledged.get_or_insert(now);
@@ -487,8 +491,9 @@ impl Peer {
         let traffic = &mut self.traffic;
         traffic.observe(&current.seal, now);
         let since = |at: Instant| now.saturating_duration_since(at);
-        if self.upkeep == Upkeep::Always && since(traffic.last_sent) >= UPKEEP_PING {
-            traffic.last_sent = now;
+        let quiet = traffic.last_sent.min(traffic.last_heard);
+        if self.upkeep == Upkeep::Always && since(quiet) >= UPKEEP_PING {
+            (traffic.last_sent, traffic.last_heard) = (now, now);
             traffic.unacknowledged = None;
             self.actions.push_back(Action::Ping);
         } else if traffic

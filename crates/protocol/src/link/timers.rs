@@ -30,9 +30,9 @@ pub const KEEPALIVE: Duration = Duration::from_secs(10);
 /// [`KEEPALIVE`] and [`HANDSHAKE_RETRY`].
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 
-/// A link that is always kept up is pinged when nothing was sent for this long. It keeps the
-/// mapping in NATs alive (RFC 4787 asks them for two minutes, many keep 30 seconds) and finds
-/// a dead neighbour although nothing else is sent.
+/// A link that is always kept up is pinged when nothing was sent, or nothing received, for
+/// this long. It keeps the mapping in NATs alive (RFC 4787 asks them for two minutes, many
+/// keep 30 seconds) and finds a dead neighbour although nothing else is sent.
 pub const UPKEEP_PING: Duration = Duration::from_secs(20);
 
 /// A neighbour's initiations closer together than this are refused.
