@@ -1,66 +1,120 @@
-//! Known paths.
-use super::KnownPath;
-use crate::size::Header;
-use std::marker::PhantomData;
-use std::time::Instant;
+//! The paths that a relay's worker knows.
 
-/// Where a path stands in its cache; valid until the next insertion or removal.
+use std::time::{Duration, Instant};
+
+use super::KnownPath;
+use super::table::Table;
+use crate::size::Header;
+
+/// A path that no cell has used for so long may make room for a new one. A path in use is
+/// probed several times a second, so what is idle for this long costs at worst one more
+/// opening of its header.
+pub const IDLE: Duration = Duration::from_secs(10);
+
+/// The most paths that a cache can be given room for.
+pub const MAX_PATHS: usize = 1 << 24;
+
+/// Where a path stands in its cache.
+///
+/// It stays valid until the next [`PathCache::insert`] or [`PathCache::remove_epoch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PathSlot(u32);
 
-/// Every path of a full cache is live.
+/// The cache is full, and each of its paths has been used in the last [`IDLE`] seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the path cache is full of live paths")]
 pub struct Full;
 
-/// The paths that a worker knows.
-pub struct PathCache<T>(PhantomData<T>);
+/// Known paths by their whole header, each with what the caller adds to it.
+///
+/// Bounded by its capacity; new paths take the place of idle ones only, so a flood of new
+/// paths evicts none that is in use. Lookup and insertion take constant time and a lookup
+/// allocates nothing. A path costs some 1.5 KB (`T` included, if small), in chunks of 64.
+pub struct PathCache<T> {
+    table: Table<(KnownPath, T)>,
+}
 
 impl<T> PathCache<T> {
-    /// Room for `capacity` paths; `hash_key` is secret and random.
+    /// Room for `capacity` paths (1 to [`MAX_PATHS`]). `hash_key` is random and secret, so
+    /// that nobody can choose headers that collide.
     #[must_use]
-    pub fn new(_capacity: usize, _hash_key: [u8; 16]) -> Self {
-        todo!()
+    pub fn new(capacity: usize, hash_key: [u8; 16]) -> Self {
+        Self {
+            table: Table::new(capacity.min(MAX_PATHS), hash_key),
+        }
     }
-    /// The path of this header, marked as used at `now`.
-    pub fn lookup(&mut self, _header: &Header, _now: Instant) -> Option<PathSlot> {
-        todo!()
+
+    /// The path of this header, which counts as used at `now`.
+    pub fn lookup(&mut self, header: &Header, now: Instant) -> Option<PathSlot> {
+        self.table.lookup(header, now).map(PathSlot)
     }
-    /// The path in a slot.
+
+    /// The path in a slot, and what the caller added to it.
+    ///
+    /// # Panics
+    /// If the slot is of another cache, or not valid any more and empty.
     #[must_use]
-    pub fn get(&self, _slot: PathSlot) -> &(KnownPath, T) {
-        todo!()
+    #[expect(
+        clippy::expect_used,
+        reason = "a slot outlives its path only by a caller's mistake"
+    )]
+    pub fn get(&self, slot: PathSlot) -> &(KnownPath, T) {
+        self.table.get(slot.0).expect("a valid slot")
     }
-    /// The path in a slot.
-    pub fn get_mut(&mut self, _slot: PathSlot) -> &mut (KnownPath, T) {
-        todo!()
+
+    /// The path in a slot, and what the caller added to it.
+    ///
+    /// # Panics
+    /// As [`PathCache::get`] does.
+    #[must_use]
+    #[expect(
+        clippy::expect_used,
+        reason = "a slot outlives its path only by a caller's mistake"
+    )]
+    pub fn get_mut(&mut self, slot: PathSlot) -> &mut (KnownPath, T) {
+        self.table.get_mut(slot.0).expect("a valid slot")
     }
-    /// Adds a path, or replaces the one of the same header.
+
+    /// Adds a path that was opened under the onion key of `epoch`, or replaces the one of the
+    /// same header. If the cache is full, the path that has been idle for longest goes.
     ///
     /// # Errors
-    /// [`Full`] if there is no room and no path is idle.
+    /// [`Full`] if it is full and not even that one has been idle for [`IDLE`].
     pub fn insert(
         &mut self,
-        _header: &Header,
-        _path: KnownPath,
-        _data: T,
-        _epoch: u32,
-        _now: Instant,
+        header: &Header,
+        path: KnownPath,
+        data: T,
+        epoch: u32,
+        now: Instant,
     ) -> Result<PathSlot, Full> {
-        todo!()
+        self.table
+            .insert(header, (path, data), epoch, now, IDLE)
+            .map(PathSlot)
+            .ok_or(Full)
     }
-    /// Forgets the paths of an epoch.
-    pub fn remove_epoch(&mut self, _epoch: u32) {
-        todo!()
+
+    /// Forgets the paths of an epoch whose onion key is gone. Looks at each path, so it takes
+    /// some milliseconds for 100,000.
+    pub fn remove_epoch(&mut self, epoch: u32) {
+        self.table.remove_epoch(epoch);
     }
+
     /// How many paths it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        todo!()
+        self.table.len()
     }
+
     /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many paths it has room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.table.capacity()
     }
 }

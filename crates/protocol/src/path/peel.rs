@@ -1,8 +1,17 @@
-//! What a relay does.
-use super::{MailboxToken, OnionSecret, ReplayTag};
-use crate::Result;
-use crate::identity::ShortId;
-use crate::size::{Cell, Header};
+//! What a relay does with a cell.
+
+use subtle::ConstantTimeEq;
+
+use super::keys::{HopKeys, apply_stream};
+use super::tail::extend;
+use super::{
+    ALPHA, BETA, DELIVER, FORWARD, GAMMA, JUNCTION, JUNCTION_REST, MailboxToken, OnionSecret,
+    ReplayTag, SEED, SLOT, TAIL_BETA, curve,
+};
+use crate::hctr2::Hctr2;
+use crate::identity::{ShortId, front};
+use crate::size::{Cell, Header, PATH_HEADER};
+use crate::{Error, Result};
 
 /// Where a cell goes after a relay has peeled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,25 +24,90 @@ pub enum Next {
     Deliver(MailboxToken),
 }
 
-/// What a relay keeps of a path.
-pub struct KnownPath;
+/// What opening a header yields, and all that its cells need from then on: the payload key,
+/// where they go, and the header they go with. Erased on drop.
+pub struct KnownPath {
+    hctr2: Hctr2,
+    tweak: [u8; GAMMA],
+    next: Next,
+    /// All zeros for [`Next::Deliver`].
+    next_header: Header,
+}
 
 impl KnownPath {
-    /// Where its cells go.
+    /// Where the path's cells go.
     #[must_use]
     pub fn next(&self) -> Next {
-        todo!()
+        self.next
     }
-    /// Decrypts the payload in place and writes the next header (zeros for `Deliver`).
-    pub fn peel(&self, _cell: &mut Cell) -> ReplayTag {
-        todo!()
+
+    /// The header that the path's cells leave with, all zeros for [`Next::Deliver`].
+    #[must_use]
+    pub fn next_header(&self) -> &Header {
+        &self.next_header
+    }
+
+    /// Decrypts the payload in place and writes the next header over the old one.
+    ///
+    /// The cell's header must be the one that this path was opened from: whoever looks paths
+    /// up compares all of it.
+    pub fn peel(&self, cell: &mut Cell) -> ReplayTag {
+        let (header, payload) = cell.split_at_mut(PATH_HEADER);
+        self.hctr2.decrypt(&self.tweak, payload);
+        header.copy_from_slice(&self.next_header);
+        ReplayTag(front(payload))
     }
 }
 
-/// Opens a header: two X25519 operations, so the slow path.
+/// Opens a header under an onion key: up to two X25519 operations, so not for every cell.
 ///
 /// # Errors
-/// Later.
-pub fn open_header(_onion: &OnionSecret, _header: &Header) -> Result<KnownPath> {
-    todo!()
+/// [`Error::LowOrder`] for a bad alpha, [`Error::Authentication`] for a header that was made
+/// for another relay or epoch or was changed, [`Error::UnknownCommand`] for a command that
+/// the builder invented.
+pub fn open_header(onion: &OnionSecret, header: &Header) -> Result<KnownPath> {
+    let alpha: [u8; ALPHA] = front(header);
+    let tweak: [u8; GAMMA] = front(&header[ALPHA..]);
+    let beta: [u8; BETA] = front(&header[ALPHA + GAMMA..]);
+    let shared = curve::exchange(&onion.secret, &alpha)?;
+    let keys = HopKeys::derive(&shared, &alpha, &onion.public())?;
+    if !bool::from(keys.gamma(&beta).ct_eq(&tweak)) {
+        return Err(Error::Authentication {
+            what: "path header",
+        });
+    }
+    let mut plain = [0; BETA + SLOT];
+    plain[..BETA].copy_from_slice(&beta);
+    apply_stream(&keys.stream, &mut plain);
+    let argument: [u8; 8] = front(&plain[1..]);
+    let (next_gamma, rest) = plain[9..].split_at(GAMMA);
+    let mut next_header = [0; PATH_HEADER];
+    let mut write = |alpha: &[u8], beta: &[u8], behind: &[u8]| {
+        next_header[..ALPHA].copy_from_slice(alpha);
+        next_header[ALPHA..ALPHA + GAMMA].copy_from_slice(next_gamma);
+        next_header[ALPHA + GAMMA..][..beta.len()].copy_from_slice(beta);
+        next_header[ALPHA + GAMMA + beta.len()..].copy_from_slice(behind);
+    };
+    let next = match plain[0] {
+        FORWARD => {
+            write(&*curve::exchange(&keys.blind, &alpha)?, rest, &[]);
+            Next::Forward(ShortId(argument))
+        }
+        JUNCTION => {
+            let (tail_alpha, rest) = rest.split_at(ALPHA);
+            let (seed, rest) = rest.split_at(SEED);
+            write(tail_alpha, &rest[..TAIL_BETA], &extend(&front(seed)));
+            Next::Junction(ShortId(argument))
+        }
+        DELIVER => Next::Deliver(MailboxToken(argument)),
+        unknown => return Err(Error::UnknownCommand(unknown)),
+    };
+    Ok(KnownPath {
+        hctr2: Hctr2::new(&keys.payload),
+        tweak,
+        next,
+        next_header,
+    })
 }
+
+const _: () = assert!(SLOT + JUNCTION_REST <= BETA + SLOT);

@@ -1,0 +1,466 @@
+//! A bounded table keyed by whole headers, with eviction of what is idle.
+//!
+//! Three parts, each touched once for a lookup:
+//! - an index, open addressing with linear probing, at most half full, whose 8-byte cells
+//!   hold a position and 32 bits of the keyed hash;
+//! - the use list, 16 bytes an entry, a doubly linked list from the most to the least
+//!   recently used;
+//! - the entries, in chunks that are allocated as they are needed and never moved.
+//!
+//! The index is allocated once, as zero pages that cost nothing until they are written. So
+//! no insertion ever copies the table, and an empty table is small.
+
+use std::time::{Duration, Instant};
+
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
+
+use super::{ALPHA, GAMMA};
+use crate::size::Header;
+
+/// Entries of a chunk: some 90 KB with the relay's paths.
+const CHUNK: usize = 64;
+
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// How far the recorded time of use may lag behind the true one, in seconds.
+///
+/// An entry moves to the front of the use list only when its record is older than this, so
+/// that lookups of busy paths do not write to their neighbours in the list.
+const LAG: u32 = 2;
+
+struct Entry<V> {
+    header: Header,
+    value: V,
+}
+
+/// An entry's place in the use list, or in the list of free positions.
+#[derive(Clone, Copy)]
+struct Use {
+    newer: u32,
+    older: u32,
+    /// Seconds since the table's first use.
+    used: u32,
+    epoch: u32,
+}
+
+/// See the module's description. `V` is erased by its own `Drop`.
+pub(super) struct Table<V> {
+    capacity: usize,
+    hash_key: [u8; 16],
+    index: Vec<u64>,
+    uses: Vec<Vec<Use>>,
+    entries: Vec<Vec<Option<Entry<V>>>>,
+    len: usize,
+    newest: u32,
+    oldest: u32,
+    free: u32,
+    began: Option<Instant>,
+}
+
+impl<V> Table<V> {
+    /// Room for 1 to `capacity` entries; `capacity` is below 2^31.
+    pub(super) fn new(capacity: usize, hash_key: [u8; 16]) -> Self {
+        let capacity = capacity.max(1);
+        Self {
+            capacity,
+            hash_key,
+            index: vec![0; (2 * capacity).next_power_of_two()],
+            uses: Vec::new(),
+            entries: Vec::new(),
+            len: 0,
+            newest: NONE,
+            oldest: NONE,
+            free: NONE,
+            began: None,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(super) fn get(&self, at: u32) -> Option<&V> {
+        let at = at as usize;
+        Some(
+            &self
+                .entries
+                .get(at / CHUNK)?
+                .get(at % CHUNK)?
+                .as_ref()?
+                .value,
+        )
+    }
+
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut V> {
+        let at = at as usize;
+        Some(
+            &mut self
+                .entries
+                .get_mut(at / CHUNK)?
+                .get_mut(at % CHUNK)?
+                .as_mut()?
+                .value,
+        )
+    }
+
+    /// The position of a header's entry, which counts as used.
+    pub(super) fn lookup(&mut self, header: &Header, now: Instant) -> Option<u32> {
+        let (_, at) = self.find(self.hash(header), header)?;
+        let now = self.seconds(now);
+        if now.saturating_sub(self.uses(at).used) >= LAG {
+            self.unlink(at);
+            self.link_newest(at, now);
+        }
+        Some(at)
+    }
+
+    /// Adds an entry, or replaces the one of this header. `None` if the table is full and
+    /// nothing in it has been idle for `idle`.
+    pub(super) fn insert(
+        &mut self,
+        header: &Header,
+        value: V,
+        epoch: u32,
+        now: Instant,
+        idle: Duration,
+    ) -> Option<u32> {
+        let hash = self.hash(header);
+        let now = self.seconds(now);
+        if let Some((_, at)) = self.find(hash, header) {
+            self.unlink(at);
+            self.put(at, header, value, epoch, now);
+            return Some(at);
+        }
+        if self.len >= self.capacity {
+            let oldest = self.oldest;
+            let idle = u32::try_from(idle.as_secs())
+                .unwrap_or(NONE)
+                .saturating_add(LAG);
+            if now.saturating_sub(self.uses(oldest).used) < idle {
+                return None;
+            }
+            self.remove(oldest);
+        }
+        let at = self.allocate();
+        self.put(at, header, value, epoch, now);
+        self.index_insert(hash, at);
+        self.len += 1;
+        Some(at)
+    }
+
+    /// Removes the entries of an epoch: looks at 16 bytes of each entry there is.
+    pub(super) fn remove_epoch(&mut self, epoch: u32) {
+        let mut at = self.oldest;
+        while at != NONE {
+            let Use {
+                newer, epoch: of, ..
+            } = *self.uses(at);
+            if of == epoch {
+                self.remove(at);
+            }
+            at = newer;
+        }
+    }
+
+    /// The keyed hash of alpha and gamma: whoever cannot make them collide cannot make a
+    /// lookup slow, and gamma depends on all of beta.
+    fn hash(&self, header: &Header) -> u32 {
+        let mut hasher = SipHasher13::new_with_key(&self.hash_key);
+        hasher.write(&header[..ALPHA + GAMMA]);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "any 32 bits of the hash do"
+        )]
+        let hash = hasher.finish() as u32;
+        hash
+    }
+
+    fn seconds(&mut self, now: Instant) -> u32 {
+        let began = *self.began.get_or_insert(now);
+        u32::try_from(now.saturating_duration_since(began).as_secs()).unwrap_or(NONE)
+    }
+
+    fn uses(&self, at: u32) -> &Use {
+        &self.uses[at as usize / CHUNK][at as usize % CHUNK]
+    }
+
+    fn uses_mut(&mut self, at: u32) -> &mut Use {
+        &mut self.uses[at as usize / CHUNK][at as usize % CHUNK]
+    }
+
+    fn header(&self, at: u32) -> Option<&Header> {
+        let at = at as usize;
+        self.entries[at / CHUNK][at % CHUNK]
+            .as_ref()
+            .map(|entry| &entry.header)
+    }
+
+    /// The cell of the index and the position of a header's entry.
+    fn find(&self, hash: u32, header: &Header) -> Option<(usize, u32)> {
+        let mask = self.index.len() - 1;
+        let mut cell = hash as usize & mask;
+        loop {
+            let (of, at) = unpack(self.index[cell])?;
+            if of == hash && self.header(at) == Some(header) {
+                return Some((cell, at));
+            }
+            cell = (cell + 1) & mask;
+        }
+    }
+
+    fn index_insert(&mut self, hash: u32, at: u32) {
+        let mask = self.index.len() - 1;
+        let mut cell = hash as usize & mask;
+        while self.index[cell] != 0 {
+            cell = (cell + 1) & mask;
+        }
+        self.index[cell] = pack(hash, at);
+    }
+
+    /// Empties a cell and moves those behind it up, so that no probe stops short (Knuth,
+    /// The Art of Computer Programming 3, 6.4, algorithm R).
+    fn index_remove(&mut self, mut hole: usize) {
+        let mask = self.index.len() - 1;
+        let mut cell = hole;
+        loop {
+            cell = (cell + 1) & mask;
+            let Some((hash, _)) = unpack(self.index[cell]) else {
+                break;
+            };
+            let probed = cell.wrapping_sub(hash as usize) & mask;
+            if probed >= (cell.wrapping_sub(hole) & mask) {
+                self.index[hole] = self.index[cell];
+                hole = cell;
+            }
+        }
+        self.index[hole] = 0;
+    }
+
+    /// A position that no entry has, of a new chunk if need be.
+    fn allocate(&mut self) -> u32 {
+        if self.free == NONE {
+            let first = self.entries.len() * CHUNK;
+            let count = CHUNK.min(self.capacity - first);
+            self.entries.push((0..count).map(|_| None).collect());
+            self.uses.push(vec![
+                Use {
+                    newer: NONE,
+                    older: NONE,
+                    used: 0,
+                    epoch: 0
+                };
+                count
+            ]);
+            for at in (first..first + count).rev() {
+                #[expect(clippy::cast_possible_truncation, reason = "capacity is below 2^31")]
+                self.release(at as u32);
+            }
+        }
+        let at = self.free;
+        self.free = self.uses(at).newer;
+        at
+    }
+
+    fn release(&mut self, at: u32) {
+        self.uses_mut(at).newer = self.free;
+        self.free = at;
+    }
+
+    fn put(&mut self, at: u32, header: &Header, value: V, epoch: u32, now: u32) {
+        self.entries[at as usize / CHUNK][at as usize % CHUNK] = Some(Entry {
+            header: *header,
+            value,
+        });
+        self.uses_mut(at).epoch = epoch;
+        self.link_newest(at, now);
+    }
+
+    fn remove(&mut self, at: u32) {
+        if let Some(header) = self.header(at)
+            && let Some((cell, _)) = self.find(self.hash(header), header)
+        {
+            self.index_remove(cell);
+        }
+        self.unlink(at);
+        self.entries[at as usize / CHUNK][at as usize % CHUNK] = None;
+        self.release(at);
+        self.len -= 1;
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let Use { newer, older, .. } = *self.uses(at);
+        match newer {
+            NONE => self.newest = older,
+            newer => self.uses_mut(newer).older = older,
+        }
+        match older {
+            NONE => self.oldest = newer,
+            older => self.uses_mut(older).newer = newer,
+        }
+    }
+
+    fn link_newest(&mut self, at: u32, now: u32) {
+        let before = self.newest;
+        let entry = self.uses_mut(at);
+        entry.newer = NONE;
+        entry.older = before;
+        entry.used = now;
+        match before {
+            NONE => self.oldest = at,
+            before => self.uses_mut(before).newer = at,
+        }
+        self.newest = at;
+    }
+}
+
+/// A cell of the index; zero is an empty one.
+fn pack(hash: u32, at: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(at + 1)
+}
+
+fn unpack(cell: u64) -> Option<(u32, u32)> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "takes the cell's halves apart"
+    )]
+    let (hash, at) = ((cell >> 32) as u32, cell as u32);
+    at.checked_sub(1).map(|at| (hash, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::size::PATH_HEADER;
+
+    const IDLE: Duration = Duration::from_secs(10);
+
+    fn header(name: u16) -> Header {
+        let mut header = [0; PATH_HEADER];
+        header[..2].copy_from_slice(&name.to_be_bytes());
+        header
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(u16, u32),
+        Lookup(u16),
+        Wait(u8),
+        RemoveEpoch(u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            8 => (0..200u16, 0..3u32).prop_map(|(name, epoch)| Step::Insert(name, epoch)),
+            8 => (0..200u16).prop_map(Step::Lookup),
+            4 => (0..8u8).prop_map(Step::Wait),
+            1 => (0..3u32).prop_map(Step::RemoveEpoch),
+        ];
+        proptest::collection::vec(step, 1..400)
+    }
+
+    proptest! {
+        /// Beside a plain map of all that was inserted: nothing is found wrongly, nothing is
+        /// lost unless it was idle, nothing is refused unless all the rest is live.
+        #[test]
+        fn agrees_with_a_map(steps in steps(), capacity in 1usize..150) {
+            let mut table = Table::new(capacity, [7; 16]);
+            let mut model = HashMap::<u16, (u32, u32, Instant)>::new();
+            let mut now = Instant::now();
+            let (idle, lag) = (IDLE, Duration::from_secs(u64::from(LAG) + 1));
+            for (count, step) in (0..).zip(steps) {
+                match step {
+                    Step::Wait(seconds) => now += Duration::from_secs(u64::from(seconds)),
+                    Step::RemoveEpoch(epoch) => {
+                        table.remove_epoch(epoch);
+                        model.retain(|_, (_, of, _)| *of != epoch);
+                    }
+                    Step::Lookup(name) => match table.lookup(&header(name), now) {
+                        Some(at) => {
+                            let entry = model.get_mut(&name).unwrap();
+                            prop_assert_eq!(table.get(at), Some(&entry.0));
+                            entry.2 = now;
+                        }
+                        None => prop_assert!(!model.contains_key(&name)),
+                    },
+                    Step::Insert(name, epoch) => {
+                        let known = model.contains_key(&name);
+                        let full = !known && model.len() == capacity;
+                        match table.insert(&header(name), count, epoch, now, idle) {
+                            Some(at) => {
+                                prop_assert_eq!(table.get(at), Some(&count));
+                                if full {
+                                    // One idle entry had to go; the table chose which.
+                                    let gone: Vec<u16> = model
+                                        .keys()
+                                        .copied()
+                                        .filter(|name| table.find(table.hash(&header(*name)), &header(*name)).is_none())
+                                        .collect();
+                                    prop_assert_eq!(gone.len(), 1);
+                                    let (_, _, used) = model.remove(&gone[0]).unwrap();
+                                    prop_assert!(now - used >= idle);
+                                }
+                                model.insert(name, (count, epoch, now));
+                            }
+                            None => {
+                                prop_assert!(full);
+                                prop_assert!(model.values().all(|(.., used)| now - *used < idle + lag));
+                            }
+                        }
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            for (name, (value, ..)) in model {
+                let at = table.lookup(&header(name), now);
+                prop_assert_eq!(at.and_then(|at| table.get(at)), Some(&value));
+            }
+        }
+    }
+
+    #[test]
+    fn the_whole_header_counts() {
+        let mut table = Table::new(4, [0; 16]);
+        let now = Instant::now();
+        table.insert(&header(1), (), 0, now, IDLE).unwrap();
+        for byte in 0..PATH_HEADER {
+            let mut other = header(1);
+            other[byte] ^= 0x80;
+            assert_eq!(table.lookup(&other, now), None);
+        }
+        assert!(table.lookup(&header(1), now).is_some());
+    }
+
+    #[test]
+    fn hashes_depend_on_the_key() {
+        let hashes = |key| Table::<()>::new(1, key).hash(&header(1));
+        assert_ne!(hashes([0; 16]), hashes([1; 16]));
+    }
+
+    #[test]
+    fn entries_stay_where_they_are_and_chunks_come_as_needed() {
+        let mut table = Table::new(10 * CHUNK, [0; 16]);
+        let now = Instant::now();
+        assert!(table.entries.is_empty());
+        let first = table.insert(&header(0), 0, 0, now, IDLE).unwrap();
+        let address = std::ptr::from_ref(table.get(first).unwrap());
+        assert_eq!(table.entries.len(), 1);
+        for name in 1..10 * CHUNK as u16 {
+            table
+                .insert(&header(name), i32::from(name), 0, now, IDLE)
+                .unwrap();
+        }
+        assert_eq!(table.entries.len(), 10);
+        assert_eq!(std::ptr::from_ref(table.get(first).unwrap()), address);
+        assert_eq!(table.insert(&header(9999), 0, 0, now, IDLE), None);
+    }
+}
