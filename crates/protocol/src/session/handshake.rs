@@ -2,14 +2,14 @@
 
 use rand_core::CryptoRng;
 use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
-use snow::params::NoiseParams;
-use snow::{Builder, HandshakeState};
+use snow::HandshakeState;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::certificate::Certificate;
 use super::data::SessionKeys;
 use super::offers;
 use crate::identity::{AnonymousId, X25519Public, X25519Secret};
+use crate::link::noise;
 use crate::records::TailOffer;
 use crate::size::{PAYLOAD, Payload, TAG};
 use crate::time::UnixTime;
@@ -54,12 +54,11 @@ impl SessionInitiator {
                 what: "certificate",
             });
         }
-        local.exchange(remote)?;
         let mut said = Writer::new();
         said.u8(VERSION).u64(now_ms);
         certificate.write(&mut said);
         offers::write(tails, &mut said)?;
-        let mut noise = noise(local, Some(remote), remote_id, rng)?;
+        let mut noise = noise::initiator(local, remote, &prologue(remote_id), rng)?;
         let payload = write::<INITIATION>(&mut noise, said.written())?;
         Ok((Self { noise }, payload))
     }
@@ -111,7 +110,7 @@ pub fn accept(
     now_ms: u64,
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Initiation> {
-    let mut noise = noise(local, None, own_id, rng)?;
+    let mut noise = noise::responder(local, &prologue(own_id), rng)?;
     let said = read::<INITIATION>(&mut noise, payload, "session initiation")?;
     let mut from = Reader::new(&said, "session initiation");
     if from.u8()? != VERSION {
@@ -132,12 +131,11 @@ pub fn accept(
         return Err(Error::Expired { what, at });
     }
     // Noise has proved that the initiator holds its static key; the certificate has to be for it.
-    if noise.get_remote_static() != Some(&certificate.session.0) {
+    if noise::remote_static(&noise)? != certificate.session {
         return Err(Error::Authentication {
             what: "session key of the certificate",
         });
     }
-    local.exchange(&certificate.session)?;
     certificate.verify(UnixTime(now_ms / 1000), directory)?;
     Ok(Initiation {
         certificate,
@@ -161,33 +159,9 @@ impl Initiation {
     }
 }
 
-/// The state of Noise at the start, its ephemeral key drawn from `rng`. The initiator is who
-/// knows the `remote`.
-fn noise(
-    local: &X25519Secret,
-    remote: Option<&X25519Public>,
-    responder: &AnonymousId,
-    rng: &mut (impl CryptoRng + ?Sized),
-) -> Result<HandshakeState> {
-    let mut ephemeral = Zeroizing::new([0; 32]);
-    rng.fill_bytes(ephemeral.as_mut());
-    let prologue = [PROLOGUE, &responder.0].concat();
-    let secret = local.to_bytes();
-    let built = || {
-        let params: NoiseParams = "Noise_IK_25519_AESGCM_SHA256".parse()?;
-        // The key is fresh. This is how snow takes randomness that is passed in.
-        let builder = Builder::new(params)
-            .local_private_key(secret.as_ref())?
-            .fixed_ephemeral_key_for_testing_only(ephemeral.as_ref())
-            .prologue(&prologue)?;
-        match remote {
-            Some(remote) => builder.remote_public_key(&remote.0)?.build_initiator(),
-            None => builder.build_responder(),
-        }
-    };
-    built().map_err(|_: snow::Error| Error::Malformed {
-        what: "session handshake",
-    })
+/// What both sides mix in first: whom the session is with.
+fn prologue(responder: &AnonymousId) -> Vec<u8> {
+    [PROLOGUE, &responder.0].concat()
 }
 
 /// A message that says `said`, filled with zeros to `N` bytes.
@@ -198,12 +172,10 @@ fn write<const N: usize>(noise: &mut HandshakeState, said: &[u8]) -> Result<Box<
     })?;
     front.copy_from_slice(said);
     let mut payload = Box::new([0; PAYLOAD]);
-    match noise.write_message(&padded, payload.as_mut()) {
-        Ok(PAYLOAD) => Ok(payload),
-        _ => Err(Error::Malformed {
-            what: "session handshake",
-        }),
-    }
+    noise
+        .write_message(&padded, payload.as_mut())
+        .map_err(noise::error("session handshake"))?;
+    Ok(payload)
 }
 
 /// What a message says, zeros included.
@@ -213,10 +185,10 @@ fn read<const N: usize>(
     what: &'static str,
 ) -> Result<[u8; N]> {
     let mut said = [0; N];
-    match noise.read_message(payload, &mut said) {
-        Ok(length) if length == N => Ok(said),
-        _ => Err(Error::Authentication { what }),
-    }
+    noise
+        .read_message(payload, &mut said)
+        .map_err(noise::error(what))?;
+    Ok(said)
 }
 
 struct KeysLength;
