@@ -10,7 +10,8 @@
 #[cfg(target_arch = "bpf")]
 mod program;
 
-/// On the host there is nothing to run: the program's parts are tested as a library.
+/// On the host there is nothing to run. Finding a datagram in a frame, the replay filter and the
+/// limits stand in `mixline-relay-common`, and are tested there.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {
     eprintln!("mixline-xdp is loaded into the kernel by mixline-relay");

@@ -8,12 +8,12 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use mixline_relay_common::bucket::Bucket;
+use mixline_relay_common::frame::{self, Frame, Message};
 use mixline_relay_common::maps::{
     Address, MAX_ADDRESSES, MAX_QUEUES, MAX_SESSIONS, MAX_SOURCES, MODE_GUARD, Settings,
 };
 use mixline_relay_common::tag_filter::{Block, Place};
 use mixline_relay_common::verdict::Verdict;
-use mixline_relay_ebpf::frame::{self, Frame, Message};
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);

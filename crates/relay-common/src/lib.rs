@@ -1,6 +1,7 @@
 //! What the XDP program and the relay agree on.
 //!
-//! [`wire`] has the few offsets of a datagram that both need, [`maps`] the layout of
+//! [`wire`] has the few offsets of a datagram that both need, [`frame`] finds datagrams in
+//! Ethernet frames and writes their headers, [`maps`] the layout of
 //! the maps they share, [`verdict`] the reasons for which the program passes or drops
 //! a frame, [`tag_filter`] where a datagram's tag stands in the replay filter, and
 //! [`bucket`] how handshakes are limited. The XDP program never sees the protocol
@@ -8,6 +9,7 @@
 #![no_std]
 
 pub mod bucket;
+pub mod frame;
 pub mod maps;
 pub mod tag_filter;
 pub mod verdict;

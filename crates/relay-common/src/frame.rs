@@ -1,4 +1,4 @@
-//! Finds our datagrams in Ethernet frames.
+//! Finds our datagrams in Ethernet frames, and puts them into frames.
 //!
 //! ```text
 //! Ethernet 14 | [802.1Q tag 4] | IPv4 20 or IPv6 40 | UDP 8 | datagram 1408
@@ -7,8 +7,8 @@
 //! Whatever is not plainly a UDP datagram to our port is the kernel's business: IPv4 with
 //! options or in fragments, IPv6 with extension headers, more than one VLAN tag.
 
-use mixline_relay_common::maps::{Address, mapped};
-use mixline_relay_common::wire::{
+use crate::maps::{Address, mapped};
+use crate::wire::{
     DATAGRAM_LENGTH, INDEX_OFFSET, TAG_OFFSET, TYPE_COOKIE, TYPE_DATA, TYPE_INITIATION,
     TYPE_OFFSET, TYPE_RESPONSE,
 };
@@ -128,6 +128,27 @@ fn has_datagram<F: Frame + ?Sized>(frame: &F, udp: [u8; UDP], payload: usize) ->
         && frame.bytes::<1>(payload + DATAGRAM_LENGTH - 1).is_some()
 }
 
+/// The sender's whole address and port, of a frame in which [`udp`] found a datagram at
+/// `payload`.
+#[inline(always)]
+pub fn sender<F: Frame + ?Sized>(frame: &F, payload: usize) -> Option<(Address, u16)> {
+    let port = u16::from_be_bytes(frame.bytes(payload.checked_sub(UDP)?)?);
+    // the destination stands right before the UDP header, the source before the destination
+    let address = match frame.bytes::<2>(payload.checked_sub(UDP + IPV4)?)? {
+        [0x45, _] if is_behind_ethernet(payload - UDP - IPV4) => {
+            mapped(frame.bytes(payload - UDP - 8)?)
+        }
+        _ => frame.bytes(payload.checked_sub(UDP + 32)?)?,
+    };
+    Some((address, port))
+}
+
+/// Whether an IP header can start here.
+#[inline(always)]
+const fn is_behind_ethernet(offset: usize) -> bool {
+    offset == ETHERNET || offset == ETHERNET + TAG
+}
+
 /// What the first bytes of a datagram say it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
@@ -163,6 +184,115 @@ pub fn tag<F: Frame + ?Sized>(frame: &F, payload: usize) -> Option<[u64; 2]> {
     let low = u64::from_le_bytes(frame.bytes(payload + TAG_OFFSET)?);
     let high = u64::from_le_bytes(frame.bytes(payload + TAG_OFFSET + 8)?);
     Some([low, high])
+}
+
+/// Bytes before the datagram in a frame that [`write_headers`] makes.
+#[must_use]
+pub const fn headers_length(is_ipv4: bool) -> usize {
+    ETHERNET + if is_ipv4 { IPV4 } else { IPV6 } + UDP
+}
+
+/// The addresses of a frame to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Our Ethernet address.
+    pub from_mac: [u8; 6],
+    /// The next hop's Ethernet address.
+    pub to_mac: [u8; 6],
+    /// Our address, IPv4 mapped; of the same family as `to`.
+    pub from: Address,
+    /// The destination's address, IPv4 mapped.
+    pub to: Address,
+    /// Our port.
+    pub from_port: u16,
+    /// The destination's port.
+    pub to_port: u16,
+}
+
+/// Whether an address is a mapped IPv4 one.
+#[must_use]
+pub const fn is_mapped(address: &Address) -> bool {
+    let mut i = 0;
+    while i < 10 {
+        if address[i] != 0 {
+            return false;
+        }
+        i += 1;
+    }
+    address[10] == 0xff && address[11] == 0xff
+}
+
+/// Writes the headers of a frame: `headers` are the [`headers_length`] bytes before
+/// `datagram`. The UDP checksum of IPv4 is left out (RFC 768), since the datagram
+/// authenticates itself; IPv6 requires it (RFC 8200, section 8.1). False if `headers` has
+/// another length.
+pub fn write_headers(headers: &mut [u8], route: &Route, datagram: &[u8; DATAGRAM_LENGTH]) -> bool {
+    let is_ipv4 = is_mapped(&route.to);
+    if headers.len() != headers_length(is_ipv4) {
+        return false;
+    }
+    headers[..6].copy_from_slice(&route.to_mac);
+    headers[6..12].copy_from_slice(&route.from_mac);
+    let (ip, udp) = headers[ETHERNET..].split_at_mut(if is_ipv4 { IPV4 } else { IPV6 });
+    udp[..2].copy_from_slice(&route.from_port.to_be_bytes());
+    udp[2..4].copy_from_slice(&route.to_port.to_be_bytes());
+    udp[4..6].copy_from_slice(&UDP_LENGTH.to_be_bytes());
+    udp[6..8].copy_from_slice(&[0, 0]);
+    if is_ipv4 {
+        let total = (IPV4 as u16 + UDP_LENGTH).to_be_bytes();
+        // no fragments (RFC 791), and so no identification (RFC 6864)
+        ip[..12].copy_from_slice(&[
+            0x45,
+            0,
+            total[0],
+            total[1],
+            0,
+            0,
+            0x40,
+            0,
+            HOP_LIMIT,
+            PROTOCOL_UDP,
+            0,
+            0,
+        ]);
+        ip[12..16].copy_from_slice(&route.from[12..]);
+        ip[16..20].copy_from_slice(&route.to[12..]);
+        let checksum = !fold(sum(ip));
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        headers[12..14].copy_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
+    } else {
+        let length = UDP_LENGTH.to_be_bytes();
+        ip[..8].copy_from_slice(&[0x60, 0, 0, 0, length[0], length[1], PROTOCOL_UDP, HOP_LIMIT]);
+        ip[8..24].copy_from_slice(&route.from);
+        ip[24..40].copy_from_slice(&route.to);
+        let pseudo = sum(&ip[8..40]) + u64::from(UDP_LENGTH) + u64::from(PROTOCOL_UDP);
+        let checksum = match !fold(pseudo + sum(udp) + sum(datagram)) {
+            // zero says that there is none (RFC 768)
+            0 => 0xffff,
+            checksum => checksum,
+        };
+        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
+        headers[12..14].copy_from_slice(&ETHERTYPE_IPV6.to_be_bytes());
+    }
+    true
+}
+
+/// Time to live, or hop limit, of what we send.
+const HOP_LIMIT: u8 = 64;
+
+/// The sum of the 16-bit words (RFC 1071), not folded yet; an even number of bytes.
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.chunks_exact(4).fold(0u64, |sum, b| {
+        sum + u64::from(u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
+    })
+}
+
+/// Folds a sum of 16-bit or 32-bit words into 16 bits.
+const fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
 }
 
 #[cfg(test)]

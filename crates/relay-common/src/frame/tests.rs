@@ -142,3 +142,55 @@ fn types_and_zeros_are_checked() {
         assert_eq!(with(bytes), Some(Message::Unknown));
     }
 }
+
+#[test]
+fn the_whole_address_of_the_sender_is_found() {
+    for (v6, vlan) in [(false, false), (false, true), (true, false), (true, true)] {
+        let frame = golden(v6, vlan);
+        let payload = udp(&frame[..]).unwrap().payload;
+        let address = if v6 {
+            [0xfe; 16]
+        } else {
+            mapped([192, 0, 2, 1])
+        };
+        assert_eq!(sender(&frame[..], payload), Some((address, 0x1b58)));
+    }
+}
+
+#[test]
+fn headers_written_are_headers_read() {
+    let datagram: [u8; DATAGRAM_LENGTH] = core::array::from_fn(|i| (i * 7) as u8);
+    for (from, to) in [
+        (mapped([192, 0, 2, 1]), mapped([198, 51, 100, 2])),
+        ([0xfd; 16], [0x3f; 16]),
+    ] {
+        let is_ipv4 = is_mapped(&to);
+        let route = Route {
+            from_mac: [1; 6],
+            to_mac: [2; 6],
+            from,
+            to,
+            from_port: 7000,
+            to_port: 7001,
+        };
+        let mut frame = std::vec![0; headers_length(is_ipv4)];
+        assert!(write_headers(&mut frame, &route, &datagram));
+        assert!(!write_headers(&mut frame[1..], &route, &datagram));
+        let ip_length = if is_ipv4 { IPV4 } else { IPV6 };
+        let (ip, udp_header) = frame[ETHERNET..].split_at(ip_length);
+        // a checksum over what it covers, itself included, is all ones
+        if is_ipv4 {
+            assert_eq!(fold(sum(ip)), 0xffff);
+            assert_eq!(udp_header[6..], [0, 0]);
+        } else {
+            let pseudo = sum(&ip[8..40]) + u64::from(UDP_LENGTH) + u64::from(PROTOCOL_UDP);
+            assert_eq!(fold(pseudo + sum(udp_header) + sum(&datagram)), 0xffff);
+        }
+        frame.extend(datagram);
+        let found = udp(&frame[..]).unwrap();
+        assert!(found.whole);
+        assert_eq!(found.destination, to);
+        assert_eq!(found.port, 7001);
+        assert_eq!(sender(&frame[..], found.payload), Some((from, 7000)));
+    }
+}
