@@ -1,1 +1,34 @@
-//! Placeholder, replaced in the next commits.
+//! The Mixline relay: a constant-length mix of links and paths.
+//!
+//! From the outside in:
+//!
+//! - [`config`], [`run`], [`status`], [`metrics`]: the daemon;
+//! - [`control`]: link handshakes, the directory, onion keys; on one thread, in tokio;
+//! - [`worker`]: a thread for each core that forwards, each with a [`port`] and a
+//!   [`pipeline`] of its own;
+//! - [`slow_path`]: threads that open the headers of new paths;
+//! - [`mail`]: the bounded queues between all these.
+//!
+//! What happens to a datagram of a known path is in [`pipeline`], and nowhere else.
+
+pub mod batch;
+pub mod config;
+pub mod control;
+pub mod links;
+pub mod mail;
+pub mod metrics;
+pub mod onion_keys;
+pub mod pipeline;
+pub mod pool;
+pub mod port;
+pub mod run;
+pub mod sessions;
+pub mod share;
+pub mod slow_path;
+pub mod state_dir;
+pub mod status;
+pub mod verdict;
+pub mod worker;
+
+pub use config::Config;
+pub use run::run;

@@ -1,3 +1,93 @@
-//! Placeholder, replaced in the next commits.
+//! `mixline-relay`: a relay of a Mixline network.
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use mixline_relay::pipeline::Honest;
+use mixline_relay::{Config, run, status};
+use tracing_subscriber::EnvFilter;
+
+/// A relay of a Mixline network: it forwards datagrams of one length through encryption
+/// in layers, and knows neither who sends nor who receives.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The configuration, a YAML file
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show how a running relay is doing
+    Status {
+        /// The configuration that it runs with
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments {
+        Arguments {
+            command: Some(Command::Status { config, json }),
+            ..
+        } => show_status(&config, json),
+        Arguments {
+            config: Some(config),
+            ..
+        } => relay(&config),
+        Arguments { config: None, .. } => Err(anyhow::anyhow!("--config FILE is missing")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mixline-relay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn relay(config: &std::path::Path) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    start_log();
+    Ok(run(config, |_| Honest)?)
+}
+
+fn show_status(config: &std::path::Path, json: bool) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    let report = status::ask(&config.state_dir).with_context(|| {
+        format!(
+            "no relay answers on state directory {}",
+            config.state_dir.display()
+        )
+    })?;
+    let text = if json {
+        format!("{}\n", serde_json::to_string_pretty(&report)?)
+    } else {
+        report.text()
+    };
+    // Whoever reads may have had enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// Logs to standard error what `MIXLINE_LOG` asks for, by default from `info` on.
+fn start_log() {
+    let filter = EnvFilter::try_from_env("MIXLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,119 @@
+//! A batch of datagrams on its way through the pipeline, in place.
+//!
+//! The bytes stay where the port has them, be it a receive buffer or a frame of a UMEM;
+//! a slot borrows them. What becomes of a slot is written into it: the stages of the
+//! pipeline move its [`Fate`] on, and the port sends those that end as [`Fate::Send`].
+
+use std::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+use mixline_protocol::path::Next;
+use mixline_protocol::size::{CELL, CELL_OFFSET, Cell, Datagram, Header, PATH_HEADER};
+
+/// The most datagrams of a batch.
+pub const BATCH: usize = 64;
+
+/// Cells of one path have one flow: a number that no two paths share by chance. It
+/// is the front of the header's tag, read before the relay peels its layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow(pub u64);
+
+/// How far a datagram has come.
+#[derive(Debug, Clone, Copy)]
+pub enum Fate {
+    /// As it came off the wire.
+    Arrived,
+    /// The link's layer is off; a cell of a path is inside.
+    Cell,
+    /// The path's layer is off. Where it goes.
+    Peeled(Next, Flow),
+    /// As before, and whatever delay there is has passed.
+    Due(Next, Flow),
+    /// Sealed for the neighbour at this address.
+    Send(SocketAddr, Flow),
+    /// Dropped, or taken elsewhere.
+    Ended,
+}
+
+/// A datagram in a batch.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    /// Its bytes.
+    pub datagram: &'a mut Datagram,
+    /// Who sent it; for one that does not come from a port, what was known then.
+    pub source: SocketAddr,
+    /// The index of the session it came under, once that is known.
+    pub session: u32,
+    /// How far it has come.
+    pub fate: Fate,
+}
+
+/// Up to [`BATCH`] datagrams, and in which order those to be sent go.
+#[derive(Debug, Default)]
+pub struct Batch<'a> {
+    /// The datagrams, as they came.
+    pub slots: ArrayVec<Slot<'a>, BATCH>,
+    /// Indices of those to be sent, in the order of sending.
+    pub order: ArrayVec<u8, BATCH>,
+}
+
+impl<'a> Batch<'a> {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a datagram that has just arrived; one too many is not added.
+    pub fn push(&mut self, datagram: &'a mut Datagram, source: SocketAddr) {
+        let slot = Slot {
+            datagram,
+            source,
+            session: 0,
+            fate: Fate::Arrived,
+        };
+        let _ = self.slots.try_push(slot);
+    }
+
+    /// The datagrams to be sent, and where to, in order.
+    pub fn to_send(&self) -> impl Iterator<Item = (&Datagram, SocketAddr)> {
+        self.order.iter().filter_map(|at| {
+            let slot = self.slots.get(usize::from(*at))?;
+            match slot.fate {
+                Fate::Send(to, _) => Some((&*slot.datagram, to)),
+                _ => None,
+            }
+        })
+    }
+}
+
+/// The cell inside a datagram.
+#[expect(clippy::missing_panics_doc, reason = "the sizes are constant")]
+pub fn cell_of(datagram: &mut Datagram) -> &mut Cell {
+    const { assert!(CELL_OFFSET + CELL <= mixline_protocol::size::DATAGRAM) };
+    #[expect(clippy::expect_used, reason = "asserted above")]
+    datagram[CELL_OFFSET..]
+        .first_chunk_mut()
+        .expect("a datagram holds a cell")
+}
+
+/// The path header at the front of the cell inside a datagram.
+#[expect(clippy::missing_panics_doc, reason = "the sizes are constant")]
+#[must_use]
+pub fn header_of(datagram: &Datagram) -> &Header {
+    const { assert!(CELL_OFFSET + PATH_HEADER <= mixline_protocol::size::DATAGRAM) };
+    #[expect(clippy::expect_used, reason = "asserted above")]
+    datagram[CELL_OFFSET..]
+        .first_chunk()
+        .expect("a datagram holds a header")
+}
+
+/// Which flow a header belongs to.
+#[must_use]
+pub fn flow_of(header: &Header) -> Flow {
+    /// Where gamma, the tag over the rest of the header, stands: after alpha.
+    const GAMMA: usize = 32;
+    let mut front = [0; 8];
+    front.copy_from_slice(&header[GAMMA..GAMMA + 8]);
+    Flow(u64::from_be_bytes(front))
+}

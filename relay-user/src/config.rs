@@ -1,0 +1,416 @@
+//! The configuration file.
+//!
+//! A key that is not known is refused, with its name and line: a setting that is
+//! silently ignored is worse than none.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::records::{MAX_ADDRESSES, MAX_TEXT};
+use serde::{Deserialize, Serialize};
+
+use crate::sessions::MAX_WORKERS;
+
+/// Datagrams a second that a worker is taken to be good for, if the operator says nothing.
+const CAPACITY_PER_WORKER: u32 = 100_000;
+/// The longest mean delay: with it, cells wait for some seconds at most.
+const MAX_MEAN_DELAY_MS: u32 = 1000;
+/// The range of `max_paths`. A path takes some 1.7 KB.
+const PATHS: std::ops::RangeInclusive<usize> = 1024..=16_000_000;
+/// The range of `replay_memory_mib`.
+const REPLAY_MIB: std::ops::RangeInclusive<usize> = 2..=16_384;
+
+/// Why a configuration was refused: one line that says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file is not as documented.
+    #[error("{path}: {reason}")]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line.
+        reason: String,
+    },
+    /// A value cannot be.
+    #[error("{key}: {reason}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with its value.
+        reason: String,
+    },
+}
+
+/// A relay's configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What people call the relay: 1 to 32 of `a-z A-Z 0-9 -`.
+    pub name: String,
+    /// Where identity, keys and replay memory are kept.
+    pub state_dir: PathBuf,
+    /// Where to listen: at most one IPv4 and one IPv6 address.
+    pub listen: Vec<SocketAddr>,
+    /// Where others reach the relay; by default, `listen`.
+    #[serde(default)]
+    pub advertise: Vec<SocketAddr>,
+    /// The directory.
+    pub directory: Directory,
+    /// How many threads forward datagrams.
+    #[serde(default)]
+    pub workers: Workers,
+    /// Relays of one operator name one family, and are not used together.
+    #[serde(default)]
+    pub family: Option<String>,
+    /// Datagrams a second that the relay is willing to forward.
+    #[serde(default)]
+    pub capacity: Option<u32>,
+    /// The mean of a random delay of each cell, in milliseconds; 0: none.
+    #[serde(default)]
+    pub mean_delay_ms: u32,
+    /// Where metrics are served over HTTP; nowhere, if not given.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
+    /// How datagrams get in and out.
+    #[serde(default)]
+    pub port: PortKind,
+    /// The most paths to know at a time; some 1.7 KB each.
+    #[serde(default = "default_max_paths")]
+    pub max_paths: usize,
+    /// Memory for what has been relayed, in MiB.
+    #[serde(default = "default_replay_memory")]
+    pub replay_memory_mib: usize,
+}
+
+/// Which directory, and where.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Directory {
+    /// `http://host:port`.
+    pub url: String,
+    /// Its ID: 52 characters.
+    #[serde(deserialize_with = "id")]
+    pub id: AnonymousId,
+}
+
+/// How many threads forward datagrams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Workers {
+    /// One for each core.
+    #[default]
+    Auto,
+    /// So many.
+    Count(usize),
+}
+
+/// How datagrams get in and out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortKind {
+    /// The best that this machine has.
+    #[default]
+    Auto,
+    /// UDP sockets of the kernel.
+    Udp,
+    /// AF_XDP.
+    Xdp,
+    /// UDP sockets behind an XDP program that drops what is wrong.
+    XdpFilter,
+}
+
+fn default_max_paths() -> usize {
+    131_072
+}
+
+fn default_replay_memory() -> usize {
+    32
+}
+
+fn id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<AnonymousId, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "`{text}` is not a directory's ID (52 characters, as `mixline-directory id` prints it)"
+        ))
+    })
+}
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Count(usize),
+            Word(String),
+        }
+        match Form::deserialize(deserializer) {
+            Ok(Form::Count(count)) => Ok(Self::Count(count)),
+            Ok(Form::Word(word)) if word == "auto" => Ok(Self::Auto),
+            _ => Err(serde::de::Error::custom(
+                "workers: `auto` or a number of threads",
+            )),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], one line that says what to change.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.into(),
+            error,
+        })?;
+        let config: Self = serde_yaml::from_str(&text).map_err(|error| ConfigError::Form {
+            path: path.into(),
+            reason: error.to_string(),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what the form does not say.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for the first value that cannot be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        check_label("name", &self.name)?;
+        if let Some(family) = &self.family {
+            check_label("family", family)?;
+        }
+        self.check_addresses()?;
+        if let Workers::Count(count) = self.workers {
+            within("workers", count, &(1..=MAX_WORKERS))?;
+        }
+        if self.capacity == Some(0) {
+            return Err(wrong(
+                "capacity",
+                "a relay without capacity is not used; at least 1",
+            ));
+        }
+        within(
+            "mean_delay_ms",
+            self.mean_delay_ms,
+            &(0..=MAX_MEAN_DELAY_MS),
+        )?;
+        within("max_paths", self.max_paths, &PATHS)?;
+        within("replay_memory_mib", self.replay_memory_mib, &REPLAY_MIB)
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        let of_family = |v4: bool| self.listen.iter().filter(|a| a.is_ipv4() == v4).count();
+        if self.listen.is_empty() || of_family(true) > 1 || of_family(false) > 1 {
+            return Err(wrong(
+                "listen",
+                "one IPv4 address, one IPv6 address, or one of each",
+            ));
+        }
+        if self.advertise.len() > MAX_ADDRESSES {
+            return Err(wrong(
+                "advertise",
+                format!("at most {MAX_ADDRESSES} addresses"),
+            ));
+        }
+        if self.advertise.is_empty() && self.listen.iter().any(|a| a.ip().is_unspecified()) {
+            return Err(wrong(
+                "advertise",
+                "`listen` takes all addresses of this machine; say which of them others reach",
+            ));
+        }
+        for address in self.advertised() {
+            if address.ip().is_unspecified() || is_multicast(address.ip()) || address.port() == 0 {
+                return Err(wrong("advertise", format!("nobody reaches {address}")));
+            }
+            if of_family(address.is_ipv4()) == 0 {
+                return Err(wrong(
+                    "advertise",
+                    format!("{address}: `listen` has no address of this family"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where others reach the relay.
+    #[must_use]
+    pub fn advertised(&self) -> &[SocketAddr] {
+        if self.advertise.is_empty() {
+            &self.listen
+        } else {
+            &self.advertise
+        }
+    }
+
+    /// How many workers there are on a machine with so many cores.
+    #[must_use]
+    pub fn worker_count(&self, cores: usize) -> usize {
+        match self.workers {
+            Workers::Auto => cores.clamp(1, MAX_WORKERS),
+            Workers::Count(count) => count,
+        }
+    }
+
+    /// What the relay says of its capacity, with so many workers.
+    #[must_use]
+    pub fn stated_capacity(&self, workers: usize) -> u32 {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        self.capacity
+            .unwrap_or_else(|| CAPACITY_PER_WORKER.saturating_mul(workers))
+    }
+
+    /// The mean delay of each cell.
+    #[must_use]
+    pub fn mean_delay(&self) -> Option<Duration> {
+        (self.mean_delay_ms > 0).then(|| Duration::from_millis(self.mean_delay_ms.into()))
+    }
+}
+
+fn is_multicast(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip == IpAddr::from([255; 4])
+}
+
+fn check_label(key: &'static str, text: &str) -> Result<(), ConfigError> {
+    let fits = (1..=MAX_TEXT).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if fits {
+        Ok(())
+    } else {
+        Err(wrong(
+            key,
+            format!("`{text}`: 1 to {MAX_TEXT} of a-z A-Z 0-9 -"),
+        ))
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    key: &'static str,
+    value: T,
+    range: &std::ops::RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        Ok(())
+    } else {
+        Err(wrong(
+            key,
+            format!("{value}: between {} and {}", range.start(), range.end()),
+        ))
+    }
+}
+
+fn wrong(key: &'static str, reason: impl Into<String>) -> ConfigError {
+    ConfigError::Value {
+        key,
+        reason: reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "name: relay1\nstate_dir: /var/lib/mixline\n\
+        listen: [\"0.0.0.0:7000\", \"[::]:7000\"]\nadvertise: [\"192.0.2.1:7000\"]\n\
+        directory:\n  url: http://192.0.2.9:8080\n  \
+        id: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n";
+
+    fn load(text: &str) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(file.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults() {
+        let config = load(GOOD).unwrap();
+        assert_eq!(config.worker_count(4), 4);
+        assert_eq!(config.stated_capacity(4), 400_000);
+        assert_eq!(config.port, PortKind::Auto);
+        assert_eq!(config.max_paths, 131_072);
+        assert_eq!(config.mean_delay(), None);
+        let config = load(&format!("{GOOD}workers: 3\nport: xdp-filter\n")).unwrap();
+        assert_eq!(config.worker_count(4), 3);
+        assert_eq!(config.port, PortKind::XdpFilter);
+        assert_eq!(
+            load(&format!("{GOOD}workers: auto\n")).unwrap().workers,
+            Workers::Auto
+        );
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line() {
+        let error = load(&format!("{GOOD}worker: 2\n")).unwrap_err();
+        assert!(
+            error.contains("`worker`") && error.contains("line 8"),
+            "{error}"
+        );
+        let nested = GOOD.replace("  url:", "  uri:");
+        let error = load(&nested).unwrap_err();
+        assert!(
+            error.contains("`uri`") && error.contains("line 6"),
+            "{error}"
+        );
+        assert!(!error.contains('\n'));
+    }
+
+    #[test]
+    fn values_that_cannot_be() {
+        for (line, key) in [
+            ("workers: 0", "workers"),
+            ("workers: 65", "workers"),
+            ("workers: some", "workers"),
+            ("capacity: 0", "capacity"),
+            ("family: \"a b\"", "family"),
+            ("mean_delay_ms: 1001", "mean_delay_ms"),
+            ("max_paths: 3", "max_paths"),
+            ("replay_memory_mib: 0", "replay_memory_mib"),
+            ("port: fast", "port"),
+        ] {
+            let error = load(&format!("{GOOD}{line}\n")).unwrap_err();
+            assert!(error.contains(key), "{line}: {error}");
+        }
+        for (from, to, key) in [
+            ("name: relay1", "name: \"\"", "name"),
+            ("name: relay1", "name: relay_1", "name"),
+            ("\"[::]:7000\"", "\"0.0.0.0:7001\"", "listen"),
+            ("[\"0.0.0.0:7000\", \"[::]:7000\"]", "[]", "listen"),
+            (
+                "[\"0.0.0.0:7000\", \"[::]:7000\"]",
+                "[\"[::]:7000\"]",
+                "advertise",
+            ),
+            ("advertise: [\"192.0.2.1:7000\"]\n", "", "advertise"),
+            ("192.0.2.1:7000", "0.0.0.0:7000", "advertise"),
+            ("192.0.2.1:7000", "192.0.2.1:0", "advertise"),
+            ("192.0.2.1:7000", "224.0.0.1:7000", "advertise"),
+            ("aaaaaaaa\n", "aaa\n", "directory"),
+        ] {
+            let text = GOOD.replace(from, to);
+            assert_ne!(text, GOOD);
+            let error = load(&text).unwrap_err();
+            assert!(error.contains(key), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file() {
+        let error = Config::load(Path::new("/nowhere/relay.yaml"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("cannot read /nowhere/relay.yaml: "),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Receiver indices: which are in use, and whose they are.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use rand_core::CryptoRng;
+
+use crate::sessions::{MAX_SESSIONS_PER_WORKER, MAX_WORKERS, PLACE_BITS, WORKER_BITS, index};
+
+/// Indices in use at a time: sessions, and handshakes in flight. Half of one worker's
+/// places, so that a free one is found at once.
+pub const MAX_INDICES: usize = MAX_SESSIONS_PER_WORKER / 2;
+
+/// The bits of an index that name worker and place.
+const PLACE: u32 = (1 << (WORKER_BITS + PLACE_BITS)) - 1;
+
+/// What an index in use belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The neighbour.
+    pub neighbour: u32,
+    /// Where the neighbour was when the index was given out, if it was heard.
+    pub source: Option<SocketAddr>,
+}
+
+/// Indices in use, by worker and place.
+#[derive(Debug, Default)]
+pub struct Indices(HashMap<u32, (u32, Owner)>);
+
+impl Indices {
+    /// An index of `worker` that is not in use, for `owner`; none if there are too many.
+    pub fn take(&mut self, worker: usize, owner: Owner, rng: &mut impl CryptoRng) -> Option<u32> {
+        if self.0.len() >= MAX_INDICES {
+            return None;
+        }
+        loop {
+            let random = rng.next_u32();
+            let index = index(
+                worker % MAX_WORKERS,
+                (random >> WORKER_BITS) as usize,
+                random >> 24,
+            );
+            if !self.0.contains_key(&(index & PLACE)) {
+                self.0.insert(index & PLACE, (index, owner));
+                return Some(index);
+            }
+        }
+    }
+
+    /// Whose index it is.
+    #[must_use]
+    pub fn owner(&self, index: u32) -> Option<Owner> {
+        let (known, owner) = self.0.get(&(index & PLACE))?;
+        (*known == index).then_some(*owner)
+    }
+
+    /// Gives an index back.
+    pub fn give_back(&mut self, index: u32) {
+        if self.owner(index).is_some() {
+            self.0.remove(&(index & PLACE));
+        }
+    }
+
+    /// How many are in use.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mixline_protocol::random::OsRandom;
+
+    use super::*;
+    use crate::sessions::{place_of, worker_of};
+
+    #[test]
+    fn no_place_twice() {
+        let (mut indices, mut rng) = (Indices::default(), OsRandom::new());
+        let owner = |neighbour| Owner {
+            neighbour,
+            source: None,
+        };
+        let mut places = std::collections::HashSet::new();
+        for n in 0..MAX_INDICES as u32 {
+            let index = indices.take(5, owner(n), &mut rng).unwrap();
+            assert_eq!(worker_of(index), 5);
+            assert!(places.insert(place_of(index)));
+            assert_eq!(indices.owner(index), Some(owner(n)));
+            // Another index of the same place is nobody's.
+            assert_eq!(indices.owner(index ^ (1 << 31)), None);
+        }
+        assert_eq!(indices.take(5, owner(0), &mut rng), None);
+        let index = indices.0.values().next().unwrap().0;
+        indices.give_back(index ^ (1 << 31));
+        assert_eq!(indices.len(), MAX_INDICES);
+        indices.give_back(index);
+        assert!(indices.take(5, owner(0), &mut rng).is_some());
+    }
+}

@@ -1,0 +1,223 @@
+//! The control plane: everything that is not done for each datagram. One task owns the
+//! neighbours and the onion keys; another registers the relay with the directory.
+
+pub mod indices;
+pub mod mailboxes;
+pub mod neighbours;
+pub mod registration;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::records::Snapshot;
+use mixline_protocol::replay::ReplayFilter;
+use mixline_protocol::time::UnixTime;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::mail::{Command, ControlInbox, WorkerAddress};
+use crate::onion_keys::OnionKeys;
+use crate::port::ControlSockets;
+use crate::slow_path::Keys;
+use crate::state_dir::StateDir;
+use neighbours::{Census, Neighbours, Output};
+
+/// How often the control plane looks at the time.
+const TICK: Duration = Duration::from_secs(1);
+/// Handshakes worked off before anything else gets a turn: some 10 ms.
+const HANDSHAKES_AT_ONCE: usize = 32;
+
+/// Onion keys, which two tasks look at; none before the network's parameters are known.
+#[derive(Default)]
+pub struct SharedOnionKeys(Mutex<Option<OnionKeys>>);
+
+impl SharedOnionKeys {
+    /// With keys from an earlier run, if there are any.
+    #[must_use]
+    pub fn new(keys: Option<OnionKeys>) -> Self {
+        Self(Mutex::new(keys))
+    }
+
+    /// The keys, for as long as the guard lives.
+    pub fn lock(&self) -> MutexGuard<'_, Option<OnionKeys>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the control plane shows of itself.
+#[derive(Debug, Default)]
+pub struct ControlBoard {
+    census: Mutex<Census>,
+}
+
+impl ControlBoard {
+    /// How many neighbours and mailboxes there are.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        *self.census.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, census: Census) {
+        *self.census.lock().unwrap_or_else(PoisonError::into_inner) = census;
+    }
+}
+
+/// The task that owns the neighbours.
+pub struct Control {
+    /// All neighbours.
+    pub neighbours: Neighbours<OsRandom>,
+    /// What workers have for the control plane.
+    pub inbox: Arc<ControlInbox>,
+    /// The workers.
+    pub workers: Vec<WorkerAddress>,
+    /// Where to send from.
+    pub sockets: ControlSockets,
+    /// The directory's snapshots.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// The onion keys.
+    pub onion: Arc<SharedOnionKeys>,
+    /// The slow path's view of them.
+    pub keys: Arc<Keys>,
+    /// What has been relayed under them.
+    pub replay: Arc<ReplayFilter>,
+    /// Where they are stored.
+    pub state: Arc<StateDir>,
+    /// What is shown.
+    pub board: Arc<ControlBoard>,
+}
+
+impl Control {
+    /// Works until `stop` says so.
+    pub async fn run(&mut self, mut stop: watch::Receiver<bool>) {
+        let inbox = Arc::clone(&self.inbox);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = inbox.bell.notified() => {}
+                _ = ticks.tick() => self.tick(),
+                Ok(()) = self.snapshots.changed() => self.take_snapshot(),
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            self.read_mail();
+            self.flush();
+        }
+    }
+
+    /// Tells the neighbours that the relay goes. The workers have stopped.
+    pub fn close(&mut self) {
+        self.neighbours.close_all(Instant::now());
+        self.flush();
+    }
+
+    fn read_mail(&mut self) {
+        let now = Instant::now();
+        // These are cheap, and bounded by their queues.
+        while let Some(signal) = self.inbox.signals.pop() {
+            self.neighbours.signal(signal, now);
+        }
+        while let Some(mut message) = self.inbox.messages.pop() {
+            self.neighbours
+                .message(message.index, &mut message.datagram, now);
+        }
+        for _ in 0..HANDSHAKES_AT_ONCE {
+            let Some(handshake) = self.inbox.handshakes.pop() else {
+                return;
+            };
+            let (source, worker) = (handshake.source, handshake.worker);
+            self.neighbours
+                .handshake(&handshake.datagram, source, worker, now);
+        }
+        self.inbox.bell.notify_one();
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        self.neighbours.tick(now);
+        self.replay.rotate(now);
+        self.advance_onion_keys();
+        self.board.show(self.neighbours.census());
+    }
+
+    fn take_snapshot(&mut self) {
+        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else {
+            return;
+        };
+        let now = UnixTime::from(SystemTime::now());
+        let live: Vec<_> = snapshot
+            .relays
+            .iter()
+            .filter(|r| r.alive(now))
+            .cloned()
+            .collect();
+        self.neighbours.set_relays(&live);
+        let parameters = &snapshot.parameters;
+        // A message can come back as long as a key opens its path: published an epoch
+        // early, and honoured for an epoch and the grace.
+        let life = u64::from(parameters.epoch_seconds) * 2 + u64::from(parameters.grace_seconds);
+        self.replay.set_life(Duration::from_secs(life));
+        let changed = self
+            .onion
+            .lock()
+            .get_or_insert_with(|| OnionKeys::new(parameters))
+            .set_parameters(parameters);
+        if changed {
+            tracing::warn!(
+                epoch_seconds = parameters.epoch_seconds,
+                "the network's epochs have another length: all onion keys are new"
+            );
+        }
+        self.advance_onion_keys();
+    }
+
+    /// Makes and erases onion keys as time goes.
+    fn advance_onion_keys(&self) {
+        let now = UnixTime::from(SystemTime::now());
+        let mut guard = self.onion.lock();
+        let Some(onion) = guard.as_mut() else { return };
+        let changed = onion.advance(now, &mut OsRandom::new());
+        self.keys.set(onion.keyring(now));
+        if !changed {
+            return;
+        }
+        if let Err(error) = self.state.store_onion_keys(&onion.encode()) {
+            tracing::warn!("{error}; a restart will need new onion keys");
+        }
+        if let Some(oldest) = onion.oldest() {
+            self.tell_all(&Command::ForgetEpochsBefore(oldest));
+        }
+        tracing::info!(epochs = ?onion.epochs().collect::<Vec<_>>(), "onion keys");
+    }
+
+    fn flush(&mut self) {
+        for output in self.neighbours.take_output() {
+            match output {
+                Output::One(worker, command) => {
+                    if let Some(worker) = self.workers.get(worker) {
+                        tell(worker, command);
+                    }
+                }
+                Output::All(command) => self.tell_all(&command),
+                Output::Send(datagram, to) => self.sockets.send(&datagram, to),
+            }
+        }
+    }
+
+    fn tell_all(&self, command: &Command) {
+        for worker in &self.workers {
+            tell(worker, command.clone());
+        }
+    }
+}
+
+/// Gives a worker a command; waits for room, which a worker soon makes. One that has ended
+/// needs none.
+pub fn tell(worker: &WorkerAddress, command: Command) {
+    if let Err(crossbeam::channel::TrySendError::Full(command)) = worker.commands.try_send(command)
+    {
+        worker.bell.ring();
+        let _ = worker.commands.send(command);
+    }
+    worker.bell.ring();
+}

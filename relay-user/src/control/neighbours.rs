@@ -1,0 +1,675 @@
+//! The relay's neighbours: relays of the snapshot, by their link key, and clients, by a
+//! key of theirs that lives as long as they please.
+//!
+//! No sockets and no clock: messages and time go in, [`Output`] comes out. Everything that
+//! somebody outside can make more of is bounded here, by the constants below, by
+//! [`MAX_INDICES`](super::indices::MAX_INDICES), and by those of the mailboxes.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use mixline_protocol::identity::{ShortId, X25519Public, X25519Secret};
+use mixline_protocol::link::control::Control;
+use mixline_protocol::link::peer::{Action, Peer, Upkeep};
+use mixline_protocol::link::{
+    Admission, CellKind, DatagramType, LoadMeter, Responder, SourceLimiter, Timestamp,
+    datagram_type, receiver_index,
+};
+use mixline_protocol::path::MailboxToken;
+use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::size::{DATAGRAM, Datagram};
+use rand_core::CryptoRng;
+
+use super::indices::{Indices, Owner};
+use super::mailboxes::Mailboxes;
+use crate::batch::cell_of;
+use crate::links::Link;
+use crate::mail::{Command, Signal};
+use crate::share::Shares;
+
+/// Neighbours that a relay has at a time: some 5 KB each, with their sessions.
+pub const MAX_NEIGHBOURS: usize = 32_768;
+/// Clients that it has at a time from one IPv4 /24 or IPv6 /48. Many may be behind one
+/// address; and nobody can fill the relay from one corner.
+pub const MAX_CLIENTS_PER_PREFIX: usize = 512;
+/// A neighbour without session and mailboxes is forgotten after this long.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// How often mailboxes are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// What the control plane has to do.
+pub enum Output {
+    /// Tell this worker.
+    One(usize, Command),
+    /// Tell all workers.
+    All(Command),
+    /// Send this. After the commands that stand before it.
+    Send(Box<Datagram>, SocketAddr),
+}
+
+/// How many of what there are, for people.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Neighbours that are relays, with a link that can be sent over.
+    pub relays: usize,
+    /// Other neighbours with such a link.
+    pub clients: usize,
+    /// Mailbox tokens.
+    pub mailboxes: usize,
+    /// Handshakes that were refused for want of room.
+    pub refused: u64,
+}
+
+/// Where a relay is and which key it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Relay {
+    link: X25519Public,
+    addresses: Vec<SocketAddr>,
+}
+
+struct Neighbour {
+    peer: Peer,
+    /// The relay that it is, if it is one.
+    relay: Option<ShortId>,
+    /// Where it is, as far as is known.
+    address: Option<SocketAddr>,
+    /// The index of the session that is sent under.
+    current: Option<u32>,
+    /// The worker that its datagrams come to.
+    worker: usize,
+    /// For a client, where it came from.
+    prefix: Option<Prefix>,
+    shares: Shares,
+    /// How many handshakes were begun: addresses take turns.
+    attempts: usize,
+    /// Since when it has had neither session nor mailboxes.
+    idle_since: Option<Instant>,
+}
+
+/// All neighbours.
+pub struct Neighbours<R> {
+    secret: X25519Secret,
+    public: X25519Public,
+    own: ShortId,
+    rng: R,
+    responder: Responder,
+    load: LoadMeter,
+    limiter: SourceLimiter,
+    workers: usize,
+    /// Which address families there is a socket for: IPv4, IPv6.
+    families: (bool, bool),
+    neighbours: Vec<Option<Neighbour>>,
+    /// Numbers that nobody has.
+    free: Vec<u32>,
+    by_key: HashMap<X25519Public, u32>,
+    prefixes: HashMap<Prefix, usize>,
+    indices: Indices,
+    relays: HashMap<ShortId, Relay>,
+    /// Which relays say that this is their link key.
+    relays_by_key: HashMap<X25519Public, Vec<ShortId>>,
+    mailboxes: Mailboxes,
+    swept: Instant,
+    refused: u64,
+    output: Vec<Output>,
+}
+
+impl<R: CryptoRng> Neighbours<R> {
+    /// No neighbours yet. `families`: whether there are IPv4 and IPv6 sockets.
+    pub fn new(
+        secret: X25519Secret,
+        own: ShortId,
+        workers: usize,
+        families: (bool, bool),
+        mut rng: R,
+        now: Instant,
+    ) -> Self {
+        Self {
+            public: secret.public(),
+            responder: Responder::new(&secret, now, &mut rng),
+            secret,
+            own,
+            rng,
+            load: LoadMeter::new(),
+            limiter: SourceLimiter::new(),
+            workers: workers.max(1),
+            families,
+            neighbours: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            prefixes: HashMap::new(),
+            indices: Indices::default(),
+            relays: HashMap::new(),
+            relays_by_key: HashMap::new(),
+            mailboxes: Mailboxes::default(),
+            swept: now,
+            refused: 0,
+            output: Vec::new(),
+        }
+    }
+
+    /// What is to be done, in this order.
+    pub fn take_output(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.output)
+    }
+
+    /// Takes the relays of a new snapshot, the relay itself not among them.
+    pub fn set_relays(&mut self, relays: &[RelayDescriptor]) {
+        self.relays = relays
+            .iter()
+            .map(|descriptor| {
+                let addresses = descriptor.addresses.iter().copied();
+                let relay = Relay {
+                    link: descriptor.link,
+                    addresses: addresses.filter(|a| self.reaches(a)).collect(),
+                };
+                (descriptor.short_id(), relay)
+            })
+            .filter(|(short, _)| *short != self.own)
+            .collect();
+        self.relays_by_key.clear();
+        for (short, relay) in &self.relays {
+            self.relays_by_key
+                .entry(relay.link)
+                .or_default()
+                .push(*short);
+        }
+        for neighbour in self.neighbours.iter_mut().flatten() {
+            let shorts = self.relays_by_key.get(&neighbour.peer.remote());
+            neighbour.relay = shorts.and_then(|shorts| shorts.first()).copied();
+            let upkeep = match neighbour.relay {
+                Some(_) => Upkeep::OnDemand,
+                None => Upkeep::Never,
+            };
+            neighbour.peer.set_upkeep(upkeep);
+        }
+        let table = self.relays.iter();
+        let table = table.map(|(short, relay)| (*short, self.by_key.get(&relay.link).copied()));
+        self.output
+            .push(Output::All(Command::Relays(table.collect())));
+    }
+
+    /// Takes a handshake message that came to a worker.
+    pub fn handshake(
+        &mut self,
+        datagram: &Datagram,
+        source: SocketAddr,
+        worker: usize,
+        now: Instant,
+    ) {
+        match datagram_type(datagram) {
+            Ok(DatagramType::Initiation) => self.initiation(datagram, source, worker, now),
+            Ok(DatagramType::Response) => self.response(datagram, source, worker, now),
+            Ok(DatagramType::Cookie) => self.cookie(datagram, now),
+            Ok(DatagramType::Data) | Err(_) => {}
+        }
+    }
+
+    /// Takes a control message that came under the session of `index`.
+    pub fn message(&mut self, index: u32, datagram: &mut Datagram, now: Instant) {
+        let Some(Owner { neighbour, .. }) = self.indices.owner(index) else {
+            return;
+        };
+        match Control::decode(cell_of(datagram)) {
+            Ok(Control::Register { request, tokens }) => {
+                let done = self.mailboxes.register(neighbour, &tokens, now);
+                self.tell_mailboxes(done.added, Some(neighbour));
+                self.tell_mailboxes(done.removed, None);
+                self.say(
+                    neighbour,
+                    &Control::Registered {
+                        request,
+                        refused: done.refused,
+                    },
+                );
+            }
+            Ok(Control::Ping(number)) => self.say(neighbour, &Control::Pong(number)),
+            Ok(Control::Close) => {
+                if let Some(known) = self.get(neighbour) {
+                    known.peer.close(now);
+                }
+                self.drive(neighbour, None, now);
+                let tokens = self.mailboxes.remove_all(neighbour);
+                self.tell_mailboxes(tokens, None);
+                if self
+                    .get(neighbour)
+                    .is_some_and(|known| known.relay.is_none())
+                {
+                    self.forget(neighbour);
+                }
+            }
+            Ok(Control::Registered { .. } | Control::Pong(_)) => {}
+            Err(error) => tracing::debug!(%error, "control message of a neighbour"),
+        }
+    }
+
+    /// Takes what a worker has noticed.
+    pub fn signal(&mut self, signal: Signal, now: Instant) {
+        match signal {
+            Signal::Heard(index, kind) => {
+                let Some(owner) = self.indices.owner(index) else {
+                    return;
+                };
+                if let Some(known) = self.get(owner.neighbour) {
+                    known.peer.heard(index, kind, now);
+                }
+                self.drive(owner.neighbour, Some((index, owner.source)), now);
+            }
+            Signal::Moved(index, source) => self.moved(index, source),
+            Signal::Want(relay) => {
+                if let Some(neighbour) = self.neighbour_of_relay(&relay, now) {
+                    if let Some(known) = self.get(neighbour) {
+                        known.peer.want();
+                    }
+                    self.drive(neighbour, None, now);
+                }
+            }
+        }
+    }
+
+    /// Does what time asks for; at least once a second.
+    pub fn tick(&mut self, now: Instant) {
+        self.responder.tick(now, &mut self.rng);
+        for number in 0..self.neighbours.len() {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            self.drive(number, None, now);
+            self.forget_idle(number, now);
+        }
+        if now.saturating_duration_since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
+            let expired = self.mailboxes.expire(now);
+            self.tell_mailboxes(expired, None);
+        }
+    }
+
+    /// Tells all neighbours that this relay goes.
+    pub fn close_all(&mut self, now: Instant) {
+        for number in 0..self.neighbours.len() {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            self.say(number, &Control::Close);
+            if let Some(known) = self.get(number) {
+                known.peer.close(now);
+            }
+        }
+    }
+
+    /// How many of what there are.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let up = self
+            .neighbours
+            .iter()
+            .flatten()
+            .filter(|known| known.peer.is_up());
+        let (relays, clients): (Vec<_>, Vec<_>) = up.partition(|known| known.relay.is_some());
+        Census {
+            relays: relays.len(),
+            clients: clients.len(),
+            mailboxes: self.mailboxes.len(),
+            refused: self.refused,
+        }
+    }
+
+    fn initiation(&mut self, datagram: &Datagram, source: SocketAddr, worker: usize, now: Instant) {
+        let under_load = self.load.observe(now);
+        match self.responder.check_macs(datagram, source, under_load) {
+            Ok(Admission::Process) => {}
+            Ok(Admission::SendCookie(cookie)) => {
+                return self.output.push(Output::Send(cookie, source));
+            }
+            Err(_) => return,
+        }
+        if under_load && !self.limiter.allow(source, now) {
+            self.refused += 1;
+            return;
+        }
+        let incoming = match self.responder.read(datagram) {
+            Ok(incoming) => incoming,
+            Err(error) => return tracing::debug!(%error, "link initiation"),
+        };
+        if incoming.remote() == self.public {
+            return;
+        }
+        let known = self.by_key.get(&incoming.remote()).copied();
+        let Some(number) = known.or_else(|| self.add(incoming.remote(), Some(source), now)) else {
+            self.refused += 1;
+            return;
+        };
+        let owner = Owner {
+            neighbour: number,
+            source: Some(source),
+        };
+        let Some(index) = self.indices.take(worker, owner, &mut self.rng) else {
+            self.refused += 1;
+            return;
+        };
+        let answered =
+            incoming
+                .respond(index, &mut self.rng)
+                .and_then(|(established, response)| {
+                    let peer = self.get(number).map(|known| {
+                        known.worker = worker;
+                        known.address.get_or_insert(source);
+                        &mut known.peer
+                    });
+                    peer.map(|peer| peer.accept(established, now)).transpose()?;
+                    Ok(response)
+                });
+        match answered {
+            Ok(response) => {
+                self.drive(number, None, now);
+                self.output.push(Output::Send(response, source));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "link initiation");
+                self.indices.give_back(index);
+            }
+        }
+    }
+
+    fn response(&mut self, datagram: &Datagram, source: SocketAddr, worker: usize, now: Instant) {
+        let index = receiver_index(datagram);
+        let Some(Owner { neighbour, .. }) = self.indices.owner(index) else {
+            return;
+        };
+        let Some(known) = self.get(neighbour) else {
+            return;
+        };
+        match known.peer.response(datagram, now) {
+            Ok(()) => {
+                known.worker = worker;
+                self.drive(neighbour, Some((index, Some(source))), now);
+            }
+            Err(error) => tracing::debug!(%error, "link response"),
+        }
+    }
+
+    fn cookie(&mut self, datagram: &Datagram, now: Instant) {
+        let owner = self.indices.owner(receiver_index(datagram));
+        let Some(Owner { neighbour, .. }) = owner else {
+            return;
+        };
+        let Some(known) = self.get(neighbour) else {
+            return;
+        };
+        match known.peer.cookie(datagram, now) {
+            Ok(()) => self.drive(neighbour, None, now),
+            Err(error) => tracing::debug!(%error, "link cookie"),
+        }
+    }
+
+    /// A neighbour sends from another address under the session in use.
+    fn moved(&mut self, index: u32, source: SocketAddr) {
+        let Some(Owner { neighbour, .. }) = self.indices.owner(index) else {
+            return;
+        };
+        let Some(known) = self.get(neighbour) else {
+            return;
+        };
+        if known.current != Some(index) {
+            return;
+        }
+        known.address = Some(source);
+        if let Some(seal) = known.peer.seal_key().cloned() {
+            let link = Link { seal, to: source };
+            self.output
+                .push(Output::All(Command::Link(neighbour, Some(link))));
+        }
+    }
+
+    /// Does what a neighbour's state asks for. `heard`: the session that was heard just
+    /// now, and where from; if that is the one to be used, the neighbour is there.
+    fn drive(&mut self, number: u32, heard: Option<(u32, Option<SocketAddr>)>, now: Instant) {
+        while let Some(action) = self.get(number).and_then(|known| known.peer.poll(now)) {
+            match action {
+                Action::Initiate => self.initiate(number, now),
+                Action::Install(open) => {
+                    let index = open.local_index();
+                    let source = self.indices.owner(index).and_then(|owner| owner.source);
+                    let heard = heard.and_then(|(_, source)| source);
+                    let Some(known) = self.get(number) else {
+                        return;
+                    };
+                    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+                    let command = Command::Session {
+                        open,
+                        neighbour: number,
+                        shares: known.shares.clone(),
+                        source: heard.or(source).or(known.address).unwrap_or(unknown),
+                    };
+                    self.output
+                        .push(Output::One(crate::sessions::worker_of(index), command));
+                }
+                Action::Use(seal) => {
+                    let Some(known) = self.get(number) else {
+                        return;
+                    };
+                    if let Some((index, source)) = heard {
+                        known.current = Some(index);
+                        known.address = source.or(known.address);
+                    }
+                    let link = known.address.map(|to| Link { seal, to });
+                    self.output.push(Output::All(Command::Link(number, link)));
+                }
+                Action::Silence => self.output.push(Output::All(Command::Link(number, None))),
+                Action::Remove(index) => {
+                    self.indices.give_back(index);
+                    let worker = crate::sessions::worker_of(index);
+                    self.output
+                        .push(Output::One(worker, Command::Forget(index)));
+                }
+                Action::KeepAlive => self.seal(number, Box::new([0; DATAGRAM]), CellKind::Cover),
+                Action::Ping => {
+                    let number_of_ping = self.rng.next_u64();
+                    self.say(number, &Control::Ping(number_of_ping));
+                }
+                Action::Unreachable => {
+                    if let Some(relay) = self.get(number).and_then(|known| known.relay) {
+                        tracing::info!(%relay, "no answer to link handshakes");
+                    }
+                }
+            }
+        }
+    }
+
+    fn initiate(&mut self, number: u32, now: Instant) {
+        let Some(known) = self
+            .neighbours
+            .get_mut(number as usize)
+            .and_then(Option::as_mut)
+        else {
+            return;
+        };
+        let addresses = known
+            .relay
+            .and_then(|short| self.relays.get(&short))
+            .map(|r| r.addresses.as_slice());
+        let stated = addresses.filter(|a| !a.is_empty());
+        // Where it is heard, it is; otherwise its addresses take turns.
+        let to = match (known.address.filter(|_| known.peer.is_up()), stated) {
+            (Some(address), _) => Some(address),
+            (None, Some(addresses)) => Some(addresses[known.attempts % addresses.len()]),
+            (None, None) => known.address,
+        };
+        known.attempts = known.attempts.wrapping_add(1);
+        let owner = Owner {
+            neighbour: number,
+            source: None,
+        };
+        let index = self
+            .indices
+            .take(known.worker % self.workers, owner, &mut self.rng);
+        let (Some(to), Some(index)) = (to, index) else {
+            return;
+        };
+        let at = Timestamp::from(SystemTime::now());
+        match known
+            .peer
+            .initiate(&self.secret, index, at, now, &mut self.rng)
+        {
+            Ok(datagram) => self.output.push(Output::Send(datagram, to)),
+            Err(error) => {
+                tracing::debug!(%error, "a relay's link key");
+                self.indices.give_back(index);
+            }
+        }
+    }
+
+    fn neighbour_of_relay(&mut self, short: &ShortId, now: Instant) -> Option<u32> {
+        let link = self.relays.get(short)?.link;
+        match self.by_key.get(&link) {
+            Some(number) => Some(*number),
+            None => self.add(link, None, now),
+        }
+    }
+
+    /// A new neighbour. `source`: where it came from, if it was not we who want it.
+    fn add(&mut self, key: X25519Public, source: Option<SocketAddr>, now: Instant) -> Option<u32> {
+        if self.by_key.len() >= MAX_NEIGHBOURS {
+            return None;
+        }
+        let relay = self
+            .relays_by_key
+            .get(&key)
+            .and_then(|shorts| shorts.first())
+            .copied();
+        let prefix = source.filter(|_| relay.is_none()).map(Prefix::of);
+        if let Some(prefix) = prefix {
+            let count = self.prefixes.entry(prefix).or_default();
+            if *count >= MAX_CLIENTS_PER_PREFIX {
+                return None;
+            }
+            *count += 1;
+        }
+        let upkeep = if relay.is_some() {
+            Upkeep::OnDemand
+        } else {
+            Upkeep::Never
+        };
+        let number = match self.free.pop() {
+            Some(free) => free,
+            None => {
+                self.neighbours.push(None);
+                u32::try_from(self.neighbours.len() - 1).ok()?
+            }
+        };
+        self.neighbours[number as usize] = Some(Neighbour {
+            peer: Peer::new(self.public, key, upkeep, now),
+            relay,
+            address: source,
+            current: None,
+            worker: number as usize % self.workers,
+            prefix,
+            shares: Shares::default(),
+            attempts: 0,
+            idle_since: None,
+        });
+        self.by_key.insert(key, number);
+        self.tell_relay(key, Some(number));
+        Some(number)
+    }
+
+    fn forget_idle(&mut self, number: u32, now: Instant) {
+        let has_mailboxes = self.mailboxes.has_any(number);
+        let Some(known) = self.get(number) else {
+            return;
+        };
+        if !known.peer.is_idle() || has_mailboxes {
+            known.idle_since = None;
+            return;
+        }
+        let since = *known.idle_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= FORGET_AFTER {
+            self.forget(number);
+        }
+    }
+
+    /// Forgets a neighbour that has no session.
+    fn forget(&mut self, number: u32) {
+        let Some(known) = self
+            .neighbours
+            .get_mut(number as usize)
+            .and_then(Option::take)
+        else {
+            return;
+        };
+        let key = known.peer.remote();
+        self.by_key.remove(&key);
+        if let Some(prefix) = known.prefix
+            && let Some(count) = self.prefixes.get_mut(&prefix)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.prefixes.remove(&prefix);
+            }
+        }
+        // Before the number is another's, no worker knows it.
+        self.tell_relay(key, None);
+        self.output.push(Output::All(Command::Link(number, None)));
+        let tokens = self.mailboxes.remove_all(number);
+        self.tell_mailboxes(tokens, None);
+        self.free.push(number);
+    }
+
+    /// Seals a control message for a neighbour, if there is a session.
+    fn say(&mut self, number: u32, message: &Control) {
+        let mut datagram = Box::new([0; DATAGRAM]);
+        match message.encode_into(cell_of(&mut datagram)) {
+            Ok(()) => self.seal(number, datagram, CellKind::Control),
+            Err(error) => tracing::debug!(%error, "control message"),
+        }
+    }
+
+    fn seal(&mut self, number: u32, mut datagram: Box<Datagram>, kind: CellKind) {
+        let Some(known) = self.get(number) else {
+            return;
+        };
+        let (Some(seal), Some(to)) = (known.peer.seal_key(), known.address) else {
+            return;
+        };
+        if seal.seal(&mut datagram, kind).is_ok() {
+            self.output.push(Output::Send(datagram, to));
+        }
+    }
+
+    fn tell_relay(&mut self, key: X25519Public, neighbour: Option<u32>) {
+        let shorts = self.relays_by_key.get(&key).into_iter().flatten();
+        let commands = shorts.map(|short| Command::Relay(*short, neighbour));
+        self.output.extend(commands.map(Output::All));
+    }
+
+    fn tell_mailboxes(&mut self, tokens: Vec<MailboxToken>, neighbour: Option<u32>) {
+        if !tokens.is_empty() {
+            let tokens: Arc<[MailboxToken]> = tokens.into();
+            self.output
+                .push(Output::All(Command::Mailboxes(tokens, neighbour)));
+        }
+    }
+
+    fn get(&mut self, number: u32) -> Option<&mut Neighbour> {
+        self.neighbours.get_mut(number as usize)?.as_mut()
+    }
+
+    fn reaches(&self, address: &SocketAddr) -> bool {
+        if address.is_ipv4() {
+            self.families.0
+        } else {
+            self.families.1
+        }
+    }
+}
+
+/// What counts as one corner of the network: an IPv4 /24 or an IPv6 /48.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Prefix(u64);
+
+impl Prefix {
+    fn of(source: SocketAddr) -> Self {
+        match source.ip() {
+            // Not the front of any IPv6 address that is routed.
+            IpAddr::V4(ip) => Self(u64::from(u32::from(ip) >> 8)),
+            IpAddr::V6(ip) => Self(u64::try_from(u128::from(ip) >> 80).unwrap_or(u64::MAX)),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Telling the directory that the relay is there, what it can do, and how busy it is.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use mixline_directory_client::DirectoryClient;
+use mixline_protocol::identity::{IdentityKey, SIGNATURE, X25519Public};
+use mixline_protocol::records::{MAX_TEXT, OnionKeys as Published, RelayDescriptor, Snapshot};
+use mixline_protocol::time::UnixTime;
+use tokio::sync::watch;
+
+use super::SharedOnionKeys;
+use crate::verdict::Verdict;
+use crate::worker::Board;
+
+/// How often the relay registers.
+const EVERY: Duration = Duration::from_secs(20);
+/// How soon it tries again when that fails; doubled each time, up to [`EVERY`].
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a descriptor lives. It is replaced long before.
+const LIFE: u64 = 600;
+
+/// How registration goes, for people.
+#[derive(Debug, Clone, Default)]
+pub struct RegistrationStatus {
+    /// When the directory last took a descriptor.
+    pub last_success: Option<UnixTime>,
+    /// What went wrong since, one line.
+    pub last_error: Option<String>,
+}
+
+/// What a descriptor says that does not change.
+pub struct Registration {
+    /// Signs descriptors.
+    pub identity: Arc<IdentityKey>,
+    /// The link key.
+    pub link: X25519Public,
+    /// Where others reach the relay.
+    pub addresses: Vec<SocketAddr>,
+    /// Datagrams a second that it is willing to relay.
+    pub capacity: u32,
+    /// What people call it.
+    pub name: String,
+    /// Whose it is.
+    pub family: Option<String>,
+    /// The onion keys.
+    pub onion: Arc<SharedOnionKeys>,
+    /// What the workers count.
+    pub boards: Vec<Arc<Board>>,
+    /// How it goes.
+    pub status: Arc<Mutex<RegistrationStatus>>,
+    /// Datagrams a second relayed of late.
+    pub load: watch::Sender<u32>,
+}
+
+impl Registration {
+    /// Registers again and again, once there are onion keys.
+    pub async fn run(
+        self,
+        mut client: DirectoryClient,
+        mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    ) {
+        let mut version = 0;
+        let mut wait = RETRY;
+        let mut load = Load::new(self.relayed());
+        // Without a snapshot there are no onion keys, since how long they live is not known.
+        if snapshots.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        loop {
+            let now = UnixTime::from(SystemTime::now());
+            let onion = self.onion.lock().as_ref().map(|onion| onion.published(now));
+            let published = match onion.filter(|onion| !onion.is_empty()) {
+                Some(published) => published,
+                None => {
+                    // The control plane is about to make them.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            self.load
+                .send_replace(load.measure(self.relayed(), Instant::now()));
+            version = next_version(version, self.known_version(&snapshots));
+            wait = match self.register(&mut client, published, version, now).await {
+                Ok(()) => EVERY,
+                Err(text) => {
+                    self.failed(text);
+                    if wait == EVERY {
+                        RETRY
+                    } else {
+                        (wait * 2).min(EVERY)
+                    }
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn register(
+        &self,
+        client: &mut DirectoryClient,
+        onion: Published,
+        version: u64,
+        now: UnixTime,
+    ) -> Result<(), String> {
+        let descriptor = RelayDescriptor {
+            id: self.identity.relay_id(),
+            version,
+            issued: now,
+            expires: now.plus(LIFE),
+            link: self.link,
+            onion,
+            addresses: self.addresses.clone(),
+            capacity: self.capacity,
+            load: *self.load.borrow(),
+            family: self.family.clone(),
+            name: self.name.clone(),
+            software: software(),
+            signature: [0; SIGNATURE],
+        };
+        let descriptor = descriptor
+            .sign(&self.identity)
+            .map_err(|error| error.to_string())?;
+        client
+            .register(&descriptor)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.last_success.is_none() || status.last_error.is_some() {
+            tracing::info!("registered with the directory");
+        }
+        *status = RegistrationStatus {
+            last_success: Some(now),
+            last_error: None,
+        };
+        Ok(())
+    }
+
+    fn failed(&self, text: String) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.last_error.as_ref() != Some(&text) {
+            tracing::warn!("not registered: {text}; trying again");
+        }
+        status.last_error = Some(text);
+    }
+
+    fn relayed(&self) -> u64 {
+        let of = |board: &Arc<Board>| {
+            let tally = board.tally();
+            tally.of(Verdict::Forwarded) + tally.of(Verdict::Delivered)
+        };
+        self.boards.iter().map(of).sum()
+    }
+
+    /// The version that the directory has of us: this machine's clock may have been ahead.
+    fn known_version(&self, snapshots: &watch::Receiver<Option<Arc<Snapshot>>>) -> u64 {
+        let own = self.identity.relay_id();
+        let snapshot = snapshots.borrow();
+        let known = snapshot
+            .iter()
+            .flat_map(|s| &s.relays)
+            .find(|relay| relay.id == own);
+        known.map_or(0, |relay| relay.version)
+    }
+}
+
+/// A version beyond those used before: the time in milliseconds, if that is enough.
+fn next_version(last: u64, known: u64) -> u64 {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    now.max(last.saturating_add(1)).max(known.saturating_add(1))
+}
+
+/// What this relay runs, for its descriptor.
+fn software() -> String {
+    let mut text = concat!("mixline-relay ", env!("CARGO_PKG_VERSION")).to_owned();
+    text.truncate(MAX_TEXT);
+    text
+}
+
+/// Datagrams a second between two looks.
+struct Load {
+    count: u64,
+    at: Instant,
+    last: u32,
+}
+
+impl Load {
+    fn new(count: u64) -> Self {
+        Self {
+            count,
+            at: Instant::now(),
+            last: 0,
+        }
+    }
+
+    fn measure(&mut self, count: u64, now: Instant) -> u32 {
+        let seconds = now.saturating_duration_since(self.at).as_secs_f64();
+        // A retry soon after a failure has seen too little to say anything new.
+        if seconds >= 5.0 {
+            self.last = ((count - self.count) as f64 / seconds) as u32;
+            (self.count, self.at) = (count, now);
+        }
+        self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_grow() {
+        let first = next_version(0, 0);
+        assert!(first > 1_700_000_000_000);
+        assert!(next_version(first, 0) > first);
+        assert_eq!(next_version(0, first * 2), first * 2 + 1);
+        assert!(software().len() <= MAX_TEXT);
+    }
+
+    #[test]
+    fn load_is_a_rate() {
+        let mut load = Load::new(100);
+        let at = load.at;
+        assert_eq!(load.measure(300, at + Duration::from_secs(1)), 0);
+        assert_eq!(load.measure(1100, at + Duration::from_secs(10)), 100);
+        assert_eq!(load.measure(1100, at + Duration::from_secs(20)), 0);
+    }
+}

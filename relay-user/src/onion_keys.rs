@@ -1,0 +1,259 @@
+//! The onion keys of a relay: one for each epoch, erased when their time is over.
+//!
+//! The current epoch's and the next one's are published. The previous one's is honoured
+//! for the network's grace period. What was captured on the wire before cannot be opened
+//! by anybody afterwards, this relay included.
+
+use std::sync::Arc;
+
+use mixline_protocol::epoch;
+use mixline_protocol::path::OnionSecret;
+use mixline_protocol::records::{OnionKeys as Published, Parameters};
+use mixline_protocol::time::UnixTime;
+use mixline_protocol::wire::{Reader, Writer};
+use mixline_protocol::{Error, Result};
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use crate::slow_path::Keyring;
+
+const WHAT: &str = "onion keys";
+const VERSION: u8 = 1;
+/// The previous, the current and the next.
+const MOST: usize = 3;
+
+/// Onion keys by epoch, and how long epochs are.
+pub struct OnionKeys {
+    epoch_seconds: u32,
+    grace_seconds: u32,
+    /// By epoch, ascending.
+    keys: Vec<(u32, Arc<OnionSecret>)>,
+}
+
+impl OnionKeys {
+    /// No keys yet.
+    #[must_use]
+    pub fn new(parameters: &Parameters) -> Self {
+        Self {
+            epoch_seconds: parameters.epoch_seconds,
+            grace_seconds: parameters.grace_seconds,
+            keys: Vec::new(),
+        }
+    }
+
+    /// Takes the network's parameters. Another length of epochs makes all keys wrong, and
+    /// they go; true if that happened.
+    pub fn set_parameters(&mut self, parameters: &Parameters) -> bool {
+        self.grace_seconds = parameters.grace_seconds;
+        let changed = self.epoch_seconds != parameters.epoch_seconds;
+        if changed {
+            self.epoch_seconds = parameters.epoch_seconds;
+            self.keys.clear();
+        }
+        changed
+    }
+
+    /// Makes the keys that are to be published at `now`, and erases those that are not
+    /// honoured any more. True if anything changed, and so is to be stored.
+    pub fn advance(&mut self, now: UnixTime, rng: &mut impl CryptoRng) -> bool {
+        let current = epoch::current(now, self.epoch_seconds);
+        let before: Vec<u32> = self.epochs().collect();
+        let (seconds, grace) = (self.epoch_seconds, self.grace_seconds);
+        let next = current.saturating_add(1);
+        self.keys
+            .retain(|(n, _)| *n <= next && now < epoch::ends(*n, seconds, grace));
+        // A grace longer than an epoch would keep more than the keyring has room for.
+        self.keys.retain(|(n, _)| n.saturating_add(1) >= current);
+        for wanted in [current, next] {
+            if !self.epochs().any(|n| n == wanted) {
+                self.keys
+                    .push((wanted, Arc::new(OnionSecret::generate(rng))));
+            }
+        }
+        self.keys.sort_by_key(|(n, _)| *n);
+        !self.epochs().eq(before)
+    }
+
+    /// The epochs that there are keys of, ascending.
+    pub fn epochs(&self) -> impl Iterator<Item = u32> {
+        self.keys.iter().map(|(n, _)| *n)
+    }
+
+    /// The first epoch that there is a key of.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u32> {
+        self.epochs().next()
+    }
+
+    /// What the descriptor says at `now`: the keys of the current and the next epoch.
+    #[must_use]
+    pub fn published(&self, now: UnixTime) -> Published {
+        let current = epoch::current(now, self.epoch_seconds);
+        let published = self.keys.iter().filter(|(n, _)| *n >= current);
+        published
+            .map(|(n, key)| (*n, key.public()))
+            .take(Published::CAPACITY)
+            .collect()
+    }
+
+    /// All keys in the order in which a header that came at `now` is likely to fit: the
+    /// current, then whichever of its neighbours is nearer.
+    #[must_use]
+    pub fn keyring(&self, now: UnixTime) -> Keyring {
+        let current = epoch::current(now, self.epoch_seconds);
+        let begins = epoch::starts(current, self.epoch_seconds);
+        let early = now.since(begins) * 2 < u64::from(self.epoch_seconds);
+        let mut keyring = self.keys.clone();
+        keyring.sort_by_key(|(n, _)| match n.cmp(&current) {
+            std::cmp::Ordering::Equal => 0,
+            std::cmp::Ordering::Less => 2 - u8::from(early),
+            std::cmp::Ordering::Greater => 1 + u8::from(early),
+        });
+        keyring
+    }
+
+    /// The form on disk: `version 1 | epoch seconds 4 | grace seconds 4 | count 1 |
+    /// (epoch 4, secret 32)*`.
+    #[must_use]
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Writer::new();
+        out.u8(VERSION)
+            .u32(self.epoch_seconds)
+            .u32(self.grace_seconds);
+        out.u8(u8::try_from(self.keys.len()).unwrap_or(0));
+        for (n, key) in &self.keys {
+            out.u32(*n).bytes(key.to_bytes().as_ref());
+        }
+        Zeroizing::new(out.into_bytes())
+    }
+
+    /// Reads the form on disk.
+    ///
+    /// # Errors
+    /// [`Error::Version`], [`Error::Length`], [`Error::Limit`], [`Error::Malformed`].
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(bytes, WHAT);
+        if reader.u8()? != VERSION {
+            return Err(Error::Version { what: WHAT });
+        }
+        let (epoch_seconds, grace_seconds) = (reader.u32()?, reader.u32()?);
+        let count = usize::from(reader.u8()?);
+        if count > MOST {
+            return Err(Error::Limit { what: WHAT });
+        }
+        let mut keys = Vec::with_capacity(count);
+        for _ in 0..count {
+            let n = reader.u32()?;
+            let secret = Zeroizing::new(reader.array()?);
+            keys.push((n, Arc::new(OnionSecret::from_bytes(*secret))));
+        }
+        let ascending = keys.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if epoch_seconds == 0 || !ascending {
+            return Err(reader.malformed());
+        }
+        reader.finish()?;
+        Ok(Self {
+            epoch_seconds,
+            grace_seconds,
+            keys,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mixline_protocol::random::OsRandom;
+
+    use super::*;
+
+    const HOUR: u64 = 3600;
+
+    fn keys() -> OnionKeys {
+        OnionKeys::new(&Parameters::default())
+    }
+
+    fn epochs(keys: &OnionKeys) -> Vec<u32> {
+        keys.epochs().collect()
+    }
+
+    #[test]
+    fn an_epoch_and_the_next() {
+        let mut rng = OsRandom::new();
+        let mut keys = keys();
+        assert!(keys.advance(UnixTime(10 * HOUR), &mut rng));
+        assert!(!keys.advance(UnixTime(10 * HOUR + 3599), &mut rng));
+        assert_eq!(epochs(&keys), [10, 11]);
+        let eleventh = keys.published(UnixTime(10 * HOUR))[1].1;
+        // The next epoch: its key is the one that was published, the last is honoured.
+        let now = UnixTime(11 * HOUR);
+        assert!(keys.advance(now, &mut rng));
+        assert_eq!(epochs(&keys), [10, 11, 12]);
+        assert_eq!(keys.published(now)[0], (11, eleventh));
+        assert_eq!(keys.published(now).len(), 2);
+        assert_eq!(
+            keys.keyring(now).iter().map(|k| k.0).collect::<Vec<_>>(),
+            [11, 10, 12]
+        );
+        // After the grace period the previous one is gone.
+        assert!(!keys.advance(UnixTime(11 * HOUR + 299), &mut rng));
+        assert!(keys.advance(UnixTime(11 * HOUR + 300), &mut rng));
+        assert_eq!(epochs(&keys), [11, 12]);
+        let late = UnixTime(11 * HOUR + 3500);
+        assert_eq!(
+            keys.keyring(late).iter().map(|k| k.0).collect::<Vec<_>>(),
+            [11, 12]
+        );
+    }
+
+    #[test]
+    fn clocks_that_jump() {
+        let mut rng = OsRandom::new();
+        let mut keys = keys();
+        keys.advance(UnixTime(10 * HOUR), &mut rng);
+        let before = keys.published(UnixTime(10 * HOUR));
+        keys.advance(UnixTime(100 * HOUR), &mut rng);
+        assert_eq!(epochs(&keys), [100, 101]);
+        keys.advance(UnixTime(10 * HOUR), &mut rng);
+        assert_eq!(epochs(&keys), [10, 11]);
+        assert_ne!(
+            keys.published(UnixTime(10 * HOUR)),
+            before,
+            "erased is erased"
+        );
+    }
+
+    #[test]
+    fn other_epochs_need_other_keys() {
+        let mut rng = OsRandom::new();
+        let mut keys = keys();
+        keys.advance(UnixTime(10 * HOUR), &mut rng);
+        let other = Parameters {
+            epoch_seconds: 60,
+            grace_seconds: 100,
+            ..Parameters::default()
+        };
+        assert!(keys.set_parameters(&other));
+        assert!(!keys.set_parameters(&other));
+        for minute in 0..10 {
+            keys.advance(UnixTime(10 * HOUR + minute * 60), &mut rng);
+            assert!(keys.epochs().count() <= MOST);
+        }
+    }
+
+    #[test]
+    fn stored_and_read() {
+        let mut keys = keys();
+        let now = UnixTime(10 * HOUR);
+        keys.advance(now, &mut OsRandom::new());
+        let bytes = keys.encode();
+        let read = OnionKeys::decode(&bytes).unwrap();
+        assert_eq!(read.published(now), keys.published(now));
+        assert_eq!(read.encode(), bytes);
+        for length in 0..bytes.len() {
+            assert!(OnionKeys::decode(&bytes[..length]).is_err());
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        assert!(OnionKeys::decode(&longer).is_err());
+    }
+}

@@ -1,0 +1,327 @@
+//! What a relay does with a batch of datagrams, on plain buffers.
+//!
+//! ```text
+//! receive → open link → replay tag → peel path → next hop → seal link → shuffle → send
+//! ```
+//!
+//! Receiving and sending are the port's; all between is here, a stage to a file. A
+//! [`Pipeline`] belongs to one worker: nothing in it is locked, and nothing is allocated
+//! for a datagram of a known path. What takes longer than a datagram may (a new path, a
+//! missing link, a handshake) leaves the batch for a queue, and comes back as a
+//! [`Boxed`] datagram that goes through the remaining stages.
+
+mod behaviour;
+mod delay;
+mod open_link;
+mod opening;
+mod peel_path;
+mod seal_link;
+mod shuffle;
+mod waiting;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use chacha20::ChaCha8Rng;
+use crossbeam::channel::Sender;
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::path::PathCache;
+use mixline_protocol::replay::ReplayFilter;
+use rand_core::{CryptoRng, SeedableRng};
+
+pub use behaviour::{Behaviour, Deed, Honest};
+pub use delay::DELAYED_CELLS;
+pub use opening::OPENING_PATHS;
+pub use waiting::{HELD_CELLS, HOLD_FOR};
+
+use crate::batch::{BATCH, Batch, Fate, Slot};
+use crate::links::Links;
+use crate::mail::{Command, ControlInbox, WorkerAddress};
+use crate::pool::{Pool, Pooled};
+use crate::sessions::{Session, Sessions};
+use crate::share::{Place, Places};
+use crate::slow_path::{Job, Opened};
+use crate::verdict::{Tally, Verdict};
+use delay::Delay;
+use opening::Opening;
+use waiting::Waiting;
+
+/// Slots that go through all stages together: few enough that their bytes stay in the
+/// nearest cache from stage to stage, many enough that waits for memory overlap.
+const GROUP: usize = 8;
+
+/// What all workers of a relay share.
+pub struct Common {
+    /// The relay's own short ID.
+    pub own: ShortId,
+    /// Remembers what has been relayed.
+    pub replay: Arc<ReplayFilter>,
+    /// Memory for datagrams outside of batches.
+    pub pool: Arc<Pool>,
+    /// Datagrams that may be held for a path, a link or a delay.
+    pub held: Arc<Places>,
+    /// New paths that may wait to be opened.
+    pub opening: Arc<Places>,
+    /// Control messages that may wait for the control plane.
+    pub control_places: Arc<Places>,
+    /// The control plane.
+    pub control: Arc<ControlInbox>,
+    /// All workers, this one included, by number.
+    pub workers: Vec<WorkerAddress>,
+    /// The slow path.
+    pub slow: Sender<Job>,
+}
+
+/// What a pipeline is made of, beside what it shares.
+pub struct Setup<B> {
+    /// The worker's number.
+    pub worker: usize,
+    /// The most paths it knows at a time.
+    pub paths: usize,
+    /// The mean of the exponential delay of each cell; none by default.
+    pub mean_delay: Option<Duration>,
+    /// What is done with cells; [`Honest`] in a relay.
+    pub behaviour: B,
+}
+
+/// A datagram that has left its batch and comes back.
+#[derive(Debug)]
+pub struct Boxed {
+    /// Its bytes.
+    pub datagram: Pooled,
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// The session it came under.
+    pub session: u32,
+    /// How far it has come.
+    pub fate: Fate,
+    /// What it takes of a neighbour's share.
+    pub place: Option<Place>,
+}
+
+/// Why a slot goes no further in this batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leave {
+    /// For good, and this is counted.
+    With(Verdict),
+    /// It comes back, and is counted then.
+    ForNow,
+}
+
+type Step = Result<Fate, Leave>;
+
+/// One worker's pipeline.
+pub struct Pipeline<B = Honest> {
+    worker: usize,
+    common: Arc<Common>,
+    behaviour: B,
+    sessions: Sessions,
+    links: Links,
+    paths: PathCache<()>,
+    oldest_epoch: u32,
+    opening: Opening,
+    waiting: Waiting,
+    delay: Option<Delay>,
+    again: VecDeque<Boxed>,
+    rng: ChaCha8Rng,
+    tally: Tally,
+}
+
+impl<B: Behaviour> Pipeline<B> {
+    /// A pipeline without sessions, links and paths. `rng` gives the secrets of its tables
+    /// and the seed of what it shuffles with.
+    pub fn new(common: Arc<Common>, setup: Setup<B>, rng: &mut impl CryptoRng) -> Self {
+        let (mut seed, mut hash_key) = ([0; 32], [0; 16]);
+        rng.fill_bytes(&mut seed);
+        rng.fill_bytes(&mut hash_key);
+        Self {
+            worker: setup.worker,
+            common,
+            behaviour: setup.behaviour,
+            sessions: Sessions::default(),
+            links: Links::default(),
+            paths: PathCache::new(setup.paths, hash_key),
+            oldest_epoch: 0,
+            opening: Opening::default(),
+            waiting: Waiting::default(),
+            delay: setup.mean_delay.map(Delay::new),
+            again: VecDeque::new(),
+            rng: ChaCha8Rng::from_seed(seed),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes each slot of a batch as far as it goes, and decides the order of sending.
+    pub fn process(&mut self, batch: &mut Batch<'_>, now: Instant) {
+        for group in batch.slots.chunks_mut(GROUP) {
+            for slot in &mut *group {
+                if let Fate::Arrived = slot.fate {
+                    let step = self.open_link(slot, now);
+                    self.record(slot, step);
+                }
+            }
+            for slot in &mut *group {
+                if let Fate::Cell = slot.fate {
+                    let step = self.peel_path(slot, now);
+                    self.record(slot, step);
+                }
+            }
+            for slot in &mut *group {
+                if let Fate::Peeled(next, flow) = slot.fate {
+                    let step = self.delay(slot, next, flow, now);
+                    self.record(slot, step);
+                }
+            }
+            for slot in &mut *group {
+                if let Fate::Due(next, flow) = slot.fate {
+                    let step = self.seal_link(slot, next, flow, now);
+                    self.record(slot, step);
+                }
+            }
+        }
+        shuffle::shuffle(batch, &mut self.rng);
+        self.opening.submit(self.worker, &self.common.slow);
+    }
+
+    /// Processes datagrams that have come back, at most a batch of them; `send` gets the
+    /// batch. False if there were none.
+    pub fn process_again(&mut self, now: Instant, send: impl FnOnce(&Batch<'_>)) -> bool {
+        let count = self.again.len().min(BATCH);
+        if count == 0 {
+            return false;
+        }
+        let mut boxed: ArrayVec<Boxed, BATCH> = self.again.drain(..count).collect();
+        let mut batch = Batch::new();
+        for boxed in &mut boxed {
+            let slot = Slot {
+                datagram: &mut boxed.datagram,
+                source: boxed.source,
+                session: boxed.session,
+                fate: boxed.fate,
+            };
+            let _ = batch.slots.try_push(slot);
+        }
+        self.process(&mut batch, now);
+        send(&batch);
+        true
+    }
+
+    /// Takes a datagram of one of this worker's sessions that came to another worker.
+    pub fn take_over(&mut self, datagram: Pooled, source: SocketAddr) {
+        self.again.push_back(Boxed {
+            datagram,
+            source,
+            session: 0,
+            fate: Fate::Arrived,
+            place: None,
+        });
+    }
+
+    /// Takes the answer of the slow path.
+    pub fn take_opened(&mut self, opened: Opened, now: Instant) {
+        self.path_opened(opened, now);
+        self.opening.submit(self.worker, &self.common.slow);
+    }
+
+    /// Does what the control plane says. `Stop` is the worker's own affair.
+    pub fn obey(&mut self, command: Command) {
+        match command {
+            Command::Session {
+                open,
+                neighbour,
+                shares,
+                source,
+            } => {
+                self.sessions
+                    .insert(Session::new(open, neighbour, shares, source));
+            }
+            Command::Forget(index) => self.sessions.remove(index),
+            Command::Link(neighbour, link) => {
+                let up = link.is_some();
+                self.links.set_link(neighbour, link);
+                if up {
+                    self.release_waiting();
+                }
+            }
+            Command::Relays(relays) => self.links.set_relays(&relays),
+            Command::Relay(relay, neighbour) => {
+                self.links.set_relay(relay, neighbour);
+                self.release_waiting();
+            }
+            Command::Mailboxes(tokens, neighbour) => {
+                for token in tokens.iter() {
+                    self.links.set_mailbox(*token, neighbour);
+                }
+            }
+            Command::ForgetEpochsBefore(epoch) => {
+                for past in self.oldest_epoch.max(epoch.saturating_sub(8))..epoch {
+                    self.paths.remove_epoch(past);
+                }
+                self.oldest_epoch = self.oldest_epoch.max(epoch);
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Lets go of what has been held for too long, and sets free what is due. To be
+    /// called when [`wake_at`](Self::wake_at) says so, and now and then.
+    pub fn tick(&mut self, now: Instant) {
+        let lost = self.opening.expire(now) + self.waiting.expire(now);
+        self.tally.add(Verdict::HeldTooLong, lost);
+        if let Some(delay) = &mut self.delay {
+            self.again.extend(delay.due(now));
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do next, if anything is held.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        let delayed = self.delay.as_ref().and_then(Delay::next);
+        let held = self
+            .opening
+            .next_expiry()
+            .into_iter()
+            .chain(self.waiting.next_expiry())
+            .min();
+        delayed.into_iter().chain(held).min()
+    }
+
+    /// Ends all delays: the relay stops.
+    pub fn flush(&mut self) {
+        if let Some(delay) = &mut self.delay {
+            self.again.extend(delay.all());
+        }
+    }
+
+    /// What has been counted so far.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Counts datagrams that the port dropped.
+    pub fn count(&mut self, verdict: Verdict, n: u64) {
+        self.tally.add(verdict, n);
+    }
+
+    /// How many sessions and how many paths it knows.
+    #[must_use]
+    pub fn known(&self) -> (usize, usize) {
+        (self.sessions.len(), self.paths.len())
+    }
+
+    fn record(&mut self, slot: &mut Slot<'_>, step: Step) {
+        slot.fate = match step {
+            Ok(fate) => fate,
+            Err(leave) => {
+                if let Leave::With(verdict) = leave {
+                    self.tally.add(verdict, 1);
+                }
+                Fate::Ended
+            }
+        };
+    }
+}

@@ -1,0 +1,126 @@
+//! Off with the link's layer: which session, is it fresh, is it authentic, what is
+//! inside.
+
+use std::time::{Duration, Instant};
+
+use mixline_protocol::link::{CellKind, DatagramType, counter, datagram_type, receiver_index};
+
+use super::{Behaviour, Leave, Pipeline, Step};
+use crate::batch::{Fate, Slot};
+use crate::mail::{Handshake, Message, Signal};
+use crate::sessions::worker_of;
+use crate::verdict::Verdict;
+
+/// How often the control plane is told that a neighbour is heard.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+impl<B: Behaviour> Pipeline<B> {
+    /// From a datagram as it arrived to a cell of a path; everything else leaves here.
+    pub(super) fn open_link(&mut self, slot: &mut Slot<'_>, now: Instant) -> Step {
+        match datagram_type(&slot.datagram[..]) {
+            Ok(DatagramType::Data) => {}
+            Ok(_) => return Err(self.hand_to_control(slot)),
+            Err(_) => return Err(Leave::With(Verdict::Malformed)),
+        }
+        let index = receiver_index(slot.datagram);
+        if worker_of(index) != self.worker {
+            return Err(self.hand_over(slot, worker_of(index)));
+        }
+        let Some(session) = self.sessions.get_mut(index) else {
+            return Err(Leave::With(Verdict::UnknownIndex));
+        };
+        // A counter that was seen costs no decryption; it is marked as seen only after
+        // the datagram has authenticated, so that nobody else can use up counters.
+        let counter = counter(slot.datagram);
+        if !session.window.check(counter) {
+            return Err(Leave::With(Verdict::LinkReplay));
+        }
+        let Ok(kind) = session.open.open(slot.datagram) else {
+            return Err(Leave::With(Verdict::LinkAuthentication));
+        };
+        if session.window.accept(counter).is_err() {
+            return Err(Leave::With(Verdict::LinkReplay));
+        }
+        slot.session = index;
+        // The first is told at once, since the control plane waits for it to use the
+        // session; so is the first that is not cover.
+        let tell = session.told.is_none_or(|(at, told)| {
+            (told == CellKind::Cover && kind != CellKind::Cover)
+                || now.saturating_duration_since(at) >= TELL_EVERY
+        });
+        if tell && self.common.control.signal(Signal::Heard(index, kind)) {
+            session.told = Some((now, kind));
+        }
+        // A neighbour is where its newest datagram comes from: behind a NAT, that changes.
+        if session.newest.is_none_or(|newest| counter > newest) {
+            session.newest = Some(counter);
+            if session.source != slot.source
+                && self
+                    .common
+                    .control
+                    .signal(Signal::Moved(index, slot.source))
+            {
+                session.source = slot.source;
+            }
+        }
+        match kind {
+            CellKind::Cell => Ok(Fate::Cell),
+            CellKind::Cover => Err(Leave::With(Verdict::Cover)),
+            CellKind::Control => {
+                let share = &session.shares.control;
+                let verdict = match self.common.control_places.take(share) {
+                    Some(place) => self.hand_message(slot, place),
+                    None => Verdict::ControlLimit,
+                };
+                Err(Leave::With(verdict))
+            }
+        }
+    }
+
+    fn hand_message(&self, slot: &Slot<'_>, place: crate::share::Place) -> Verdict {
+        let Some(datagram) = self.common.pool.copy(slot.datagram) else {
+            return Verdict::ControlLimit;
+        };
+        let message = Message {
+            datagram,
+            index: slot.session,
+            place,
+        };
+        if self.common.control.messages.push(message).is_err() {
+            return Verdict::ControlLimit;
+        }
+        self.common.control.bell.notify_one();
+        Verdict::Control
+    }
+
+    fn hand_to_control(&self, slot: &Slot<'_>) -> Leave {
+        let Some(datagram) = self.common.pool.copy(slot.datagram) else {
+            return Leave::With(Verdict::ControlLimit);
+        };
+        let handshake = Handshake {
+            datagram,
+            source: slot.source,
+            worker: self.worker,
+        };
+        if self.common.control.handshakes.push(handshake).is_err() {
+            return Leave::With(Verdict::ControlLimit);
+        }
+        self.common.control.bell.notify_one();
+        Leave::With(Verdict::Handshake)
+    }
+
+    /// To the worker that owns the session. It counts what becomes of the datagram.
+    fn hand_over(&self, slot: &Slot<'_>, worker: usize) -> Leave {
+        let Some(owner) = self.common.workers.get(worker) else {
+            return Leave::With(Verdict::UnknownIndex);
+        };
+        let Some(datagram) = self.common.pool.copy(slot.datagram) else {
+            return Leave::With(Verdict::HandoverLimit);
+        };
+        if owner.handovers.push((datagram, slot.source)).is_err() {
+            return Leave::With(Verdict::HandoverLimit);
+        }
+        owner.bell.ring();
+        Leave::ForNow
+    }
+}

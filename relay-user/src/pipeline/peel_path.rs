@@ -1,0 +1,121 @@
+//! Off with the path's layer: which path, is the message new, where does it go.
+
+use std::time::Instant;
+
+use mixline_protocol::path::{KnownPath, Next};
+use mixline_protocol::replay::ReplayFilter;
+use mixline_protocol::size::Cell;
+
+use super::{Behaviour, Boxed, Deed, Leave, Pipeline, Step};
+use crate::batch::{Fate, Flow, Slot, cell_of, flow_of, header_of};
+use crate::slow_path::Opened;
+use crate::verdict::Verdict;
+
+/// How often in a row a path may lead through this relay: a head and a tail that were
+/// chosen independently can meet at one relay, or, if its parts were made to, longer.
+const MAX_VISITS: usize = 2;
+
+impl<B: Behaviour> Pipeline<B> {
+    /// From a cell to what the next hop gets. A cell of a new path is held until the slow
+    /// path has opened its header.
+    pub(super) fn peel_path(&mut self, slot: &mut Slot<'_>, now: Instant) -> Step {
+        for _ in 0..MAX_VISITS {
+            let header = header_of(slot.datagram);
+            let flow = flow_of(header);
+            let Some(at) = self.paths.lookup(header, now) else {
+                return Err(self.hold_for_path(slot, now));
+            };
+            let (path, _) = self.paths.get(at);
+            let next = peel(path, &self.common.replay, cell_of(slot.datagram))?;
+            if !self.is_own(&next) {
+                return self.treat(slot, next, flow);
+            }
+        }
+        Err(Leave::With(Verdict::Loop))
+    }
+
+    fn is_own(&self, next: &Next) -> bool {
+        matches!(next, Next::Forward(relay) | Next::Junction(relay) if *relay == self.common.own)
+    }
+
+    /// Lets the relay's behaviour treat a cell that is peeled.
+    fn treat(&mut self, slot: &mut Slot<'_>, next: Next, flow: Flow) -> Step {
+        match self.behaviour.treat(cell_of(slot.datagram), &next) {
+            Deed::Forward => {}
+            Deed::Drop => return Err(Leave::With(Verdict::Misbehaved)),
+            Deed::ForwardTwice => {
+                if let Some(datagram) = self.common.pool.copy(slot.datagram) {
+                    self.again.push_back(Boxed {
+                        datagram,
+                        source: slot.source,
+                        session: slot.session,
+                        fate: Fate::Due(next, flow),
+                        place: None,
+                    });
+                }
+            }
+        }
+        Ok(Fate::Peeled(next, flow))
+    }
+
+    fn hold_for_path(&mut self, slot: &Slot<'_>, now: Instant) -> Leave {
+        let Some(session) = self.sessions.get_mut(slot.session) else {
+            return Leave::With(Verdict::UnknownIndex);
+        };
+        let (neighbour, shares) = (session.neighbour, &session.shares);
+        match self
+            .opening
+            .hold(slot, neighbour, shares, &self.common, now)
+        {
+            Ok(()) => Leave::ForNow,
+            Err(verdict) => Leave::With(verdict),
+        }
+    }
+
+    /// The slow path has answered: the cells that waited for it go on.
+    pub(super) fn path_opened(&mut self, opened: Opened, now: Instant) {
+        let Some(waited) = self.opening.take(&opened.header) else {
+            return;
+        };
+        // An epoch may have ended while the header was being opened.
+        let Some((path, epoch)) = opened.path.filter(|(_, epoch)| *epoch >= self.oldest_epoch)
+        else {
+            self.tally.add(Verdict::BadHeader, waited.held.len() as u64);
+            return;
+        };
+        let flow = flow_of(&opened.header);
+        for mut held in waited.held {
+            let step = peel(&path, &self.common.replay, cell_of(&mut held.datagram));
+            let source = held.source;
+            let mut slot = Slot {
+                datagram: &mut held.datagram,
+                source,
+                session: held.session,
+                fate: Fate::Cell,
+            };
+            let step = match step {
+                Ok(next) if self.is_own(&next) => Ok(Fate::Cell),
+                Ok(next) => self.treat(&mut slot, next, flow),
+                Err(leave) => Err(leave),
+            };
+            self.record(&mut slot, step);
+            let fate = slot.fate;
+            if !matches!(fate, Fate::Ended) {
+                self.again.push_back(Boxed { fate, ..held });
+            }
+        }
+        // When all paths of a full cache are in use, none of them makes room: this one is
+        // not remembered, and its cells go on by the slow path, by turns with others.
+        let _ = self.paths.insert(&opened.header, path, (), epoch, now);
+    }
+}
+
+/// Takes a path's layer off a cell, if its message has not been relayed before.
+fn peel(path: &KnownPath, replay: &ReplayFilter, cell: &mut Cell) -> Result<Next, Leave> {
+    let tag = path.peel(cell);
+    if replay.check_and_set(&tag.0) {
+        Ok(path.next())
+    } else {
+        Err(Leave::With(Verdict::Replay))
+    }
+}

@@ -1,0 +1,69 @@
+//! On with the next link's layer: who is next, and the seal for them.
+
+use std::time::Instant;
+
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::link::CellKind;
+use mixline_protocol::path::Next;
+
+use super::{Behaviour, Boxed, Leave, Pipeline, Step};
+use crate::batch::{Fate, Flow, Slot};
+use crate::links::Way;
+use crate::mail::Signal;
+use crate::verdict::Verdict;
+
+impl<B: Behaviour> Pipeline<B> {
+    /// From a peeled cell to a datagram for the next hop's address.
+    pub(super) fn seal_link(
+        &mut self,
+        slot: &mut Slot<'_>,
+        next: Next,
+        flow: Flow,
+        now: Instant,
+    ) -> Step {
+        let link = match self.links.way(&next) {
+            Way::Link(link) => link,
+            Way::RelayDown(relay) => return Err(self.hold_for_link(slot, relay, now)),
+            Way::ClientDown => return Err(Leave::With(Verdict::LinkDown)),
+            Way::UnknownRelay => return Err(Leave::With(Verdict::UnknownRelay)),
+            Way::UnknownMailbox => return Err(Leave::With(Verdict::UnknownMailbox)),
+        };
+        if link.seal.seal(slot.datagram, CellKind::Cell).is_err() {
+            // Its counter is used up; the control plane replaces it long before.
+            return Err(Leave::With(Verdict::LinkDown));
+        }
+        let verdict = match next {
+            Next::Deliver(_) => Verdict::Delivered,
+            Next::Forward(_) | Next::Junction(_) => Verdict::Forwarded,
+        };
+        self.tally.add(verdict, 1);
+        Ok(Fate::Send(link.to, flow))
+    }
+
+    fn hold_for_link(&mut self, slot: &Slot<'_>, relay: ShortId, now: Instant) -> Leave {
+        let limit = Leave::With(Verdict::LinkDown);
+        let Some(session) = self.sessions.get_mut(slot.session) else {
+            return limit;
+        };
+        let Some(place) = self.common.held.take(&session.shares.held) else {
+            return limit;
+        };
+        let Some(datagram) = self.common.pool.copy(slot.datagram) else {
+            return limit;
+        };
+        let cell = Boxed {
+            datagram,
+            source: slot.source,
+            session: slot.session,
+            fate: slot.fate,
+            place: Some(place),
+        };
+        if !self.waiting.hold(relay, cell, now) {
+            return limit;
+        }
+        if self.waiting.remind(&relay, now) {
+            self.common.control.signal(Signal::Want(relay));
+        }
+        Leave::ForNow
+    }
+}

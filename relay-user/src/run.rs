@@ -1,0 +1,480 @@
+//! A relay from its start to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use mixline_directory_client::{DirectoryClient, FollowStatus};
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::replay::ReplayFilter;
+use mixline_protocol::time::UnixTime;
+use rand_core::Rng;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config::{Config, PortKind};
+use crate::control::neighbours::Neighbours;
+use crate::control::registration::Registration;
+use crate::control::{Control, ControlBoard, SharedOnionKeys, tell};
+use crate::mail::{
+    Command, ControlInbox, HANDOVERS, HANDSHAKES, MESSAGES, WorkerAddress, worker_queues,
+};
+use crate::metrics;
+use crate::onion_keys::OnionKeys;
+use crate::pipeline::{
+    Behaviour, Common, DELAYED_CELLS, HELD_CELLS, OPENING_PATHS, Pipeline, Setup,
+};
+use crate::pool::Pool;
+use crate::port::{UdpPort, open_udp};
+use crate::share::Places;
+use crate::slow_path::{self, Keys};
+use crate::state_dir::{StateDir, StateError};
+use crate::status::{self, PortReport, Source};
+use crate::worker::{Board, Worker};
+
+/// How long a relay waits for its workers when it stops.
+const STOP: Duration = Duration::from_secs(3);
+
+/// Why a relay did not start, or not stop in order: one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The directory's address in the configuration.
+    #[error(transparent)]
+    Directory(#[from] mixline_directory_client::Error),
+    /// An address to listen on.
+    #[error("cannot listen on {address} ({key}): {error}{}", hint(error))]
+    Listen {
+        /// The key in the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The control socket.
+    #[error("cannot make the control socket {path}: {error}")]
+    ControlSocket {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A port that there is not.
+    #[error("port: {0} is not in this build; use `port: udp`, or `port: auto`")]
+    NoSuchPort(&'static str),
+    /// Memory for the replay filter.
+    #[error("no memory for replay_memory_mib: {0}; take a smaller value")]
+    ReplayMemory(mixline_protocol::Error),
+    /// Threads, signals, and such.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What was to be done.
+        what: &'static str,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has it: stop that, or take another port",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}
+
+/// Runs a relay until SIGTERM or SIGINT. `behave` gives each worker its behaviour:
+/// [`Honest`](crate::pipeline::Honest), outside of tests.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::System {
+            what: "start the control plane",
+            error,
+        })?;
+    runtime.block_on(async {
+        let stopped = until_signal()?;
+        let relay = Relay::start(config, behave).await?;
+        stopped.await;
+        relay.stop().await
+    })
+}
+
+fn until_signal() -> Result<impl Future<Output = ()>, RunError> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| RunError::System {
+            what: "listen to signals",
+            error,
+        })
+    };
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// A relay that runs in the current tokio runtime.
+pub struct Relay {
+    stop: watch::Sender<bool>,
+    control: tokio::task::JoinHandle<Control>,
+    tasks: tokio::task::JoinSet<()>,
+    workers: Vec<JoinHandle<()>>,
+    addresses: Vec<WorkerAddress>,
+    state: Arc<StateDir>,
+    replay: Arc<ReplayFilter>,
+    source: Arc<Source>,
+}
+
+impl Relay {
+    /// Starts a relay.
+    ///
+    /// # Errors
+    /// [`RunError`].
+    pub async fn start<B: Behaviour>(
+        config: Config,
+        behave: impl FnMut(usize) -> B,
+    ) -> Result<Self, RunError> {
+        let started = Instant::now();
+        let mut rng = OsRandom::new();
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let worker_count = config.worker_count(cores);
+        let (port, why) = choose_port(config.port)?;
+
+        // All that can be refused, before anything is changed.
+        let follower = DirectoryClient::new(&config.directory.url, config.directory.id)?;
+        let registrar = DirectoryClient::new(&config.directory.url, config.directory.id)?;
+        let state = Arc::new(StateDir::open(&config.state_dir)?);
+        let (identity, link) = state.identity(&mut rng)?;
+        let (ports, sockets) =
+            open_udp(&config.listen, worker_count).map_err(|(address, error)| {
+                RunError::Listen {
+                    key: "listen",
+                    address,
+                    error,
+                }
+            })?;
+        let metrics = match config.metrics {
+            None => None,
+            Some(address) => {
+                Some(
+                    metrics::listen(address)
+                        .await
+                        .map_err(|error| RunError::Listen {
+                            key: "metrics",
+                            address,
+                            error,
+                        })?,
+                )
+            }
+        };
+        let control_socket =
+            status::listen(&config.state_dir).map_err(|error| RunError::ControlSocket {
+                path: StateDir::control_socket(&config.state_dir),
+                error,
+            })?;
+
+        let Memory { onion, replay } = remember(&state, &config, started)?;
+        let onion = Arc::new(SharedOnionKeys::new(onion));
+        let keys = Arc::new(Keys::default());
+        let threads = Threads {
+            worker_count,
+            cores,
+            behave,
+            ports,
+        };
+        let own = identity.relay_id();
+        let started_workers =
+            threads.start(&config, own.short(), Arc::clone(&replay), &keys, &mut rng)?;
+        let StartedWorkers {
+            workers,
+            addresses,
+            boards,
+            inbox,
+        } = started_workers;
+
+        let (snapshot_sender, snapshots) = watch::channel(None);
+        let (follow_sender, follow) = watch::channel(FollowStatus::default());
+        let (load_sender, load) = watch::channel(0);
+        let (stop, stopping) = watch::channel(false);
+        let registration_status = Arc::new(Mutex::new(Default::default()));
+        let control_board = Arc::new(ControlBoard::default());
+        let capacity = config.stated_capacity(worker_count);
+        let source = Arc::new(Source {
+            started,
+            name: config.name.clone(),
+            id: own,
+            listen: sockets.addresses().collect(),
+            advertise: config.advertised().to_vec(),
+            port: PortReport {
+                kind: port.into(),
+                why: why.into(),
+            },
+            directory_url: config.directory.url.clone(),
+            follow,
+            registration: Arc::clone(&registration_status),
+            snapshots: snapshots.clone(),
+            onion: Arc::clone(&onion),
+            control: Arc::clone(&control_board),
+            boards: boards.clone(),
+            max_paths: config.max_paths,
+            replay: Arc::clone(&replay),
+            load,
+            capacity,
+        });
+        let registration = Registration {
+            identity: Arc::new(identity),
+            link: link.public(),
+            addresses: config.advertised().to_vec(),
+            capacity,
+            name: config.name.clone(),
+            family: config.family.clone(),
+            onion: Arc::clone(&onion),
+            boards,
+            status: registration_status,
+            load: load_sender,
+        };
+        let families = (
+            sockets.reaches(&SocketAddr::from(([0, 0, 0, 0], 0))),
+            sockets.reaches(&SocketAddr::from(([0_u16; 8], 0))),
+        );
+        let mut control = Control {
+            neighbours: Neighbours::new(
+                link,
+                own.short(),
+                worker_count,
+                families,
+                rng,
+                Instant::now(),
+            ),
+            inbox,
+            workers: addresses.clone(),
+            sockets,
+            snapshots: snapshots.clone(),
+            onion,
+            keys,
+            replay: Arc::clone(&replay),
+            state: Arc::clone(&state),
+            board: control_board,
+        };
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(follower.follow(snapshot_sender, follow_sender));
+        tasks.spawn(registration.run(registrar, snapshots));
+        tasks.spawn(status::serve(control_socket, Arc::clone(&source)));
+        if let Some(metrics) = metrics {
+            tasks.spawn(metrics::serve(metrics, Arc::clone(&source)));
+        }
+        let control = tokio::spawn(async move {
+            control.run(stopping).await;
+            control
+        });
+        tracing::info!(
+            relay = %own.short(),
+            listen = ?source.listen,
+            workers = worker_count,
+            "relay {} is up; port {port}: {why}",
+            config.name
+        );
+        Ok(Self {
+            stop,
+            control,
+            tasks,
+            workers,
+            addresses,
+            state,
+            replay,
+            source,
+        })
+    }
+
+    /// The relay's state.
+    #[must_use]
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
+
+    /// Stops in order: what is under way is sent, neighbours hear of it, and what must not
+    /// be forgotten is written.
+    ///
+    /// # Errors
+    /// [`RunError::State`] if it cannot be written; the next start has new onion keys.
+    pub async fn stop(mut self) -> Result<(), RunError> {
+        tracing::info!("stopping");
+        self.tasks.shutdown().await;
+        let workers = self.workers;
+        let addresses = self.addresses;
+        let joined = tokio::task::spawn_blocking(move || {
+            addresses
+                .iter()
+                .for_each(|worker| tell(worker, Command::Stop));
+            workers
+                .into_iter()
+                .map(JoinHandle::join)
+                .all(|result| result.is_ok())
+        });
+        // The control plane goes on until the workers are done, so that none waits for it.
+        let in_order = matches!(tokio::time::timeout(STOP, joined).await, Ok(Ok(true)));
+        let _ = self.stop.send(true);
+        if let Ok(mut control) = self.control.await {
+            control.close();
+        }
+        if !in_order {
+            tracing::error!("a worker did not end in order: the next start has new onion keys");
+            return Ok(());
+        }
+        let filter = self.replay.save(Instant::now(), SystemTime::now().into());
+        self.state.store_replay_filter(&filter)?;
+        self.state.mark_clean()?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Which port it is, and why.
+fn choose_port(kind: PortKind) -> Result<(&'static str, &'static str), RunError> {
+    match kind {
+        PortKind::Udp => Ok(("udp", "as configured")),
+        PortKind::Auto => Ok(("udp", "AF_XDP is not in this build")),
+        PortKind::Xdp => Err(RunError::NoSuchPort("xdp")),
+        PortKind::XdpFilter => Err(RunError::NoSuchPort("xdp-filter")),
+    }
+}
+
+/// What a relay knows from its last run.
+struct Memory {
+    onion: Option<OnionKeys>,
+    replay: Arc<ReplayFilter>,
+}
+
+/// Onion keys and replay memory of the last run, if it ended in order and both are whole.
+/// Otherwise neither.
+fn remember(state: &StateDir, config: &Config, now: Instant) -> Result<Memory, RunError> {
+    let wall = UnixTime::from(SystemTime::now());
+    if state.take_clean()? {
+        let filter = state.take_replay_filter()?;
+        let filter = filter.and_then(|bytes| ReplayFilter::load(&bytes, now, wall).ok());
+        let onion = state.onion_keys()?;
+        let onion = onion.and_then(|bytes| OnionKeys::decode(&bytes).ok());
+        if let (Some(filter), Some(onion)) = (filter, onion) {
+            return Ok(Memory {
+                onion: Some(onion),
+                replay: Arc::new(filter),
+            });
+        }
+        tracing::info!("no replay memory to go with the onion keys: new ones");
+    } else {
+        tracing::info!("the last run did not stop in order, or this is the first: new onion keys");
+    }
+    let mut key = [0; 16];
+    OsRandom::new().fill_bytes(&mut key);
+    let bytes = config.replay_memory_mib << 19;
+    let replay = ReplayFilter::new(bytes, key, now).map_err(RunError::ReplayMemory)?;
+    Ok(Memory {
+        onion: None,
+        replay: Arc::new(replay),
+    })
+}
+
+/// What the threads are made of.
+struct Threads<F> {
+    worker_count: usize,
+    cores: usize,
+    behave: F,
+    ports: Vec<UdpPort>,
+}
+
+struct StartedWorkers {
+    workers: Vec<JoinHandle<()>>,
+    addresses: Vec<WorkerAddress>,
+    boards: Vec<Arc<Board>>,
+    inbox: Arc<ControlInbox>,
+}
+
+impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
+    fn start(
+        mut self,
+        config: &Config,
+        own: mixline_protocol::identity::ShortId,
+        replay: Arc<ReplayFilter>,
+        keys: &Arc<Keys>,
+        rng: &mut OsRandom,
+    ) -> Result<StartedWorkers, RunError> {
+        let failed = |error| RunError::System {
+            what: "start a thread",
+            error,
+        };
+        let count = self.worker_count;
+        let (addresses, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| worker_queues()).unzip();
+        let (slow, jobs) = slow_path::queue(count);
+        // Public-key work is for new paths only: a quarter of the cores, at least one.
+        slow_path::start(self.cores.div_ceil(4), &jobs, keys, &addresses).map_err(failed)?;
+        let mean_delay = config.mean_delay();
+        let held = HELD_CELLS
+            + if mean_delay.is_some() {
+                DELAYED_CELLS
+            } else {
+                0
+            };
+        let inbox = ControlInbox::new();
+        let common = Arc::new(Common {
+            own,
+            replay,
+            // As many as all that hold them together may.
+            pool: Pool::new(held + HANDSHAKES + MESSAGES + count * HANDOVERS),
+            held: Places::new(held),
+            opening: Places::new(OPENING_PATHS),
+            control_places: Places::new(MESSAGES),
+            control: Arc::clone(&inbox),
+            workers: addresses.clone(),
+            slow,
+        });
+        // A worker for each core has that core to itself. Fewer are put where there is
+        // room: this machine may run other things, and other relays.
+        let core_ids = if count == self.cores {
+            core_affinity::get_core_ids()
+        } else {
+            None
+        };
+        let mut workers = Vec::with_capacity(count);
+        let mut boards = Vec::with_capacity(count);
+        for (number, (inbox, port)) in inboxes.into_iter().zip(self.ports).enumerate() {
+            let setup = Setup {
+                worker: number,
+                paths: config.max_paths.div_ceil(count),
+                mean_delay,
+                behaviour: (self.behave)(number),
+            };
+            let board = Arc::new(Board::default());
+            boards.push(Arc::clone(&board));
+            let worker = Worker {
+                pipeline: Pipeline::new(Arc::clone(&common), setup, rng),
+                port: Box::new(port),
+                inbox,
+                board,
+                core: core_ids.as_ref().and_then(|ids| ids.get(number)).copied(),
+            };
+            workers.push(worker.start(number).map_err(failed)?);
+        }
+        Ok(StartedWorkers {
+            workers,
+            addresses,
+            boards,
+            inbox,
+        })
+    }
+}

@@ -1,0 +1,374 @@
+//! What a relay keeps on disk, and whether it may be believed.
+//!
+//! ```text
+//! lock           held while a relay runs on the directory
+//! identity.key   seed of the identity, 32 bytes
+//! link.key       link secret, 32 bytes
+//! onion.keys     onion secrets by epoch
+//! replay.filter  what has been relayed under them
+//! clean          there if, and only if, the relay was stopped in order
+//! control.sock   where `status` asks
+//! ```
+//!
+//! Onion keys are only as good as the memory of what has been relayed under them.
+//! That is written when the relay stops in order, and `clean` last of all. When it starts
+//! and `clean` is not there, both are discarded. It is taken away before anything is
+//! relayed. All files are for their owner only, and replaced as a whole or not at all.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use mixline_protocol::identity::{IdentityKey, X25519Secret};
+use nix::fcntl::{Flock, FlockArg};
+use rand_core::CryptoRng;
+use zeroize::{Zeroize, Zeroizing};
+
+/// The most bytes read of any file here: the largest replay memory, and some.
+const LARGEST: u64 = 17 << 30;
+
+/// What is wrong with a state directory: one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The system refuses something.
+    #[error("state directory: cannot {what} {path}: {error}")]
+    Io {
+        /// What was to be done.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Another relay runs on it.
+    #[error("state directory {0} is in use: another relay runs on it; give each one its own")]
+    InUse(PathBuf),
+    /// A file is not what it should be.
+    #[error(
+        "state directory: {path} is damaged ({reason}); restore it, or remove it to begin anew"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Others can read or write it.
+    #[error("state directory {path} is open to others (mode {mode:o}); run: chmod 700 {path}")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+}
+
+/// A state directory that is ours alone.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// Unlocks when it is dropped.
+    _lock: Flock<File>,
+}
+
+impl StateDir {
+    /// Opens the directory, made if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// [`StateError::InUse`], [`StateError::Open`], and [`StateError::Io`] if it cannot be
+    /// made or written.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let io = |what| {
+            move |error| StateError::Io {
+                what,
+                path: path.into(),
+                error,
+            }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io("make"))?;
+        let metadata = fs::metadata(path).map_err(io("look at"))?;
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(StateError::Open {
+                path: path.into(),
+                mode,
+            });
+        }
+        let lock_path = path.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path)
+            .map_err(|error| StateError::Io {
+                what: "write",
+                path: lock_path.clone(),
+                error,
+            })?;
+        let lock =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(
+                |(_, error)| match error {
+                    nix::errno::Errno::EWOULDBLOCK => StateError::InUse(path.into()),
+                    error => StateError::Io {
+                        what: "lock",
+                        path: lock_path,
+                        error: error.into(),
+                    },
+                },
+            )?;
+        Ok(Self {
+            path: path.into(),
+            _lock: lock,
+        })
+    }
+
+    /// Where `status` asks.
+    #[must_use]
+    pub fn control_socket(path: &Path) -> PathBuf {
+        path.join("control.sock")
+    }
+
+    /// The relay's identity and link keys, made if they are not there.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], [`StateError::Damaged`].
+    pub fn identity(
+        &self,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(IdentityKey, X25519Secret), StateError> {
+        let seed = self.secret("identity.key", rng)?;
+        let link = self.secret("link.key", rng)?;
+        Ok((
+            IdentityKey::from_seed(*seed),
+            X25519Secret::from_bytes(*link),
+        ))
+    }
+
+    /// Whether the last relay here stopped in order. From now on, until
+    /// [`mark_clean`](Self::mark_clean), it counts as not having done so; if it has not,
+    /// onion keys and replay memory are gone.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn take_clean(&self) -> Result<bool, StateError> {
+        let clean = self.path.join("clean").exists();
+        self.remove("clean")?;
+        if !clean {
+            self.remove("onion.keys")?;
+            self.remove("replay.filter")?;
+        }
+        Ok(clean)
+    }
+
+    /// Says that the relay has stopped in order. After everything else was written.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn mark_clean(&self) -> Result<(), StateError> {
+        self.write("clean", b"")
+    }
+
+    /// The stored onion keys, if there are any.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn onion_keys(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
+        self.read("onion.keys")
+    }
+
+    /// Stores the onion keys in place of what was stored.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn store_onion_keys(&self, bytes: &[u8]) -> Result<(), StateError> {
+        self.write("onion.keys", bytes)
+    }
+
+    /// The stored replay memory, if there is one. It is taken away: it grows old at once.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn take_replay_filter(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
+        let bytes = self.read("replay.filter")?;
+        self.remove("replay.filter")?;
+        Ok(bytes)
+    }
+
+    /// Stores the replay memory.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn store_replay_filter(&self, bytes: &[u8]) -> Result<(), StateError> {
+        self.write("replay.filter", bytes)
+    }
+
+    fn secret(
+        &self,
+        name: &str,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Zeroizing<[u8; 32]>, StateError> {
+        let mut secret = Zeroizing::new([0; 32]);
+        match self.read(name)? {
+            Some(bytes) if bytes.len() == 32 => secret.copy_from_slice(&bytes),
+            Some(bytes) => {
+                return Err(StateError::Damaged {
+                    path: self.path.join(name),
+                    reason: format!("{} bytes instead of 32", bytes.len()),
+                });
+            }
+            None => {
+                rng.fill_bytes(secret.as_mut());
+                self.write(name, secret.as_ref())?;
+            }
+        }
+        Ok(secret)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
+        let path = self.path.join(name);
+        let read = || {
+            let length = fs::metadata(&path)?.len();
+            if length > LARGEST {
+                return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+            }
+            fs::read(&path)
+        };
+        match read() {
+            Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StateError::Io {
+                what: "read",
+                path,
+                error,
+            }),
+        }
+    }
+
+    /// Writes a file as a whole: another one that takes its place when all is on the disk.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        let new = self.path.join(format!("{name}.new"));
+        let write = || {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&new)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            self.sync()
+        };
+        write().map_err(|error| StateError::Io {
+            what: "write",
+            path: path.clone(),
+            error,
+        })
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        // What was secret is written over first, as far as the file system lets us.
+        let remove = || {
+            if let Ok(mut file) = OpenOptions::new().write(true).open(&path) {
+                let mut left = file.metadata()?.len();
+                let mut zeros = [0; 4096];
+                zeros.zeroize();
+                while left > 0 {
+                    let n = left.min(zeros.len() as u64);
+                    file.write_all(&zeros[..usize::try_from(n).unwrap_or(zeros.len())])?;
+                    left -= n;
+                }
+                file.sync_all()?;
+            }
+            fs::remove_file(&path)?;
+            self.sync()
+        };
+        match remove() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StateError::Io {
+                what: "remove",
+                path,
+                error,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes changes to the directory itself durable.
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mixline_protocol::random::OsRandom;
+
+    use super::*;
+
+    #[test]
+    fn keys_stay_and_belong_to_the_owner() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let first = StateDir::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+        let (identity, link) = first.identity(&mut OsRandom::new()).unwrap();
+        for name in ["identity.key", "link.key", "lock"] {
+            assert_eq!(
+                fs::metadata(path.join(name)).unwrap().mode() & 0o7777,
+                0o600,
+                "{name}"
+            );
+        }
+        assert!(matches!(StateDir::open(&path), Err(StateError::InUse(_))));
+        drop(first);
+        let again = StateDir::open(&path).unwrap();
+        let (same_identity, same_link) = again.identity(&mut OsRandom::new()).unwrap();
+        assert_eq!(identity.public(), same_identity.public());
+        assert_eq!(link.public(), same_link.public());
+        fs::write(path.join("link.key"), b"short").unwrap();
+        let damaged = again.identity(&mut OsRandom::new());
+        assert!(matches!(damaged, Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn only_a_clean_stop_keeps_onion_keys() {
+        let parent = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&parent.path().join("s")).unwrap();
+        assert!(!state.take_clean().unwrap());
+        state.store_onion_keys(b"keys").unwrap();
+        state.store_replay_filter(b"filter").unwrap();
+        state.mark_clean().unwrap();
+        assert!(state.take_clean().unwrap());
+        assert_eq!(state.onion_keys().unwrap().unwrap().as_slice(), b"keys");
+        assert_eq!(
+            state.take_replay_filter().unwrap().unwrap().as_slice(),
+            b"filter"
+        );
+        // Not marked again: as after a crash.
+        assert!(!state.take_clean().unwrap());
+        assert!(state.onion_keys().unwrap().is_none());
+        assert!(state.take_replay_filter().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_directory_open_to_others_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("s");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let error = StateDir::open(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("mode 755") && error.contains("chmod 700"),
+            "{error}"
+        );
+    }
+}
