@@ -5,7 +5,9 @@ pub mod config;
 pub mod dns;
 pub mod error;
 pub mod host_dns;
+pub mod net;
 pub mod state;
+pub mod tun;
 
 pub use config::Config;
 pub use error::{Error, Result};

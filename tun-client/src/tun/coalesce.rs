@@ -1,0 +1,387 @@
+//! Gathering TCP packets into superpackets for the kernel.
+//!
+//! Packets of one flow that follow each other without a gap, and differ in nothing but
+//! sequence number and payload, go to the kernel as one: a header, and the payloads where
+//! they lie, in one gathering write without a copy. The rules are those of the kernel's
+//! own receive offload (`net/ipv4/tcp_offload.c`), and stricter: also the window has to
+//! be the same. What is merged has its checksum verified first, because the kernel takes
+//! the merged packet's for good.
+
+use std::io::IoSlice;
+
+use mixline_endpoint::PacketBatch;
+use mixline_endpoint::device::BATCH_PACKETS;
+
+use super::checksum::Sum;
+use super::segment::{addresses, finish_ipv4};
+use super::{GSO_TCPV4, GSO_TCPV6, NEEDS_CHECKSUM, VIRTIO_HEADER, VirtioHeader};
+
+/// Packets in a superpacket at most.
+pub const MAX_SEGMENTS: usize = 64;
+/// The longest packet that the kernel takes, headers included.
+const MAX_LENGTH: usize = 65535;
+/// Flows that are followed at once; of two with one slot, the later one is.
+const SLOTS: usize = 64;
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const MAX_TCP_HEADER: usize = 60;
+const TCP: u8 = 6;
+const ACK: u8 = 0x10;
+const PSH: u8 = 0x08;
+/// No packet, or no group.
+const NONE: u16 = u16::MAX;
+
+const _: () = assert!(BATCH_PACKETS < NONE as usize);
+
+/// One write: a packet, or several that follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Group {
+    first: u16,
+    last: u16,
+    count: u16,
+    /// Present where the first packet is TCP data that others may be added to.
+    data: Option<Data>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Data {
+    headers: Headers,
+    /// Payload bytes of every packet but the last.
+    segment: usize,
+    /// Payload bytes in all.
+    payload: usize,
+    /// The sequence number that has to follow.
+    next: u32,
+    /// Nothing may be added any more.
+    closed: bool,
+    push: bool,
+    /// The first packet's checksum was verified.
+    verified: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Headers {
+    ipv6: bool,
+    /// Bytes of the IP header.
+    ip: usize,
+    /// Bytes of both headers.
+    all: usize,
+}
+
+/// What is decided about a batch, and the room for it, used again and again.
+#[derive(Debug)]
+pub struct Coalescer {
+    groups: Vec<Group>,
+    /// The packet that follows in its group.
+    following: Box<[u16; BATCH_PACKETS]>,
+    /// The latest group of a flow.
+    slots: [u16; SLOTS],
+    header: [u8; VIRTIO_HEADER + IPV6_HEADER + MAX_TCP_HEADER],
+}
+
+impl Default for Coalescer {
+    fn default() -> Self {
+        Self {
+            groups: Vec::with_capacity(BATCH_PACKETS),
+            following: Box::new([NONE; BATCH_PACKETS]),
+            slots: [NONE; SLOTS],
+            header: [0; VIRTIO_HEADER + IPV6_HEADER + MAX_TCP_HEADER],
+        }
+    }
+}
+
+impl Coalescer {
+    /// Decides what goes together. The packets of a flow stay in their order.
+    pub fn plan(&mut self, packets: &PacketBatch) {
+        self.groups.clear();
+        self.slots.fill(NONE);
+        for (index, packet) in packets.iter().enumerate().take(BATCH_PACKETS) {
+            let index = index as u16;
+            let Some(flow) = flow(packet) else {
+                self.groups.push(Group {
+                    first: index,
+                    last: index,
+                    count: 1,
+                    data: None,
+                });
+                continue;
+            };
+            let data = data(packet);
+            if let Some(data) = &data
+                && self.append(flow, index, packet, data, packets)
+            {
+                continue;
+            }
+            // Whatever follows in this flow must not overtake this packet: from here on
+            // its group is the only one that may grow.
+            if let Some(slot) = self.slots.get_mut(flow) {
+                *slot = if data.is_some() {
+                    self.groups.len() as u16
+                } else {
+                    NONE
+                };
+            }
+            self.groups.push(Group {
+                first: index,
+                last: index,
+                count: 1,
+                data,
+            });
+        }
+    }
+
+    /// How many writes there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The pieces of one write: the virtio header with the headers of a superpacket, then
+    /// payloads. `pieces` is filled from its front; the value is how many. `packets` is
+    /// the batch that was planned.
+    pub fn pieces<'a>(
+        &'a mut self,
+        index: usize,
+        packets: &'a PacketBatch,
+        pieces: &mut [IoSlice<'a>; MAX_SEGMENTS + 1],
+    ) -> usize {
+        let Some(group) = self.groups.get(index).copied() else {
+            return 0;
+        };
+        let Some(first) = packets.get(group.first.into()) else {
+            return 0;
+        };
+        let Some(data) = group.data.filter(|_| group.count > 1) else {
+            let (front, _) = self.header.split_at_mut(VIRTIO_HEADER);
+            front.copy_from_slice(&VirtioHeader::default().encode());
+            pieces[0] = IoSlice::new(front);
+            pieces[1] = IoSlice::new(first);
+            return 2;
+        };
+        let Some(header) = merged_header(&mut self.header, first, &data) else {
+            return 0;
+        };
+        pieces[0] = IoSlice::new(header);
+        let mut count = 1;
+        let mut member = group.first;
+        while let (Some(packet), Some(piece)) = (packets.get(member.into()), pieces.get_mut(count))
+        {
+            *piece = IoSlice::new(packet.get(data.headers.all..).unwrap_or_default());
+            count += 1;
+            if member == group.last {
+                break;
+            }
+            member = self
+                .following
+                .get(usize::from(member))
+                .copied()
+                .unwrap_or(NONE);
+        }
+        count
+    }
+
+    /// Adds a packet to the latest group of its flow; whether it fits there.
+    fn append(
+        &mut self,
+        flow: usize,
+        index: u16,
+        packet: &[u8],
+        new: &Data,
+        packets: &PacketBatch,
+    ) -> bool {
+        let Some(group) = self
+            .slots
+            .get(flow)
+            .and_then(|slot| self.groups.get_mut(usize::from(*slot)))
+        else {
+            return false;
+        };
+        let (Some(data), Some(first)) = (&mut group.data, packets.get(group.first.into())) else {
+            return false;
+        };
+        if data.closed
+            || new.headers != data.headers
+            || new.segment > data.segment
+            || new.next.wrapping_sub(new.payload as u32) != data.next
+            || data.headers.all + data.payload + new.payload > MAX_LENGTH
+            || usize::from(group.count) >= MAX_SEGMENTS
+            || !same_headers(first, packet, data.headers)
+            || !verifies(packet, new.headers)
+        {
+            return false;
+        }
+        if !data.verified && !verifies(first, data.headers) {
+            data.closed = true;
+            return false;
+        }
+        data.verified = true;
+        data.payload += new.payload;
+        data.next = new.next;
+        data.push = new.push;
+        data.closed = new.push || new.payload < data.segment;
+        if let Some(following) = self.following.get_mut(usize::from(group.last)) {
+            *following = index;
+        }
+        group.last = index;
+        group.count += 1;
+        true
+    }
+}
+
+/// The slot of a TCP packet's flow; `None` for everything else.
+fn flow(packet: &[u8]) -> Option<usize> {
+    let (addresses, transport) = match packet.first()? >> 4 {
+        4 => {
+            let header = usize::from(packet.first()? & 15) * 4;
+            // Of a fragment only the first has ports, and none can be merged.
+            let fragment = packet.get(6)? & 0x3f != 0 || *packet.get(7)? != 0;
+            let tcp = *packet.get(9)? == TCP && !fragment && header >= IPV4_HEADER;
+            (packet.get(12..20)?, packet.get(header..).filter(|_| tcp)?)
+        }
+        6 => {
+            let tcp = *packet.get(6)? == TCP;
+            (
+                packet.get(8..40)?,
+                packet.get(IPV6_HEADER..).filter(|_| tcp)?,
+            )
+        }
+        _ => return None,
+    };
+    // Whoever aims at one slot slows down none but its own flows.
+    let mut hash: u32 = 0;
+    for word in addresses
+        .chunks_exact(4)
+        .chain(transport.get(..4)?.chunks_exact(4))
+    {
+        let word: [u8; 4] = word.try_into().ok()?;
+        hash = (hash ^ u32::from_ne_bytes(word))
+            .wrapping_mul(0x9e37_79b1)
+            .rotate_left(15);
+    }
+    Some((hash >> 16) as usize % SLOTS)
+}
+
+/// TCP data that may be merged: no IP options, no fragment, no flags but ACK and PSH.
+fn data(packet: &[u8]) -> Option<Data> {
+    let ipv6 = match packet.first()? {
+        0x45 => false,
+        byte if byte >> 4 == 6 => true,
+        _ => return None,
+    };
+    let ip = if ipv6 { IPV6_HEADER } else { IPV4_HEADER };
+    let field = |at: usize| {
+        Some(usize::from(u16::from_be_bytes([
+            *packet.get(at)?,
+            *packet.get(at + 1)?,
+        ])))
+    };
+    let length = if ipv6 {
+        field(4)? + IPV6_HEADER
+    } else {
+        field(2)?
+    };
+    let tcp = packet.get(ip..)?;
+    let header = usize::from(*tcp.get(12)? >> 4) * 4;
+    let flags = *tcp.get(13)?;
+    let payload = packet
+        .len()
+        .checked_sub(ip + header)
+        .filter(|payload| *payload > 0)?;
+    if length != packet.len()
+        || header < 20
+        || *tcp.get(12)? & 15 != 0
+        || (flags != ACK && flags != ACK | PSH)
+        || tcp.get(18..20)? != [0, 0]
+        || (!ipv6 && *packet.get(6)? & 0x80 != 0)
+    {
+        return None;
+    }
+    let sequence = u32::from_be_bytes(tcp.get(4..8)?.try_into().ok()?);
+    let push = flags & PSH != 0;
+    Some(Data {
+        headers: Headers {
+            ipv6,
+            ip,
+            all: ip + header,
+        },
+        segment: payload,
+        payload,
+        next: sequence.wrapping_add(payload as u32),
+        closed: push,
+        push,
+        verified: false,
+    })
+}
+
+/// Whether two packets differ in nothing that a merged one could not say of both.
+fn same_headers(a: &[u8], b: &[u8], headers: Headers) -> bool {
+    let same = |from: usize, to: usize| a.get(from..to) == b.get(from..to);
+    let network = if headers.ipv6 {
+        same(0, 4) && same(6, IPV6_HEADER)
+    } else {
+        // Not the length, the ID and the checksum.
+        same(0, 2) && same(6, 10) && same(12, IPV4_HEADER)
+    };
+    let tcp = headers.ip;
+    // Ports, acknowledgment, length of the header; window; options.
+    network
+        && same(tcp, tcp + 4)
+        && same(tcp + 8, tcp + 13)
+        && same(tcp + 14, tcp + 16)
+        && same(tcp + 20, headers.all)
+}
+
+/// Whether the TCP checksum holds.
+fn verifies(packet: &[u8], headers: Headers) -> bool {
+    let (Some(addresses), Some(tcp)) = (addresses(packet, headers.ipv6), packet.get(headers.ip..))
+    else {
+        return false;
+    };
+    let length = tcp.len() as u16;
+    Sum::pseudo_header(addresses, TCP, length)
+        .add(tcp)
+        .checksum()
+        == [0, 0]
+}
+
+/// The headers of a merged packet, the virtio header before them.
+fn merged_header<'a>(room: &'a mut [u8], first: &[u8], data: &Data) -> Option<&'a [u8]> {
+    let Headers { ipv6, ip, all } = data.headers;
+    let virtio = VirtioHeader {
+        flags: NEEDS_CHECKSUM,
+        gso_type: if ipv6 { GSO_TCPV6 } else { GSO_TCPV4 },
+        header_length: all as u16,
+        segment: data.segment as u16,
+        checksum_start: ip as u16,
+        checksum_offset: 16,
+    };
+    let room = room.get_mut(..VIRTIO_HEADER + all)?;
+    let (front, headers) = room.split_at_mut(VIRTIO_HEADER);
+    front.copy_from_slice(&virtio.encode());
+    headers.copy_from_slice(first.get(..all)?);
+    let (network, tcp) = headers.split_at_mut(ip);
+    let tcp_length = u16::try_from(all - ip + data.payload).ok()?;
+    if ipv6 {
+        network
+            .get_mut(4..6)?
+            .copy_from_slice(&tcp_length.to_be_bytes());
+    } else {
+        let length = u16::try_from(all + data.payload).ok()?;
+        network
+            .get_mut(2..4)?
+            .copy_from_slice(&length.to_be_bytes());
+        finish_ipv4(network)?;
+    }
+    if data.push {
+        *tcp.get_mut(13)? |= PSH;
+    }
+    let sum = Sum::pseudo_header(addresses(network, ipv6)?, TCP, tcp_length);
+    tcp.get_mut(16..18)?.copy_from_slice(&sum.fold());
+    Some(room)
+}
