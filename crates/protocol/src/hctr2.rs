@@ -153,6 +153,13 @@ impl Hctr2 {
     }
 }
 
+impl Drop for Hctr2 {
+    /// The cipher's and the hash's keys erase themselves.
+    fn drop(&mut self) {
+        self.l.zeroize();
+    }
+}
+
 /// Hashes what is left after the whole blocks, as section 2 of the paper pads it.
 fn absorb_rest(state: &mut Polyval, rest: &[u8]) {
     if !rest.is_empty() {

@@ -2,11 +2,12 @@
 
 use subtle::ConstantTimeEq;
 
+use super::curve::Point;
 use super::keys::{HopKeys, apply_stream};
 use super::tail::extend;
 use super::{
     ALPHA, BETA, DELIVER, FORWARD, GAMMA, JUNCTION, JUNCTION_REST, MailboxToken, OnionSecret,
-    ReplayTag, SEED, SLOT, TAIL_BETA, curve,
+    ReplayTag, SEED, SLOT, TAIL_BETA,
 };
 use crate::hctr2::Hctr2;
 use crate::identity::{ShortId, front};
@@ -69,7 +70,8 @@ pub fn open_header(onion: &OnionSecret, header: &Header) -> Result<KnownPath> {
     let alpha: [u8; ALPHA] = front(header);
     let tweak: [u8; GAMMA] = front(&header[ALPHA..]);
     let beta: [u8; BETA] = front(&header[ALPHA + GAMMA..]);
-    let shared = curve::exchange(&onion.secret, &alpha)?;
+    let point = Point::new(&alpha);
+    let shared = point.exchange(&onion.secret)?;
     let keys = HopKeys::derive(&shared, &alpha, &onion.public())?;
     if !bool::from(keys.gamma(&beta).ct_eq(&tweak)) {
         return Err(Error::Authentication {
@@ -90,7 +92,7 @@ pub fn open_header(onion: &OnionSecret, header: &Header) -> Result<KnownPath> {
     };
     let next = match plain[0] {
         FORWARD => {
-            write(&*curve::exchange(&keys.blind, &alpha)?, rest, &[]);
+            write(&*point.exchange(&keys.blind)?, rest, &[]);
             Next::Forward(ShortId(argument))
         }
         JUNCTION => {
