@@ -129,7 +129,10 @@ impl ReplayFilter {
     pub fn check_and_set(&self, tag: &[u8; 16]) -> bool {
         let place = self.place(tag);
         let mut current = self.current.load(Ordering::Acquire);
-        if self.generations[1 - current].contains(place) {
+        // Both are looked at before anything is locked, so that the memory of both is fetched at
+        // the same time; an old tag locks nothing.
+        let [a, b] = &self.generations;
+        if a.contains(place) | b.contains(place) {
             return false;
         }
         let mut new = self.generations[current].insert(place);
@@ -269,17 +272,13 @@ impl ReplayFilter {
         let hash = hasher.finish128();
         // The high half of a product is below `blocks`, near enough uniform.
         let block = (u128::from(hash.h1) * u128::from(self.blocks)) >> 64;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "below blocks, which is 64 bits"
-        )]
         let block = block as u64;
         let mut bits = [0; WORDS];
         for (i, bit) in bits.iter_mut().enumerate() {
-            *bit = 1 << (hash.h2 >> (6 * i) & 63);
+            *bit = 1 << ((hash.h2 >> (6 * i)) & 63);
         }
         // The first word has no room for a 64th bit.
-        bits[0] = 1 << ((hash.h2 >> 48) * FIRST_BITS >> 16);
+        bits[0] = 1 << (((hash.h2 >> 48) * FIRST_BITS) >> 16);
         Place { block, bits }
     }
 

@@ -376,10 +376,7 @@ fn prologue(initiation: &Datagram) -> [u8; 15 + LINK_HEADER] {
 }
 
 /// The keys of a finished handshake: initiator to responder, responder to initiator.
-fn keys(
-    noise: &mut HandshakeState,
-    secret: &[u8],
-) -> Result<(Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>)> {
+fn keys(noise: &mut HandshakeState, secret: &[u8]) -> Result<mac::TwoKeys> {
     let (mut k1, mut k2) = noise.dangerously_get_raw_split();
     let mut all = Zeroizing::new([0; 96]);
     all[..32].copy_from_slice(&k1);

@@ -40,12 +40,11 @@ pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
+/// A key for each direction.
+pub(super) type TwoKeys = (Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>);
+
 /// HKDF-SHA256 (RFC 5869) into two keys of 32 bytes.
-pub(super) fn two_keys(
-    salt: &[u8],
-    secret: &[u8],
-    info: &str,
-) -> Result<(Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>)> {
+pub(super) fn two_keys(salt: &[u8], secret: &[u8], info: &str) -> Result<TwoKeys> {
     struct SixtyFour;
     impl hkdf::KeyType for SixtyFour {
         fn len(&self) -> usize {

@@ -34,6 +34,7 @@ pub(crate) mod noise;
 pub mod peer;
 mod responder;
 mod timers;
+mod traffic;
 mod transport;
 mod window;
 

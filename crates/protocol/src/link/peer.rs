@@ -24,9 +24,10 @@
 //! each event makes at most five.
 
 use super::timers::{
-    ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, KEEPALIVE,
-    REJECT_AFTER, REKEY_AFTER, REKEY_AFTER_AS_RESPONDER, SILENCE_LIMIT, UPKEEP_PING,
+    ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, REJECT_AFTER,
+    REKEY_AFTER, REKEY_AFTER_AS_RESPONDER,
 };
+use super::traffic::Traffic;
 use super::{
     COOKIE_LIFE, CellKind, Cookie, Established, Initiator, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey,
     Timestamp,
@@ -117,50 +118,6 @@ pub struct Peer {
     accepted: Option<Instant>,
     traffic: Traffic,
     actions: VecDeque<Action>,
-}
-
-/// What went over the current session, as far as it decides anything.
-struct Traffic {
-    /// Of the current key, when last looked at.
-    sent: u64,
-    sent_data: u64,
-    last_sent: Instant,
-    /// Anything received, or a ping sent.
-    last_heard: Instant,
-    /// The last data in either direction.
-    last_used: Instant,
-    /// The oldest data sent since anything was received.
-    unanswered: Option<Instant>,
-    /// The oldest data received since anything was sent.
-    unacknowledged: Option<Instant>,
-}
-
-impl Traffic {
-    fn new(now: Instant) -> Self {
-        Self {
-            sent: 0,
-            sent_data: 0,
-            last_sent: now,
-            last_heard: now,
-            last_used: now,
-            unanswered: None,
-            unacknowledged: None,
-        }
-    }
-
-    /// Looks at what workers have sealed.
-    fn observe(&mut self, seal: &SealKey, now: Instant) {
-        let (sent, data) = (seal.sent(), seal.sent_data());
-        if sent > self.sent {
-            self.last_sent = now;
-            self.unacknowledged = None;
-        }
-        if data > self.sent_data {
-            self.last_used = now;
-            self.unanswered.get_or_insert(now);
-        }
-        (self.sent, self.sent_data) = (sent, data);
-    }
 }
 
 impl Peer {
@@ -395,12 +352,10 @@ impl Peer {
         } else if !is(&self.current) && !is(&self.previous) {
             return;
         }
-        self.traffic.unanswered = None;
-        self.traffic.last_heard = now;
-        if kind != CellKind::Cover {
-            self.traffic.last_used = now;
-            self.traffic.unacknowledged.get_or_insert(now);
+        if let Some(current) = &self.current {
+            self.traffic.observe(&current.seal, now);
         }
+        self.traffic.heard(kind, now);
     }
 
     /// Ends all sessions and the handshake: the neighbour has said `Close` under one of them,
@@ -488,19 +443,10 @@ impl Peer {
 
     fn keep_alive(&mut self, now: Instant) {
         let Some(current) = &self.current else { return };
-        let traffic = &mut self.traffic;
-        traffic.observe(&current.seal, now);
-        let since = |at: Instant| now.saturating_duration_since(at);
-        let quiet = traffic.last_sent.min(traffic.last_heard);
-        if self.upkeep == Upkeep::Always && since(quiet) >= UPKEEP_PING {
-            (traffic.last_sent, traffic.last_heard) = (now, now);
-            traffic.unacknowledged = None;
+        self.traffic.observe(&current.seal, now);
+        if self.upkeep == Upkeep::Always && self.traffic.take_ping(now) {
             self.actions.push_back(Action::Ping);
-        } else if traffic
-            .unacknowledged
-            .is_some_and(|at| since(at) >= KEEPALIVE)
-        {
-            traffic.unacknowledged = None;
+        } else if self.traffic.take_keepalive(now) {
             self.actions.push_back(Action::KeepAlive);
         }
     }
@@ -513,7 +459,7 @@ impl Peer {
             Some(attempt) if now.saturating_duration_since(attempt.began) >= HANDSHAKE_GIVE_UP => {
                 self.end_attempt();
                 self.wanted = false;
-                self.traffic.unanswered = None;
+                self.traffic.forgive_silence();
                 self.not_before = now + HANDSHAKE_RETRY;
                 self.actions.push_back(Action::Unreachable);
             }
@@ -550,9 +496,8 @@ impl Peer {
             REKEY_AFTER_AS_RESPONDER
         };
         let due = current.since + rekey;
-        let silent = |at: Instant| now.saturating_duration_since(at) >= SILENCE_LIMIT;
-        (now >= due && (always || self.traffic.last_used >= due))
+        (now >= due && (always || self.traffic.is_used_since(due)))
             || current.seal.sent() >= REKEY_AFTER_DATAGRAMS
-            || self.traffic.unanswered.is_some_and(silent)
+            || self.traffic.is_silent(now)
     }
 }

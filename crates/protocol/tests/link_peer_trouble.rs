@@ -1,0 +1,254 @@
+//! Neighbours over a simulated network: crossing and replayed initiations, cookies, loss.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod link_world;
+
+use link_world::{Node, SECOND, World, on_demand};
+use mixline_protocol::Error;
+use mixline_protocol::identity::X25519Secret;
+use mixline_protocol::link::Responder;
+use mixline_protocol::link::peer::Upkeep;
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::size::Datagram;
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[test]
+fn initiations_at_the_same_time_end_in_one_session() {
+    for a_first in [true, false] {
+        let mut world = World::new(Upkeep::OnDemand, Upkeep::OnDemand, a_first);
+        world.a.send(0, world.now);
+        world.b.send(0, world.now);
+        world.settle();
+        assert_eq!((world.a.initiations, world.b.initiations), (1, 1));
+        world.works();
+        world.agree();
+        assert_eq!(world.a.peer.age(world.now), world.b.peer.age(world.now));
+        // The one with the smaller key has initiated the session that both use: it alone rekeys.
+        for n in 0..130 {
+            assert!(world.a.send(n, world.now) && world.b.send(n, world.now));
+            world.pass(SECOND, 1000);
+        }
+        let expected = if a_first { (2, 1) } else { (1, 2) };
+        assert_eq!((world.a.initiations, world.b.initiations), expected);
+        world.works();
+    }
+}
+
+#[test]
+fn initiations_that_cross_in_any_order_work_out() {
+    // Each message of both handshakes, delivered in every order that the network may choose.
+    for order in 0..64u32 {
+        let mut world = World::new(Upkeep::OnDemand, Upkeep::OnDemand, order % 2 == 0);
+        world.a.send(0, world.now);
+        world.b.send(0, world.now);
+        let mut choice = order;
+        for _ in 0..12 {
+            let from_a = choice & 1 == 0;
+            choice = (choice >> 1) | ((choice & 1) << 5);
+            let (from, to) = if from_a {
+                (&mut world.a, &mut world.b)
+            } else {
+                (&mut world.b, &mut world.a)
+            };
+            if !from.out.is_empty() {
+                let datagram = from.out.remove(0);
+                to.receive(&datagram, world.now);
+            }
+        }
+        world.settle();
+        world.works();
+        world.works();
+        world.agree();
+    }
+}
+
+#[test]
+fn a_replayed_initiation_disturbs_nothing() {
+    let mut world = on_demand();
+    world.a.send(0, world.now);
+    let old = *world.a.out.last().unwrap();
+    world.settle();
+    world.works();
+    world.pass(SECOND, 1000);
+    let before = world.b.seal.clone().unwrap();
+    // The responder remembers it.
+    world.b.receive(&old, world.now);
+    assert!(world.b.out.is_empty(), "answered");
+    // It has been made to forget: the peer remembers.
+    world.b.responder = Responder::new(&world.b.secret, world.now, &mut OsRandom::new());
+    world.b.receive(&old, world.now);
+    assert!(world.b.out.is_empty(), "answered");
+    assert_eq!(world.b.sessions(), 1);
+    assert!(Arc::ptr_eq(&before, world.b.seal.as_ref().unwrap()));
+    world.works();
+    // All is forgotten, as after a restart: a session that nobody can use, and the true one
+    // comes all the same.
+    world.b = Node::new(
+        world.b.secret.clone(),
+        &world.a.secret,
+        Upkeep::OnDemand,
+        world.now,
+    );
+    world.b.receive(&old, world.now);
+    assert!(!world.b.peer.is_up());
+    for _ in 0..30 {
+        world.a.send(1, world.now);
+        world.pass(SECOND, 1000);
+    }
+    world.works();
+    world.agree();
+}
+
+#[test]
+fn initiations_of_a_neighbour_are_limited() {
+    let mut world = on_demand();
+    let mut made = Vec::new();
+    for n in 1..10u64 {
+        let mut other = Node::new(
+            world.a.secret.clone(),
+            &world.b.secret,
+            Upkeep::OnDemand,
+            world.now - SECOND * 20 + SECOND * n as u32,
+        );
+        // Later starts have smaller clocks in `pump`, so that the last is the oldest.
+        other.send(0, world.now);
+        made.push(other.out.remove(0));
+    }
+    made.reverse();
+    for initiation in &made {
+        world.b.receive(initiation, world.now);
+    }
+    assert_eq!(world.b.out.len(), 1, "nine initiations in no time");
+    assert_eq!(world.b.sessions(), 1);
+}
+
+#[test]
+fn a_cookie_is_returned_at_once() {
+    let mut world = on_demand();
+    world.b.under_load = true;
+    world.a.send(0, world.now);
+    world.settle();
+    assert_eq!(world.a.initiations, 2);
+    world.works();
+    // It is good for the next handshake too.
+    for n in 0..119 {
+        world.a.send(n, world.now);
+        world.pass(SECOND, 1000);
+    }
+    world.a.send(1, world.now);
+    world.pass(SECOND * 5, 1000);
+    world.works();
+}
+
+#[test]
+fn cookies_do_not_make_a_loop() {
+    let mut world = on_demand();
+    world.b.under_load = true;
+    // A responder whose cookies are never good.
+    for _ in 0..100 {
+        world.b.responder = Responder::new(&world.b.secret, world.now, &mut OsRandom::new());
+        world.a.send(0, world.now);
+        for datagram in std::mem::take(&mut world.a.out) {
+            world.b.receive(&datagram, world.now);
+        }
+        for datagram in std::mem::take(&mut world.b.out) {
+            world.a.receive(&datagram, world.now);
+        }
+        world.now += Duration::from_millis(100);
+    }
+    assert!(
+        world.a.initiations <= 4,
+        "{} in ten seconds",
+        world.a.initiations
+    );
+}
+
+#[test]
+fn somebody_elses_session_is_not_accepted() {
+    let mut world = on_demand();
+    let rng = &mut OsRandom::new();
+    let stranger = X25519Secret::generate(rng);
+    let mut node = Node::new(stranger, &world.b.secret, Upkeep::OnDemand, world.now);
+    node.send(0, world.now);
+    let (established, _) = world.b.responder.respond(&node.out[0], 5, rng).unwrap();
+    assert!(matches!(
+        world.b.peer.accept(established, world.now),
+        Err(Error::Malformed { .. })
+    ));
+    assert!(world.b.peer.is_idle());
+}
+
+/// Failing cases are printed and not written to a file.
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    }
+}
+
+proptest! {
+    #![proptest_config(config(24))]
+
+    /// Whatever the network does for ten minutes, some seconds later the link works.
+    #[test]
+    fn after_any_weather_the_link_works(
+        seed: u64,
+        loss in 0u64..100,
+        roles in prop::sample::select(vec![
+            (Upkeep::OnDemand, Upkeep::OnDemand),
+            (Upkeep::Always, Upkeep::Never),
+            (Upkeep::Always, Upkeep::OnDemand),
+        ]),
+        a_first: bool,
+    ) {
+        let mut world = World::new(roles.0, roles.1, a_first);
+        let mut state = seed | 1;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state >> 8
+        };
+        let mut way: Vec<(bool, Datagram)> = Vec::new();
+        for _ in 0..1200 {
+            world.now += Duration::from_millis(500);
+            if random() % 4 == 0 {
+                world.a.send(1, world.now);
+            }
+            if random() % 4 == 0 {
+                world.b.send(1, world.now);
+            }
+            world.a.pump(world.now);
+            world.b.pump(world.now);
+            way.extend(world.a.out.drain(..).map(|d| (true, d)));
+            way.extend(world.b.out.drain(..).map(|d| (false, d)));
+            for _ in 0..random() % 12 {
+                if way.is_empty() {
+                    break;
+                }
+                let (to_b, datagram) = way.swap_remove(random() as usize % way.len());
+                if random() % 100 < loss {
+                    continue;
+                }
+                if random() % 10 == 0 {
+                    // Twice.
+                    way.push((to_b, datagram));
+                }
+                let node = if to_b { &mut world.b } else { &mut world.a };
+                node.receive(&datagram, world.now);
+            }
+            way.truncate(50);
+        }
+        for _ in 0..30 {
+            world.a.send(1, world.now);
+            if roles.1 != Upkeep::Never {
+                world.b.send(1, world.now);
+            }
+            world.pass(SECOND, 500);
+        }
+        world.works();
+        world.agree();
+    }
+}
