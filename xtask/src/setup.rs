@@ -59,7 +59,7 @@ const SERVICES: &[(&str, &str)] = &[
 const fn need(package: &'static str, program: &'static str, purpose: &'static str) -> Need {
     Need {
         package,
-        sign: Sign::Program(program),
+        program,
         purpose,
     }
 }

@@ -32,7 +32,7 @@ impl Files {
 /// The directory's configuration.
 pub fn directory(files: &Files) -> String {
     format!(
-        "state_dir: {}\nlisten: \"{}:{DIRECTORY_PORT}\"\n",
+        "state_dir: {}\nlisten: \"{}:{DIRECTORY_PORT}\"\nallow_private_addresses: true\n",
         quoted(&files.state),
         Node::Directory.ipv4()
     )
