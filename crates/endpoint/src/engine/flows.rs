@@ -1,0 +1,140 @@
+//! The flows between this host and one peer: which path each uses, and how to end it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::time::{Duration, Instant};
+
+use mixline_protocol::identity::AnonymousId;
+
+use super::icmp::{Segment, reset};
+use super::packet::{FlowKey, IpPacket, protocol};
+use super::paths::{Health, Paths};
+use crate::policy::{PathPolicy, PolicyRule};
+
+/// Flows with one peer that are remembered. One more replaces another, which then only loses
+/// its place on a path.
+pub const MAX_FLOWS: usize = 512;
+/// Connections that have been silent for longer are not reset when the peer goes.
+const RESET_WITHIN: Duration = Duration::from_secs(600);
+
+struct Flow {
+    policy: PathPolicy,
+    path: Option<u32>,
+    used: Instant,
+    /// TCP only: what this host expects next from the peer. `None` once it is closing.
+    expects: Option<u32>,
+}
+
+/// The flows with one peer.
+pub struct Flows {
+    flows: HashMap<FlowKey, Flow>,
+    /// Ranks paths; random, so that nobody outside can choose which path a flow takes.
+    hash: RandomState,
+}
+
+impl Flows {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            flows: HashMap::new(),
+            hash: RandomState::new(),
+        }
+    }
+
+    /// How a packet to `peer` is sent: by which policy, and if that is per flow, over which path.
+    /// A flow stays on its path as long as that works.
+    pub fn place(
+        &mut self,
+        packet: &IpPacket<'_>,
+        peer: &AnonymousId,
+        rules: &[PolicyRule],
+        paths: &Paths,
+        now: Instant,
+    ) -> (PathPolicy, Option<u32>) {
+        if !self.flows.contains_key(&packet.flow) {
+            self.make_room(now);
+            let flow = Flow {
+                policy: policy(rules, peer, &packet.flow),
+                path: None,
+                used: now,
+                expects: None,
+            };
+            self.flows.insert(packet.flow, flow);
+        }
+        let Some(flow) = self.flows.get_mut(&packet.flow) else {
+            return (PathPolicy::PerFlow, None);
+        };
+        flow.used = now;
+        if packet.flow.protocol == protocol::TCP
+            && let Some(segment) = Segment::read(packet.payload)
+        {
+            let open = segment.acknowledges && !segment.reset && !segment.finishes;
+            flow.expects = open.then_some(segment.ack);
+        }
+        if flow.policy == PathPolicy::PerFlow {
+            let works = |id: u32| {
+                paths.get(id).is_some_and(|path| {
+                    path.retiring.is_none() && path.health(now) != Health::Suspect
+                })
+            };
+            if !flow.path.is_some_and(works) {
+                flow.path = paths.for_flow(self.hash.hash_one(packet.flow), now);
+            }
+        }
+        (flow.policy, flow.path)
+    }
+
+    /// Whether a TCP connection with the peer is open, as far as is known.
+    #[must_use]
+    pub fn any_open(&self) -> bool {
+        self.flows.values().any(|flow| flow.expects.is_some())
+    }
+
+    /// Resets for the TCP connections with the peer, as packets to this host.
+    pub fn resets(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        self.flows
+            .drain()
+            .filter(|(_, flow)| now.saturating_duration_since(flow.used) < RESET_WITHIN)
+            .filter_map(|(key, flow)| Some(reset(&key, flow.expects?, None)))
+            .collect()
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        if self.flows.len() < MAX_FLOWS {
+            return;
+        }
+        let oldest = self
+            .flows
+            .iter()
+            .max_by_key(|(_, flow)| now.saturating_duration_since(flow.used));
+        if let Some(key) = oldest.map(|(key, _)| *key) {
+            self.flows.remove(&key);
+        }
+    }
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the first rule that fits says.
+#[must_use]
+pub fn policy(rules: &[PolicyRule], peer: &AnonymousId, flow: &FlowKey) -> PathPolicy {
+    let fits = |rule: &&PolicyRule| {
+        rule.id.is_none_or(|id| id == *peer)
+            && rule.to.is_none_or(|range| range.contains(flow.destination))
+            && rule.port.is_none_or(|port| {
+                matches!(flow.protocol, protocol::TCP | protocol::UDP)
+                    && (port == flow.ports.0 || port == flow.ports.1)
+            })
+    };
+    rules
+        .iter()
+        .find(fits)
+        .map(|rule| rule.policy)
+        .unwrap_or_default()
+}

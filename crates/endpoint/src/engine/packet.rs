@@ -1,0 +1,141 @@
+//! What of an IP packet decides where it goes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Protocol numbers (IANA).
+pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+/// Addresses, protocol and ports: what ECMP routers hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Where from.
+    pub source: IpAddr,
+    /// Where to.
+    pub destination: IpAddr,
+    /// IP protocol; for IPv6 the first next header.
+    pub protocol: u8,
+    /// Source and destination port of TCP and UDP; 0 for all else, and for all fragments of a
+    /// packet, so that these stay together.
+    pub ports: (u16, u16),
+}
+
+/// A packet whose IP header is sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpPacket<'a> {
+    /// Which flow it belongs to.
+    pub flow: FlowKey,
+    /// What follows the IP header (without looking into IPv6 extension headers).
+    pub payload: &'a [u8],
+    /// IPv4 only: it must not be fragmented.
+    pub dont_fragment: bool,
+    /// It is a fragment, and not the first.
+    pub later_fragment: bool,
+}
+
+/// Reads the header of an IPv4 or IPv6 packet. `None` if it is neither, or its lengths
+/// disagree with its bytes.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Option<IpPacket<'_>> {
+    match bytes.first()? >> 4 {
+        4 => parse_v4(bytes),
+        6 => parse_v6(bytes),
+        _ => None,
+    }
+}
+
+fn parse_v4(bytes: &[u8]) -> Option<IpPacket<'_>> {
+    let header = bytes.first_chunk::<20>()?;
+    let length = usize::from(header[0] & 0xf) * 4;
+    let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    if length < 20 || total < length || total != bytes.len() {
+        return None;
+    }
+    let payload = bytes.get(length..)?;
+    let flags = u16::from_be_bytes([header[6], header[7]]);
+    let fragment = flags & 0x3fff != 0;
+    let [.., a, b, c, d, e, f, g, h] = *header;
+    Some(IpPacket {
+        flow: FlowKey {
+            source: Ipv4Addr::new(a, b, c, d).into(),
+            destination: Ipv4Addr::new(e, f, g, h).into(),
+            protocol: header[9],
+            ports: if fragment {
+                (0, 0)
+            } else {
+                ports(header[9], payload)
+            },
+        },
+        payload,
+        dont_fragment: flags & 0x4000 != 0,
+        later_fragment: flags & 0x1fff != 0,
+    })
+}
+
+fn parse_v6(bytes: &[u8]) -> Option<IpPacket<'_>> {
+    let (header, payload) = bytes.split_first_chunk::<40>()?;
+    if usize::from(u16::from_be_bytes([header[4], header[5]])) != payload.len() {
+        return None;
+    }
+    let address = |at: usize| {
+        let octets: [u8; 16] = header.get(at..at + 16)?.try_into().ok()?;
+        Some(IpAddr::from(Ipv6Addr::from(octets)))
+    };
+    Some(IpPacket {
+        flow: FlowKey {
+            source: address(8)?,
+            destination: address(24)?,
+            protocol: header[6],
+            ports: ports(header[6], payload),
+        },
+        payload,
+        dont_fragment: true,
+        later_fragment: false,
+    })
+}
+
+fn ports(number: u8, payload: &[u8]) -> (u16, u16) {
+    match (number, payload) {
+        (protocol::TCP | protocol::UDP, [a, b, c, d, ..]) => {
+            (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))
+        }
+        _ => (0, 0),
+    }
+}
+
+/// Whether a packet to this address is for more than one receiver.
+#[must_use]
+pub fn is_group(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_multicast(),
+    }
+}
+
+/// The Internet checksum (RFC 1071) of some pieces of even length, but for the last.
+#[must_use]
+pub fn checksum(pieces: &[&[u8]]) -> u16 {
+    let mut sum: u64 = 0;
+    for piece in pieces {
+        let (pairs, rest) = piece.as_chunks::<2>();
+        sum += pairs
+            .iter()
+            .map(|pair| u64::from(u16::from_be_bytes(*pair)))
+            .sum::<u64>();
+        sum += rest.first().map_or(0, |last| u64::from(*last) << 8);
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "folded into 16 bits")]
+    let folded = sum as u16;
+    !folded
+}

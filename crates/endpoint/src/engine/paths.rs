@@ -1,0 +1,359 @@
+//! Paths to a peer: an own head joined to a tail of the peer's, and whether it works.
+//!
+//! A path in use is probed every [`PROBE_EVERY`]; an idle one rarely, so that it is known to
+//! work when it is needed. A path without an answer for [`SUSPECT_AFTER`] is used only if there
+//! is no better one, and after [`DEAD_AFTER`] it is gone. The peer answers a probe over several
+//! of its own paths, so that what dies is what failed.
+
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::path::{Head, TailId};
+use mixline_protocol::time::UnixTime;
+
+/// Time between two probes of a path in use.
+pub const PROBE_EVERY: Duration = Duration::from_millis(500);
+/// Time between two probes of a path that is kept for later.
+pub const WARM_EVERY: Duration = Duration::from_secs(15);
+/// An answer that is this late makes a path suspect.
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(1100);
+/// An answer that is this late makes a path dead.
+pub const DEAD_AFTER: Duration = Duration::from_millis(2500);
+/// So many probes must be unanswered as well.
+pub const DEAD_PROBES: usize = 3;
+/// Paths to one peer at most, those on their way out included.
+pub const MAX_PATHS: usize = 8;
+/// Probes of one path that are remembered.
+const OUTSTANDING: usize = 16;
+/// How long a path that is to be replaced is kept beside its replacement.
+pub const OVERLAP: Duration = Duration::from_secs(5);
+
+/// What is known of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// It has answered lately.
+    Alive,
+    /// It is new and has not answered yet.
+    Unproven,
+    /// It should have answered by now.
+    Suspect,
+}
+
+/// One path.
+pub struct Path {
+    /// Names it within its session.
+    pub id: u32,
+    /// What cells are wrapped in.
+    pub head: Head,
+    /// The head's relays, the guard first.
+    pub relays: Vec<ShortId>,
+    /// The peer's tail.
+    pub tail: TailId,
+    /// The first relay of the tail.
+    pub tail_first: ShortId,
+    /// When it ends.
+    pub expires: UnixTime,
+    /// When it should be replaced.
+    pub renew: UnixTime,
+    /// Since when it is to be replaced.
+    pub retiring: Option<Instant>,
+    /// The link to its guard does not work at the moment.
+    pub link_down: bool,
+    /// Cells sent over it.
+    pub cells: u64,
+    /// Round trip, smoothed.
+    pub rtt: Option<Duration>,
+    outstanding: ArrayVec<(u32, Instant), OUTSTANDING>,
+    answered: bool,
+    /// When the first probe was sent that has not been answered, if a later one has not either.
+    unanswered: Option<Instant>,
+    probed: Option<Instant>,
+}
+
+/// What a path is built from.
+pub struct NewPath {
+    /// The head, joined to the tail.
+    pub head: Head,
+    /// Its relays, the guard first.
+    pub relays: Vec<ShortId>,
+    /// The tail.
+    pub tail: TailId,
+    /// The tail's first relay.
+    pub tail_first: ShortId,
+    /// When it ends.
+    pub expires: UnixTime,
+    /// When it should be replaced.
+    pub renew: UnixTime,
+}
+
+impl Path {
+    /// The relay that cells are sent to.
+    #[must_use]
+    pub fn guard(&self) -> ShortId {
+        self.head.first()
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn health(&self, now: Instant) -> Health {
+        let late = self.unanswered.is_some_and(|since| {
+            let patience = self
+                .rtt
+                .map_or(SUSPECT_AFTER, |rtt| SUSPECT_AFTER.max(rtt * 3));
+            now.saturating_duration_since(since) >= patience
+        });
+        match (late || self.link_down, self.answered) {
+            (true, _) => Health::Suspect,
+            (false, true) => Health::Alive,
+            (false, false) => Health::Unproven,
+        }
+    }
+
+    /// Whether it has failed.
+    #[must_use]
+    pub fn is_dead(&self, now: Instant) -> bool {
+        self.outstanding.len() >= DEAD_PROBES
+            && self.unanswered.is_some_and(|since| {
+                let patience = self.rtt.map_or(DEAD_AFTER, |rtt| DEAD_AFTER.max(rtt * 4));
+                now.saturating_duration_since(since) >= patience
+            })
+    }
+
+    /// Whether a probe is due.
+    #[must_use]
+    pub fn probe_due(&self, in_use: bool, now: Instant) -> bool {
+        let every = if in_use || self.unanswered.is_some() || !self.answered {
+            PROBE_EVERY
+        } else {
+            WARM_EVERY
+        };
+        self.probed
+            .is_none_or(|probed| now.saturating_duration_since(probed) >= every)
+    }
+
+    /// A probe was sent.
+    pub fn probe_sent(&mut self, id: u32, now: Instant) {
+        if self.outstanding.is_full() {
+            self.outstanding.remove(0);
+        }
+        self.outstanding.push((id, now));
+        self.unanswered.get_or_insert(now);
+        self.probed = Some(now);
+    }
+
+    /// A probe was answered; false if it is none of this path's.
+    fn answer(&mut self, id: u32, now: Instant) -> bool {
+        let Some(at) = self.outstanding.iter().position(|(sent, _)| *sent == id) else {
+            return false;
+        };
+        let (_, sent) = self.outstanding[at];
+        // An answer to a later probe says that the path works: the earlier ones were lost.
+        self.outstanding.drain(..=at);
+        self.unanswered = self.outstanding.first().map(|(_, sent)| *sent);
+        self.answered = true;
+        let rtt = now.saturating_duration_since(sent);
+        self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
+        true
+    }
+}
+
+/// The paths to one peer.
+#[derive(Default)]
+pub struct Paths {
+    paths: Vec<Path>,
+    next_id: u32,
+    next_probe: u32,
+    turn: usize,
+}
+
+impl Paths {
+    /// Adds a path and names it.
+    pub fn add(&mut self, new: NewPath) -> u32 {
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1);
+        self.paths.push(Path {
+            id,
+            head: new.head,
+            relays: new.relays,
+            tail: new.tail,
+            tail_first: new.tail_first,
+            expires: new.expires,
+            renew: new.renew,
+            retiring: None,
+            link_down: false,
+            cells: 0,
+            rtt: None,
+            outstanding: ArrayVec::new(),
+            answered: false,
+            unanswered: None,
+            probed: None,
+        });
+        id
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Path> {
+        self.paths.iter()
+    }
+
+    /// All of them, to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Path> {
+        self.paths.iter_mut()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// The path of an ID.
+    #[must_use]
+    pub fn get(&self, id: u32) -> Option<&Path> {
+        self.paths.iter().find(|path| path.id == id)
+    }
+
+    /// The path of an ID.
+    pub fn get_mut(&mut self, id: u32) -> Option<&mut Path> {
+        self.paths.iter_mut().find(|path| path.id == id)
+    }
+
+    /// Takes a path out.
+    pub fn remove(&mut self, id: u32) -> Option<Path> {
+        let at = self.paths.iter().position(|path| path.id == id)?;
+        Some(self.paths.remove(at))
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&mut self) {
+        self.paths.clear();
+    }
+
+    /// Makes the next probe of every path due at once.
+    pub fn probe_soon(&mut self) {
+        for path in &mut self.paths {
+            path.probed = None;
+        }
+    }
+
+    /// Names the next probe.
+    pub fn next_probe(&mut self) -> u32 {
+        self.next_probe = self.next_probe.wrapping_add(1);
+        self.next_probe
+    }
+
+    /// A probe was answered; false if it is not known.
+    pub fn answer(&mut self, id: u32, now: Instant) -> bool {
+        self.paths.iter_mut().any(|path| path.answer(id, now))
+    }
+
+    /// The program did not run for a while: what was not answered says nothing.
+    pub fn forgive(&mut self) {
+        for path in &mut self.paths {
+            path.outstanding.clear();
+            path.unanswered = None;
+        }
+    }
+
+    /// The best of the paths for a flow: among the healthiest, the one that the flow's hash
+    /// ranks first. A path that comes or goes moves only the flows that are on it (rendezvous
+    /// hashing: Thaler and Ravishankar, 1998).
+    #[must_use]
+    pub fn for_flow(&self, hash: u64, now: Instant) -> Option<u32> {
+        let rank = |path: &Path| {
+            let wish = (path.retiring.is_some(), path.health(now));
+            (
+                std::cmp::Reverse(wish),
+                mix(hash ^ u64::from(path.id).wrapping_mul(GOLDEN)),
+            )
+        };
+        self.paths
+            .iter()
+            .max_by_key(|path| rank(path))
+            .map(|path| path.id)
+    }
+
+    /// The next path in turn, among the healthiest.
+    pub fn in_turn(&mut self, now: Instant) -> Option<u32> {
+        let wish = |path: &Path| (path.retiring.is_some(), path.health(now));
+        let best = self.paths.iter().map(wish).min()?;
+        self.turn = self.turn.wrapping_add(1);
+        let count = self.paths.iter().filter(|path| wish(path) == best).count();
+        self.paths
+            .iter()
+            .filter(|path| wish(path) == best)
+            .nth(self.turn % count)
+            .map(|p| p.id)
+    }
+
+    /// Up to `N` paths for copies of one cell, the healthiest first; those with a tail and a
+    /// guard of their own before those without.
+    #[must_use]
+    pub fn apart<const N: usize>(&self, copies: usize, now: Instant) -> ArrayVec<u32, N> {
+        let mut chosen: ArrayVec<&Path, N> = ArrayVec::new();
+        while chosen.len() < copies.min(N) {
+            let left = self
+                .paths
+                .iter()
+                .filter(|path| chosen.iter().all(|c| c.id != path.id));
+            let next = left.min_by_key(|path| {
+                let shares = chosen.iter().filter(|c| c.tail == path.tail).count() * 2
+                    + chosen.iter().filter(|c| c.guard() == path.guard()).count();
+                (path.health(now), path.retiring.is_some(), shares, path.id)
+            });
+            // Suspect paths are worth copies only if nothing better carries one.
+            let better = chosen
+                .first()
+                .is_some_and(|c| c.health(now) != Health::Suspect);
+            match next {
+                Some(path) if !better || path.health(now) != Health::Suspect => chosen.push(path),
+                _ => break,
+            }
+        }
+        chosen.iter().map(|path| path.id).collect()
+    }
+
+    /// How many paths work, or may well work, and are to stay.
+    #[must_use]
+    pub fn good(&self, now: Instant) -> usize {
+        let good = |path: &&Path| path.retiring.is_none() && path.health(now) != Health::Suspect;
+        self.paths.iter().filter(good).count()
+    }
+
+    /// Whether a relay stands in the head of a path that does not answer, and in none that does.
+    #[must_use]
+    pub fn is_suspicious(&self, relay: &ShortId, now: Instant) -> bool {
+        let in_one = |health: Health| {
+            self.paths
+                .iter()
+                .any(|path| path.relays.contains(relay) && path.health(now) == health)
+        };
+        in_one(Health::Suspect) && !in_one(Health::Alive)
+    }
+
+    /// Whether any path has answered lately.
+    #[must_use]
+    pub fn any_alive(&self, now: Instant) -> bool {
+        self.paths
+            .iter()
+            .any(|path| path.health(now) == Health::Alive)
+    }
+}
+
+/// 2^64 divided by the golden ratio: spreads small numbers over all bits.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood, 2014): each bit of the input moves each
+/// bit of the output.
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
