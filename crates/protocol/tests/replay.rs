@@ -287,3 +287,42 @@ fn nothing_is_forgotten_while_a_thread_rotates() {
         }
     });
 }
+
+#[test]
+fn while_a_thread_rotates_the_same_tag_is_new_to_one() {
+    let now = Instant::now();
+    let filter = filter(4096, now);
+    filter.set_life(Duration::from_secs(1));
+    const ROUNDS: u64 = 20_000;
+    const TAGS: u64 = 20;
+    let barrier = std::sync::Barrier::new(3);
+    let new: Vec<Vec<bool>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut new = Vec::new();
+                    for round in 0..ROUNDS {
+                        barrier.wait();
+                        let tags = (0..TAGS).map(|n| tag((round << 8) | n));
+                        new.extend(tags.map(|tag| filter.check_and_set(&tag)));
+                        barrier.wait();
+                    }
+                    new
+                })
+            })
+            .collect();
+        for round in 0..ROUNDS {
+            barrier.wait();
+            assert!(filter.rotate(now + Duration::from_secs(2 * (round + 1))));
+            barrier.wait();
+        }
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    let twice = (0..new[0].len())
+        .filter(|n| new[0][*n] && new[1][*n])
+        .count();
+    assert_eq!(twice, 0, "let through twice");
+}
