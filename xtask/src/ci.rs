@@ -1,6 +1,7 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
-use crate::{licences, run, setup};
+use crate::setup::{self, Purpose};
+use crate::{licences, run, xdp_tools};
 use anyhow::{Result, bail};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -8,10 +9,7 @@ use std::time::Instant;
 /// Everything that must hold, the quick checks first.
 pub fn run() -> Result<()> {
     let began = Instant::now();
-    step("set-up", || match setup::ensure(false)? {
-        true => Ok(()),
-        false => bail!("this machine lacks what the tests need"),
-    })?;
+    step("set-up", set_up)?;
     step("format", || run::cargo(["fmt", "--all", "--", "--check"]))?;
     step("licences", || {
         println!(
@@ -31,7 +29,8 @@ pub fn run() -> Result<()> {
             "-Dwarnings",
         ])
     })?;
-    step("tests", || test(None))?;
+    step("tests", || all_tests(None))?;
+    step("tests of the XDP program", xdp_program_tests)?;
     step("documentation", || {
         run::finish(
             run::cargo_command()
@@ -45,6 +44,36 @@ pub fn run() -> Result<()> {
 
 /// All tests. Those on networks of namespaces run the optimised programs, which are built first.
 pub fn test(filter: Option<&str>) -> Result<()> {
+    set_up()?;
+    all_tests(filter)?;
+    if filter.is_none() {
+        xdp_program_tests()?;
+    }
+    Ok(())
+}
+
+fn set_up() -> Result<()> {
+    if !setup::ensure(Purpose::All)? {
+        bail!("this machine lacks what the tests need");
+    }
+    Ok(())
+}
+
+/// The XDP program is a workspace of its own. Its tests run it in the kernel, as it was built for
+/// the relay.
+fn xdp_program_tests() -> Result<()> {
+    let mut command = run::cargo_command();
+    command.args(["test", "--manifest-path", "relay-ebpf/Cargo.toml"]);
+    match xdp_tools::built_program() {
+        Some(program) => {
+            command.env("MIXLINE_XDP_OBJECT", program);
+        }
+        None => println!("no XDP program was built: its tests in the kernel cannot run"),
+    }
+    run::finish(&mut command)
+}
+
+fn all_tests(filter: Option<&str>) -> Result<()> {
     run::build(true)?;
     let mut arguments = vec!["test", "--workspace"];
     arguments.extend(filter);

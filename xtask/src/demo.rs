@@ -46,6 +46,14 @@ enum Port {
 }
 
 impl Port {
+    /// What the machine has to be set up for.
+    fn purpose(self) -> setup::Purpose {
+        match self {
+            Self::Auto | Self::Udp => setup::Purpose::Demo,
+            Self::Xdp | Self::XdpFilter => setup::Purpose::All,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -60,7 +68,7 @@ impl Port {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.built {
         println!("1. What this machine needs");
-        if !setup::ensure(false)? {
+        if !setup::ensure(arguments.port.purpose())? {
             bail!("this machine lacks something: see above");
         }
         println!("2. The programs");

@@ -8,6 +8,9 @@ use mixline_testnet::programs;
 use serde::Deserialize;
 use std::fs;
 
+/// The project's workspaces, each with a lock file of its own.
+const WORKSPACES: [&str; 3] = ["Cargo.toml", "relay-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -27,28 +30,42 @@ pub fn check() -> Result<usize> {
     let text =
         fs::read_to_string(programs::root().join("deny.toml")).context("reading deny.toml")?;
     let allowed = allowed(&text).context("no `allow = [...]` under [licenses] in deny.toml")?;
-    let output = run::cargo_command()
-        .args(["metadata", "--format-version", "1", "--locked"])
-        .output()
-        .context("running cargo metadata")?;
-    if !output.status.success() {
-        bail!(
-            "cargo metadata: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    let metadata: Metadata = serde_json::from_slice(&output.stdout)?;
-    let dependencies = metadata
-        .packages
-        .iter()
-        .filter(|package| package.source.is_some());
+    let root = programs::root();
     let mut count = 0;
     let mut wrong = Vec::new();
-    for package in dependencies {
-        count += 1;
-        let licence = package.license.as_deref().unwrap_or("none stated");
-        if !holds(licence, &allowed) {
-            wrong.push(format!("{} {} ({licence})", package.name, package.version));
+    for manifest in WORKSPACES
+        .iter()
+        .map(|path| root.join(path))
+        .filter(|path| path.exists())
+    {
+        let output = run::cargo_command()
+            .args([
+                "metadata",
+                "--format-version",
+                "1",
+                "--locked",
+                "--manifest-path",
+            ])
+            .arg(&manifest)
+            .output()
+            .context("running cargo metadata")?;
+        if !output.status.success() {
+            bail!(
+                "cargo metadata: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        let metadata: Metadata = serde_json::from_slice(&output.stdout)?;
+        for package in metadata
+            .packages
+            .iter()
+            .filter(|package| package.source.is_some())
+        {
+            count += 1;
+            let licence = package.license.as_deref().unwrap_or("none stated");
+            if !holds(licence, &allowed) {
+                wrong.push(format!("{} {} ({licence})", package.name, package.version));
+            }
         }
     }
     if !wrong.is_empty() {

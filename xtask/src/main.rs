@@ -9,6 +9,7 @@ mod report;
 mod run;
 mod setup;
 mod vectors;
+mod xdp_tools;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -26,11 +27,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Install what the demo, the tests and the benchmarks need and this machine lacks (Debian).
-    Setup {
-        /// Only say what is there and what is missing; exit 1 if something is.
-        #[arg(long)]
-        check: bool,
-    },
+    Setup(setup::Arguments),
     /// Build the programs, optimised.
     Build,
     /// A whole network on this machine: fetch a page and 100 MB through it, then keep it for trying.
@@ -61,7 +58,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Task::Setup { check } => setup::run(check),
+        Task::Setup(arguments) => setup::run(&arguments),
         Task::Build => run::build(false).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test { filter } => ci::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),

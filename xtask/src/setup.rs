@@ -4,7 +4,7 @@
 //! No service is started, neither now nor at the next boot, that did not run before: web and ssh
 //! servers are only used inside namespaces, with configurations of their own.
 
-use crate::{privileges, run};
+use crate::{privileges, run, xdp_tools};
 use anyhow::{Context, Result, bail};
 use mixline_testnet::namespaces::system_path;
 use std::fs;
@@ -70,58 +70,130 @@ impl Need {
     }
 }
 
-/// Installs what is missing, or only reports; success when all is there in the end.
-pub fn run(check: bool) -> Result<ExitCode> {
-    Ok(if ensure(check)? {
+/// What `cargo xtask setup` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only say what is there and what is missing; exit 1 if something is.
+    #[arg(long)]
+    check: bool,
+    /// Only install these packages (for the second half, under sudo).
+    #[arg(long, hide = true, value_delimiter = ',')]
+    install: Vec<String>,
+    /// And these, where Debian has them.
+    #[arg(long, hide = true, value_delimiter = ',')]
+    optional: Vec<String>,
+}
+
+/// What a machine is set up for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The demo on UDP sockets.
+    Demo,
+    /// All: tests, benchmarks, the XDP program.
+    All,
+}
+
+/// Runs `cargo xtask setup`.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let done = if !arguments.install.is_empty() || !arguments.optional.is_empty() {
+        install(&arguments.install, &arguments.optional)?;
+        true
+    } else if arguments.check {
+        check()
+    } else {
+        ensure(Purpose::All)?
+    };
+    Ok(if done {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// Installs what is missing, or only reports; whether all is there in the end.
-pub fn ensure(check: bool) -> Result<bool> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !need.is_there()).collect();
-    if check {
-        for need in NEEDS {
-            let state = if need.is_there() {
-                "there  "
-            } else {
-                "MISSING"
-            };
-            println!("{state}  {:16} {}", need.package, need.purpose);
-        }
+/// Says what is there and what is not; whether all is there.
+fn check() -> bool {
+    for need in NEEDS {
+        let state = if need.is_there() {
+            "there  "
+        } else {
+            "MISSING"
+        };
+        println!("{state}  {:16} {}", need.package, need.purpose);
     }
-    let tun = Path::new("/dev/net/tun").exists();
-    if !tun {
-        println!("MISSING  /dev/net/tun: load the kernel's module by `modprobe tun`");
-    }
-    if missing.is_empty() {
-        println!("nothing to install");
-        return Ok(tun);
-    }
-    if check {
+    xdp_tools::report();
+    let there = tun_is_there() && NEEDS.iter().all(Need::is_there) && xdp_tools::all_there();
+    if !there {
         println!("to install what is missing: cargo xtask setup");
-        return Ok(false);
     }
-    if !privileges::is_root() {
-        println!("installing packages needs root: asking sudo");
-        return Ok(privileges::run_sudo(["setup"])? == 0);
-    }
-    install(&missing)?;
-    Ok(tun)
+    there
 }
 
-fn install(missing: &[&Need]) -> Result<()> {
-    let apt = || {
-        let mut command = Command::new("apt-get");
+/// Installs what is missing; whether all is there in the end.
+pub fn ensure(purpose: Purpose) -> Result<bool> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !need.is_there()).collect();
+    let optional = match purpose {
+        Purpose::Demo => Vec::new(),
+        Purpose::All => xdp_tools::missing_packages(),
+    };
+    if missing.is_empty() && optional.is_empty() {
+        println!("all packages are there");
+    } else {
+        println!("to be installed by apt-get:");
+        for need in &missing {
+            println!("  {:24} {}", need.package, need.purpose);
+        }
+        for package in &optional {
+            println!("  {package:24} is for building the XDP program");
+        }
+        let packages: Vec<String> = missing.iter().map(|need| need.package.to_owned()).collect();
+        let optional: Vec<String> = optional.into_iter().map(str::to_owned).collect();
+        if privileges::is_root() {
+            install(&packages, &optional)?;
+        } else {
+            println!("that needs root: asking sudo");
+            let lists = [
+                format!("--install={}", packages.join(",")),
+                format!("--optional={}", optional.join(",")),
+            ];
+            let lists = lists.into_iter().filter(|list| !list.ends_with('='));
+            if privileges::run_sudo(std::iter::once("setup".to_owned()).chain(lists))? != 0 {
+                bail!("installing packages failed");
+            }
+        }
+        for need in &missing {
+            if !need.is_there() {
+                bail!(
+                    "{} was installed, but there is no {}",
+                    need.package,
+                    need.program
+                );
+            }
+        }
+    }
+    if purpose == Purpose::All {
+        xdp_tools::install_linker()?;
+    }
+    Ok(tun_is_there())
+}
+
+fn tun_is_there() -> bool {
+    let there = Path::new("/dev/net/tun").exists();
+    if !there {
+        println!("MISSING  /dev/net/tun: load the kernel's module by `modprobe tun`");
+    }
+    there
+}
+
+/// Installs packages; of the optional ones those that Debian has.
+fn install(packages: &[String], optional: &[String]) -> Result<()> {
+    let tool = |name: &str| {
+        let mut command = Command::new(name);
         command
             .env("DEBIAN_FRONTEND", "noninteractive")
             .stdin(Stdio::null());
         command
     };
-    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-    if Command::new("apt-get")
+    if tool("apt-get")
         .arg("--version")
         .stdout(Stdio::null())
         .status()
@@ -133,37 +205,32 @@ fn install(missing: &[&Need]) -> Result<()> {
             packages.join(" ")
         );
     }
-    println!("installing by apt-get:");
-    for need in missing {
-        println!("  {:16} {}", need.package, need.purpose);
-    }
     let _quiet = NoServiceStarts::begin()?;
-    run::finish(apt().args(["update", "--quiet=2"]))?;
+    run::finish(tool("apt-get").args(["update", "--quiet=2"]))?;
+    let mut all: Vec<&String> = packages.iter().collect();
+    for package in optional {
+        let output = tool("apt-cache").args(["policy", package]).output()?;
+        let policy = String::from_utf8_lossy(&output.stdout);
+        if policy.contains("Candidate:") && !policy.contains("Candidate: (none)") {
+            all.push(package);
+        } else {
+            println!("  {package} is not to be had here");
+        }
+    }
+    if all.is_empty() {
+        return Ok(());
+    }
     run::finish(
-        apt()
-            .args([
-                "install",
-                "--yes",
-                "--quiet=2",
-                "-oDpkg::Use-Pty=0",
-                "--no-install-recommends",
-            ])
-            .args(&packages),
+        tool("apt-get")
+            .args(["install", "--yes", "--quiet=2", "-oDpkg::Use-Pty=0"])
+            .arg("--no-install-recommends")
+            .args(&all),
     )?;
     for (package, service) in SERVICES {
-        if packages.contains(package) {
+        if packages.iter().any(|installed| installed == package) {
             keep_from_booting(service);
         }
     }
-    for need in missing {
-        if !need.is_there() {
-            bail!(
-                "{} was installed, but what it should bring is not there",
-                need.package
-            );
-        }
-    }
-    println!("all is there");
     Ok(())
 }
 

@@ -1,0 +1,143 @@
+//! The tools that build the XDP program: a compiler with `core` for BPF, and `bpf-linker`.
+//!
+//! A machine without them still builds a relay, one that works on UDP sockets.
+
+use crate::run;
+use anyhow::Result;
+use mixline_testnet::programs;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Debian's compiler with `core` for the BPF target.
+const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
+/// What `bpf-linker` is built with and links to.
+const LLVM: [&str; 2] = ["llvm-22-dev", "libpolly-22-dev"];
+/// Where these packages put LLVM.
+const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+/// The linker's version; the program's BTF is checked against it.
+const LINKER_VERSION: &str = "0.13.0";
+
+/// Packages that are missing and that Debian may or may not have.
+pub fn missing_packages() -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    if !compiler_is_there() {
+        packages.extend(COMPILER);
+    }
+    if !linker_is_there() && !Path::new(LLVM_PREFIX).join("bin/llvm-config").exists() {
+        packages.extend(LLVM);
+    }
+    packages
+}
+
+/// Says what is there and what is not.
+pub fn report() {
+    let state = |there| if there { "there  " } else { "MISSING" };
+    println!(
+        "{}  {:16} compiles the XDP program (or: nightly Rust with rust-src)",
+        state(compiler_is_there()),
+        COMPILER[0]
+    );
+    println!("{}  {:16} links it", state(linker_is_there()), "bpf-linker");
+}
+
+/// Whether the XDP program can be built.
+pub fn all_there() -> bool {
+    compiler_is_there() && linker_is_there()
+}
+
+/// Builds the linker where it is missing and can be built; says so where it cannot.
+pub fn install_linker() -> Result<()> {
+    if !compiler_is_there() {
+        println!(
+            "no XDP program: neither {} nor nightly Rust with rust-src is to be had here; relays \
+             work on UDP sockets",
+            COMPILER.join(" and ")
+        );
+        return Ok(());
+    }
+    if linker_is_there() {
+        return Ok(());
+    }
+    if !Path::new(LLVM_PREFIX).join("bin/llvm-config").exists() {
+        println!(
+            "no XDP program: install bpf-linker {LINKER_VERSION} yourself, since {} are not to be \
+             had here; relays work on UDP sockets",
+            LLVM.join(" and ")
+        );
+        return Ok(());
+    }
+    println!("building bpf-linker {LINKER_VERSION}, which links the XDP program");
+    let mut command = run::cargo_command();
+    command
+        .args([
+            "install",
+            "bpf-linker",
+            "--version",
+            LINKER_VERSION,
+            "--locked",
+        ])
+        .args(["--no-default-features", "--features", "llvm-22"])
+        .env("LLVM_PREFIX", LLVM_PREFIX)
+        .env("LLVM_SYS_221_PREFIX", LLVM_PREFIX);
+    // Others than root have it among their own programs of cargo's.
+    if crate::privileges::is_root() {
+        command.arg("--root").arg(tools_directory());
+    }
+    run::finish(&mut command)
+}
+
+/// The XDP program that the last build of `mixline-xdp` made; an empty file stands for none.
+pub fn built_program() -> Option<PathBuf> {
+    let target = programs::target_directory();
+    ["debug", "release"]
+        .iter()
+        .filter_map(|profile| fs::read_dir(target.join(profile).join("build")).ok())
+        .flatten()
+        .filter_map(|entry| entry.ok())
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("mixline-xdp-")
+        })
+        .map(|entry| entry.path().join("out/mixline-xdp"))
+        .filter_map(|file| Some((fs::metadata(&file).ok()?, file)))
+        .filter(|(metadata, _)| metadata.len() > 0)
+        .max_by_key(|(metadata, _)| metadata.modified().ok())
+        .map(|(_, file)| file)
+}
+
+/// Where the relay's build looks for the linker, before it looks on the path.
+fn tools_directory() -> PathBuf {
+    std::env::var_os("MIXLINE_TOOLS").map_or_else(|| "/opt/mixline-tools".into(), PathBuf::from)
+}
+
+fn linker_is_there() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::iter::once(tools_directory().join("bin"))
+        .chain(std::env::split_paths(&path))
+        .any(|directory| directory.join("bpf-linker").is_file())
+}
+
+fn compiler_is_there() -> bool {
+    let debian = sysroot("/usr/bin/rustc", &[])
+        .map(|root| root.join("lib/rustlib/bpfel-unknown-none/lib"))
+        .is_some_and(|library| library.is_dir());
+    let nightly = sysroot("rustc", &["+nightly"])
+        .map(|root| root.join("lib/rustlib/src/rust/library/core"))
+        .is_some_and(|source| source.is_dir());
+    debian || nightly
+}
+
+fn sysroot(rustc: impl AsRef<OsStr>, arguments: &[&str]) -> Option<PathBuf> {
+    let output = Command::new(rustc)
+        .args(arguments)
+        .args(["--print", "sysroot"])
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let root = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| PathBuf::from(root.trim()))
+}
