@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use mixline_protocol::epoch;
 use mixline_protocol::path::OnionSecret;
-use mixline_protocol::records::{OnionKeys as Published, Parameters};
+use mixline_protocol::records::{MAX_ONION_KEYS, OnionKeys as Published, Parameters};
 use mixline_protocol::time::UnixTime;
 use mixline_protocol::wire::{Reader, Writer};
 use mixline_protocol::{Error, Result};
@@ -92,7 +92,7 @@ impl OnionKeys {
         let published = self.keys.iter().filter(|(n, _)| *n >= current);
         published
             .map(|(n, key)| (*n, key.public()))
-            .take(Published::CAPACITY)
+            .take(MAX_ONION_KEYS)
             .collect()
     }
 

@@ -324,7 +324,7 @@ impl<R: CryptoRng> Neighbours<R> {
             self.refused += 1;
             return;
         }
-        let incoming = match self.responder.read(datagram) {
+        let incoming = match self.responder.read(datagram, &mut self.rng) {
             Ok(incoming) => incoming,
             Err(error) => return tracing::debug!(%error, "link initiation"),
         };

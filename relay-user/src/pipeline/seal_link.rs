@@ -7,7 +7,7 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::path::Next;
 
 use super::{Behaviour, Boxed, Leave, Pipeline, Step};
-use crate::batch::{Fate, Flow, Slot};
+use crate::batch::{Fate, Flow, Slot, cell_of};
 use crate::links::Way;
 use crate::mail::Signal;
 use crate::verdict::Verdict;
@@ -28,6 +28,11 @@ impl<B: Behaviour> Pipeline<B> {
             Way::UnknownRelay => return Err(Leave::With(Verdict::UnknownRelay)),
             Way::UnknownMailbox => return Err(Leave::With(Verdict::UnknownMailbox)),
         };
+        if let Next::Deliver(token) = next {
+            // In front of the cell, where the path header was and zeros are now: it tells
+            // the client which of its tails the cell came through.
+            cell_of(slot.datagram)[..token.0.len()].copy_from_slice(&token.0);
+        }
         if link.seal.seal(slot.datagram, CellKind::Cell).is_err() {
             // Its counter is used up; the control plane replaces it long before.
             return Err(Leave::With(Verdict::LinkDown));
