@@ -1,3 +1,77 @@
-//! Placeholder, replaced in the next commits.
+//! The directory daemon.
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use mixline_directory::cli::{Action, Cli};
+use mixline_directory::config::Config;
+use mixline_directory::{daemon, keys};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mixline-directory: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let (action, path) = Cli::parse().parts();
+    let config = Config::load(&path)?;
+    match action {
+        Action::Init => println!(
+            "{}",
+            keys::create(&config.state_dir)?.identity.anonymous_id()
+        ),
+        Action::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
+        Action::Run => {
+            log()?;
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .context("starting threads")?
+                .block_on(serve(config))?;
+        }
+    }
+    Ok(())
+}
+
+async fn serve(config: Config) -> Result<()> {
+    let (stop, stopping) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+        // A second signal does not wait for anybody.
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        std::process::exit(1);
+    });
+    daemon::run(config, stopping).await?;
+    Ok(())
+}
+
+fn log() -> Result<()> {
+    let filter = std::env::var("MIXLINE_LOG").unwrap_or_else(|_| "info".into());
+    let filter =
+        EnvFilter::try_new(&filter).with_context(|| format!("MIXLINE_LOG is `{filter}`"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false)
+        .init();
+    Ok(())
+}

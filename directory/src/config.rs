@@ -1,0 +1,256 @@
+//! The configuration file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use mixline_protocol::address::VirtualNetwork;
+use mixline_protocol::records::{Parameters, Snapshot};
+use serde::Deserialize;
+
+use crate::registry::Welcome;
+use crate::{Error, Result};
+
+/// A directory's configuration, in YAML. Unknown keys are refused by name and line.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where keys and records are.
+    pub state_dir: PathBuf,
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+    /// How long an epoch of onion keys is, in seconds: 60 to 86400.
+    #[serde(default = "epoch_seconds")]
+    pub epoch_seconds: u32,
+    /// How long the keys of a past epoch are honoured, in seconds: at most an epoch.
+    #[serde(default = "grace_seconds")]
+    pub grace_seconds: u32,
+    /// The network of virtual IPv4 addresses.
+    #[serde(default = "network")]
+    pub network: String,
+    /// After how many seconds of silence a relay leaves the snapshot: 5 to 3600.
+    #[serde(default = "relay_timeout")]
+    pub relay_timeout_s: u32,
+    /// How long a snapshot is valid, in seconds: 60 to 86400.
+    #[serde(default = "snapshot_validity")]
+    pub snapshot_validity_s: u64,
+    /// Takes relays at addresses that are not public, as within one site or one machine.
+    #[serde(default)]
+    pub allow_private_addresses: bool,
+    /// Takes a relay only if it registers from one of the addresses that it advertises.
+    #[serde(default = "yes")]
+    pub check_source: bool,
+    /// The directory as an endpoint of the network.
+    #[serde(default)]
+    pub endpoint: EndpointConfig,
+}
+
+/// How the directory is reached through the relays.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EndpointConfig {
+    /// Whether it is. Without it nobody can publish or look anything up.
+    pub enabled: bool,
+    /// How many guards it uses.
+    pub guards: usize,
+    /// Relays in a head.
+    pub head_length: usize,
+    /// Relays in a tail.
+    pub tail_length: usize,
+    /// Tails in the snapshot.
+    pub public_tails: usize,
+    /// Sessions at most: askers at one time.
+    pub max_sessions: usize,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            guards: 3,
+            head_length: 3,
+            tail_length: 3,
+            public_tails: 4,
+            max_sessions: 1000,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let wrong = |reason: String| Error::Config {
+            path: path.to_owned(),
+            reason,
+        };
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+        let config: Self = serde_yaml::from_str(&text).map_err(|e| wrong(one_line(&e)))?;
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
+    /// What everybody in the network must agree on.
+    #[must_use]
+    pub fn parameters(&self) -> Parameters {
+        Parameters {
+            epoch_seconds: self.epoch_seconds,
+            grace_seconds: self.grace_seconds,
+            network: self.network.parse().unwrap_or_default(),
+            relay_timeout_s: self.relay_timeout_s,
+        }
+    }
+
+    /// Which relays are welcome.
+    #[must_use]
+    pub fn welcome(&self) -> Welcome {
+        Welcome {
+            private_addresses: self.allow_private_addresses,
+            check_source: self.check_source,
+        }
+    }
+
+    fn check(&self) -> std::result::Result<(), String> {
+        let within = |key, value: u64, low, high| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(format!("{key} is {value}; it must be {low} to {high}"))
+            }
+        };
+        within("epoch_seconds", self.epoch_seconds.into(), 60, 86_400)?;
+        within(
+            "grace_seconds",
+            self.grace_seconds.into(),
+            0,
+            self.epoch_seconds.into(),
+        )?;
+        within("relay_timeout_s", self.relay_timeout_s.into(), 5, 3600)?;
+        within(
+            "snapshot_validity_s",
+            self.snapshot_validity_s,
+            60,
+            Snapshot::MAX_LIFETIME,
+        )?;
+        if let Err(e) = self.network.parse::<VirtualNetwork>() {
+            return Err(format!(
+                "network `{}`: {e}; it looks like 10.0.0.0/8, with a length of 8 to 22",
+                self.network
+            ));
+        }
+        mixline_endpoint::Config::from(self)
+            .check()
+            .map_err(|e| format!("endpoint: {e}"))
+    }
+}
+
+impl From<&Config> for mixline_endpoint::Config {
+    fn from(config: &Config) -> Self {
+        let ours = &config.endpoint;
+        Self {
+            guards: ours.guards,
+            head_length: ours.head_length,
+            tail_length: ours.tail_length,
+            public_tails: ours.public_tails,
+            max_sessions: ours.max_sessions,
+            accept_sessions: true,
+            ..Self::new(crate::keys::endpoint_dir(&config.state_dir))
+        }
+    }
+}
+
+/// What the parser says, in one line; it names key and line.
+fn one_line(error: &serde_yaml::Error) -> String {
+    error
+        .to_string()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn epoch_seconds() -> u32 {
+    Parameters::default().epoch_seconds
+}
+
+fn grace_seconds() -> u32 {
+    Parameters::default().grace_seconds
+}
+
+fn network() -> String {
+    VirtualNetwork::default().to_string()
+}
+
+fn relay_timeout() -> u32 {
+    Parameters::default().relay_timeout_s
+}
+
+fn snapshot_validity() -> u64 {
+    600
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("directory.yaml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    const LEAST: &str = "state_dir: /tmp/x\nlisten: 127.0.0.1:8080\n";
+
+    #[test]
+    fn defaults() {
+        let config = load(LEAST).unwrap();
+        assert_eq!(config.parameters(), Parameters::default());
+        assert!(config.check_source && !config.allow_private_addresses);
+        assert!(config.endpoint.enabled);
+        let endpoint = load(&format!("{LEAST}endpoint: {{guards: 2}}\n"))
+            .unwrap()
+            .endpoint;
+        assert_eq!((endpoint.guards, endpoint.tail_length), (2, 3));
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_line() {
+        let message = load(&format!("{LEAST}epoch_secnods: 60\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("epoch_secnods") && message.contains("line 3"),
+            "{message}"
+        );
+        assert_eq!(message.lines().count(), 1);
+        let nested = load(&format!("{LEAST}endpoint:\n  guard: 3\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            nested.contains("guard") && nested.contains("line 4"),
+            "{nested}"
+        );
+        let missing = load("state_dir: /tmp/x\n").unwrap_err().to_string();
+        assert!(missing.contains("listen"), "{missing}");
+    }
+
+    #[test]
+    fn values_are_checked() {
+        for (line, word) in [
+            ("epoch_seconds: 1", "epoch_seconds"),
+            ("grace_seconds: 4000", "grace_seconds"),
+            ("relay_timeout_s: 0", "relay_timeout_s"),
+            ("snapshot_validity_s: 10", "snapshot_validity_s"),
+            ("network: 10.0.0.0/7", "network"),
+            ("endpoint: {guards: 0}", "guards"),
+        ] {
+            let message = load(&format!("{LEAST}{line}\n")).unwrap_err().to_string();
+            assert!(message.contains(word), "{line}: {message}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Putting the parts together and keeping them going.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mixline_protocol::time::UnixTime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::http::{App, listen};
+use crate::metrics::{Metrics, count};
+use crate::private::PrivateService;
+use crate::registry::{Limits, Registry};
+use crate::snapshot::Publisher;
+use crate::store::RedbStore;
+use crate::{Result, keys};
+
+/// How often it is asked whether a snapshot is due.
+const TICK: Duration = Duration::from_millis(250);
+/// How often ended records are removed.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Runs a directory until `stop` says so.
+///
+/// # Errors
+/// [`crate::Error`], if it cannot start.
+pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<()> {
+    let keys = keys::load(&config.state_dir)?;
+    let listener = listen::bind(config.listen).await?;
+    let store = RedbStore::open(&keys::database(&config.state_dir))?;
+    let identity = Arc::new(keys.identity);
+    let now = now();
+    let registry = Arc::new(Registry::open(
+        Box::new(store),
+        identity.clone(),
+        config.parameters(),
+        config.welcome(),
+        Limits::default(),
+        now,
+    )?);
+    let publisher = Arc::new(Publisher::new(
+        registry.clone(),
+        identity.clone(),
+        keys.session.public(),
+        config.snapshot_validity_s,
+        now,
+    )?);
+    let metrics = Arc::new(Metrics::default());
+    let app = App::new(registry.clone(), publisher.clone(), metrics.clone());
+    tracing::info!(
+        "directory {} serves http://{}",
+        registry.id(),
+        config.listen
+    );
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(listen::serve(listener, app, metrics.clone(), stop.clone()));
+    tasks.spawn(keep_snapshot(
+        registry.clone(),
+        publisher.clone(),
+        metrics.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(sweep(registry.clone(), stop.clone()));
+    if config.endpoint.enabled {
+        let service = Arc::new(PrivateService::new(registry, metrics));
+        let endpoint = mixline_endpoint::Config::from(&config);
+        let session = keys.session;
+        tasks.spawn(crate::endpoint::run(
+            endpoint,
+            identity,
+            session,
+            service,
+            publisher,
+            stop.clone(),
+        ));
+    } else {
+        tracing::warn!("endpoint.enabled is false: nobody can publish or look anything up");
+    }
+    // Whether told to, or because who could tell is gone.
+    let _ = stop.wait_for(|stop| *stop).await;
+    tracing::info!("stopping");
+    while tasks.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn keep_snapshot(
+    registry: Arc<Registry>,
+    publisher: Arc<Publisher>,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<bool>,
+) {
+    while !stopped(&mut stop, TICK).await {
+        let now = now();
+        registry.forget_silent(now);
+        // Signing, and checking nothing: a few milliseconds for the largest network.
+        match publisher.tick(now) {
+            Ok(true) => count(&metrics.snapshots_made),
+            Ok(false) => {}
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+}
+
+async fn sweep(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) {
+    while !stopped(&mut stop, SWEEP).await {
+        let registry = registry.clone();
+        match tokio::task::spawn_blocking(move || registry.sweep(now())).await {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(swept)) => tracing::debug!("{swept} ended entries removed"),
+            Ok(Err(error)) => tracing::error!("{error}"),
+        }
+    }
+}
+
+/// Waits; says whether it is time to stop.
+async fn stopped(stop: &mut watch::Receiver<bool>, wait: Duration) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(wait) => false,
+        _ = stop.wait_for(|stop| *stop) => true,
+    }
+}
+
+fn now() -> UnixTime {
+    SystemTime::now().into()
+}

@@ -1,0 +1,290 @@
+//! What the directory accepts: every check, apart from how requests arrive and where
+//! records are kept.
+//!
+//! Verify before storing: signature, life, version not older, name free, address free,
+//! short ID unique; and the bounds of [`Limits`], past which the directory refuses. It
+//! answers only from what it has stored durably.
+
+mod leases;
+mod names;
+mod relays;
+mod services;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use mixline_protocol::directory::RefusalCode;
+use mixline_protocol::identity::{AnonymousId, IdentityKey, RelayId};
+use mixline_protocol::records::{CLOCK_SKEW, MAX_RELAYS, Parameters};
+use mixline_protocol::time::UnixTime;
+
+use crate::Result;
+use crate::store::{Store, Table};
+
+pub use leases::{CANDIDATES, LEASE_LIFETIME, LEASE_QUARANTINE};
+pub use names::{NAME_GRACE, NAMES_PER_ID};
+pub use relays::LiveRelay;
+
+/// How often a decision is made anew when others changed what it rests on.
+const ATTEMPTS: usize = 16;
+/// Entries that one sweep of the store removes at once.
+const SWEEP: usize = 10_000;
+
+/// How much the directory holds. Anybody can make IDs, so each kind has a bound; past it
+/// new ones are refused, and what is there stays and is renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Relays in the snapshot.
+    pub relays: usize,
+    /// Relays whose descriptors have not ended, silent ones included.
+    pub remembered_relays: u64,
+    /// Services.
+    pub services: u64,
+    /// Names.
+    pub names: u64,
+    /// Leases.
+    pub leases: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            relays: MAX_RELAYS,
+            remembered_relays: 4 * MAX_RELAYS as u64,
+            services: 200_000,
+            names: 400_000,
+            leases: 1_000_000,
+        }
+    }
+}
+
+/// Which relays are welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Welcome {
+    /// Also at addresses that only exist within one machine or one site: for trials, and for
+    /// networks that live in one.
+    pub private_addresses: bool,
+    /// Only if the registration comes from one of the relay's own addresses, so that
+    /// nobody registers a relay at somebody else's.
+    pub check_source: bool,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs.
+    pub code: RefusalCode,
+    /// For people, one line.
+    pub text: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(code: RefusalCode, text: impl Into<String>) -> Self {
+        Self {
+            code,
+            text: text.into(),
+        }
+    }
+
+    /// Because of a record's form, signature or time.
+    fn of(error: &mixline_protocol::Error, now: UnixTime) -> Self {
+        use mixline_protocol::Error as E;
+        match error {
+            E::Authentication { .. } => Self::new(
+                RefusalCode::BadSignature,
+                "the record's signature does not hold",
+            ),
+            E::NotYetValid { what, from } => Self::new(
+                RefusalCode::NotYetValid,
+                format!(
+                    "{what}: your clock is {} ahead of the directory's; set it",
+                    span(UnixTime(*from).since(now))
+                ),
+            ),
+            E::Expired { what, at } => Self::new(
+                RefusalCode::Expired,
+                format!(
+                    "{what}: ended {} ago by the directory's clock; send a new one, or set your \
+                     clock if it is behind",
+                    span(now.since(UnixTime(*at)))
+                ),
+            ),
+            other => Self::new(RefusalCode::Malformed, other.to_string()),
+        }
+    }
+}
+
+/// A request's result: granted, or refused with a reason.
+pub type Verdict<T> = std::result::Result<T, Refusal>;
+
+/// The records, and what may become of them.
+pub struct Registry {
+    store: Box<dyn Store>,
+    id: AnonymousId,
+    key: Arc<IdentityKey>,
+    parameters: Parameters,
+    limits: Limits,
+    welcome: Welcome,
+    live: RwLock<HashMap<RelayId, LiveRelay>>,
+    /// Grows when the network changes: a relay comes, goes, or has new keys or addresses.
+    changes: AtomicU64,
+}
+
+impl Registry {
+    /// The registry of a store; relays heard from of late are live again.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`].
+    pub fn open(
+        store: Box<dyn Store>,
+        key: Arc<IdentityKey>,
+        parameters: Parameters,
+        welcome: Welcome,
+        limits: Limits,
+        now: UnixTime,
+    ) -> Result<Self> {
+        let registry = Self {
+            store,
+            id: key.anonymous_id(),
+            key,
+            parameters,
+            limits,
+            welcome,
+            live: RwLock::default(),
+            changes: AtomicU64::new(0),
+        };
+        registry.load_relays(now)?;
+        Ok(registry)
+    }
+
+    /// The directory's ID.
+    pub fn id(&self) -> &AnonymousId {
+        &self.id
+    }
+
+    /// The network's parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Grows whenever a snapshot made before is out of date in what paths are built by.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Services, names and leases that the store holds.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`].
+    pub fn counts(&self) -> Result<Counts> {
+        Ok(Counts {
+            services: self.store.count(Table::Services)?,
+            names: self.store.count(Table::Names)?,
+            leases: self.store.count(Table::Leases)?,
+        })
+    }
+
+    /// Removes what has ended, from the store and from among the live relays.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`].
+    pub fn sweep(&self, now: UnixTime) -> Result<usize> {
+        self.forget_silent(now);
+        let mut swept = 0;
+        loop {
+            let more = self.store.expire(now, SWEEP)?;
+            swept += more;
+            if more < SWEEP {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// Past a bound nothing new gets in.
+    fn room(&self, table: Table, limit: u64, what: &str) -> Verdict<()> {
+        if self.store.count(table).map_err(|e| unavailable(&e))? >= limit {
+            let text = format!("the directory is full: it holds {limit} {what}; again later");
+            return Err(Refusal::new(RefusalCode::Full, text));
+        }
+        Ok(())
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn read_live(&self) -> std::sync::RwLockReadGuard<'_, HashMap<RelayId, LiveRelay>> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_live(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<RelayId, LiveRelay>> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many records of each kind there are; those that ended and were not swept yet count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Published services.
+    pub services: u64,
+    /// Names that are held.
+    pub names: u64,
+    /// Virtual addresses that are held.
+    pub leases: u64,
+}
+
+/// The store does not work: nothing that the asker did, and nothing that it may rely on.
+fn unavailable(error: &crate::Error) -> Refusal {
+    tracing::error!("{error}");
+    Refusal::new(
+        RefusalCode::Unavailable,
+        "the directory cannot store at present; again later",
+    )
+}
+
+/// Others kept changing what the decision rests on.
+fn contended() -> Refusal {
+    Refusal::new(
+        RefusalCode::Unavailable,
+        "too many requests about the same; again later",
+    )
+}
+
+/// A record that a directory has stored and cannot read: its disk is damaged.
+fn damaged(error: impl std::fmt::Display) -> Refusal {
+    unavailable(&crate::Error::Store(format!("damaged record: {error}")))
+}
+
+fn older() -> Refusal {
+    Refusal::new(
+        RefusalCode::Older,
+        "the directory has a newer version of this record; is the same key used twice, or the \
+         clock set back?",
+    )
+}
+
+/// The maker's clock is right, by records that are made when they are sent.
+fn check_fresh(what: &str, issued: UnixTime, now: UnixTime) -> Verdict<()> {
+    if now.since(issued) > CLOCK_SKEW {
+        let text = format!(
+            "{what}: your clock is {} behind the directory's; set it",
+            span(now.since(issued))
+        );
+        return Err(Refusal::new(RefusalCode::Expired, text));
+    }
+    Ok(())
+}
+
+/// A time span for people.
+pub(crate) fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} seconds"),
+        120..7200 => format!("{} minutes", seconds / 60),
+        7200..172_800 => format!("{} hours", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

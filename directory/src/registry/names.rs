@@ -1,0 +1,124 @@
+//! Names: first come, first served, and kept by renewing.
+
+use mixline_protocol::directory::RefusalCode;
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::name::Label;
+use mixline_protocol::records::NameRecord;
+use mixline_protocol::time::UnixTime;
+
+use super::{ATTEMPTS, Refusal, Registry, Verdict, contended, damaged, older, unavailable};
+use crate::store::{Outcome, Table, Transaction};
+
+/// The most names of one ID.
+pub const NAMES_PER_ID: usize = 16;
+/// For how many seconds after its end a name is kept for who had it. It does not resolve then.
+pub const NAME_GRACE: u64 = 7 * 24 * 3600;
+
+impl Registry {
+    /// Gives a name to the ID that signed the record, or renews it.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub fn claim_name(&self, record: &NameRecord, now: UnixTime) -> Verdict<()> {
+        record.verify(now).map_err(|e| Refusal::of(&e, now))?;
+        let label = record.label.as_str();
+        let of = name_of_key(&record.id, &record.label);
+        for _ in 0..ATTEMPTS {
+            let stored = self
+                .store
+                .get(Table::Names, label.as_bytes())
+                .map_err(|e| unavailable(&e))?;
+            let held = stored.as_ref().filter(|entry| entry.expires > now);
+            if let Some(entry) = held {
+                let before = NameRecord::decode(&entry.value).map_err(damaged)?;
+                if before == *record {
+                    return Ok(());
+                }
+                if before.id != record.id {
+                    let text = format!("{} belongs to another ID", record.label.host());
+                    return Err(Refusal::new(RefusalCode::Taken, text));
+                }
+                if before.version >= record.version {
+                    return Err(older());
+                }
+            } else {
+                self.room(Table::Names, self.limits.names, "names")?;
+                if self.names_of(&record.id, now)?.len() >= NAMES_PER_ID {
+                    let text = format!("an ID can hold {NAMES_PER_ID} names, and this one does");
+                    return Err(Refusal::new(RefusalCode::Full, text));
+                }
+            }
+            let end = record.expires.plus(NAME_GRACE);
+            let mut change = Transaction::new()
+                .check(Table::Names, label, stored.as_ref())
+                .put(Table::Names, label, record.encode(), end)
+                .put(Table::NamesOf, of.as_slice(), [], end);
+            // One that has ended, was not swept yet, and was another ID's.
+            if let Some(entry) = &stored {
+                let before = NameRecord::decode(&entry.value).map_err(damaged)?;
+                if before.id != record.id {
+                    change = change.delete(Table::NamesOf, name_of_key(&before.id, &before.label));
+                }
+            }
+            match self.store.commit(change).map_err(|e| unavailable(&e))? {
+                Outcome::Committed => return Ok(()),
+                Outcome::Conflict => {}
+            }
+        }
+        Err(contended())
+    }
+
+    /// Whose a name is.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if the store does not work.
+    pub fn lookup_name(&self, label: &Label, now: UnixTime) -> Verdict<Option<NameRecord>> {
+        let key = label.as_str().as_bytes();
+        let entry = self
+            .store
+            .get(Table::Names, key)
+            .map_err(|e| unavailable(&e))?;
+        let record = entry
+            .map(|e| NameRecord::decode(&e.value))
+            .transpose()
+            .map_err(damaged)?;
+        Ok(record.filter(|record| record.expires > now))
+    }
+
+    /// The first, in the alphabet, of an ID's names.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if the store does not work.
+    pub fn name_of(&self, id: &AnonymousId, now: UnixTime) -> Verdict<Option<NameRecord>> {
+        for label in self.names_of(id, now)? {
+            let found = self.lookup_name(&label, now)?;
+            if let Some(record) = found.filter(|record| record.id == *id) {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The names that are kept for an ID.
+    fn names_of(&self, id: &AnonymousId, now: UnixTime) -> Verdict<Vec<Label>> {
+        // Ended ones may stand there until they are swept.
+        let most = 4 * NAMES_PER_ID;
+        let found = self
+            .store
+            .list(Table::NamesOf, &id.0, None, most)
+            .map_err(|e| unavailable(&e))?;
+        found
+            .into_iter()
+            .filter(|(_, entry)| entry.expires > now)
+            .map(|(key, _)| {
+                let label = key.get(id.0.len()..).unwrap_or_default();
+                let text = std::str::from_utf8(label).map_err(damaged)?;
+                Label::new(text).map_err(damaged)
+            })
+            .collect()
+    }
+}
+
+fn name_of_key(id: &AnonymousId, label: &Label) -> Vec<u8> {
+    [id.0.as_slice(), label.as_str().as_bytes()].concat()
+}

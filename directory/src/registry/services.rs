@@ -1,0 +1,126 @@
+//! Services: how anonymous IDs are reached.
+
+use std::net::IpAddr;
+
+use mixline_protocol::address::ipv6;
+use mixline_protocol::directory::RefusalCode;
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::records::{Lease, ServiceDescriptor};
+use mixline_protocol::time::UnixTime;
+
+use super::{ATTEMPTS, Refusal, Registry, Verdict, contended, damaged, older, unavailable};
+use crate::store::{Outcome, Table, Transaction};
+
+impl Registry {
+    /// Publishes a service, or renews it.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub fn publish(&self, descriptor: &ServiceDescriptor, now: UnixTime) -> Verdict<()> {
+        descriptor.verify(now).map_err(|e| Refusal::of(&e, now))?;
+        if let Some(lease) = &descriptor.lease {
+            lease
+                .verify(&self.id, now)
+                .map_err(|e| Refusal::of(&e, now))?;
+        }
+        let id = descriptor.id;
+        let address = ipv6(&id).octets();
+        // Whoever gets a descriptor checks the lease in it: both end together.
+        let lease_ends = descriptor
+            .lease
+            .map_or(UnixTime(u64::MAX), |lease| lease.expires);
+        let expires = descriptor.expires.min(lease_ends);
+        for _ in 0..ATTEMPTS {
+            let stored = self
+                .store
+                .get(Table::Services, &id.0)
+                .map_err(|e| unavailable(&e))?;
+            if let Some(entry) = &stored {
+                let before = ServiceDescriptor::decode(&entry.value).map_err(damaged)?;
+                if before == *descriptor {
+                    return Ok(());
+                }
+                if before.version >= descriptor.version {
+                    return Err(older());
+                }
+            } else {
+                self.room(Table::Services, self.limits.services, "services")?;
+            }
+            let holder = self
+                .store
+                .get(Table::Addresses, &address)
+                .map_err(|e| unavailable(&e))?;
+            if holder
+                .as_ref()
+                .is_some_and(|h| h.value != id.0 && h.expires > now)
+            {
+                // 120 bits: somebody searched for it.
+                let text = "another ID has the same virtual IPv6 address; use a new ID";
+                return Err(Refusal::new(RefusalCode::Taken, text));
+            }
+            let change = Transaction::new()
+                .check(Table::Services, id.0, stored.as_ref())
+                .check(Table::Addresses, address, holder.as_ref())
+                .put(Table::Services, id.0, descriptor.encode(), expires)
+                .put(Table::Addresses, address, id.0, expires);
+            match self.store.commit(change).map_err(|e| unavailable(&e))? {
+                Outcome::Committed => return Ok(()),
+                Outcome::Conflict => {}
+            }
+        }
+        Err(contended())
+    }
+
+    /// How an ID is reached, if it is published.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if the store does not work.
+    pub fn lookup_id(&self, id: &AnonymousId, now: UnixTime) -> Verdict<Option<ServiceDescriptor>> {
+        let entry = self
+            .store
+            .get(Table::Services, &id.0)
+            .map_err(|e| unavailable(&e))?;
+        entry
+            .filter(|entry| entry.expires > now)
+            .map(|entry| ServiceDescriptor::decode(&entry.value).map_err(damaged))
+            .transpose()
+    }
+
+    /// Who has a virtual address and how that ID is reached, if it is published. An IPv4
+    /// address counts only with the lease in the descriptor: the asker checks it.
+    ///
+    /// # Errors
+    /// A [`Refusal`] if the store does not work.
+    pub fn lookup_address(
+        &self,
+        address: IpAddr,
+        now: UnixTime,
+    ) -> Verdict<Option<ServiceDescriptor>> {
+        match address {
+            IpAddr::V4(address) => {
+                let key = address.octets();
+                let entry = self
+                    .store
+                    .get(Table::Leases, &key)
+                    .map_err(|e| unavailable(&e))?;
+                let Some(entry) = entry else { return Ok(None) };
+                let lease = Lease::decode(&entry.value).map_err(damaged)?;
+                if lease.expires <= now {
+                    return Ok(None);
+                }
+                let found = self.lookup_id(&lease.id, now)?;
+                Ok(found.filter(|f| f.lease.is_some_and(|lease| lease.ipv4 == address)))
+            }
+            IpAddr::V6(address) => {
+                let key = address.octets();
+                let entry = self
+                    .store
+                    .get(Table::Addresses, &key)
+                    .map_err(|e| unavailable(&e))?;
+                let Some(entry) = entry else { return Ok(None) };
+                let id = entry.value.try_into().map_err(|_| damaged("not an ID"))?;
+                self.lookup_id(&AnonymousId(id), now)
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Where records are kept.
+//!
+//! A [`Store`] is a few tables of bytes with a revision and an end for each entry, and
+//! one way of changing them: a [`Transaction`] of checks and writes that happens wholly
+//! or, if a check fails, not at all. That is what names and leases need (compare and
+//! set over an entry and its index), and what replicated stores offer: it is the `Txn` of
+//! etcd, with the revisions being its `mod_revision`.
+//!
+//! Stores know nothing of records, signatures or clocks; [`crate::registry`] does.
+
+mod redb;
+
+use mixline_protocol::time::UnixTime;
+
+pub use self::redb::RedbStore;
+
+use crate::Result;
+
+/// A table. Keys and values are what [`crate::registry`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Table {
+    /// Relay ID to when it was heard and its descriptor.
+    Relays = 1,
+    /// Short ID to relay ID.
+    ShortIds = 2,
+    /// Anonymous ID to service descriptor.
+    Services = 3,
+    /// Virtual IPv6 address to anonymous ID.
+    Addresses = 4,
+    /// Label to name record.
+    Names = 5,
+    /// Anonymous ID and label to nothing: the names of an ID.
+    NamesOf = 6,
+    /// Virtual IPv4 address to lease.
+    Leases = 7,
+    /// Anonymous ID to virtual IPv4 address.
+    LeaseOf = 8,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Relays,
+        Self::ShortIds,
+        Self::Services,
+        Self::Addresses,
+        Self::Names,
+        Self::NamesOf,
+        Self::Leases,
+        Self::LeaseOf,
+    ];
+}
+
+/// What a table holds under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The value.
+    pub value: Vec<u8>,
+    /// Differs from that of every other entry that was ever under any key.
+    pub revision: u64,
+    /// From when on [`Store::expire`] removes it. Until then it is returned, ended or not.
+    pub expires: UnixTime,
+}
+
+/// Changes that happen together or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// What must hold: the entry has this revision, or (`None`) is not there.
+    pub checks: Vec<(Table, Vec<u8>, Option<u64>)>,
+    /// What then happens, in order.
+    pub writes: Vec<Write>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// The entry becomes this.
+    Put {
+        /// Where.
+        table: Table,
+        /// Under which key.
+        key: Vec<u8>,
+        /// What.
+        value: Vec<u8>,
+        /// Until when.
+        expires: UnixTime,
+    },
+    /// The entry goes, if it is there.
+    Delete {
+        /// Where.
+        table: Table,
+        /// Under which key.
+        key: Vec<u8>,
+    },
+}
+
+impl Transaction {
+    /// One that does nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Happens only if the entry is still as it was read.
+    #[must_use]
+    pub fn check(mut self, table: Table, key: impl Into<Vec<u8>>, seen: Option<&Entry>) -> Self {
+        self.checks
+            .push((table, key.into(), seen.map(|entry| entry.revision)));
+        self
+    }
+
+    /// Writes an entry.
+    #[must_use]
+    pub fn put(
+        mut self,
+        table: Table,
+        key: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+        expires: UnixTime,
+    ) -> Self {
+        self.writes.push(Write::Put {
+            table,
+            key: key.into(),
+            value: value.into(),
+            expires,
+        });
+        self
+    }
+
+    /// Removes an entry.
+    #[must_use]
+    pub fn delete(mut self, table: Table, key: impl Into<Vec<u8>>) -> Self {
+        self.writes.push(Write::Delete {
+            table,
+            key: key.into(),
+        });
+        self
+    }
+}
+
+/// How a transaction ended, if the store works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// It has happened, and a crash does not undo it.
+    Committed,
+    /// A check failed: nothing has happened. Read again, decide again.
+    Conflict,
+}
+
+/// Tables of entries that survive a crash. Calls may block; several may run at once.
+pub trait Store: Send + Sync + 'static {
+    /// The entry under a key.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`] if the store does not work.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Entry>>;
+
+    /// Does a transaction. Once this returns [`Outcome::Committed`] it is durable.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`]; then it is not known whether it happened.
+    fn commit(&self, transaction: Transaction) -> Result<Outcome>;
+
+    /// Up to `most` entries whose keys begin with `prefix`, in order, from the first key
+    /// behind `after`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`].
+    fn list(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> Result<Vec<(Vec<u8>, Entry)>>;
+
+    /// How many entries a table holds, those that have ended included.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`].
+    fn count(&self, table: Table) -> Result<u64>;
+
+    /// Removes up to `most` entries that have ended by `now`, and says how many.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`].
+    fn expire(&self, now: UnixTime, most: usize) -> Result<usize>;
+}
