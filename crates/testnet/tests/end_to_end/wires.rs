@@ -311,8 +311,11 @@ fn check_neighbours(bytes: &[u8], guards: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// One end of a TCP connection: from, to, ports.
+type Direction = (IpAddr, IpAddr, [u16; 2]);
+
 /// What each end sent in each TCP connection, one segment after the other.
-fn tcp_streams(bytes: &[u8]) -> Result<HashMap<(IpAddr, IpAddr, [u16; 2]), Vec<u8>>> {
+fn tcp_streams(bytes: &[u8]) -> Result<HashMap<Direction, Vec<u8>>> {
     let mut streams: HashMap<_, Vec<u8>> = HashMap::new();
     for (frame, _) in frames(bytes)? {
         if let Frame::Tcp {
