@@ -1,0 +1,124 @@
+//! Taking turns, and what to say of many turns.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Turns of one subject: nanoseconds of one operation in each.
+#[derive(Debug, Clone, Default)]
+pub struct Turns(Vec<f64>);
+
+impl FromIterator<f64> for Turns {
+    fn from_iter<I: IntoIterator<Item = f64>>(turns: I) -> Self {
+        Self(turns.into_iter().collect())
+    }
+}
+
+/// Median and spread of many turns.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Summary {
+    /// The median.
+    pub median: f64,
+    /// A tenth of the turns were below.
+    pub low: f64,
+    /// A tenth of the turns were above.
+    pub high: f64,
+}
+
+impl Turns {
+    /// Of all turns.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let quantile = |tenths: usize| {
+            let at = sorted.len().saturating_sub(1) * tenths / 10;
+            sorted.get(at).copied().unwrap_or(f64::NAN)
+        };
+        Summary {
+            median: quantile(5),
+            low: quantile(1),
+            high: quantile(9),
+        }
+    }
+
+    /// Turn by turn, how many times `other` this took.
+    #[must_use]
+    pub fn over(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
+    }
+
+    /// Each turn through `f`.
+    #[must_use]
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> Self {
+        Self(self.0.iter().copied().map(f).collect())
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = f.precision().unwrap_or(0);
+        write!(
+            f,
+            "{:.digits$} ({:.digits$} to {:.digits$})",
+            self.median, self.low, self.high
+        )
+    }
+}
+
+/// Something to be measured: does its operation many times and returns the nanoseconds
+/// that one took.
+pub type Subject<'a> = Box<dyn FnMut() -> f64 + 'a>;
+
+/// Lets all subjects take `turns` turns, each time another of them first. The first few
+/// turns, which fill caches, do not count.
+pub fn take_turns(turns: usize, subjects: &mut [Subject<'_>]) -> Vec<Turns> {
+    let warm_up = turns / 10 + 1;
+    let mut all = vec![Turns::default(); subjects.len()];
+    for turn in 0..turns + warm_up {
+        for i in 0..subjects.len() {
+            let at = (turn + i) % subjects.len();
+            let took = subjects[at]();
+            if turn >= warm_up {
+                all[at].0.push(took);
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_and_ratios() {
+        let turns = Turns((0..=100).rev().map(f64::from).collect());
+        let summary = turns.summary();
+        assert_eq!(
+            (summary.low, summary.median, summary.high),
+            (10.0, 50.0, 90.0)
+        );
+        assert_eq!(turns.map(|ns| ns * 2.0).over(&turns).summary().high, 2.0);
+        assert_eq!(format!("{summary:.1}"), "50.0 (10.0 to 90.0)");
+    }
+
+    #[test]
+    fn all_take_the_same_number_of_turns() {
+        let mut counts = [0, 0, 0];
+        let [a, b, c] = &mut counts;
+        let mut subjects: Vec<Subject<'_>> = [a, b, c]
+            .into_iter()
+            .map(|count| -> Subject<'_> {
+                Box::new(move || {
+                    *count += 1;
+                    1.0
+                })
+            })
+            .collect();
+        let turns = take_turns(20, &mut subjects);
+        drop(subjects);
+        assert!(turns.iter().all(|turns| turns.0.len() == 20));
+        assert_eq!(counts, [23; 3]);
+    }
+}
