@@ -1,19 +1,338 @@
 //! The engine's thread: sockets, device, clock, commands.
+//!
+//! One thread does everything, so that no packet crosses from one to another. The device is not
+//! read while the sockets are blocked: who sends too much through the interface is slowed down
+//! by it, and nothing piles up here.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::Snapshot;
-use tokio::sync::watch;
+use rand_core::Rng;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
 
-use crate::{Config, Handle, Identity, MessageService, PacketDevice, Result};
+use crate::engine::Engine;
+use crate::engine::clock::Now;
+use crate::engine::command::Command;
+use crate::engine::links::Families;
+use crate::engine::session::Session;
+use crate::engine::slab::Key;
+use crate::sockets::{Bound, Port, Sockets};
+use crate::state::StateDir;
+use crate::{
+    Config, Error, Event, Handle, Identity, MessageService, PacketBatch, PacketDevice, Result,
+};
 
+/// Commands that wait for the engine; who sends more waits.
+const COMMANDS: usize = 256;
+/// Events that a slow listener can catch up with.
+const EVENTS: usize = 256;
+/// Messages that the service answers at the same time.
+const ANSWERING: usize = 32;
+/// How often routes are looked at.
+const ROUTES_EVERY: Duration = Duration::from_secs(10);
+
+type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
+type Answer = (Key<Session>, Vec<u8>);
+
+/// Starts the thread of an endpoint.
 pub(crate) fn start<D: PacketDevice>(
     config: Config,
-    _identity: Identity,
-    _snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    _device: D,
-    _service: Option<Arc<dyn MessageService>>,
+    identity: Identity,
+    snapshots: Snapshots,
+    device: D,
+    service: Option<Arc<dyn MessageService>>,
 ) -> Result<Handle> {
     config.check()?;
-    Err(crate::Error::Thread(std::io::Error::other("not built yet")))
+    let state = StateDir::open(&config.state_dir)?;
+    let guards = state.load_guards(config.guards)?;
+    let sockets = Bound::new()?;
+    let mut seed = Zeroizing::new([0; 32]);
+    OsRandom::new().fill_bytes(seed.as_mut());
+
+    let id = identity.key.anonymous_id();
+    let (commands, command_queue) = mpsc::channel(COMMANDS);
+    let (events, _) = broadcast::channel(EVENTS);
+    let (descriptor_sender, descriptor) = watch::channel(None);
+    let (online_sender, online) = watch::channel(false);
+    let (stopped_sender, stopped) = watch::channel(None);
+    let handle = Handle {
+        id,
+        commands,
+        events: events.clone(),
+        descriptor,
+        online,
+        stopped,
+    };
+
+    let families = Families { v4: true, v6: true };
+    let engine = Engine::new(
+        config,
+        identity,
+        guards,
+        families,
+        service.is_some(),
+        *seed,
+        Now::read(),
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Thread)?;
+    std::thread::Builder::new()
+        .name("mixline-endpoint".into())
+        .spawn(move || {
+            let result = runtime.block_on(async {
+                let driver = Driver {
+                    id,
+                    engine,
+                    sockets: sockets.register()?,
+                    device,
+                    state,
+                    events,
+                    descriptor: descriptor_sender,
+                    online: online_sender,
+                    service,
+                    answering: 0,
+                    packets: PacketBatch::new(),
+                    next_packet: 0,
+                };
+                driver.run(snapshots, command_queue).await
+            });
+            let error = result.err().map(Arc::new);
+            if let Some(error) = &error {
+                tracing::error!(%error, "the endpoint stops");
+            }
+            stopped_sender.send_replace(Some(error));
+            runtime.shutdown_background();
+        })
+        .map_err(Error::Thread)?;
+    Ok(handle)
+}
+
+struct Driver<D> {
+    id: AnonymousId,
+    engine: Engine,
+    sockets: Sockets,
+    device: D,
+    state: StateDir,
+    events: broadcast::Sender<Event>,
+    descriptor: watch::Sender<Option<Arc<mixline_protocol::records::ServiceDescriptor>>>,
+    online: watch::Sender<bool>,
+    service: Option<Arc<dyn MessageService>>,
+    answering: usize,
+    /// From the device, and which of them comes next.
+    packets: PacketBatch,
+    next_packet: usize,
+}
+
+/// What the driver has waited for.
+enum Woken {
+    Timeout,
+    Readable { v4: bool },
+    Writable,
+    Packets(io::Result<()>),
+    Command(Option<Command>),
+    Snapshot(bool),
+    Answer(Answer),
+}
+
+impl<D: PacketDevice> Driver<D> {
+    async fn run(
+        mut self,
+        mut snapshots: Snapshots,
+        mut commands: mpsc::Receiver<Command>,
+    ) -> Result<()> {
+        self.device.attach().map_err(Error::Device)?;
+        let (answers_sender, mut answers) = mpsc::channel::<Answer>(ANSWERING);
+        let mut routes_due = Instant::now();
+        let mut commands_open = true;
+        let mut snapshots_open = true;
+        snapshots.mark_changed();
+        loop {
+            self.sockets.send(self.engine.outbox());
+            self.deliver().await?;
+            self.report(&answers_sender);
+            let now = Now::read();
+            if self.engine.is_stopped(now) {
+                self.sockets.send(self.engine.outbox());
+                return self.deliver().await;
+            }
+            let blocked = self.sockets.is_blocked();
+            if self.next_packet < self.packets.len() && !blocked {
+                self.next_packet = self
+                    .engine
+                    .handle_packets(&self.packets, self.next_packet, now);
+                self.engine.finish_batch(now);
+                continue;
+            }
+            let room = self.next_packet >= self.packets.len() && !blocked;
+            if room {
+                self.packets.clear();
+                self.next_packet = 0;
+            }
+            let timeout = Instant::from_std(self.engine.next_timeout(now));
+            let (v4, v6) = (self.sockets.v4.as_ref(), self.sockets.v6.as_ref());
+            let woken = tokio::select! {
+                () = tokio::time::sleep_until(timeout) => Woken::Timeout,
+                () = readable(v4) => Woken::Readable { v4: true },
+                () = readable(v6) => Woken::Readable { v4: false },
+                () = writable(v4, v6), if blocked => Woken::Writable,
+                result = self.device.receive(&mut self.packets), if room => Woken::Packets(result),
+                command = commands.recv(), if commands_open => Woken::Command(command),
+                changed = snapshots.changed(), if snapshots_open => Woken::Snapshot(changed.is_ok()),
+                Some(answer) = answers.recv() => Woken::Answer(answer),
+            };
+            let now = Now::read();
+            match woken {
+                Woken::Timeout => self.engine.handle_timeout(now),
+                Woken::Readable { v4 } => self.receive(v4, now).await?,
+                Woken::Writable => {}
+                Woken::Packets(result) => {
+                    result.map_err(Error::Device)?;
+                    self.next_packet = self.engine.handle_packets(&self.packets, 0, now);
+                    self.engine.finish_batch(now);
+                }
+                Woken::Command(Some(command)) => {
+                    self.engine.handle_command(command, now);
+                    self.engine.finish_batch(now);
+                }
+                Woken::Command(None) => {
+                    // The last handle is gone.
+                    commands_open = false;
+                    self.engine.shut_down(now);
+                    self.engine.finish_batch(now);
+                }
+                Woken::Snapshot(open) => {
+                    snapshots_open = open;
+                    let snapshot = snapshots.borrow_and_update().clone();
+                    if let Some(snapshot) = snapshot {
+                        self.engine.set_families(self.sockets.families(&snapshot));
+                        self.engine.handle_snapshot(snapshot, now);
+                    }
+                }
+                Woken::Answer((session, message)) => {
+                    self.answering -= 1;
+                    self.engine.respond(session, &message, now);
+                    self.engine.finish_batch(now);
+                }
+            }
+            if Instant::now() >= routes_due {
+                routes_due = Instant::now() + ROUTES_EVERY;
+                let snapshot = snapshots.borrow().clone();
+                if let Some(snapshot) = snapshot {
+                    self.engine.set_families(self.sockets.families(&snapshot));
+                }
+            }
+        }
+    }
+
+    /// Takes a batch from a socket, and gives the packets in it to the device.
+    async fn receive(&mut self, v4: bool, now: Now) -> Result<()> {
+        let Self {
+            sockets,
+            engine,
+            device,
+            ..
+        } = self;
+        let port = if v4 { &mut sockets.v4 } else { &mut sockets.v6 };
+        let Some(Port { socket, ring, .. }) = port else {
+            return Ok(());
+        };
+        // What has been seen as ready may be gone: then the next wait is for the next datagram.
+        let received = socket.try_io(tokio::io::Interest::READABLE, |socket| socket.receive(ring));
+        if let Err(error) = received {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                tracing::debug!(%error, "receiving fails");
+            }
+            return Ok(());
+        }
+        for received in port.ring.take(usize::MAX) {
+            if !engine.can_receive() {
+                device.send(engine.inbound()).await.map_err(Error::Device)?;
+                engine.inbound().clear();
+            }
+            engine.handle_datagram(received.datagram, now);
+        }
+        engine.finish_batch(now);
+        Ok(())
+    }
+
+    /// Hands the packets that have come to the device.
+    async fn deliver(&mut self) -> Result<()> {
+        let packets = self.engine.inbound();
+        if !packets.is_empty() {
+            self.device.send(packets).await.map_err(Error::Device)?;
+            packets.clear();
+        }
+        Ok(())
+    }
+
+    /// Tells the outside what has changed, and gives the service its messages.
+    fn report(&mut self, answers: &mpsc::Sender<Answer>) {
+        while let Some(event) = self.engine.next_event() {
+            match &event {
+                Event::Online => tracing::info!(id = %self.id, "online"),
+                Event::Offline(why) => tracing::warn!(%why, "offline"),
+                Event::Published => tracing::info!("the directory has the current descriptor"),
+                Event::PublishFailed(why) => tracing::warn!(%why, "publishing failed"),
+                Event::SessionOpened(peer) => tracing::debug!(%peer, "session opened"),
+                Event::SessionClosed(peer, why) => {
+                    tracing::debug!(%peer, %why, "session closed");
+                }
+            }
+            let _ = self.events.send(event);
+        }
+        if let Some(text) = self.engine.guards_to_store()
+            && let Err(error) = self.state.store_guards(&text)
+        {
+            tracing::warn!(%error, "the guards cannot be stored: a restart would choose others");
+        }
+        if let Some(descriptor) = self.engine.changed_descriptor() {
+            self.descriptor.send_replace(Some(descriptor));
+        }
+        let online = self.engine.is_online();
+        self.online
+            .send_if_modified(|was| std::mem::replace(was, online) != online);
+        while self.answering < ANSWERING {
+            let Some(service) = self.service.clone() else {
+                return;
+            };
+            let Some(request) = self.engine.next_request() else {
+                return;
+            };
+            let answers = answers.clone();
+            self.answering += 1;
+            tokio::task::spawn_blocking(move || {
+                let answer = service.answer(request.from, &request.message);
+                // The driver receives as long as it runs.
+                let _ = answers.blocking_send((request.session, answer));
+            });
+        }
+    }
+}
+
+/// Waits for a socket to have something; forever if there is no socket.
+async fn readable(port: Option<&Port>) {
+    match port {
+        Some(port) => port.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a blocked socket to take datagrams again.
+async fn writable(v4: Option<&Port>, v6: Option<&Port>) {
+    let one = async |port: Option<&Port>| match port {
+        Some(port) if port.blocked => port.writable().await,
+        _ => std::future::pending().await,
+    };
+    tokio::select! {
+        () = one(v4) => {}
+        () = one(v6) => {}
+    }
 }

@@ -105,7 +105,10 @@ impl Handle {
         let mut stopped = self.stopped.clone();
         match stopped.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().flatten(),
-            Err(_) => None,
+            Err(_) => {
+                let why = std::io::Error::other("the endpoint's thread ended unexpectedly");
+                Some(Arc::new(crate::Error::Thread(why)))
+            }
         }
     }
 

@@ -15,6 +15,8 @@ pub mod error;
 pub mod handle;
 pub mod policy;
 pub mod service;
+mod sockets;
+mod state;
 pub mod status;
 
 pub use config::{Config, Identity};

@@ -144,6 +144,11 @@ impl Links {
         }
     }
 
+    /// Which kinds of addresses can be sent to from now on.
+    pub fn set_families(&mut self, families: Families) {
+        self.families = families;
+    }
+
     /// Whether a relay has an address that can be sent to from here.
     #[must_use]
     pub fn can_reach(&self, relay: &Relay) -> bool {

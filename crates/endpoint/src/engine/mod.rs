@@ -193,6 +193,11 @@ impl Engine {
         self.finish_batch(now);
     }
 
+    /// Which kinds of addresses can be sent to from now on.
+    pub fn set_families(&mut self, families: Families) {
+        self.links.set_families(families);
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         let late = |at: Instant| now.instant.saturating_duration_since(at) >= STALL;

@@ -207,10 +207,6 @@ fn draw<'n>(relays: &[&'n Relay], rng: &mut (impl CryptoRng + ?Sized)) -> Option
 /// integer generation in an interval", 2019); no number's probability is off by more than 2^-64.
 pub fn below(bound: u64, rng: &mut (impl CryptoRng + ?Sized)) -> u64 {
     let wide = u128::from(rng.next_u64()) * u128::from(bound);
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the high half of the product"
-    )]
     let high = (wide >> 64) as u64;
     high
 }

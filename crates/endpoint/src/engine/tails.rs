@@ -92,7 +92,7 @@ pub struct Tails {
 }
 
 impl Tails {
-    /// Builds a tail that ends at `guard`, for `owner`. Its mailbox is registered next.
+    /// Builds a spare that ends at `guard`. Its mailbox is registered next.
     ///
     /// # Errors
     /// [`Shortage`] if the network is too small.
@@ -101,7 +101,6 @@ impl Tails {
         network: &Network,
         guard: &ShortId,
         length: usize,
-        owner: Owner,
         now: Now,
         penalty: impl Fn(&ShortId) -> u8,
         rng: &mut (impl CryptoRng + ?Sized),
@@ -130,7 +129,7 @@ impl Tails {
             token,
             expires: chosen.expires,
             renew: network.renewal(chosen.expires, rng),
-            owner,
+            owner: Owner::Spare,
             draining: None,
             registration: Registration::Needed,
             keys,
