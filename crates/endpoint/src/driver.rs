@@ -241,12 +241,10 @@ impl<D: PacketDevice> Driver<D> {
             ..
         } = self;
         let port = if v4 { &mut sockets.v4 } else { &mut sockets.v6 };
-        let Some(Port { socket, ring, .. }) = port else {
+        let Some(port) = port else {
             return Ok(());
         };
-        // What has been seen as ready may be gone: then the next wait is for the next datagram.
-        let received = socket.try_io(tokio::io::Interest::READABLE, |socket| socket.receive(ring));
-        if let Err(error) = received {
+        if let Err(error) = port.receive() {
             if error.kind() != io::ErrorKind::WouldBlock {
                 tracing::debug!(%error, "receiving fails");
             }

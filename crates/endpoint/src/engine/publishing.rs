@@ -128,15 +128,7 @@ impl Engine {
         let penalty = |relay: &ShortId| u8::from(guards.is_guard(relay));
         let length = self.config.tail_length;
         self.tails
-            .build(
-                network,
-                &guard,
-                length,
-                Owner::Spare,
-                now,
-                penalty,
-                &mut self.rng,
-            )
+            .build(network, &guard, length, now, penalty, &mut self.rng)
             .map(drop)
             .map_err(Some)
     }
