@@ -116,7 +116,8 @@ impl ReplayFilter {
     }
 
     /// A generation is replaced at this age although it is not full: how long the keys live
-    /// under which a tag can come back, that is an onion epoch and its grace.
+    /// under which a tag can come back. An onion key is published an epoch early, so that is
+    /// two epochs and the grace.
     pub fn set_life(&self, life: Duration) {
         let ms = u64::try_from(life.as_millis())
             .unwrap_or(u64::MAX)
