@@ -1,0 +1,338 @@
+//! Real interfaces in network namespaces of their own: needs root, skips without it
+//! unless `MIXLINE_REQUIRE_ROOT=1`.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::sync::mpsc as blocking;
+use std::thread;
+use std::time::Duration;
+
+use mixline_client::Error;
+use mixline_client::net::interface::Interface;
+use mixline_client::net::netlink::{Netlink, Prefix};
+use mixline_client::tun::device::Tun;
+use mixline_endpoint::{PacketBatch, PacketDevice};
+use mixline_protocol::address::VirtualNetwork;
+use nix::sched::{CloneFlags, unshare};
+use tokio::sync::mpsc;
+
+/// Runs `test` on a thread in a network namespace of its own; `false` if that cannot be.
+fn in_namespace<T: Send + 'static>(
+    test: impl FnOnce() -> T + Send + 'static,
+) -> Option<thread::JoinHandle<T>> {
+    let (ready, is_ready) = blocking::channel();
+    let handle = thread::spawn(move || {
+        let made = unshare(CloneFlags::CLONE_NEWNET).is_ok();
+        ready.send(made).unwrap();
+        made.then(test)
+    });
+    if is_ready.recv().unwrap() {
+        return Some(thread::spawn(move || handle.join().unwrap().unwrap()));
+    }
+    assert_ne!(
+        std::env::var("MIXLINE_REQUIRE_ROOT").as_deref(),
+        Ok("1"),
+        "MIXLINE_REQUIRE_ROOT=1, but no network namespace can be made"
+    );
+    eprintln!("skipped: needs root for network namespaces");
+    None
+}
+
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn ipv6(host: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 1, 2, 3, 4, 5, 6, host)
+}
+
+fn ipv4(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, host)
+}
+
+fn interface(name: &str, host: u8, mtu: u16) -> (Tun, Interface) {
+    let tun = Tun::create(name, mtu).unwrap();
+    let mut interface = Interface::find(name).unwrap();
+    tun.up().unwrap();
+    let network = VirtualNetwork::default();
+    assert_eq!(interface.conflicts(&network).unwrap(), Vec::<String>::new());
+    let (families, warning) = interface.configure(&network, ipv6(host.into())).unwrap();
+    assert!(families.ipv4 && families.ipv6, "{warning:?}");
+    interface.set_lease(ipv4(host)).unwrap();
+    (tun, interface)
+}
+
+/// Moves packets between this thread's interface and the other namespace's, while `work`
+/// uses the network on a blocking thread of its own namespace.
+fn exchange(
+    name: &'static str,
+    host: u8,
+    mtu: u16,
+    out: mpsc::UnboundedSender<PacketBatch>,
+    mut into: mpsc::UnboundedReceiver<PacketBatch>,
+    work: impl FnOnce() + Send + 'static,
+) {
+    let (tun, _interface) = interface(name, host, mtu);
+    let mut device = tun.into_device();
+    // A thread inherits the namespace of the one that starts it.
+    let worker = thread::spawn(work);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async move {
+        device.attach().unwrap();
+        let mut batch = PacketBatch::new();
+        loop {
+            tokio::select! {
+                received = device.receive(&mut batch) => {
+                    received.unwrap();
+                    for packet in batch.iter() {
+                        assert!(packet.len() <= mtu.into(), "{} bytes", packet.len());
+                    }
+                    let full = std::mem::take(&mut batch);
+                    if out.send(full).is_err() {
+                        break;
+                    }
+                }
+                packets = into.recv() => match packets {
+                    Some(mut packets) => device.send(&mut packets).await.unwrap(),
+                    None => break,
+                },
+                () = tokio::time::sleep(Duration::from_millis(20)) => {
+                    if worker.is_finished() {
+                        break;
+                    }
+                }
+            }
+        }
+        worker.join().unwrap();
+    });
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|index| (index.wrapping_mul(2_654_435_761) >> 7) as u8)
+        .collect()
+}
+
+fn pair(
+    mtu: u16,
+    server: impl FnOnce() + Send + 'static,
+    client: impl FnOnce() + Send + 'static,
+) -> bool {
+    let (to_server, from_client) = mpsc::unbounded_channel();
+    let (to_client, from_server) = mpsc::unbounded_channel();
+    let Some(a) = in_namespace(move || {
+        exchange("mixsrv", 1, mtu, to_client, from_client, server);
+    }) else {
+        return false;
+    };
+    let b = in_namespace(move || {
+        exchange("mixcli", 2, mtu, to_server, from_server, client);
+    });
+    b.unwrap().join().unwrap();
+    a.join().unwrap();
+    true
+}
+
+#[test]
+fn bulk_tcp_crosses_whole_both_ways_over_both_families() {
+    const LENGTH: usize = 20_000_000;
+    for (mtu, address) in [
+        (1500, IpAddr::V4(ipv4(1))),
+        (1280, ipv6(1).into()),
+        (9000, ipv4(1).into()),
+    ] {
+        let (listening, is_listening) = blocking::channel();
+        let server = move || {
+            let listener = TcpListener::bind((address, 8080)).unwrap();
+            listening.send(()).unwrap();
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut got = vec![0; LENGTH];
+            stream.read_exact(&mut got).unwrap();
+            assert!(got == pattern(LENGTH));
+            stream.write_all(&got).unwrap();
+            // Until the other side has it all.
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        };
+        let client = move || {
+            is_listening.recv().unwrap();
+            let stream = TcpStream::connect((address, 8080)).unwrap();
+            let mut reader = stream.try_clone().unwrap();
+            let sender = thread::spawn(move || (&stream).write_all(&pattern(LENGTH)).unwrap());
+            let mut got = vec![0; LENGTH];
+            reader.read_exact(&mut got).unwrap();
+            sender.join().unwrap();
+            assert!(got == pattern(LENGTH));
+        };
+        if !pair(mtu, server, client) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn datagrams_and_their_fragments_cross() {
+    let (listening, is_listening) = blocking::channel();
+    let server = move || {
+        let socket = UdpSocket::bind((ipv4(1), 5000)).unwrap();
+        listening.send(()).unwrap();
+        let mut buffer = vec![0; 65535];
+        loop {
+            let (length, source) = socket.recv_from(&mut buffer).unwrap();
+            assert_eq!(source.ip(), ipv4(2));
+            socket.send_to(&buffer[..length], source).unwrap();
+            if length == 1 {
+                break;
+            }
+        }
+    };
+    let client = move || {
+        is_listening.recv().unwrap();
+        let socket = UdpSocket::bind((ipv4(2), 0)).unwrap();
+        for length in [100, 1472, 1473, 20_000, 65_507, 1] {
+            let sent = pattern(length);
+            socket.send_to(&sent, (ipv4(1), 5000)).unwrap();
+            let mut got = vec![0; 65535];
+            let (count, _) = socket.recv_from(&mut got).unwrap();
+            assert!(got[..count] == sent, "{length} bytes");
+        }
+    };
+    pair(1500, server, client);
+}
+
+#[test]
+fn addresses_and_routes() {
+    let Some(test) = in_namespace(|| {
+        let (tun, mut held) = interface("mixaddr", 1, 1400);
+        let addresses = ip("-o addr show dev mixaddr");
+        for expected in ["10.77.0.1/8", "10.0.0.53/32", "fd77:1:2:3:4:5:6:1/8"] {
+            assert!(addresses.contains(expected), "{addresses}");
+        }
+        // None of the kernel's own making: it would chatter.
+        assert!(!addresses.contains("fe80"), "{addresses}");
+        assert!(ip("link show dev mixaddr").contains("mtu 1400"));
+        assert!(ip("link show dev mixaddr").contains("qlen 1000"));
+        // The leased address is where packets come from, not the resolver's.
+        assert!(ip("route get 10.200.1.1").contains("src 10.77.0.1"));
+        assert!(ip("route get fd12::1").contains("src fd77:1:2:3:4:5:6:1"));
+        assert_eq!(ip("route show default"), "");
+
+        held.set_lease(Ipv4Addr::new(10, 78, 0, 9)).unwrap();
+        let addresses = ip("-o addr show dev mixaddr");
+        assert!(addresses.contains("10.78.0.9/8") && !addresses.contains("10.77.0.1"));
+        assert!(ip("route get 10.200.1.1").contains("src 10.78.0.9"));
+
+        // The name is taken while the first has it, and free again afterwards.
+        assert!(matches!(
+            Tun::create("mixaddr", 1500),
+            Err(Error::InterfaceTaken { .. })
+        ));
+        drop(tun);
+        // Another test's child may hold the descriptor between its fork and its exec.
+        while ip("-o link show").contains("mixaddr") {
+            thread::sleep(Duration::from_millis(10));
+        }
+        Tun::create("mixaddr", 1500).unwrap();
+    }) else {
+        return;
+    };
+    test.join().unwrap();
+}
+
+#[test]
+fn before_the_lease_virtual_addresses_do_not_leave_by_the_default_route() {
+    let Some(test) = in_namespace(|| {
+        ip("link set lo up");
+        ip("link add up0 type veth peer name up1");
+        ip("link set up1 up");
+        ip("addr add 192.0.2.2/24 dev up0");
+        ip("link set up0 up");
+        ip("route add default via 192.0.2.1");
+        let tun = Tun::create("mixearly", 1500).unwrap();
+        let mut interface = Interface::find("mixearly").unwrap();
+        tun.up().unwrap();
+        interface
+            .configure(&VirtualNetwork::default(), ipv6(1))
+            .unwrap();
+        assert!(ip("route get 10.200.1.1").contains("dev mixearly"));
+        assert!(ip("route get 192.0.2.77").contains("dev up0"));
+        assert!(ip("route get 8.8.8.8").contains("dev up0"));
+    }) else {
+        return;
+    };
+    test.join().unwrap();
+}
+
+#[test]
+fn overlapping_routes_are_told_or_refused() {
+    let Some(test) = in_namespace(|| {
+        ip("link add lan0 type veth peer name lan1");
+        ip("addr add 10.9.0.1/16 dev lan0");
+        ip("link set lan0 up");
+        let _tun = Tun::create("mixlap", 1500).unwrap();
+        let mut interface = Interface::find("mixlap").unwrap();
+        let warnings = interface.conflicts(&VirtualNetwork::default()).unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("10.9.0.0/16") && warnings[0].contains("lan0"));
+        ip("route add 10.0.0.0/8 dev lan0");
+        let error = interface
+            .conflicts(&VirtualNetwork::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("10.0.0.0/8") && error.contains("lan0"),
+            "{error}"
+        );
+    }) else {
+        return;
+    };
+    test.join().unwrap();
+}
+
+#[test]
+fn without_ipv6_there_is_ipv4() {
+    let Some(test) = in_namespace(|| {
+        // Of this thread's namespace: /proc/sys/net follows the one who opens it.
+        for interfaces in ["all", "default"] {
+            let setting = format!("/proc/sys/net/ipv6/conf/{interfaces}/disable_ipv6");
+            std::fs::write(setting, "1").unwrap();
+        }
+        let tun = Tun::create("mixno6", 1500).unwrap();
+        let mut interface = Interface::find("mixno6").unwrap();
+        tun.up().unwrap();
+        let (families, warning) = interface
+            .configure(&VirtualNetwork::default(), ipv6(1))
+            .unwrap();
+        assert!(families.ipv4 && !families.ipv6);
+        let warning = warning.unwrap();
+        assert!(warning.contains("disabled in the kernel"), "{warning}");
+    }) else {
+        return;
+    };
+    test.join().unwrap();
+}
+
+#[test]
+fn a_refused_address_is_an_error() {
+    let Some(test) = in_namespace(|| {
+        let mut netlink = Netlink::open().unwrap();
+        let prefix = Prefix::new(Ipv4Addr::new(10, 1, 1, 1), 8);
+        assert!(netlink.add_address(4711, prefix).is_err());
+        assert!(netlink.add_route(4711, prefix, 1).is_err());
+    }) else {
+        return;
+    };
+    test.join().unwrap();
+}
