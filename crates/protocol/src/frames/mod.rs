@@ -27,5 +27,6 @@ pub use frame::{
 };
 pub use packer::{CellSink, FragmentIds, MIN_FRAGMENT_SPACE, Packer};
 pub use reassembly::{
-    Delivered, MAX_PARTIALS, REASSEMBLY_MEMORY, REASSEMBLY_TIME, Reassembly, ReassemblyCounters,
+    Delivered, MAX_PARTIALS, MAX_PIECES, REASSEMBLY_MEMORY, REASSEMBLY_TIME, Reassembly,
+    ReassemblyCounters,
 };
