@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The Mixline service directory.
 #[derive(Debug, Parser)]
@@ -12,38 +13,29 @@ use clap::{Args, Parser, Subcommand};
     about = "The Mixline service directory: knows the relays, signs snapshots of the network, \
              and holds services, names and virtual addresses",
     after_long_help = AFTER,
-    subcommand_negates_reqs = true,
-    args_conflicts_with_subcommands = true
+    override_usage = "mixline-directory [run|init|id] --config <FILE>"
 )]
 pub struct Cli {
     /// What to do; without one: run.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The configuration, for running.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-}
-
-/// Where the configuration is.
-#[derive(Debug, Args)]
-pub struct ConfigArgs {
-    /// The configuration file (YAML, see below).
-    #[arg(long, value_name = "FILE", required = true)]
+    /// The configuration file (YAML, see below). Required.
+    #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 }
 
-/// A subcommand.
-#[derive(Debug, Subcommand)]
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Run the directory in the foreground (what happens without a subcommand).
-    Run(ConfigArgs),
+    Run,
     /// Make the state directory and its keys, and print the directory's ID.
     ///
     /// The ID is what relays and clients put into their configurations. Keys that are there
     /// already are left alone, and that is an error.
-    Init(ConfigArgs),
+    Init,
     /// Print the directory's ID.
-    Id(ConfigArgs),
+    Id,
 }
 
 const AFTER: &str = "\
@@ -83,28 +75,19 @@ SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any
 
 impl Cli {
     /// The command, and the configuration that it is for.
-    #[must_use]
-    pub fn parts(self) -> (Action, PathBuf) {
-        let (action, args) = match self.command {
-            None => (Action::Run, self.config),
-            Some(Command::Run(args)) => (Action::Run, args),
-            Some(Command::Init(args)) => (Action::Init, args),
-            Some(Command::Id(args)) => (Action::Id, args),
+    ///
+    /// # Errors
+    /// A usage error if there is no configuration.
+    pub fn parts(self) -> Result<(Command, PathBuf), clap::Error> {
+        let missing = || {
+            let text = "--config FILE is missing: where is the configuration?";
+            Self::command().error(ErrorKind::MissingRequiredArgument, text)
         };
-        // Required where it is used: the parser sees to it.
-        (action, args.config.unwrap_or_default())
+        Ok((
+            self.command.unwrap_or(Command::Run),
+            self.config.ok_or_else(missing)?,
+        ))
     }
-}
-
-/// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Run the daemon.
-    Run,
-    /// Make keys.
-    Init,
-    /// Print the ID.
-    Id,
 }
 
 #[cfg(test)]
@@ -113,26 +96,32 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        use clap::CommandFactory as _;
         Cli::command().debug_assert();
         let parse = |args: &[&str]| {
             let args = std::iter::once("mixline-directory").chain(args.iter().copied());
-            Cli::try_parse_from(args).map(Cli::parts)
+            Cli::try_parse_from(args).and_then(Cli::parts)
         };
         let file = PathBuf::from("f");
         assert_eq!(
             parse(&["--config", "f"]).unwrap(),
-            (Action::Run, file.clone())
+            (Command::Run, file.clone())
         );
         assert_eq!(
             parse(&["run", "--config", "f"]).unwrap(),
-            (Action::Run, file.clone())
+            (Command::Run, file.clone())
         );
         assert_eq!(
             parse(&["init", "--config", "f"]).unwrap(),
-            (Action::Init, file.clone())
+            (Command::Init, file.clone())
         );
-        assert_eq!(parse(&["id", "--config", "f"]).unwrap(), (Action::Id, file));
+        assert_eq!(
+            parse(&["--config", "f", "init"]).unwrap(),
+            (Command::Init, file.clone())
+        );
+        assert_eq!(
+            parse(&["id", "--config", "f"]).unwrap(),
+            (Command::Id, file)
+        );
         assert!(parse(&[]).is_err() && parse(&["id"]).is_err());
     }
 }

@@ -28,6 +28,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<()> {
     let keys = keys::load(&config.state_dir)?;
     let listener = listen::bind(config.listen).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
     let store = RedbStore::open(&keys::database(&config.state_dir))?;
     let identity = Arc::new(keys.identity);
     let now = now();
@@ -48,11 +49,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<()> 
     )?);
     let metrics = Arc::new(Metrics::default());
     let app = App::new(registry.clone(), publisher.clone(), metrics.clone());
-    tracing::info!(
-        "directory {} serves http://{}",
-        registry.id(),
-        config.listen
-    );
+    tracing::info!("directory {} serves http://{address}", registry.id());
 
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::serve(listener, app, metrics.clone(), stop.clone()));

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use mixline_directory::cli::{Action, Cli};
+use mixline_directory::cli::{Cli, Command};
 use mixline_directory::config::Config;
 use mixline_directory::{daemon, keys};
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,15 +22,15 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (action, path) = Cli::parse().parts();
+    let (action, path) = Cli::parse().parts().unwrap_or_else(|error| error.exit());
     let config = Config::load(&path)?;
     match action {
-        Action::Init => println!(
+        Command::Init => println!(
             "{}",
             keys::create(&config.state_dir)?.identity.anonymous_id()
         ),
-        Action::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
-        Action::Run => {
+        Command::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
+        Command::Run => {
             log()?;
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()

@@ -100,9 +100,9 @@ impl fmt::Display for ClockError {
         f.write_str("this machine's clock is ")?;
         match seconds {
             0..120 => write!(f, "{seconds} seconds")?,
-            120..7200 => write!(f, "{} minutes", seconds / 60)?,
-            7200..172_800 => write!(f, "{} hours", seconds / 3600)?,
-            _ => write!(f, "{} days", seconds / 86_400)?,
+            120..7170 => write!(f, "{} minutes", (seconds + 30) / 60)?,
+            7170..171_000 => write!(f, "{} hours", (seconds + 1800) / 3600)?,
+            _ => write!(f, "{} days", (seconds + 43_200) / 86_400)?,
         }
         write!(f, " {way} the directory's")
     }

@@ -279,12 +279,12 @@ fn check_fresh(what: &str, issued: UnixTime, now: UnixTime) -> Verdict<()> {
     Ok(())
 }
 
-/// A time span for people.
+/// A time span for people, rounded.
 pub(crate) fn span(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} seconds"),
-        120..7200 => format!("{} minutes", seconds / 60),
-        7200..172_800 => format!("{} hours", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
+        120..7170 => format!("{} minutes", (seconds + 30) / 60),
+        7170..171_000 => format!("{} hours", (seconds + 1800) / 3600),
+        _ => format!("{} days", (seconds + 43_200) / 86_400),
     }
 }

@@ -1,0 +1,435 @@
+//! The client against a directory that says what the test wants.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::routing::any;
+use mixline_directory_client::{DirectoryClient, Error, Fetched, FollowStatus};
+use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Public};
+use mixline_protocol::records::{Parameters, RelayDescriptor, ServiceDescriptor, Snapshot};
+use mixline_protocol::time::UnixTime;
+use tokio::sync::watch;
+
+fn key() -> IdentityKey {
+    IdentityKey::from_seed([9; 32])
+}
+
+fn id() -> AnonymousId {
+    key().anonymous_id()
+}
+
+fn now() -> UnixTime {
+    SystemTime::now().into()
+}
+
+/// A snapshot that was made at `issued` and is valid for ten minutes.
+fn snapshot(issued: UnixTime) -> Snapshot {
+    let service = ServiceDescriptor {
+        id: id(),
+        version: 1,
+        issued,
+        expires: issued.plus(600),
+        session: X25519Public([1; 32]),
+        lease: None,
+        tails: vec![],
+        signature: [0; 64],
+    };
+    Snapshot {
+        directory: id(),
+        issued,
+        valid_until: issued.plus(600),
+        parameters: Parameters::default(),
+        relays: vec![],
+        directory_service: service.sign(&key()).unwrap(),
+        signature: [0; 64],
+    }
+    .sign(&key())
+    .unwrap()
+}
+
+fn relay() -> RelayDescriptor {
+    let key = IdentityKey::from_seed([1; 32]);
+    RelayDescriptor {
+        id: key.relay_id(),
+        version: 1,
+        issued: now(),
+        expires: now().plus(600),
+        link: X25519Public([1; 32]),
+        onion: [(1, X25519Public([2; 32]))].into_iter().collect(),
+        addresses: vec![SocketAddr::from(([127, 0, 0, 1], 7000))],
+        capacity: 1,
+        load: 0,
+        family: None,
+        name: "relay".into(),
+        software: "test".into(),
+        signature: [0; 64],
+    }
+    .sign(&key)
+    .unwrap()
+}
+
+#[derive(Clone, Default)]
+struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+}
+
+/// A server that gives one answer, and remembers what it was asked.
+#[derive(Clone, Default)]
+struct Server {
+    answer: Arc<Mutex<Answer>>,
+    asked: Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>,
+}
+
+impl Server {
+    async fn start(answer: Answer) -> (Self, String) {
+        let server = Self {
+            answer: Arc::new(Mutex::new(answer)),
+            asked: Arc::default(),
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let routes = Router::new()
+            .fallback(any(reply))
+            .with_state(server.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        (server, url)
+    }
+
+    fn say(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+}
+
+async fn reply(
+    State(server): State<Server>,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    server
+        .asked
+        .lock()
+        .unwrap()
+        .push((uri.path().to_owned(), headers, body));
+    let answer = server.answer.lock().unwrap().clone();
+    let mut response = Response::builder().status(StatusCode::from_u16(answer.status).unwrap());
+    for (name, value) in answer.headers {
+        response = response.header(name, value);
+    }
+    response.body(answer.body.into()).unwrap()
+}
+
+fn ok(body: Vec<u8>) -> Answer {
+    Answer {
+        status: 200,
+        headers: vec![],
+        body,
+    }
+}
+
+async fn fetch_from(answer: Answer) -> Result<Fetched, Error> {
+    let (_, url) = Server::start(answer).await;
+    DirectoryClient::new(&url, id()).unwrap().fetch().await
+}
+
+#[tokio::test]
+async fn fetches_once_and_asks_whether_it_is_new() {
+    let made = snapshot(now());
+    let (server, url) = Server::start(Answer {
+        headers: vec![
+            ("etag", "\"one\"".into()),
+            ("cache-control", "public, max-age=7".into()),
+        ],
+        ..ok(made.encode())
+    })
+    .await;
+    let mut client = DirectoryClient::new(&url, id()).unwrap();
+    let Fetched::Snapshot(fetched) = client.fetch().await.unwrap() else {
+        panic!("none")
+    };
+    assert_eq!(*fetched, made);
+    assert_eq!(client.max_age(), Some(Duration::from_secs(7)));
+    server.say(Answer {
+        status: 304,
+        ..Answer::default()
+    });
+    assert!(matches!(client.fetch().await, Ok(Fetched::NotModified)));
+    let asked = server.asked.lock().unwrap().clone();
+    assert_eq!(asked[0].0, "/v1/snapshot");
+    assert!(asked[0].1.get("if-none-match").is_none());
+    assert_eq!(asked[1].1.get("if-none-match").unwrap(), "\"one\"");
+    // Nothing says who asks, or with what.
+    assert!(
+        asked
+            .iter()
+            .all(|(_, headers, _)| headers.get("user-agent").is_none())
+    );
+}
+
+#[tokio::test]
+async fn a_tag_is_kept_only_with_its_snapshot() {
+    let (server, url) = Server::start(Answer {
+        headers: vec![("etag", "\"bad\"".into())],
+        ..ok(b"noise".to_vec())
+    })
+    .await;
+    let mut client = DirectoryClient::new(&url, id()).unwrap();
+    assert!(client.fetch().await.is_err());
+    server.say(ok(snapshot(now()).encode()));
+    client.fetch().await.unwrap();
+    assert!(
+        server.asked.lock().unwrap()[1]
+            .1
+            .get("if-none-match")
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said() {
+    let mut bent = snapshot(now()).encode();
+    *bent.last_mut().unwrap() ^= 1;
+    assert!(matches!(
+        fetch_from(ok(bent)).await,
+        Err(Error::Signature { .. })
+    ));
+
+    let old = snapshot(now().minus(700)).encode();
+    let error = fetch_from(ok(old)).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Expired {
+                seconds_ago: 100..110,
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let early = snapshot(now().plus(3600)).encode();
+    let error = fetch_from(ok(early)).await.unwrap_err();
+    assert!(matches!(error, Error::NotYetValid { .. }), "{error}");
+
+    for (answer, word) in [
+        (ok(b"<html>".to_vec()), "malformed"),
+        (ok(vec![0; (8 << 20) + 1]), "bytes"),
+        (
+            Answer {
+                status: 404,
+                ..Answer::default()
+            },
+            "404",
+        ),
+        (
+            Answer {
+                status: 304,
+                ..Answer::default()
+            },
+            "304",
+        ),
+        (
+            Answer {
+                status: 500,
+                ..Answer::default()
+            },
+            "500",
+        ),
+        // Nobody is led elsewhere.
+        (
+            Answer {
+                status: 302,
+                headers: vec![("location", "http://127.0.0.1:1/".into())],
+                body: vec![],
+            },
+            "302",
+        ),
+    ] {
+        let error = fetch_from(answer).await.unwrap_err();
+        assert!(matches!(error, Error::NotADirectory { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(word) && text.lines().count() == 1, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn another_directory_is_not_believed() {
+    let (_, url) = Server::start(ok(snapshot(now()).encode())).await;
+    let other = IdentityKey::from_seed([8; 32]).anonymous_id();
+    let error = DirectoryClient::new(&url, other)
+        .unwrap()
+        .fetch()
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Error::Signature { expected, .. } if expected == other));
+    assert!(error.to_string().contains("bad signature"), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_clock_is_named() {
+    let (server, url) = Server::start(ok(snapshot(now()).encode())).await;
+    let clocks: [(fn() -> SystemTime, &str); 2] = [
+        (
+            || SystemTime::now() + Duration::from_secs(3660),
+            "61 minutes ahead of the directory's",
+        ),
+        (
+            || SystemTime::now() - Duration::from_secs(7300),
+            "2 hours behind the directory's",
+        ),
+    ];
+    for (clock, words) in clocks {
+        let mut client = DirectoryClient::with_clock(&url, id(), clock).unwrap();
+        let error = client.fetch().await.unwrap_err();
+        assert!(matches!(error, Error::Clock(_)), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+        assert!(client.clock_ahead().unwrap().unsigned_abs() > 3600);
+    }
+    // A relay whose descriptor is refused for its time is told the same.
+    server.say(Answer {
+        status: 400,
+        headers: vec![],
+        body: b"your clock\n".to_vec(),
+    });
+    let mut client = DirectoryClient::with_clock(&url, id(), clocks[0].0).unwrap();
+    let error = client.register(&relay()).await.unwrap_err();
+    assert!(matches!(error, Error::Clock(_)), "{error}");
+}
+
+#[tokio::test]
+async fn an_absent_directory_is_unreachable() {
+    // A port that was free a moment ago.
+    let url = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    };
+    let mut client = DirectoryClient::new(&url, id()).unwrap();
+    let error = client.fetch().await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }));
+    let text = error.to_string();
+    assert!(
+        text.contains("unreachable") && text.contains("refused"),
+        "{text}"
+    );
+    assert!(text.contains(&url), "{text}");
+}
+
+#[tokio::test]
+async fn relays_are_registered_or_told_why_not() {
+    let (server, url) = Server::start(Answer {
+        status: 204,
+        ..Answer::default()
+    })
+    .await;
+    let mut client = DirectoryClient::new(&format!("{url}/sub"), id()).unwrap();
+    let descriptor = relay();
+    client.register(&descriptor).await.unwrap();
+    let (path, _, body) = server.asked.lock().unwrap()[0].clone();
+    assert_eq!(
+        (path.as_str(), body.to_vec()),
+        ("/sub/v1/relays", descriptor.encode())
+    );
+
+    let body = b"the short ID is\x1b[31m taken\nsecond line".to_vec();
+    server.say(Answer {
+        status: 409,
+        headers: vec![],
+        body,
+    });
+    let error = client.register(&descriptor).await.unwrap_err();
+    let Error::Refused { text, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(text, "the short ID is [31m taken second line");
+
+    server.say(Answer {
+        status: 503,
+        headers: vec![],
+        body: b"full\n".to_vec(),
+    });
+    let full = client.register(&descriptor).await.unwrap_err();
+    assert!(matches!(full, Error::Refused { .. }), "{full}");
+    server.say(Answer {
+        status: 429,
+        headers: vec![],
+        body: vec![b'x'; 1 << 20],
+    });
+    let long = client.register(&descriptor).await.unwrap_err();
+    assert!(long.to_string().len() < 400, "{long}");
+    server.say(Answer {
+        status: 200,
+        ..Answer::default()
+    });
+    let odd = client.register(&descriptor).await.unwrap_err();
+    assert!(matches!(odd, Error::NotADirectory { .. }), "{odd}");
+}
+
+#[test]
+fn addresses_that_are_none_are_refused() {
+    for url in ["", "directory", "https://192.0.2.1", "ftp://x", "http://"] {
+        let error = DirectoryClient::new(url, id()).unwrap_err();
+        assert!(matches!(error, Error::Url { .. }), "{url}: {error}");
+        assert_eq!(error.to_string().lines().count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn following_survives_failures_and_shows_them() {
+    let (server, url) = Server::start(Answer {
+        status: 500,
+        ..Answer::default()
+    })
+    .await;
+    let (snapshots, mut newest) = watch::channel(None);
+    let (status, mut shown) = watch::channel(FollowStatus::default());
+    let client = DirectoryClient::new(&url, id()).unwrap();
+    let following = tokio::spawn(client.follow(snapshots, status));
+
+    let failed = shown.wait_for(|s| s.failures > 0).await.unwrap().clone();
+    assert!(failed.last_error.unwrap().contains("500") && failed.last_success.is_none());
+    let fresh = vec![("cache-control", "max-age=1".to_owned())];
+    let first = snapshot(now());
+    server.say(Answer {
+        headers: fresh.clone(),
+        ..ok(first.encode())
+    });
+    let got = newest
+        .wait_for(Option::is_some)
+        .await
+        .unwrap()
+        .clone()
+        .unwrap();
+    assert_eq!(*got, first);
+    let well = shown
+        .wait_for(|s| s.last_success.is_some())
+        .await
+        .unwrap()
+        .clone();
+    assert_eq!((well.last_error, well.failures), (None, 0));
+    assert_eq!(well.valid_until, Some(first.valid_until));
+
+    let second = snapshot(now().plus(1));
+    server.say(Answer {
+        headers: fresh,
+        ..ok(second.encode())
+    });
+    let is_second = |s: &Option<Arc<Snapshot>>| s.as_deref() == Some(&second);
+    newest.wait_for(is_second).await.unwrap();
+
+    // The last one stays while the directory is away.
+    server.say(Answer {
+        status: 500,
+        ..Answer::default()
+    });
+    shown.wait_for(|s| s.last_error.is_some()).await.unwrap();
+    assert!(is_second(&newest.borrow()));
+    drop(newest);
+    following.await.unwrap();
+}

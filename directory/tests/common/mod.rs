@@ -1,0 +1,188 @@
+//! A directory daemon of the test's own: its own state, its own port, its own process.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::SystemTime;
+
+use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Public};
+use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::time::UnixTime;
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_mixline-directory");
+
+pub fn now() -> UnixTime {
+    SystemTime::now().into()
+}
+
+/// A directory of files: configuration and state.
+pub struct Place {
+    pub dir: tempfile::TempDir,
+}
+
+impl Place {
+    /// With a configuration that listens at a port of the kernel's choice.
+    pub fn new(more: &str) -> Self {
+        let place = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        place.configure("127.0.0.1:0", more);
+        place
+    }
+
+    pub fn configure(&self, listen: &str, more: &str) {
+        let state = self.state();
+        let text = format!(
+            "state_dir: {}\nlisten: {listen}\nallow_private_addresses: true\n{more}\n",
+            state.display()
+        );
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("directory.yaml")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// `mixline-directory init`.
+    pub fn init(&self) -> AnonymousId {
+        let output = self.output(&["init"]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap()
+    }
+
+    /// Runs a command to its end.
+    pub fn output(&self, args: &[&str]) -> Output {
+        command(&self.config()).args(args).output().unwrap()
+    }
+
+    /// The one line with which a command that must fail fails.
+    pub fn failure(&self, args: &[&str]) -> String {
+        one_line(&self.output(args))
+    }
+}
+
+fn command(config: &Path) -> Command {
+    let mut command = Command::new(BINARY);
+    command
+        .arg("--config")
+        .arg(config)
+        .env("MIXLINE_LOG", "info");
+    command
+}
+
+/// What a failed program said: one line.
+#[track_caller]
+pub fn one_line(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "it did not fail");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(lines[0].starts_with("mixline-directory: "), "{text}");
+    lines[0].to_owned()
+}
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    pub child: Child,
+    pub url: String,
+    log: std::thread::JoinHandle<()>,
+}
+
+impl Daemon {
+    /// Starts it, and waits until it serves.
+    pub fn start(place: &Place) -> Self {
+        let mut child = command(&place.config())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = Vec::new();
+        let url = loop {
+            match lines.next() {
+                Some(Ok(line)) => match line.split_once("serves ") {
+                    Some((_, url)) => break url.trim().to_owned(),
+                    None => seen.push(line),
+                },
+                _ => panic!("it did not start: {seen:?}"),
+            }
+        };
+        // Somebody must read what it says, or it waits for ever.
+        let log = std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        Self { child, url, log }
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.url.trim_start_matches("http://").parse().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Relay `n`'s own loopback address.
+pub fn address_of(n: u16) -> Ipv4Addr {
+    let [high, low] = n.to_be_bytes();
+    Ipv4Addr::new(127, 77, high, low)
+}
+
+pub fn relay_key(n: u16) -> IdentityKey {
+    let mut seed = [3; 32];
+    seed[..2].copy_from_slice(&n.to_be_bytes());
+    IdentityKey::from_seed(seed)
+}
+
+/// Relay `n` as it describes itself now.
+pub fn relay(n: u16, version: u64) -> RelayDescriptor {
+    let key = relay_key(n);
+    RelayDescriptor {
+        id: key.relay_id(),
+        version,
+        issued: now(),
+        expires: now().plus(600),
+        link: X25519Public([1; 32]),
+        onion: [(1, X25519Public([2; 32]))].into_iter().collect(),
+        addresses: vec![SocketAddr::from((address_of(n), 7000))],
+        capacity: 1000,
+        load: 7,
+        family: Some("red".into()),
+        name: format!("relay{n}"),
+        software: "test".into(),
+        signature: [0; 64],
+    }
+    .sign(&key)
+    .unwrap()
+}
+
+/// An HTTP client that comes from relay `n`'s address.
+pub fn http_from(n: u16) -> reqwest::Client {
+    let builder = reqwest::Client::builder().no_proxy();
+    builder
+        .local_address(IpAddr::from(address_of(n)))
+        .build()
+        .unwrap()
+}

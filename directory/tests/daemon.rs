@@ -1,0 +1,317 @@
+//! The real binary on loopback: HTTP, refusals, starting and stopping.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use common::*;
+use mixline_directory_client::{DirectoryClient, Error, Fetched};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+
+/// The daemon's answer to a plain request: status and text.
+async fn get(daemon: &Daemon, path: &str) -> (u16, String) {
+    let url = format!("{}{path}", daemon.url);
+    let answer = http_from(500).get(url).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+async fn post(daemon: &Daemon, n: u16, body: Vec<u8>) -> (u16, String) {
+    let url = format!("{}/v1/relays", daemon.url);
+    let answer = http_from(n).post(url).body(body).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[test]
+fn init_makes_the_id_once() {
+    let place = Place::new("");
+    assert!(place.failure(&["id"]).contains("init"));
+    assert!(place.failure(&[]).contains("init"));
+    let id = place.init();
+    let again = place.output(&["id"]);
+    assert!(again.status.success());
+    assert_eq!(
+        String::from_utf8(again.stdout).unwrap().trim(),
+        id.to_string()
+    );
+    assert!(place.failure(&["init"]).contains("already"));
+    let mode = std::fs::metadata(place.state())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[tokio::test]
+async fn a_relay_registers_and_is_in_the_next_snapshot() {
+    let place = Place::new("");
+    let id = place.init();
+    let daemon = Daemon::start(&place);
+    let mut client = DirectoryClient::new(&daemon.url, id).unwrap();
+    let Fetched::Snapshot(first) = client.fetch().await.unwrap() else {
+        panic!("none")
+    };
+    assert!(first.relays.is_empty() && first.directory_service.tails.is_empty());
+    assert!(matches!(client.fetch().await, Ok(Fetched::NotModified)));
+
+    let descriptor = relay(1, 1);
+    assert_eq!(
+        post(&daemon, 1, descriptor.encode()).await,
+        (204, String::new())
+    );
+    // Made anew within seconds; the client is told how many.
+    let second = loop {
+        match client.fetch().await.unwrap() {
+            Fetched::Snapshot(snapshot) => break snapshot,
+            Fetched::NotModified => {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    };
+    assert_eq!(second.relays, [descriptor]);
+    assert_eq!(client.max_age(), Some(std::time::Duration::from_secs(2)));
+
+    let (status, page) = get(&daemon, "/").await;
+    assert_eq!(status, 200);
+    for shown in [
+        "relay1",
+        &relay(1, 1).short_id().to_string(),
+        "127.77.0.1:7000",
+        "red",
+    ] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    assert!(page.contains(&id.to_string()));
+    let (_, metrics) = get(&daemon, "/metrics").await;
+    for line in [
+        "mixline_directory_relays 1",
+        "mixline_directory_registrations_total 1",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
+    assert_eq!(get(&daemon, "/healthz").await, (200, "ok\n".into()));
+    assert_eq!(get(&daemon, "/v2/else").await.0, 404);
+}
+
+#[tokio::test]
+async fn conditional_requests() {
+    let place = Place::new("");
+    place.init();
+    let daemon = Daemon::start(&place);
+    let http = http_from(1);
+    let url = format!("{}/v1/snapshot", daemon.url);
+    let ask = |tag: Option<String>| {
+        let request = http.get(&url);
+        let request = tag
+            .into_iter()
+            .fold(request, |r, tag| r.header("if-none-match", tag));
+        async { request.send().await.unwrap() }
+    };
+    let whole = ask(None).await;
+    assert_eq!(whole.status(), 200);
+    assert_eq!(whole.headers()["content-type"], "application/octet-stream");
+    assert_eq!(whole.headers()["cache-control"], "public, max-age=2");
+    assert!(whole.headers().contains_key("date"));
+    let tag = whole.headers()["etag"].to_str().unwrap().to_owned();
+    assert!(!whole.bytes().await.unwrap().is_empty());
+    for fresh in [tag.clone(), format!("\"x\", W/{tag}"), "*".into()] {
+        let answer = ask(Some(fresh)).await;
+        assert_eq!(answer.status(), 304);
+        assert_eq!(answer.headers()["etag"], tag.as_str());
+        assert!(answer.bytes().await.unwrap().is_empty());
+    }
+    assert_eq!(ask(Some("\"x\"".into())).await.status(), 200);
+}
+
+#[tokio::test]
+async fn refusals_say_why() {
+    let place = Place::new("");
+    let id = place.init();
+    let daemon = Daemon::start(&place);
+    let (status, text) = post(&daemon, 1, b"noise".to_vec()).await;
+    assert_eq!(status, 400, "{text}");
+    assert_eq!(post(&daemon, 1, vec![0; 100_000]).await.0, 413);
+    let mut bent = relay(1, 1).encode();
+    *bent.last_mut().unwrap() ^= 1;
+    assert_eq!(post(&daemon, 1, bent).await.0, 403);
+    let (status, text) = post(&daemon, 2, relay(1, 1).encode()).await;
+    assert!(status == 403 && text.contains("127.77.0.2"), "{text}");
+    assert_eq!(post(&daemon, 1, relay(1, 5).encode()).await.0, 204);
+    let (status, text) = post(&daemon, 1, relay(1, 4).encode()).await;
+    assert!(
+        status == 409 && text.contains("newer") && text.lines().count() == 1,
+        "{text}"
+    );
+    // Through the client: the same words.
+    let mut off = relay(1, 6);
+    off.issued = now().plus(3600);
+    off.expires = now().plus(7200);
+    let off = off.sign(&relay_key(1)).unwrap();
+    let mut client = DirectoryClient::new(&daemon.url, id).unwrap();
+    let error = client.register(&off).await.unwrap_err();
+    assert!(matches!(&error, Error::Refused { text, .. } if text.contains("60 minutes ahead")));
+}
+
+#[tokio::test]
+async fn a_hasty_source_is_told_to_wait() {
+    let place = Place::new("");
+    place.init();
+    let daemon = Daemon::start(&place);
+    let mut refused = None;
+    for _ in 0..1000 {
+        let (status, text) = post(&daemon, 1, b"noise".to_vec()).await;
+        if status == 429 {
+            refused = Some(text);
+            break;
+        }
+    }
+    assert!(refused.unwrap().contains("too many registrations"));
+    assert_eq!(
+        post(&daemon, 2, relay(2, 1).encode()).await.0,
+        204,
+        "others are not affected"
+    );
+}
+
+#[test]
+fn a_wrong_key_is_named_with_its_line() {
+    let place = Place::new("relay_timeout: 60");
+    let line = place.failure(&[]);
+    assert!(
+        line.contains("relay_timeout") && line.contains("line 4"),
+        "{line}"
+    );
+    std::fs::remove_file(place.config()).unwrap();
+    let line = place.failure(&[]);
+    assert!(
+        line.contains("directory.yaml") && line.contains("No such file"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_port_in_use_is_said() {
+    let place = Place::new("");
+    place.init();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    place.configure(&address, "");
+    let line = place.failure(&[]);
+    assert!(
+        line.contains(&address) && line.contains("another program"),
+        "{line}"
+    );
+    place.configure("192.0.2.77:8080", "");
+    let line = place.failure(&[]);
+    assert!(line.contains("does not have that address"), "{line}");
+}
+
+#[test]
+fn two_daemons_do_not_share_a_state() {
+    let place = Place::new("");
+    place.init();
+    let first = Daemon::start(&place);
+    let line = place.failure(&[]);
+    assert!(line.contains("another mixline-directory"), "{line}");
+    first.kill();
+    drop(Daemon::start(&place));
+}
+
+#[test]
+fn an_unreadable_state_is_said() {
+    let place = Place::new("");
+    place.init();
+    // As a user who may not: root is never refused.
+    let open = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open(place.dir.path(), 0o755);
+    let binary = place.dir.path().join("mixline-directory");
+    std::fs::copy(BINARY, &binary).unwrap();
+    open(&binary, 0o755);
+    let mut command = Command::new(&binary);
+    command.arg("--config").arg(place.config());
+    if Uid::effective().is_root() {
+        command.uid(65_534).gid(65_534);
+    } else {
+        open(&place.state(), 0o000);
+    }
+    let line = one_line(&command.output().unwrap());
+    assert!(
+        line.contains("Permission denied") && line.contains("user that owns it"),
+        "{line}"
+    );
+    open(&place.state(), 0o700);
+    std::fs::remove_dir_all(place.state()).unwrap();
+    std::fs::write(place.state(), "a file").unwrap();
+    let line = place.failure(&[]);
+    assert!(
+        line.contains("state") && line.contains("Not a directory"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_damaged_database_is_said() {
+    let place = Place::new("");
+    place.init();
+    std::fs::write(
+        place.state().join("directory.redb"),
+        "not a database at all",
+    )
+    .unwrap();
+    let line = place.failure(&[]);
+    assert!(line.contains("directory.redb"), "{line}");
+}
+
+#[test]
+fn signals_stop_it_cleanly() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let place = Place::new("");
+        place.init();
+        let mut daemon = Daemon::start(&place);
+        let pid = Pid::from_raw(i32::try_from(daemon.child.id()).unwrap());
+        // Also with a connection that says nothing.
+        let _idle = std::net::TcpStream::connect(daemon.address()).unwrap();
+        kill(pid, signal).unwrap();
+        assert_eq!(daemon.child.wait().unwrap().code(), Some(0), "{signal}");
+        assert!(std::net::TcpStream::connect(daemon.address()).is_err());
+    }
+}
+
+#[test]
+fn help_is_complete() {
+    let output = Command::new(BINARY).arg("--help").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for word in [
+        "init",
+        "id",
+        "run",
+        "--config",
+        "state_dir",
+        "listen",
+        "epoch_seconds",
+        "grace_seconds",
+        "network",
+        "relay_timeout_s",
+        "snapshot_validity_s",
+        "allow_private_addresses",
+        "check_source",
+        "endpoint",
+        "guards",
+        "head_length",
+        "tail_length",
+        "public_tails",
+        "max_sessions",
+        "MIXLINE_LOG",
+        "/v1/snapshot",
+        "/metrics",
+        "/healthz",
+    ] {
+        assert!(text.contains(word), "--help does not mention {word}");
+    }
+    let none = Command::new(BINARY).output().unwrap();
+    assert_eq!(none.status.code(), Some(2), "no configuration");
+}
