@@ -1,4 +1,5 @@
 //! The real binary on loopback: HTTP, refusals, starting and stopping.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What was acknowledged is there after `kill -9`, in the middle of many writes.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The client against a directory that says what the test wants.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -272,10 +273,12 @@ async fn another_directory_is_not_believed() {
     assert!(error.to_string().contains("bad signature"), "{error}");
 }
 
+type Clock = fn() -> SystemTime;
+
 #[tokio::test]
 async fn a_wrong_clock_is_named() {
     let (server, url) = Server::start(ok(snapshot(now()).encode())).await;
-    let clocks: [(fn() -> SystemTime, &str); 2] = [
+    let clocks: [(Clock, &str); 2] = [
         (
             || SystemTime::now() + Duration::from_secs(3660),
             "61 minutes ahead of the directory's",

@@ -138,7 +138,7 @@ pub fn ipv6(id: &AnonymousId) -> Ipv6Addr {
     for (to, from) in octets.iter_mut().skip(1).zip(tail) {
         *to = from;
     }
-    Ipv6Addr::from_octets(octets)
+    Ipv6Addr::from(octets)
 }
 
 #[cfg(test)]

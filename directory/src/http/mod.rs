@@ -72,7 +72,6 @@ impl App {
     }
 
     /// The routes. Requests need a [`Source`] among their extensions.
-    #[must_use]
     pub fn routes(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/", get(page))

@@ -86,7 +86,7 @@ pub fn render(
         "</tbody></table></div><footer>Load and capacity in datagrams of 1408 bytes a second. \
          Virtual addresses: {} and fd00::/8. \
          <a href=\"/v1/snapshot\">Snapshot</a>, <a href=\"/metrics\">metrics</a>.</footer>\
-         </body></html>\n",
+         </body></html>",
         parameters.network
     );
     html
