@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use mixline_protocol::address;
 use mixline_protocol::directory::{RequestBody, Response, ResponseBody};
-use mixline_protocol::records::{LeaseRequest, NameRecord, ServiceDescriptor};
+use mixline_protocol::records::{Lease, LeaseRequest, NameRecord, ServiceDescriptor};
 
 use super::Engine;
 use super::clock::Now;
@@ -27,12 +27,7 @@ impl Engine {
                 return self.publish_now(reply, now);
             }
             Command::Learn(descriptor) => return self.learn(*descriptor, now),
-            Command::SetLease(lease) => {
-                if self.personas.set_lease(*lease) {
-                    self.stirred = true;
-                }
-                return;
-            }
+            Command::SetLease(lease) => return self.use_lease(*lease, now),
             Command::Status(reply) => return send(reply, Box::new(self.status(now))),
             Command::Shutdown => return self.shut_down(now),
             Command::LookupName(label, reply) => {
@@ -72,6 +67,21 @@ impl Engine {
         };
         self.queries.ask(body, asker, now.instant, &mut self.rng);
         self.stirred = true;
+    }
+
+    /// Uses a lease from now on. Peers hear of another address by new handshakes.
+    fn use_lease(&mut self, lease: Lease, now: Now) {
+        let old = self.personas.lease(now.unix()).map(|lease| lease.ipv4);
+        if !self.personas.set_lease(lease) {
+            return;
+        }
+        self.stirred = true;
+        if old == Some(lease.ipv4) {
+            return;
+        }
+        for (_, session) in self.sessions.iter_mut() {
+            session.rekey |= session.persona == Persona::Own;
+        }
     }
 
     /// Sends the questions that are due, and opens the sessions that they need.
@@ -161,8 +171,7 @@ impl Engine {
             (Asker::Lease(reply), ResponseBody::Lease(lease))
                 if lease.id == self.personas.get(Persona::Own).id =>
             {
-                self.personas.set_lease(lease);
-                self.stirred = true;
+                self.use_lease(lease, now);
                 send(reply, Ok(lease));
             }
             (Asker::Name(label, reply), ResponseBody::Named { name, descriptor })

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mixline_protocol::directory::RequestBody;
 use mixline_protocol::identity::{AnonymousId, ShortId};
 use mixline_protocol::link::CellKind;
-use mixline_protocol::path::{HeadSecrets, build_head};
+use mixline_protocol::path::{HeadSecrets, Hop, build_head};
 use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::{
     Initiation, SessionInitiator, SessionKeys, TIMESTAMP_TOLERANCE_MS, accept,
@@ -17,7 +17,7 @@ use super::Engine;
 use super::clock::Now;
 use super::links::cell_mut;
 use super::packet::parse;
-use super::paths::NewPath;
+use super::paths::{Health, NewPath, Path};
 use super::peers::Ending;
 use super::persona::Persona;
 use super::queries::Asker;
@@ -220,9 +220,12 @@ impl Engine {
     /// Reads an initiation and answers it. `through`: the session whose private tail it came
     /// through, so that it has to be from its peer.
     fn accept_initiation(&mut self, payload: &Payload, through: Option<Key<Session>>, now: Now) {
-        let answered = self.try_accept(payload, through, now);
-        if answered.is_none() {
-            self.counters.refused_initiations += 1;
+        if self.try_accept(payload, through, now).is_some() {
+            return;
+        }
+        match through {
+            Some(_) => self.counters.bad_cells += 1,
+            None => self.counters.refused_initiations += 1,
         }
     }
 
@@ -464,6 +467,13 @@ impl Engine {
         let network = self.network.as_ref().ok_or("there is no snapshot yet")?;
         let session = session.and_then(|key| self.sessions.get(key));
         let guards = &self.guards;
+        // Where the session's other heads end: copies of one cell must not meet there.
+        let junctions: Vec<ShortId> = session
+            .iter()
+            .flat_map(|session| session.paths.iter())
+            .filter(|path| path.health(now.instant) != Health::Suspect)
+            .filter_map(Path::junction)
+            .collect();
         let penalty = |relay: &ShortId| {
             let avoided = session.is_some_and(|session| {
                 session
@@ -475,10 +485,10 @@ impl Engine {
             if avoided {
                 2
             } else {
-                u8::from(guards.is_guard(relay))
+                u8::from(guards.is_guard(relay) || junctions.contains(relay))
             }
         };
-        let chosen = choose(
+        let mut chosen = choose(
             network,
             guard,
             self.config.head_length,
@@ -487,6 +497,12 @@ impl Engine {
             &mut self.rng,
         )
         .map_err(|shortage| shortage.to_string())?;
+        if let Some((last, inner)) = chosen.hops.get_mut(1..).and_then(<[Hop]>::split_last_mut)
+            && junctions.contains(&last.relay)
+            && let Some(other) = inner.iter_mut().find(|hop| !junctions.contains(&hop.relay))
+        {
+            std::mem::swap(last, other);
+        }
         let secrets = HeadSecrets::random(&mut self.rng);
         let head =
             build_head(&secrets, &chosen.hops, &target.tail).map_err(|error| error.to_string())?;

@@ -139,7 +139,7 @@ impl Engine {
             .as_ref()
             .is_some_and(|k| k.seal.sent() >= REKEY_AFTER_CELLS);
         let old = now.instant.saturating_duration_since(session.keyed) >= REKEY_AFTER;
-        if !session.initiated || session.opening.is_some() || !(worn || old) {
+        if !session.initiated || session.opening.is_some() || !(worn || old || session.rekey) {
             return;
         }
         let targets: Vec<TailOffer> = session.peer_tails.iter().map(|tail| tail.offer).collect();
@@ -147,6 +147,7 @@ impl Engine {
         // Spreads the sessions of many clients of one service.
         opening.next += Duration::from_millis(super::selection::below(5000, &mut self.rng));
         session.opening = Some(opening);
+        session.rekey = false;
     }
 
     /// Replaces own tails that end soon, or whose guard or relays are gone, and tells the peer.
@@ -245,6 +246,12 @@ impl Engine {
                 path.retiring.get_or_insert(now.instant);
             }
         }
+        let unused = session.peer_tails.iter().any(|tail| {
+            tail.offer.alive(now.unix())
+                && tail.broken_until.is_none_or(|until| now.instant >= until)
+                && session.paths.iter().all(|path| path.tail != tail.id())
+        });
+        session.paths.spread(unused, now.instant);
         let mut dead: Vec<u32> = Vec::new();
         let mut over: Vec<u32> = Vec::new();
         let replaced = session.paths.good(now.instant) > 0;

@@ -88,6 +88,20 @@ pub struct NewPath {
 }
 
 impl Path {
+    /// The last relay of the head, where the tail is joined on.
+    #[must_use]
+    pub fn junction(&self) -> Option<ShortId> {
+        self.relays.last().copied()
+    }
+
+    /// Whether copies of one cell over both paths would meet: in one tail, where its relays
+    /// take the second for a replay; or at one junction, where both have lost all that the
+    /// heads put around them.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        self.tail == other.tail || self.junction() == other.junction()
+    }
+
     /// The relay that cells are sent to.
     #[must_use]
     pub fn guard(&self) -> ShortId {
@@ -293,8 +307,8 @@ impl Paths {
             .map(|p| p.id)
     }
 
-    /// Up to `N` paths for copies of one cell, the healthiest first; those with a tail and a
-    /// guard of their own before those without.
+    /// Up to `N` paths for copies of one cell, the healthiest first, that do not meet. Other
+    /// guards come before guards that carry a copy already.
     #[must_use]
     pub fn apart<const N: usize>(&self, copies: usize, now: Instant) -> ArrayVec<u32, N> {
         let mut chosen: ArrayVec<&Path, N> = ArrayVec::new();
@@ -302,10 +316,9 @@ impl Paths {
             let left = self
                 .paths
                 .iter()
-                .filter(|path| chosen.iter().all(|c| c.id != path.id));
+                .filter(|path| chosen.iter().all(|c| c.tail != path.tail));
             let next = left.min_by_key(|path| {
-                let shares = chosen.iter().filter(|c| c.tail == path.tail).count() * 2
-                    + chosen.iter().filter(|c| c.guard() == path.guard()).count();
+                let shares = chosen.iter().filter(|c| c.guard() == path.guard()).count();
                 (path.health(now), path.retiring.is_some(), shares, path.id)
             });
             // Suspect paths are worth copies only if nothing better carries one.
@@ -318,6 +331,21 @@ impl Paths {
             }
         }
         chosen.iter().map(|path| path.id).collect()
+    }
+
+    /// Two paths share a tail although another could be used: the later of them is to be
+    /// replaced, if none is being replaced now.
+    pub fn spread(&mut self, unused_tails: bool, now: Instant) {
+        if !unused_tails || self.paths.iter().any(|path| path.retiring.is_some()) {
+            return;
+        }
+        let shares = |at: &usize| {
+            let (before, path) = (&self.paths[..*at], &self.paths[*at]);
+            before.iter().any(|other| other.tail == path.tail)
+        };
+        if let Some(at) = (0..self.paths.len()).rev().find(shares) {
+            self.paths[at].retiring = Some(now);
+        }
     }
 
     /// How many paths work, or may well work, and are to stay.

@@ -85,11 +85,14 @@ impl Engine {
             }
             return;
         }
-        if is_group(&destination) || !self.is_virtual(destination) {
+        if is_group(&destination) || self.is_broadcast(destination) {
             self.counters.unroutable += 1;
         } else if !self.is_own(packet.flow.source, now) {
             self.counters.unroutable += 1;
             self.say_no(bytes, Refusal::Prohibited, now);
+        } else if !self.is_virtual(destination) {
+            self.counters.unroutable += 1;
+            self.say_no(bytes, Refusal::Unreachable, now);
         } else {
             match self.refusals.standing(&destination, now.instant) {
                 Standing::Free => self.resolve(destination, Some(bytes), now),
@@ -161,6 +164,20 @@ impl Engine {
             (IpAddr::V4(ip), Some(network)) => network.parameters().network.leasable(ip),
             (IpAddr::V4(_), None) => false,
             (IpAddr::V6(ip), _) => ip.octets()[0] == IPV6_FIRST_BYTE,
+        }
+    }
+
+    /// Whether an address is for all of the virtual network.
+    fn is_broadcast(&self, address: IpAddr) -> bool {
+        let network = self
+            .network
+            .as_ref()
+            .map(|network| network.parameters().network);
+        match (address, network) {
+            (IpAddr::V4(ip), Some(network)) => {
+                network.contains(ip) && ip.to_bits() | network.mask() == u32::MAX
+            }
+            _ => false,
         }
     }
 

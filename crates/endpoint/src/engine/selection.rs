@@ -207,8 +207,7 @@ fn draw<'n>(relays: &[&'n Relay], rng: &mut (impl CryptoRng + ?Sized)) -> Option
 /// integer generation in an interval", 2019); no number's probability is off by more than 2^-64.
 pub fn below(bound: u64, rng: &mut (impl CryptoRng + ?Sized)) -> u64 {
     let wide = u128::from(rng.next_u64()) * u128::from(bound);
-    let high = (wide >> 64) as u64;
-    high
+    (wide >> 64) as u64
 }
 
 /// Puts a list into random order.

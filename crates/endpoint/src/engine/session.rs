@@ -275,6 +275,8 @@ pub struct Session {
     pub keys: KeyRing,
     /// When the keys in use were made.
     pub keyed: Instant,
+    /// They are to be replaced before their time: the certificate has changed.
+    pub rekey: bool,
     /// The handshake under way.
     pub opening: Option<Opening>,
     /// Our tails that the peer has.
@@ -357,6 +359,7 @@ impl Session {
             initiated,
             keys: KeyRing::default(),
             keyed: now,
+            rekey: false,
             opening: None,
             own_tails: ArrayVec::new(),
             own_version: 0,

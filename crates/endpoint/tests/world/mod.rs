@@ -69,6 +69,10 @@ pub struct Node {
     pub descriptor: Option<Arc<ServiceDescriptor>>,
     /// It has been killed: it neither sends nor receives.
     pub dead: bool,
+    /// Its network is away: it runs, but nothing comes or goes.
+    pub unplugged: bool,
+    /// It does not run.
+    pub frozen: bool,
     /// It answers messages as the directory does.
     pub is_directory: bool,
 }
@@ -150,6 +154,67 @@ impl World {
         world
     }
 
+    /// A network with a service (1) and a client (2), both ready.
+    pub fn pair(seed: u64) -> Self {
+        let mut world = Self::settled(8, seed);
+        world.service();
+        world.client(|_| {});
+        let id = world.nodes[1].id;
+        assert!(
+            world.run_until(Duration::from_secs(5), |world| world
+                .store
+                .services
+                .contains_key(&id)),
+            "the service publishes itself: {:#?}",
+            world.status(1)
+        );
+        world
+    }
+
+    /// The same, with a session between the two, and all paths proven.
+    pub fn connected(seed: u64) -> Self {
+        let mut world = Self::pair(seed);
+        let (client, service) = (world.ipv4(2), world.ipv4(1));
+        world.send(2, &[udp(client, service, (1, 1), b"hello")]);
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.take(1).len(), 1);
+        let ready = |world: &Self, a: usize, b: usize| {
+            let paths = world.session(a, b).paths;
+            paths.len() == 3 && paths.iter().all(|path| path.state == "alive")
+        };
+        assert!(
+            ready(&world, 1, 2) && ready(&world, 2, 1),
+            "{:#?}",
+            world.status(2)
+        );
+        world
+    }
+
+    /// What `node` says of its session with `peer`.
+    pub fn session(&self, node: usize, peer: usize) -> mixline_endpoint::status::SessionStatus {
+        let id = self.nodes[peer].id.to_string();
+        let sessions = self.status(node).sessions;
+        sessions
+            .into_iter()
+            .find(|session| session.peer == id)
+            .expect("a session")
+    }
+
+    /// A relay comes back after a crash.
+    pub fn restart(&mut self, relay: usize) {
+        let (parameters, now) = (self.parameters, self.now);
+        self.relays[relay].restart(&parameters, now, &mut self.rng);
+    }
+
+    /// More relays, in other networks.
+    pub fn add_relays(&mut self, more: usize) {
+        for _ in 0..more {
+            let number = self.relays.len();
+            let relay = SimRelay::new(number, &self.parameters, self.now, &mut self.rng);
+            self.relays.push(relay);
+        }
+    }
+
     /// Adds an endpoint.
     pub fn add(&mut self, key: IdentityKey, change: impl FnOnce(&mut Config)) -> usize {
         self.add_with(key, None, change)
@@ -186,6 +251,8 @@ impl World {
             guards: None,
             descriptor: None,
             dead: false,
+            unplugged: false,
+            frozen: false,
             is_directory: false,
         });
         if number > 0 {
@@ -283,7 +350,7 @@ impl World {
             let timeout = self
                 .nodes
                 .iter()
-                .filter(|node| !node.dead)
+                .filter(|node| !node.dead && !node.frozen)
                 .map(|node| node.engine.next_timeout(self.now))
                 .min();
             let next = [delivery, timeout, Some(until)]
@@ -305,7 +372,10 @@ impl World {
             }
             for number in 0..self.nodes.len() {
                 let node = &mut self.nodes[number];
-                if !node.dead && node.engine.next_timeout(self.now) <= self.now.instant {
+                if !node.dead
+                    && !node.frozen
+                    && node.engine.next_timeout(self.now) <= self.now.instant
+                {
                     node.engine.handle_timeout(self.now);
                     self.drain(number);
                 }
@@ -347,7 +417,7 @@ impl World {
                     self.act(at, actions);
                 } else if let Some(at) = self.nodes.iter().position(|node| node.address == to) {
                     let node = &mut self.nodes[at];
-                    if !node.dead {
+                    if !node.dead && !node.unplugged {
                         node.engine.handle_datagram(&mut bytes, self.now);
                         node.engine.finish_batch(self.now);
                         self.drain(at);
@@ -436,7 +506,7 @@ impl World {
         while let Some(request) = node.engine.next_request() {
             requests.push(request);
         }
-        let dead = node.dead;
+        let dead = node.dead || node.unplugged;
         for (to, bytes) in out {
             if !dead {
                 self.sent += 1;

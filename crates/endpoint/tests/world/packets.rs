@@ -15,9 +15,7 @@ pub fn ip_packet(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<
 
 fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let total = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
-    let mut packet = vec![
-        0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, protocol, 0, 0,
-    ];
+    let mut packet = vec![0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, protocol, 0, 0];
     packet.extend_from_slice(&from.octets());
     packet.extend_from_slice(&to.octets());
     let sum = checksum(&[&packet]).to_be_bytes();
