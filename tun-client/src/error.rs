@@ -94,7 +94,10 @@ pub enum Error {
         route: String,
     },
     /// The DNS responder cannot listen.
-    #[error("DNS responder: cannot listen on {address}: {source}")]
+    #[error(
+        "DNS responder: cannot listen on {address}: {source}; see who does with `ss -lnutp 'sport \
+         = :53'`, or set `dns: {{mode: off}}` to go on without .anon names"
+    )]
     DnsListen {
         /// The address.
         address: SocketAddr,
@@ -105,6 +108,18 @@ pub enum Error {
     #[error("{reason}; set `dns: {{mode: off}}` to leave the host's resolver alone")]
     HostDns {
         /// What went wrong.
+        reason: String,
+    },
+    /// The directory's address cannot be used.
+    #[error("{reason}")]
+    Directory {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The client stopped without being told to.
+    #[error("stopped: {reason}")]
+    Stopped {
+        /// Why.
         reason: String,
     },
     /// No client is running that could be asked.

@@ -1,3 +1,198 @@
-//! Placeholder, replaced in the next commits.
+//! `mixline-client`: the command line of the Mixline client.
 
-fn main() {}
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use mixline_client::cli::{Cli, Command, Up};
+use mixline_client::control::Request;
+use mixline_client::control::client::ask;
+use mixline_client::daemon;
+use mixline_client::host_dns::{self, Host};
+use mixline_client::progress::Progress;
+use mixline_client::state::State;
+use mixline_client::{Config, Error, detach, show};
+use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+
+/// How long `down` waits for the client's clean stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long `publish` waits for a client that begins anew to serve the name.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(90);
+/// Between two looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("MIXLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, whatever it is made of.
+            let text = format!("{error:#}").replace('\n', " ");
+            eprintln!("mixline-client: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let config = Config::load(&cli.config)?;
+    let socket = config.control_socket();
+    match &cli.command {
+        Command::Up(options) => up(&cli.config, config, options),
+        Command::Down => down(&config),
+        Command::Status { json } => {
+            let status = ask(&socket, &Request::Status)?;
+            print(&status, *json, show::status)
+        }
+        Command::Id => id(&config),
+        Command::Publish { name } => publish(&config, name),
+        Command::Unpublish { name } => {
+            let done = ask(&socket, &Request::Unpublish { name: name.clone() })?;
+            let host = done["name"].as_str().unwrap_or(name);
+            if done["configured"] == true {
+                println!(
+                    "{host} is served no longer, until the client starts again: the configuration \
+                     lists it"
+                );
+            } else {
+                println!("{host} is served no longer");
+            }
+            Ok(())
+        }
+        Command::Resolve { what, json } => {
+            let found = ask(&socket, &Request::Resolve { what: what.clone() })?;
+            print(&found, *json, show::resolved)
+        }
+    }
+}
+
+fn up(path: &Path, config: Config, options: &Up) -> anyhow::Result<()> {
+    if options.detach {
+        // An identity in use is told at once, and not by a child.
+        if State::is_held(&config.state_dir) {
+            State::open(&config.state_dir)?;
+        }
+        return Ok(detach::start(
+            path,
+            &config.state_dir,
+            Duration::from_secs(options.wait),
+        )?);
+    }
+    let progress = if options.detached {
+        // Not the terminal's any more: its end must not be ours.
+        nix::unistd::setsid().context("cannot leave the terminal")?;
+        Progress::to_parent()
+    } else {
+        Progress::Person
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let result = runtime.block_on(daemon::run(config, Host::default(), &progress));
+    if let Err(error) = &result {
+        progress.failed(&error.to_string());
+    }
+    Ok(result?)
+}
+
+fn down(config: &Config) -> anyhow::Result<()> {
+    match ask(&config.control_socket(), &Request::Down) {
+        Ok(_) => {}
+        Err(error @ Error::NotRunning { .. }) => {
+            if State::is_held(&config.state_dir) {
+                bail!(
+                    "{error}, although a process holds {}",
+                    config.state_dir.display()
+                );
+            }
+            // What an unclean stop left behind.
+            host_dns::recover(&Host::default(), &config.state_dir)?;
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let until = Instant::now() + STOP_TIMEOUT;
+    while State::is_held(&config.state_dir) {
+        if Instant::now() > until {
+            bail!(
+                "the client has not stopped after {} s",
+                STOP_TIMEOUT.as_secs()
+            );
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+fn id(config: &Config) -> anyhow::Result<()> {
+    let id = match ask(&config.control_socket(), &Request::Status) {
+        Ok(status) => status["id"]
+            .as_str()
+            .context("the client's answer has no ID")?
+            .to_owned(),
+        Err(Error::NotRunning { .. }) => State::open(&config.state_dir)?
+            .identity()?
+            .key
+            .anonymous_id()
+            .to_string(),
+        Err(error) => return Err(error.into()),
+    };
+    println!("{id}");
+    Ok(())
+}
+
+fn publish(config: &Config, name: &str) -> anyhow::Result<()> {
+    let socket = config.control_socket();
+    let done = ask(
+        &socket,
+        &Request::Publish {
+            name: name.to_owned(),
+        },
+    )?;
+    let host = done["name"].as_str().unwrap_or(name).to_owned();
+    let until = Instant::now() + PUBLISH_TIMEOUT;
+    while done["restarting"] == true && !is_served(&socket, &host) {
+        if Instant::now() > until {
+            bail!("{host} is claimed, but the client does not serve it yet: see its status");
+        }
+        std::thread::sleep(LOOK);
+    }
+    println!(
+        "{host} is published as {}.anon",
+        done["id"].as_str().unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// Whether the client is up again and has the name.
+fn is_served(socket: &Path, host: &str) -> bool {
+    // While it begins anew there may be nobody to ask.
+    let Ok(status) = ask(socket, &Request::Status) else {
+        return false;
+    };
+    let published = |name: &Value| name["name"] == host && name["state"] == "published";
+    status["state"] == "up"
+        && status["accepting"] == true
+        && status["names"]
+            .as_array()
+            .is_some_and(|names| names.iter().any(published))
+}
+
+fn print(value: &Value, json: bool, show: impl Fn(&Value) -> String) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(value)?);
+    } else {
+        print!("{}", show(value));
+    }
+    Ok(())
+}

@@ -63,7 +63,6 @@ fn ipv4(host: u8) -> Ipv4Addr {
 fn interface(name: &str, host: u8, mtu: u16) -> (Tun, Interface) {
     let tun = Tun::create(name, mtu).unwrap();
     let mut interface = Interface::find(name).unwrap();
-    tun.up().unwrap();
     let network = VirtualNetwork::default();
     assert_eq!(interface.conflicts(&network).unwrap(), Vec::<String>::new());
     let (families, warning) = interface.configure(&network, ipv6(host.into())).unwrap();
@@ -260,9 +259,8 @@ fn before_the_lease_virtual_addresses_do_not_leave_by_the_default_route() {
         ip("addr add 192.0.2.2/24 dev up0");
         ip("link set up0 up");
         ip("route add default via 192.0.2.1");
-        let tun = Tun::create("mixearly", 1500).unwrap();
+        let _tun = Tun::create("mixearly", 1500).unwrap();
         let mut interface = Interface::find("mixearly").unwrap();
-        tun.up().unwrap();
         interface
             .configure(&VirtualNetwork::default(), ipv6(1))
             .unwrap();
@@ -309,9 +307,8 @@ fn without_ipv6_there_is_ipv4() {
             let setting = format!("/proc/sys/net/ipv6/conf/{interfaces}/disable_ipv6");
             std::fs::write(setting, "1").unwrap();
         }
-        let tun = Tun::create("mixno6", 1500).unwrap();
+        let _tun = Tun::create("mixno6", 1500).unwrap();
         let mut interface = Interface::find("mixno6").unwrap();
-        tun.up().unwrap();
         let (families, warning) = interface
             .configure(&VirtualNetwork::default(), ipv6(1))
             .unwrap();

@@ -79,7 +79,7 @@ impl Interface {
         Ok(routes::check(&routes, network, self.index, name)?.warnings)
     }
 
-    /// Gives the interface, which is up, the resolver's address and the IPv6 address, and
+    /// Brings the interface up, gives it the resolver's address and the IPv6 address, and
     /// routes the virtual networks into it. A kernel without IPv6 is no error: the second
     /// value says so in a line.
     ///
@@ -91,6 +91,9 @@ impl Interface {
         ipv6: Ipv6Addr,
     ) -> Result<(Families, Option<String>)> {
         self.network = *network;
+        self.netlink
+            .set_up(self.index)
+            .map_err(|error| self.failed("bring it up", error))?;
         let resolver = Prefix::new(network.resolver(), 32);
         self.netlink
             .add_address(self.index, resolver)

@@ -9,6 +9,7 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -69,6 +70,19 @@ impl Netlink {
             socket,
             sequence: 0,
         })
+    }
+
+    /// Brings an interface up.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_up(&mut self, interface: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = interface;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)?;
+        Ok(())
     }
 
     /// Gives an interface an address. The kernel adds the route to its network.

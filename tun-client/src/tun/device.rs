@@ -19,7 +19,6 @@ pub const QUEUE_LENGTH: u32 = 1000;
 /// A TUN interface, not yet attached to a runtime.
 pub struct Tun {
     device: SyncDevice,
-    name: String,
 }
 
 impl Tun {
@@ -39,30 +38,7 @@ impl Tun {
             .enable(false)
             .build_sync()
             .map_err(|error| creation_error(name, error))?;
-        Ok(Self {
-            device,
-            name: name.to_owned(),
-        })
-    }
-
-    /// The interface's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Brings the interface up.
-    ///
-    /// # Errors
-    /// [`Error::Interface`].
-    pub fn up(&self) -> Result<()> {
-        self.device
-            .enabled(true)
-            .map_err(|source| Error::Interface {
-                interface: self.name.clone(),
-                action: "bring it up",
-                source,
-            })
+        Ok(Self { device })
     }
 
     /// The device that the endpoint takes.

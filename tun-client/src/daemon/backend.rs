@@ -1,0 +1,143 @@
+//! The directory, as the DNS responder and `resolve` see it.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mixline_endpoint::{Handle, QueryError};
+use mixline_protocol::address;
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::name::Label;
+use mixline_protocol::records::{Lease, ServiceDescriptor};
+use tokio::sync::watch;
+
+use crate::dns::{Backend, Entry, LookupError};
+
+/// How long a lookup may take: shorter than a stub resolver's two attempts of 5 s, so that
+/// the second one gets its answer (resolv.conf(5)).
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// Lookups through the endpoint. What concerns the own ID is answered from here.
+pub struct EndpointBackend {
+    handle: Handle,
+    lease: watch::Receiver<Option<Lease>>,
+    names: watch::Receiver<Vec<Label>>,
+}
+
+impl EndpointBackend {
+    /// A backend on an endpoint whose own lease and names are in the channels.
+    #[must_use]
+    pub fn new(
+        handle: Handle,
+        lease: watch::Receiver<Option<Lease>>,
+        names: watch::Receiver<Vec<Label>>,
+    ) -> Self {
+        Self {
+            handle,
+            lease,
+            names,
+        }
+    }
+
+    fn own(&self) -> Entry {
+        let id = self.handle.id();
+        Entry {
+            id,
+            ipv4: self.lease.borrow().as_ref().map(|lease| lease.ipv4),
+            ipv6: address::ipv6(&id),
+        }
+    }
+
+    /// Asks, unless nobody can be reached anyway.
+    async fn ask<T>(
+        &self,
+        question: impl Future<Output = Result<T, QueryError>>,
+    ) -> Result<T, LookupError> {
+        if !*self.handle.online().borrow() {
+            return Err(LookupError::Unreachable);
+        }
+        match tokio::time::timeout(DEADLINE, question).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                // The question itself stays out of the log.
+                tracing::debug!(%error, "lookup");
+                Err(LookupError::Unreachable)
+            }
+            Err(_) => Err(LookupError::Unreachable),
+        }
+    }
+
+    /// Remembers a descriptor for the first packet, and reads the addresses in it.
+    async fn found(&self, descriptor: ServiceDescriptor) -> Entry {
+        let id = descriptor.id;
+        let ipv4 = descriptor.lease.as_ref().map(|lease| lease.ipv4);
+        self.handle.learn(descriptor).await;
+        Entry {
+            id,
+            ipv4,
+            ipv6: address::ipv6(&id),
+        }
+    }
+}
+
+impl Backend for EndpointBackend {
+    async fn by_label(&self, label: &Label) -> Result<Entry, LookupError> {
+        if self.names.borrow().contains(label) {
+            return Ok(self.own());
+        }
+        let directory = self.handle.directory();
+        let named = self
+            .ask(directory.lookup_name(*label))
+            .await?
+            .ok_or(LookupError::NotFound)?;
+        match named.descriptor {
+            _ if named.name.id == self.handle.id() => Ok(self.own()),
+            Some(descriptor) => Ok(self.found(descriptor).await),
+            // It is somebody's, who is not there now: packets will be told so.
+            None => {
+                let id = named.name.id;
+                Ok(Entry {
+                    id,
+                    ipv4: None,
+                    ipv6: address::ipv6(&id),
+                })
+            }
+        }
+    }
+
+    async fn by_id(&self, id: &AnonymousId) -> Result<Entry, LookupError> {
+        if *id == self.handle.id() {
+            return Ok(self.own());
+        }
+        let directory = self.handle.directory();
+        let found = self
+            .ask(directory.lookup_id(*id))
+            .await?
+            .ok_or(LookupError::NotFound)?;
+        Ok(self.found(found).await)
+    }
+
+    async fn by_address(&self, address: IpAddr) -> Result<Entry, LookupError> {
+        let own = self.own();
+        if own.ipv4.map(IpAddr::V4) == Some(address) || IpAddr::V6(own.ipv6) == address {
+            return Ok(own);
+        }
+        let directory = self.handle.directory();
+        let found = self
+            .ask(directory.lookup_address(address))
+            .await?
+            .ok_or(LookupError::NotFound)?;
+        Ok(self.found(found).await)
+    }
+
+    async fn name_of(&self, id: &AnonymousId) -> Result<Option<Label>, LookupError> {
+        if *id == self.handle.id() {
+            return Ok(self.names.borrow().first().copied());
+        }
+        let directory = self.handle.directory();
+        Ok(self
+            .ask(directory.name_of(*id))
+            .await?
+            .map(|record| record.label))
+    }
+}

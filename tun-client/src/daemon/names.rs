@@ -1,0 +1,310 @@
+//! The names that this client serves: claimed, renewed, and remembered if a command asked
+//! for them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mixline_endpoint::{DirectoryQueries, QueryError};
+use mixline_protocol::name::Label;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::config::MAX_NAMES;
+use crate::state::State;
+
+/// A claim lives for seven days; it is renewed when so much has passed.
+const RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// After a question that got no answer.
+const RETRY: Duration = Duration::from_secs(15);
+/// After a refusal: the name may become free.
+const RETRY_REFUSED: Duration = Duration::from_secs(600);
+/// How often is looked whether a claim is due.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How it stands with a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state", content = "reason")]
+pub enum Standing {
+    /// Not asked for yet.
+    Claiming,
+    /// It is ours.
+    Published,
+    /// The directory did not answer; it is asked again.
+    Waiting(String),
+    /// The directory says no.
+    Refused(String),
+}
+
+/// One name.
+#[derive(Debug, Clone, Serialize)]
+pub struct Name {
+    /// `label.anon`.
+    pub name: String,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// Whether the configuration lists it.
+    pub configured: bool,
+    #[serde(skip)]
+    label: Label,
+    #[serde(skip)]
+    due: Instant,
+}
+
+/// All names of a client.
+#[derive(Debug)]
+pub struct Names {
+    state: Arc<State>,
+    entries: Mutex<Vec<Name>>,
+    /// The names that are ours, for the responder.
+    held: watch::Sender<Vec<Label>>,
+}
+
+impl Names {
+    /// The names of the configuration, then those that commands published before.
+    ///
+    /// # Errors
+    /// [`crate::Error::Content`] if the remembered names are damaged.
+    pub fn load(configured: &[Label], state: Arc<State>) -> crate::Result<Self> {
+        let remembered = state.names()?;
+        let all = configured.iter().map(|label| (label, true));
+        let all = all.chain(remembered.iter().map(|label| (label, false)));
+        let mut entries: Vec<Name> = Vec::new();
+        for (label, configured) in all {
+            if !entries.iter().any(|entry| entry.label == *label) {
+                entries.push(entry(*label, configured));
+            }
+        }
+        let held = watch::Sender::new(Vec::new());
+        Ok(Self {
+            state,
+            entries: Mutex::new(entries),
+            held,
+        })
+    }
+
+    /// How all names stand.
+    #[must_use]
+    pub fn list(&self) -> Vec<Name> {
+        self.lock().clone()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// The names that the directory has for this ID.
+    #[must_use]
+    pub fn held(&self) -> watch::Receiver<Vec<Label>> {
+        self.held.subscribe()
+    }
+
+    /// Claims what is due, once, one after the other.
+    pub async fn claim_due(&self, directory: &DirectoryQueries) {
+        let now = Instant::now();
+        let due: Vec<Label> = self
+            .lock()
+            .iter()
+            .filter(|name| name.due <= now)
+            .map(|name| name.label)
+            .collect();
+        for label in due {
+            let result = directory.claim_name(label).await;
+            self.note(label, &result);
+        }
+    }
+
+    /// Renews claims, for ever.
+    pub async fn keep(self: Arc<Self>, directory: DirectoryQueries) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            self.claim_due(&directory).await;
+        }
+    }
+
+    /// Claims a name by command, and remembers it.
+    ///
+    /// # Errors
+    /// One line: the directory's refusal, or why it could not be asked. Nothing is
+    /// remembered then.
+    pub async fn publish(&self, label: Label, directory: &DirectoryQueries) -> Result<(), String> {
+        let known = self.lock().iter().any(|entry| entry.label == label);
+        if !known && self.lock().len() >= MAX_NAMES {
+            return Err(format!("{MAX_NAMES} names are published already"));
+        }
+        let result = directory.claim_name(label).await;
+        if let Err(error) = &result {
+            if known {
+                self.note(label, &result);
+            }
+            return Err(format!("{} is not published: {error}", label.host()));
+        }
+        if !known {
+            self.lock().push(entry(label, false));
+            self.remember()?;
+        }
+        self.note(label, &result);
+        Ok(())
+    }
+
+    /// Serves a name no longer; whether the configuration will bring it back.
+    ///
+    /// # Errors
+    /// One line, if it is not among the names.
+    pub fn unpublish(&self, label: Label) -> Result<bool, String> {
+        let configured = {
+            let mut entries = self.lock();
+            let Some(at) = entries.iter().position(|entry| entry.label == label) else {
+                return Err(format!("{} is not published here", label.host()));
+            };
+            entries.remove(at).configured
+        };
+        self.remember()?;
+        self.held
+            .send_modify(|held| held.retain(|other| *other != label));
+        Ok(configured)
+    }
+
+    /// Writes down how a claim went.
+    fn note(&self, label: Label, result: &Result<(), QueryError>) {
+        let (standing, wait) = match result {
+            Ok(()) => (Standing::Published, RENEW_AFTER),
+            Err(QueryError::Refused(why)) => (Standing::Refused(why.clone()), RETRY_REFUSED),
+            Err(error) => (Standing::Waiting(error.to_string()), RETRY),
+        };
+        let mut entries = self.lock();
+        let Some(entry) = entries.iter_mut().find(|entry| entry.label == label) else {
+            return;
+        };
+        match &standing {
+            Standing::Refused(why) if entry.standing != standing => {
+                tracing::error!(
+                    "{} is not published: the directory refused: {why}",
+                    entry.name
+                );
+            }
+            Standing::Published if entry.standing != standing => {
+                tracing::info!("{} is published", entry.name);
+            }
+            _ => {}
+        }
+        // A renewal without an answer changes nothing yet: the claim still lives.
+        let lives = entry.standing == Standing::Published;
+        if !(lives && matches!(standing, Standing::Waiting(_))) {
+            entry.standing = standing;
+        }
+        entry.due = Instant::now() + wait;
+        let held = entries
+            .iter()
+            .filter(|entry| entry.standing == Standing::Published)
+            .map(|entry| entry.label)
+            .collect();
+        self.held.send_replace(held);
+    }
+
+    fn remember(&self) -> Result<(), String> {
+        let labels: Vec<Label> = self
+            .lock()
+            .iter()
+            .filter(|entry| !entry.configured)
+            .map(|entry| entry.label)
+            .collect();
+        self.state
+            .keep_names(&labels)
+            .map_err(|error| error.to_string())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Name>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn entry(label: Label, configured: bool) -> Name {
+    Name {
+        name: label.host(),
+        standing: Standing::Claiming,
+        configured,
+        label,
+        due: Instant::now(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(configured: &[&str], remembered: &[&str]) -> (tempfile::TempDir, Names) {
+        let directory = tempfile::tempdir().unwrap();
+        let state = Arc::new(State::open(directory.path()).unwrap());
+        let parse = |names: &[&str]| -> Vec<Label> {
+            names.iter().map(|name| name.parse().unwrap()).collect()
+        };
+        state.keep_names(&parse(remembered)).unwrap();
+        let names = Names::load(&parse(configured), state).unwrap();
+        (directory, names)
+    }
+
+    fn standing(names: &Names, at: usize) -> Standing {
+        names.list()[at].standing.clone()
+    }
+
+    #[test]
+    fn names_of_both_kinds_once_each() {
+        let (_directory, names) = names(&["a", "b"], &["b", "c"]);
+        let list: Vec<(String, bool)> = names
+            .list()
+            .into_iter()
+            .map(|name| (name.name, name.configured))
+            .collect();
+        let expected = [("a.anon", true), ("b.anon", true), ("c.anon", false)];
+        assert_eq!(
+            list,
+            expected.map(|(name, configured)| (name.to_owned(), configured))
+        );
+    }
+
+    #[test]
+    fn what_is_held_follows_the_directory() {
+        let (_directory, names) = names(&["a"], &[]);
+        let label: Label = "a".parse().unwrap();
+        let held = names.held();
+        assert!(held.borrow().is_empty());
+        names.note(label, &Ok(()));
+        assert_eq!(*held.borrow(), [label]);
+        // Not answered: still ours. Refused: not.
+        names.note(label, &Err(QueryError::Timeout("x".into())));
+        assert_eq!(standing(&names, 0), Standing::Published);
+        assert_eq!(*held.borrow(), [label]);
+        names.note(label, &Err(QueryError::Refused("taken".into())));
+        assert_eq!(standing(&names, 0), Standing::Refused("taken".into()));
+        assert!(held.borrow().is_empty());
+    }
+
+    #[test]
+    fn unpublishing_is_remembered() {
+        let (_directory, names) = names(&["a"], &["b"]);
+        let (a, b): (Label, Label) = ("a".parse().unwrap(), "b".parse().unwrap());
+        assert_eq!(names.unpublish(a), Ok(true));
+        assert_eq!(names.state.names().unwrap(), [b]);
+        assert_eq!(names.unpublish(b), Ok(false));
+        assert_eq!(names.state.names().unwrap(), []);
+        assert!(names.is_empty());
+        assert!(names.unpublish(b).unwrap_err().contains("b.anon"));
+    }
+
+    #[test]
+    fn names_as_json() {
+        let (_directory, names) = names(&["a"], &[]);
+        names.note(
+            "a".parse().unwrap(),
+            &Err(QueryError::Refused("taken".into())),
+        );
+        let json = serde_json::to_value(names.list()).unwrap();
+        let expected = serde_json::json!([
+            { "name": "a.anon", "state": "refused", "reason": "taken", "configured": true }
+        ]);
+        assert_eq!(json, expected);
+    }
+}

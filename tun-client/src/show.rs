@@ -1,0 +1,383 @@
+//! The status and lookups as a person reads them.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// The status, from its JSON.
+#[must_use]
+pub fn status(status: &Value) -> String {
+    let mut out = String::new();
+    let uptime = duration(number(&status["uptime_s"]));
+    let step = text(&status["step"]);
+    let step = if step.is_empty() {
+        String::new()
+    } else {
+        format!(": {step}")
+    };
+    let pid = number(&status["pid"]);
+    line(
+        &mut out,
+        "state",
+        &format!(
+            "{}{step} (for {uptime}, process {pid})",
+            text(&status["state"])
+        ),
+    );
+    line(&mut out, "id", &format!("{}.anon", text(&status["id"])));
+    line(&mut out, "interface", text(&status["interface"]));
+    let lease = match status["lease_expires"].as_u64() {
+        Some(expires) => {
+            let left = expires.saturating_sub(unix_now());
+            format!(
+                "{} (leased for {} more), ",
+                text(&status["ipv4"]),
+                duration(left)
+            )
+        }
+        None => "no IPv4 lease yet, ".to_owned(),
+    };
+    line(&mut out, "addresses", &(lease + text(&status["ipv6"])));
+    line(&mut out, "names", &names(status));
+    line(&mut out, "dns", &dns(&status["dns"]));
+    line(&mut out, "network", &network(status));
+    each(&mut out, "guards", &status["guards"], guard);
+    let tails = &status["tails"];
+    let counts = ["public", "private", "spare", "registering"]
+        .map(|kind| format!("{} {kind}", number(&tails[kind])));
+    line(&mut out, "tails", &counts.join(", "));
+    line(&mut out, "queries", &queries(&status["directory"]));
+    each(&mut out, "sessions", &status["sessions"], session);
+    line(&mut out, "traffic", &counters(&status["counters"]));
+    each(&mut out, "problems", &status["problems"], |problem| {
+        text(problem).to_owned()
+    });
+    out
+}
+
+/// What a lookup found, from its JSON.
+#[must_use]
+pub fn resolved(found: &Value) -> String {
+    let mut out = String::new();
+    line(&mut out, "name", or_none(&found["name"]));
+    line(&mut out, "id", &format!("{}.anon", text(&found["id"])));
+    line(&mut out, "ipv4", or_none(&found["ipv4"]));
+    line(&mut out, "ipv6", or_none(&found["ipv6"]));
+    out
+}
+
+fn names(status: &Value) -> String {
+    let names = list(&status["names"]).iter().map(|name| {
+        let reason = match text(&name["reason"]) {
+            "" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        format!("{} ({}{reason})", text(&name["name"]), text(&name["state"]))
+    });
+    let names: Vec<String> = names.collect();
+    match (names.is_empty(), status["accepting"].as_bool()) {
+        (false, _) => names.join(", "),
+        (true, Some(true)) => "none; reachable by ID".to_owned(),
+        (true, _) => "none; nobody can open a session to this client".to_owned(),
+    }
+}
+
+fn dns(dns: &Value) -> String {
+    let resolver = match dns["resolver"].as_str() {
+        Some(resolver) => format!("answering at {resolver}"),
+        None => "not answering".to_owned(),
+    };
+    let upstream: Vec<&str> = list(&dns["upstream"]).iter().map(text).collect();
+    let others = if upstream.is_empty() {
+        "other domains are refused".to_owned()
+    } else {
+        format!("other domains go to {}", upstream.join(", "))
+    };
+    let mode = match text(&dns["mode"]) {
+        "off" => "the host's resolver is left alone",
+        "resolved" => "asked through systemd-resolved",
+        _ => "asked through resolv.conf",
+    };
+    format!("{resolver}, {mode}; {others}")
+}
+
+fn network(status: &Value) -> String {
+    let (network, snapshot) = (&status["network"], &status["snapshot"]);
+    let mut out = match number(&network["issued"]) {
+        0 => "no snapshot yet".to_owned(),
+        issued => format!(
+            "{} relays; snapshot {} old, valid for {} more",
+            number(&network["relays"]),
+            duration(unix_now().saturating_sub(issued)),
+            duration(number(&network["valid_until"]).saturating_sub(unix_now())),
+        ),
+    };
+    let _ = write!(out, "; from {}", text(&snapshot["url"]));
+    out
+}
+
+fn queries(directory: &Value) -> String {
+    let mut out = format!(
+        "{} to the directory under way",
+        number(&directory["pending"])
+    );
+    match number(&directory["published"]) {
+        0 => {}
+        at => {
+            let _ = write!(
+                out,
+                "; published {} ago",
+                duration(unix_now().saturating_sub(at))
+            );
+        }
+    }
+    if let Some(error) = directory["last_error"].as_str() {
+        let _ = write!(out, "; last error: {error}");
+    }
+    out
+}
+
+fn guard(guard: &Value) -> String {
+    let mut out = format!("{} {}", text(&guard["name"]), text(&guard["state"]));
+    if guard["temporary"] == true {
+        out += " (for now, another is down)";
+    }
+    out += &milliseconds(&guard["rtt_ms"]);
+    let _ = write!(out, ", {} mailboxes", number(&guard["mailboxes"]));
+    if let Some(error) = guard["last_error"].as_str() {
+        let _ = write!(out, "; last error: {error}");
+    }
+    out
+}
+
+fn session(session: &Value) -> String {
+    let mut out = format!("{}.anon", text(&session["peer"]));
+    if let Some(ipv4) = session["ipv4"].as_str() {
+        let _ = write!(out, " {ipv4}");
+    }
+    let _ = write!(
+        out,
+        ": {} for {}",
+        text(&session["state"]),
+        duration(number(&session["age_s"]))
+    );
+    match text(&session["local"]) {
+        "own" => {}
+        local => {
+            let _ = write!(out, ", under a throw-away ID for {local}");
+        }
+    }
+    let traffic = &session["traffic"];
+    let _ = write!(
+        out,
+        ", {} out, {} in",
+        bytes(number(&traffic["bytes_out"])),
+        bytes(number(&traffic["bytes_in"]))
+    );
+    if let Some(error) = session["last_error"].as_str() {
+        let _ = write!(out, "; last error: {error}");
+    }
+    for path in list(&session["paths"]) {
+        let head: Vec<&str> = list(&path["head"]).iter().map(text).collect();
+        let _ = write!(
+            out,
+            "\n              path {} > [{} and on], {}{}, {} cells",
+            head.join(" > "),
+            text(&path["tail"]),
+            text(&path["state"]),
+            milliseconds(&path["rtt_ms"]),
+            number(&path["cells"]),
+        );
+    }
+    out
+}
+
+fn counters(counters: &Value) -> String {
+    let mut out = format!(
+        "{} packets out, {} in",
+        number(&counters["packets_out"]),
+        number(&counters["packets_in"])
+    );
+    for (key, what) in [
+        ("unreachable", "answered by an ICMP error"),
+        ("unroutable", "for nobody"),
+        ("spoofed", "with an address that is not the sender's"),
+        ("overflow", "dropped by full queues"),
+        ("duplicates", "duplicates"),
+        ("link_replays", "replays on links"),
+        ("bad_cells", "cells that did not open"),
+        ("bad_datagrams", "datagrams that did not authenticate"),
+        ("paths_lost", "paths lost"),
+    ] {
+        match number(&counters[key]) {
+            0 => {}
+            count => {
+                let _ = write!(out, ", {count} {what}");
+            }
+        }
+    }
+    out
+}
+
+fn line(out: &mut String, key: &str, value: &str) {
+    let _ = writeln!(out, "{key:<11} {value}");
+}
+
+fn each(out: &mut String, key: &str, values: &Value, show: impl Fn(&Value) -> String) {
+    let values = list(values);
+    if values.is_empty() {
+        return line(out, key, "none");
+    }
+    for (index, value) in values.iter().enumerate() {
+        line(out, if index == 0 { key } else { "" }, &show(value));
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn or_none(value: &Value) -> &str {
+    value.as_str().unwrap_or("none")
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+fn milliseconds(value: &Value) -> String {
+    value
+        .as_f64()
+        .map(|ms| format!(", {ms:.1} ms"))
+        .unwrap_or_default()
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        0..=9_999 => format!("{count} B"),
+        10_000..=9_999_999 => format!("{} kB", count / 1000),
+        10_000_000..=9_999_999_999 => format!("{} MB", count / 1_000_000),
+        _ => format!("{} GB", count / 1_000_000_000),
+    }
+}
+
+fn unix_now() -> u64 {
+    crate::daemon::status::now().0
+}
+
+#[cfg(test)]
+mod tests {
+    use mixline_endpoint::status::{GuardStatus, PathStatus, SessionStatus};
+    use serde_json::json;
+
+    use super::*;
+    use crate::daemon::status::{DnsStatus, Phase, SnapshotStatus, Status};
+    use crate::host_dns::Active;
+
+    fn example() -> Status {
+        let mut endpoint = mixline_endpoint::Status {
+            id: "own".into(),
+            ipv4: Some("10.1.2.3".into()),
+            ipv6: "fd00::1".into(),
+            problems: vec!["first problem".into(), "second problem".into()],
+            ..Default::default()
+        };
+        endpoint.guards.push(GuardStatus {
+            name: "alpha".into(),
+            state: "up".into(),
+            rtt_ms: Some(1.25),
+            ..Default::default()
+        });
+        endpoint.sessions.push(SessionStatus {
+            peer: "peer".into(),
+            state: "established".into(),
+            local: "own".into(),
+            paths: vec![PathStatus {
+                head: vec!["alpha".into(), "beta".into(), "gamma".into()],
+                tail: "delta".into(),
+                state: "alive".into(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        });
+        Status {
+            state: Phase::Up,
+            step: String::new(),
+            pid: 7,
+            interface: "mixline0".into(),
+            accepting: false,
+            lease_expires: Some(unix_now() + 7200),
+            dns: DnsStatus {
+                mode: Active::ResolvConf,
+                resolver: Some("10.0.0.53".parse().unwrap()),
+                upstream: vec!["192.0.2.1".into()],
+            },
+            names: Vec::new(),
+            snapshot: SnapshotStatus {
+                url: "http://d".into(),
+                last_success: None,
+                last_error: None,
+                clock_ahead_s: None,
+            },
+            endpoint,
+        }
+    }
+
+    #[test]
+    fn a_person_finds_everything() {
+        let shown = status(&serde_json::to_value(example()).unwrap());
+        for expected in [
+            "up",
+            "own.anon",
+            "10.1.2.3 (leased for",
+            "fd00::1",
+            "alpha up, 1.2 ms",
+            "peer.anon: established",
+            "alpha > beta > gamma > [delta and on], alive",
+            "answering at 10.0.0.53, asked through resolv.conf; other domains go to 192.0.2.1",
+            "none; nobody can open a session",
+            "first problem",
+            "second problem",
+        ] {
+            assert!(shown.contains(expected), "{expected:?} in:\n{shown}");
+        }
+    }
+
+    #[test]
+    fn the_json_has_the_endpoints_fields_beside_the_clients() {
+        let json = serde_json::to_value(example()).unwrap();
+        assert_eq!(json["state"], "up");
+        assert_eq!(json["ipv4"], "10.1.2.3");
+        assert_eq!(json["guards"][0]["name"], "alpha");
+        assert_eq!(json["dns"]["mode"], "resolv-conf");
+    }
+
+    #[test]
+    fn a_status_with_nothing_in_it() {
+        assert!(status(&json!({})).contains("no snapshot yet"));
+    }
+
+    #[test]
+    fn a_lookup() {
+        let shown = resolved(&json!({
+            "name": "a.anon", "id": "x", "ipv4": null, "ipv6": "fd00::2"
+        }));
+        assert_eq!(
+            shown,
+            "name        a.anon\nid          x.anon\nipv4        none\nipv6        fd00::2\n"
+        );
+    }
+}

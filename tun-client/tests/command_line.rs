@@ -1,0 +1,382 @@
+//! The program as a person or a service manager meets it.
+
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use mixline_protocol::identity::AnonymousId;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mixline-client");
+/// Nobody answers there: RFC 5737, section 3, and no route in a fresh namespace.
+const NOWHERE: &str = "http://192.0.2.1:8080";
+
+struct Fixture {
+    directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new(more: &str) -> Self {
+        let fixture = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        let text = format!(
+            "state_dir: {}\ninterface: mixcli0\ndirectory: {{url: \"{NOWHERE}\", id: {}}}\n\
+             dns: {{mode: off}}\n{more}",
+            fixture.state().display(),
+            AnonymousId([7; 32])
+        );
+        std::fs::write(fixture.config(), text).unwrap();
+        fixture
+    }
+
+    fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.path().join("client.yaml")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).arg("--config").arg(self.config());
+        command.env("MIXLINE_LOG", "warn");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn status(&self) -> Option<Value> {
+        let output = self.run(&["status", "--json"]);
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    fn wait_for(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.status()
+                && holds(&status)
+            {
+                return status;
+            }
+            assert!(Instant::now() < until, "{what}: {:?}", self.status());
+            sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// The one line that a failure leaves.
+fn failure(output: &Output) -> String {
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("mixline-client: "))
+        .collect();
+    assert_eq!(lines.len(), 1, "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    lines[0].to_owned()
+}
+
+/// Runs in a network namespace of its own, or not at all.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let made = thread::spawn(|| {
+        if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+            return false;
+        }
+        test();
+        true
+    });
+    if !made.join().unwrap() {
+        assert_ne!(
+            std::env::var("MIXLINE_REQUIRE_ROOT").as_deref(),
+            Ok("1"),
+            "needs root"
+        );
+        eprintln!("skipped: needs root for network namespaces");
+    }
+}
+
+fn has_interface() -> bool {
+    let output = Command::new("ip")
+        .args(["-o", "link", "show"])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .contains("mixcli0")
+}
+
+fn terminate(child: &mut Child, signal: Signal) -> i32 {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    child.wait().unwrap().code().expect("it exits by itself")
+}
+
+#[test]
+fn a_wrong_configuration_is_one_line() {
+    let fixture = Fixture::new("interfaec: mixline1\n");
+    for command in [&["up"][..], &["status"], &["up", "--detach"]] {
+        let line = failure(&fixture.run(command));
+        assert!(
+            line.contains("interfaec") && line.contains("line 5"),
+            "{line}"
+        );
+        assert!(line.contains("client.yaml"), "{line}");
+    }
+    std::fs::remove_file(fixture.config()).unwrap();
+    assert!(failure(&fixture.run(&["up"])).contains("client.yaml"));
+}
+
+#[test]
+fn commands_without_a_client_say_so() {
+    let fixture = Fixture::new("");
+    for command in [
+        &["status"][..],
+        &["down"],
+        &["publish", "a"],
+        &["unpublish", "a"],
+        &["resolve", "a.anon"],
+    ] {
+        let line = failure(&fixture.run(command));
+        assert!(line.contains("no client is running"), "{line}");
+        assert!(line.contains("mixline-client up"), "{line}");
+    }
+}
+
+#[test]
+fn the_id_stays_the_same() {
+    let fixture = Fixture::new("");
+    let id = |fixture: &Fixture| String::from_utf8(fixture.run(&["id"]).stdout).unwrap();
+    let first = id(&fixture);
+    first.trim().parse::<AnonymousId>().unwrap();
+    assert_eq!(id(&fixture), first);
+    assert_ne!(id(&Fixture::new("")), first);
+}
+
+#[test]
+fn help_and_version() {
+    let help = Command::new(PROGRAM)
+        .args(["up", "--help"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(help.stdout).unwrap();
+    assert!(help.status.success() && text.contains("--detach") && text.contains("--config"));
+    assert!(
+        Command::new(PROGRAM)
+            .arg("--version")
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    assert_eq!(
+        Command::new(PROGRAM)
+            .arg("fly")
+            .output()
+            .unwrap()
+            .status
+            .code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn without_permission_the_interface_is_refused_in_one_line() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become nobody");
+        return;
+    }
+    let fixture = Fixture::new("");
+    // Nobody has to be able to reach program, configuration and state.
+    let home = fixture.directory.path();
+    let program = home.join("mixline-client");
+    std::fs::copy(PROGRAM, &program).unwrap();
+    for path in [home, &program, &fixture.config()] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    std::fs::create_dir(fixture.state()).unwrap();
+    let nobody = nix::unistd::Uid::from_raw(65534);
+    nix::unistd::chown(&fixture.state(), Some(nobody), None).unwrap();
+    let output = Command::new(program)
+        .args(["up", "--config"])
+        .arg(fixture.config())
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    let line = failure(&output);
+    assert!(
+        line.contains("no permission") && line.contains("CAP_NET_ADMIN"),
+        "{line}"
+    );
+}
+
+#[test]
+fn an_unreachable_directory_is_retried_in_sight() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        let mut child = fixture
+            .command(&["up"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let status = fixture.wait_for("a problem", |status| {
+            status["problems"]
+                .as_array()
+                .is_some_and(|problems| !problems.is_empty())
+        });
+        assert_eq!(status["state"], "starting");
+        assert!(
+            status["problems"][0].as_str().unwrap().contains(NOWHERE),
+            "{status}"
+        );
+        assert!(has_interface());
+        let shown = String::from_utf8(fixture.run(&["status"]).stdout).unwrap();
+        assert!(
+            shown.contains("unreachable") && shown.contains("fetching the snapshot"),
+            "{shown}"
+        );
+
+        // The identity is one client's at a time.
+        let line = failure(&fixture.run(&["up"]));
+        assert!(line.contains(&format!("process {}", child.id())), "{line}");
+        let line = failure(&fixture.run(&["up", "--detach"]));
+        assert!(line.contains(&format!("process {}", child.id())), "{line}");
+        // And another one cannot have its interface.
+        let other = Fixture::new("");
+        assert!(failure(&other.run(&["up"])).contains("mixcli0 exists already"));
+
+        assert!(fixture.run(&["down"]).status.success());
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert!(!has_interface());
+        let mut told = String::new();
+        child
+            .stderr
+            .take()
+            .unwrap()
+            .read_to_string(&mut told)
+            .unwrap();
+        assert!(
+            told.contains("fetching the snapshot from http://192.0.2.1"),
+            "{told}"
+        );
+        assert!(told.contains("unreachable"), "{told}");
+        assert!(!fixture.state().join("control.sock").exists());
+    });
+}
+
+#[test]
+fn signals_end_it_cleanly() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            let mut child = fixture
+                .command(&["up"])
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            fixture.wait_for("an answer", |_| true);
+            assert_eq!(terminate(&mut child, signal), 0, "{signal}");
+            assert!(!has_interface());
+        }
+        // A kill leaves a lock and a socket that stop nobody.
+        let mut child = fixture
+            .command(&["up"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        fixture.wait_for("an answer", |_| true);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut child = fixture
+            .command(&["up"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        fixture.wait_for("an answer", |_| true);
+        assert_eq!(terminate(&mut child, Signal::SIGTERM), 0);
+    });
+}
+
+#[test]
+fn detached_it_fails_with_its_last_line_and_leaves_nothing() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        let output = fixture.run(&["up", "--detach", "--wait", "2"]);
+        assert!(!output.status.success());
+        let text = String::from_utf8(output.stderr).unwrap();
+        let last = text.lines().last().unwrap();
+        assert!(last.contains("not ready after 2 s"), "{text}");
+        assert!(last.contains("fetching the snapshot"), "{text}");
+        assert!(!has_interface());
+        assert!(fixture.status().is_none());
+        // The program's own words are in its log.
+        let log = std::fs::read_to_string(fixture.state().join("client.log")).unwrap();
+        assert!(log.contains("unreachable"), "{log}");
+
+        std::fs::write(fixture.state().join("identity.key"), [1; 5]).unwrap();
+        let output = fixture.run(&["up", "--detach"]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && text.contains("identity.key"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn what_the_control_socket_refuses_is_shown() {
+    in_namespace(|| {
+        let fixture = Fixture::new("accept: never\n");
+        let mut child = fixture
+            .command(&["up"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        fixture.wait_for("an answer", |_| true);
+        assert!(failure(&fixture.run(&["publish", "a"])).contains("accept: never"));
+        assert!(failure(&fixture.run(&["publish", "a.b"])).contains("no name"));
+        assert!(failure(&fixture.run(&["unpublish", "a"])).contains("a.anon is not published"));
+        let line = failure(&fixture.run(&["resolve", "a.anon"]));
+        assert!(line.contains("directory cannot be reached"), "{line}");
+        assert!(failure(&fixture.run(&["resolve", "x y"])).contains("no name"));
+        let own = String::from_utf8(fixture.run(&["id"]).stdout).unwrap();
+        let found = fixture.run(&["resolve", &format!("{}.anon", own.trim())]);
+        assert!(String::from_utf8(found.stdout).unwrap().contains("fd"));
+        assert_eq!(terminate(&mut child, Signal::SIGTERM), 0);
+    });
+}
+
+#[test]
+fn a_bad_directory_url_is_one_line() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        let text = std::fs::read_to_string(fixture.config()).unwrap();
+        std::fs::write(fixture.config(), text.replace(NOWHERE, "http://:99999/x")).unwrap();
+        let line = failure(&fixture.run(&["up"]));
+        assert!(line.contains("http://:99999/x"), "{line}");
+        assert!(!has_interface());
+    });
+}
+
+#[test]
+fn state_is_not_for_others() {
+    let fixture = Fixture::new("");
+    assert!(fixture.run(&["id"]).status.success());
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&fixture.state()), 0o700);
+    assert_eq!(mode(&fixture.state().join("identity.key")), 0o600);
+}
