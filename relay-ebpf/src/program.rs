@@ -85,6 +85,9 @@ fn judge(ctx: &XdpContext) -> Verdict {
         return Verdict::NotOurs;
     }
     if !udp.whole {
+        if settings.merged != 0 && udp.is_merged() {
+            return Verdict::Merged;
+        }
         return Verdict::WrongLength;
     }
     match frame::message(&packet, udp.payload) {

@@ -55,7 +55,7 @@ fn load(mode: u32, limits: (Limit, Limit)) -> Option<Kernel> {
         mask: MASK,
         mode,
         port: u32::from(PORT),
-        reserved: 0,
+        merged: u32::from(mode == MODE_REDIRECT),
         per_source: limits.0,
         total: limits.1,
     };
@@ -313,6 +313,15 @@ fn data_without_a_socket_goes_to_the_kernel() {
     };
     let good = frame(false, true, &datagram(TYPE_DATA, INDEX, [1, 2]));
     kernel.expect(&good, Verdict::NoSocket, "no socket on the queue");
+}
+
+#[test]
+fn merged_datagrams_pass_only_where_they_are_expected() {
+    let two = frame(false, false, &vec![4; 2 * DATAGRAM_LENGTH]);
+    let Some(mut kernel) = load(MODE_GUARD, PLENTY) else { return };
+    kernel.expect(&two, Verdict::WrongLength, "in the driver");
+    let Some(mut kernel) = load(MODE_REDIRECT, PLENTY) else { return };
+    kernel.expect(&two, Verdict::Merged, "in the generic path");
 }
 
 #[test]

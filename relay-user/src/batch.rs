@@ -42,10 +42,27 @@ pub struct Slot<'a> {
     pub datagram: &'a mut Datagram,
     /// Who sent it; for one that does not come from a port, what was known then.
     pub source: SocketAddr,
-    /// The index of the session it came under, once that is known.
+    /// The index of the session that it has authenticated under; 0, which no session has, before.
     pub session: u32,
     /// How far it has come.
     pub fate: Fate,
+}
+
+impl Slot<'_> {
+    /// Whether it has authenticated under a session.
+    #[must_use]
+    pub fn is_authentic(&self) -> bool {
+        self.session != 0
+    }
+
+    /// Where it is to be sent, if it is.
+    #[must_use]
+    pub fn destination(&self) -> Option<SocketAddr> {
+        match self.fate {
+            Fate::Send(to, _) => Some(to),
+            _ => None,
+        }
+    }
 }
 
 /// Up to [`BATCH`] datagrams, and in which order those to be sent go.
@@ -79,10 +96,7 @@ impl<'a> Batch<'a> {
     pub fn to_send(&self) -> impl Iterator<Item = (&Datagram, SocketAddr)> {
         self.order.iter().filter_map(|at| {
             let slot = self.slots.get(usize::from(*at))?;
-            match slot.fate {
-                Fate::Send(to, _) => Some((&*slot.datagram, to)),
-                _ => None,
-            }
+            Some((&*slot.datagram, slot.destination()?))
         })
     }
 }

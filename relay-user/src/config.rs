@@ -84,6 +84,13 @@ pub struct Config {
     /// How datagrams get in and out.
     #[serde(default)]
     pub port: PortKind,
+    /// The interface that XDP attaches to; by default, the one that has the address where
+    /// others reach the relay.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// How frames leave with `port: xdp`.
+    #[serde(default)]
+    pub xdp_send: XdpSend,
     /// The most paths to know at a time; some 1.7 KB each.
     #[serde(default = "default_max_paths")]
     pub max_paths: usize,
@@ -126,6 +133,19 @@ pub enum PortKind {
     Xdp,
     /// UDP sockets behind an XDP program that drops what is wrong.
     XdpFilter,
+}
+
+/// How frames leave with `port: xdp`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum XdpSend {
+    /// Through the TX ring with zero-copy, with GSO without.
+    #[default]
+    Auto,
+    /// Through the TX ring.
+    Ring,
+    /// Through UDP with GSO.
+    Gso,
 }
 
 fn default_max_paths() -> usize {

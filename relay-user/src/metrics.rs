@@ -57,6 +57,19 @@ pub fn render(source: &Source) -> String {
             );
         }
     }
+    if !report.xdp.is_empty() {
+        let _ = writeln!(
+            out,
+            "# HELP mixline_relay_xdp_frames_total Frames by the XDP program's verdict."
+        );
+        let _ = writeln!(out, "# TYPE mixline_relay_xdp_frames_total counter");
+        for (name, count) in &report.xdp {
+            let _ = writeln!(
+                out,
+                "mixline_relay_xdp_frames_total{{verdict=\"{name}\"}} {count}"
+            );
+        }
+    }
     let directory = &report.directory;
     let gauges: &[(&str, &str, f64)] = &[
         ("paths", "Known paths.", report.paths.known as f64),

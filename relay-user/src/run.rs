@@ -16,7 +16,7 @@ use rand_core::Rng;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::config::{Config, PortKind};
+use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
 use crate::control::{Control, ControlBoard, SharedOnionKeys, tell};
@@ -29,7 +29,7 @@ use crate::pipeline::{
     Behaviour, Common, DELAYED_CELLS, HELD_CELLS, OPENING_PATHS, Pipeline, Setup,
 };
 use crate::pool::Pool;
-use crate::port::{UdpPort, open_udp};
+use crate::port::{OpenError, Port, Ports};
 use crate::share::Places;
 use crate::slow_path::{self, Keys};
 use crate::state_dir::{StateDir, StateError};
@@ -66,9 +66,9 @@ pub enum RunError {
         /// What the system says.
         error: io::Error,
     },
-    /// A port that there is not.
-    #[error("port: {0} is not in this build; use `port: udp`, or `port: auto`")]
-    NoSuchPort(&'static str),
+    /// A port that is not to be had.
+    #[error(transparent)]
+    Port(OpenError),
     /// Memory for the replay filter.
     #[error("no memory for replay_memory_mib: {0}; take a smaller value")]
     ReplayMemory(mixline_protocol::Error),
@@ -154,21 +154,27 @@ impl Relay {
         let mut rng = OsRandom::new();
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let worker_count = config.worker_count(cores);
-        let (port, why) = choose_port(config.port)?;
 
         // All that can be refused, before anything is changed.
         let follower = DirectoryClient::new(&config.directory.url, config.directory.id)?;
         let registrar = DirectoryClient::new(&config.directory.url, config.directory.id)?;
         let state = Arc::new(StateDir::open(&config.state_dir)?);
         let (identity, link) = state.identity(&mut rng)?;
-        let (ports, sockets) =
-            open_udp(&config.listen, worker_count).map_err(|(address, error)| {
-                RunError::Listen {
-                    key: "listen",
-                    address,
-                    error,
-                }
-            })?;
+        let Ports {
+            ports,
+            sockets,
+            guard,
+            kind: port,
+            why,
+        } = crate::port::open(&config, worker_count).map_err(|error| match error {
+            OpenError::Listen(address, error) => RunError::Listen {
+                key: "listen",
+                address,
+                error,
+            },
+            error => RunError::Port(error),
+        })?;
+        let guard = guard.map(Arc::new);
         let metrics = match config.metrics {
             None => None,
             Some(address) => {
@@ -223,8 +229,9 @@ impl Relay {
             advertise: config.advertised().to_vec(),
             port: PortReport {
                 kind: port.into(),
-                why: why.into(),
+                why: why.clone(),
             },
+            guard: guard.clone(),
             directory_url: config.directory.url.clone(),
             follow,
             registration: Arc::clone(&registration_status),
@@ -272,10 +279,16 @@ impl Relay {
             state: Arc::clone(&state),
             board: control_board,
         };
+        if let Some(guard) = &guard {
+            control.neighbours.set_gate(guard.sessions());
+        }
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(follower.follow(snapshot_sender, follow_sender));
         tasks.spawn(registration.run(registrar, snapshots));
         tasks.spawn(status::serve(control_socket, Arc::clone(&source)));
+        if let Some(guard) = guard {
+            tasks.spawn(rotate(guard));
+        }
         if let Some(metrics) = metrics {
             tasks.spawn(metrics::serve(metrics, Arc::clone(&source)));
         }
@@ -345,13 +358,12 @@ impl Relay {
     }
 }
 
-/// Which port it is, and why.
-fn choose_port(kind: PortKind) -> Result<(&'static str, &'static str), RunError> {
-    match kind {
-        PortKind::Udp => Ok(("udp", "as configured")),
-        PortKind::Auto => Ok(("udp", "AF_XDP is not in this build")),
-        PortKind::Xdp => Err(RunError::NoSuchPort("xdp")),
-        PortKind::XdpFilter => Err(RunError::NoSuchPort("xdp-filter")),
+/// Renews the replay filter of the XDP program when its time has come.
+async fn rotate(guard: Arc<crate::port::Guard>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        guard.rotate(Instant::now());
     }
 }
 
@@ -395,7 +407,7 @@ struct Threads<F> {
     worker_count: usize,
     cores: usize,
     behave: F,
-    ports: Vec<UdpPort>,
+    ports: Vec<Box<dyn Port>>,
 }
 
 struct StartedWorkers {
@@ -463,7 +475,7 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
             boards.push(Arc::clone(&board));
             let worker = Worker {
                 pipeline: Pipeline::new(Arc::clone(&common), setup, rng),
-                port: Box::new(port),
+                port,
                 inbox,
                 board,
                 core: core_ids.as_ref().and_then(|ids| ids.get(number)).copied(),

@@ -70,6 +70,9 @@ pub struct Report {
     pub capacity: u32,
     /// Datagrams by what became of them.
     pub verdicts: BTreeMap<String, u64>,
+    /// Frames by the XDP program's verdict; empty without one.
+    #[serde(default)]
+    pub xdp: BTreeMap<String, u64>,
 }
 
 /// Which port is in use.
@@ -149,6 +152,8 @@ pub struct Source {
     pub advertise: Vec<SocketAddr>,
     /// The port in use.
     pub port: PortReport,
+    /// The XDP program, where there is one.
+    pub guard: Option<Arc<crate::port::Guard>>,
     /// Where the directory is.
     pub directory_url: String,
     /// How following it goes.
@@ -218,6 +223,12 @@ impl Source {
             load: *self.load.borrow(),
             capacity: self.capacity,
             verdicts,
+            xdp: self
+                .guard
+                .iter()
+                .flat_map(|guard| guard.verdicts())
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
         }
     }
 
@@ -392,6 +403,11 @@ impl Report {
             if count > 0 {
                 line("", format!("{count:>12} {}", verdict.name()));
             }
+        }
+        let mut label = "xdp program";
+        for (name, count) in self.xdp.iter().filter(|(_, count)| **count > 0) {
+            line(label, format!("{count:>12} {name}"));
+            label = "";
         }
         out
     }

@@ -57,6 +57,18 @@ pub struct Udp {
     pub payload: usize,
     /// Whether the lengths of IP, UDP and frame agree on one datagram of ours.
     pub whole: bool,
+    /// What UDP says of the payload's length, in bytes.
+    pub length: u16,
+}
+
+impl Udp {
+    /// Whether this is several datagrams of ours in one, as the kernel merges them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_merged(&self) -> bool {
+        self.length as usize > DATAGRAM_LENGTH
+            && (self.length as usize).is_multiple_of(DATAGRAM_LENGTH)
+    }
 }
 
 /// Finds the UDP datagram in an Ethernet frame; `None` if there is none that could be ours.
@@ -95,6 +107,7 @@ fn udp_in_ipv4<F: Frame + ?Sized>(frame: &F, ip: usize) -> Option<Udp> {
         port: u16::from_be_bytes([udp[2], udp[3]]),
         payload,
         whole: total == IPV4 as u16 + UDP_LENGTH && has_datagram(frame, udp, payload),
+        length: length_of(udp),
     })
 }
 
@@ -117,7 +130,14 @@ fn udp_in_ipv6<F: Frame + ?Sized>(frame: &F, ip: usize) -> Option<Udp> {
         port: u16::from_be_bytes([udp[2], udp[3]]),
         payload,
         whole: length == UDP_LENGTH && has_datagram(frame, udp, payload),
+        length: length_of(udp),
     })
+}
+
+/// Bytes of the payload.
+#[inline(always)]
+fn length_of(udp: [u8; UDP]) -> u16 {
+    u16::from_be_bytes([udp[4], udp[5]]).wrapping_sub(UDP as u16)
 }
 
 /// Whether UDP says 1416 bytes, and the frame holds them. A frame may be longer: short ones

@@ -42,8 +42,10 @@ pub struct Settings {
     pub mode: u32,
     /// Our UDP port, host order.
     pub port: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not zero: datagrams that the kernel has merged (GRO, or GSO of a neighbour on the same
+    /// machine) pass to the kernel's socket, which takes them apart. Generic XDP sees those; in
+    /// the driver there are none.
+    pub merged: u32,
     /// Handshake messages of one source (IPv4 address, IPv6 /64).
     pub per_source: Limit,
     /// Handshake messages of all sources.

@@ -74,10 +74,6 @@ impl Place {
         let hash = sip13(key, tag);
         // 48 bits choose the bits; the block comes from a multiplication by an odd number, which
         // carries the low bits into the high ones, so that the two do not repeat each other.
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the high half is what is wanted"
-        )]
         let block = (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 & mask;
         Self {
             block,

@@ -27,11 +27,13 @@ pub enum Verdict {
     TotalLimited = 9,
     /// No AF_XDP socket is bound to the queue: passed to the kernel's socket.
     NoSocket = 10,
+    /// Several datagrams that the kernel has merged, passed to its socket.
+    Merged = 11,
 }
 
 impl Verdict {
     /// How many there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -46,6 +48,7 @@ impl Verdict {
         Self::SourceLimited,
         Self::TotalLimited,
         Self::NoSocket,
+        Self::Merged,
     ];
 
     /// The name that status and metrics show.
@@ -63,6 +66,7 @@ impl Verdict {
             Self::SourceLimited => "source_limited",
             Self::TotalLimited => "total_limited",
             Self::NoSocket => "no_socket",
+            Self::Merged => "merged",
         }
     }
 

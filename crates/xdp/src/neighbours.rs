@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
@@ -248,8 +248,8 @@ fn family(address: IpAddr) -> AddressFamily {
 
 fn ip_of_route(address: &RouteAddress) -> Option<IpAddr> {
     match address {
-        RouteAddress::Inet(v4) => Some(IpAddr::V4(Ipv4Addr::from(*v4))),
-        RouteAddress::Inet6(v6) => Some(IpAddr::V6(Ipv6Addr::from(*v6))),
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
         _ => None,
     }
 }

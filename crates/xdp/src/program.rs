@@ -76,6 +76,8 @@ pub struct Program {
     sockets: XskMap<MapData>,
     filter: TagFilter,
     sessions: Sessions,
+    array: Array<MapData, PodSettings>,
+    settings: Settings,
 }
 
 impl Program {
@@ -109,7 +111,7 @@ impl Program {
                 MODE_GUARD
             },
             port: u32::from(config.port),
-            reserved: 0,
+            merged: 0,
             per_source: PER_SOURCE,
             total: TOTAL,
         };
@@ -136,6 +138,8 @@ impl Program {
             sockets,
             filter,
             sessions,
+            array,
+            settings,
         })
     }
 
@@ -149,6 +153,11 @@ impl Program {
             Ok(_) => return Ok(Attached::Native),
             Err(e) => chain(&e),
         };
+        // The generic path sees datagrams merged.
+        self.settings.merged = 1;
+        self.array
+            .set(0, PodSettings(self.settings), 0)
+            .map_err(|e| refused("SETTINGS", &e))?;
         match program.attach(interface, XdpMode::Skb) {
             Ok(_) => Ok(Attached::Generic),
             Err(e) => Err(Error::Attach {

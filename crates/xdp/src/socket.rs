@@ -58,6 +58,10 @@ impl std::fmt::Display for Granted {
 /// conservation check of debug builds reports.
 pub struct Packet(xdp::Packet);
 
+// SAFETY: the packet is the only way to the bytes of its frame, as an owned buffer would be, and
+// the mapping that it points into belongs to no thread.
+unsafe impl Send for Packet {}
+
 impl Deref for Packet {
     type Target = [u8];
 
@@ -94,6 +98,10 @@ pub struct Socket {
     // last, so that it outlives the rings and the socket: fields drop in order
     umem: ManuallyDrop<Umem>,
 }
+
+// SAFETY: what keeps the compiler from this are the packets in the slabs, see `Packet`. Rings and
+// socket belong to no thread, and every use of them takes the socket by exclusive reference.
+unsafe impl Send for Socket {}
 
 /// Where the frames are that are not free.
 #[derive(Debug, Clone, Copy, Default)]

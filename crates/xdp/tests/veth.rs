@@ -4,6 +4,8 @@
 //! Needs root and a relay built with the program. Without either the tests say so and pass,
 //! unless `MIXLINE_REQUIRE_ROOT=1`.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;

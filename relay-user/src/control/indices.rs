@@ -24,13 +24,23 @@ pub struct Owner {
 }
 
 /// Indices in use, by worker and place.
-#[derive(Debug, Default)]
-pub struct Indices(HashMap<u32, (u32, Owner)>);
+#[derive(Default)]
+pub struct Indices {
+    places: HashMap<u32, (u32, Owner)>,
+    /// What the XDP program lets through, where there is one.
+    gate: Option<mixline_xdp::Sessions>,
+}
 
 impl Indices {
+    /// Keeps the XDP program's set of indices the same as this from now on. To be called
+    /// before any index is taken.
+    pub fn set_gate(&mut self, gate: mixline_xdp::Sessions) {
+        self.gate = Some(gate);
+    }
+
     /// An index of `worker` that is not in use, for `owner`; none if there are too many.
     pub fn take(&mut self, worker: usize, owner: Owner, rng: &mut impl CryptoRng) -> Option<u32> {
-        if self.0.len() >= MAX_INDICES {
+        if self.places.len() >= MAX_INDICES {
             return None;
         }
         loop {
@@ -40,8 +50,16 @@ impl Indices {
                 (random >> WORKER_BITS) as usize,
                 random >> 24,
             );
-            if !self.0.contains_key(&(index & PLACE)) {
-                self.0.insert(index & PLACE, (index, owner));
+            // Zero stands for no session.
+            if index != 0 && !self.places.contains_key(&(index & PLACE)) {
+                // Before the first datagram can bear it.
+                if let Some(gate) = &self.gate
+                    && let Err(error) = gate.add(index)
+                {
+                    tracing::warn!(%error, "no more sessions");
+                    return None;
+                }
+                self.places.insert(index & PLACE, (index, owner));
                 return Some(index);
             }
         }
@@ -50,27 +68,30 @@ impl Indices {
     /// Whose index it is.
     #[must_use]
     pub fn owner(&self, index: u32) -> Option<Owner> {
-        let (known, owner) = self.0.get(&(index & PLACE))?;
+        let (known, owner) = self.places.get(&(index & PLACE))?;
         (*known == index).then_some(*owner)
     }
 
     /// Gives an index back.
     pub fn give_back(&mut self, index: u32) {
         if self.owner(index).is_some() {
-            self.0.remove(&(index & PLACE));
+            self.places.remove(&(index & PLACE));
+            if let Some(gate) = &self.gate {
+                gate.remove(index);
+            }
         }
     }
 
     /// How many are in use.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.places.len()
     }
 
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.places.is_empty()
     }
 }
 
@@ -98,7 +119,7 @@ mod tests {
             assert_eq!(indices.owner(index ^ (1 << 31)), None);
         }
         assert_eq!(indices.take(5, owner(0), &mut rng), None);
-        let index = indices.0.values().next().unwrap().0;
+        let index = indices.places.values().next().unwrap().0;
         indices.give_back(index ^ (1 << 31));
         assert_eq!(indices.len(), MAX_INDICES);
         indices.give_back(index);

@@ -149,6 +149,11 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
+    /// Keeps the XDP program's set of indices current. To be called before anything else.
+    pub fn set_gate(&mut self, gate: mixline_xdp::Sessions) {
+        self.indices.set_gate(gate);
+    }
+
     /// What is to be done, in this order.
     pub fn take_output(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.output)

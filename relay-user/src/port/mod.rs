@@ -3,12 +3,16 @@
 //! A port gives and takes batches of up to 64 datagrams, in place. Sessions, replay,
 //! paths and mixing are the same behind each; another kind of port is another file here.
 
+mod af_xdp;
+mod marking;
 mod memory;
+mod open;
 mod udp;
 
 use std::io;
 
 pub use memory::MemoryPort;
+pub use open::{Guard, OpenError, Ports, open};
 pub use udp::{ControlSockets, UdpPort, open_udp};
 
 use crate::batch::Batch;

@@ -194,3 +194,17 @@ fn headers_written_are_headers_read() {
         assert_eq!(sender(&frame[..], found.payload), Some((from, 7000)));
     }
 }
+
+#[test]
+fn merged_datagrams_are_told_from_wrong_lengths() {
+    let with = |length: usize| {
+        let mut frame = golden(false, false);
+        frame[ETHERNET + IPV4 + 4..][..2].copy_from_slice(&(8 + length as u16).to_be_bytes());
+        udp(&frame[..]).unwrap()
+    };
+    assert!(!with(DATAGRAM_LENGTH).is_merged());
+    assert!(!with(0).is_merged());
+    assert!(!with(DATAGRAM_LENGTH + 1).is_merged());
+    assert!(with(2 * DATAGRAM_LENGTH).is_merged());
+    assert!(with(44 * DATAGRAM_LENGTH).is_merged());
+}

@@ -1,0 +1,64 @@
+//! A port behind an XDP program: what has authenticated is marked in the program's replay
+//! filter, so that the kernel drops it when it comes again.
+
+use std::io;
+
+use arrayvec::ArrayVec;
+use mio::Registry;
+use mio::event::Event;
+use mixline_relay_common::{TAG_LENGTH, TAG_OFFSET};
+use mixline_xdp::TagFilter;
+
+use super::{Dropped, Port};
+use crate::batch::{BATCH, Batch};
+
+/// A port whose authentic datagrams are marked.
+pub struct Marking<P> {
+    port: P,
+    filter: TagFilter,
+}
+
+impl<P> Marking<P> {
+    /// Marks what comes through `port` in `filter`.
+    pub fn new(port: P, filter: TagFilter) -> Self {
+        Self { port, filter }
+    }
+}
+
+impl<P: Port> Port for Marking<P> {
+    fn turn(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
+        let filter = &self.filter;
+        self.port.turn(&mut |batch| {
+            // The pipeline works in place: afterwards, another tag stands there.
+            let mut tags: ArrayVec<[u8; TAG_LENGTH], BATCH> = ArrayVec::new();
+            for slot in &batch.slots {
+                let mut tag = [0; TAG_LENGTH];
+                tag.copy_from_slice(&slot.datagram[TAG_OFFSET..]);
+                tags.push(tag);
+            }
+            work(batch);
+            // Only what has authenticated: nobody else can fill the filter.
+            for (slot, tag) in batch.slots.iter().zip(&tags) {
+                if slot.is_authentic() {
+                    filter.mark(tag);
+                }
+            }
+        })
+    }
+
+    fn send(&mut self, batch: &Batch<'_>) {
+        self.port.send(batch);
+    }
+
+    fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        self.port.register(registry)
+    }
+
+    fn ready(&mut self, event: &Event) {
+        self.port.ready(event);
+    }
+
+    fn dropped(&self) -> Dropped {
+        self.port.dropped()
+    }
+}
