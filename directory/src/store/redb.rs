@@ -7,6 +7,8 @@
 //! An entry is stored as `revision 8 | expires 8 | value`. A table of ends, keyed by
 //! `expires 8 | table 1 | key`, finds what is over.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -70,16 +72,22 @@ impl RedbStore {
             path: path.to_owned(),
             reason,
         };
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .create(path)
-            .map_err(|e| match e {
-                DatabaseError::DatabaseAlreadyOpen => Error::InUse {
-                    path: path.to_owned(),
-                },
-                DatabaseError::Storage(redb::StorageError::Io(e)) => state(e.to_string()),
-                other => state(format!("not a usable database: {other}")),
-            })?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| state(e.to_string()))?;
+        let opened = Database::builder().set_cache_size(CACHE).create_file(file);
+        let database = opened.map_err(|e| match e {
+            DatabaseError::DatabaseAlreadyOpen => Error::InUse {
+                path: path.to_owned(),
+            },
+            DatabaseError::Storage(redb::StorageError::Io(e)) => state(e.to_string()),
+            other => state(format!("not a usable database: {other}")),
+        })?;
         Self::with(database)
     }
 
@@ -501,6 +509,8 @@ mod tests {
         let path = dir.path().join("directory.redb");
         let store = RedbStore::open(&path).unwrap();
         assert!(matches!(RedbStore::open(&path), Err(Error::InUse { .. })));
+        let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
+        assert_eq!(mode & 0o777, 0o600);
         let _ = store.commit(put("k", "kept", 9)).unwrap();
         drop(store);
         let store = RedbStore::open(&path).unwrap();
