@@ -1,0 +1,145 @@
+//! A directory for tests: it signs whatever registers, and can be told to misbehave.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use mixline_protocol::identity::{AnonymousId, IdentityKey, RelayId, SIGNATURE, X25519Public};
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::records::{Parameters, RelayDescriptor, ServiceDescriptor, Snapshot};
+use mixline_protocol::time::UnixTime;
+
+/// What the directory does, and what it has.
+#[derive(Default)]
+struct State {
+    relays: HashMap<RelayId, RelayDescriptor>,
+    parameters: Parameters,
+    /// Signs with another key than it should.
+    forge: bool,
+    /// Seconds that its clock is ahead.
+    ahead: u64,
+}
+
+pub struct Directory {
+    pub address: SocketAddr,
+    pub id: AnonymousId,
+    state: Arc<Mutex<State>>,
+}
+
+impl Directory {
+    pub fn start(parameters: Parameters) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let key = IdentityKey::generate(&mut OsRandom::new());
+        let id = key.anonymous_id();
+        let state = Arc::new(Mutex::new(State { parameters, ..State::default() }));
+        let shared = Arc::clone(&state);
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = answer(stream, &key, &shared);
+            }
+        });
+        Self { address, id, state }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn relays(&self) -> Vec<RelayDescriptor> {
+        self.state.lock().unwrap().relays.values().cloned().collect()
+    }
+
+    pub fn relay(&self, name: &str) -> Option<RelayDescriptor> {
+        self.relays().into_iter().find(|relay| relay.name == name)
+    }
+
+    pub fn forge(&self, forge: bool) {
+        self.state.lock().unwrap().forge = forge;
+    }
+
+    pub fn set_ahead(&self, seconds: u64) {
+        self.state.lock().unwrap().ahead = seconds;
+    }
+}
+
+fn answer(stream: TcpStream, key: &IdentityKey, state: &Mutex<State>) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut reader = BufReader::new(&stream);
+    let mut request = String::new();
+    reader.read_line(&mut request)?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    let mut state = state.lock().unwrap();
+    let wall = SystemTime::now() + Duration::from_secs(state.ahead);
+    let now = UnixTime::from(wall);
+    let (status, answer) = if request.starts_with("GET /v1/snapshot ") {
+        ("200 OK", snapshot(&state, key, now).encode())
+    } else if request.starts_with("POST /v1/relays ") {
+        match RelayDescriptor::decode_and_verify(&body, now) {
+            Ok(relay) => {
+                let known = state.relays.get(&relay.id).map_or(0, |known| known.version);
+                assert!(relay.version > known, "versions grow");
+                state.relays.insert(relay.id, relay);
+                ("204 No Content", Vec::new())
+            }
+            Err(error) => ("400 Bad Request", error.to_string().into_bytes()),
+        }
+    } else {
+        ("404 Not Found", Vec::new())
+    };
+    let date = httpdate::fmt_http_date(wall);
+    let mut out = format!(
+        "HTTP/1.1 {status}\r\nDate: {date}\r\nCache-Control: max-age=1\r\n\
+         Connection: close\r\n"
+    );
+    if !status.starts_with("204") {
+        out += &format!("Content-Length: {}\r\n", answer.len());
+    }
+    out += "\r\n";
+    (&stream).write_all(out.as_bytes())?;
+    (&stream).write_all(&answer)
+}
+
+fn snapshot(state: &State, key: &IdentityKey, now: UnixTime) -> Snapshot {
+    let id = key.anonymous_id();
+    let service = ServiceDescriptor {
+        id,
+        version: now.0,
+        issued: now,
+        expires: now.plus(600),
+        session: X25519Public([9; 32]),
+        lease: None,
+        tails: Vec::new(),
+        signature: [0; SIGNATURE],
+    };
+    let mut snapshot = Snapshot {
+        directory: id,
+        issued: now,
+        valid_until: now.plus(600),
+        parameters: state.parameters,
+        relays: state.relays.values().cloned().collect(),
+        directory_service: service.sign(key).unwrap(),
+        signature: [0; SIGNATURE],
+    }
+    .sign(key)
+    .unwrap();
+    if state.forge {
+        snapshot.signature[5] ^= 1;
+    }
+    snapshot
+}

@@ -1,0 +1,96 @@
+//! Stops, crashes, restarts, epochs.
+
+use std::os::unix::fs::PermissionsExt;
+
+use mixline_protocol::link::CellKind;
+use mixline_protocol::records::Parameters;
+use nix::sys::signal::Signal;
+
+use crate::client::Client;
+use crate::directory::Directory;
+use crate::process::{Relay, wait_for};
+use crate::relaying::{Path, onion};
+
+#[test]
+fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = Directory::start(Parameters::default());
+    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
+    relay.start_and_register();
+    let key = |directory: &Directory| onion(&directory.relay("relay").unwrap(), 3600);
+    let (first, id) = (key(&directory), relay.report().id);
+    // A message that the relay delivers, and has to remember.
+    let descriptor = directory.relay("relay").unwrap();
+    let path = Path::new(&descriptor, &descriptor, 9);
+    let mut client = Client::new();
+    let link = client.connect(relay.address, &descriptor.link);
+    client.register(link, path.token);
+    client.send(link, &path.cell(1), CellKind::Cell);
+    assert_eq!(path.message(&client.cell().unwrap().1), 1);
+
+    relay.stop();
+    for entry in std::fs::read_dir(&relay.state).unwrap().flatten() {
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        let socket = entry.file_name() == "control.sock";
+        assert!(socket || mode == 0o600, "{:?} {mode:o}", entry.file_name());
+    }
+    let version = directory.relay("relay").unwrap().version;
+    relay.start();
+    let renewed = || directory.relay("relay").filter(|relay| relay.version > version);
+    wait_for("a new registration", renewed);
+    assert_eq!((relay.report().id, key(&directory)), (id.clone(), first));
+    // The message from before the stop is a replay; another one is not.
+    let link = client.connect(relay.address, &descriptor.link);
+    client.register(link, path.token);
+    client.send(link, &path.cell(1), CellKind::Cell);
+    client.send(link, &path.cell(2), CellKind::Cell);
+    assert_eq!(path.message(&client.cell().unwrap().1), 2);
+    relay.expect("replay", 1);
+
+    relay.signal(Signal::SIGKILL);
+    let version = directory.relay("relay").unwrap().version;
+    relay.start();
+    wait_for("a new registration", || {
+        directory.relay("relay").filter(|relay| relay.version > version)
+    });
+    assert_eq!(relay.report().id, id);
+    assert_ne!(key(&directory), first);
+    let link = client.connect(relay.address, &descriptor.link);
+    client.send(link, &path.cell(3), CellKind::Cell);
+    relay.expect("bad_header", 1);
+    relay.stop();
+}
+
+#[test]
+fn epochs_roll_over() {
+    let parent = tempfile::tempdir().unwrap();
+    let parameters = Parameters { epoch_seconds: 2, grace_seconds: 1, ..Parameters::default() };
+    let directory = Directory::start(parameters);
+    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
+    relay.start_and_register();
+    let first = relay.report().onion_epochs;
+    assert!(first.len() >= 2, "{first:?}");
+    let later = wait_for("two more epochs", || {
+        Some(relay.report().onion_epochs).filter(|epochs| epochs[0] > first[1])
+    });
+    assert!(later.len() <= 3, "{later:?}");
+    // Those of the past are not on the disk either: version 1, seconds 4, grace 4, count 1.
+    let stored = std::fs::read(relay.state.join("onion.keys")).unwrap();
+    let oldest = u32::from_be_bytes(*stored[10..].first_chunk().unwrap());
+    assert!(oldest > first[1], "{oldest} {first:?}");
+    relay.stop();
+}
+
+#[test]
+fn an_interrupt_stops_too_and_the_address_is_free_again() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = Directory::start(Parameters::default());
+    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
+    relay.start();
+    let status = relay.signal(Signal::SIGINT);
+    assert!(status.success());
+    assert!(relay.state.join("clean").exists());
+    relay.start();
+    assert!(!relay.state.join("clean").exists());
+    relay.stop();
+}

@@ -1,0 +1,144 @@
+//! Relay processes and their files.
+
+use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use mixline_relay::status::Report;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::directory::Directory;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mixline-relay");
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A relay's configuration and state, and the relay while it runs.
+pub struct Relay {
+    pub address: SocketAddr,
+    pub config: PathBuf,
+    pub state: PathBuf,
+    child: Option<Child>,
+}
+
+/// A UDP port of 127.0.0.1 that nobody has at the moment.
+pub fn free_address() -> SocketAddr {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Waits until something is there.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Relay {
+    /// A relay in a directory of its own; `more` is added to its configuration.
+    pub fn new(parent: &Path, name: &str, directory: &Directory, more: &str) -> Self {
+        let address = free_address();
+        let state = parent.join(name);
+        let config = parent.join(format!("{name}.yaml"));
+        let yaml = format!(
+            "name: {name}\nstate_dir: {}\nlisten: [\"{address}\"]\n\
+             directory: {{url: \"{}\", id: {}}}\nworkers: 1\n{more}",
+            state.display(),
+            directory.url(),
+            directory.id
+        );
+        fs::write(&config, yaml).unwrap();
+        Self { address, config, state, child: None }
+    }
+
+    pub fn start(&mut self) {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--config").arg(&self.config).env("MIXLINE_LOG", "debug");
+        self.child = Some(command.stderr(Stdio::null()).spawn().unwrap());
+        wait_for("an answer to status", || self.try_report());
+    }
+
+    /// Starts and waits until the directory has it.
+    pub fn start_and_register(&mut self) {
+        self.start();
+        wait_for("registration", || {
+            self.report().directory.registered_s_ago.filter(|_| self.report().directory.listed)
+        });
+    }
+
+    pub fn try_report(&self) -> Option<Report> {
+        mixline_relay::status::ask(&self.state).ok()
+    }
+
+    pub fn report(&self) -> Report {
+        self.try_report().expect("the relay answers")
+    }
+
+    /// Waits until so many datagrams have had this verdict: workers show what they count
+    /// after they have sent.
+    pub fn expect(&self, verdict: &str, count: u64) {
+        wait_for(&format!("{verdict} {count}"), || {
+            (self.report().verdicts[verdict] == count).then_some(())
+        });
+    }
+
+    pub fn signal(&mut self, signal: Signal) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        wait_for("the relay's end", || child.try_wait().unwrap())
+    }
+
+    /// Stops in order.
+    pub fn stop(&mut self) {
+        let status = self.signal(Signal::SIGTERM);
+        assert!(status.success(), "{status}");
+    }
+
+    /// Runs `mixline-relay status`.
+    pub fn status(&self, json: bool) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.args(["status", "--config"]).arg(&self.config);
+        if json {
+            command.arg("--json");
+        }
+        command.output().unwrap()
+    }
+
+    /// Runs the relay, which must end by itself with an error: its one line.
+    pub fn refused(&self) -> String {
+        refused(&["--config", self.config.to_str().unwrap()])
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Runs the program, which must end by itself with an error: its one line.
+pub fn refused(arguments: &[&str]) -> String {
+    let mut child = Command::new(PROGRAM)
+        .args(arguments)
+        .env("MIXLINE_LOG", "warn")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = wait_for("the program's end", || child.try_wait().unwrap());
+    assert!(!status.success());
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
