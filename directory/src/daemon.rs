@@ -14,18 +14,20 @@ use crate::private::PrivateService;
 use crate::registry::{Limits, Registry};
 use crate::snapshot::Publisher;
 use crate::store::RedbStore;
-use crate::{Result, keys};
+use crate::{Error, Result, keys};
 
 /// How often it is asked whether a snapshot is due.
 const TICK: Duration = Duration::from_millis(250);
 /// How often ended records are removed.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Runs a directory until `stop` says so.
+/// Runs a directory until `told` says so, or until its store takes no more writes: who
+/// supervises it starts it again, which is what the store needs.
 ///
 /// # Errors
-/// [`crate::Error`], if it cannot start.
-pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<()> {
+/// [`Error`], if it cannot start, or cannot go on.
+pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> {
+    let (quit, stop) = watch::channel(false);
     let keys = keys::load(&config.state_dir)?;
     let listener = listen::bind(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
@@ -61,7 +63,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<()> 
     ));
     tasks.spawn(sweep(registry.clone(), stop.clone()));
     if config.endpoint.enabled {
-        let service = Arc::new(PrivateService::new(registry, metrics));
+        let service = Arc::new(PrivateService::new(registry.clone(), metrics));
         let endpoint = mixline_endpoint::Config::from(&config);
         let session = keys.session;
         tasks.spawn(crate::endpoint::run(
@@ -75,11 +77,30 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<()> 
     } else {
         tracing::warn!("endpoint.enabled is false: nobody can publish or look anything up");
     }
-    // Whether told to, or because who could tell is gone.
-    let _ = stop.wait_for(|stop| *stop).await;
+    let failure = tokio::select! {
+        // Whether told to, or because who could tell is gone.
+        _ = told.wait_for(|told| *told) => None,
+        failure = store_failure(&registry) => Some(failure),
+    };
     tracing::info!("stopping");
+    quit.send_replace(true);
     while tasks.join_next().await.is_some() {}
-    Ok(())
+    match failure {
+        None => Ok(()),
+        Some(reason) => Err(Error::Store(format!(
+            "{reason}; nothing that was acknowledged is lost; is the disk full?"
+        ))),
+    }
+}
+
+/// Waits until the store takes no more writes; says why.
+async fn store_failure(registry: &Registry) -> String {
+    loop {
+        if let Some(reason) = registry.failure() {
+            return reason;
+        }
+        tokio::time::sleep(TICK).await;
+    }
 }
 
 async fn keep_snapshot(

@@ -267,6 +267,44 @@ fn a_damaged_database_is_said() {
     assert!(line.contains("directory.redb"), "{line}");
 }
 
+/// A disk that takes no more: by a limit on the length of files, which makes writes fail
+/// in the same way.
+#[tokio::test]
+async fn a_full_disk_stops_it_and_loses_nothing() {
+    let place = Place::new("");
+    let id = place.init();
+    let mut limited = Command::new("bash");
+    let script = "trap '' XFSZ; ulimit -f 400; exec \"$0\" --config \"$1\"";
+    limited.args(["-c", script, BINARY]).arg(place.config());
+    let mut daemon = Daemon::from(limited);
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let n = u16::try_from(acknowledged.len()).unwrap();
+        match post(&daemon, n, relay(n, 1).encode()).await {
+            (204, _) => acknowledged.push(relay_key(n).relay_id()),
+            refused => break refused,
+        }
+        assert!(n < 4000, "the limit is not reached");
+    };
+    assert_eq!(refused.0, 503, "{}", refused.1);
+    assert!(refused.1.contains("cannot store"), "{}", refused.1);
+    assert_eq!(daemon.child.wait().unwrap().code(), Some(1));
+    let log = daemon.log();
+    assert!(log.last().unwrap().contains("disk full"), "{log:?}");
+
+    let daemon = Daemon::start(&place);
+    let mut client = DirectoryClient::new(&daemon.url, id).unwrap();
+    let Fetched::Snapshot(snapshot) = client.fetch().await.unwrap() else {
+        panic!("none")
+    };
+    for relay in acknowledged {
+        assert!(
+            snapshot.relays.iter().any(|r| r.id == relay),
+            "{relay} is lost"
+        );
+    }
+}
+
 #[test]
 fn signals_stop_it_cleanly() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {

@@ -10,7 +10,7 @@ use crate::metrics::Gauges;
 use crate::registry::{LiveRelay, span};
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--line:#8884;--soft:#8882;--dim:#777;--go:#2a8f5b}
+:root{color-scheme:light dark;--line:#8884;--soft:#8882;--dim:#777}
 body{font:15px/1.5 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.4rem;margin:0}code{font:13px ui-monospace,monospace}
 p.id{margin:.2rem 0 1.5rem;color:var(--dim);overflow-wrap:anywhere}

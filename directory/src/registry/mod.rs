@@ -188,6 +188,11 @@ impl Registry {
         })
     }
 
+    /// Why the store takes no more writes; `None` as long as it does.
+    pub fn failure(&self) -> Option<String> {
+        self.store.failure()
+    }
+
     /// Removes what has ended, from the store and from among the live relays.
     ///
     /// # Errors

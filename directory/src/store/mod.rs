@@ -187,4 +187,10 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`crate::Error::Store`].
     fn expire(&self, now: UnixTime, most: usize) -> Result<usize>;
+
+    /// Why nothing can be written any more until the store is opened anew; `None` as long as
+    /// it can.
+    fn failure(&self) -> Option<String> {
+        None
+    }
 }

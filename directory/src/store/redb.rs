@@ -2,7 +2,8 @@
 //!
 //! All writes go through one thread, which puts whatever waits into one commit of the
 //! database and answers when that is on disk. So an acknowledged write survives a
-//! crash, and a crowd of writers shares the cost of waiting for the disk.
+//! crash, and a crowd of writers shares the cost of waiting for the disk. After a write that
+//! fails (a full disk) the database takes no other until it is opened anew.
 //!
 //! An entry is stored as `revision 8 | expires 8 | value`. A table of ends, keyed by
 //! `expires 8 | table 1 | key`, finds what is over.
@@ -10,10 +11,11 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 
 use mixline_protocol::time::UnixTime;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition, WriteTransaction,
@@ -56,7 +58,8 @@ enum Job {
 
 /// A store in a `redb` file. Dropping it waits for the writes under way.
 pub struct RedbStore {
-    database: std::sync::Arc<Database>,
+    database: Arc<Database>,
+    failure: Arc<OnceLock<String>>,
     jobs: Option<mpsc::SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -80,7 +83,12 @@ impl RedbStore {
             .mode(0o600)
             .open(path)
             .map_err(|e| state(e.to_string()))?;
-        let opened = Database::builder().set_cache_size(CACHE).create_file(file);
+        // Locks the file.
+        let opened = FileBackend::new(file).and_then(|file| {
+            Database::builder()
+                .set_cache_size(CACHE)
+                .create_with_backend(file)
+        });
         let database = opened.map_err(|e| match e {
             DatabaseError::DatabaseAlreadyOpen => Error::InUse {
                 path: path.to_owned(),
@@ -96,7 +104,7 @@ impl RedbStore {
     /// # Errors
     /// [`Error::Store`].
     pub fn in_memory() -> Result<Self> {
-        let backend = redb::backends::InMemoryBackend::new();
+        let backend = InMemoryBackend::new();
         Self::with(
             Database::builder()
                 .create_with_backend(backend)
@@ -112,18 +120,32 @@ impl RedbStore {
         first.open_table(ENDS).map_err(broken)?;
         first.open_table(META).map_err(broken)?;
         first.commit().map_err(broken)?;
-        let database = std::sync::Arc::new(database);
+        let database = Arc::new(database);
         let (jobs, waiting) = mpsc::sync_channel(QUEUE);
-        let shared = database.clone();
+        let failure = Arc::new(OnceLock::new());
+        let shared = (database.clone(), failure.clone());
         let writer = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_all(&shared, &waiting))
+            .spawn(move || write_all(&shared.0, &waiting, &shared.1))
             .map_err(broken)?;
         Ok(Self {
             database,
+            failure,
             jobs: Some(jobs),
             writer: Some(writer),
         })
+    }
+
+    /// Without writing anything.
+    fn is_something_over(&self, now: UnixTime) -> Result<bool> {
+        let read = self.database.begin_read().map_err(broken)?;
+        let ends = read.open_table(ENDS).map_err(broken)?;
+        let first = ends.first().map_err(broken)?;
+        let over = |key: &[u8]| {
+            key.first_chunk()
+                .is_none_or(|e| u64::from_be_bytes(*e) <= now.0)
+        };
+        Ok(first.is_some_and(|(key, _)| over(key.value())))
     }
 
     fn ask<T>(&self, job: impl FnOnce(mpsc::SyncSender<Result<T>>) -> Job) -> Result<T> {
@@ -201,12 +223,19 @@ impl Store for RedbStore {
     }
 
     fn expire(&self, now: UnixTime, most: usize) -> Result<usize> {
+        if !self.is_something_over(now)? {
+            return Ok(0);
+        }
         self.ask(|reply| Job::Expire(now, most, reply))
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
     }
 }
 
 /// The writing thread: until the store is dropped, one commit after another.
-fn write_all(database: &Database, waiting: &mpsc::Receiver<Job>) {
+fn write_all(database: &Database, waiting: &mpsc::Receiver<Job>, failure: &OnceLock<String>) {
     while let Ok(first) = waiting.recv() {
         let group: Vec<Job> = std::iter::once(first)
             .chain(waiting.try_iter().take(GROUP - 1))
@@ -228,7 +257,7 @@ fn write_all(database: &Database, waiting: &mpsc::Receiver<Job>) {
             }
             Err(error) => {
                 let text = error.to_string();
-                tracing::error!("{text}");
+                let _ = failure.set(text.clone());
                 for job in group {
                     let error = Error::Store(text.clone());
                     match job {

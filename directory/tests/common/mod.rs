@@ -100,16 +100,18 @@ pub fn one_line(output: &Output) -> String {
 pub struct Daemon {
     pub child: Child,
     pub url: String,
-    log: std::thread::JoinHandle<()>,
+    log: Option<std::thread::JoinHandle<Vec<String>>>,
 }
 
 impl Daemon {
     /// Starts it, and waits until it serves.
     pub fn start(place: &Place) -> Self {
-        let mut child = command(&place.config())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::from(command(&place.config()))
+    }
+
+    /// Starts it by a command, and waits until it serves.
+    pub fn from(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut seen = Vec::new();
         let url = loop {
@@ -122,8 +124,17 @@ impl Daemon {
             }
         };
         // Somebody must read what it says, or it waits for ever.
-        let log = std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        Self { child, url, log }
+        let log = std::thread::spawn(move || lines.map_while(Result::ok).collect());
+        Self {
+            child,
+            url,
+            log: Some(log),
+        }
+    }
+
+    /// What it said, once it has ended.
+    pub fn log(&mut self) -> Vec<String> {
+        self.log.take().unwrap().join().unwrap()
     }
 
     /// Ends it as a power cut would.

@@ -1,0 +1,201 @@
+//! Relays: verified, fresh, reachable, unique, and gone when silent.
+
+use super::*;
+
+#[test]
+fn relays_are_verified() {
+    let registry = registry();
+    let mut forged = relay(1, NOW);
+    forged.capacity += 1;
+    refused(
+        register(&registry, forged, NOW),
+        RefusalCode::BadSignature,
+        "signature",
+    );
+    let expired = register(&registry, relay(1, NOW.minus(7200)), NOW);
+    refused(expired, RefusalCode::Expired, "60 minutes ago");
+    assert_eq!(registry.live_count(), 0);
+    register(&registry, relay(1, NOW), NOW).unwrap();
+    assert_eq!(registry.live_relays()[0].descriptor.id, relay(1, NOW).id);
+}
+
+#[test]
+fn a_wrong_clock_is_told_whose_it_is() {
+    let registry = registry();
+    let ahead = register(&registry, relay(1, NOW.plus(3600)), NOW);
+    refused(
+        ahead,
+        RefusalCode::NotYetValid,
+        "your clock is 60 minutes ahead of the directory's",
+    );
+    let behind = register(&registry, relay(1, NOW.minus(1200)), NOW);
+    refused(
+        behind,
+        RefusalCode::Expired,
+        "your clock is 20 minutes behind the directory's",
+    );
+    // What clocks usually are apart is nobody's concern.
+    register(&registry, relay(1, NOW.minus(CLOCK_SKEW)), NOW).unwrap();
+    register(&registry, relay(2, NOW.plus(CLOCK_SKEW)), NOW).unwrap();
+}
+
+#[test]
+fn an_older_version_is_refused() {
+    let registry = registry();
+    register(&registry, relay(1, NOW), NOW).unwrap();
+    refused(
+        register(&registry, relay(1, NOW.minus(9)), NOW),
+        RefusalCode::Older,
+        "newer",
+    );
+    // The same one again does no harm; another one of the same version is refused.
+    register(&registry, relay(1, NOW), NOW.plus(1)).unwrap();
+    let mut twin = relay(1, NOW);
+    twin.load += 1;
+    let twin = twin.sign(&relay_key(1)).unwrap();
+    refused(register(&registry, twin, NOW), RefusalCode::Older, "newer");
+    register(&registry, relay(1, NOW.plus(1)), NOW.plus(1)).unwrap();
+}
+
+#[test]
+fn a_repeated_descriptor_keeps_nobody_alive() {
+    let registry = registry();
+    register(&registry, relay(1, NOW), NOW).unwrap();
+    register(&registry, relay(1, NOW), NOW.plus(50)).unwrap();
+    registry.forget_silent(NOW.plus(61));
+    assert_eq!(registry.live_count(), 0);
+    // Nor does it bring one back.
+    register(&registry, relay(1, NOW), NOW.plus(62)).unwrap();
+    assert_eq!(registry.live_count(), 0);
+    register(&registry, relay(1, NOW.plus(63)), NOW.plus(63)).unwrap();
+    assert_eq!(registry.live_relays()[0].since, NOW.plus(63));
+}
+
+#[test]
+fn a_short_id_is_one_relays() {
+    // Two keys with one short ID take 2^32 tries to find: the store says that another relay
+    // has relay 1's already.
+    let store = RedbStore::in_memory().unwrap();
+    let short = relay(1, NOW).short_id();
+    let held = Transaction::new().put(Table::ShortIds, short.0, [7; 32], NOW.plus(100));
+    assert_eq!(store.commit(held).unwrap(), Outcome::Committed);
+    let registry = open(Box::new(store), Limits::default());
+    let clash = register(&registry, relay(1, NOW), NOW);
+    refused(clash, RefusalCode::Taken, &short.to_string());
+    // When the other one's descriptor has ended, it is free.
+    register(&registry, relay(1, NOW.plus(100)), NOW.plus(100)).unwrap();
+}
+
+#[test]
+fn relays_must_be_where_they_can_be_reached() {
+    let registry = registry();
+    let at = |text: &str| {
+        let mut moved = relay(1, NOW);
+        moved.addresses = vec![text.parse().unwrap()];
+        moved.sign(&relay_key(1)).unwrap()
+    };
+    for private in [
+        "172.21.0.2:7000",
+        "127.0.0.1:7000",
+        "[::1]:7000",
+        "[3fff:1::2]:7000",
+    ] {
+        let verdict = register(&registry, at(private), NOW);
+        refused(verdict, RefusalCode::NotAllowed, "allow_private_addresses");
+    }
+    for nowhere in [
+        "10.1.2.3:7000",
+        "[fd00::1]:7000",
+        "[fe80::1]:7000",
+        "169.254.1.1:7000",
+    ] {
+        let mut lenient = open(Box::new(RedbStore::in_memory().unwrap()), Limits::default());
+        lenient.welcome.private_addresses = true;
+        let verdict = register(&lenient, at(nowhere), NOW);
+        assert_eq!(
+            verdict.unwrap_err().code,
+            RefusalCode::NotAllowed,
+            "{nowhere}"
+        );
+    }
+}
+
+#[test]
+fn relays_register_from_their_own_addresses() {
+    let mut registry = registry();
+    let elsewhere: IpAddr = [45, 9, 9, 9].into();
+    let verdict = registry.register_relay(relay(1, NOW), Some(elsewhere), NOW);
+    refused(verdict, RefusalCode::NotAllowed, "check_source");
+    let mapped: IpAddr = Ipv4Addr::new(45, 1, 0, 2).to_ipv6_mapped().into();
+    registry
+        .register_relay(relay(1, NOW), Some(mapped), NOW)
+        .unwrap();
+    registry.welcome.check_source = false;
+    registry
+        .register_relay(relay(2, NOW), Some(elsewhere), NOW)
+        .unwrap();
+}
+
+#[test]
+fn a_full_network_refuses_newcomers_and_keeps_the_rest() {
+    let limits = Limits {
+        relays: 2,
+        remembered_relays: 3,
+        ..Limits::default()
+    };
+    let registry = open(Box::new(RedbStore::in_memory().unwrap()), limits);
+    for n in [1, 2] {
+        register(&registry, relay(n, NOW), NOW).unwrap();
+    }
+    refused(
+        register(&registry, relay(3, NOW), NOW),
+        RefusalCode::Full,
+        "2 relays",
+    );
+    register(&registry, relay(1, NOW.plus(1)), NOW.plus(1)).unwrap();
+    // Relay 2 falls silent: one place, and still one for a relay that nobody knows.
+    let later = NOW.plus(61);
+    registry.forget_silent(later);
+    register(&registry, relay(3, later), later).unwrap();
+    registry.forget_silent(NOW.plus(100));
+    let silent = register(&registry, relay(4, NOW.plus(100)), NOW.plus(100));
+    refused(silent, RefusalCode::Full, "silent");
+    register(&registry, relay(2, NOW.plus(100)), NOW.plus(100)).unwrap();
+}
+
+#[test]
+fn relays_are_still_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let first = open(Box::new(RedbStore::open(&path).unwrap()), Limits::default());
+    register(&first, relay(1, NOW.minus(40)), NOW.minus(40)).unwrap();
+    register(&first, relay(2, NOW.minus(100)), NOW.minus(100)).unwrap();
+    register(&first, relay(1, NOW.minus(20)), NOW.minus(20)).unwrap();
+    drop(first);
+    let again = open(Box::new(RedbStore::open(&path).unwrap()), Limits::default());
+    let live = again.live_relays();
+    assert_eq!(live.len(), 1, "the silent one is not live");
+    assert_eq!(
+        (live[0].heard, live[0].since),
+        (NOW.minus(20), NOW.minus(40))
+    );
+    // And versions are remembered.
+    refused(
+        register(&again, relay(1, NOW.minus(30)), NOW),
+        RefusalCode::Older,
+        "newer",
+    );
+}
+
+#[test]
+fn only_what_builders_see_is_a_change() {
+    let registry = registry();
+    register(&registry, relay(1, NOW), NOW).unwrap();
+    let before = registry.changes();
+    register(&registry, relay(1, NOW.plus(1)), NOW.plus(1)).unwrap();
+    assert_eq!(registry.changes(), before, "a newer time and load");
+    let mut rekeyed = relay(1, NOW.plus(2));
+    rekeyed.onion.push((500_001, X25519Public([9; 32])));
+    register(&registry, rekeyed.sign(&relay_key(1)).unwrap(), NOW.plus(2)).unwrap();
+    assert!(registry.changes() > before);
+}
