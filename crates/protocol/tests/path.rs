@@ -380,6 +380,14 @@ fn known_paths_are_found_by_their_header() {
         path.peel(0, &mut expected).unwrap();
         assert_eq!(cell, expected);
     }
+    let unknown = [0; PATH_HEADER];
+    let headers = [paths[3].head.header(), &unknown, paths[0].head.header()];
+    let found = cache.lookup_group::<8>(headers, now);
+    let data: Vec<_> = found
+        .iter()
+        .map(|slot| slot.map(|slot| cache.get(slot).1))
+        .collect();
+    assert_eq!(data, [Some(3), None, Some(0)]);
     cache.remove_epoch(1);
     assert_eq!(cache.len(), 3);
     for (path, number) in paths.iter().zip(0..) {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
+
 use super::KnownPath;
 use super::table::Table;
 use crate::size::Header;
@@ -47,6 +49,19 @@ impl<T> PathCache<T> {
     /// The path of this header, which counts as used at `now`.
     pub fn lookup(&mut self, header: &Header, now: Instant) -> Option<PathSlot> {
         self.table.lookup(header, now).map(PathSlot)
+    }
+
+    /// [`PathCache::lookup`] of several headers at once, in their order; of more than `N` the
+    /// first `N`. With many paths, memory is waited for once and not for each.
+    pub fn lookup_group<'h, const N: usize>(
+        &mut self,
+        headers: impl IntoIterator<Item = &'h Header>,
+        now: Instant,
+    ) -> ArrayVec<Option<PathSlot>, N> {
+        let found: ArrayVec<_, N> = self
+            .table
+            .lookup_group(headers, now, |(path, _)| path.fetch());
+        found.into_iter().map(|at| at.map(PathSlot)).collect()
     }
 
     /// The path in a slot, and what the caller added to it.

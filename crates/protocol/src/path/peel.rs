@@ -1,9 +1,12 @@
 //! What a relay does with a cell.
 
+use std::hint::black_box;
+
 use subtle::ConstantTimeEq;
 
 use super::curve::Point;
 use super::keys::{HopKeys, apply_stream};
+use super::table::LINE;
 use super::tail::extend;
 use super::{
     ALPHA, BETA, DELIVER, FORWARD, GAMMA, JUNCTION, JUNCTION_REST, MailboxToken, OnionSecret,
@@ -27,9 +30,10 @@ pub enum Next {
 
 /// What opening a header yields, and all that its cells need from then on: the payload key,
 /// where they go, and the header they go with. Erased on drop.
+#[repr(C)]
 pub struct KnownPath {
-    hctr2: Hctr2,
     tweak: [u8; GAMMA],
+    hctr2: Hctr2,
     next: Next,
     /// All zeros for [`Next::Deliver`].
     next_header: Header,
@@ -46,6 +50,18 @@ impl KnownPath {
     #[must_use]
     pub fn next_header(&self) -> &Header {
         &self.next_header
+    }
+
+    /// Has the processor fetch all that [`KnownPath::peel`] needs from memory, without
+    /// waiting for it.
+    pub(super) fn fetch(&self) {
+        self.hctr2.fetch();
+        black_box(
+            self.next_header
+                .iter()
+                .step_by(LINE)
+                .fold(0, |read, byte| read ^ byte),
+        );
     }
 
     /// Decrypts the payload in place and writes the next header over the old one.

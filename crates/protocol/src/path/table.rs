@@ -10,16 +10,24 @@
 //! The index is allocated once, as zero pages that cost nothing until they are written. So
 //! no insertion ever copies the table, and an empty table is small.
 
+use std::hash::Hasher;
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 
 use super::{ALPHA, GAMMA};
 use crate::size::Header;
 
 /// Entries of a chunk: some 90 KB with the relay's paths.
 const CHUNK: usize = 64;
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// With more entries than this, they are not all in a near cache. (Tests have few.)
+const LARGE: usize = if cfg!(test) { 20 } else { 1000 };
 
 /// No entry.
 const NONE: u32 = u32::MAX;
@@ -30,6 +38,8 @@ const NONE: u32 = u32::MAX;
 /// that lookups of busy paths do not write to their neighbours in the list.
 const LAG: u32 = 2;
 
+/// In the order of reading, which is ascending: the processor fetches ahead.
+#[repr(C)]
 struct Entry<V> {
     header: Header,
     value: V,
@@ -111,8 +121,50 @@ impl<V> Table<V> {
 
     /// The position of a header's entry, which counts as used.
     pub(super) fn lookup(&mut self, header: &Header, now: Instant) -> Option<u32> {
-        let (_, at) = self.find(self.hash(header), header)?;
+        let hash = self.hash(header);
         let now = self.seconds(now);
+        self.lookup_hashed(hash, header, now)
+    }
+
+    /// [`Table::lookup`] of several headers (no more than `N`, or else those are left out).
+    ///
+    /// In a large table each lookup waits for memory, several times over. So all of them ask
+    /// for what they need before one of them waits for it; `fetch` asks for all of a value.
+    pub(super) fn lookup_group<'h, const N: usize>(
+        &mut self,
+        headers: impl IntoIterator<Item = &'h Header>,
+        now: Instant,
+        fetch: impl Fn(&V),
+    ) -> ArrayVec<Option<u32>, N> {
+        let hashed: ArrayVec<(&Header, u32), N> = headers
+            .into_iter()
+            .take(N)
+            .map(|header| (header, self.hash(header)))
+            .collect();
+        if self.len > LARGE {
+            let mask = self.index.len() - 1;
+            let cells: ArrayVec<u64, N> = hashed
+                .iter()
+                .map(|(_, hash)| self.index[*hash as usize & mask])
+                .collect();
+            for (_, at) in cells.into_iter().filter_map(unpack) {
+                black_box(self.uses(at).used);
+                if let Some(entry) = &self.entries[at as usize / CHUNK][at as usize % CHUNK] {
+                    let header = entry.header.iter().step_by(LINE);
+                    black_box(header.fold(0, |read, byte| read ^ byte));
+                    fetch(&entry.value);
+                }
+            }
+        }
+        let now = self.seconds(now);
+        hashed
+            .into_iter()
+            .map(|(header, hash)| self.lookup_hashed(hash, header, now))
+            .collect()
+    }
+
+    fn lookup_hashed(&mut self, hash: u32, header: &Header, now: u32) -> Option<u32> {
+        let (_, at) = self.find(hash, header)?;
         if now.saturating_sub(self.uses(at).used) >= LAG {
             self.unlink(at);
             self.link_newest(at, now);
@@ -334,133 +386,4 @@ fn unpack(cell: u64) -> Option<(u32, u32)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::size::PATH_HEADER;
-
-    const IDLE: Duration = Duration::from_secs(10);
-
-    fn header(name: u16) -> Header {
-        let mut header = [0; PATH_HEADER];
-        header[..2].copy_from_slice(&name.to_be_bytes());
-        header
-    }
-
-    #[derive(Debug, Clone)]
-    enum Step {
-        Insert(u16, u32),
-        Lookup(u16),
-        Wait(u8),
-        RemoveEpoch(u32),
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            8 => (0..200u16, 0..3u32).prop_map(|(name, epoch)| Step::Insert(name, epoch)),
-            8 => (0..200u16).prop_map(Step::Lookup),
-            4 => (0..8u8).prop_map(Step::Wait),
-            1 => (0..3u32).prop_map(Step::RemoveEpoch),
-        ];
-        proptest::collection::vec(step, 1..400)
-    }
-
-    proptest! {
-        /// Beside a plain map of all that was inserted: nothing is found wrongly, nothing is
-        /// lost unless it was idle, nothing is refused unless all the rest is live.
-        #[test]
-        fn agrees_with_a_map(steps in steps(), capacity in 1usize..150) {
-            let mut table = Table::new(capacity, [7; 16]);
-            let mut model = HashMap::<u16, (u32, u32, Instant)>::new();
-            let mut now = Instant::now();
-            let (idle, lag) = (IDLE, Duration::from_secs(u64::from(LAG) + 1));
-            for (count, step) in (0..).zip(steps) {
-                match step {
-                    Step::Wait(seconds) => now += Duration::from_secs(u64::from(seconds)),
-                    Step::RemoveEpoch(epoch) => {
-                        table.remove_epoch(epoch);
-                        model.retain(|_, (_, of, _)| *of != epoch);
-                    }
-                    Step::Lookup(name) => match table.lookup(&header(name), now) {
-                        Some(at) => {
-                            let entry = model.get_mut(&name).unwrap();
-                            prop_assert_eq!(table.get(at), Some(&entry.0));
-                            entry.2 = now;
-                        }
-                        None => prop_assert!(!model.contains_key(&name)),
-                    },
-                    Step::Insert(name, epoch) => {
-                        let known = model.contains_key(&name);
-                        let full = !known && model.len() == capacity;
-                        match table.insert(&header(name), count, epoch, now, idle) {
-                            Some(at) => {
-                                prop_assert_eq!(table.get(at), Some(&count));
-                                if full {
-                                    // One idle entry had to go; the table chose which.
-                                    let gone: Vec<u16> = model
-                                        .keys()
-                                        .copied()
-                                        .filter(|name| table.find(table.hash(&header(*name)), &header(*name)).is_none())
-                                        .collect();
-                                    prop_assert_eq!(gone.len(), 1);
-                                    let (_, _, used) = model.remove(&gone[0]).unwrap();
-                                    prop_assert!(now - used >= idle);
-                                }
-                                model.insert(name, (count, epoch, now));
-                            }
-                            None => {
-                                prop_assert!(full);
-                                prop_assert!(model.values().all(|(.., used)| now - *used < idle + lag));
-                            }
-                        }
-                    }
-                }
-                prop_assert_eq!(table.len(), model.len());
-            }
-            for (name, (value, ..)) in model {
-                let at = table.lookup(&header(name), now);
-                prop_assert_eq!(at.and_then(|at| table.get(at)), Some(&value));
-            }
-        }
-    }
-
-    #[test]
-    fn the_whole_header_counts() {
-        let mut table = Table::new(4, [0; 16]);
-        let now = Instant::now();
-        table.insert(&header(1), (), 0, now, IDLE).unwrap();
-        for byte in 0..PATH_HEADER {
-            let mut other = header(1);
-            other[byte] ^= 0x80;
-            assert_eq!(table.lookup(&other, now), None);
-        }
-        assert!(table.lookup(&header(1), now).is_some());
-    }
-
-    #[test]
-    fn hashes_depend_on_the_key() {
-        let hashes = |key| Table::<()>::new(1, key).hash(&header(1));
-        assert_ne!(hashes([0; 16]), hashes([1; 16]));
-    }
-
-    #[test]
-    fn entries_stay_where_they_are_and_chunks_come_as_needed() {
-        let mut table = Table::new(10 * CHUNK, [0; 16]);
-        let now = Instant::now();
-        assert!(table.entries.is_empty());
-        let first = table.insert(&header(0), 0, 0, now, IDLE).unwrap();
-        let address = std::ptr::from_ref(table.get(first).unwrap());
-        assert_eq!(table.entries.len(), 1);
-        for name in 1..10 * CHUNK as u16 {
-            table
-                .insert(&header(name), i32::from(name), 0, now, IDLE)
-                .unwrap();
-        }
-        assert_eq!(table.entries.len(), 10);
-        assert_eq!(std::ptr::from_ref(table.get(first).unwrap()), address);
-        assert_eq!(table.insert(&header(9999), 0, 0, now, IDLE), None);
-    }
-}
+mod tests;
