@@ -7,7 +7,7 @@ use super::clock::Now;
 use super::peers::Ending;
 use super::session::Session;
 use super::slab::Key;
-use super::transmit::{CONTROL_COPIES, Load, Route, Sender};
+use super::transmit::{Load, Sender};
 
 /// Control frames of a session that wait to be sent.
 const MAX_CONTROLS: usize = 16;
@@ -88,6 +88,7 @@ impl Engine {
                 continue;
             };
             session.dirty = false;
+            let route = session.control_route(now.instant);
             let mut sender = Sender {
                 links: &self.links,
                 outbox: &mut self.outbox,
@@ -96,19 +97,11 @@ impl Engine {
             };
             for id in std::mem::take(&mut session.acks) {
                 if let Ok(body) = (Control::ProbeAck { id }).encode() {
-                    session.pack(
-                        Load::Control(&body),
-                        Route::Copies(CONTROL_COPIES),
-                        &mut sender,
-                    );
+                    session.pack(Load::Control(&body), route, &mut sender);
                 }
             }
             for body in std::mem::take(&mut session.controls) {
-                session.pack(
-                    Load::Control(&body),
-                    Route::Copies(CONTROL_COPIES),
-                    &mut sender,
-                );
+                session.pack(Load::Control(&body), route, &mut sender);
             }
             session.flush(&mut sender);
         }

@@ -44,7 +44,7 @@ impl Flows {
     }
 
     /// How a packet to `peer` is sent: by which policy, and if that is per flow, over which path.
-    /// A flow stays on its path as long as that works.
+    /// A flow stays on its path as long as that works; `None` if no path is known to.
     pub fn place(
         &mut self,
         packet: &IpPacket<'_>,
@@ -74,13 +74,14 @@ impl Flows {
             flow.expects = open.then_some(segment.ack);
         }
         if flow.policy == PathPolicy::PerFlow {
-            let works = |id: u32| {
-                paths.get(id).is_some_and(|path| {
-                    path.retiring.is_none() && path.health(now) != Health::Suspect
+            let alive = |id: &u32| {
+                paths.get(*id).is_some_and(|path| {
+                    path.retiring.is_none() && path.health(now) == Health::Alive
                 })
             };
-            if !flow.path.is_some_and(works) {
-                flow.path = paths.for_flow(self.hash.hash_one(packet.flow), now);
+            if !flow.path.is_some_and(|id| alive(&id)) {
+                let hash = self.hash.hash_one(packet.flow);
+                flow.path = paths.for_flow(hash, now).filter(alive);
             }
         }
         (flow.policy, flow.path)

@@ -17,11 +17,11 @@ use super::Engine;
 use super::clock::Now;
 use super::links::cell_mut;
 use super::packet::parse;
-use super::paths::{Health, NewPath, Path};
+use super::paths::{Health, MAX_PATHS, NewPath, Path};
 use super::peers::Ending;
 use super::persona::Persona;
 use super::queries::Asker;
-use super::selection::{below, choose};
+use super::selection::{AVOIDED, OWN_GUARD, SHARED, below, choose};
 use super::session::{Introduction, Pending, Phase, Session};
 use super::slab::Key;
 use super::tails::Owner;
@@ -476,17 +476,18 @@ impl Engine {
             .collect();
         let penalty = |relay: &ShortId| {
             let avoided = session.is_some_and(|session| {
-                session
+                let avoided = session
                     .avoid
                     .get(relay)
-                    .is_some_and(|until| *until > now.instant)
-                    || session.paths.is_suspicious(relay, now.instant)
+                    .is_some_and(|until| *until > now.instant);
+                avoided || session.paths.is_suspicious(relay, now.instant)
             });
             if avoided {
-                2
-            } else {
-                u8::from(guards.is_guard(relay) || junctions.contains(relay))
+                return AVOIDED;
             }
+            let shared = session.map_or(0, |session| session.paths.uses(relay, now.instant));
+            let guard = if guards.is_guard(relay) { OWN_GUARD } else { 0 };
+            guard + SHARED * u8::try_from(shared.min(MAX_PATHS)).unwrap_or(0)
         };
         let mut chosen = choose(
             network,

@@ -19,21 +19,22 @@ use super::peers::Ending;
 use super::persona::Persona;
 use super::session::{Opening, Phase, Session};
 use super::slab::Key;
-use super::transmit::{CONTROL_COPIES, Load, Route, Sender};
+use super::transmit::{Load, Route, Sender};
 use crate::policy::PathPolicy;
 
 /// A peer that has been silent for so long since the first probe is gone.
 pub const PEER_DEAD: Duration = Duration::from_millis(4300);
 /// The same if only messages go to it: they are repeated, and a new session is cheap.
 pub const MESSAGES_DEAD: Duration = Duration::from_millis(3000);
-/// Paths to a peer that packets go to: one fails and two are there.
-pub const PATHS: usize = 3;
+/// Paths to a peer that packets go to: as many as it offers tails, so that one relay that fails
+/// leaves some.
+pub const PATHS: usize = 4;
 /// Paths to a peer that only messages go to.
 pub const MESSAGE_PATHS: usize = 2;
 /// Own tails for such a peer.
 pub const MESSAGE_TAILS: usize = 2;
 /// Time between two paths that are built for the same session.
-pub const BUILD_EVERY: Duration = Duration::from_millis(150);
+pub const BUILD_EVERY: Duration = Duration::from_millis(100);
 /// The keys of a session are replaced at this age, by the side that initiated it.
 pub const REKEY_AFTER: Duration = Duration::from_secs(15 * 60);
 /// And the session ends at this one.
@@ -49,6 +50,10 @@ pub const CONNECTIONS_IDLE: Duration = Duration::from_secs(3 * 3600);
 pub const MESSAGES_IDLE: Duration = Duration::from_secs(120);
 /// The peer is told of new tails so often, until it says that it knows.
 const TELL_TAILS: Duration = Duration::from_secs(1);
+/// A session is in trouble when it has heard nothing for so long, and no path works.
+const TROUBLE: Duration = Duration::from_millis(900);
+/// Own tails are replaced for that so often.
+const TROUBLE_EVERY: Duration = Duration::from_secs(2);
 /// A tail of the peer's through which nothing comes is not used for so long.
 const BROKEN: Duration = Duration::from_secs(60);
 
@@ -78,6 +83,7 @@ impl Engine {
         self.expire_address(key, now);
         self.rekey(key, now);
         self.drive_opening(key, now);
+        self.renew_in_trouble(key, now);
         self.renew_own_tails(key, now);
         self.bury_paths(key, now);
         self.extend_paths(key, now);
@@ -207,6 +213,30 @@ impl Engine {
             let tails = self.own_offers(key);
             self.queue_control(key, &Control::Tails { version, tails });
         }
+    }
+
+    /// No path works although the session is in use: perhaps it is own tails through which nothing
+    /// comes. Half of them are replaced, now and then.
+    fn renew_in_trouble(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let silent = session
+            .waiting
+            .is_some_and(|since| now.instant.saturating_duration_since(since) >= TROUBLE);
+        let lately = session
+            .troubled
+            .is_some_and(|at| now.instant.saturating_duration_since(at) < TROUBLE_EVERY);
+        if !silent || lately || session.paths.any_alive(now.instant) {
+            return;
+        }
+        session.troubled = Some(now.instant);
+        let half = session.own_tails.len().div_ceil(2);
+        for tail in session.own_tails.iter().take(half) {
+            self.tails.make_due(*tail);
+        }
+        // The next time it is the other half's turn.
+        session.own_tails.rotate_left(half);
     }
 
     /// Whether an own tail should be replaced, if there is one to replace it.
@@ -458,11 +488,8 @@ impl Engine {
             counters: &mut self.counters,
             now: now.instant,
         };
-        let sent = session.pack(
-            Load::Message(message),
-            Route::Copies(CONTROL_COPIES),
-            &mut sender,
-        );
+        let route = session.control_route(now.instant);
+        let sent = session.pack(Load::Message(message), route, &mut sender);
         if sent {
             session.used = now.instant;
             session.traffic.packets_out += 1;

@@ -23,7 +23,7 @@ pub const DEAD_AFTER: Duration = Duration::from_millis(2500);
 /// So many probes must be unanswered as well.
 pub const DEAD_PROBES: usize = 3;
 /// Paths to one peer at most, those on their way out included.
-pub const MAX_PATHS: usize = 8;
+pub const MAX_PATHS: usize = 10;
 /// Probes of one path that are remembered.
 const OUTSTANDING: usize = 16;
 /// How long a path that is to be replaced is kept beside its replacement.
@@ -353,6 +353,15 @@ impl Paths {
     pub fn good(&self, now: Instant) -> usize {
         let good = |path: &&Path| path.retiring.is_none() && path.health(now) != Health::Suspect;
         self.paths.iter().filter(good).count()
+    }
+
+    /// How many heads of paths that work, or may well work, a relay is in.
+    #[must_use]
+    pub fn uses(&self, relay: &ShortId, now: Instant) -> usize {
+        self.paths
+            .iter()
+            .filter(|path| path.relays.contains(relay) && path.health(now) != Health::Suspect)
+            .count()
     }
 
     /// Whether a relay stands in the head of a path that does not answer, and in none that does.

@@ -18,7 +18,7 @@ use super::persona::Persona;
 use super::queries::Asker;
 use super::session::{Held, Opening, Phase, Session};
 use super::slab::Key;
-use super::transmit::{CONTROL_COPIES, Load, Route, Sender};
+use super::transmit::{Load, Route, Sender};
 use crate::device::PacketBatch;
 use crate::status::Event;
 
@@ -374,17 +374,14 @@ impl Engine {
         if let (Some(reason), Some(session)) = (reason, self.sessions.get_mut(key))
             && let Ok(body) = (Control::Close { reason }).encode()
         {
+            let route = session.control_route(now.instant);
             let mut sender = Sender {
                 links: &self.links,
                 outbox: &mut self.outbox,
                 counters: &mut self.counters,
                 now: now.instant,
             };
-            session.pack(
-                Load::Control(&body),
-                Route::Copies(CONTROL_COPIES),
-                &mut sender,
-            );
+            session.pack(Load::Control(&body), route, &mut sender);
             session.flush(&mut sender);
         }
         let Some(mut session) = self.sessions.remove(key) else {

@@ -11,7 +11,7 @@ use super::Engine;
 use super::clock::Now;
 use super::command::Reply;
 use super::queries::Asker;
-use super::selection::Shortage;
+use super::selection::{OWN_GUARD, SHARED, Shortage};
 use super::slab::Key;
 use super::tails::{Owner, Tail};
 use crate::QueryError;
@@ -125,7 +125,17 @@ impl Engine {
             .min_by_key(|(_, count)| *count)
             .ok_or(None)?;
         let guards = &self.guards;
-        let penalty = |relay: &ShortId| u8::from(guards.is_guard(relay));
+        let spares: Vec<ShortId> = self
+            .tails
+            .iter()
+            .filter(|(_, tail)| tail.owner == Owner::Spare)
+            .flat_map(|(_, tail)| tail.relays.iter().copied())
+            .collect();
+        let penalty = |relay: &ShortId| {
+            let shared = spares.iter().filter(|used| *used == relay).count();
+            let guard = if guards.is_guard(relay) { OWN_GUARD } else { 0 };
+            guard + SHARED * u8::try_from(shared.min(MORE_SPARES)).unwrap_or(0)
+        };
         let length = self.config.tail_length;
         self.tails
             .build(network, &guard, length, now, penalty, &mut self.rng)

@@ -2,8 +2,8 @@
 //!
 //! A guard stands at the outer end. The others are drawn at random, weighted by capacity; no
 //! two of one head or tail are from one /16 (IPv4), one /32 (IPv6) or one family. Relays that
-//! have just failed, and the own other guards, are taken only if there is no choice without
-//! them: a small network is better used than refused.
+//! have just failed, that the peer's other paths use already, and the own other guards, are taken
+//! only if there is no choice without them: a small network is better used than refused.
 
 use std::fmt;
 
@@ -13,6 +13,14 @@ use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
 
 use super::network::{Network, Relay};
+
+/// What speaks against a relay that has just failed.
+pub const AVOIDED: u8 = 20;
+/// What speaks against an own guard in the middle of a path: it sees this client already.
+pub const OWN_GUARD: u8 = 3;
+/// What speaks against a relay for each path or tail beside the new one that it is in: what
+/// fails should fail alone.
+pub const SHARED: u8 = 2;
 
 /// Draws before the search becomes systematic.
 const DRAWS: usize = 20;
@@ -61,8 +69,8 @@ pub struct Chosen {
 
 /// Draws `length` relays that begin with `guard`.
 ///
-/// `penalty` says what speaks against a relay: 0 nothing, 1 better not, 2 or more only if
-/// nothing else is left.
+/// `penalty` says what speaks against a relay: those with a higher one are taken only if there
+/// are not enough others.
 ///
 /// # Errors
 /// [`Shortage`] if there are not as many.
@@ -89,7 +97,10 @@ pub fn choose(
         return Err(shortage(0));
     };
     let mut best = 0;
-    for worst in [0, 1, u8::MAX] {
+    let mut penalties: Vec<u8> = usable.iter().map(|relay| penalty(&relay.short)).collect();
+    penalties.sort_unstable();
+    penalties.dedup();
+    for worst in penalties {
         let allowed: Vec<&Relay> = usable
             .iter()
             .copied()

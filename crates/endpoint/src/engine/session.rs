@@ -325,6 +325,8 @@ pub struct Session {
     pub heard: Instant,
     /// The first probe since then.
     pub waiting: Option<Instant>,
+    /// When own tails were last replaced because nothing came through them.
+    pub troubled: Option<Instant>,
     /// The peer's leased address.
     pub ipv4: Option<(Ipv4Addr, UnixTime)>,
     /// The peer's derived address.
@@ -384,6 +386,7 @@ impl Session {
             carries_packets: false,
             heard: now,
             waiting: None,
+            troubled: None,
             ipv4: None,
             ipv6: address::ipv6(&peer),
             dirty: false,

@@ -171,8 +171,8 @@ impl Tails {
         keys.iter().copied().find(named)
     }
 
-    /// Gives a spare that is ready to `owner`, one whose guard has the fewest tails of
-    /// `beside`. `None` if there is none.
+    /// Gives a spare that is ready to `owner`, one that shares the fewest relays, and above all
+    /// not its guard, with the tails `beside` it. `None` if there is none.
     pub fn take_spare(
         &mut self,
         owner: Owner,
@@ -180,18 +180,22 @@ impl Tails {
         now: Now,
         guard_works: impl Fn(&ShortId) -> bool,
     ) -> Option<Key<Tail>> {
-        let guards: Vec<ShortId> = beside
-            .iter()
-            .filter_map(|key| self.get(*key))
-            .map(|tail| tail.guard)
-            .collect();
+        let others: Vec<&Tail> = beside.iter().filter_map(|key| self.get(*key)).collect();
+        let shares = |tail: &Tail| {
+            let guard = others
+                .iter()
+                .filter(|other| other.guard == tail.guard)
+                .count();
+            let relays = others.iter().flat_map(|other| &other.relays);
+            2 * guard + relays.filter(|relay| tail.relays.contains(relay)).count()
+        };
         let best = self
             .tails
             .iter()
             .filter(|(_, tail)| {
                 tail.owner == Owner::Spare && tail.is_ready(now.unix()) && guard_works(&tail.guard)
             })
-            .min_by_key(|(_, tail)| guards.iter().filter(|guard| **guard == tail.guard).count())
+            .min_by_key(|(_, tail)| shares(tail))
             .map(|(key, _)| key)?;
         self.tails.get_mut(best)?.owner = owner;
         Some(best)

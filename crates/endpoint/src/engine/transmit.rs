@@ -22,6 +22,8 @@ use crate::status::Counters;
 
 /// Copies of control frames and messages: what answers a probe must not depend on one path.
 pub const CONTROL_COPIES: usize = 3;
+/// Copies of them while no path is known to work.
+pub const MORE_COPIES: usize = 6;
 /// Cells that are being filled for one peer at most; beyond that the oldest goes as it is.
 const MAX_LANES: usize = 16;
 
@@ -37,12 +39,14 @@ pub enum Route {
 }
 
 impl Route {
-    /// Where the packets of a flow go.
+    /// Where the packets of a flow go. A flow without a path that is known to work has its
+    /// packets copied until there is one.
     #[must_use]
     pub fn of(policy: PathPolicy, path: Option<u32>) -> Self {
         match (policy, path) {
             (PathPolicy::PerFlow, Some(path)) => Self::Path(path),
-            (PathPolicy::PerFlow, None) | (PathPolicy::PerPacket, _) => Self::InTurn,
+            (PathPolicy::PerFlow, None) => Self::Copies(CONTROL_COPIES),
+            (PathPolicy::PerPacket, _) => Self::InTurn,
             (PathPolicy::Duplicate(copies), _) => Self::Copies(copies),
         }
     }
@@ -104,7 +108,7 @@ impl Wire<'_> {
     /// Sealed once, since the counter is what the receiver knows copies by; every path wraps
     /// it differently.
     fn copies(&mut self, frames: &[u8; FRAMES], copies: usize) {
-        let paths: ArrayVec<u32, MAX_DUPLICATES> = self.paths.apart(copies, self.now);
+        let paths: ArrayVec<u32, MORE_COPIES> = self.paths.apart(copies, self.now);
         if paths.is_empty() {
             self.counters.overflow += 1;
             return;
@@ -212,7 +216,16 @@ pub struct Sender<'a> {
     pub now: Instant,
 }
 
+const _: () = assert!(MORE_COPIES >= MAX_DUPLICATES && MORE_COPIES >= CONTROL_COPIES);
+
 impl Session {
+    /// Over how many paths control frames and messages go.
+    #[must_use]
+    pub fn control_route(&self, now: Instant) -> Route {
+        let alive = self.paths.any_alive(now);
+        Route::Copies(if alive { CONTROL_COPIES } else { MORE_COPIES })
+    }
+
     /// Packs something into the lane of a route. False if the session cannot send yet, or the
     /// thing is too long.
     pub fn pack(&mut self, load: Load<'_>, route: Route, sender: &mut Sender<'_>) -> bool {

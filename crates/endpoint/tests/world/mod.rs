@@ -180,7 +180,7 @@ impl World {
         assert_eq!(world.take(1).len(), 1);
         let ready = |world: &Self, a: usize, b: usize| {
             let paths = world.session(a, b).paths;
-            paths.len() == 3 && paths.iter().all(|path| path.state == "alive")
+            paths.len() == 4 && paths.iter().all(|path| path.state == "alive")
         };
         assert!(
             ready(&world, 1, 2) && ready(&world, 2, 1),
@@ -429,6 +429,47 @@ impl World {
                 self.act(to, actions);
             }
         }
+    }
+
+    /// Carries datagrams through the relays at once, without delay; those that come to `to`.
+    pub fn carry(
+        &mut self,
+        from: SocketAddr,
+        datagrams: Vec<(SocketAddr, Box<Datagram>)>,
+        to: SocketAddr,
+    ) -> Vec<Box<Datagram>> {
+        let mut arrived = Vec::new();
+        for (relay, mut bytes) in datagrams {
+            let Some(at) = self
+                .relays
+                .iter()
+                .position(|r| r.addresses.contains(&relay))
+            else {
+                continue;
+            };
+            let mut todo: Vec<(usize, Action)> = self.relays[at]
+                .datagram(&mut bytes, from, self.now, &mut self.rng)
+                .into_iter()
+                .map(|action| (at, action))
+                .collect();
+            while let Some((_, action)) = todo.pop() {
+                match action {
+                    Action::Send(whom, bytes) if whom == to => arrived.push(bytes),
+                    Action::Send(..) => {}
+                    Action::Pass(short, mut cell) => {
+                        let next = self.relays.iter().position(|r| r.short == short).unwrap();
+                        let actions = self.relays[next].cell(&mut cell, self.now, &mut self.rng);
+                        todo.extend(actions.into_iter().map(|action| (next, action)));
+                    }
+                }
+            }
+        }
+        arrived
+    }
+
+    /// Frees what the relays remember of cells.
+    pub fn forget_replays(&mut self) {
+        self.relays.iter_mut().for_each(SimRelay::forget_replays);
     }
 
     fn act(&mut self, relay: usize, actions: Vec<Action>) {

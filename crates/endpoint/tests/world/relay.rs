@@ -271,6 +271,11 @@ impl SimRelay {
         }
     }
 
+    /// Frees what it remembers of cells.
+    pub fn forget_replays(&mut self) {
+        self.seen.clear();
+    }
+
     pub fn cell(&mut self, cell: &mut Cell, _now: Now, rng: &mut ChaCha20Rng) -> Vec<Action> {
         if matches!(self.malice, Malice::Dead | Malice::Swallow) {
             return Vec::new();
