@@ -1,13 +1,12 @@
 //! The engine's state, for a person.
 
-use mixline_protocol::path::MailboxToken;
-
 use super::Engine;
 use super::clock::Now;
 use super::paths::{Health, Path};
 use super::persona::Persona;
 use super::session::{Phase, Session};
 use super::tails::Owner;
+use super::transmit::{Load, Route, Sender};
 use crate::status::{
     DirectoryStatus, GuardStatus, NetworkStatus, PathStatus, SessionStatus, Status, TailStatus,
 };
@@ -178,11 +177,23 @@ impl Engine {
         }
     }
 
-    /// The tokens of own mailboxes, for tests that play a relay.
+    /// Sends control frames to all peers as they are, for tests that play a malicious peer.
     #[doc(hidden)]
-    #[must_use]
-    pub fn mailbox_tokens(&self) -> Vec<MailboxToken> {
-        self.tails.iter().map(|(_, tail)| tail.token).collect()
+    pub fn inject_controls(&mut self, bodies: &[Vec<u8>], now: Now) {
+        for key in self.sessions.keys() {
+            if let Some(session) = self.sessions.get_mut(key) {
+                let mut sender = Sender {
+                    links: &self.links,
+                    outbox: &mut self.outbox,
+                    counters: &mut self.counters,
+                    now: now.instant,
+                };
+                for body in bodies {
+                    session.pack(Load::Control(body), Route::InTurn, &mut sender);
+                }
+            }
+            self.wake(key);
+        }
     }
 }
 

@@ -23,8 +23,9 @@ use mixline_protocol::address::{self, ipv4_candidate};
 use mixline_protocol::directory::{RefusalCode, Request, RequestBody, Response, ResponseBody};
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
 use mixline_protocol::name::Label;
+use mixline_protocol::path::{HeadSecrets, PublishedTail, build_head};
 use mixline_protocol::records::{Lease, NameRecord, Parameters, ServiceDescriptor, Snapshot};
-use mixline_protocol::size::Datagram;
+use mixline_protocol::size::{Datagram, Payload};
 use mixline_protocol::time::UnixTime;
 use rand_core::{Rng, SeedableRng};
 
@@ -429,6 +430,28 @@ impl World {
                 self.act(to, actions);
             }
         }
+    }
+
+    pub fn random_secret(&mut self) -> X25519Secret {
+        X25519Secret::generate(&mut self.rng)
+    }
+
+    pub fn rng(&mut self) -> &mut ChaCha20Rng {
+        &mut self.rng
+    }
+
+    /// Sends a payload through a published tail, over a head of one relay.
+    pub fn inject(&mut self, payload: &Payload, tail: &PublishedTail) {
+        let at = usize::try_from(self.rng.next_u32()).unwrap() % self.relays.len();
+        let hop = self.relays[at].hop();
+        let secrets = HeadSecrets::random(&mut self.rng);
+        let head = build_head(&secrets, &[hop], tail).unwrap();
+        let mut wrapped = *payload;
+        head.wrap(&mut wrapped);
+        let mut cell = Box::new([0; 1368]);
+        cell[..296].copy_from_slice(head.header());
+        cell[296..].copy_from_slice(&wrapped);
+        self.post(Delivery::Cell { to: at, cell });
     }
 
     /// Carries datagrams through the relays at once, without delay; those that come to `to`.

@@ -12,7 +12,9 @@ use mixline_protocol::link::{
     Admission, CellKind, DatagramType, OpenKey, Responder, SealKey, Window, counter, datagram_type,
     receiver_index,
 };
-use mixline_protocol::path::{KnownPath, MailboxToken, Next, OnionSecret, ReplayTag, open_header};
+use mixline_protocol::path::{
+    Hop, KnownPath, MailboxToken, Next, OnionSecret, ReplayTag, open_header,
+};
 use mixline_protocol::records::{Parameters, RelayDescriptor};
 use mixline_protocol::size::{CELL_OFFSET, Cell, Datagram, PATH_HEADER};
 use mixline_protocol::time::UnixTime;
@@ -268,6 +270,15 @@ impl SimRelay {
                 }
                 _ => Vec::new(),
             },
+        }
+    }
+
+    /// The relay as a hop under its newest key.
+    pub fn hop(&self) -> Hop {
+        let key = self.onion.iter().max_by_key(|(of, _)| *of).unwrap();
+        Hop {
+            relay: self.short,
+            onion: key.1.public(),
         }
     }
 
