@@ -68,6 +68,8 @@ pub enum Signal {
     Moved(u32, SocketAddr),
     /// There are cells for this relay, and no link.
     Want(ShortId),
+    /// Datagrams under this session come to this worker, which is not its owner.
+    Strayed(u32, usize),
 }
 
 /// A handshake message.
@@ -77,8 +79,6 @@ pub struct Handshake {
     pub datagram: Pooled,
     /// Who sent it, by its address.
     pub source: SocketAddr,
-    /// The worker that it came to.
-    pub worker: usize,
 }
 
 /// A control message, out of its seal.

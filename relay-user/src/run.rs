@@ -72,6 +72,9 @@ pub enum RunError {
     /// Memory for the replay filter.
     #[error("no memory for replay_memory_mib: {0}; take a smaller value")]
     ReplayMemory(mixline_protocol::Error),
+    /// A thread ended, or did not.
+    #[error("a part of the relay did not end in order: the next start has new onion keys")]
+    Broken,
     /// Threads, signals, and such.
     #[error("cannot {what}: {error}")]
     System {
@@ -104,12 +107,18 @@ pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Resu
             what: "start the control plane",
             error,
         })?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         let stopped = until_signal()?;
         let relay = Relay::start(config, behave).await?;
-        stopped.await;
+        tokio::select! {
+            () = stopped => {}
+            () = relay.broken() => {}
+        }
         relay.stop().await
-    })
+    });
+    // A thread that does not end must not keep the process.
+    runtime.shutdown_timeout(Duration::ZERO);
+    result
 }
 
 fn until_signal() -> Result<impl Future<Output = ()>, RunError> {
@@ -134,7 +143,7 @@ pub struct Relay {
     stop: watch::Sender<bool>,
     control: tokio::task::JoinHandle<Control>,
     tasks: tokio::task::JoinSet<()>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
     addresses: Vec<WorkerAddress>,
     state: Arc<StateDir>,
     replay: Arc<ReplayFilter>,
@@ -321,11 +330,20 @@ impl Relay {
         &self.source
     }
 
+    /// Returns when a part of the relay has ended that should not have.
+    pub async fn broken(&self) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        while !self.control.is_finished() && !self.workers.iter().any(JoinHandle::is_finished) {
+            ticks.tick().await;
+        }
+    }
+
     /// Stops in order: what is under way is sent, neighbours hear of it, and what must not
     /// be forgotten is written.
     ///
     /// # Errors
-    /// [`RunError::State`] if it cannot be written; the next start has new onion keys.
+    /// [`RunError::State`] if it cannot be written, [`RunError::Broken`] if a thread has
+    /// failed or does not end; the next start then has new onion keys.
     pub async fn stop(mut self) -> Result<(), RunError> {
         tracing::info!("stopping");
         self.tasks.shutdown().await;
@@ -338,17 +356,25 @@ impl Relay {
             workers
                 .into_iter()
                 .map(JoinHandle::join)
-                .all(|result| result.is_ok())
+                .map(|result| match result {
+                    Ok(Ok(())) => true,
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "a worker cannot go on");
+                        false
+                    }
+                    Err(_) => false,
+                })
+                .fold(true, |all, one| all & one)
         });
         // The control plane goes on until the workers are done, so that none waits for it.
         let in_order = matches!(tokio::time::timeout(STOP, joined).await, Ok(Ok(true)));
         let _ = self.stop.send(true);
-        if let Ok(mut control) = self.control.await {
-            control.close();
-        }
+        let Ok(mut control) = self.control.await else {
+            return Err(RunError::Broken);
+        };
+        control.close();
         if !in_order {
-            tracing::error!("a worker did not end in order: the next start has new onion keys");
-            return Ok(());
+            return Err(RunError::Broken);
         }
         let filter = self.replay.save(Instant::now(), SystemTime::now().into());
         self.state.store_replay_filter(&filter)?;
@@ -411,7 +437,7 @@ struct Threads<F> {
 }
 
 struct StartedWorkers {
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<io::Result<()>>>,
     addresses: Vec<WorkerAddress>,
     boards: Vec<Arc<Board>>,
     inbox: Arc<ControlInbox>,

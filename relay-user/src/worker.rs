@@ -86,11 +86,11 @@ pub struct Worker<B> {
 
 impl<B: Behaviour> Worker<B> {
     /// Starts the worker's thread. It ends after [`Command::Stop`], or when the control
-    /// plane is gone.
+    /// plane is gone; with an error if it cannot go on.
     ///
     /// # Errors
     /// If the system has no epoll instance, eventfd or thread to give.
-    pub fn start(mut self, number: usize) -> io::Result<JoinHandle<()>> {
+    pub fn start(mut self, number: usize) -> io::Result<JoinHandle<io::Result<()>>> {
         let poll = Poll::new()?;
         self.port.register(poll.registry())?;
         self.inbox.bell.set(Waker::new(poll.registry(), BELL)?);
@@ -102,9 +102,7 @@ impl<B: Behaviour> Worker<B> {
                 {
                     tracing::warn!(worker = number, core = core.id, "cannot stay on its core");
                 }
-                if let Err(error) = self.run(poll) {
-                    tracing::error!(worker = number, %error, "worker ends");
-                }
+                self.run(poll)
             })
     }
 

@@ -41,10 +41,14 @@ fn sealed(
 fn nothing_is_allocated_for_known_paths() {
     let mut relay = TestRelay::new(1);
     let (from, next) = (relay.neighbour(), relay.neighbour());
-    let to = Hop { relay: ShortId([2; 8]), onion: relay.onion.public() };
+    let to = Hop {
+        relay: ShortId([2; 8]),
+        onion: relay.onion.public(),
+    };
     relay.relays(&[(to.relay, Some(next.number))]);
-    let paths: Vec<TestPath> =
-        (0..PATHS as u64).map(|token| path(&[relay.hop()], &[to], token)).collect();
+    let paths: Vec<TestPath> = (0..PATHS as u64)
+        .map(|token| path(&[relay.hop()], &[to], token))
+        .collect();
 
     let warm = sealed(&from, &paths, 0, 64);
     assert_eq!(relay.relay(&warm).len(), 64);
@@ -63,7 +67,11 @@ fn nothing_is_allocated_for_known_paths() {
     let change = region.change();
     assert_eq!(sent, BATCHES * 64);
     assert_eq!(relay.count(Verdict::Forwarded) as usize, 64 + BATCHES * 64);
-    assert_eq!((change.allocations, change.reallocations), (0, 0), "{change:?}");
+    assert_eq!(
+        (change.allocations, change.reallocations),
+        (0, 0),
+        "{change:?}"
+    );
 
     // The counter counts: a new path does allocate.
     let other = path(&[relay.hop()], &[to], 99);

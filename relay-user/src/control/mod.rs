@@ -114,10 +114,16 @@ impl Control {
     fn read_mail(&mut self) {
         let now = Instant::now();
         // These are cheap, and bounded by their queues.
-        while let Some(signal) = self.inbox.signals.pop() {
+        for _ in 0..self.inbox.signals.len() {
+            let Some(signal) = self.inbox.signals.pop() else {
+                break;
+            };
             self.neighbours.signal(signal, now);
         }
-        while let Some(mut message) = self.inbox.messages.pop() {
+        for _ in 0..self.inbox.messages.len() {
+            let Some(mut message) = self.inbox.messages.pop() else {
+                break;
+            };
             self.neighbours
                 .message(message.index, &mut message.datagram, now);
         }
@@ -125,9 +131,8 @@ impl Control {
             let Some(handshake) = self.inbox.handshakes.pop() else {
                 return;
             };
-            let (source, worker) = (handshake.source, handshake.worker);
             self.neighbours
-                .handshake(&handshake.datagram, source, worker, now);
+                .handshake(&handshake.datagram, handshake.source, now);
         }
         self.inbox.bell.notify_one();
     }

@@ -77,7 +77,8 @@ struct Neighbour {
     address: Option<SocketAddr>,
     /// The index of the session that is sent under.
     current: Option<u32>,
-    /// The worker that its datagrams come to.
+    /// The worker that owns its sessions: neighbours are spread evenly, unless a port says
+    /// that its datagrams come elsewhere.
     worker: usize,
     /// For a client, where it came from.
     prefix: Option<Prefix>,
@@ -195,17 +196,11 @@ impl<R: CryptoRng> Neighbours<R> {
             .push(Output::All(Command::Relays(table.collect())));
     }
 
-    /// Takes a handshake message that came to a worker.
-    pub fn handshake(
-        &mut self,
-        datagram: &Datagram,
-        source: SocketAddr,
-        worker: usize,
-        now: Instant,
-    ) {
+    /// Takes a handshake message that came to any worker.
+    pub fn handshake(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
         match datagram_type(datagram) {
-            Ok(DatagramType::Initiation) => self.initiation(datagram, source, worker, now),
-            Ok(DatagramType::Response) => self.response(datagram, source, worker, now),
+            Ok(DatagramType::Initiation) => self.initiation(datagram, source, now),
+            Ok(DatagramType::Response) => self.response(datagram, source, now),
             Ok(DatagramType::Cookie) => self.cookie(datagram, now),
             Ok(DatagramType::Data) | Err(_) => {}
         }
@@ -262,6 +257,13 @@ impl<R: CryptoRng> Neighbours<R> {
                 self.drive(owner.neighbour, Some((index, owner.source)), now);
             }
             Signal::Moved(index, source) => self.moved(index, source),
+            Signal::Strayed(index, worker) => {
+                if let Some(owner) = self.indices.owner(index)
+                    && let Some(known) = self.get(owner.neighbour)
+                {
+                    known.worker = worker;
+                }
+            }
             Signal::Want(relay) => {
                 if let Some(neighbour) = self.neighbour_of_relay(&relay, now) {
                     if let Some(known) = self.get(neighbour) {
@@ -316,7 +318,7 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
-    fn initiation(&mut self, datagram: &Datagram, source: SocketAddr, worker: usize, now: Instant) {
+    fn initiation(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
         let under_load = self.load.observe(now);
         match self.responder.check_macs(datagram, source, under_load) {
             Ok(Admission::Process) => {}
@@ -345,6 +347,7 @@ impl<R: CryptoRng> Neighbours<R> {
             neighbour: number,
             source: Some(source),
         };
+        let worker = self.get(number).map_or(0, |known| known.worker);
         let Some(index) = self.indices.take(worker, owner, &mut self.rng) else {
             self.refused += 1;
             return;
@@ -354,7 +357,6 @@ impl<R: CryptoRng> Neighbours<R> {
                 .respond(index, &mut self.rng)
                 .and_then(|(established, response)| {
                     let peer = self.get(number).map(|known| {
-                        known.worker = worker;
                         known.address.get_or_insert(source);
                         &mut known.peer
                     });
@@ -373,7 +375,7 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
-    fn response(&mut self, datagram: &Datagram, source: SocketAddr, worker: usize, now: Instant) {
+    fn response(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
         let index = receiver_index(datagram);
         let Some(Owner { neighbour, .. }) = self.indices.owner(index) else {
             return;
@@ -382,10 +384,7 @@ impl<R: CryptoRng> Neighbours<R> {
             return;
         };
         match known.peer.response(datagram, now) {
-            Ok(()) => {
-                known.worker = worker;
-                self.drive(neighbour, Some((index, Some(source))), now);
-            }
+            Ok(()) => self.drive(neighbour, Some((index, Some(source))), now),
             Err(error) => tracing::debug!(%error, "link response"),
         }
     }
@@ -502,9 +501,7 @@ impl<R: CryptoRng> Neighbours<R> {
             neighbour: number,
             source: None,
         };
-        let index = self
-            .indices
-            .take(known.worker % self.workers, owner, &mut self.rng);
+        let index = self.indices.take(known.worker, owner, &mut self.rng);
         let (Some(to), Some(index)) = (to, index) else {
             return;
         };

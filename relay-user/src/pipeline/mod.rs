@@ -37,7 +37,7 @@ pub use delay::DELAYED_CELLS;
 pub use opening::OPENING_PATHS;
 pub use waiting::{HELD_CELLS, HOLD_FOR};
 
-use crate::batch::{BATCH, Batch, Fate, Slot};
+use crate::batch::{BATCH, Batch, Fate, Slot, header_of};
 use crate::links::Links;
 use crate::mail::{Command, ControlInbox, WorkerAddress};
 use crate::pool::{Pool, Pooled};
@@ -119,6 +119,8 @@ pub struct Pipeline<B = Honest> {
     common: Arc<Common>,
     behaviour: B,
     sessions: Sessions,
+    /// When the control plane was last told of a datagram for another worker.
+    strayed: Option<Instant>,
     links: Links,
     paths: PathCache<()>,
     oldest_epoch: u32,
@@ -142,6 +144,7 @@ impl<B: Behaviour> Pipeline<B> {
             common,
             behaviour: setup.behaviour,
             sessions: Sessions::default(),
+            strayed: None,
             links: Links::default(),
             paths: PathCache::new(setup.paths, hash_key),
             oldest_epoch: 0,
@@ -163,9 +166,17 @@ impl<B: Behaviour> Pipeline<B> {
                     self.record(slot, step);
                 }
             }
-            for slot in &mut *group {
+            // All paths of the group first: each is somewhere else in memory, and looking
+            // for one need not wait for another.
+            let mut paths = [None; GROUP];
+            for (slot, path) in group.iter().zip(&mut paths) {
                 if let Fate::Cell = slot.fate {
-                    let step = self.peel_path(slot, now);
+                    *path = self.paths.lookup(header_of(slot.datagram), now);
+                }
+            }
+            for (slot, path) in group.iter_mut().zip(paths) {
+                if let Fate::Cell = slot.fate {
+                    let step = self.peel_path(slot, path, now);
                     self.record(slot, step);
                 }
             }

@@ -24,7 +24,7 @@ impl<B: Behaviour> Pipeline<B> {
         }
         let index = receiver_index(slot.datagram);
         if worker_of(index) != self.worker {
-            return Err(self.hand_over(slot, worker_of(index)));
+            return Err(self.hand_over(slot, index, now));
         }
         let Some(session) = self.sessions.get_mut(index) else {
             return Err(Leave::With(Verdict::UnknownIndex));
@@ -100,7 +100,6 @@ impl<B: Behaviour> Pipeline<B> {
         let handshake = Handshake {
             datagram,
             source: slot.source,
-            worker: self.worker,
         };
         if self.common.control.handshakes.push(handshake).is_err() {
             return Leave::With(Verdict::ControlLimit);
@@ -110,8 +109,8 @@ impl<B: Behaviour> Pipeline<B> {
     }
 
     /// To the worker that owns the session. It counts what becomes of the datagram.
-    fn hand_over(&self, slot: &Slot<'_>, worker: usize) -> Leave {
-        let Some(owner) = self.common.workers.get(worker) else {
+    fn hand_over(&mut self, slot: &Slot<'_>, index: u32, now: Instant) -> Leave {
+        let Some(owner) = self.common.workers.get(worker_of(index)) else {
             return Leave::With(Verdict::UnknownIndex);
         };
         let Some(datagram) = self.common.pool.copy(slot.datagram) else {
@@ -121,6 +120,18 @@ impl<B: Behaviour> Pipeline<B> {
             return Leave::With(Verdict::HandoverLimit);
         }
         owner.bell.ring();
+        // The next session of this neighbour had better be ours.
+        let told = self
+            .strayed
+            .is_some_and(|at| now.saturating_duration_since(at) < TELL_EVERY);
+        if !told
+            && self
+                .common
+                .control
+                .signal(Signal::Strayed(index, self.worker))
+        {
+            self.strayed = Some(now);
+        }
         Leave::ForNow
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mixline_protocol::path::{KnownPath, Next};
+use mixline_protocol::path::{KnownPath, Next, PathSlot};
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::Cell;
 
@@ -16,20 +16,25 @@ use crate::verdict::Verdict;
 const MAX_VISITS: usize = 2;
 
 impl<B: Behaviour> Pipeline<B> {
-    /// From a cell to what the next hop gets. A cell of a new path is held until the slow
-    /// path has opened its header.
-    pub(super) fn peel_path(&mut self, slot: &mut Slot<'_>, now: Instant) -> Step {
+    /// From a cell to what the next hop gets, `known` being its path. A cell of a new path is
+    /// held until the slow path has opened its header.
+    pub(super) fn peel_path(
+        &mut self,
+        slot: &mut Slot<'_>,
+        mut known: Option<PathSlot>,
+        now: Instant,
+    ) -> Step {
         for _ in 0..MAX_VISITS {
-            let header = header_of(slot.datagram);
-            let flow = flow_of(header);
-            let Some(at) = self.paths.lookup(header, now) else {
+            let Some(at) = known else {
                 return Err(self.hold_for_path(slot, now));
             };
-            let (path, _) = self.paths.get(at);
+            let flow = flow_of(header_of(slot.datagram));
+            let (path, ()) = self.paths.get(at);
             let next = peel(path, &self.common.replay, cell_of(slot.datagram))?;
             if !self.is_own(&next) {
                 return self.treat(slot, next, flow);
             }
+            known = self.paths.lookup(header_of(slot.datagram), now);
         }
         Err(Leave::With(Verdict::Loop))
     }

@@ -20,8 +20,9 @@ use crate::batch::Batch;
 /// A worker's way to the network.
 pub trait Port: Send {
     /// Receives one batch, lets `work` take it through the pipeline, and sends what that
-    /// decided to send, from where it stands. Returns how many datagrams were received;
-    /// none means that there is nothing more until the port is [ready](Port::ready) again.
+    /// decided to send, from where it stands. Returns how many datagrams came, those that
+    /// the port itself dropped included; none means that there is nothing more until the port
+    /// is [ready](Port::ready) again.
     ///
     /// # Errors
     /// Of the system, if they concern more than single datagrams.

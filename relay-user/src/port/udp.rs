@@ -125,6 +125,8 @@ impl Port for UdpPort {
         if self.ring.left() == 0 {
             self.receive()?;
         }
+        // Whatever came may all have had a wrong length; then there may be more behind it.
+        let may_have_more = self.sockets.iter().any(|listener| listener.ready);
         let Self {
             ring,
             sockets,
@@ -140,7 +142,7 @@ impl Port for UdpPort {
             work(&mut batch);
             *unsent += send(sockets.iter().map(|listener| &*listener.socket), &batch);
         }
-        Ok(count)
+        Ok(count.max(usize::from(may_have_more)))
     }
 
     fn send(&mut self, batch: &Batch<'_>) {

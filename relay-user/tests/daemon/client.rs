@@ -28,8 +28,14 @@ pub struct Link {
 impl Client {
     pub fn new() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Self { socket, secret: X25519Secret::generate(&mut OsRandom::new()), links: Vec::new() }
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        Self {
+            socket,
+            secret: X25519Secret::generate(&mut OsRandom::new()),
+            links: Vec::new(),
+        }
     }
 
     /// Makes a link to a relay; its number.
@@ -64,7 +70,9 @@ impl Client {
     }
 
     pub fn send_raw(&self, link: usize, bytes: &[u8]) {
-        self.socket.send_to(bytes, self.links[link].address).unwrap();
+        self.socket
+            .send_to(bytes, self.links[link].address)
+            .unwrap();
     }
 
     pub fn say(&self, link: usize, message: &Control) {
@@ -75,11 +83,20 @@ impl Client {
 
     /// Registers a mailbox and waits for the answer.
     pub fn register(&self, link: usize, token: MailboxToken) {
-        self.say(link, &Control::Register { request: 5, tokens: vec![(token, 600)] });
+        self.say(
+            link,
+            &Control::Register {
+                request: 5,
+                tokens: vec![(token, 600)],
+            },
+        );
         loop {
             let (_, kind, cell) = self.open().expect("an answer");
             if kind == CellKind::Control {
-                let wanted = Control::Registered { request: 5, refused: vec![] };
+                let wanted = Control::Registered {
+                    request: 5,
+                    refused: vec![],
+                };
                 return assert_eq!(Control::decode(&cell), Ok(wanted));
             }
         }

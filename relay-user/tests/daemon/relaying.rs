@@ -31,7 +31,9 @@ pub struct Path {
 /// The relay's onion key of this epoch.
 pub fn onion(relay: &RelayDescriptor, seconds: u32) -> X25519Public {
     let now = UnixTime::from(std::time::SystemTime::now());
-    *relay.onion_for(epoch::current(now, seconds)).expect("a key of this epoch")
+    *relay
+        .onion_for(epoch::current(now, seconds))
+        .expect("a key of this epoch")
 }
 
 impl Path {
@@ -63,7 +65,10 @@ impl Path {
         assert_eq!(cell[..8], self.token.0);
         let mut payload: Payload = *cell[PATH_HEADER..].first_chunk().unwrap();
         self.tail.unwrap(&mut payload);
-        assert!(payload[16..].iter().all(|byte| *byte == 8), "changed on the way");
+        assert!(
+            payload[16..].iter().all(|byte| *byte == 8),
+            "changed on the way"
+        );
         u64::from_be_bytes(*payload.first_chunk().unwrap())
     }
 }
@@ -74,7 +79,7 @@ fn cells_go_through_and_replays_do_not() {
     let directory = Directory::start(Parameters::default());
     let metrics = crate::process::free_address();
     let metrics_line = format!("metrics: \"{metrics}\"\n");
-    let mut first = Relay::new(parent.path(), "first", &directory, "");
+    let mut first = Relay::new(parent.path(), "first", &directory, "workers: 2\n");
     let mut last = Relay::new(parent.path(), "last", &directory, &metrics_line);
     first.start_and_register();
     last.start_and_register();
@@ -83,7 +88,10 @@ fn cells_go_through_and_replays_do_not() {
         (first.report().directory.relays == Some(2) && last.report().directory.relays == Some(2))
             .then_some(())
     });
-    let (one, two) = (directory.relay("first").unwrap(), directory.relay("last").unwrap());
+    let (one, two) = (
+        directory.relay("first").unwrap(),
+        directory.relay("last").unwrap(),
+    );
     let mut client = Client::new();
     let to_first = client.connect(first.address, &one.link);
     let to_last = client.connect(last.address, &two.link);
@@ -103,8 +111,13 @@ fn cells_go_through_and_replays_do_not() {
     last.expect("delivered", CELLS);
     wait_for("links in the reports", || {
         let (first, last) = (first.report().links, last.report().links);
-        ((first.relays, first.clients, last.relays, last.clients, last.mailboxes)
-            == (1, 1, 1, 1, 1))
+        ((
+            first.relays,
+            first.clients,
+            last.relays,
+            last.clients,
+            last.mailboxes,
+        ) == (1, 1, 1, 1, 1))
             .then_some(())
     });
 
@@ -113,7 +126,10 @@ fn cells_go_through_and_replays_do_not() {
     client.send(to_first, &path.cell(5), CellKind::Cell);
     client.send_raw(to_first, &[4; 1407]);
     let mut changed = [0; 1408];
-    client.seal_key(to_first).seal(&mut changed, CellKind::Cell).unwrap();
+    client
+        .seal_key(to_first)
+        .seal(&mut changed, CellKind::Cell)
+        .unwrap();
     changed[1000] ^= 1;
     client.send_raw(to_first, &changed);
     client.send(to_first, &path.cell(1000), CellKind::Cell);
@@ -129,7 +145,9 @@ fn cells_go_through_and_replays_do_not() {
     // A relay that stops says so to its neighbours.
     last.stop();
     assert_eq!(client.control(), Some((to_last, Control::Close)));
-    wait_for("the link's end", || (first.report().links.relays == 0).then_some(()));
+    wait_for("the link's end", || {
+        (first.report().links.relays == 0).then_some(())
+    });
     remembers_after_a_clean_stop(&mut last, &mut client, &path, to_first, &directory);
     first.stop();
 }
@@ -139,7 +157,12 @@ fn shows_itself(relay: &Relay, metrics: std::net::SocketAddr) {
     let text = relay.status(false);
     assert!(text.status.success());
     let text = String::from_utf8(text.stdout).unwrap();
-    for wanted in ["relay        last ", "port         udp: ", "2 relays", "51 delivered"] {
+    for wanted in [
+        "relay        last ",
+        "port         udp: ",
+        "2 relays",
+        "51 delivered",
+    ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
     let json = relay.status(true);
@@ -177,7 +200,9 @@ fn remembers_after_a_clean_stop(
     // Straight to the last relay, under the header that the first one makes: the cells that
     // it has relayed come again through the first, which remembers, too; so a new one.
     client.send(to_first, &path.cell(2000), CellKind::Cell);
-    let (link, cell) = client.cell().expect("a cell through the relay that was away");
+    let (link, cell) = client
+        .cell()
+        .expect("a cell through the relay that was away");
     assert_eq!((link, path.message(&cell)), (to_last, 2000));
     client.set_patience(Duration::from_millis(300));
     client.send(to_first, &path.cell(7), CellKind::Cell);

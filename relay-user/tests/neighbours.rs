@@ -1,0 +1,488 @@
+//! The control plane's neighbours, without sockets: relays that find each other, clients
+//! that come, move and go, and the bounds on all of them.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use mixline_protocol::identity::{IdentityKey, SIGNATURE, ShortId, X25519Public, X25519Secret};
+use mixline_protocol::link::control::Control;
+use mixline_protocol::link::{
+    CellKind, DatagramType, Established, Initiator, OpenKey, REJECT_AFTER, Timestamp,
+    datagram_type, receiver_index,
+};
+use mixline_protocol::path::MailboxToken;
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram};
+use mixline_protocol::time::UnixTime;
+use mixline_relay::control::neighbours::{MAX_CLIENTS_PER_PREFIX, Neighbours, Output};
+use mixline_relay::links::Link;
+use mixline_relay::mail::{Command, Signal};
+
+/// A relay's control plane, and what its workers would know.
+struct Node {
+    neighbours: Neighbours<OsRandom>,
+    descriptor: RelayDescriptor,
+    address: SocketAddr,
+    sessions: HashMap<u32, (Arc<OpenKey>, u32)>,
+    links: HashMap<u32, Link>,
+    relays: HashMap<ShortId, Option<u32>>,
+    mailboxes: HashMap<MailboxToken, u32>,
+    sent: Vec<(Box<Datagram>, SocketAddr)>,
+}
+
+impl Node {
+    fn new(address: &str, now: Instant) -> Self {
+        let mut rng = OsRandom::new();
+        let (identity, link) = (
+            IdentityKey::generate(&mut rng),
+            X25519Secret::generate(&mut rng),
+        );
+        let address: SocketAddr = address.parse().unwrap();
+        let descriptor = RelayDescriptor {
+            id: identity.relay_id(),
+            version: 1,
+            issued: UnixTime(1),
+            expires: UnixTime(100),
+            link: link.public(),
+            onion: [(1, X25519Public([1; 32]))].into_iter().collect(),
+            addresses: vec![address],
+            capacity: 1,
+            load: 0,
+            family: None,
+            name: "relay".into(),
+            software: String::new(),
+            signature: [0; SIGNATURE],
+        };
+        let own = identity.relay_id().short();
+        let neighbours = Neighbours::new(link, own, 1, (true, true), rng, now);
+        Self {
+            neighbours,
+            descriptor,
+            address,
+            sessions: HashMap::new(),
+            links: HashMap::new(),
+            relays: HashMap::new(),
+            mailboxes: HashMap::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    fn short(&self) -> ShortId {
+        self.descriptor.short_id()
+    }
+
+    /// Does what the control plane says.
+    fn obey(&mut self) {
+        for output in self.neighbours.take_output() {
+            match output {
+                Output::Send(datagram, to) => self.sent.push((datagram, to)),
+                Output::One(worker, command) => {
+                    assert_eq!(worker, 0);
+                    self.command(command);
+                }
+                Output::All(command) => self.command(command),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Session {
+                open, neighbour, ..
+            } => {
+                self.sessions.insert(open.local_index(), (open, neighbour));
+            }
+            Command::Forget(index) => {
+                self.sessions.remove(&index);
+            }
+            Command::Link(neighbour, Some(link)) => {
+                self.links.insert(neighbour, link);
+            }
+            Command::Link(neighbour, None) => {
+                self.links.remove(&neighbour);
+            }
+            Command::Relays(relays) => self.relays = relays.iter().copied().collect(),
+            Command::Relay(relay, neighbour) => {
+                self.relays.insert(relay, neighbour);
+            }
+            Command::Mailboxes(tokens, Some(neighbour)) => {
+                self.mailboxes
+                    .extend(tokens.iter().map(|token| (*token, neighbour)));
+            }
+            Command::Mailboxes(tokens, None) => {
+                for token in tokens.iter() {
+                    self.mailboxes.remove(token);
+                }
+            }
+            Command::ForgetEpochsBefore(_) | Command::Stop => {}
+        }
+    }
+
+    /// Takes a datagram, as a worker and the control plane would.
+    fn take(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
+        if datagram_type(datagram) != Ok(DatagramType::Data) {
+            self.neighbours.handshake(datagram, source, now);
+            return self.obey();
+        }
+        let index = receiver_index(datagram);
+        let Some((open, _)) = self.sessions.get(&index) else {
+            return;
+        };
+        let mut datagram = *datagram;
+        let kind = open.open(&mut datagram).unwrap();
+        self.neighbours.signal(Signal::Heard(index, kind), now);
+        if kind == CellKind::Control {
+            self.neighbours.message(index, &mut datagram, now);
+        }
+        self.obey();
+    }
+
+    /// The link to a relay.
+    fn link_to(&self, other: &Node) -> Option<&Link> {
+        self.links.get(&(*self.relays.get(&other.short())?)?)
+    }
+}
+
+/// Carries datagrams between two relays until none is under way.
+fn exchange(a: &mut Node, b: &mut Node, now: Instant) {
+    loop {
+        let (from_a, from_b) = (std::mem::take(&mut a.sent), std::mem::take(&mut b.sent));
+        if from_a.is_empty() && from_b.is_empty() {
+            return;
+        }
+        for (datagram, to) in from_a {
+            assert_eq!(to, b.address);
+            b.take(&datagram, a.address, now);
+        }
+        for (datagram, to) in from_b {
+            assert_eq!(to, a.address);
+            a.take(&datagram, b.address, now);
+        }
+    }
+}
+
+/// Two relays that know of each other.
+fn two(now: Instant) -> (Node, Node) {
+    let (mut a, mut b) = (
+        Node::new("10.0.0.1:7000", now),
+        Node::new("10.0.0.2:7000", now),
+    );
+    let snapshot = [a.descriptor.clone(), b.descriptor.clone()];
+    for node in [&mut a, &mut b] {
+        node.neighbours.set_relays(&snapshot);
+        node.obey();
+        // Not itself.
+        assert_eq!(node.relays.len(), 1);
+    }
+    (a, b)
+}
+
+/// A client's session with a relay.
+struct Client {
+    secret: X25519Secret,
+    address: SocketAddr,
+}
+
+impl Client {
+    fn new(address: &str) -> Self {
+        Self {
+            secret: X25519Secret::generate(&mut OsRandom::new()),
+            address: address.parse().unwrap(),
+        }
+    }
+
+    /// A handshake; none if the relay does not answer.
+    fn connect(&self, node: &mut Node, now: Instant) -> Option<Established> {
+        let at = Timestamp::from(SystemTime::now());
+        let key = node.descriptor.link;
+        let (mut initiator, datagram) =
+            Initiator::start(&self.secret, &key, 77, at, None, &mut OsRandom::new()).unwrap();
+        node.take(&datagram, self.address, now);
+        let (response, to) = node.sent.pop()?;
+        assert_eq!(to, self.address);
+        let session = initiator.finish(&response).unwrap();
+        // The session was there before the answer went out; it is used only afterwards.
+        assert!(node.sessions.contains_key(&session.remote_index));
+        self.send(node, &session, &[0; 1368], CellKind::Cover, now);
+        Some(session)
+    }
+
+    fn send(
+        &self,
+        node: &mut Node,
+        session: &Established,
+        cell: &[u8; 1368],
+        kind: CellKind,
+        now: Instant,
+    ) {
+        let mut datagram = [0; DATAGRAM];
+        datagram[CELL_OFFSET..][..1368].copy_from_slice(cell);
+        session.seal.seal(&mut datagram, kind).unwrap();
+        node.take(&datagram, self.address, now);
+    }
+
+    /// Says something; the answers.
+    fn say(
+        &self,
+        node: &mut Node,
+        session: &Established,
+        message: &Control,
+        now: Instant,
+    ) -> Vec<Control> {
+        let mut cell = [0; 1368];
+        message.encode_into(&mut cell).unwrap();
+        self.send(node, session, &cell, CellKind::Control, now);
+        let answers = std::mem::take(&mut node.sent).into_iter();
+        answers
+            .map(|(mut datagram, to)| {
+                assert_eq!(to, self.address);
+                assert_eq!(session.open.open(&mut datagram), Ok(CellKind::Control));
+                Control::decode(datagram[CELL_OFFSET..].first_chunk().unwrap()).unwrap()
+            })
+            .collect()
+    }
+}
+
+fn register(tokens: &[(u64, u32)]) -> Control {
+    let tokens = tokens
+        .iter()
+        .map(|(token, life)| (MailboxToken(token.to_be_bytes()), *life))
+        .collect();
+    Control::Register { request: 3, tokens }
+}
+
+#[test]
+fn relays_connect_when_one_wants() {
+    let now = Instant::now();
+    let (mut a, mut b) = two(now);
+    assert!(a.link_to(&b).is_none());
+    a.neighbours.signal(Signal::Want(b.short()), now);
+    a.obey();
+    exchange(&mut a, &mut b, now);
+    assert_eq!(a.link_to(&b).unwrap().to, b.address);
+    assert_eq!(b.link_to(&a).unwrap().to, a.address);
+    let census = a.neighbours.census();
+    assert_eq!((census.relays, census.clients), (1, 0));
+    // Nobody makes a link to a relay that there is not.
+    a.neighbours.signal(Signal::Want(ShortId([9; 8])), now);
+    a.obey();
+    assert!(a.sent.is_empty());
+}
+
+#[test]
+fn relays_that_want_at_once_connect_too() {
+    let now = Instant::now();
+    let (mut a, mut b) = two(now);
+    let (a_short, b_short) = (a.short(), b.short());
+    for (node, other) in [(&mut a, b_short), (&mut b, a_short)] {
+        node.neighbours.signal(Signal::Want(other), now);
+        node.obey();
+    }
+    exchange(&mut a, &mut b, now);
+    let (to_b, to_a) = (a.link_to(&b).unwrap(), b.link_to(&a).unwrap());
+    // Whatever each sends under, the other receives under.
+    assert!(b.sessions.contains_key(&to_b.seal.remote_index()));
+    assert!(a.sessions.contains_key(&to_a.seal.remote_index()));
+}
+
+#[test]
+fn an_unanswered_relay_is_tried_at_its_other_addresses() {
+    let now = Instant::now();
+    let (mut a, mut b) = two(now);
+    let other: SocketAddr = "[fd00::2]:7000".parse().unwrap();
+    b.descriptor.addresses.push(other);
+    a.neighbours.set_relays(&[b.descriptor.clone()]);
+    a.neighbours.signal(Signal::Want(b.short()), now);
+    a.neighbours.tick(now + Duration::from_secs(6));
+    a.neighbours.tick(now + Duration::from_secs(12));
+    a.obey();
+    let tried: Vec<_> = a.sent.iter().map(|(_, to)| *to).collect();
+    assert_eq!(tried, [b.address, other, b.address]);
+}
+
+#[test]
+fn a_relay_with_a_new_link_key_is_another_neighbour() {
+    let now = Instant::now();
+    let (mut a, mut b) = two(now);
+    a.neighbours.signal(Signal::Want(b.short()), now);
+    a.obey();
+    exchange(&mut a, &mut b, now);
+    let mut changed = b.descriptor.clone();
+    changed.link = X25519Secret::generate(&mut OsRandom::new()).public();
+    a.neighbours.set_relays(&[changed]);
+    a.obey();
+    // Nothing goes to the old key any more in the relay's name.
+    assert_eq!(a.relays[&b.short()], None);
+    a.neighbours.set_relays(&[]);
+    a.obey();
+    assert!(a.relays.is_empty());
+}
+
+#[test]
+fn links_end_with_their_time_and_with_close() {
+    let now = Instant::now();
+    let (mut a, mut b) = two(now);
+    a.neighbours.signal(Signal::Want(b.short()), now);
+    a.obey();
+    exchange(&mut a, &mut b, now);
+    // Nothing goes over it: it is not renewed, and ends.
+    let mut later = now;
+    while later < now + REJECT_AFTER + Duration::from_secs(70) {
+        later += Duration::from_secs(1);
+        for node in [&mut a, &mut b] {
+            node.neighbours.tick(later);
+            node.obey();
+        }
+        exchange(&mut a, &mut b, later);
+    }
+    assert!(a.links.is_empty() && a.sessions.is_empty() && b.sessions.is_empty());
+    assert_eq!(a.relays[&b.short()], None);
+    // And comes again when wanted; and ends at once when the other one goes.
+    a.neighbours.signal(Signal::Want(b.short()), later);
+    a.obey();
+    exchange(&mut a, &mut b, later);
+    assert!(a.link_to(&b).is_some());
+    b.neighbours.close_all(later);
+    b.obey();
+    exchange(&mut a, &mut b, later);
+    assert!(a.link_to(&b).is_none() && a.sessions.is_empty());
+}
+
+#[test]
+fn clients_register_mailboxes() {
+    let now = Instant::now();
+    let mut node = Node::new("10.0.0.1:7000", now);
+    let (first, second) = (Client::new("192.0.2.1:1"), Client::new("198.51.100.1:1"));
+    let one = first.connect(&mut node, now).unwrap();
+    let two = second.connect(&mut node, now).unwrap();
+    let done = first.say(&mut node, &one, &register(&[(7, 600), (8, 600)]), now);
+    assert_eq!(
+        done,
+        [Control::Registered {
+            request: 3,
+            refused: vec![]
+        }]
+    );
+    // Not another's.
+    let done = second.say(&mut node, &two, &register(&[(8, 600), (9, 600)]), now);
+    let eight = MailboxToken(8_u64.to_be_bytes());
+    assert_eq!(
+        done,
+        [Control::Registered {
+            request: 3,
+            refused: vec![eight]
+        }]
+    );
+    assert_eq!(node.mailboxes.len(), 3);
+    let owner = node.mailboxes[&eight];
+    assert_eq!(node.links[&owner].to, first.address);
+    assert_eq!(
+        first.say(&mut node, &one, &Control::Ping(5), now),
+        [Control::Pong(5)]
+    );
+
+    // A new session of the same key, from elsewhere: the mailboxes go along.
+    let moved = Client {
+        address: "203.0.113.9:5".parse().unwrap(),
+        ..first
+    };
+    let one = moved
+        .connect(&mut node, now + Duration::from_secs(2))
+        .unwrap();
+    assert_eq!(node.mailboxes[&eight], owner);
+    assert_eq!(node.links[&owner].to, moved.address);
+
+    // Who goes leaves nothing.
+    moved.say(&mut node, &one, &Control::Close, now);
+    assert_eq!(node.mailboxes.len(), 1);
+    assert!(!node.links.contains_key(&owner));
+    let done = second.say(&mut node, &two, &register(&[(8, 600)]), now);
+    assert_eq!(
+        done,
+        [Control::Registered {
+            request: 3,
+            refused: vec![]
+        }]
+    );
+    // A registration ends by itself, too.
+    node.neighbours.tick(now + Duration::from_secs(601));
+    node.obey();
+    assert!(node.mailboxes.is_empty());
+}
+
+#[test]
+fn a_client_behind_a_nat_moves() {
+    let now = Instant::now();
+    let mut node = Node::new("10.0.0.1:7000", now);
+    let client = Client::new("192.0.2.1:1");
+    let session = client.connect(&mut node, now).unwrap();
+    let elsewhere: SocketAddr = "192.0.2.200:999".parse().unwrap();
+    let number = node.sessions[&session.remote_index].1;
+    node.neighbours
+        .signal(Signal::Moved(session.remote_index, elsewhere), now);
+    node.obey();
+    assert_eq!(node.links[&number].to, elsewhere);
+    // An initiation that somebody sends on from elsewhere moves nobody: only who uses the
+    // session does.
+    let at = Timestamp::from(SystemTime::now() + Duration::from_secs(1));
+    let key = node.descriptor.link;
+    let (_, datagram) =
+        Initiator::start(&client.secret, &key, 5, at, None, &mut OsRandom::new()).unwrap();
+    let far: SocketAddr = "203.0.113.66:6".parse().unwrap();
+    node.take(&datagram, far, now + Duration::from_secs(5));
+    assert_eq!(node.sent.pop().unwrap().1, far);
+    assert_eq!(node.links[&number].to, elsewhere);
+}
+
+#[test]
+fn one_corner_does_not_fill_a_relay() {
+    let mut now = Instant::now();
+    let mut node = Node::new("10.0.0.1:7000", now);
+    let mut taken = 0;
+    for n in 0..=MAX_CLIENTS_PER_PREFIX {
+        // Slowly enough not to be a load.
+        now += Duration::from_millis(10);
+        let client = Client::new(&format!("192.0.2.{}:{}", n % 250, n + 1));
+        taken += usize::from(client.connect(&mut node, now).is_some());
+    }
+    assert_eq!(taken, MAX_CLIENTS_PER_PREFIX);
+    assert_eq!(node.neighbours.census().refused, 1);
+    let elsewhere = Client::new("198.51.100.1:1");
+    assert!(elsewhere.connect(&mut node, now).is_some());
+    let v6 = Client::new("[2001:db8::1]:1");
+    assert!(v6.connect(&mut node, now).is_some());
+    // When they are gone for good, there is room again.
+    for _ in 0..(REJECT_AFTER.as_secs() + 61) {
+        now += Duration::from_secs(1);
+        node.neighbours.tick(now);
+    }
+    node.obey();
+    assert_eq!(node.neighbours.census().clients, 0);
+    assert!(node.sessions.is_empty() && node.links.is_empty());
+    assert!(Client::new("192.0.2.1:1").connect(&mut node, now).is_some());
+}
+
+#[test]
+fn under_load_a_source_proves_its_address_first() {
+    let now = Instant::now();
+    let mut node = Node::new("10.0.0.1:7000", now);
+    let mut cookies = 0;
+    for n in 0..300 {
+        let client = Client::new(&format!("10.{}.{}.1:5", n / 250, n % 250));
+        let key = node.descriptor.link;
+        let at = Timestamp::from(SystemTime::now());
+        let (_, datagram) =
+            Initiator::start(&client.secret, &key, 1, at, None, &mut OsRandom::new()).unwrap();
+        node.take(&datagram, client.address, now);
+        let (answer, to) = node.sent.pop().unwrap();
+        assert_eq!(to, client.address);
+        cookies += usize::from(datagram_type(&answer[..]) == Ok(DatagramType::Cookie));
+    }
+    assert_eq!(cookies, 100);
+    // Nothing was kept of those who got a cookie.
+    assert_eq!(node.sessions.len(), 200);
+}
