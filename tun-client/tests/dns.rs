@@ -114,7 +114,7 @@ async fn start(table: &Arc<Table>, families: Families, upstreams: &[SocketAddr])
     let responder = Responder::new(Arc::clone(table), zone, families, forwarder);
     // TCP and UDP share a port; one that is free for UDP may be taken for TCP.
     for _ in 0..20 {
-        if let Ok(server) = Server::bind("127.0.0.1:0".parse().unwrap()).await {
+        if let Ok(server) = Server::bind("127.0.0.1:0".parse().unwrap(), "lo").await {
             let address = server.address().unwrap();
             tokio::spawn(server.serve(Arc::new(responder)));
             return address;

@@ -2,13 +2,14 @@
 //! unless `MIXLINE_REQUIRE_ROOT=1`.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::mpsc as blocking;
 use std::thread;
 use std::time::Duration;
 
 use mixline_client::Error;
+use mixline_client::dns::server::Server;
 use mixline_client::net::interface::Interface;
 use mixline_client::net::netlink::{Netlink, Prefix};
 use mixline_client::tun::device::Tun;
@@ -328,6 +329,89 @@ fn a_refused_address_is_an_error() {
         let prefix = Prefix::new(Ipv4Addr::new(10, 1, 1, 1), 8);
         assert!(netlink.add_address(4711, prefix).is_err());
         assert!(netlink.add_route(4711, prefix, 1).is_err());
+    }) else {
+        return;
+    };
+    test.join().unwrap();
+}
+
+/// A named namespace beside the test's own; it goes with this.
+struct Neighbour(String);
+
+impl Neighbour {
+    fn new() -> Self {
+        let name = format!("mixline-test-{}", std::process::id());
+        ip(&format!("netns add {name}"));
+        Self(name)
+    }
+
+    fn ip(&self, arguments: &str) {
+        ip(&format!("-n {} {arguments}", self.0));
+    }
+
+    /// Whether a TCP connection from there to the resolver's address is taken.
+    fn reaches(&self, resolver: SocketAddr) -> bool {
+        let script = format!(
+            "timeout 2 bash -c 'exec 3<>/dev/tcp/{}/{}'",
+            resolver.ip(),
+            resolver.port()
+        );
+        let arguments = [
+            "netns",
+            "exec",
+            self.0.as_str(),
+            "bash",
+            "-c",
+            script.as_str(),
+        ];
+        Command::new("ip")
+            .args(arguments)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[test]
+fn the_responder_answers_this_host_alone() {
+    let Some(test) = in_namespace(|| {
+        ip("link set lo up");
+        let neighbour = Neighbour::new();
+        ip(&format!(
+            "link add wire0 type veth peer name wire1 netns {}",
+            neighbour.0
+        ));
+        ip("addr add 192.0.2.1/24 dev wire0");
+        ip("link set wire0 up");
+        neighbour.ip("addr add 192.0.2.2/24 dev wire1");
+        neighbour.ip("link set wire1 up");
+        neighbour.ip("route add 10.0.0.53 via 192.0.2.1");
+        let (_tun, _interface) = interface("mixdns", 1, 1500);
+
+        let resolver: SocketAddr = "10.0.0.53:53".parse().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let server = runtime.block_on(Server::bind(resolver, "mixdns")).unwrap();
+        assert_eq!(server.address().unwrap(), resolver);
+        assert!(runtime.block_on(Server::bind(resolver, "mixdns")).is_err());
+        TcpStream::connect(resolver).unwrap();
+        assert!(
+            !neighbour.reaches(resolver),
+            "a neighbour on the wire is answered"
+        );
+        drop(server);
+        // The way is there: a socket that hears every device is reached.
+        let _open = TcpListener::bind(resolver).unwrap();
+        assert!(neighbour.reaches(resolver), "the test shows nothing");
     }) else {
         return;
     };

@@ -330,7 +330,7 @@ impl Session<'_> {
         let backend = Arc::clone(&shared.backend);
         let responder = Arc::new(Responder::new(backend, zone, families, forwarder));
         let address = SocketAddr::new(IpAddr::V4(resolver), DNS_PORT);
-        let listening = match DnsServer::bind(address).await {
+        let listening = match DnsServer::bind(address, &config.interface).await {
             Ok(server) => {
                 self.tasks.spawn(server.serve(responder));
                 true

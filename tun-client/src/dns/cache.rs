@@ -83,14 +83,6 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         )
     }
 
-    /// Forgets everything, as when the network or the own name changed.
-    pub fn clear(&self) {
-        self.slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-    }
-
     /// How many subjects are remembered or being looked up.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -86,15 +86,10 @@ impl<B: Backend> Responder<B> {
         }
     }
 
-    /// The zone that it answers for.
+    /// The names that it answers for.
     #[must_use]
     pub fn zone(&self) -> &Zone {
         &self.zone
-    }
-
-    /// Forgets what the directory said.
-    pub fn clear(&self) {
-        self.cache.clear();
     }
 
     /// The response to `request`, or `None` where silence is the only sound answer: too

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Backend;
 use super::responder::{Responder, Transport};
-use super::zone::is_virtual;
 
 /// Queries that are being answered at once; over UDP what comes beyond is dropped, and
 /// asked again by its sender.
@@ -33,14 +32,27 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds `address` for UDP and TCP.
+    /// Binds `address`, which is one of the interface `device`, for UDP and TCP.
+    ///
+    /// The sockets hear that interface alone. What a host sends to one of its own addresses
+    /// counts as received on the interface that has the address (Linux,
+    /// `ip_route_output_key_hash_rcu`), so this host is heard, and no neighbour on a wire.
     ///
     /// # Errors
     /// What the kernel says, as when another program holds the port.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub async fn bind(address: SocketAddr, device: &str) -> io::Result<Self> {
         let udp = UdpSocket::bind(address).await?;
+        udp.bind_device(Some(device.as_bytes()))?;
+        let tcp = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // Connections of an earlier run that linger do not hold the port.
+        tcp.set_reuseaddr(true)?;
+        tcp.bind_device(Some(device.as_bytes()))?;
         // The same port for both, also where the caller left the choice to the kernel.
-        let tcp = TcpListener::bind(udp.local_addr()?).await?;
+        tcp.bind(udp.local_addr()?)?;
+        let tcp = tcp.listen(MAX_CONNECTIONS as u32)?;
         Ok(Self { udp, tcp })
     }
 
@@ -68,11 +80,10 @@ impl Server {
 
 /// Whether a query from `source` may be answered on `local`.
 ///
-/// The responder is this host's. A virtual source other than the responder's own address
-/// is somebody at the far end of a session, and the answers tell what this host looked
-/// up.
-fn is_local<B: Backend>(responder: &Responder<B>, local: IpAddr, source: IpAddr) -> bool {
-    source == local || !is_virtual(responder.zone().network(), source)
+/// The answers tell what this host looked up, so they are for this host. What has a virtual
+/// source and is not the responder's own address comes from the far end of a session.
+fn is_own<B: Backend>(responder: &Responder<B>, local: IpAddr, source: IpAddr) -> bool {
+    source == local || !responder.zone().is_virtual(source)
 }
 
 async fn serve_udp<B: Backend>(
@@ -97,7 +108,7 @@ async fn serve_udp<B: Backend>(
                 continue;
             }
         };
-        if !is_local(&responder, local.ip(), source.ip()) {
+        if !is_own(&responder, local.ip(), source.ip()) {
             continue;
         }
         let Ok(permit) = Arc::clone(&queries).try_acquire_owned() else {
@@ -142,7 +153,7 @@ async fn serve_tcp<B: Backend>(
                 continue;
             }
         };
-        if !is_local(&responder, local.ip(), source.ip()) {
+        if !is_own(&responder, local.ip(), source.ip()) {
             continue;
         }
         let (responder, queries) = (Arc::clone(&responder), Arc::clone(&queries));

@@ -55,10 +55,10 @@ impl Zone {
         Self { network, search }
     }
 
-    /// The virtual IPv4 network.
+    /// Whether an address lies in one of the virtual networks.
     #[must_use]
-    pub fn network(&self) -> &VirtualNetwork {
-        &self.network
+    pub fn is_virtual(&self, address: IpAddr) -> bool {
+        is_virtual(&self.network, address)
     }
 
     /// What `name` stands for.
