@@ -8,95 +8,30 @@
 //! recognise a client by it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use mixline_protocol::identity::{RelayId, ShortId, X25519Secret};
+use mixline_protocol::identity::{RelayId, ShortId};
 use mixline_protocol::link::control::Control;
-use mixline_protocol::link::peer::{Action, Peer, Upkeep};
+use mixline_protocol::link::peer::Action;
 use mixline_protocol::link::{
-    CellKind, DatagramType, OpenKey, REJECT_AFTER, SealKey, Window, counter, datagram_type,
-    receiver_index,
+    CellKind, DatagramType, SealKey, Window, counter, datagram_type, receiver_index,
 };
-use mixline_protocol::path::MailboxToken;
 use mixline_protocol::size::{CELL, CELL_OFFSET, Cell, Datagram};
 use rand_core::CryptoRng;
 
 use super::clock::Now;
+pub use super::link::LinkEvent;
+pub(super) use super::link::cell_mut;
+use super::link::{Link, Session, seal_control};
 use super::network::{Network, Relay};
 use super::outbox::Outbox;
 use crate::status::Counters;
 
-/// A guard that has been silent for this long is pinged ...
-pub const PING_AFTER: Duration = Duration::from_millis(1500);
-/// ... so often ...
-pub const PING_EVERY: Duration = Duration::from_millis(500);
-/// ... and counts as dead after this long, if [`PINGS`] of them are unanswered.
-pub const DEAD_AFTER: Duration = Duration::from_millis(3200);
-/// A program that was stopped for a while must not take the guards for dead.
-const PINGS: u32 = 3;
 /// A link that is no longer wanted is held for so long, until tails and paths have moved.
 pub const LINGER: Duration = Duration::from_secs(120);
-/// Sessions of one link: three of its peer, and old ones that may yet come back.
-const MAX_SESSIONS: usize = 5;
 /// How often the peer is told that something was heard.
 const TELL_EVERY: Duration = Duration::from_secs(1);
-
-/// Something that tails and paths want to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkEvent {
-    /// The link works. Mailboxes have to be registered anew if `fresh`.
-    Up {
-        /// To which guard.
-        guard: ShortId,
-        /// Whether the session is a new one.
-        fresh: bool,
-    },
-    /// The guard is dead or gone.
-    Down(ShortId),
-    /// The guard's answer to a registration.
-    Registered {
-        /// Which guard.
-        guard: ShortId,
-        /// Which registration.
-        request: u32,
-        /// The tokens that it did not take.
-        refused: Vec<MailboxToken>,
-    },
-}
-
-struct Session {
-    index: u32,
-    open: Arc<OpenKey>,
-    window: Window,
-    since: Instant,
-    told: Option<Instant>,
-}
-
-/// The link to one guard.
-struct Link {
-    relay: ShortId,
-    id: RelayId,
-    secret: X25519Secret,
-    peer: Peer,
-    sessions: ArrayVec<Session, MAX_SESSIONS>,
-    seal: Option<(Arc<SealKey>, Instant)>,
-    handshake: Option<u32>,
-    addresses: ArrayVec<SocketAddr, 4>,
-    at: usize,
-    attempts: usize,
-    alive: bool,
-    heard: Instant,
-    pinged: Instant,
-    /// Pings since anything was heard.
-    pings: u32,
-    /// The number of the last ping.
-    ping: u64,
-    rtt: Option<Duration>,
-    leaving: Option<Instant>,
-    last_error: Option<String>,
-}
 
 /// Which kinds of addresses the sockets here can send to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -485,126 +420,6 @@ impl Links {
     }
 }
 
-impl Link {
-    fn new(
-        relay: &Relay,
-        addresses: ArrayVec<SocketAddr, 4>,
-        now: Instant,
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Self {
-        let secret = X25519Secret::generate(rng);
-        Self {
-            relay: relay.short,
-            id: relay.id,
-            peer: Peer::new(secret.public(), relay.link, Upkeep::Always, now),
-            secret,
-            sessions: ArrayVec::new(),
-            seal: None,
-            handshake: None,
-            addresses,
-            at: 0,
-            attempts: 0,
-            alive: false,
-            heard: now,
-            pinged: now,
-            pings: 0,
-            ping: 0,
-            rtt: None,
-            leaving: None,
-            last_error: None,
-        }
-    }
-
-    fn initiate(
-        &mut self,
-        index: u32,
-        now: Now,
-        outbox: &mut Outbox,
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) {
-        if self.attempts > 0 && !self.addresses.is_empty() {
-            self.at = (self.at + 1) % self.addresses.len();
-            self.last_error
-                .get_or_insert_with(|| "no answer to the last handshake".into());
-        }
-        self.attempts += 1;
-        let Some(to) = self.addresses.get(self.at).copied() else {
-            self.last_error = Some("it has no address of a kind that this machine has".into());
-            return;
-        };
-        match self
-            .peer
-            .initiate(&self.secret, index, now.timestamp(), now.instant, rng)
-        {
-            Ok(datagram) => {
-                self.handshake = Some(index);
-                if let Some(slot) = outbox.push(to) {
-                    *slot = *datagram;
-                }
-            }
-            Err(error) => self.last_error = Some(format!("handshake: {error}")),
-        }
-    }
-
-    /// Pings when it is silent; says when it is dead.
-    fn watch(&mut self, now: Instant, outbox: &mut Outbox, events: &mut Vec<LinkEvent>) {
-        if self.seal.is_none() {
-            return;
-        }
-        let silent = now.saturating_duration_since(self.heard);
-        let ping_due = self.pings == 0 || now.saturating_duration_since(self.pinged) >= PING_EVERY;
-        if silent >= PING_AFTER && ping_due {
-            self.ping(now, outbox);
-        }
-        if self.alive && silent >= DEAD_AFTER && self.pings > PINGS {
-            self.alive = false;
-            self.last_error = Some("the relay does not answer".into());
-            events.push(LinkEvent::Down(self.relay));
-            self.renew_peer(now);
-        }
-    }
-
-    /// Begins handshakes at once, and keeps the old sessions for as long as they are good.
-    fn renew_peer(&mut self, now: Instant) {
-        self.peer = Peer::new(
-            self.secret.public(),
-            self.peer.remote(),
-            Upkeep::Always,
-            now,
-        );
-        self.handshake = None;
-        self.attempts = 0;
-    }
-
-    fn silence(&mut self, events: &mut Vec<LinkEvent>) {
-        self.seal = None;
-        if std::mem::take(&mut self.alive) {
-            events.push(LinkEvent::Down(self.relay));
-        }
-    }
-
-    /// Sessions that no peer minds any more end by age.
-    fn forget_old(&mut self, now: Instant) {
-        let old = |since: Instant| now.saturating_duration_since(since) >= REJECT_AFTER;
-        self.sessions.retain(|session| !old(session.since));
-        self.seal.take_if(|(_, since)| old(*since));
-    }
-
-    fn ping(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.pings += 1;
-        self.ping += 1;
-        self.pinged = now;
-        self.send(Some(&Control::Ping(self.ping)), outbox);
-    }
-
-    /// Sends a control message, or cover.
-    fn send(&self, control: Option<&Control>, outbox: &mut Outbox) {
-        if let (Some((seal, _)), Some(to)) = (&self.seal, self.addresses.get(self.at)) {
-            seal_control(seal, *to, control, outbox);
-        }
-    }
-}
-
 fn at_link(links: &[Link], index: u32) -> Option<usize> {
     links
         .iter()
@@ -616,30 +431,4 @@ fn cell_of(datagram: &Datagram) -> Option<&Cell> {
         .get(CELL_OFFSET..CELL_OFFSET + CELL)?
         .try_into()
         .ok()
-}
-
-/// The cell within a datagram.
-pub(super) fn cell_mut(datagram: &mut Datagram) -> Option<&mut Cell> {
-    datagram
-        .get_mut(CELL_OFFSET..CELL_OFFSET + CELL)?
-        .try_into()
-        .ok()
-}
-
-fn seal_control(seal: &SealKey, to: SocketAddr, control: Option<&Control>, outbox: &mut Outbox) {
-    let Some(datagram) = outbox.push(to) else {
-        return;
-    };
-    let kind = if control.is_some() {
-        CellKind::Control
-    } else {
-        CellKind::Cover
-    };
-    let written = cell_mut(datagram).is_some_and(|cell| {
-        cell.fill(0);
-        control.is_none_or(|control| control.encode_into(cell).is_ok())
-    });
-    if !written || seal.seal(datagram, kind).is_err() {
-        outbox.retract();
-    }
 }

@@ -1,13 +1,19 @@
 //! A network in memory: relays made of the protocol's own parts, a directory, endpoints, and
 //! wires that delay, lose, repeat and reorder. Time moves from event to event.
 #![allow(dead_code, reason = "each test file uses a part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::vec_box,
+    reason = "tests"
+)]
 
 pub mod packets;
 pub mod relay;
+pub mod store;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,18 +25,17 @@ use mixline_endpoint::engine::guards::Guards;
 use mixline_endpoint::engine::links::Families;
 use mixline_endpoint::status::Event;
 use mixline_endpoint::{Config, Identity, PacketBatch, Status};
-use mixline_protocol::address::{self, ipv4_candidate};
-use mixline_protocol::directory::{RefusalCode, Request, RequestBody, Response, ResponseBody};
+use mixline_protocol::address::ipv4_candidate;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
-use mixline_protocol::name::Label;
 use mixline_protocol::path::{HeadSecrets, PublishedTail, build_head};
-use mixline_protocol::records::{Lease, NameRecord, Parameters, ServiceDescriptor, Snapshot};
+use mixline_protocol::records::{Lease, Parameters, ServiceDescriptor, Snapshot};
 use mixline_protocol::size::{Datagram, Payload};
 use mixline_protocol::time::UnixTime;
 use rand_core::{Rng, SeedableRng};
 
 pub use packets::*;
 pub use relay::{Action, SimRelay};
+pub use store::Store;
 
 /// How long a datagram takes from one node to the next.
 pub const HOP: Duration = Duration::from_millis(3);
@@ -76,16 +81,6 @@ pub struct Node {
     pub frozen: bool,
     /// It answers messages as the directory does.
     pub is_directory: bool,
-}
-
-/// What the directory knows.
-#[derive(Default)]
-pub struct Store {
-    pub services: HashMap<AnonymousId, ServiceDescriptor>,
-    pub leases: HashMap<Ipv4Addr, Lease>,
-    pub names: HashMap<Label, NameRecord>,
-    /// Who asked what.
-    pub log: Vec<(AnonymousId, RequestBody)>,
 }
 
 pub struct World {
@@ -432,6 +427,13 @@ impl World {
         }
     }
 
+    /// For networks whose epochs are changed after the relays were made.
+    pub fn renew_onion_keys_from_scratch(&mut self) {
+        for relay in 0..self.relays.len() {
+            self.restart(relay);
+        }
+    }
+
     pub fn random_secret(&mut self) -> X25519Secret {
         X25519Secret::generate(&mut self.rng)
     }
@@ -579,7 +581,12 @@ impl World {
         }
         if !requests.is_empty() {
             for request in requests {
-                let answer = self.answer(request.from, &request.message);
+                let answer = self.store.answer(
+                    request.from,
+                    &request.message,
+                    self.now.unix(),
+                    &self.directory_key,
+                );
                 self.nodes[number]
                     .engine
                     .respond(request.session, &answer, self.now);
@@ -587,69 +594,6 @@ impl World {
             self.nodes[number].engine.finish_batch(self.now);
             self.drain(number);
         }
-    }
-
-    fn answer(&mut self, from: AnonymousId, message: &[u8]) -> Vec<u8> {
-        let request = Request::decode(message).unwrap();
-        self.store.log.push((from, request.body.clone()));
-        let store = &mut self.store;
-        let found = |descriptor: Option<&ServiceDescriptor>| {
-            descriptor.map_or(ResponseBody::NotFound, |d| {
-                ResponseBody::Descriptor(d.clone())
-            })
-        };
-        let body = match request.body {
-            RequestBody::Publish(descriptor) => {
-                store.services.insert(descriptor.id, descriptor);
-                ResponseBody::Done
-            }
-            RequestBody::LookupId(id) => found(store.services.get(&id)),
-            RequestBody::LookupName(label) => match store.names.get(&label) {
-                Some(name) => ResponseBody::Named {
-                    name: *name,
-                    descriptor: store.services.get(&name.id).cloned(),
-                },
-                None => ResponseBody::NotFound,
-            },
-            RequestBody::LookupAddress(IpAddr::V4(ip)) => found(
-                store
-                    .leases
-                    .get(&ip)
-                    .and_then(|lease| store.services.get(&lease.id)),
-            ),
-            RequestBody::LookupAddress(IpAddr::V6(ip)) => {
-                found(store.services.values().find(|d| address::ipv6(&d.id) == ip))
-            }
-            RequestBody::Lease(request) => {
-                let ipv4 = ipv4_candidate(&request.id, 0, &self.parameters.network);
-                let expires = self.now.unix().plus(7200);
-                let lease = Lease::grant(ipv4, request.id, expires, &self.directory_key);
-                self.store.leases.insert(ipv4, lease);
-                ResponseBody::Lease(lease)
-            }
-            RequestBody::ClaimName(record) => match store.names.get(&record.label) {
-                Some(other) if other.id != record.id => {
-                    let refused = Response::refused(request.id, RefusalCode::Taken, "it is taken");
-                    return refused.encode();
-                }
-                _ => {
-                    store.names.insert(record.label, record);
-                    ResponseBody::Done
-                }
-            },
-            RequestBody::NameOf(id) => match store.names.values().find(|record| record.id == id) {
-                Some(name) => ResponseBody::Named {
-                    name: *name,
-                    descriptor: None,
-                },
-                None => ResponseBody::NotFound,
-            },
-        };
-        Response {
-            id: request.id,
-            body,
-        }
-        .encode()
     }
 
     /// Gives a command to an endpoint; the answer comes through what the closure keeps.

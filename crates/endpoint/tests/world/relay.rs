@@ -80,7 +80,7 @@ pub struct SimRelay {
     pub cells: u64,
     /// Cells for mailboxes that nobody has.
     pub undelivered: u64,
-    kept: Vec<Box<Cell>>,
+    kept: Vec<Cell>,
 }
 
 impl SimRelay {
@@ -315,7 +315,7 @@ impl SimRelay {
                 let at = PATH_HEADER + usize::try_from(rng.next_u32()).unwrap() % 1072;
                 cell[at] ^= 1 << (rng.next_u32() % 8);
             }
-            Malice::Replay => self.kept.push(Box::new(*cell)),
+            Malice::Replay => self.kept.push(*cell),
             _ => {}
         }
         let twice = self.malice == Malice::Replay;
@@ -327,7 +327,7 @@ impl SimRelay {
                     actions.push(Action::Pass(to, Box::new(*cell)));
                     // And an old one.
                     let old = usize::try_from(rng.next_u32()).unwrap() % self.kept.len();
-                    actions.push(Action::Pass(to, self.kept[old].clone()));
+                    actions.push(Action::Pass(to, Box::new(self.kept[old])));
                 }
             }
             Next::Deliver(token) => match self.mailboxes.get(&token) {
