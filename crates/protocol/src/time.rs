@@ -27,6 +27,9 @@ impl UnixTime {
 impl From<std::time::SystemTime> for UnixTime {
     /// Times before 1970 become 1970.
     fn from(time: std::time::SystemTime) -> Self {
-        Self(time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+        Self(
+            time.duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+        )
     }
 }

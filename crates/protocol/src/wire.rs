@@ -22,7 +22,11 @@ impl<'a> Reader<'a> {
     /// [`Error::Length`] if fewer are left.
     pub fn take(&mut self, n: usize) -> Result<&'a [u8]> {
         let Some((front, rest)) = self.rest.split_at_checked(n) else {
-            return Err(Error::Length { what: self.what, expected: n, got: self.rest.len() });
+            return Err(Error::Length {
+                what: self.what,
+                expected: n,
+                got: self.rest.len(),
+            });
         };
         self.rest = rest;
         Ok(front)
@@ -34,7 +38,11 @@ impl<'a> Reader<'a> {
     /// [`Error::Length`] if fewer are left.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let Some((front, rest)) = self.rest.split_first_chunk::<N>() else {
-            return Err(Error::Length { what: self.what, expected: N, got: self.rest.len() });
+            return Err(Error::Length {
+                what: self.what,
+                expected: N,
+                got: self.rest.len(),
+            });
         };
         self.rest = rest;
         Ok(*front)
@@ -107,7 +115,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Error::Malformed`] if a byte is not.
     pub fn zeros(self) -> Result<()> {
-        if self.rest.iter().any(|b| *b != 0) { Err(self.malformed()) } else { Ok(()) }
+        if self.rest.iter().any(|b| *b != 0) {
+            Err(self.malformed())
+        } else {
+            Ok(())
+        }
     }
 
     /// Nothing may be left.
@@ -118,7 +130,11 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() {
             Ok(())
         } else {
-            Err(Error::Length { what: self.what, expected: 0, got: self.rest.len() })
+            Err(Error::Length {
+                what: self.what,
+                expected: 0,
+                got: self.rest.len(),
+            })
         }
     }
 
@@ -176,7 +192,10 @@ impl Writer {
     /// Appends a length byte and the text, cut at 255 bytes (callers bound it before).
     pub fn text(&mut self, text: &str) -> &mut Self {
         let bytes = &text.as_bytes()[..text.len().min(255)];
-        #[expect(clippy::cast_possible_truncation, reason = "at most 255 by the line above")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "at most 255 by the line above"
+        )]
         self.u8(bytes.len() as u8).bytes(bytes)
     }
 

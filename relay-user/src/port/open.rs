@@ -81,7 +81,7 @@ pub enum OpenError {
     #[error("{0}: {1}")]
     Listen(SocketAddr, io::Error),
     /// XDP was asked for, and is not to be had.
-    #[error("port: {kind}: {why}; `port: udp` works without XDP, `mixline-relay doctor` says more")]
+    #[error("port: {kind}: {why}; `port: udp` works without XDP")]
     Xdp {
         /// The port that was asked for.
         kind: &'static str,

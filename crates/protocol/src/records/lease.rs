@@ -3,10 +3,10 @@
 use std::net::Ipv4Addr;
 
 use super::{CLOCK_SKEW, check_now, close, front, open, sealed};
+use crate::Result;
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, verify};
 use crate::time::UnixTime;
 use crate::wire::{Reader, Writer};
-use crate::Result;
 
 /// Bytes of a lease without its ID: `ipv4 4 | expires 8 | signature 64`.
 pub const LEASE_GRANT: usize = 4 + 8 + SIGNATURE;
