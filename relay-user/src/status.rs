@@ -288,7 +288,7 @@ fn memory() -> u64 {
 pub fn listen(state_dir: &Path) -> io::Result<UnixListener> {
     let path = StateDir::control_socket(state_dir);
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => UnixListener::bind(path),
     }
 }

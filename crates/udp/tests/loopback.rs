@@ -1,4 +1,5 @@
 //! Real sockets on the loopback interface.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};

@@ -60,7 +60,7 @@ pub fn shuffle(batch: &mut Batch<'_>, rng: &mut ChaCha8Rng) {
 /// A random number below `n`. For `n` up to [`BATCH`], no number is more likely than
 /// another by more than 2^-26.
 fn below(n: usize, rng: &mut ChaCha8Rng) -> usize {
-    (u64::from(rng.next_u32()) * n as u64 >> 32) as usize
+    ((u64::from(rng.next_u32()) * n as u64) >> 32) as usize
 }
 
 #[cfg(test)]
