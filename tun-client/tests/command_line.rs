@@ -1,5 +1,7 @@
 //! The program as a person or a service manager meets it.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;

@@ -1,5 +1,7 @@
 //! The control socket, both sides, and what others may send to it.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,7 @@
 //! The DNS responder over loopback, with a table in place of the directory.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Cutting and gathering superpackets, checked with pnet's view of TCP and UDP.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

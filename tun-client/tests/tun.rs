@@ -1,6 +1,8 @@
 //! Real interfaces in network namespaces of their own: needs root, skips without it
 //! unless `MIXLINE_REQUIRE_ROOT=1`.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;

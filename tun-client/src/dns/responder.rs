@@ -178,7 +178,7 @@ impl<B: Backend> Responder<B> {
                 let backend = &self.backend;
                 let lookup = || async { known(backend.by_label(&label).await) };
                 self.cache
-                    .get(&Key::Label(label.clone()), Instant::now(), lookup)
+                    .get(&Key::Label(label), Instant::now(), lookup)
                     .await
             }
             Subject::Id(id) => {

@@ -4,7 +4,7 @@
 //! into vector code; a one's complement sum does not depend on the order of bytes (RFC
 //! 1071, section 2 B), so that the folded sum, stored as it is, stands in network order.
 
-/// A running one's complement sum. What is added has to begin at an even offset.
+/// A running one's complement sum of at most 64 KiB. What is added has to begin at an even offset.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sum(u64);
 
@@ -17,7 +17,7 @@ impl Sum {
 
     /// Adds bytes; an odd last one counts as if a zero followed.
     #[must_use]
-    pub fn add(self, bytes: &[u8]) -> Self {
+    pub fn with(self, bytes: &[u8]) -> Self {
         let mut words = bytes.chunks_exact(4);
         let mut sum: u64 = words
             .by_ref()
@@ -39,8 +39,8 @@ impl Sum {
 
     /// Adds a number of 16 bits.
     #[must_use]
-    pub fn add_u16(self, value: u16) -> Self {
-        self.add(&value.to_be_bytes())
+    pub fn with_u16(self, value: u16) -> Self {
+        self.with(&value.to_be_bytes())
     }
 
     /// The pseudo-header of TCP and UDP over IPv4 (RFC 9293, section 3.1) and IPv6 (RFC
@@ -48,9 +48,9 @@ impl Sum {
     #[must_use]
     pub fn pseudo_header(addresses: &[u8], protocol: u8, length: u16) -> Self {
         Self::new()
-            .add(addresses)
-            .add_u16(protocol.into())
-            .add_u16(length)
+            .with(addresses)
+            .with_u16(protocol.into())
+            .with_u16(length)
     }
 
     /// The folded sum, in network order.
@@ -81,7 +81,7 @@ mod tests {
     fn the_rfcs_example() {
         // RFC 1071, section 3.
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
-        assert_eq!(Sum::new().add(&bytes).fold(), [0xdd, 0xf2]);
+        assert_eq!(Sum::new().with(&bytes).fold(), [0xdd, 0xf2]);
     }
 
     proptest! {
@@ -90,15 +90,15 @@ mod tests {
             // pnet leaves one word out; it is put where there is nothing.
             let skip = bytes.len() / 2 + 1;
             let expected = pnet::packet::util::checksum(&bytes, skip);
-            prop_assert_eq!(u16::from_be_bytes(Sum::new().add(&bytes).checksum()), expected);
+            prop_assert_eq!(u16::from_be_bytes(Sum::new().with(&bytes).checksum()), expected);
         }
 
         #[test]
         fn parts_add_up(bytes in proptest::collection::vec(any::<u8>(), 0..300), at in 0usize..300) {
             let at = at.min(bytes.len()) & !1;
             let (front, back) = bytes.split_at(at);
-            let parts = Sum::new().add(front).add(back);
-            prop_assert_eq!(parts.fold(), Sum::new().add(&bytes).fold());
+            let parts = Sum::new().with(front).with(back);
+            prop_assert_eq!(parts.fold(), Sum::new().with(&bytes).fold());
         }
     }
 }

@@ -345,7 +345,7 @@ fn verifies(packet: &[u8], headers: Headers) -> bool {
     };
     let length = tcp.len() as u16;
     Sum::pseudo_header(addresses, TCP, length)
-        .add(tcp)
+        .with(tcp)
         .checksum()
         == [0, 0]
 }

@@ -179,7 +179,7 @@ impl Segments {
         };
         transport.get_mut(at..at + 2)?.fill(0);
         let addresses = addresses(ip, self.ipv6)?;
-        let sum = Sum::pseudo_header(addresses, self.protocol, transport_length).add(transport);
+        let sum = Sum::pseudo_header(addresses, self.protocol, transport_length).with(transport);
         let checksum = transport_checksum(sum, self.protocol == UDP);
         transport.get_mut(at..at + 2)?.copy_from_slice(&checksum);
         Some(())
@@ -194,7 +194,7 @@ pub(super) fn addresses(ip: &[u8], ipv6: bool) -> Option<&[u8]> {
 /// Computes an IPv4 header's checksum.
 pub(super) fn finish_ipv4(header: &mut [u8]) -> Option<()> {
     header.get_mut(10..12)?.fill(0);
-    let checksum = Sum::new().add(header).checksum();
+    let checksum = Sum::new().with(header).checksum();
     header.get_mut(10..12)?.copy_from_slice(&checksum);
     Some(())
 }
@@ -214,7 +214,7 @@ fn finish_checksum(header: &VirtioHeader, packet: &mut [u8]) -> Result<(), Malfo
     let at = usize::from(header.checksum_offset);
     let transport = packet.get_mut(start..).ok_or(Malformed)?;
     // The sum of the pseudo-header stands where the checksum will.
-    let sum = Sum::new().add(transport);
+    let sum = Sum::new().with(transport);
     let checksum = transport_checksum(sum, at == 6);
     transport
         .get_mut(at..at + 2)
