@@ -155,6 +155,25 @@ fn a_guard_that_restarts_is_used_again() {
 }
 
 #[test]
+fn relays_that_forgot_their_onion_keys_do_not_hide_the_directory_or_a_service() {
+    let mut world = World::connected(26);
+    // One after the other, as by kills: each comes back with new onion keys, and no tail that was
+    // built with its old ones leads anywhere any more.
+    for relay in 0..world.relays.len() {
+        world.restart(relay);
+        world.publish_snapshot();
+        world.run(SECOND);
+    }
+    world.run(20 * SECOND);
+    world.publish_snapshot();
+    let newcomer = world.client(|_| {});
+    let found = world.run_until(20 * SECOND, |world| world.status(newcomer).online);
+    assert!(found, "{:#?}", world.status(newcomer));
+    let arrived = stream(&mut world, newcomer, 1, 4 * SECOND);
+    assert!(arrived.iter().any(|arrived| *arrived), "{:#?}", world.status(newcomer));
+}
+
+#[test]
 fn a_service_that_is_killed_is_reported_within_five_seconds() {
     let mut world = World::connected(7);
     stream(&mut world, 2, 1, SECOND);
