@@ -253,7 +253,7 @@ impl Engine {
     }
 
     /// Why the directory cannot be reached at present, for a person.
-    fn obstacle(&self) -> String {
+    pub(super) fn obstacle(&self) -> String {
         let why = if self.network.is_none() {
             "there is no snapshot of the network yet"
         } else if !self.links.any_up() {

@@ -191,7 +191,9 @@ impl Engine {
 
     /// There is a new, verified snapshot of the network.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Now) {
-        self.network = Some(Network::new(snapshot));
+        let network = Network::new(snapshot);
+        self.tails.check_keys(&network);
+        self.network = Some(network);
         self.last_slow = None;
         self.maintain(now);
         self.finish_batch(now);

@@ -172,6 +172,14 @@ impl Network {
             .map_or_else(|| short.to_string(), |relay| relay.name.clone())
     }
 
+    /// Whether a relay is listed, but not with this onion key any more: it has started anew, and what
+    /// was built with the key leads nowhere.
+    #[must_use]
+    pub fn has_forgotten(&self, hop: &Hop) -> bool {
+        self.relay(&hop.relay)
+            .is_some_and(|relay| relay.onion.iter().all(|(_, key)| *key != hop.onion))
+    }
+
     /// The relay as a hop of something that is built now, and the epoch of its key: the one that
     /// builders should use, or the current one if the relay has not published the next yet.
     #[must_use]

@@ -10,7 +10,7 @@ use mixline_protocol::records::ServiceDescriptor;
 use super::Engine;
 use super::clock::Now;
 use super::command::Reply;
-use super::queries::Asker;
+use super::queries::{Asker, QUERY_DEADLINE};
 use super::selection::{OWN_GUARD, SHARED, Shortage};
 use super::slab::Key;
 use super::tails::{Owner, Tail};
@@ -50,8 +50,8 @@ pub struct Publishing {
     pub published_at: u64,
     next: Instant,
     retry: Duration,
-    /// Who waits for a descriptor to be there.
-    waiting: Vec<Reply<()>>,
+    /// Who waits for a descriptor to be there, and until when.
+    waiting: Vec<(Instant, Reply<()>)>,
     /// Nothing is offered any more.
     withdrawn: bool,
 }
@@ -164,6 +164,7 @@ impl Engine {
             self.sign_descriptor(now);
         }
         let Some(descriptor) = &self.publishing.descriptor else {
+            self.give_up_publishing(now);
             return;
         };
         let waiting = std::mem::take(&mut self.publishing.waiting);
@@ -174,7 +175,7 @@ impl Engine {
         if due && waiting.is_empty() {
             self.ask_to_publish(None, now);
         }
-        for reply in waiting {
+        for (_, reply) in waiting {
             self.ask_to_publish(Some(reply), now);
         }
     }
@@ -187,9 +188,19 @@ impl Engine {
         } else if self.publishing.descriptor.is_some() && self.publishing.stale.is_none() {
             self.ask_to_publish(Some(reply), now);
         } else if self.publishing.waiting.len() < super::queries::MAX_QUERIES {
-            self.publishing.waiting.push(reply);
+            let deadline = now.instant + QUERY_DEADLINE;
+            self.publishing.waiting.push((deadline, reply));
         } else {
             super::queries::send(reply, Err(QueryError::Busy));
+        }
+    }
+
+    /// There are no public tails yet: nobody waits for them for ever.
+    fn give_up_publishing(&mut self, now: Now) {
+        let late = |waiting: &mut (Instant, Reply<()>)| now.instant >= waiting.0;
+        for (_, reply) in self.publishing.waiting.extract_if(.., late).collect::<Vec<_>>() {
+            let why = format!("there is nothing to publish yet: {}", self.obstacle());
+            super::queries::send(reply, Err(QueryError::Timeout(why)));
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::path::{
-    MailboxToken, PublishedTail, TailId, TailKeys, TailSecrets, build_tail,
+    Hop, MailboxToken, PublishedTail, TailId, TailKeys, TailSecrets, build_tail,
 };
 use mixline_protocol::records::TailOffer;
 use mixline_protocol::size::Payload;
@@ -61,6 +61,7 @@ pub struct Tail {
     /// How far its mailbox is.
     pub registration: Registration,
     keys: TailKeys,
+    hops: Vec<Hop>,
 }
 
 impl Tail {
@@ -133,6 +134,7 @@ impl Tails {
             draining: None,
             registration: Registration::Needed,
             keys,
+            hops: chosen.hops,
         });
         self.tokens.insert(token, key);
         self.unregistered = true;
@@ -205,6 +207,16 @@ impl Tails {
     pub fn make_due(&mut self, key: Key<Tail>) {
         if let Some(tail) = self.tails.get_mut(key) {
             tail.renew = UnixTime(0);
+        }
+    }
+
+    /// Tails of relays that have forgotten their onion keys are to be replaced. Nobody else would
+    /// tell: a public tail is heard of only when it works.
+    pub fn check_keys(&mut self, network: &Network) {
+        for (_, tail) in self.tails.iter_mut() {
+            if tail.hops.iter().any(|hop| network.has_forgotten(hop)) {
+                tail.renew = UnixTime(0);
+            }
         }
     }
 
