@@ -443,7 +443,7 @@ fn no_tun(programs: &Programs) -> Result<()> {
         log: room.log(),
     }
     .start()?;
-    room.expect_end(process, &["TUN", "CAP_NET_ADMIN"])
+    room.expect_end(process, &["permission", "CAP_NET_ADMIN", "/dev/net/tun"])
 }
 
 /// A port that somebody else has is named.

@@ -55,6 +55,7 @@ impl Capture {
             namespace: ROUTER.into(),
             executable: "tcpdump".into(),
             arguments: [
+                "--immediate-mode",
                 "-i",
                 &node.name(),
                 "-n",
