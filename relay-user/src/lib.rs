@@ -27,6 +27,7 @@ pub mod share;
 pub mod slow_path;
 pub mod state_dir;
 pub mod status;
+pub mod threads;
 pub mod verdict;
 pub mod worker;
 

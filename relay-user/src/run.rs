@@ -20,21 +20,15 @@ use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
 use crate::control::{Control, ControlBoard, SharedOnionKeys, tell};
-use crate::mail::{
-    Command, ControlInbox, HANDOVERS, HANDSHAKES, MESSAGES, WorkerAddress, worker_queues,
-};
+use crate::mail::{Command, WorkerAddress};
 use crate::metrics;
 use crate::onion_keys::OnionKeys;
-use crate::pipeline::{
-    Behaviour, Common, DELAYED_CELLS, HELD_CELLS, OPENING_PATHS, Pipeline, Setup,
-};
-use crate::pool::Pool;
-use crate::port::{OpenError, Port, Ports};
-use crate::share::Places;
-use crate::slow_path::{self, Keys};
+use crate::pipeline::Behaviour;
+use crate::port::{OpenError, Ports};
+use crate::slow_path::Keys;
 use crate::state_dir::{StateDir, StateError};
 use crate::status::{self, PortReport, Source};
-use crate::worker::{Board, Worker};
+use crate::threads::{Started, Threads};
 
 /// How long a relay waits for its workers when it stops.
 const STOP: Duration = Duration::from_secs(3);
@@ -207,21 +201,23 @@ impl Relay {
         let Memory { onion, replay } = remember(&state, &config, started)?;
         let onion = Arc::new(SharedOnionKeys::new(onion));
         let keys = Arc::new(Keys::default());
+        let own = identity.relay_id();
         let threads = Threads {
-            worker_count,
             cores,
             behave,
             ports,
         };
-        let own = identity.relay_id();
-        let started_workers =
-            threads.start(&config, own.short(), Arc::clone(&replay), &keys, &mut rng)?;
-        let StartedWorkers {
+        let Started {
             workers,
             addresses,
             boards,
             inbox,
-        } = started_workers;
+        } = threads
+            .start(&config, own.short(), Arc::clone(&replay), &keys, &mut rng)
+            .map_err(|error| RunError::System {
+                what: "start a thread",
+                error,
+            })?;
 
         let (snapshot_sender, snapshots) = watch::channel(None);
         let (follow_sender, follow) = watch::channel(FollowStatus::default());
@@ -426,93 +422,4 @@ fn remember(state: &StateDir, config: &Config, now: Instant) -> Result<Memory, R
         onion: None,
         replay: Arc::new(replay),
     })
-}
-
-/// What the threads are made of.
-struct Threads<F> {
-    worker_count: usize,
-    cores: usize,
-    behave: F,
-    ports: Vec<Box<dyn Port>>,
-}
-
-struct StartedWorkers {
-    workers: Vec<JoinHandle<io::Result<()>>>,
-    addresses: Vec<WorkerAddress>,
-    boards: Vec<Arc<Board>>,
-    inbox: Arc<ControlInbox>,
-}
-
-impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
-    fn start(
-        mut self,
-        config: &Config,
-        own: mixline_protocol::identity::ShortId,
-        replay: Arc<ReplayFilter>,
-        keys: &Arc<Keys>,
-        rng: &mut OsRandom,
-    ) -> Result<StartedWorkers, RunError> {
-        let failed = |error| RunError::System {
-            what: "start a thread",
-            error,
-        };
-        let count = self.worker_count;
-        let (addresses, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| worker_queues()).unzip();
-        let (slow, jobs) = slow_path::queue(count);
-        // Public-key work is for new paths only: a quarter of the cores, at least one.
-        slow_path::start(self.cores.div_ceil(4), &jobs, keys, &addresses).map_err(failed)?;
-        let mean_delay = config.mean_delay();
-        let held = HELD_CELLS
-            + if mean_delay.is_some() {
-                DELAYED_CELLS
-            } else {
-                0
-            };
-        let inbox = ControlInbox::new();
-        let common = Arc::new(Common {
-            own,
-            replay,
-            // As many as all that hold them together may.
-            pool: Pool::new(held + HANDSHAKES + MESSAGES + count * HANDOVERS),
-            held: Places::new(held),
-            opening: Places::new(OPENING_PATHS),
-            control_places: Places::new(MESSAGES),
-            control: Arc::clone(&inbox),
-            workers: addresses.clone(),
-            slow,
-        });
-        // A worker for each core has that core to itself. Fewer are put where there is
-        // room: this machine may run other things, and other relays.
-        let core_ids = if count == self.cores {
-            core_affinity::get_core_ids()
-        } else {
-            None
-        };
-        let mut workers = Vec::with_capacity(count);
-        let mut boards = Vec::with_capacity(count);
-        for (number, (inbox, port)) in inboxes.into_iter().zip(self.ports).enumerate() {
-            let setup = Setup {
-                worker: number,
-                paths: config.max_paths.div_ceil(count),
-                mean_delay,
-                behaviour: (self.behave)(number),
-            };
-            let board = Arc::new(Board::default());
-            boards.push(Arc::clone(&board));
-            let worker = Worker {
-                pipeline: Pipeline::new(Arc::clone(&common), setup, rng),
-                port,
-                inbox,
-                board,
-                core: core_ids.as_ref().and_then(|ids| ids.get(number)).copied(),
-            };
-            workers.push(worker.start(number).map_err(failed)?);
-        }
-        Ok(StartedWorkers {
-            workers,
-            addresses,
-            boards,
-            inbox,
-        })
-    }
 }

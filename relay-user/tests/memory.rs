@@ -34,7 +34,7 @@ fn a_known_path_is_small() {
         onion: relay.onion.public(),
     };
     relay.relays(&[(to.relay, Some(next.number))]);
-    let mut open = |relay: &mut TestRelay, number: usize| {
+    let open = |relay: &mut TestRelay, number: usize| {
         let path = path(&[relay.hop()], &[to], number as u64);
         let datagram = from.seal(&path.cell(number as u64), CellKind::Cell);
         assert_eq!(relay.relay(&[(datagram, from.address)]).len(), 1);

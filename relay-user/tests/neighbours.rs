@@ -305,6 +305,28 @@ fn an_unanswered_relay_is_tried_at_its_other_addresses() {
 }
 
 #[test]
+fn a_relay_that_leaves_the_snapshot_stays_while_it_is_linked() {
+    let now = Instant::now();
+    let (mut a, mut b) = two(now);
+    let stranger = Node::new("10.0.0.3:7000", now);
+    a.neighbours
+        .set_relays(&[b.descriptor.clone(), stranger.descriptor.clone()]);
+    a.neighbours.signal(Signal::Want(b.short()), now);
+    a.obey();
+    exchange(&mut a, &mut b, now);
+    a.neighbours.set_relays(&[]);
+    a.obey();
+    assert!(a.link_to(&b).is_some());
+    assert!(!a.relays.contains_key(&stranger.short()));
+    b.neighbours.close_all(now);
+    b.obey();
+    exchange(&mut a, &mut b, now);
+    a.neighbours.set_relays(&[]);
+    a.obey();
+    assert!(a.relays.is_empty());
+}
+
+#[test]
 fn a_relay_with_a_new_link_key_is_another_neighbour() {
     let now = Instant::now();
     let (mut a, mut b) = two(now);

@@ -1,9 +1,11 @@
 //! The control plane: everything that is not done for each datagram. One task owns the
 //! neighbours and the onion keys; another registers the relay with the directory.
 
+mod handshakes;
 pub mod indices;
 pub mod mailboxes;
 pub mod neighbours;
+mod prefix;
 pub mod registration;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

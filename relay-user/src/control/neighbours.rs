@@ -6,17 +6,14 @@
 //! [`MAX_INDICES`](super::indices::MAX_INDICES), and by those of the mailboxes.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::{ShortId, X25519Public, X25519Secret};
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::peer::{Action, Peer, Upkeep};
-use mixline_protocol::link::{
-    Admission, CellKind, DatagramType, LoadMeter, Responder, SourceLimiter, Timestamp,
-    datagram_type, receiver_index,
-};
+use mixline_protocol::link::{CellKind, LoadMeter, Responder, SourceLimiter};
 use mixline_protocol::path::MailboxToken;
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::size::{DATAGRAM, Datagram};
@@ -24,6 +21,7 @@ use rand_core::CryptoRng;
 
 use super::indices::{Indices, Owner};
 use super::mailboxes::Mailboxes;
+use super::prefix::Prefix;
 use crate::batch::cell_of;
 use crate::links::Link;
 use crate::mail::{Command, Signal};
@@ -64,56 +62,56 @@ pub struct Census {
 
 /// Where a relay is and which key it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Relay {
+pub(super) struct Relay {
     link: X25519Public,
-    addresses: Vec<SocketAddr>,
+    pub(super) addresses: Vec<SocketAddr>,
 }
 
-struct Neighbour {
-    peer: Peer,
+pub(super) struct Neighbour {
+    pub(super) peer: Peer,
     /// The relay that it is, if it is one.
-    relay: Option<ShortId>,
+    pub(super) relay: Option<ShortId>,
     /// Where it is, as far as is known.
-    address: Option<SocketAddr>,
+    pub(super) address: Option<SocketAddr>,
     /// The index of the session that is sent under.
     current: Option<u32>,
     /// The worker that owns its sessions: neighbours are spread evenly, unless a port says
     /// that its datagrams come elsewhere.
-    worker: usize,
+    pub(super) worker: usize,
     /// For a client, where it came from.
     prefix: Option<Prefix>,
     shares: Shares,
     /// How many handshakes were begun: addresses take turns.
-    attempts: usize,
+    pub(super) attempts: usize,
     /// Since when it has had neither session nor mailboxes.
     idle_since: Option<Instant>,
 }
 
 /// All neighbours.
 pub struct Neighbours<R> {
-    secret: X25519Secret,
-    public: X25519Public,
+    pub(super) secret: X25519Secret,
+    pub(super) public: X25519Public,
     own: ShortId,
-    rng: R,
-    responder: Responder,
-    load: LoadMeter,
-    limiter: SourceLimiter,
+    pub(super) rng: R,
+    pub(super) responder: Responder,
+    pub(super) load: LoadMeter,
+    pub(super) limiter: SourceLimiter,
     workers: usize,
     /// Which address families there is a socket for: IPv4, IPv6.
     families: (bool, bool),
-    neighbours: Vec<Option<Neighbour>>,
+    pub(super) neighbours: Vec<Option<Neighbour>>,
     /// Numbers that nobody has.
     free: Vec<u32>,
-    by_key: HashMap<X25519Public, u32>,
+    pub(super) by_key: HashMap<X25519Public, u32>,
     prefixes: HashMap<Prefix, usize>,
-    indices: Indices,
-    relays: HashMap<ShortId, Relay>,
+    pub(super) indices: Indices,
+    pub(super) relays: HashMap<ShortId, Relay>,
     /// Which relays say that this is their link key.
     relays_by_key: HashMap<X25519Public, Vec<ShortId>>,
     mailboxes: Mailboxes,
     swept: Instant,
-    refused: u64,
-    output: Vec<Output>,
+    pub(super) refused: u64,
+    pub(super) output: Vec<Output>,
 }
 
 impl<R: CryptoRng> Neighbours<R> {
@@ -160,20 +158,26 @@ impl<R: CryptoRng> Neighbours<R> {
         std::mem::take(&mut self.output)
     }
 
-    /// Takes the relays of a new snapshot, the relay itself not among them.
+    /// Takes the relays of a new snapshot, the relay itself not among them. Those that are
+    /// not in it any more stay for as long as there is a link to them: a directory that has
+    /// just restarted does not know everybody at once, and paths in use need not suffer.
     pub fn set_relays(&mut self, relays: &[RelayDescriptor]) {
-        self.relays = relays
-            .iter()
-            .map(|descriptor| {
-                let addresses = descriptor.addresses.iter().copied();
-                let relay = Relay {
-                    link: descriptor.link,
-                    addresses: addresses.filter(|a| self.reaches(a)).collect(),
-                };
-                (descriptor.short_id(), relay)
-            })
-            .filter(|(short, _)| *short != self.own)
-            .collect();
+        let before = std::mem::take(&mut self.relays);
+        let stay = before.into_iter().filter(|(_, relay)| {
+            let number = self.by_key.get(&relay.link).copied();
+            let known = number.and_then(|number| self.neighbours.get(number as usize)?.as_ref());
+            known.is_some_and(|known| known.peer.is_up())
+        });
+        let new = relays.iter().map(|descriptor| {
+            let addresses = descriptor.addresses.iter().copied();
+            let relay = Relay {
+                link: descriptor.link,
+                addresses: addresses.filter(|a| self.reaches(a)).collect(),
+            };
+            (descriptor.short_id(), relay)
+        });
+        let relays: HashMap<_, _> = stay.chain(new).filter(|(s, _)| *s != self.own).collect();
+        self.relays = relays;
         self.relays_by_key.clear();
         for (short, relay) in &self.relays {
             self.relays_by_key
@@ -194,16 +198,6 @@ impl<R: CryptoRng> Neighbours<R> {
         let table = table.map(|(short, relay)| (*short, self.by_key.get(&relay.link).copied()));
         self.output
             .push(Output::All(Command::Relays(table.collect())));
-    }
-
-    /// Takes a handshake message that came to any worker.
-    pub fn handshake(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
-        match datagram_type(datagram) {
-            Ok(DatagramType::Initiation) => self.initiation(datagram, source, now),
-            Ok(DatagramType::Response) => self.response(datagram, source, now),
-            Ok(DatagramType::Cookie) => self.cookie(datagram, now),
-            Ok(DatagramType::Data) | Err(_) => {}
-        }
     }
 
     /// Takes a control message that came under the session of `index`.
@@ -318,91 +312,6 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
-    fn initiation(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
-        let under_load = self.load.observe(now);
-        match self.responder.check_macs(datagram, source, under_load) {
-            Ok(Admission::Process) => {}
-            Ok(Admission::SendCookie(cookie)) => {
-                return self.output.push(Output::Send(cookie, source));
-            }
-            Err(_) => return,
-        }
-        if under_load && !self.limiter.allow(source, now) {
-            self.refused += 1;
-            return;
-        }
-        let incoming = match self.responder.read(datagram, &mut self.rng) {
-            Ok(incoming) => incoming,
-            Err(error) => return tracing::debug!(%error, "link initiation"),
-        };
-        if incoming.remote() == self.public {
-            return;
-        }
-        let known = self.by_key.get(&incoming.remote()).copied();
-        let Some(number) = known.or_else(|| self.add(incoming.remote(), Some(source), now)) else {
-            self.refused += 1;
-            return;
-        };
-        let owner = Owner {
-            neighbour: number,
-            source: Some(source),
-        };
-        let worker = self.get(number).map_or(0, |known| known.worker);
-        let Some(index) = self.indices.take(worker, owner, &mut self.rng) else {
-            self.refused += 1;
-            return;
-        };
-        let answered =
-            incoming
-                .respond(index, &mut self.rng)
-                .and_then(|(established, response)| {
-                    let peer = self.get(number).map(|known| {
-                        known.address.get_or_insert(source);
-                        &mut known.peer
-                    });
-                    peer.map(|peer| peer.accept(established, now)).transpose()?;
-                    Ok(response)
-                });
-        match answered {
-            Ok(response) => {
-                self.drive(number, None, now);
-                self.output.push(Output::Send(response, source));
-            }
-            Err(error) => {
-                tracing::debug!(%error, "link initiation");
-                self.indices.give_back(index);
-            }
-        }
-    }
-
-    fn response(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
-        let index = receiver_index(datagram);
-        let Some(Owner { neighbour, .. }) = self.indices.owner(index) else {
-            return;
-        };
-        let Some(known) = self.get(neighbour) else {
-            return;
-        };
-        match known.peer.response(datagram, now) {
-            Ok(()) => self.drive(neighbour, Some((index, Some(source))), now),
-            Err(error) => tracing::debug!(%error, "link response"),
-        }
-    }
-
-    fn cookie(&mut self, datagram: &Datagram, now: Instant) {
-        let owner = self.indices.owner(receiver_index(datagram));
-        let Some(Owner { neighbour, .. }) = owner else {
-            return;
-        };
-        let Some(known) = self.get(neighbour) else {
-            return;
-        };
-        match known.peer.cookie(datagram, now) {
-            Ok(()) => self.drive(neighbour, None, now),
-            Err(error) => tracing::debug!(%error, "link cookie"),
-        }
-    }
-
     /// A neighbour sends from another address under the session in use.
     fn moved(&mut self, index: u32, source: SocketAddr) {
         let Some(Owner { neighbour, .. }) = self.indices.owner(index) else {
@@ -424,7 +333,12 @@ impl<R: CryptoRng> Neighbours<R> {
 
     /// Does what a neighbour's state asks for. `heard`: the session that was heard just
     /// now, and where from; if that is the one to be used, the neighbour is there.
-    fn drive(&mut self, number: u32, heard: Option<(u32, Option<SocketAddr>)>, now: Instant) {
+    pub(super) fn drive(
+        &mut self,
+        number: u32,
+        heard: Option<(u32, Option<SocketAddr>)>,
+        now: Instant,
+    ) {
         while let Some(action) = self.get(number).and_then(|known| known.peer.poll(now)) {
             match action {
                 Action::Initiate => self.initiate(number, now),
@@ -477,47 +391,6 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
-    fn initiate(&mut self, number: u32, now: Instant) {
-        let Some(known) = self
-            .neighbours
-            .get_mut(number as usize)
-            .and_then(Option::as_mut)
-        else {
-            return;
-        };
-        let addresses = known
-            .relay
-            .and_then(|short| self.relays.get(&short))
-            .map(|r| r.addresses.as_slice());
-        let stated = addresses.filter(|a| !a.is_empty());
-        // Where it is heard, it is; otherwise its addresses take turns.
-        let to = match (known.address.filter(|_| known.peer.is_up()), stated) {
-            (Some(address), _) => Some(address),
-            (None, Some(addresses)) => Some(addresses[known.attempts % addresses.len()]),
-            (None, None) => known.address,
-        };
-        known.attempts = known.attempts.wrapping_add(1);
-        let owner = Owner {
-            neighbour: number,
-            source: None,
-        };
-        let index = self.indices.take(known.worker, owner, &mut self.rng);
-        let (Some(to), Some(index)) = (to, index) else {
-            return;
-        };
-        let at = Timestamp::from(SystemTime::now());
-        match known
-            .peer
-            .initiate(&self.secret, index, at, now, &mut self.rng)
-        {
-            Ok(datagram) => self.output.push(Output::Send(datagram, to)),
-            Err(error) => {
-                tracing::debug!(%error, "a relay's link key");
-                self.indices.give_back(index);
-            }
-        }
-    }
-
     fn neighbour_of_relay(&mut self, short: &ShortId, now: Instant) -> Option<u32> {
         let link = self.relays.get(short)?.link;
         match self.by_key.get(&link) {
@@ -527,7 +400,12 @@ impl<R: CryptoRng> Neighbours<R> {
     }
 
     /// A new neighbour. `source`: where it came from, if it was not we who want it.
-    fn add(&mut self, key: X25519Public, source: Option<SocketAddr>, now: Instant) -> Option<u32> {
+    pub(super) fn add(
+        &mut self,
+        key: X25519Public,
+        source: Option<SocketAddr>,
+        now: Instant,
+    ) -> Option<u32> {
         if self.by_key.len() >= MAX_NEIGHBOURS {
             return None;
         }
@@ -649,7 +527,7 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
-    fn get(&mut self, number: u32) -> Option<&mut Neighbour> {
+    pub(super) fn get(&mut self, number: u32) -> Option<&mut Neighbour> {
         self.neighbours.get_mut(number as usize)?.as_mut()
     }
 
@@ -658,20 +536,6 @@ impl<R: CryptoRng> Neighbours<R> {
             self.families.0
         } else {
             self.families.1
-        }
-    }
-}
-
-/// What counts as one corner of the network: an IPv4 /24 or an IPv6 /48.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Prefix(u64);
-
-impl Prefix {
-    fn of(source: SocketAddr) -> Self {
-        match source.ip() {
-            // Not the front of any IPv6 address that is routed.
-            IpAddr::V4(ip) => Self(u64::from(u32::from(ip) >> 8)),
-            IpAddr::V6(ip) => Self(u64::try_from(u128::from(ip) >> 80).unwrap_or(u64::MAX)),
         }
     }
 }

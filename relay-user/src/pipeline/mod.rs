@@ -166,17 +166,13 @@ impl<B: Behaviour> Pipeline<B> {
                     self.record(slot, step);
                 }
             }
-            // All paths of the group first: each is somewhere else in memory, and looking
-            // for one need not wait for another.
-            let mut paths = [None; GROUP];
-            for (slot, path) in group.iter().zip(&mut paths) {
+            // All paths of the group at once: each is somewhere else in memory.
+            let cells = group.iter().filter(|slot| matches!(slot.fate, Fate::Cell));
+            let headers = cells.map(|slot| header_of(slot.datagram));
+            let mut paths = self.paths.lookup_group::<GROUP>(headers, now).into_iter();
+            for slot in &mut *group {
                 if let Fate::Cell = slot.fate {
-                    *path = self.paths.lookup(header_of(slot.datagram), now);
-                }
-            }
-            for (slot, path) in group.iter_mut().zip(paths) {
-                if let Fate::Cell = slot.fate {
-                    let step = self.peel_path(slot, path, now);
+                    let step = self.peel_path(slot, paths.next().flatten(), now);
                     self.record(slot, step);
                 }
             }
