@@ -382,3 +382,15 @@ fn a_packet_that_is_too_long_is_answered_with_the_mtu() {
     assert_eq!(kind_of(&answer), (58, Some((2, 0))));
     assert_eq!(answer[44..48], 1500u32.to_be_bytes());
 }
+
+#[test]
+fn nobody_waits_for_ever_for_a_publication() {
+    let mut world = World::pair(14);
+    // A service whose network never works.
+    let late = world.service();
+    world.nodes[late].unplugged = true;
+    let began = world.now.instant;
+    let answer = world.ask(late, Command::Publish);
+    assert!(matches!(answer, Err(QueryError::Timeout(_))), "{answer:?}");
+    assert!(world.now.instant - began < 15 * SECOND);
+}
