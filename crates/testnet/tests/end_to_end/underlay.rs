@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use mixline_testnet::fetch::{fetch, sha256_file};
 use mixline_testnet::lock::Lock;
 use mixline_testnet::namespaces;
-use mixline_testnet::process::{Program, wait_for};
+use mixline_testnet::process::{Process, Program, wait_for};
 use mixline_testnet::ssh::Ssh;
 use mixline_testnet::topology::{Node, ROUTER};
 use mixline_testnet::web::Site;
@@ -20,7 +20,42 @@ pub fn tests(tests: &mut Tests) {
         "underlay_nodes_reach_each_other_and_go_without_a_trace",
         reach_and_go,
     );
+    tests.bare(
+        "underlay_programs_end_with_who_started_them",
+        end_with_parent,
+    );
     tests.bare("underlay_carries_web_and_ssh", web_and_ssh);
+}
+
+/// A program ends with the thread that started it, as with a process that is killed.
+fn end_with_parent() -> Result<()> {
+    let _wires = Wires::up()?;
+    let log = tempfile::NamedTempFile::new()?;
+    let program = Program {
+        namespace: Node::Client.namespace(),
+        executable: "sleep".into(),
+        arguments: vec!["600".into()],
+        environment: Vec::new(),
+        log: log.path().to_path_buf(),
+    };
+    let mut sleep = std::thread::spawn(move || {
+        let sleep = program.start()?;
+        runs(&sleep, "sleep")?;
+        Ok::<_, anyhow::Error>(sleep)
+    })
+    .join()
+    .map_err(|_| anyhow::anyhow!("the thread panicked"))??;
+    let status = sleep.wait(Duration::from_secs(10))?;
+    ensure!(!status.success(), "sleep ended well");
+    Ok(())
+}
+
+/// Waits until it runs itself, and no longer `ip` or `setpriv`, which lead to it.
+fn runs(process: &Process, name: &str) -> Result<()> {
+    wait_for(&format!("{name} to run"), Duration::from_secs(10), || {
+        let is = fs::read_to_string(format!("/proc/{}/comm", process.pid()))?;
+        Ok((is.trim() == name).then_some(()))
+    })
 }
 
 /// The namespaces; removed when dropped.
@@ -64,10 +99,7 @@ fn reach_and_go() -> Result<()> {
         log: log.path().to_path_buf(),
     }
     .start()?;
-    wait_for("sleep to run", Duration::from_secs(10), || {
-        let name = fs::read_to_string(format!("/proc/{}/comm", sleep.pid()))?;
-        Ok((name.trim() == "sleep").then_some(())) // and no longer ip or setpriv
-    })?;
+    runs(&sleep, "sleep")?;
     namespaces::remove()?;
     let status = sleep.wait(Duration::from_secs(10))?;
     ensure!(!status.success(), "sleep was not killed");
