@@ -104,7 +104,7 @@ fn run(length: usize) {
 fn bare() {
     let layer = Hctr2::new(&[7; 32]);
     let mut payload = [0u8; 1072];
-    let rounds = 200_000;
+    let rounds = 200_000u32;
     let began = Instant::now();
     for _ in 0..rounds {
         layer.encrypt(&[1; 16], &mut payload);
