@@ -114,9 +114,9 @@ fn bare() {
     let key = ring::aead::LessSafeKey::new(key);
     let mut sealed = [0u8; 1376];
     let began = Instant::now();
-    for round in 0..rounds {
+    for round in 0u64..u64::from(rounds) {
         let mut nonce = [0; 12];
-        nonce[..4].copy_from_slice(&round.to_be_bytes());
+        nonce[..8].copy_from_slice(&round.to_be_bytes());
         let nonce = ring::aead::Nonce::assume_unique_for_key(nonce);
         key.seal_in_place_separate_tag(nonce, ring::aead::Aad::empty(), &mut sealed)
             .unwrap();

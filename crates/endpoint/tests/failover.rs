@@ -170,7 +170,11 @@ fn relays_that_forgot_their_onion_keys_do_not_hide_the_directory_or_a_service() 
     let found = world.run_until(20 * SECOND, |world| world.status(newcomer).online);
     assert!(found, "{:#?}", world.status(newcomer));
     let arrived = stream(&mut world, newcomer, 1, 4 * SECOND);
-    assert!(arrived.iter().any(|arrived| *arrived), "{:#?}", world.status(newcomer));
+    assert!(
+        arrived.iter().any(|arrived| *arrived),
+        "{:#?}",
+        world.status(newcomer)
+    );
 }
 
 #[test]

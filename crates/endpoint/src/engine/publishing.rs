@@ -198,7 +198,12 @@ impl Engine {
     /// There are no public tails yet: nobody waits for them for ever.
     fn give_up_publishing(&mut self, now: Now) {
         let late = |waiting: &mut (Instant, Reply<()>)| now.instant >= waiting.0;
-        for (_, reply) in self.publishing.waiting.extract_if(.., late).collect::<Vec<_>>() {
+        for (_, reply) in self
+            .publishing
+            .waiting
+            .extract_if(.., late)
+            .collect::<Vec<_>>()
+        {
             let why = format!("there is nothing to publish yet: {}", self.obstacle());
             super::queries::send(reply, Err(QueryError::Timeout(why)));
         }
