@@ -33,7 +33,7 @@ pub struct Lease {
     pub id: AnonymousId,
     /// When it ends. A renewed lease ends later.
     pub expires: UnixTime,
-    /// The directory's signature; [`Lease::sign`] makes it.
+    /// The directory's signature; [`Lease::grant`] makes it.
     pub signature: [u8; SIGNATURE],
 }
 
@@ -137,7 +137,7 @@ pub struct LeaseRequest {
     pub timestamp: UnixTime,
     /// The address that it would like to have: one that it had before.
     pub wanted: Option<Ipv4Addr>,
-    /// The ID's signature; [`LeaseRequest::sign`] makes it.
+    /// The ID's signature; [`LeaseRequest::new`] makes it.
     pub signature: [u8; SIGNATURE],
 }
 
