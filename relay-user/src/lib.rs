@@ -2,7 +2,7 @@
 //!
 //! From the outside in:
 //!
-//! - [`config`], [`run`], [`status`], [`metrics`]: the daemon;
+//! - [`config`], [`mod@run`], [`status`], [`metrics`]: the daemon;
 //! - [`control`]: link handshakes, the directory, onion keys; on one thread, in tokio;
 //! - [`worker`]: a thread for each core that forwards, each with a [`port`] and a
 //!   [`pipeline`] of its own;

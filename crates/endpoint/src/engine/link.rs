@@ -21,7 +21,7 @@ use super::outbox::Outbox;
 pub const PING_AFTER: Duration = Duration::from_millis(1500);
 /// ... so often ...
 pub const PING_EVERY: Duration = Duration::from_millis(500);
-/// ... and counts as dead after this long, if [`PINGS`] of them are unanswered.
+/// ... and counts as dead after this long, if `PINGS` of them are unanswered.
 pub const DEAD_AFTER: Duration = Duration::from_millis(3200);
 /// A program that was stopped for a while must not take the guards for dead.
 const PINGS: u32 = 3;
