@@ -1,8 +1,7 @@
 //! The flows between this host and one peer: which path each uses, and how to end it.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::AnonymousId;
@@ -29,17 +28,17 @@ struct Flow {
 /// The flows with one peer.
 pub struct Flows {
     flows: HashMap<FlowKey, Flow>,
-    /// Ranks paths; random, so that nobody outside can choose which path a flow takes.
-    hash: RandomState,
+    /// Mixed into what ranks paths, so that nobody outside can choose which path a flow takes.
+    salt: u64,
 }
 
 impl Flows {
-    /// None yet.
+    /// None yet. `salt` is random.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(salt: u64) -> Self {
         Self {
             flows: HashMap::new(),
-            hash: RandomState::new(),
+            salt,
         }
     }
 
@@ -80,8 +79,9 @@ impl Flows {
                 })
             };
             if !flow.path.is_some_and(|id| alive(&id)) {
-                let hash = self.hash.hash_one(packet.flow);
-                flow.path = paths.for_flow(hash, now).filter(alive);
+                let mut hash = DefaultHasher::new();
+                (self.salt, packet.flow).hash(&mut hash);
+                flow.path = paths.for_flow(hash.finish(), now).filter(alive);
             }
         }
         (flow.policy, flow.path)
@@ -113,12 +113,6 @@ impl Flows {
         if let Some(key) = oldest.map(|(key, _)| *key) {
             self.flows.remove(&key);
         }
-    }
-}
-
-impl Default for Flows {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

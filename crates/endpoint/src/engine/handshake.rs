@@ -8,6 +8,8 @@ use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::{Initiation, SessionInitiator, SessionKeys, accept};
 use mixline_protocol::size::Payload;
 
+use rand_core::Rng;
+
 use super::Engine;
 use super::clock::Now;
 use super::packet::parse;
@@ -248,7 +250,14 @@ impl Engine {
             return None;
         }
         let (id, remote) = (initiation.certificate.id, initiation.certificate.session);
-        let session = Session::new(Persona::Own, id, remote, false, now.instant);
+        let session = Session::new(
+            Persona::Own,
+            id,
+            remote,
+            false,
+            self.rng.next_u64(),
+            now.instant,
+        );
         let key = self.sessions.insert(session);
         self.by_peer.insert((Persona::Own, id), key);
         Some(key)

@@ -9,6 +9,8 @@ use mixline_protocol::identity::{AnonymousId, X25519Public};
 use mixline_protocol::records::{Lease, ServiceDescriptor, TailOffer};
 use mixline_protocol::session::{Control, close};
 
+use rand_core::Rng;
+
 use super::Engine;
 use super::clock::Now;
 use super::descriptors::Standing;
@@ -303,7 +305,14 @@ impl Engine {
             return None;
         }
         super::selection::shuffle(&mut targets, &mut self.rng);
-        let mut session = Session::new(persona, peer, remote, true, now.instant);
+        let mut session = Session::new(
+            persona,
+            peer,
+            remote,
+            true,
+            self.rng.next_u64(),
+            now.instant,
+        );
         session.carries_packets = persona == Persona::Own;
         session.opening = Some(Opening::new(
             targets,

@@ -340,13 +340,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that is to be opened, or that a peer has asked for.
+    /// A session that is to be opened, or that a peer has asked for. `salt` is random.
     #[must_use]
     pub fn new(
         persona: Persona,
         peer: AnonymousId,
         remote: X25519Public,
         initiated: bool,
+        salt: u64,
         now: Instant,
     ) -> Self {
         Self {
@@ -373,7 +374,7 @@ impl Session {
             lanes: Vec::new(),
             ids: FragmentIds::new(),
             reassembly: Reassembly::new(),
-            flows: Flows::new(),
+            flows: Flows::new(salt),
             held: Held::default(),
             held_messages: VecDeque::new(),
             acks: ArrayVec::new(),
