@@ -33,7 +33,7 @@ pub fn run() -> Result<()> {
     step("tests of the XDP program", xdp_program_tests)?;
     step("documentation", || {
         run::finish(
-            run::cargo_command()
+            programs::cargo()
                 .args(["doc", "--workspace", "--no-deps", "--quiet"])
                 .env("RUSTDOCFLAGS", "-Dwarnings"),
         )
@@ -62,7 +62,7 @@ fn set_up() -> Result<()> {
 /// The XDP program is a workspace of its own. Its tests run it in the kernel, as it was built for
 /// the relay.
 fn xdp_program_tests() -> Result<()> {
-    let mut command = run::cargo_command();
+    let mut command = programs::cargo();
     command.args(["test", "--manifest-path", "relay-ebpf/Cargo.toml"]);
     match xdp_tools::built_program() {
         Some(program) => {

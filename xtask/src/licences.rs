@@ -38,7 +38,7 @@ pub fn check() -> Result<usize> {
         .map(|path| root.join(path))
         .filter(|path| path.exists())
     {
-        let output = run::cargo_command()
+        let output = programs::cargo()
             .args([
                 "metadata",
                 "--format-version",

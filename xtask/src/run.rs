@@ -5,16 +5,9 @@ use mixline_testnet::programs;
 use std::ffi::OsStr;
 use std::process::Command;
 
-/// Cargo itself: the one that runs this, else the one on the path.
-pub fn cargo_command() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(programs::root());
-    command
-}
-
 /// Runs cargo with its output on the terminal; fails when it fails.
 pub fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Result<()> {
-    finish(cargo_command().args(arguments))
+    finish(programs::cargo().args(arguments))
 }
 
 /// Runs a command with its output on the terminal; fails when it fails.

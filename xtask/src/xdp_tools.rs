@@ -69,7 +69,7 @@ pub fn install_linker() -> Result<()> {
         return Ok(());
     }
     println!("building bpf-linker {LINKER_VERSION}, which links the XDP program");
-    let mut command = run::cargo_command();
+    let mut command = programs::cargo();
     command
         .args([
             "install",

@@ -2,7 +2,9 @@
 
 use crate::namespaces::system_path;
 use anyhow::{Result, bail};
+use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The executables of a network.
 #[derive(Clone, Debug)]
@@ -45,6 +47,31 @@ impl Programs {
     }
 }
 
+/// Cargo: the one that runs this, else the one on the path. What a cargo that runs this has put
+/// into the environment about its own package is taken out again: build scripts look at it, and
+/// would build everything anew at each change from one cargo to the other.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    let of_a_package = |name: &str| {
+        [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+            "CARGO_PRIMARY_",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+    };
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(of_a_package) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Cargo's arguments that build the programs of a network, and the rogue relay if asked for.
 pub fn build_arguments(rogue: bool) -> Vec<&'static str> {
     let mut arguments = vec!["build", "--release"];
@@ -65,7 +92,7 @@ pub fn build_arguments(rogue: bool) -> Vec<&'static str> {
 
 /// The path of a system program.
 pub fn find_tool(name: &str) -> Result<PathBuf> {
-    match std::env::split_paths(&system_path())
+    match env::split_paths(&system_path())
         .map(|path| path.join(name))
         .find(|path| path.is_file())
     {
@@ -82,7 +109,7 @@ pub fn root() -> PathBuf {
 
 /// Cargo's target directory: `CARGO_TARGET_DIR`, or `target` in the working copy.
 pub fn target_directory() -> PathBuf {
-    match std::env::var_os("CARGO_TARGET_DIR") {
+    match env::var_os("CARGO_TARGET_DIR") {
         Some(path) => root().join(path),
         None => root().join("target"),
     }

@@ -21,17 +21,15 @@ pub fn tests(tests: &mut Tests) {
         "middle_relay_killed_in_a_download",
         |network| relay_killed(network, 1),
     );
-    // After several relays were killed and came back, optimised programs have failed these: the
-    // service was not reached again.
-    tests.does_not_hold_yet(
+    tests.on(
         Kind::Honest,
         "service_relay_killed_in_a_download",
         service_relay_killed,
     );
-    tests.does_not_hold_yet(Kind::Honest, "service_stopped", |network| {
+    tests.on(Kind::Honest, "service_stopped", |network| {
         service_gone(network, Network::stop)
     });
-    tests.does_not_hold_yet(Kind::Honest, "service_killed", |network| {
+    tests.on(Kind::Honest, "service_killed", |network| {
         service_gone(network, Network::kill)
     });
 }

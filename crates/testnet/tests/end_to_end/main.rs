@@ -20,7 +20,6 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use mixline_testnet::process::tail;
 use mixline_testnet::topology::Node;
 use mixline_testnet::{Network, Options, Programs, programs};
-use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// The network that is up, if one is. Tests of one kind stand together, so that each kind is brought
@@ -58,15 +57,6 @@ impl Tests {
                 failed(error)
             })
         }));
-    }
-
-    /// As [`Tests::on`], for what does not hold yet: it is left out, and counted as ignored, unless
-    /// asked for (`-- --ignored`).
-    fn does_not_hold_yet(&mut self, kind: Kind, name: &str, test: fn(&mut Network) -> Result<()>) {
-        self.on(kind, name, test);
-        if let Some(trial) = self.trials.pop() {
-            self.trials.push(trial.with_ignored_flag(true));
-        }
     }
 
     /// A test that needs none of the programs.
@@ -153,10 +143,8 @@ fn port() -> String {
 fn built() -> Result<Programs> {
     static BUILT: OnceLock<bool> = OnceLock::new();
     let built = *BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let status = Command::new(cargo)
+        let status = programs::cargo()
             .args(programs::build_arguments(true))
-            .current_dir(programs::root())
             .status();
         status.is_ok_and(|status| status.success())
     });
