@@ -3,6 +3,7 @@
 use crate::setup::{self, Purpose};
 use crate::{licences, run, xdp_tools};
 use anyhow::{Result, bail};
+use mixline_testnet::programs;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 

@@ -2,7 +2,6 @@
 //!
 //! `cargo deny` checks this and more, but takes minutes to build; this holds without it.
 
-use crate::run;
 use anyhow::{Context, Result, bail};
 use mixline_testnet::programs;
 use serde::Deserialize;
