@@ -187,12 +187,27 @@ fn a_service_that_is_killed_is_reported_within_five_seconds() {
     world.nodes[1].dead = true;
     let killed = world.now.instant;
     world.take(2);
+    // Somebody connects who cannot know yet.
+    world.send(2, &[tcp(client, service, (5003, 80), 0x02, 77, 0)]);
     let told = world.run_until(5 * SECOND, |world| !world.nodes[2].received.is_empty());
     assert!(told, "{:#?}", world.status(2));
     assert!(world.now.instant - killed <= 5 * SECOND);
-    // The connection is reset, with the number that its kernel expects.
-    let reset = world.take(2).remove(0);
-    assert_eq!(kind_of(&reset).0, 6);
+    let (opening, open): (Vec<_>, Vec<_>) = world
+        .take(2)
+        .into_iter()
+        .partition(|packet| packet[22..24] == 5003u16.to_be_bytes());
+    // The connection that was being opened is refused: a reset that acknowledges its SYN.
+    let [refused] = &opening[..] else {
+        panic!("{opening:?}");
+    };
+    assert_eq!(
+        (kind_of(refused).0, &refused[28..32]),
+        (6, &[0, 0, 0, 78][..])
+    );
+    assert_eq!(refused[33] & 0x16, 0x14);
+    // The open one is reset, with the number that its kernel expects.
+    let reset = &open[0];
+    assert_eq!(kind_of(reset).0, 6);
     assert_eq!(
         &reset[12..20],
         &[service.octets(), client.octets()].concat()

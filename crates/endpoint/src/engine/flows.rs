@@ -21,8 +21,38 @@ struct Flow {
     policy: PathPolicy,
     path: Option<u32>,
     used: Instant,
-    /// TCP only: what this host expects next from the peer. `None` once it is closing.
-    expects: Option<u32>,
+    /// TCP only. `None` once it is closing.
+    connection: Option<Connection>,
+}
+
+/// What this host waits for on a TCP connection.
+#[derive(Clone, Copy)]
+enum Connection {
+    /// An answer to its SYN of this number.
+    Opening(u32),
+    /// The byte of this number.
+    Open(u32),
+}
+
+impl Connection {
+    /// After a segment of this host.
+    fn after(segment: &Segment) -> Option<Self> {
+        if segment.reset || segment.finishes {
+            None
+        } else if segment.acknowledges {
+            Some(Self::Open(segment.ack))
+        } else {
+            segment.syn.then_some(Self::Opening(segment.sequence))
+        }
+    }
+
+    /// What makes this host believe that it is over.
+    fn reset(self, flow: &FlowKey) -> Vec<u8> {
+        match self {
+            Self::Opening(syn) => reset(flow, 0, Some(syn.wrapping_add(1))),
+            Self::Open(expects) => reset(flow, expects, None),
+        }
+    }
 }
 
 /// The flows with one peer.
@@ -58,7 +88,7 @@ impl Flows {
                 policy: policy(rules, peer, &packet.flow),
                 path: None,
                 used: now,
-                expects: None,
+                connection: None,
             };
             self.flows.insert(packet.flow, flow);
         }
@@ -69,8 +99,7 @@ impl Flows {
         if packet.flow.protocol == protocol::TCP
             && let Some(segment) = Segment::read(packet.payload)
         {
-            let open = segment.acknowledges && !segment.reset && !segment.finishes;
-            flow.expects = open.then_some(segment.ack);
+            flow.connection = Connection::after(&segment);
         }
         if flow.policy == PathPolicy::PerFlow {
             let alive = |id: &u32| {
@@ -90,15 +119,17 @@ impl Flows {
     /// Whether a TCP connection with the peer is open, as far as is known.
     #[must_use]
     pub fn any_open(&self) -> bool {
-        self.flows.values().any(|flow| flow.expects.is_some())
+        let open = |flow: &Flow| matches!(flow.connection, Some(Connection::Open(_)));
+        self.flows.values().any(open)
     }
 
-    /// Resets for the TCP connections with the peer, as packets to this host.
+    /// Resets for the TCP connections with the peer, those that are being opened included, as
+    /// packets to this host.
     pub fn resets(&mut self, now: Instant) -> Vec<Vec<u8>> {
         self.flows
             .drain()
             .filter(|(_, flow)| now.saturating_duration_since(flow.used) < RESET_WITHIN)
-            .filter_map(|(key, flow)| Some(reset(&key, flow.expects?, None)))
+            .filter_map(|(key, flow)| Some(flow.connection?.reset(&key)))
             .collect()
     }
 

@@ -115,6 +115,8 @@ fn is_error(packet: &IpPacket<'_>) -> bool {
 /// What of a TCP segment decides how it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
+    /// Number of its first byte, or of its SYN.
+    pub sequence: u32,
     /// What its sender expects next.
     pub ack: u32,
     /// It opens a connection.
@@ -132,8 +134,9 @@ impl Segment {
     #[must_use]
     pub fn read(payload: &[u8]) -> Option<Self> {
         let header = payload.first_chunk::<20>()?;
-        let [_, _, _, _, _, _, _, _, a, b, c, d, _, flags, ..] = *header;
+        let [_, _, _, _, e, f, g, h, a, b, c, d, _, flags, ..] = *header;
         Some(Self {
+            sequence: u32::from_be_bytes([e, f, g, h]),
             ack: u32::from_be_bytes([a, b, c, d]),
             finishes: flags & 0x01 != 0,
             syn: flags & 0x02 != 0,

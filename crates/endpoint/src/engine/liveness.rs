@@ -23,7 +23,7 @@ use super::transmit::{Load, Route, Sender};
 use crate::policy::PathPolicy;
 
 /// A peer that has been silent for so long since the first probe is gone.
-pub const PEER_DEAD: Duration = Duration::from_millis(4300);
+pub const PEER_DEAD: Duration = Duration::from_millis(3800);
 /// The same if only messages go to it: they are repeated, and a new session is cheap.
 pub const MESSAGES_DEAD: Duration = Duration::from_millis(3000);
 /// Paths to a peer that packets go to: as many as it offers tails, so that one relay that fails
