@@ -106,7 +106,8 @@ fn follow_orders(orders: &Orders, state: &Path) {
     let before = orders
         .order
         .swap(u8::try_from(wanted).unwrap_or(0), Ordering::Relaxed);
-    if usize::from(before) != wanted {
+    // Once it is honest again, the file goes on to say what it did.
+    if usize::from(before) != wanted && wanted != 0 {
         orders.deeds.store(0, Ordering::Relaxed);
     }
     let deeds = format!(
