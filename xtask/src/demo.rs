@@ -7,7 +7,7 @@ use mixline_testnet::configs::SERVICE_NAME;
 use mixline_testnet::fetch::{Fetched, fetch, sha256_file};
 use mixline_testnet::topology::{Node, RELAYS};
 use mixline_testnet::web::{DOWNLOAD_BYTES, DOWNLOAD_NAME};
-use mixline_testnet::{Network, Options, Programs};
+use mixline_testnet::{Network, Options, Port, Programs};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,34 +33,12 @@ pub struct Arguments {
     built: bool,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Port {
-    /// What is best here.
-    Auto,
-    /// UDP sockets.
-    Udp,
-    /// AF_XDP sockets.
-    Xdp,
-    /// UDP sockets behind an XDP program.
-    XdpFilter,
-}
-
-impl Port {
-    /// What the machine has to be set up for.
-    fn purpose(self) -> setup::Purpose {
-        match self {
-            Self::Auto | Self::Udp => setup::Purpose::Demo,
-            Self::Xdp | Self::XdpFilter => setup::Purpose::All,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Udp => "udp",
-            Self::Xdp => "xdp",
-            Self::XdpFilter => "xdp-filter",
-        }
+/// What the machine has to be set up for.
+fn purpose(port: Port) -> setup::Purpose {
+    if port.needs_xdp() {
+        setup::Purpose::All
+    } else {
+        setup::Purpose::Demo
     }
 }
 
@@ -68,7 +46,7 @@ impl Port {
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.built {
         println!("1. What this machine needs");
-        if !setup::ensure(arguments.port.purpose())? {
+        if !setup::ensure(purpose(arguments.port))? {
             bail!("this machine lacks something: see above");
         }
         println!("2. The programs");
@@ -81,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("3. The network");
     let began = Instant::now();
     let options = Options {
-        port: arguments.port.name().into(),
+        ports: vec![arguments.port],
         offloads: !arguments.plain_wires,
     };
     let mut network = Network::up(Programs::release()?, options, |line| {
@@ -205,7 +183,9 @@ fn explain(network: &Network, report: &Report) -> Result<()> {
             path.cells
         );
     }
-    println!("   relays");
+    let port = &network.relay_status(1)?["port"];
+    let text = |name: &str| port[name].as_str().unwrap_or("unknown").to_owned();
+    println!("   relays, port {}: {}", text("kind"), text("why"));
     for relay in &report.relays {
         println!(
             "     {:8} {:5.1} MB of memory, {:5.2} s of CPU",

@@ -1,5 +1,6 @@
 //! The configuration files of the nodes, and where each node keeps what.
 
+use crate::network::Port;
 use crate::topology::{DIRECTORY_PORT, METRICS, Node, RELAY_PORT, directory_url};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -38,8 +39,8 @@ pub fn directory(files: &Files) -> String {
     )
 }
 
-/// A relay's configuration. `port` is the kind of port: `auto`, `udp`, `xdp`, `xdp-filter`.
-pub fn relay(files: &Files, number: usize, directory_id: &str, port: &str) -> String {
+/// A relay's configuration.
+pub fn relay(files: &Files, number: usize, directory_id: &str, port: Port) -> String {
     let [ipv4, ipv6] = Node::Relay(number).relay_addresses();
     format!(
         "name: relay{number}\n\
@@ -49,9 +50,10 @@ pub fn relay(files: &Files, number: usize, directory_id: &str, port: &str) -> St
          directory: {{url: \"{}\", id: {directory_id}}}\n\
          workers: 1\n\
          metrics: \"{METRICS}\"\n\
-         port: {port}\n",
+         port: {}\n",
         quoted(&files.state),
-        directory_url()
+        directory_url(),
+        port.name()
     )
 }
 

@@ -21,7 +21,7 @@ pub mod web;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use network::{Network, Options};
+pub use network::{Network, Options, Port};
 pub use programs::Programs;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);

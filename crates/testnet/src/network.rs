@@ -26,11 +26,43 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How long any one step of the start may take; it is seconds on an idle machine.
 const STEP_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// What a relay receives and sends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Port {
+    /// What is best here.
+    Auto,
+    /// UDP sockets.
+    Udp,
+    /// AF_XDP sockets.
+    Xdp,
+    /// UDP sockets behind an XDP program.
+    XdpFilter,
+}
+
+impl Port {
+    /// As it stands in a relay's configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Udp => "udp",
+            Self::Xdp => "xdp",
+            Self::XdpFilter => "xdp-filter",
+        }
+    }
+
+    /// Whether it has to have the XDP program.
+    #[must_use]
+    pub fn needs_xdp(self) -> bool {
+        matches!(self, Self::Xdp | Self::XdpFilter)
+    }
+}
+
 /// What may differ between networks.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The relays' kind of port: `auto`, `udp`, `xdp`, `xdp-filter`.
-    pub port: String,
+    /// The relays' kinds of port; relays take them in turn.
+    pub ports: Vec<Port>,
     /// Whether wires carry trains of datagrams as one packet (see [`namespaces::set_offloads`]).
     pub offloads: bool,
 }
@@ -38,7 +70,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            port: "auto".into(),
+            ports: vec![Port::Auto],
             offloads: true,
         }
     }
@@ -213,7 +245,7 @@ impl Network {
         let text = match node {
             Node::Directory => configs::directory(&files),
             Node::Relay(number) => {
-                configs::relay(&files, number, self.directory_id()?, &self.options.port)
+                configs::relay(&files, number, self.directory_id()?, self.port(number)?)
             }
             Node::Service => configs::client(&files, self.directory_id()?, Some(SERVICE_NAME)),
             Node::Client => configs::client(&files, self.directory_id()?, None),
@@ -309,6 +341,13 @@ impl Network {
     /// The relays that a client chose.
     pub fn chosen_paths(&self, node: Node) -> Result<ChosenPaths> {
         ChosenPaths::of(&self.client_status(node)?)
+    }
+
+    /// A relay's kind of port, as it was asked for.
+    pub fn port(&self, number: usize) -> Result<Port> {
+        let ports = self.options.ports.iter().copied().cycle();
+        let port = ports.take(number).last();
+        port.context("no kind of port is given")
     }
 
     /// What `mixline-relay status --json` says.

@@ -10,6 +10,7 @@ mod bad_input;
 mod failures;
 mod names;
 mod pcap;
+mod ports;
 mod rogue;
 mod tools;
 mod underlay;
@@ -19,12 +20,12 @@ use anyhow::{Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
 use mixline_testnet::process::tail;
 use mixline_testnet::topology::Node;
-use mixline_testnet::{Network, Options, Programs, programs};
+use mixline_testnet::{Network, Options, Port, Programs, programs};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// The network that is up, if one is. Tests of one kind stand together, so that each kind is brought
 /// up once.
-type Shared = Arc<Mutex<Option<(Kind, Network)>>>;
+type Shared = Arc<Mutex<Option<(Setting, Network)>>>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -34,19 +35,51 @@ enum Kind {
     Rogue,
 }
 
+/// What a test runs on.
+type Setting = (Ports, Kind);
+
+/// The relays' kinds of port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ports {
+    /// All have the same.
+    All(Port),
+    /// Half of them have AF_XDP, the others UDP: every path but the rarest crosses both.
+    Mixed,
+}
+
+impl Ports {
+    /// What the names of tests begin with.
+    fn name(self) -> &'static str {
+        match self {
+            Self::All(port) => port.name(),
+            Self::Mixed => "mixed",
+        }
+    }
+
+    fn list(self) -> Vec<Port> {
+        match self {
+            Self::All(port) => vec![port],
+            Self::Mixed => vec![Port::Xdp, Port::Udp],
+        }
+    }
+}
+
 /// Makes test cases out of functions.
 struct Tests {
     shared: Shared,
+    ports: Ports,
     trials: Vec<Trial>,
 }
 
 impl Tests {
-    /// A test on a network.
+    /// A test on a network, with the ports of the moment.
     fn on(&mut self, kind: Kind, name: &str, test: fn(&mut Network) -> Result<()>) {
         let shared = Arc::clone(&self.shared);
+        let setting = (self.ports, kind);
+        let name = format!("{}::{name}", self.ports.name());
         self.trials.push(Trial::test(name, move || {
             let mut guard = shared.lock().map_err(|_| "an earlier test panicked")?;
-            let network = network(&mut guard, kind).map_err(failed)?;
+            let network = network(&mut guard, setting).map_err(failed)?;
             test(network).map_err(|error| {
                 for node in [Node::Client, Node::Service] {
                     eprintln!(
@@ -84,12 +117,14 @@ fn main() {
     let shared = Shared::default();
     let mut tests = Tests {
         shared: Arc::clone(&shared),
+        ports: Ports::All(Port::Udp),
         trials: Vec::new(),
     };
+    let required = std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|value| value == "1");
     let root = nix::unistd::geteuid().is_root();
     if !root && !arguments.list {
         let message = "the end-to-end tests need root (namespaces, TUN)";
-        if std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|value| value == "1") {
+        if required {
             eprintln!("{message}, and MIXLINE_REQUIRE_ROOT=1 says that they must run");
             std::process::exit(1);
         }
@@ -97,12 +132,20 @@ fn main() {
         libtest_mimic::run(&arguments, Vec::new()).exit();
     }
     underlay::tests(&mut tests);
-    applications::tests(&mut tests);
-    names::tests(&mut tests);
-    wires::tests(&mut tests);
-    failures::tests(&mut tests);
-    rogue::tests(&mut tests);
     bad_input::tests(&mut tests);
+    everything(&mut tests, Port::Udp);
+    if mixline_xdp::Program::is_built() || required {
+        everything(&mut tests, Port::Xdp);
+        tests.ports = Ports::Mixed;
+        ports::tests(&mut tests);
+        tests.ports = Ports::All(Port::XdpFilter);
+        ports::tests(&mut tests);
+        rogue::tests(&mut tests);
+    } else {
+        println!(
+            "skipped: the tests on XDP, without which the relay was built: run `cargo xtask setup`"
+        );
+    }
     let conclusion = libtest_mimic::run(&arguments, tests.trials);
     if let Ok(mut network) = shared.lock() {
         *network = None; // takes it down
@@ -110,11 +153,23 @@ fn main() {
     conclusion.exit();
 }
 
-/// The network of this kind; brings it up, and another one down, if need be.
-fn network(slot: &mut Option<(Kind, Network)>, kind: Kind) -> Result<&mut Network> {
+/// All that relays with one kind of port have to do.
+fn everything(tests: &mut Tests, port: Port) {
+    tests.ports = Ports::All(port);
+    ports::tests(tests);
+    applications::tests(tests);
+    names::tests(tests);
+    wires::tests(tests);
+    failures::tests(tests);
+    rogue::tests(tests);
+}
+
+/// The network of this setting; brings it up, and another one down, if need be.
+fn network(slot: &mut Option<(Setting, Network)>, setting: Setting) -> Result<&mut Network> {
+    let (ports, kind) = setting;
     let right = slot
         .as_mut()
-        .is_some_and(|(is, network)| *is == kind && network.is_whole());
+        .is_some_and(|(is, network)| *is == setting && network.is_whole());
     if !right {
         *slot = None;
         let mut programs = built()?;
@@ -122,21 +177,16 @@ fn network(slot: &mut Option<(Kind, Network)>, kind: Kind) -> Result<&mut Networ
             programs.relay = programs.rogue_relay.clone();
         }
         let options = Options {
-            port: port(),
+            ports: ports.list(),
             ..Options::default()
         };
         let network = Network::up(programs, options, |line| eprintln!("  {line}"))?;
-        *slot = Some((kind, network));
+        *slot = Some((setting, network));
     }
     match slot {
         Some((_, network)) => Ok(network),
         None => bail!("no network"),
     }
-}
-
-/// The relays' kind of port in all tests.
-fn port() -> String {
-    std::env::var("MIXLINE_TEST_PORT").unwrap_or_else(|_| "auto".into())
 }
 
 /// The optimised programs, built once.
