@@ -130,6 +130,7 @@ fn check() -> bool {
 
 /// Installs what is missing; whether all is there in the end.
 pub fn ensure(purpose: Purpose) -> Result<bool> {
+    let could_build_xdp = xdp_tools::all_there();
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| !need.is_there()).collect();
     let optional = match purpose {
         Purpose::Demo => Vec::new(),
@@ -172,6 +173,9 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
     }
     if purpose == Purpose::All {
         xdp_tools::install_linker()?;
+    }
+    if !could_build_xdp && xdp_tools::all_there() {
+        xdp_tools::build_anew()?;
     }
     Ok(tun_is_there())
 }

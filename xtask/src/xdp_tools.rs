@@ -3,12 +3,13 @@
 //! A machine without them still builds a relay, one that works on UDP sockets.
 
 use crate::run;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use mixline_testnet::programs;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 /// Debian's compiler with `core` for the BPF target.
 const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -86,6 +87,16 @@ pub fn install_linker() -> Result<()> {
         command.arg("--root").arg(tools_directory());
     }
     run::finish(&mut command)
+}
+
+/// Has cargo build the XDP program although it has built a relay without. Its build script cannot
+/// watch for tools that are not there yet, so it is made to look new.
+pub fn build_anew() -> Result<()> {
+    let script = programs::root().join("crates/xdp/build.rs");
+    let touch = fs::File::options().append(true).open(&script);
+    touch
+        .and_then(|file| file.set_modified(SystemTime::now()))
+        .with_context(|| format!("touching {}", script.display()))
 }
 
 /// The XDP program that the last build of `mixline-xdp` made; an empty file stands for none.
