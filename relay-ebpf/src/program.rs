@@ -7,6 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap},
     programs::XdpContext,
 };
+use aya_log_ebpf::warn;
 use mixline_relay_common::bucket::Bucket;
 use mixline_relay_common::frame::{self, Frame, Message};
 use mixline_relay_common::maps::{
@@ -57,7 +58,12 @@ pub fn mixline(ctx: XdpContext) -> u32 {
     if let Some(counter) = VERDICTS.get_ptr_mut(verdict as u32) {
         // SAFETY: the pointer is to this CPU's own counter, and no other program of this CPU
         // interrupts an XDP program to write it.
-        unsafe { *counter += 1 };
+        let before = unsafe { counter.read() };
+        // SAFETY: as above.
+        unsafe { counter.write(before + 1) };
+        if before == 0 && verdict.is_strange() {
+            report(&ctx, verdict);
+        }
     }
     if verdict.drops() {
         return xdp_action::XDP_DROP;
@@ -70,6 +76,28 @@ pub fn mixline(ctx: XdpContext) -> u32 {
             .unwrap_or_else(|e| e);
     }
     xdp_action::XDP_PASS
+}
+
+/// Logs what should not be: once for each CPU, so that nobody outside can make it a flood.
+#[cold]
+#[inline(never)]
+fn report(ctx: &XdpContext, verdict: Verdict) {
+    // SAFETY: the context is the one that the kernel called this program with.
+    let (interface, queue) = unsafe { ((*ctx.ctx).ingress_ifindex, (*ctx.ctx).rx_queue_index) };
+    match verdict {
+        Verdict::NoSocket => warn!(
+            ctx,
+            "queue {} of interface {} has no AF_XDP socket: its datagrams take the kernel's",
+            queue,
+            interface
+        ),
+        _ => warn!(
+            ctx,
+            "queue {} of interface {} merges datagrams: switch its GRO and LRO off",
+            queue,
+            interface
+        ),
+    }
 }
 
 #[inline(always)]

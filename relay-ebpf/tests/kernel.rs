@@ -3,7 +3,7 @@
 //! Needs root and the built program: `MIXLINE_XDP_OBJECT` names it. Without either the
 //! tests say so and pass, unless `MIXLINE_REQUIRE_ROOT=1`.
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
@@ -313,14 +313,27 @@ fn data_without_a_socket_goes_to_the_kernel() {
     };
     let good = frame(false, true, &datagram(TYPE_DATA, INDEX, [1, 2]));
     kernel.expect(&good, Verdict::NoSocket, "no socket on the queue");
+    // That is worth a line in the log, but not one for each datagram.
+    for _ in 0..100 {
+        kernel.expect(&good, Verdict::NoSocket, "no socket on the queue");
+    }
+    let map = kernel.ebpf.map_mut("AYA_LOGS").unwrap();
+    let mut log = RingBuf::try_from(map).unwrap();
+    let lines = std::iter::from_fn(|| log.next().map(|_| ())).count();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    assert!((1..=processors).contains(&lines), "{lines} lines");
 }
 
 #[test]
 fn merged_datagrams_pass_only_where_they_are_expected() {
     let two = frame(false, false, &vec![4; 2 * DATAGRAM_LENGTH]);
-    let Some(mut kernel) = load(MODE_GUARD, PLENTY) else { return };
+    let Some(mut kernel) = load(MODE_GUARD, PLENTY) else {
+        return;
+    };
     kernel.expect(&two, Verdict::WrongLength, "in the driver");
-    let Some(mut kernel) = load(MODE_REDIRECT, PLENTY) else { return };
+    let Some(mut kernel) = load(MODE_REDIRECT, PLENTY) else {
+        return;
+    };
     kernel.expect(&two, Verdict::Merged, "in the generic path");
 }
 

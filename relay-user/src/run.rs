@@ -292,7 +292,7 @@ impl Relay {
         tasks.spawn(registration.run(registrar, snapshots));
         tasks.spawn(status::serve(control_socket, Arc::clone(&source)));
         if let Some(guard) = guard {
-            tasks.spawn(rotate(guard));
+            tasks.spawn(tend(guard));
         }
         if let Some(metrics) = metrics {
             tasks.spawn(metrics::serve(metrics, Arc::clone(&source)));
@@ -380,12 +380,12 @@ impl Relay {
     }
 }
 
-/// Renews the replay filter of the XDP program when its time has come.
-async fn rotate(guard: Arc<crate::port::Guard>) {
+/// Renews the replay filter of the XDP program when its time has come, and passes on what it logs.
+async fn tend(guard: Arc<crate::port::Guard>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tick.tick().await;
-        guard.rotate(Instant::now());
+        guard.tend(Instant::now());
     }
 }
 

@@ -70,6 +70,12 @@ impl Verdict {
         }
     }
 
+    /// Whether it says that the interface is not set up as it should be: worth a line in the log.
+    #[must_use]
+    pub const fn is_strange(self) -> bool {
+        matches!(self, Self::NoSocket | Self::Merged)
+    }
+
     /// Whether the frame ends here.
     #[must_use]
     pub const fn drops(self) -> bool {

@@ -7,6 +7,7 @@
 mod error;
 mod neighbours;
 mod program;
+mod program_log;
 mod socket;
 mod tag_filter;
 

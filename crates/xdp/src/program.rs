@@ -15,6 +15,7 @@ use mixline_relay_common::maps::{
 use mixline_relay_common::tag_filter::Block;
 use mixline_relay_common::verdict::Verdict;
 
+use crate::program_log::ProgramLog;
 use crate::{Error, Result, TagFilter};
 
 /// The program as the build left it; empty when this machine could not build it.
@@ -78,6 +79,7 @@ pub struct Program {
     sessions: Sessions,
     array: Array<MapData, PodSettings>,
     settings: Settings,
+    log: Option<ProgramLog>,
 }
 
 impl Program {
@@ -133,7 +135,9 @@ impl Program {
             return Err(absent("REPLAY"));
         };
         let filter = TagFilter::map(replay.fd(), config.filter_key, mask, Instant::now())?;
+        let log = ProgramLog::of(&mut ebpf);
         Ok(Self {
+            log,
             ebpf,
             sockets,
             filter,
@@ -187,6 +191,13 @@ impl Program {
     #[must_use]
     pub fn tag_filter(&self) -> TagFilter {
         self.filter.clone()
+    }
+
+    /// Writes what the program has logged to this process's log. To be called now and then.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// How often each verdict was given, over all CPUs.

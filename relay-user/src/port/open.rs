@@ -63,13 +63,13 @@ impl Guard {
         }
     }
 
-    /// Renews the replay filter when its time has come. To be called now and then.
-    pub fn rotate(&self, now: Instant) {
-        let filter = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .tag_filter();
+    /// Renews the replay filter when its time has come, and logs what the program has to say. To
+    /// be called now and then.
+    pub fn tend(&self, now: Instant) {
+        let mut program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        program.flush_log();
+        let filter = program.tag_filter();
+        drop(program);
         filter.rotate(now);
     }
 }
