@@ -13,10 +13,10 @@ use mixline_protocol::path::open_header;
 use mixline_protocol::size::PAYLOAD;
 use serde::Serialize;
 
-use crate::Options;
 use crate::floor::Floor;
 use crate::measure::{Subject, Summary, Turns, take_turns};
 use crate::stand::{Stand, header, nanoseconds, path};
+use crate::{Goal, Options, machine};
 
 /// Headers opened in a turn.
 const OPENED: usize = 4;
@@ -62,6 +62,7 @@ pub struct Spread {
 /// # Errors
 /// If the relay does not do what it should.
 pub fn run(options: &Options) -> Result<Report> {
+    machine::stay_on_one_core();
     eprintln!("hop: one datagram of a known path on one core");
     let mut stand = Stand::new(16)?;
     let onion = stand.onion();
@@ -127,6 +128,15 @@ pub fn run(options: &Options) -> Result<Report> {
         new_paths_per_s: 1e9 / spread.new_path_ns.median,
         spread,
     })
+}
+
+impl crate::Report for Report {
+    fn goals(&self) -> Vec<Goal> {
+        vec![
+            Goal::at_most("a hop over its bare primitives", Some(self.over_floor), 1.35),
+            Goal::at_least("new paths a second", Some(self.new_paths_per_s), 9000.0),
+        ]
+    }
 }
 
 impl fmt::Display for Report {

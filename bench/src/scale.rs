@@ -10,10 +10,10 @@ use mixline_protocol::path::OnionSecret;
 use mixline_protocol::size::Header;
 use serde::Serialize;
 
-use crate::Options;
-use crate::machine::{go_to_core, resident};
+use crate::machine::{go_to_core, resident, stay_on_one_core};
 use crate::measure::{Subject, Summary, take_turns};
 use crate::stand::{Path, Stand, path};
+use crate::{Goal, Options};
 
 /// Paths that are made at a time, so that few are there twice.
 const AT_A_TIME: usize = 4096;
@@ -45,6 +45,7 @@ pub struct Case {
 /// # Errors
 /// If the relay does not do what it should.
 pub fn run(options: &Options) -> Result<Report> {
+    stay_on_one_core();
     let counts: &[usize] = if options.quick {
         &[1, 1000, 100_000]
     } else {
@@ -154,6 +155,14 @@ impl Lcg {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         (((self.0 >> 32) * n as u64) >> 32) as usize
+    }
+}
+
+impl crate::Report for Report {
+    fn goals(&self) -> Vec<Goal> {
+        let million = self.paths.iter().find(|case| case.n == 1_000_000);
+        let measured = million.map(|case| case.over_one.median);
+        vec![Goal::at_most("1,000,000 paths over one path", measured, 1.6)]
     }
 }
 
