@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{Options, Outcome, hop, scale};
+use crate::{Options, Outcome, hop, path, scale};
 
 /// One benchmark.
 pub struct Benchmark {
@@ -19,7 +19,7 @@ pub struct Benchmark {
 /// All of them, in the order in which they are run.
 pub const ALL: &[Benchmark] = &[
     Benchmark {
-        name: "hop",
+        name: hop::NAME,
         about: "one datagram of a known path on one core, from sealed to sealed",
         needs_root: false,
         run: |options| Outcome::of(&hop::run(options)?),
@@ -29,6 +29,12 @@ pub const ALL: &[Benchmark] = &[
         about: "the same with many known paths and link sessions, and their memory",
         needs_root: false,
         run: |options| Outcome::of(&scale::run(options)?),
+    },
+    Benchmark {
+        name: "path",
+        about: "three and three relays end to end: TCP, UDP, round trips, processor time",
+        needs_root: true,
+        run: |options| Outcome::of(&path::run(options)?),
     },
 ];
 

@@ -1,7 +1,8 @@
 //! One datagram of a known path on one core, from sealed datagram in to sealed datagram out.
 //!
 //! Measured is the relay's own batch function. Beside it stand the bare primitives (what a
-//! relay cannot do without) and the opening of headers of new paths.
+//! relay cannot do without), what others take for the same ([`crate::peers`]), and the opening of
+//! headers of new paths.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,25 +12,47 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use mixline_protocol::path::open_header;
 use mixline_protocol::size::PAYLOAD;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::floor::Floor;
-use crate::measure::{Subject, Summary, Turns, take_turns};
+use crate::measure::{FirstError, Subject, Summary, Turns, take_turns};
+use crate::outcome::{Bar, Bars, Bound};
+use crate::peers::{Peers, peers};
 use crate::stand::{Stand, header, nanoseconds, path};
-use crate::{Goal, Options, machine};
+use crate::{Goal, Options, Plot, machine};
+
+/// Its name on the command line and in the JSON.
+pub const NAME: &str = "hop";
 
 /// Headers opened in a turn.
-const OPENED: usize = 4;
+const OPENED: usize = 6;
 
-/// What was measured. Times are in nanoseconds.
-#[derive(Debug, Serialize)]
+/// At most so many times the bare primitives.
+const OVER_FLOOR: f64 = 1.35;
+/// At least so many times as fast as `sphinx-packet`: built for all processors, and for this one.
+const FASTER: [f64; 2] = [60.0, 80.0];
+/// At least so many new paths a second.
+const NEW_PATHS: f64 = 9000.0;
+
+/// What was measured. Times are in nanoseconds; what is missing are peers that were not built in.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// Whether this was built for one kind of processor and not for all.
+    pub native: bool,
     /// One datagram through the batch function, the median.
     pub ns: f64,
     /// One datagram's bare primitives, the median.
     pub floor_ns: f64,
     /// The first over the second, turn by turn, the median.
     pub over_floor: f64,
+    /// A packet of a cell's size unwrapped by `sphinx-packet`.
+    pub sphinx_packet_ns: Option<f64>,
+    /// How many times as fast as that one datagram is, turn by turn, the median.
+    pub faster_than_sphinx_packet: Option<f64>,
+    /// A relay cell of Tor as it is today, for each of its bytes.
+    pub tor1_ns_per_byte: Option<f64>,
+    /// A relay cell of Tor in Counter Galois Onion, for each of its bytes.
+    pub tor_cgo_ns_per_byte: Option<f64>,
     /// The payload's layer off, for each of its bytes.
     pub peel_ns_per_byte: f64,
     /// Headers of new paths that one core opens in a second.
@@ -39,7 +62,7 @@ pub struct Report {
 }
 
 /// Medians and spreads.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Spread {
     /// One datagram through the batch function.
     pub ns: Summary,
@@ -55,12 +78,27 @@ pub struct Spread {
     pub seal_ns: Summary,
     /// Opening one header.
     pub new_path_ns: Summary,
+    /// The peers, if they were built in.
+    pub peers: Option<PeerSpread>,
+}
+
+/// Medians and spreads of the peers.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct PeerSpread {
+    /// A packet of `sphinx-packet`.
+    pub sphinx_packet_ns: Summary,
+    /// Over one datagram here.
+    pub faster_than_sphinx_packet: Summary,
+    /// A byte of Tor's relay cell.
+    pub tor1_ns_per_byte: Summary,
+    /// A byte of Tor's relay cell, Counter Galois Onion.
+    pub tor_cgo_ns_per_byte: Summary,
 }
 
 /// Runs it.
 ///
 /// # Errors
-/// If the relay does not do what it should.
+/// If the relay, or a peer, does not do what it should.
 pub fn run(options: &Options) -> Result<Report> {
     machine::stay_on_one_core();
     eprintln!("hop: one datagram of a known path on one core");
@@ -72,20 +110,14 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut floor = Floor::new()?;
     let mut parts_of = Floor::new()?;
     let fresh = header(&onion)?;
+    let mut peers = peers()?;
     let parts = RefCell::new(Vec::new());
-    // A subject cannot return an error; the first one is kept, and told at the end.
-    let failed = RefCell::new(None);
-    let or_fail = |result: Result<f64>| {
-        result.unwrap_or_else(|error| {
-            failed.borrow_mut().get_or_insert(error);
-            f64::NAN
-        })
-    };
+    let failed = FirstError::default();
     let mut subjects: Vec<Subject<'_>> = vec![
-        Box::new(|| or_fail(stand.turn(|| &of_known))),
-        Box::new(|| or_fail(floor.turn())),
+        Box::new(|| failed.or_nan(stand.turn(|| &of_known))),
+        Box::new(|| failed.or_nan(floor.turn())),
         Box::new(|| {
-            or_fail(parts_of.parts().map(|took| {
+            failed.or_nan(parts_of.parts().map(|took| {
                 parts.borrow_mut().push(took);
                 took.open + took.hctr2 + took.seal
             }))
@@ -94,22 +126,42 @@ pub fn run(options: &Options) -> Result<Report> {
             let began = Instant::now();
             for _ in 0..OPENED {
                 let opened = open_header(&onion, black_box(&fresh));
-                or_fail(opened.map(|_| 0.0).map_err(|error| anyhow!(error)));
+                failed.or_nan(opened.map(|_| 0.0).map_err(|error| anyhow!(error)));
             }
             nanoseconds(began.elapsed()) / OPENED as f64
         }),
     ];
-    let turns = take_turns(if options.quick { 300 } else { 2000 }, &mut subjects);
-    drop(subjects);
-    if let Some(error) = failed.take() {
-        return Err(error);
+    if let Some(Peers {
+        sphinx_packet,
+        tor1,
+        tor_cgo,
+    }) = &mut peers
+    {
+        subjects.push(Box::new(|| failed.or_nan(sphinx_packet())));
+        subjects.push(Box::new(|| failed.or_nan(tor1())));
+        subjects.push(Box::new(|| failed.or_nan(tor_cgo())));
     }
-    let [hop, floor, _, opening] = &turns[..] else {
+    let turns = take_turns(if options.quick { 1000 } else { 4000 }, &mut subjects);
+    drop(subjects);
+    failed.tell()?;
+    report(&turns, &parts.into_inner())
+}
+
+fn report(turns: &[Turns], parts: &[crate::floor::Took]) -> Result<Report> {
+    let [hop, floor, _, opening, others @ ..] = turns else {
         return Err(anyhow!("a subject is missing"));
     };
-    let parts = parts.into_inner();
     let part = |of: fn(&crate::floor::Took) -> f64| -> Summary {
         parts.iter().map(of).collect::<Turns>().summary()
+    };
+    let peers = match others {
+        [sphinx_packet, tor1, tor_cgo] => Some(PeerSpread {
+            sphinx_packet_ns: sphinx_packet.summary(),
+            faster_than_sphinx_packet: sphinx_packet.over(hop).summary(),
+            tor1_ns_per_byte: tor1.summary(),
+            tor_cgo_ns_per_byte: tor_cgo.summary(),
+        }),
+        _ => None,
     };
     let spread = Spread {
         ns: hop.summary(),
@@ -119,23 +171,110 @@ pub fn run(options: &Options) -> Result<Report> {
         hctr2_ns: part(|took| took.hctr2),
         seal_ns: part(|took| took.seal),
         new_path_ns: opening.summary(),
+        peers,
     };
     Ok(Report {
+        native: machine::is_native(),
         ns: spread.ns.median,
         floor_ns: spread.floor_ns.median,
         over_floor: spread.over_floor.median,
+        sphinx_packet_ns: peers.map(|peers| peers.sphinx_packet_ns.median),
+        faster_than_sphinx_packet: peers.map(|peers| peers.faster_than_sphinx_packet.median),
+        tor1_ns_per_byte: peers.map(|peers| peers.tor1_ns_per_byte.median),
+        tor_cgo_ns_per_byte: peers.map(|peers| peers.tor_cgo_ns_per_byte.median),
         peel_ns_per_byte: spread.hctr2_ns.median / PAYLOAD as f64,
         new_paths_per_s: 1e9 / spread.new_path_ns.median,
         spread,
     })
 }
 
+impl Report {
+    fn build(&self) -> &'static str {
+        if self.native {
+            "built for this processor"
+        } else {
+            "built for all processors"
+        }
+    }
+}
+
 impl crate::Report for Report {
     fn goals(&self) -> Vec<Goal> {
-        vec![
-            Goal::at_most("a hop over its bare primitives", Some(self.over_floor), 1.35),
-            Goal::at_least("new paths a second", Some(self.new_paths_per_s), 9000.0),
-        ]
+        let build = self.build();
+        let mut goals = vec![Goal::at_least(
+            format!("as fast as sphinx-packet, {build} (times)"),
+            self.faster_than_sphinx_packet,
+            FASTER[usize::from(self.native)],
+        )];
+        if !self.native {
+            goals.insert(
+                0,
+                Goal::at_most(
+                    "a datagram, over its bare primitives (times)",
+                    Some(self.over_floor),
+                    OVER_FLOOR,
+                ),
+            );
+            goals.push(Goal::at_least(
+                "new paths a second on one core",
+                Some(self.new_paths_per_s),
+                NEW_PATHS,
+            ));
+        }
+        goals
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let (spread, build) = (&self.spread, self.build());
+        let floor = spread.floor_ns.median;
+        let mut plots = vec![Plot::Bars(Bars {
+            title: format!("One datagram of a known path, {build}"),
+            note: "From sealed to sealed: the link opened, the replay filter asked, the path's \
+                   layer off, the next link sealed. Below, the bare primitives on buffers of the \
+                   same size."
+                .into(),
+            unit: "ns".into(),
+            bars: vec![
+                Bar::new("relay, sealed to sealed", spread.ns)
+                    .with(Bound::AtMost(OVER_FLOOR * floor)),
+                Bar::new("bare primitives", spread.floor_ns),
+                Bar::new("· AES-256-GCM open", spread.open_ns),
+                Bar::new("· HCTR2", spread.hctr2_ns),
+                Bar::new("· AES-256-GCM seal", spread.seal_ns),
+            ],
+        })];
+        if let Some(peers) = spread.peers {
+            plots.push(Plot::Bars(Bars {
+                title: format!("A packet beside Nym's, {build}"),
+                note: format!(
+                    "sphinx-packet has {} times as long for a packet of the same size; it does \
+                     the header's public-key work for each.",
+                    peers.faster_than_sphinx_packet.median.round()
+                ),
+                unit: "ns".into(),
+                bars: vec![
+                    Bar::new("relay, sealed to sealed", spread.ns).with(Bound::AtMost(
+                        peers.sphinx_packet_ns.median / FASTER[usize::from(self.native)],
+                    )),
+                    Bar::new("a new path's header", spread.new_path_ns),
+                    Bar::new("sphinx-packet unwrap", peers.sphinx_packet_ns),
+                ],
+            }));
+            plots.push(Plot::Bars(Bars {
+                title: format!("A layer off, for each byte, {build}"),
+                note: "HCTR2 here has keys of 256 bits, Tor's relay crypto of 128.".into(),
+                unit: "ns/byte".into(),
+                bars: vec![
+                    Bar::new(
+                        "Mixline (HCTR2-AES-256)",
+                        spread.hctr2_ns.map(|ns| ns / PAYLOAD as f64),
+                    ),
+                    Bar::new("Tor today (AES-128-CTR)", peers.tor1_ns_per_byte),
+                    Bar::new("Tor, Counter Galois Onion", peers.tor_cgo_ns_per_byte),
+                ],
+            }));
+        }
+        plots
     }
 }
 
@@ -144,14 +283,45 @@ impl fmt::Display for Report {
         let spread = &self.spread;
         writeln!(
             f,
-            "hop: one datagram of a known path (median, and where 8 of 10 turns lie)"
+            "hop: one datagram of a known path, {} (median, and where 8 of 10 turns lie)",
+            self.build()
         )?;
-        writeln!(f, "  times the bare primitives   {:.2}", spread.over_floor)?;
+        writeln!(f, "  over bare primitives        {:.2}", spread.over_floor)?;
+        match &spread.peers {
+            Some(peers) => writeln!(
+                f,
+                "  times as fast as sphinx-packet {:.1}",
+                peers.faster_than_sphinx_packet
+            )?,
+            None => writeln!(f, "  no peers: not built with the feature `peers`")?,
+        }
         writeln!(f, "  sealed to sealed         ns {:.0}", spread.ns)?;
         writeln!(f, "  bare primitives          ns {:.0}", spread.floor_ns)?;
         writeln!(f, "    AES-256-GCM open       ns {:.0}", spread.open_ns)?;
         writeln!(f, "    HCTR2                  ns {:.0}", spread.hctr2_ns)?;
         writeln!(f, "    AES-256-GCM seal       ns {:.0}", spread.seal_ns)?;
+        if let Some(peers) = &spread.peers {
+            writeln!(
+                f,
+                "  sphinx-packet unwrap     ns {:.0}",
+                peers.sphinx_packet_ns
+            )?;
+            writeln!(
+                f,
+                "  a layer off, ns per byte    {:.3}",
+                self.peel_ns_per_byte
+            )?;
+            writeln!(
+                f,
+                "    Tor today                 {:.3}",
+                peers.tor1_ns_per_byte
+            )?;
+            writeln!(
+                f,
+                "    Tor, CGO                  {:.3}",
+                peers.tor_cgo_ns_per_byte
+            )?;
+        }
         writeln!(f, "  a new path's header      ns {:.0}", spread.new_path_ns)?;
         writeln!(
             f,

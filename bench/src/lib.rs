@@ -13,6 +13,9 @@ pub mod hop;
 pub mod machine;
 pub mod measure;
 pub mod outcome;
+pub mod path;
+pub mod peers;
+pub mod report;
 pub mod scale;
 pub mod stand;
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::thread;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -16,6 +17,12 @@ pub struct Machine {
     pub kernel: String,
     /// Instructions for cryptography that the processor has.
     pub instructions: Vec<&'static str>,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Processes that ran or waited to run, on average over the minute before.
+    pub load: Option<f64>,
+    /// When, in UTC.
+    pub at: String,
     /// Whether the program was built for some processor's instructions and not for all.
     pub native: bool,
 }
@@ -47,8 +54,22 @@ pub fn describe() -> Machine {
             .into_iter()
             .filter(|name| flags.split_whitespace().any(|flag| flag == *name))
             .collect(),
-        native: cfg!(target_feature = "avx2"),
+        memory_bytes: bytes_in("/proc/meminfo", "MemTotal:").unwrap_or(0),
+        load: load(),
+        at: httpdate::fmt_http_date(SystemTime::now()),
+        native: is_native(),
     }
+}
+
+fn load() -> Option<f64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// Whether the program was built for one kind of processor and not for all.
+#[must_use]
+pub fn is_native() -> bool {
+    cfg!(target_feature = "avx2")
 }
 
 /// Keeps this thread on the last core, away from where interrupts usually are.
@@ -59,23 +80,22 @@ pub fn stay_on_one_core() {
     }
 }
 
-/// Lets a thread that inherited the above run anywhere, as thread `number` of several.
-pub fn go_to_core(number: usize) {
-    if let Some(cores) = core_affinity::get_core_ids()
-        && let Some(core) = cores.get(number % cores.len().max(1))
-    {
-        core_affinity::set_for_current(*core);
-    }
-}
-
 /// Resident memory of this process, in bytes; 0 if `/proc` does not say.
 #[must_use]
 pub fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|text| text.trim().strip_suffix("kB"))
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .map_or(0, |kib| kib * 1024)
+    bytes_in("/proc/self/status", "VmRSS:").unwrap_or(0)
+}
+
+/// Memory that can be had without swapping, in bytes, if `/proc` says.
+#[must_use]
+pub fn available() -> Option<u64> {
+    bytes_in("/proc/meminfo", "MemAvailable:")
+}
+
+/// A line such as `VmRSS:  1234 kB` of a file in `/proc`.
+fn bytes_in(file: &str, field: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
 }

@@ -1,8 +1,10 @@
 //! Taking turns, and what to say of many turns.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Turns of one subject: nanoseconds of one operation in each.
 #[derive(Debug, Clone, Default)]
@@ -15,7 +17,7 @@ impl FromIterator<f64> for Turns {
 }
 
 /// Median and spread of many turns.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// The median.
     pub median: f64,
@@ -32,7 +34,7 @@ impl Turns {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let quantile = |tenths: usize| {
-            let at = sorted.len().saturating_sub(1) * tenths / 10;
+            let at = (sorted.len().saturating_sub(1) * tenths + 5) / 10;
             sorted.get(at).copied().unwrap_or(f64::NAN)
         };
         Summary {
@@ -70,12 +72,62 @@ impl fmt::Display for Summary {
 /// that one took.
 pub type Subject<'a> = Box<dyn FnMut() -> f64 + 'a>;
 
+impl Summary {
+    /// Of a figure that was measured once, or that has no spread.
+    #[must_use]
+    pub fn of(value: f64) -> Self {
+        Self {
+            median: value,
+            low: value,
+            high: value,
+        }
+    }
+
+    /// Median and both ends through `f`, which may turn the order around.
+    #[must_use]
+    pub fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        let (low, high) = (f(self.low), f(self.high));
+        Self {
+            median: f(self.median),
+            low: low.min(high),
+            high: low.max(high),
+        }
+    }
+}
+
+/// Keeps the first error of subjects, which cannot return one.
+#[derive(Debug, Default)]
+pub struct FirstError(RefCell<Option<anyhow::Error>>);
+
+impl FirstError {
+    /// The value, or not a number if there is none.
+    pub fn or_nan(&self, result: anyhow::Result<f64>) -> f64 {
+        result.unwrap_or_else(|error| {
+            self.0.borrow_mut().get_or_insert(error);
+            f64::NAN
+        })
+    }
+
+    /// The error, if there was one.
+    ///
+    /// # Errors
+    /// That one.
+    pub fn tell(&self) -> anyhow::Result<()> {
+        self.0.take().map_or(Ok(()), Err)
+    }
+}
+
 /// Lets all subjects take `turns` turns, each time another of them first. The first few
-/// turns, which fill caches, do not count.
+/// turns, which fill caches, do not count. Says on standard error how far it is.
 pub fn take_turns(turns: usize, subjects: &mut [Subject<'_>]) -> Vec<Turns> {
     let warm_up = turns / 10 + 1;
     let mut all = vec![Turns::default(); subjects.len()];
+    let mut told = Instant::now();
     for turn in 0..turns + warm_up {
+        if told.elapsed() >= Duration::from_secs(3) {
+            eprintln!("  {} %", 100 * turn / (turns + warm_up));
+            told = Instant::now();
+        }
         for i in 0..subjects.len() {
             let at = (turn + i) % subjects.len();
             let took = subjects[at]();

@@ -1,43 +1,61 @@
-//! The same datagrams with more and more known paths, and what those take of memory.
+//! The same datagrams with more and more known paths, and with more and more link sessions, and
+//! what those take of memory.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::thread;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use mixline_protocol::path::OnionSecret;
-use mixline_protocol::size::Header;
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::size::{Header, PATH_HEADER};
+use rand_core::Rng;
 use serde::Serialize;
 
-use crate::machine::{go_to_core, resident, stay_on_one_core};
-use crate::measure::{Subject, Summary, take_turns};
+use crate::machine::{available, resident, stay_on_one_core};
+use crate::measure::{FirstError, Subject, Summary, Turns, take_turns};
+use crate::outcome::{Axis, Lines, Point, Scale, Series};
 use crate::stand::{Path, Stand, path};
-use crate::{Goal, Options};
+use crate::{Goal, Options, Plot};
 
-/// Paths that are made at a time, so that few are there twice.
-const AT_A_TIME: usize = 4096;
+/// How many paths are known, from case to case.
+const PATHS: [usize; 4] = [1, 1000, 100_000, 1_000_000];
+/// How many sessions there are, from case to case; the first is that of the paths.
+const SESSIONS: [usize; 3] = [100, 10_000, 100_000];
+/// Memory of a path with its header as the sender knows it, and of a session with both ends.
+const BYTES_EACH: u64 = 2500;
+/// Times that a million paths may take of one.
+const BOUND: f64 = 1.6;
 
 /// What was measured.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// By number of paths.
+    /// By number of known paths, under one session.
     pub paths: Vec<Case>,
+    /// By number of link sessions, on one path.
+    pub sessions: Vec<Case>,
 }
 
-/// One number of known paths.
-#[derive(Debug, Serialize)]
+/// One number of paths or sessions.
+#[derive(Debug, Clone, Serialize)]
 pub struct Case {
     /// How many.
     pub n: usize,
     /// One datagram of any of them, in nanoseconds, the median.
     pub ns: f64,
-    /// How much more memory was resident after they were learnt.
+    /// How much more memory was resident after they were there.
     pub bytes: u64,
     /// How long with so many over how long with one, turn by turn.
     pub over_one: Summary,
     /// The time with its spread.
     pub spread: Summary,
+}
+
+/// A relay, and what comes to it.
+struct Subjected {
+    n: usize,
+    stand: Stand,
+    headers: Vec<Header>,
+    neighbours: usize,
+    bytes: u64,
 }
 
 /// Runs it.
@@ -46,103 +64,101 @@ pub struct Case {
 /// If the relay does not do what it should.
 pub fn run(options: &Options) -> Result<Report> {
     stay_on_one_core();
-    let counts: &[usize] = if options.quick {
-        &[1, 1000, 100_000]
-    } else {
-        &[1, 1000, 100_000, 1_000_000]
-    };
-    let mut stands = Vec::new();
-    for n in counts {
-        stands.push(populated(*n)?);
+    let mut cases = Vec::new();
+    for n in PATHS {
+        let needed = n as u64 * BYTES_EACH;
+        if available().is_some_and(|there| there < needed + needed / 4) {
+            eprintln!("scale: {n} paths left out: they need {} MB", needed >> 20);
+            continue;
+        }
+        cases.push(with_paths(n)?);
     }
-    eprintln!("scale: datagrams of paths at random");
-    let failed = RefCell::new(None);
-    let mut memory = Vec::new();
+    let of_paths = cases.len();
+    for n in SESSIONS {
+        cases.push(with_sessions(n)?);
+    }
+    eprintln!("scale: datagrams of paths and of neighbours at random");
+    let failed = FirstError::default();
     let mut subjects: Vec<Subject<'_>> = Vec::new();
-    for (stand, headers, bytes) in &mut stands {
-        memory.push(*bytes);
-        let mut at = Lcg(1);
+    for case in &mut cases {
+        let (mut of_path, mut of_neighbour) = (Lcg(1), Lcg(2));
         let failed = &failed;
         subjects.push(Box::new(move || {
-            stand
-                .turn(|| &headers[at.below(headers.len())])
-                .unwrap_or_else(|error| {
-                    failed.borrow_mut().get_or_insert(error);
-                    f64::NAN
-                })
+            failed.or_nan(case.stand.turn_from(
+                || of_neighbour.below(case.neighbours),
+                || &case.headers[of_path.below(case.headers.len())],
+            ))
         }));
     }
-    let turns = take_turns(if options.quick { 300 } else { 2000 }, &mut subjects);
+    let turns = take_turns(if options.quick { 500 } else { 2000 }, &mut subjects);
     drop(subjects);
-    if let Some(error) = failed.take() {
-        return Err(error);
-    }
+    failed.tell()?;
     let one = turns.first().ok_or_else(|| anyhow!("no turns"))?;
-    let cases = counts
+    let mut all: Vec<Case> = cases
         .iter()
-        .zip(memory)
         .zip(&turns)
-        .map(|((n, bytes), turns)| {
-            let spread = turns.summary();
-            Case {
-                n: *n,
-                ns: spread.median,
-                bytes,
-                over_one: turns.over(one).summary(),
-                spread,
-            }
-        });
+        .map(|(case, turns)| told(case, turns, one))
+        .collect();
+    let mut sessions = all.split_off(of_paths);
+    sessions.insert(0, all[0].clone());
     Ok(Report {
-        paths: cases.collect(),
+        paths: all,
+        sessions,
     })
 }
 
-/// A relay that knows `n` paths, their headers, and what the relay's memory grew by.
-fn populated(n: usize) -> Result<(Stand, Vec<Header>, u64)> {
+fn told(case: &Subjected, turns: &Turns, one: &Turns) -> Case {
+    let spread = turns.summary();
+    Case {
+        n: case.n,
+        ns: spread.median,
+        bytes: case.bytes,
+        over_one: turns.over(one).summary(),
+        spread,
+    }
+}
+
+/// A relay that knows `n` paths.
+///
+/// The first is real. The others have random headers, and payload keys of their own, as the
+/// relay's slow path would have made of headers that it opened; that takes 100 µs each.
+fn with_paths(n: usize) -> Result<Subjected> {
+    let rng = &mut OsRandom::new();
     let mut stand = Stand::new(n)?;
-    let onion = stand.onion();
-    let mut headers = vec![[1; 296]; n];
-    let mut bytes = 0;
+    let real = path(&stand.onion())?;
+    let mut headers: Vec<Header> = vec![[1; PATH_HEADER]; n];
     let mut told = Instant::now();
-    for (count, headers) in headers.chunks_mut(AT_A_TIME).enumerate() {
+    let before = resident();
+    for (count, header) in headers.iter_mut().enumerate().skip(1) {
         if told.elapsed().as_secs() >= 2 {
-            eprintln!("scale: {} of {n} paths made", count * AT_A_TIME);
+            eprintln!("scale: {count} of {n} paths");
             told = Instant::now();
         }
-        let paths = make(&onion, headers.len())?;
-        let before = resident();
-        for (header, path) in headers.iter_mut().zip(paths) {
-            *header = path.header;
-            stand.learn(path)?;
-        }
-        bytes += resident().saturating_sub(before);
+        let mut key = [0; 32];
+        rng.fill_bytes(&mut key);
+        rng.fill_bytes(header);
+        stand.learn(Path {
+            header: *header,
+            known: real.known.beside(&key),
+        })?;
     }
-    Ok((stand, headers, bytes))
+    headers[0] = real.header;
+    stand.learn(real)?;
+    Ok(Subjected {
+        n,
+        stand,
+        headers,
+        neighbours: 1,
+        bytes: resident().saturating_sub(before),
+    })
 }
 
-/// Makes paths on all cores.
-fn make(onion: &OnionSecret, n: usize) -> Result<Vec<Path>> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        let handles: Vec<_> = (0..threads)
-            .map(|number| {
-                let share = (n + number) / threads;
-                scope.spawn(move || {
-                    go_to_core(number);
-                    (0..share).map(|_| path(onion)).collect::<Result<Vec<_>>>()
-                })
-            })
-            .collect();
-        let mut paths = Vec::with_capacity(n);
-        for handle in handles {
-            paths.extend(
-                handle
-                    .join()
-                    .map_err(|_| anyhow!("a thread has panicked"))??,
-            );
-        }
-        Ok(paths)
-    })
+/// A relay with `n` link sessions and one path.
+fn with_sessions(n: usize) -> Result<Subjected> {
+    let mut case = with_paths(1)?;
+    case.bytes = case.stand.add_neighbours(n)?;
+    (case.n, case.neighbours) = (n, n);
+    Ok(case)
 }
 
 /// A generator that costs nothing and repeats from run to run (Knuth's MMIX constants).
@@ -162,27 +178,84 @@ impl crate::Report for Report {
     fn goals(&self) -> Vec<Goal> {
         let million = self.paths.iter().find(|case| case.n == 1_000_000);
         let measured = million.map(|case| case.over_one.median);
-        vec![Goal::at_most("1,000,000 paths over one path", measured, 1.6)]
+        let what = "1,000,000 known paths, over one (times)";
+        vec![Goal::at_most(what, measured, BOUND)]
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let axis = |label: &str, scale| Axis {
+            label: label.into(),
+            scale,
+        };
+        let line = |label: &str, cases: &[Case], y: fn(&Case) -> Summary| Series {
+            label: label.into(),
+            points: cases
+                .iter()
+                .map(|case| {
+                    let y = y(case);
+                    Point {
+                        x: case.n as f64,
+                        y: y.median,
+                        spread: Some((y.low, y.high)),
+                    }
+                })
+                .collect(),
+        };
+        let both = |y: fn(&Case) -> Summary| {
+            vec![
+                line("known paths", &self.paths, y),
+                line("link sessions", &self.sessions, y),
+            ]
+        };
+        let memory = |case: &Case| Summary::of(case.bytes.max(1) as f64 / 1e6);
+        vec![
+            Plot::Lines(Lines {
+                title: "A datagram with more and more paths and sessions".into(),
+                note: "Each datagram is of a path, or a session, at random: nothing that it needs \
+                       is in the processor's caches any more."
+                    .into(),
+                x: axis("how many", Scale::Logarithmic),
+                y: axis("times one path", Scale::Linear),
+                series: both(|case| case.over_one),
+                bounds: vec![(format!("at most, for 1,000,000 paths: {BOUND}"), BOUND)],
+            }),
+            Plot::Lines(Lines {
+                title: "What they take of memory".into(),
+                note: String::new(),
+                x: axis("how many", Scale::Logarithmic),
+                y: axis("MB", Scale::Logarithmic),
+                series: vec![
+                    line("known paths", &self.paths[1..], memory),
+                    line("link sessions", &self.sessions[1..], memory),
+                ],
+                bounds: Vec::new(),
+            }),
+        ]
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "scale: a datagram of one of many known paths")?;
         writeln!(
             f,
-            "  {:>9}  {:>18}  {:>20}  memory",
-            "paths", "times one path", "ns"
+            "scale: a datagram of one of many (median, and where 8 of 10 turns lie)"
         )?;
-        for case in &self.paths {
+        for (what, cases) in [("paths", &self.paths), ("sessions", &self.sessions)] {
             writeln!(
                 f,
-                "  {:>9}  {:>18}  {:>20}  {:.1} MB",
-                case.n,
-                format!("{:.2}", case.over_one),
-                format!("{:.0}", case.spread),
-                case.bytes as f64 / 1e6
+                "  {what:>9}  {:>20}  {:>20}  memory",
+                "times one path", "ns"
             )?;
+            for case in cases {
+                writeln!(
+                    f,
+                    "  {:>9}  {:>20}  {:>20}  {:.1} MB",
+                    case.n,
+                    format!("{:.2}", case.over_one),
+                    format!("{:.0}", case.spread),
+                    case.bytes as f64 / 1e6
+                )?;
+            }
         }
         Ok(())
     }

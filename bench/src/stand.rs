@@ -10,7 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 use crossbeam::channel::Receiver;
 use mixline_protocol::identity::{ShortId, X25519Secret};
-use mixline_protocol::link::{CellKind, Established, Initiator, Responder, SealKey, Timestamp};
+use mixline_protocol::link::{
+    CellKind, Established, Initiator, Responder, SealKey, Timestamp, without_handshake,
+};
 use mixline_protocol::path::{
     HeadSecrets, Hop, KnownPath, OnionSecret, PublishedTail, build_head, open_header,
 };
@@ -27,6 +29,8 @@ use mixline_relay::share::{Places, Shares};
 use mixline_relay::slow_path::{self, Job, Opened};
 use rand_core::Rng;
 
+use crate::machine::resident;
+
 /// Datagrams that are sealed before a turn and processed in it: 0.7 MB.
 pub const PER_TURN: usize = 8 * BATCH;
 
@@ -40,8 +44,8 @@ const NEXT_RELAY: ShortId = ShortId(*b"nextnext");
 pub struct Stand {
     pipeline: Pipeline<Honest>,
     jobs: Receiver<Job>,
-    /// The neighbour's, whose datagrams come in.
-    seal: SealKey,
+    /// The neighbours', whose datagrams come in. There is one to begin with.
+    neighbours: Vec<SealKey>,
     /// The relay's own, for paths through it.
     onion: Arc<OnionSecret>,
     datagrams: Vec<Datagram>,
@@ -108,7 +112,7 @@ impl Stand {
         Ok(Self {
             pipeline,
             jobs,
-            seal: neighbour.seal,
+            neighbours: vec![neighbour.seal],
             onion: Arc::new(OnionSecret::generate(rng)),
             datagrams: vec![[0; DATAGRAM]; PER_TURN],
             message: 0,
@@ -122,6 +126,34 @@ impl Stand {
         Arc::clone(&self.onion)
     }
 
+    /// Adds neighbours until there are `n`, each with a session that has seen no handshake but is
+    /// otherwise as any. Returns how much the relay's memory grew by.
+    ///
+    /// # Errors
+    /// None that happen.
+    pub fn add_neighbours(&mut self, n: usize) -> Result<u64> {
+        let rng = &mut OsRandom::new();
+        let first = self.neighbours.len();
+        let mut opening = Vec::new();
+        for place in first..n {
+            let mut key = [0; 32];
+            rng.fill_bytes(&mut key);
+            let (seal, open) = without_handshake(&key, index(0, place, rng.next_u32()))?;
+            opening.push(open);
+            self.neighbours.push(seal);
+        }
+        let before = resident();
+        for (neighbour, open) in (u32::try_from(first)?..).zip(opening.drain(..)) {
+            self.pipeline.obey(Command::Session {
+                open: Arc::new(open),
+                neighbour,
+                shares: Shares::default(),
+                source: self.address,
+            });
+        }
+        Ok(resident().saturating_sub(before))
+    }
+
     /// Makes the relay know a path, in the way that it learns each: from a datagram whose
     /// header is opened on the slow path, which `known` is the answer of.
     ///
@@ -130,7 +162,7 @@ impl Stand {
     pub fn learn(&mut self, path: Path) -> Result<()> {
         let now = Instant::now();
         let known = self.pipeline.known().1;
-        self.fill(0, &path.header)?;
+        self.fill(0, 0, &path.header)?;
         let mut batch = Batch::new();
         batch.push(&mut self.datagrams[0], self.address);
         self.pipeline.process(&mut batch, now);
@@ -157,9 +189,21 @@ impl Stand {
     ///
     /// # Errors
     /// If one of them was not sent on.
-    pub fn turn<'a>(&mut self, mut header: impl FnMut() -> &'a Header) -> Result<f64> {
+    pub fn turn<'a>(&mut self, header: impl FnMut() -> &'a Header) -> Result<f64> {
+        self.turn_from(|| 0, header)
+    }
+
+    /// The same; `neighbour` says from whom each is, by number.
+    ///
+    /// # Errors
+    /// If one of them was not sent on.
+    pub fn turn_from<'a>(
+        &mut self,
+        mut neighbour: impl FnMut() -> usize,
+        mut header: impl FnMut() -> &'a Header,
+    ) -> Result<f64> {
         for at in 0..self.datagrams.len() {
-            self.fill(at, header())?;
+            self.fill(at, neighbour(), header())?;
         }
         let mut took = Duration::ZERO;
         let mut sent = 0;
@@ -181,12 +225,12 @@ impl Stand {
         Ok(nanoseconds(took) / PER_TURN as f64)
     }
 
-    fn fill(&mut self, at: usize, header: &Header) -> Result<()> {
+    fn fill(&mut self, at: usize, neighbour: usize, header: &Header) -> Result<()> {
         let datagram = &mut self.datagrams[at];
         self.message += 1;
         datagram[CELL_OFFSET..CELL_OFFSET + PATH_HEADER].copy_from_slice(header);
         datagram[CELL_OFFSET + PATH_HEADER..][..8].copy_from_slice(&self.message.to_be_bytes());
-        self.seal.seal(datagram, CellKind::Cell)?;
+        self.neighbours[neighbour].seal(datagram, CellKind::Cell)?;
         Ok(())
     }
 }

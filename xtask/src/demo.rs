@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(code) = privileges::as_root(&["--built"])? {
         return Ok(code);
     }
-    end_on_signals()?;
+    mixline_testnet::end_on_signals()?;
     println!("3. The network");
     let began = Instant::now();
     let options = Options {
@@ -249,38 +249,8 @@ fn stay(network: &mut Network) -> Result<()> {
     Ok(())
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP end whatever is waited for, so that the network is taken
-/// down in order. A second one ends this program at once.
-fn end_on_signals() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let entered = runtime.enter();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    drop(entered);
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            for _ in 0..2 {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hang_up.recv() => {}
-                }
-                if mixline_testnet::interrupted() {
-                    std::process::exit(130);
-                }
-                mixline_testnet::interrupt();
-            }
-        });
-    });
-    Ok(())
-}
-
 /// Under sudo, a file that the user asked for belongs to the user.
-fn give_to_user(path: &std::path::Path) {
+pub fn give_to_user(path: &std::path::Path) {
     let id = |name| {
         std::env::var(name)
             .ok()

@@ -42,6 +42,7 @@ pub fn check() -> Result<usize> {
                 "metadata",
                 "--format-version",
                 "1",
+                "--all-features",
                 "--locked",
                 "--manifest-path",
             ])

@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that one does with a working copy, from an empty machine to the last
 //! check before a change is handed in.
 
+mod bench;
 mod ci;
 mod demo;
 mod licences;
@@ -45,13 +46,8 @@ enum Task {
         /// The vectors (JSON).
         file: PathBuf,
     },
-    /// Run the benchmarks; arguments after it go to them (`cargo xtask bench --help`).
-    #[command(disable_help_flag = true)]
-    Bench {
-        /// For the benchmarks.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
+    /// Measure, beside bare primitives and beside others' code.
+    Bench(bench::Arguments),
     /// Remove what a killed demo or test left: processes, namespaces, files in /etc/netns.
     CleanTestnet,
 }
@@ -64,22 +60,13 @@ fn main() -> ExitCode {
         Task::Test { filter } => ci::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Ci => ci::run().map(|()| ExitCode::SUCCESS),
         Task::Vectors { file } => vectors::run(&file),
-        Task::Bench { arguments } => bench(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::CleanTestnet => clean_testnet(),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
-}
-
-fn bench(arguments: &[String]) -> Result<()> {
-    run::cargo(
-        ["run", "--release", "--package", "mixline-bench", "--"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(arguments.iter().cloned()),
-    )
 }
 
 fn clean_testnet() -> Result<ExitCode> {

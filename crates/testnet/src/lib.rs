@@ -14,6 +14,7 @@ pub mod namespaces;
 pub mod network;
 pub mod process;
 pub mod programs;
+mod signals;
 pub mod ssh;
 pub mod state;
 pub mod topology;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use network::{Network, Options, Port};
 pub use programs::Programs;
+pub use signals::end_on_signals;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 

@@ -48,6 +48,8 @@ pub use timers::{
     ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, KEEPALIVE,
     POLL_EVERY, REJECT_AFTER, REKEY_AFTER, REKEY_AFTER_AS_RESPONDER, SILENCE_LIMIT, UPKEEP_PING,
 };
+#[doc(hidden)]
+pub use transport::without_handshake;
 pub use transport::{CellKind, MAX_COUNTER, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey};
 pub use window::{SlidingWindow, Window};
 

@@ -1,0 +1,41 @@
+//! Ctrl-C and its like.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
+
+static WATCHED: AtomicBool = AtomicBool::new(false);
+
+/// From now on SIGINT, SIGTERM and SIGHUP end whatever is waited for, so that the network is taken
+/// down in order. A second one ends this program at once.
+///
+/// # Errors
+/// If signals cannot be watched.
+pub fn end_on_signals() -> std::io::Result<()> {
+    if WATCHED.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let entered = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    drop(entered);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            for _ in 0..2 {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hang_up.recv() => {}
+                }
+                if crate::interrupted() {
+                    std::process::exit(130);
+                }
+                crate::interrupt();
+            }
+        });
+    });
+    Ok(())
+}
