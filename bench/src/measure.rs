@@ -33,9 +33,16 @@ impl Turns {
     pub fn summary(&self) -> Summary {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
+        // Between two turns, the mean of both by how near they are.
         let quantile = |tenths: usize| {
-            let at = (sorted.len().saturating_sub(1) * tenths + 5) / 10;
-            sorted.get(at).copied().unwrap_or(f64::NAN)
+            let (at, between) = (
+                sorted.len().saturating_sub(1) * tenths / 10,
+                sorted.len().saturating_sub(1) * tenths % 10,
+            );
+            let (Some(low), high) = (sorted.get(at), sorted.get(at + 1)) else {
+                return f64::NAN;
+            };
+            high.map_or(*low, |high| low + (high - low) * between as f64 / 10.0)
         };
         Summary {
             median: quantile(5),
@@ -153,6 +160,8 @@ mod tests {
         );
         assert_eq!(turns.map(|ns| ns * 2.0).over(&turns).summary().high, 2.0);
         assert_eq!(format!("{summary:.1}"), "50.0 (10.0 to 90.0)");
+        assert_eq!(Turns(vec![4.0, 2.0]).summary().median, 3.0);
+        assert_eq!(Turns(vec![7.0]).summary(), Summary::of(7.0));
     }
 
     #[test]

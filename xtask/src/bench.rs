@@ -4,7 +4,7 @@ use crate::demo::give_to_user;
 use crate::setup::{self, Purpose};
 use crate::{privileges, run};
 use anyhow::{Context, Result, bail};
-use mixline_testnet::programs::{root, target_directory};
+use mixline_testnet::programs::{self, root, target_directory};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -123,7 +123,7 @@ fn build(networks: bool, native: bool) -> Result<()> {
     if native {
         // A directory of its own, or each build would throw the other away.
         run::finish(
-            run::cargo_command()
+            programs::cargo()
                 .args(arguments)
                 .env("CARGO_TARGET_DIR", native_directory())
                 .env("RUSTFLAGS", "-C target-cpu=native"),

@@ -33,13 +33,8 @@ const ECHO_PORT: u16 = 7007;
 /// Microseconds from probe to probe.
 const EVERY: u64 = 1000;
 /// Offered rates of UDP, in bytes a second.
-const RATES: [u64; 6] = [
-    1_000_000,
-    4_000_000,
-    10_000_000,
-    20_000_000,
-    40_000_000,
-    80_000_000,
+const RATES: [u64; 5] = [
+    4_000_000, 10_000_000, 20_000_000, 40_000_000, 80_000_000,
 ];
 /// Bytes in a UDP datagram: with its headers, what most paths carry.
 const DATAGRAM: &str = "1200";
@@ -113,7 +108,7 @@ impl Plan {
                 rounds: 2,
                 tcp: seconds(2),
                 udp: seconds(1),
-                idle_probes: 1500,
+                idle_probes: 1000,
                 loaded: seconds(2),
             }
         } else {
@@ -207,7 +202,7 @@ fn loaded(network: &Network, to: Ipv4Addr, plan: &Plan) -> Result<Counts> {
     let stream = iperf::Client::start(
         network,
         to,
-        plan.loaded + Duration::from_secs(3),
+        plan.loaded + Duration::from_secs(2),
         &["--reverse"],
     )?;
     thread::sleep(Duration::from_millis(500)); // slow start
@@ -384,7 +379,7 @@ mod tests {
             eight: vec![4e6],
             idle: vec![counts()],
             loaded: vec![counts(), counts()],
-            loss: [(1_000_000, vec![(1e6, 0.25)])].into(),
+            loss: [(4_000_000, vec![(4e6, 0.25)])].into(),
             cpu: vec![0.5],
             delivered: 1e9,
         };

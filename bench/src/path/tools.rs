@@ -15,7 +15,7 @@ use super::round_trips::{Counts, histogram};
 /// Bytes of a probe: as a voice packet's.
 const PROBE: usize = 160;
 /// Probes that have not come back so long after the last one left are lost.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_millis(700);
 
 /// What runs inside a namespace.
 #[derive(Debug, Subcommand)]
