@@ -330,3 +330,67 @@ impl fmt::Display for Report {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Report as _;
+    use crate::floor::Took;
+
+    fn measured(peers: bool) -> Report {
+        let turns = |ns| Turns::from_iter([ns; 3]);
+        let mut all = vec![turns(1200.0), turns(1000.0), turns(1000.0), turns(100_000.0)];
+        if peers {
+            all.extend([turns(120_000.0), turns(0.4), turns(0.9)]);
+        }
+        let took = Took {
+            open: 250.0,
+            hctr2: 536.0,
+            seal: 214.0,
+        };
+        report(&all, &[took]).unwrap()
+    }
+
+    #[test]
+    fn names_in_the_json() {
+        let json = serde_json::to_value(measured(true)).unwrap();
+        for (name, value) in [
+            ("ns", 1200.0),
+            ("floor_ns", 1000.0),
+            ("over_floor", 1.2),
+            ("sphinx_packet_ns", 120_000.0),
+            ("faster_than_sphinx_packet", 100.0),
+            ("tor1_ns_per_byte", 0.4),
+            ("tor_cgo_ns_per_byte", 0.9),
+            ("peel_ns_per_byte", 0.5),
+            ("new_paths_per_s", 10_000.0),
+        ] {
+            assert_eq!(json[name], value, "{name}");
+        }
+        // What another build of this program has written is read.
+        let read: Report = serde_json::from_value(json).unwrap();
+        assert_eq!(read.to_string(), measured(true).to_string());
+    }
+
+    #[test]
+    fn without_peers_their_figures_are_null() {
+        let report = measured(false);
+        let json = serde_json::to_value(&report).unwrap();
+        assert!(json["sphinx_packet_ns"].is_null() && json["tor_cgo_ns_per_byte"].is_null());
+        assert!(report.to_string().contains("no peers"));
+        let reached: Vec<_> = report.goals().iter().map(Goal::reached).collect();
+        assert_eq!(reached, [Some(true), None, Some(true)]);
+    }
+
+    #[test]
+    fn a_native_build_has_a_goal_of_its_own() {
+        let report = Report {
+            native: true,
+            ..measured(true)
+        };
+        let [goal] = &report.goals()[..] else {
+            panic!("other goals");
+        };
+        assert_eq!(goal.bound, Bound::AtLeast(80.0));
+    }
+}

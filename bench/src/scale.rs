@@ -260,3 +260,45 @@ impl fmt::Display for Report {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_paths_and_sessions_are_relayed_and_their_memory_is_seen() {
+        for mut case in [with_paths(2000).unwrap(), with_sessions(2000).unwrap()] {
+            assert_eq!(case.n, 2000);
+            // A path has 1.4 KB and a session 1.8 KB; other tests may free some meanwhile.
+            assert!(case.bytes < 64 << 20, "{} bytes", case.bytes);
+            let (mut at, mut from) = (Lcg(1), Lcg(2));
+            let took = case.stand.turn_from(
+                || from.below(case.neighbours),
+                || &case.headers[at.below(case.headers.len())],
+            );
+            assert!(took.unwrap() > 0.0);
+        }
+    }
+
+    #[test]
+    fn names_in_the_json() {
+        let case = |n| Case {
+            n,
+            ns: 1500.0,
+            bytes: 1460,
+            over_one: Summary::of(1.5),
+            spread: Summary::of(1500.0),
+        };
+        let report = Report {
+            paths: vec![case(1), case(1_000_000)],
+            sessions: vec![case(1)],
+        };
+        let json = serde_json::to_value(&report).unwrap();
+        for list in ["paths", "sessions"] {
+            let first = &json[list][0];
+            assert_eq!((&first["n"], &first["ns"]), (&1.into(), &1500.0.into()));
+            assert_eq!(first["bytes"], 1460);
+        }
+        assert_eq!(crate::Report::goals(&report)[0].reached(), Some(true));
+    }
+}

@@ -73,13 +73,14 @@ impl crate::Report for Report {
             }],
             bounds: Vec::new(),
         };
+        let mut relays: Vec<_> = self.relays.iter().collect();
+        relays.sort_by(|a, b| b.cpu_s.total_cmp(&a.cpu_s));
         let relays = Bars {
             title: "Processor time of the relays while the TCP streams ran".into(),
             note: format!("{:.2} GB were delivered.", self.delivered_gb),
             unit: "s".into(),
-            bars: self
-                .relays
-                .iter()
+            bars: relays
+                .into_iter()
                 .map(|relay| Bar::new(&relay.name, Summary::of(relay.cpu_s)))
                 .collect(),
         };

@@ -108,6 +108,9 @@ fn ceiling(high: f64) -> f64 {
 /// A number as one writes it: three digits that mean something, thousands as `k` and `M`.
 #[must_use]
 pub fn short(value: f64) -> String {
+    if !value.is_finite() {
+        return "–".into();
+    }
     let size = value.abs();
     let (value, unit) = match size {
         1e6.. => (value / 1e6, "M"),
@@ -144,6 +147,7 @@ mod tests {
             (100_000.0, "100k"),
             (1_000_000.0, "1M"),
             (9_417.3, "9417"),
+            (f64::NAN, "–"),
         ] {
             assert_eq!(short(value), text);
         }

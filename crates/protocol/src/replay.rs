@@ -34,6 +34,7 @@
 use crate::time::UnixTime;
 use crate::wire::Reader;
 use crate::{Error, Result};
+use arrayvec::ArrayVec;
 use ring::digest::{SHA256, digest};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
@@ -128,14 +129,35 @@ impl ReplayFilter {
     /// Remembers the tag. True if it was not remembered before: the cell may go on.
     #[must_use]
     pub fn check_and_set(&self, tag: &[u8; 16]) -> bool {
-        let place = self.place(tag);
-        let mut current = self.current.load(Ordering::Acquire);
-        // Both are looked at before anything is locked, so that the memory of both is fetched at
-        // the same time; an old tag locks nothing.
+        self.check_and_set_group::<1>([*tag]) == [true][..]
+    }
+
+    /// [`ReplayFilter::check_and_set`] of several tags, one after the other; of more than `N` the
+    /// first `N`. Memory is waited for once and not for each.
+    #[must_use]
+    pub fn check_and_set_group<const N: usize>(
+        &self,
+        tags: impl IntoIterator<Item = [u8; 16]>,
+    ) -> ArrayVec<bool, N> {
+        let current = self.current.load(Ordering::Acquire);
+        let tags = tags.into_iter().take(N);
+        let places: ArrayVec<Place, N> = tags.map(|tag| self.place(&tag)).collect();
+        // All are looked at before anything is locked, and in both generations, so that the memory
+        // of all is fetched at the same time; an old tag locks nothing.
         let [a, b] = &self.generations;
-        if a.contains(place) | b.contains(place) {
-            return false;
-        }
+        let old: ArrayVec<bool, N> = places
+            .iter()
+            .map(|place| a.contains(*place) | b.contains(*place))
+            .collect();
+        // The same tag twice in a group is seen by the second insertion.
+        let each = places.into_iter().zip(old);
+        each.map(|(place, old)| !old && self.insert(place, current))
+            .collect()
+    }
+
+    /// Sets the bits of a tag that was not remembered when `current` was the current generation;
+    /// whether one was missing.
+    fn insert(&self, place: Place, mut current: usize) -> bool {
         let mut new = self.generations[current].insert(place);
         loop {
             // If the generations were exchanged meanwhile, another thread may have looked for

@@ -47,6 +47,7 @@ use crate::slow_path::{Job, Opened};
 use crate::verdict::{Tally, Verdict};
 use delay::Delay;
 use opening::Opening;
+use peel_path::Peeled;
 use waiting::Waiting;
 
 /// Slots that go through all stages together: few enough that their bytes stay in the
@@ -169,10 +170,26 @@ impl<B: Behaviour> Pipeline<B> {
             // All paths of the group at once: each is somewhere else in memory.
             let cells = group.iter().filter(|slot| matches!(slot.fate, Fate::Cell));
             let headers = cells.map(|slot| header_of(slot.datagram));
-            let mut paths = self.paths.lookup_group::<GROUP>(headers, now).into_iter();
+            let paths = self.paths.lookup_group::<GROUP>(headers, now);
+            let cells = group
+                .iter_mut()
+                .filter(|slot| matches!(slot.fate, Fate::Cell));
+            let peeled: ArrayVec<Option<Peeled>, GROUP> = cells
+                .zip(paths)
+                .map(|(slot, known)| known.map(|known| self.peel(slot, known)))
+                .collect();
+            let tags = peeled.iter().flatten().map(|peeled| peeled.tag.0);
+            let new = self.common.replay.check_and_set_group::<GROUP>(tags);
+            let (mut peeled, mut new) = (peeled.into_iter(), new.into_iter());
             for slot in &mut *group {
                 if let Fate::Cell = slot.fate {
-                    let step = self.peel_path(slot, paths.next().flatten(), now);
+                    let step = match peeled.next().flatten() {
+                        Some(peeled) => {
+                            let new = new.next().unwrap_or(false);
+                            self.go_on(slot, peeled, new, now)
+                        }
+                        None => Err(self.hold_for_path(slot, now)),
+                    };
                     self.record(slot, step);
                 }
             }

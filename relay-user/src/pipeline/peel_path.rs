@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mixline_protocol::path::{KnownPath, Next, PathSlot};
+use mixline_protocol::path::{KnownPath, Next, PathSlot, ReplayTag};
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::Cell;
 
@@ -15,28 +15,51 @@ use crate::verdict::Verdict;
 /// chosen independently can meet at one relay, or, if its parts were made to, longer.
 const MAX_VISITS: usize = 2;
 
+/// A cell whose layer is off, before it is known whether it has been relayed before.
+pub(super) struct Peeled {
+    pub(super) tag: ReplayTag,
+    next: Next,
+    flow: Flow,
+}
+
 impl<B: Behaviour> Pipeline<B> {
-    /// From a cell to what the next hop gets, `known` being its path. A cell of a new path is
-    /// held until the slow path has opened its header.
-    pub(super) fn peel_path(
+    /// Takes off the layer of a path that is known.
+    pub(super) fn peel(&self, slot: &mut Slot<'_>, known: PathSlot) -> Peeled {
+        let flow = flow_of(header_of(slot.datagram));
+        let (path, ()) = self.paths.get(known);
+        Peeled {
+            tag: path.peel(cell_of(slot.datagram)),
+            next: path.next(),
+            flow,
+        }
+    }
+
+    /// From a peeled cell, if its message is `new`, to what the next hop gets.
+    pub(super) fn go_on(
         &mut self,
         slot: &mut Slot<'_>,
-        mut known: Option<PathSlot>,
+        mut peeled: Peeled,
+        mut new: bool,
         now: Instant,
     ) -> Step {
-        for _ in 0..MAX_VISITS {
-            let Some(at) = known else {
+        let mut visits = 1;
+        loop {
+            if !new {
+                return Err(Leave::With(Verdict::Replay));
+            }
+            if !self.is_own(&peeled.next) {
+                return self.treat(slot, peeled.next, peeled.flow);
+            }
+            if visits == MAX_VISITS {
+                return Err(Leave::With(Verdict::Loop));
+            }
+            visits += 1;
+            let Some(known) = self.paths.lookup(header_of(slot.datagram), now) else {
                 return Err(self.hold_for_path(slot, now));
             };
-            let flow = flow_of(header_of(slot.datagram));
-            let (path, ()) = self.paths.get(at);
-            let next = peel(path, &self.common.replay, cell_of(slot.datagram))?;
-            if !self.is_own(&next) {
-                return self.treat(slot, next, flow);
-            }
-            known = self.paths.lookup(header_of(slot.datagram), now);
+            peeled = self.peel(slot, known);
+            new = self.common.replay.check_and_set(&peeled.tag.0);
         }
-        Err(Leave::With(Verdict::Loop))
     }
 
     fn is_own(&self, next: &Next) -> bool {
@@ -63,7 +86,8 @@ impl<B: Behaviour> Pipeline<B> {
         Ok(Fate::Peeled(next, flow))
     }
 
-    fn hold_for_path(&mut self, slot: &Slot<'_>, now: Instant) -> Leave {
+    /// Holds a cell of a new path until the slow path has opened its header.
+    pub(super) fn hold_for_path(&mut self, slot: &Slot<'_>, now: Instant) -> Leave {
         let Some(session) = self.sessions.get_mut(slot.session) else {
             return Leave::With(Verdict::UnknownIndex);
         };
