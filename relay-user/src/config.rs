@@ -135,6 +135,19 @@ pub enum PortKind {
     XdpFilter,
 }
 
+impl PortKind {
+    /// As it is written in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Udp => "udp",
+            Self::Xdp => "xdp",
+            Self::XdpFilter => "xdp-filter",
+        }
+    }
+}
+
 /// How frames leave with `port: xdp`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]

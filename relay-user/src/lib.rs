@@ -2,7 +2,7 @@
 //!
 //! From the outside in:
 //!
-//! - [`config`], [`mod@run`], [`status`], [`metrics`]: the daemon;
+//! - [`config`], [`mod@run`], [`status`], [`metrics`], [`doctor`]: the daemon;
 //! - [`control`]: link handshakes, the directory, onion keys; on one thread, in tokio;
 //! - [`worker`]: a thread for each core that forwards, each with a [`port`] and a
 //!   [`pipeline`] of its own;
@@ -14,6 +14,7 @@
 pub mod batch;
 pub mod config;
 pub mod control;
+pub mod doctor;
 pub mod links;
 pub mod mail;
 pub mod metrics;

@@ -1,13 +1,13 @@
 //! `mixline-relay`: a relay of a Mixline network.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use mixline_relay::pipeline::Honest;
-use mixline_relay::{Config, run, status};
+use mixline_relay::{Config, doctor, run, status};
 use tracing_subscriber::EnvFilter;
 
 /// A relay of a Mixline network: it forwards datagrams of one length through encryption
@@ -33,6 +33,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at this machine, and say what to change for the relay to run well; exit code 1
+    /// if it would not run as configured
+    Doctor {
+        /// The configuration; without one, what `port: auto` needs is looked at
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// The interface; by default, that of the configuration, or of the default route
+        #[arg(long, value_name = "NAME")]
+        interface: Option<String>,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -41,15 +54,24 @@ fn main() -> ExitCode {
         Arguments {
             command: Some(Command::Status { config, json }),
             ..
-        } => show_status(&config, json),
+        } => show_status(&config, json).map(|()| ExitCode::SUCCESS),
+        Arguments {
+            command:
+                Some(Command::Doctor {
+                    config,
+                    interface,
+                    json,
+                }),
+            ..
+        } => examine(config.as_deref(), interface.as_deref(), json),
         Arguments {
             config: Some(config),
             ..
-        } => relay(&config),
+        } => relay(&config).map(|()| ExitCode::SUCCESS),
         Arguments { config: None, .. } => Err(anyhow::anyhow!("--config FILE is missing")),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("mixline-relay: {error:#}");
             ExitCode::FAILURE
@@ -57,13 +79,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn relay(config: &std::path::Path) -> anyhow::Result<()> {
+fn relay(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     start_log();
     Ok(run(config, |_| Honest)?)
 }
 
-fn show_status(config: &std::path::Path, json: bool) -> anyhow::Result<()> {
+fn show_status(config: &Path, json: bool) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     let report = status::ask(&config.state_dir).with_context(|| {
         format!(
@@ -76,9 +98,32 @@ fn show_status(config: &std::path::Path, json: bool) -> anyhow::Result<()> {
     } else {
         report.text()
     };
+    print(&text);
+    Ok(())
+}
+
+fn examine(config: Option<&Path>, interface: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {
+    let config = config.map(Config::load).transpose()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let diagnosis = runtime.block_on(doctor::examine(config.as_ref(), interface));
+    let text = if json {
+        format!("{}\n", serde_json::to_string_pretty(&diagnosis)?)
+    } else {
+        diagnosis.text()
+    };
+    print(&text);
+    Ok(if diagnosis.runs {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn print(text: &str) {
     // Whoever reads may have had enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
 }
 
 /// Logs to standard error what `MIXLINE_LOG` asks for, by default from `info` on.

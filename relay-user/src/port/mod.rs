@@ -4,6 +4,7 @@
 //! paths and mixing are the same behind each; another kind of port is another file here.
 
 mod af_xdp;
+mod interface;
 mod marking;
 mod memory;
 mod open;
@@ -11,6 +12,7 @@ mod udp;
 
 use std::io;
 
+pub use interface::{interface_of, receive_queues};
 pub use memory::MemoryPort;
 pub use open::{Guard, OpenError, Ports, open};
 pub use udp::{ControlSockets, UdpPort, open_udp};

@@ -1,7 +1,7 @@
 //! Which port a relay has, and how it is opened.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -9,12 +9,12 @@ use mixline_protocol::random::OsRandom;
 use mixline_relay_common::maps::MAX_QUEUES;
 use mixline_relay_common::verdict::Verdict;
 use mixline_xdp::{Attached, Granted, Program, ProgramConfig, Sessions, Socket, SocketConfig};
-use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use rand_core::Rng as _;
 
 use super::Port;
 use super::af_xdp::{AfXdpPort, Ring, Sending};
+use super::interface::{interface, receive_queues};
 use super::marking::Marking;
 use super::udp::{ControlSockets, UdpPort, open_udp};
 use crate::config::{Config, PortKind, XdpSend};
@@ -151,52 +151,6 @@ fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), String
     }
 }
 
-/// The interface, and our addresses on it.
-fn interface(config: &Config, sockets: &ControlSockets) -> Result<(String, Vec<IpAddr>), String> {
-    let all: Vec<(String, IpAddr)> = getifaddrs()
-        .map_err(|e| format!("cannot list interfaces: {e}"))?
-        .filter_map(|entry| {
-            let address = entry.address?;
-            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-            let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
-            Some((entry.interface_name, v4.or(v6)?))
-        })
-        .collect();
-    let name = match &config.interface {
-        Some(name) => name.clone(),
-        None => all
-            .iter()
-            .find(|(_, address)| config.advertised().iter().any(|a| a.ip() == *address))
-            .map(|(name, _)| name.clone())
-            .ok_or("no interface has an address of `advertise`: name it with `interface`")?,
-    };
-    let addresses: Vec<IpAddr> = all
-        .into_iter()
-        .filter(|(of, address)| *of == name && sockets.reaches(&SocketAddr::new(*address, 0)))
-        .map(|(_, address)| address)
-        .collect();
-    if addresses.is_empty() {
-        return Err(format!(
-            "interface {name} has no address that the relay listens on"
-        ));
-    }
-    Ok((name, addresses))
-}
-
-/// How many receive queues an interface has.
-fn queues(interface: &str) -> u32 {
-    let entries = std::fs::read_dir(format!("/sys/class/net/{interface}/queues"));
-    let count = entries.map_or(1, |entries| {
-        entries
-            .filter(|e| {
-                e.as_ref()
-                    .is_ok_and(|e| e.file_name().to_string_lossy().starts_with("rx-"))
-            })
-            .count()
-    });
-    u32::try_from(count.max(1)).unwrap_or(MAX_QUEUES)
-}
-
 /// The program attached, and the sockets of the queues if it redirects.
 struct Xdp {
     program: Program,
@@ -224,7 +178,7 @@ fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result
     .map_err(text)?;
     let mut sockets = Vec::new();
     if redirect {
-        let queues = queues(&interface);
+        let queues = receive_queues(&interface);
         if queues > MAX_QUEUES {
             return Err(format!(
                 "{interface} has {queues} queues, of which {MAX_QUEUES} can be used: \

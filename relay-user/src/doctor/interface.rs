@@ -1,0 +1,303 @@
+//! The interface: its driver, whether it is up, what datagrams fit, and who else has an XDP
+//! program on it.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use mixline_protocol::size::DATAGRAM;
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::net::if_::if_nametoindex;
+
+use super::finding::Finding;
+use super::plan::{Need, Plan};
+
+/// Bytes of an IP packet with a datagram: headers of IPv4 and of IPv6, and of UDP.
+const PACKET_V4: u32 = 20 + 8 + DATAGRAM as u32;
+const PACKET_V6: u32 = 40 + 8 + DATAGRAM as u32;
+/// The largest MTU that every native XDP driver takes, and zero-copy with our frames: 2 KiB, of
+/// which the kernel keeps 256 bytes, an Ethernet header 14, and a VLAN tag 4.
+const LARGEST: u32 = 2048 - 256 - 14 - 4;
+/// What is advised.
+const USUAL: u32 = 1500;
+
+/// An XDP program on an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Where it runs.
+    pub mode: &'static str,
+    /// Its number, as `bpftool prog` shows it.
+    pub id: Option<u32>,
+}
+
+/// What was seen of the interface.
+#[derive(Debug, Clone)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// Its driver, or what kind of virtual interface it is.
+    pub driver: Option<String>,
+    /// Whether it is up and has a carrier.
+    pub up: bool,
+    /// The largest IP packet, in bytes.
+    pub mtu: u32,
+    /// VLANs on it.
+    pub vlans: Vec<String>,
+    /// The XDP program on it.
+    pub attached: Option<Attachment>,
+}
+
+impl Interface {
+    /// Looks.
+    ///
+    /// # Errors
+    /// If there is no such interface, or netlink does not say.
+    pub fn read(name: &str) -> io::Result<Self> {
+        let index = if_nametoindex(name)?;
+        let link = link(index)?;
+        let mut this = Self {
+            name: name.into(),
+            index,
+            driver: fs::read_link(format!("/sys/class/net/{name}/device/driver"))
+                .ok()
+                .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+            up: link
+                .header
+                .flags
+                .contains(LinkFlags::Up | LinkFlags::Running),
+            mtu: 0,
+            vlans: vlans(Path::new("/sys/class/net"), name),
+            attached: None,
+        };
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::Mtu(mtu) => this.mtu = mtu,
+                LinkAttribute::Xdp(xdp) => this.attached = attachment(&xdp),
+                LinkAttribute::LinkInfo(infos) if this.driver.is_none() => {
+                    this.driver = infos.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(this)
+    }
+
+    /// What of it the relay needs.
+    #[must_use]
+    pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
+        vec![
+            self.judge_state(),
+            self.judge_mtu(plan),
+            self.judge_program(plan),
+        ]
+    }
+
+    fn judge_state(&self) -> Finding {
+        let Self { name, driver, .. } = self;
+        let driver = driver.as_deref().unwrap_or("not said");
+        if self.up {
+            Finding::ok("driver", driver)
+        } else {
+            Finding::warning(
+                "driver",
+                format!("{driver}; {name} is down, or has no carrier"),
+                format!("ip link set dev {name} up"),
+            )
+        }
+    }
+
+    fn judge_mtu(&self, plan: &Plan) -> Finding {
+        let Self { name, mtu, .. } = self;
+        let wanted = if plan.listens(false) {
+            PACKET_V6
+        } else {
+            PACKET_V4
+        };
+        let change = format!("ip link set dev {name} mtu {USUAL}");
+        if *mtu < wanted {
+            Finding::problem(
+                "MTU",
+                format!("{mtu}: a datagram takes {wanted} bytes, and is never fragmented"),
+                change,
+            )
+        } else if *mtu > LARGEST && plan.need() != Need::No {
+            Finding::warning(
+                "MTU",
+                format!(
+                    "{mtu}: many drivers have no native XDP or zero-copy with more than {LARGEST}"
+                ),
+                change,
+            )
+        } else {
+            Finding::ok("MTU", format!("{mtu}; a datagram takes {wanted} bytes"))
+        }
+    }
+
+    fn judge_program(&self, plan: &Plan) -> Finding {
+        let check = "attached";
+        let name = &self.name;
+        match &self.attached {
+            None => Finding::ok(check, "no XDP program"),
+            Some(Attachment { mode, id }) => {
+                let id = id.map(|id| format!(" (number {id})")).unwrap_or_default();
+                if plan.runs_with_xdp() {
+                    return Finding::ok(check, format!("this relay's XDP program, {mode}{id}"));
+                }
+                plan.lacks(
+                    check,
+                    format!("another XDP program, {mode}{id}: an interface has one at a time"),
+                    &format!(
+                        "stop the program that it belongs to, or `ip link set dev {name} xdp off`"
+                    ),
+                )
+            }
+        }
+    }
+}
+
+/// Asks for one interface.
+fn link(index: u32) -> io::Result<LinkMessage> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut question = LinkMessage::default();
+    question.header.index = index;
+    let mut packet = NetlinkMessage::from(RouteNetlinkMessage::GetLink(question));
+    packet.header.flags = NLM_F_REQUEST;
+    packet.finalize();
+    let mut buffer = vec![0; packet.buffer_len()];
+    packet.serialize(&mut buffer);
+    socket.send(&buffer, 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    match answer.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(link),
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn attachment(xdp: &[LinkXdp]) -> Option<Attachment> {
+    let mode = xdp.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::None) => None,
+        LinkXdp::Attached(XdpAttached::Driver) => Some("native"),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some("generic"),
+        LinkXdp::Attached(XdpAttached::Hardware) => Some("in hardware"),
+        LinkXdp::Attached(_) => Some("in several modes"),
+        _ => None,
+    })?;
+    let id = xdp.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    });
+    Some(Attachment { mode, id })
+}
+
+/// VLAN interfaces on top of one: `upper_NAME` links to each, whose `uevent` says what it is.
+fn vlans(folder: &Path, name: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder.join(name)).into_iter().flatten();
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let upper = entry.file_name().into_string().ok()?;
+            let upper = upper.strip_prefix("upper_")?;
+            let event = fs::read_to_string(folder.join(upper).join("uevent")).ok()?;
+            event
+                .lines()
+                .any(|line| line == "DEVTYPE=vlan")
+                .then(|| upper.to_string())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+pub(super) mod tests {
+    use super::*;
+    use crate::config::PortKind;
+    use crate::doctor::finding::Level;
+    use crate::doctor::plan::tests::plan;
+
+    /// An interface as it should be.
+    pub fn good() -> Interface {
+        Interface {
+            name: "eth0".into(),
+            index: 2,
+            driver: Some("ice".into()),
+            up: true,
+            mtu: 1500,
+            vlans: vec![],
+            attached: None,
+        }
+    }
+
+    #[test]
+    fn a_good_interface() {
+        let findings = good().judge(&plan(PortKind::Xdp));
+        assert!(findings.iter().all(|finding| finding.level == Level::Ok));
+        let down = Interface {
+            up: false,
+            ..good()
+        };
+        assert_eq!(
+            down.judge(&plan(PortKind::Udp))[0].change.as_deref(),
+            Some("ip link set dev eth0 up")
+        );
+    }
+
+    #[test]
+    fn datagrams_must_fit() {
+        let of = |mtu, listen: &[&str], port| {
+            let plan = Plan {
+                listen: listen.iter().map(|text| text.parse().unwrap()).collect(),
+                ..plan(port)
+            };
+            Interface { mtu, ..good() }.judge(&plan)[1].level
+        };
+        let (v4, v6) = ("192.0.2.1:7000", "[2001:db8::1]:7000");
+        assert_eq!(of(1436, &[v4], PortKind::Udp), Level::Ok);
+        assert_eq!(of(1435, &[v4], PortKind::Udp), Level::Problem);
+        assert_eq!(of(1436, &[v4, v6], PortKind::Udp), Level::Problem);
+        assert_eq!(of(1456, &[v6], PortKind::Udp), Level::Ok);
+        assert_eq!(of(1455, &[], PortKind::Auto), Level::Problem);
+        assert_eq!(of(9000, &[v4], PortKind::Udp), Level::Ok);
+        assert_eq!(of(9000, &[v4], PortKind::Xdp), Level::Warning);
+        assert_eq!(of(1774, &[v4], PortKind::Xdp), Level::Ok);
+    }
+
+    #[test]
+    fn there_is_room_for_one_program() {
+        let taken = Interface {
+            attached: attachment(&[LinkXdp::Attached(XdpAttached::Driver), LinkXdp::ProgId(77)]),
+            ..good()
+        };
+        let judge = |port| taken.judge(&plan(port))[2].clone();
+        assert_eq!(judge(PortKind::Xdp).level, Level::Problem);
+        assert!(judge(PortKind::Xdp).found.contains("native (number 77)"));
+        assert_eq!(judge(PortKind::Udp).level, Level::Ok);
+        assert_eq!(attachment(&[LinkXdp::Attached(XdpAttached::None)]), None);
+    }
+
+    #[test]
+    fn vlans_are_told_from_other_uppers() {
+        let folder = tempfile::tempdir().unwrap();
+        for (upper, event) in [("eth0.5", "DEVTYPE=vlan\n"), ("br0", "DEVTYPE=bridge\n")] {
+            fs::create_dir_all(folder.path().join(upper)).unwrap();
+            fs::write(folder.path().join(upper).join("uevent"), event).unwrap();
+            fs::create_dir_all(folder.path().join("eth0").join(format!("upper_{upper}"))).unwrap();
+        }
+        assert_eq!(vlans(folder.path(), "eth0"), ["eth0.5"]);
+    }
+}

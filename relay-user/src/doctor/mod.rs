@@ -1,0 +1,97 @@
+//! `mixline-relay doctor`: whether this machine carries the relay as configured, and what to
+//! change.
+//!
+//! Each part is a file with two halves: `read` looks at the machine and changes nothing that
+//! runs; `judge` decides on what was seen, and is tested on machines that nobody has.
+
+mod buffers;
+mod clock;
+mod command;
+mod default_route;
+mod directory;
+mod finding;
+mod interface;
+mod kernel;
+mod mode;
+mod netlink;
+mod offloads;
+mod plan;
+mod privileges;
+mod queues;
+mod reach;
+mod state;
+
+use std::thread::available_parallelism;
+
+pub use finding::{Diagnosis, Finding, Level, Section};
+
+use crate::config::Config;
+use crate::{port, status};
+use plan::Plan;
+
+/// Examines this machine for a relay of this configuration, or for one on `port: auto`;
+/// `interface` counts before the configuration's.
+pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagnosis {
+    let cores = available_parallelism().map_or(1, usize::from);
+    let running = config.and_then(|config| status::ask(&config.state_dir).ok());
+    let plan = match config {
+        Some(config) => Plan::of(config, cores, running),
+        None => Plan::bare(cores),
+    };
+    let generic = netlink::Generic::new().ok();
+    let name = match (interface, config) {
+        (Some(name), _) => Ok(name.to_string()),
+        (None, Some(config)) => port::interface_of(config),
+        (None, None) => default_route::interface()
+            .ok_or_else(|| "there is no default route: name one with --interface".into()),
+    };
+    let seen = name.as_ref().map_err(String::clone).and_then(|name| {
+        interface::Interface::read(name).map_err(|error| format!("interface {name}: {error}"))
+    });
+
+    let mut sections = Vec::new();
+    let mut section = |part: &str, checks| {
+        sections.push(Section {
+            part: part.into(),
+            checks,
+        });
+    };
+    let privileges = privileges::Privileges::read();
+    section("kernel", kernel::Kernel::read().judge(&plan));
+    match &seen {
+        Err(why) => {
+            section("privileges", privileges.judge(&plan, 1));
+            let change = "`interface: NAME` in the configuration, or --interface NAME";
+            section("interface", vec![plan.lacks("interface", why, change)]);
+        }
+        Ok(interface) => {
+            let name = &interface.name;
+            let queues = queues::Queues::read(generic.as_ref(), name);
+            let modes = mode::Modes::read(generic.as_ref(), interface, &plan);
+            let offloads = offloads::Offloads::read(generic.as_ref(), name, &interface.vlans);
+            section("privileges", privileges.judge(&plan, queues.receive));
+            let mut checks = interface.judge(&plan);
+            checks.extend(modes.judge(&plan));
+            section("interface", checks);
+            section("queues", queues.judge(&plan));
+            section("offloads", offloads.judge(&plan));
+        }
+    }
+    let mut system = buffers::Buffers::read(privileges.may_force_buffers()).judge();
+    system.push(clock::Clock::read().judge());
+    if let Some(config) = config {
+        system.push(state::State::read(&config.state_dir).judge());
+    }
+    section("system", system);
+    let mut network = reach::Reach::read(&plan).judge(&plan);
+    if let Some(config) = config {
+        network.push(directory::Directory::read(&config.directory).await.judge());
+    }
+    section("network", network);
+    Diagnosis::new(
+        config.map(|config| config.name.clone()),
+        plan.port,
+        seen.ok().map(|interface| interface.name),
+        sections,
+    )
+}
