@@ -64,7 +64,6 @@ impl Directory {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::doctor::finding::Level;

@@ -223,7 +223,6 @@ fn vlans(folder: &Path, name: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 pub(super) mod tests {
     use super::*;
     use crate::config::PortKind;

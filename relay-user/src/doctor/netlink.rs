@@ -283,7 +283,6 @@ fn features(answer: &[u8]) -> BTreeMap<String, Feature> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

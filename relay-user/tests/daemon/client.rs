@@ -27,7 +27,12 @@ pub struct Link {
 
 impl Client {
     pub fn new() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0")
+    }
+
+    /// A client that sends from this address.
+    pub fn at(address: &str) -> Self {
+        let socket = UdpSocket::bind(address).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();

@@ -30,7 +30,11 @@ pub struct Directory {
 
 impl Directory {
     pub fn start(parameters: Parameters) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", parameters)
+    }
+
+    pub fn start_at(address: &str, parameters: Parameters) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let key = IdentityKey::generate(&mut OsRandom::new());
         let id = key.anonymous_id();

@@ -1,9 +1,14 @@
-//! The program itself, on loopback: two relays, a directory and a client of the tests' own.
+//! The program itself, on loopback and in network namespaces: two relays, a directory and a
+//! client of the tests' own.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod client;
 mod directory;
+mod doctor;
 mod errors;
 mod life;
+mod network;
 mod process;
 mod relaying;
+mod wires;
+mod xdp;

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::directory::Directory;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_mixline-relay");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_mixline-relay");
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -22,6 +22,8 @@ pub struct Relay {
     pub address: SocketAddr,
     pub config: PathBuf,
     pub state: PathBuf,
+    /// The network namespace that it runs in; none for that of the test.
+    namespace: Option<String>,
     child: Option<Child>,
 }
 
@@ -48,7 +50,18 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 impl Relay {
     /// A relay in a directory of its own; `more` is added to its configuration.
     pub fn new(parent: &Path, name: &str, directory: &Directory, more: &str) -> Self {
-        let address = free_address();
+        Self::at(free_address(), None, parent, name, directory, more)
+    }
+
+    /// A relay at an address, in a network namespace.
+    pub fn at(
+        address: SocketAddr,
+        namespace: Option<&str>,
+        parent: &Path,
+        name: &str,
+        directory: &Directory,
+        more: &str,
+    ) -> Self {
         let state = parent.join(name);
         let config = parent.join(format!("{name}.yaml"));
         let yaml = format!(
@@ -58,28 +71,42 @@ impl Relay {
             directory.url(),
             directory.id
         );
-        let yaml = if more.contains("workers:") {
-            yaml.replace("workers: 1\n", "")
-        } else {
-            yaml
-        };
+        let mut yaml = yaml;
+        for (key, default) in [("workers:", "workers: 1\n"), ("port:", "port: udp\n")] {
+            if more.contains(key) {
+                yaml = yaml.replacen(default, "", 1);
+            }
+        }
         fs::write(&config, yaml).unwrap();
         Self {
             address,
             config,
             state,
+            namespace: namespace.map(str::to_string),
             child: None,
         }
     }
 
     pub fn start(&mut self) {
-        let mut command = Command::new(PROGRAM);
+        let mut command = self.command();
         command
             .arg("--config")
             .arg(&self.config)
             .env("MIXLINE_LOG", "debug");
         self.child = Some(command.stderr(Stdio::null()).spawn().unwrap());
         wait_for("an answer to status", || self.try_report());
+    }
+
+    /// The program, in the relay's namespace; `ip` becomes the program, so that signals reach it.
+    pub fn command(&self) -> Command {
+        match &self.namespace {
+            None => Command::new(PROGRAM),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, PROGRAM]);
+                command
+            }
+        }
     }
 
     /// Starts and waits until the directory has it.

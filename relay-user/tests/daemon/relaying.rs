@@ -1,5 +1,7 @@
 //! Cells through two relays and back to a client.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use mixline_protocol::epoch;
@@ -153,7 +155,7 @@ fn cells_go_through_and_replays_do_not() {
 }
 
 /// Status for people, for programs, and metrics.
-fn shows_itself(relay: &Relay, metrics: std::net::SocketAddr) {
+fn shows_itself(relay: &Relay, metrics: SocketAddr) {
     let text = relay.status(false);
     assert!(text.status.success());
     let text = String::from_utf8(text.stdout).unwrap();
@@ -170,11 +172,7 @@ fn shows_itself(relay: &Relay, metrics: std::net::SocketAddr) {
     assert_eq!(json["verdicts"]["delivered"], CELLS + 1);
     assert_eq!(json["directory"]["listed"], true);
     assert!(json["memory_bytes"].as_u64().unwrap() > 1 << 20);
-    let mut stream = std::net::TcpStream::connect(metrics).unwrap();
-    let mut answer = String::new();
-    use std::io::{Read, Write};
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-    stream.read_to_string(&mut answer).unwrap();
+    let answer = self::metrics(metrics);
     for wanted in [
         "mixline_relay_datagrams_total{worker=\"0\",verdict=\"delivered\"} 51\n",
         "mixline_relay_paths 1\n",
@@ -182,6 +180,15 @@ fn shows_itself(relay: &Relay, metrics: std::net::SocketAddr) {
     ] {
         assert!(answer.contains(wanted), "{wanted}: {answer}");
     }
+}
+
+/// What the relay shows to Prometheus.
+pub fn metrics(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut answer = String::new();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// After a clean stop, onion keys and replay memory are as they were: the path still
