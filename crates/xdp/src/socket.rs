@@ -7,7 +7,8 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, RawFd};
 
-use nix::sys::socket::{MsgFlags, send};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
 use xdp::nic::NicIndex;
 use xdp::slab::{HeapSlab, Slab as _};
 use xdp::socket::{PollTimeout, XdpSocket, XdpSocketBuilder};
@@ -54,8 +55,8 @@ impl std::fmt::Display for Granted {
 }
 
 /// A frame that we hold: received, or taken from the free ones to be sent. Give it back with
-/// [`Socket::free`] or [`Socket::send`]; one that is dropped instead is lost, which the
-/// conservation check of debug builds reports.
+/// [`Socket::free`] or [`Socket::send`]; one that is dropped instead is lost, and stays counted in
+/// [`Socket::held`]: whoever takes packets asserts in debug builds that this is what it has.
 pub struct Packet(xdp::Packet);
 
 // SAFETY: the packet is the only way to the bytes of its frame, as an owned buffer would be, and
@@ -95,6 +96,7 @@ pub struct Socket {
     incoming: HeapSlab,
     granted: Granted,
     counts: Counts,
+    unheard: Unheard,
     // last, so that it outlives the rings and the socket: fields drop in order
     umem: ManuallyDrop<Umem>,
 }
@@ -115,6 +117,15 @@ struct Counts {
     sending: usize,
 }
 
+/// Rings that the kernel was to be woken for when it was busy.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unheard {
+    filling: bool,
+    sending: bool,
+}
+
+/// Frames that copy mode takes from the TX ring in one call (`TX_BATCH_SIZE` of `net/xdp/xsk.c`).
+const COPY_BATCH: usize = 32;
 /// Most frames that one call receives or hands over.
 const BATCH: usize = 64;
 
@@ -184,6 +195,7 @@ impl Socket {
                 all: frames as usize,
                 ..Counts::default()
             },
+            unheard: Unheard::default(),
             umem: ManuallyDrop::new(umem),
         };
         this.refill(true).map_err(|e| text(&e))?;
@@ -207,20 +219,33 @@ impl Socket {
         while wanted > 0 {
             let step = wanted.min(BATCH).min(self.umem.allocatable());
             // SAFETY: the memory outlives the socket by the order of the fields.
-            let queued = unsafe { self.rings.fill_ring.enqueue(&mut self.umem, step, wake) };
-            let queued = match queued {
-                Ok(queued) => queued,
-                // the frames are in the ring; only the wake-up did not go through
-                Err(e) if is_back_pressure(&e) => step,
-                Err(e) => return Err(e),
-            };
+            let queued = unsafe { self.rings.fill_ring.enqueue(&mut self.umem, step, false) }?;
             if queued == 0 {
                 break;
             }
             self.counts.filling += queued;
             wanted -= queued;
         }
+        if wake || self.unheard.filling {
+            self.wake_receiver()?;
+        }
         Ok(())
+    }
+
+    /// Tells the driver that there are frames to receive into. In copy mode the kernel looks by
+    /// itself whenever a frame arrives.
+    fn wake_receiver(&mut self) -> io::Result<()> {
+        self.unheard.filling = false;
+        if self.granted == Granted::Copy {
+            return Ok(());
+        }
+        match recv(self.socket.raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT) {
+            Ok(_) => Ok(()),
+            Err(e) => {
+                self.unheard.filling = is_busy(e);
+                back_pressure_or(e)
+            }
+        }
     }
 
     /// Appends up to 64 received frames to `packets` and returns how many.
@@ -260,9 +285,8 @@ impl Socket {
     }
 
     /// Queues frames for sending, from the front, and wakes the kernel; those that did not fit
-    /// stay in `packets`: back pressure. Returns how many went. Call it with nothing to send as
-    /// long as [`Socket::in_flight`] is not zero and nothing else is sent: copy mode takes 32 a
-    /// wake-up.
+    /// stay in `packets`: back pressure. Returns how many went. If
+    /// the kernel takes no more for now, [`Socket::retry`] says so and goes on.
     ///
     /// # Errors
     /// What the kernel says, other than back pressure.
@@ -292,27 +316,57 @@ impl Socket {
                 break;
             }
         }
-        self.wake()?;
+        if sent > 0 || self.unheard.sending {
+            self.wake_sender()?;
+        }
         self.debug_check();
         Ok(sent)
     }
 
-    /// Wakes the kernel until all is sent or it takes no more.
-    fn wake(&mut self) -> io::Result<()> {
-        while self.counts.sending > 0 {
-            let before = self.counts.sending;
-            let woken = send(self.socket.raw_fd(), &[], MsgFlags::MSG_DONTWAIT);
-            if let Err(e) = woken.map_err(io::Error::from)
-                && !is_back_pressure(&e)
-            {
-                return Err(e);
-            }
-            self.complete();
-            if self.counts.sending == before {
-                break;
+    /// Wakes the kernel until it has taken all of the TX ring, or takes no more for now.
+    fn wake_sender(&mut self) -> io::Result<()> {
+        self.unheard.sending = false;
+        // Frames may be under way for long after they have been taken, so that completions do not
+        // tell whether there are more.
+        for _ in 0..=self.counts.sending / COPY_BATCH {
+            match send(self.socket.raw_fd(), &[], MsgFlags::MSG_DONTWAIT) {
+                Ok(_) => {
+                    self.unheard.sending = false;
+                    break;
+                }
+                Err(e) => {
+                    back_pressure_or(e)?;
+                    self.unheard.sending = is_busy(e);
+                    self.complete();
+                    if !self.unheard.sending {
+                        break;
+                    }
+                }
             }
         }
+        self.complete();
         Ok(())
+    }
+
+    /// Wakes the kernel again where it was busy before; true if it still is, and this is to be
+    /// called again soon, though nothing is received.
+    ///
+    /// # Errors
+    /// What the kernel says, other than back pressure.
+    pub fn retry(&mut self) -> io::Result<bool> {
+        if self.unheard.filling {
+            self.wake_receiver()?;
+        }
+        if self.unheard.sending {
+            self.wake_sender()?;
+        }
+        Ok(self.unheard.filling || self.unheard.sending)
+    }
+
+    /// Frames that the caller has: received or taken, and neither freed nor sent.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.counts.held
     }
 
     /// Frames handed over whose sending has not been completed.
@@ -381,12 +435,21 @@ impl Drop for Socket {
     }
 }
 
-/// The kernel is busy, and what was queued stays queued.
-fn is_back_pressure(error: &io::Error) -> bool {
-    use nix::errno::Errno;
+/// Nothing, if an error is back pressure: what was queued stays queued. With the interface down,
+/// it does until the interface is up.
+fn back_pressure_or(error: Errno) -> io::Result<()> {
+    if is_busy(error) || error == Errno::ENETDOWN {
+        Ok(())
+    } else {
+        Err(error.into())
+    }
+}
+
+/// The kernel is busy, and has to be woken again.
+fn is_busy(error: Errno) -> bool {
     matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EAGAIN | Errno::EBUSY | Errno::ENOBUFS | Errno::EINTR | Errno::ENETDOWN)
+        error,
+        Errno::EAGAIN | Errno::EBUSY | Errno::ENOBUFS | Errno::EINTR
     )
 }
 

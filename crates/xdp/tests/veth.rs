@@ -204,6 +204,7 @@ fn frames_are_conserved_over_many_rounds_in_both_directions() {
             assert_eq!(got, sent, "round {round}");
             send(&mut relay, got);
             assert!(relay.is_conserved() && peer.is_conserved());
+            assert_eq!((relay.held(), peer.held()), (0, 0));
         }
         assert_eq!(count(&program, Verdict::Redirected), 20_000);
     });

@@ -47,8 +47,6 @@ pub struct Ring {
     /// Our UDP port.
     port: u16,
     heard: Instant,
-    /// Frames that wait for room in the ring.
-    waiting: VecDeque<Packet>,
     unsent: u64,
 }
 
@@ -63,7 +61,6 @@ impl Ring {
             interface,
             port,
             heard: Instant::now(),
-            waiting: VecDeque::with_capacity(2 * BATCH),
             unsent: 0,
         })
     }
@@ -97,7 +94,7 @@ impl Ring {
     /// have the same length now.
     fn send(
         &mut self,
-        socket: &mut Socket,
+        queue: &mut Queue,
         packets: &mut Vec<Packet>,
         leaving: &Leaving,
     ) -> io::Result<()> {
@@ -106,8 +103,8 @@ impl Ring {
             let Some(packet) = held.get_mut(usize::from(*place)).and_then(Option::take) else {
                 continue;
             };
-            match readdress(packet, route, socket) {
-                Ok(packet) => self.waiting.push_back(packet),
+            match readdress(packet, route, &mut queue.socket) {
+                Ok(packet) => queue.waiting.push_back(packet),
                 Err(packet) => {
                     self.unsent += 1;
                     packets.push(packet);
@@ -115,15 +112,15 @@ impl Ring {
             }
         }
         packets.extend(held.into_iter().flatten());
-        socket.send(&mut self.waiting)?;
+        let sent = queue.socket.send(&mut queue.waiting);
         // What the ring has no room for waits for the next turn, up to a batch of it.
-        while self.waiting.len() > BATCH
-            && let Some(packet) = self.waiting.pop_front()
+        while queue.waiting.len() > BATCH
+            && let Some(packet) = queue.waiting.pop_front()
         {
             self.unsent += 1;
-            socket.free(packet);
+            queue.socket.free(packet);
         }
-        Ok(())
+        sent.map(drop)
     }
 
     /// How a frame gets to `to`; nothing if the kernel's socket is to send it.
@@ -167,6 +164,26 @@ struct Queue {
     socket: Socket,
     /// It may have something to receive.
     ready: bool,
+    /// Frames that wait for room in the TX ring of this queue: they are in its memory.
+    waiting: VecDeque<Packet>,
+}
+
+impl Queue {
+    /// Goes on with what the kernel was too busy for; true if it still is.
+    fn retry(&mut self) -> io::Result<bool> {
+        if !self.waiting.is_empty() {
+            self.socket.send(&mut self.waiting)?;
+        }
+        Ok(self.socket.retry()? || !self.waiting.is_empty())
+    }
+
+    /// Takes frames back. What is held after that is what waits, or a frame was lost.
+    fn free(&mut self, packets: &mut Vec<Packet>) {
+        for packet in packets.drain(..) {
+            self.socket.free(packet);
+        }
+        debug_assert_eq!(self.socket.held(), self.waiting.len(), "frames are lost");
+    }
 }
 
 impl AfXdpPort {
@@ -179,6 +196,7 @@ impl AfXdpPort {
                 .map(|socket| Queue {
                     socket,
                     ready: true,
+                    waiting: VecDeque::with_capacity(2 * BATCH),
                 })
                 .collect(),
             next: 0,
@@ -196,11 +214,15 @@ impl AfXdpPort {
             if !queue.ready {
                 continue;
             }
-            if queue.socket.receive(&mut self.packets)? > 0 {
-                return Ok(Some(self.next));
+            match queue.socket.receive(&mut self.packets) {
+                // Edge-triggered: an empty ring says that there will be an event.
+                Ok(0) => queue.ready = false,
+                Ok(_) => return Ok(Some(self.next)),
+                Err(error) => {
+                    queue.free(&mut self.packets);
+                    return Err(error);
+                }
             }
-            // Edge-triggered: an empty ring says that there will be an event.
-            queue.ready = false;
         }
         Ok(None)
     }
@@ -208,8 +230,13 @@ impl AfXdpPort {
 
 impl Port for AfXdpPort {
     fn turn(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
+        let mut busy = false;
+        for queue in &mut self.queues {
+            busy |= queue.retry()?;
+        }
         let Some(number) = self.receive()? else {
-            return self.udp.turn(work);
+            // There is no event for a kernel that is not busy any more.
+            return Ok(self.udp.turn(work)?.max(usize::from(busy)));
         };
         let Self {
             queues,
@@ -218,7 +245,7 @@ impl Port for AfXdpPort {
             sending,
             ..
         } = self;
-        let socket = &mut queues[number].socket;
+        let queue = &mut queues[number];
         let count = packets.len();
         let mut leaving: Leaving = ArrayVec::new();
         {
@@ -238,13 +265,12 @@ impl Port for AfXdpPort {
                 Sending::Ring(ring) => ring.sort(&mut batch, &places, &mut leaving, udp),
             }
         }
-        if let Sending::Ring(ring) = sending {
-            ring.send(socket, packets, &leaving)?;
-        }
-        for packet in packets.drain(..) {
-            socket.free(packet);
-        }
-        Ok(count)
+        let sent = match sending {
+            Sending::Gso => Ok(()),
+            Sending::Ring(ring) => ring.send(queue, packets, &leaving),
+        };
+        queue.free(packets);
+        sent.map(|()| count)
     }
 
     fn send(&mut self, batch: &Batch<'_>) {

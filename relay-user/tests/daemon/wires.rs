@@ -145,8 +145,8 @@ const RING: &str = "port: xdp\nxdp_send: ring\n";
 
 /// Frames are conserved, which the relay of a development build asserts at each turn; and the
 /// ring, not the socket, sends them.
-fn through_the_ring(v4: bool) {
-    Network::run(2, 1, move |network| {
+fn through_the_ring(v4: bool, queues: usize) {
+    Network::run(2, queues, move |network| {
         let wires = Wires::new(network, v4, [RING, RING]);
         let before = wires.sent_by_sockets();
         wires.bursts();
@@ -175,12 +175,17 @@ fn through_the_ring(v4: bool) {
 
 #[test]
 fn cells_leave_by_the_tx_ring() {
-    through_the_ring(true);
+    through_the_ring(true, 1);
 }
 
 #[test]
 fn cells_leave_by_the_tx_ring_over_ipv6() {
-    through_the_ring(false);
+    through_the_ring(false, 1);
+}
+
+#[test]
+fn cells_leave_by_the_tx_rings_of_one_worker() {
+    through_the_ring(true, 4);
 }
 
 #[test]
