@@ -339,7 +339,12 @@ mod tests {
 
     fn measured(peers: bool) -> Report {
         let turns = |ns| Turns::from_iter([ns; 3]);
-        let mut all = vec![turns(1200.0), turns(1000.0), turns(1000.0), turns(100_000.0)];
+        let mut all = vec![
+            turns(1200.0),
+            turns(1000.0),
+            turns(1000.0),
+            turns(100_000.0),
+        ];
         if peers {
             all.extend([turns(120_000.0), turns(0.4), turns(0.9)]);
         }

@@ -33,9 +33,7 @@ const ECHO_PORT: u16 = 7007;
 /// Microseconds from probe to probe.
 const EVERY: u64 = 1000;
 /// Offered rates of UDP, in bytes a second.
-const RATES: [u64; 5] = [
-    4_000_000, 10_000_000, 20_000_000, 40_000_000, 80_000_000,
-];
+const RATES: [u64; 5] = [4_000_000, 10_000_000, 20_000_000, 40_000_000, 80_000_000];
 /// Bytes in a UDP datagram: with its headers, what most paths carry.
 const DATAGRAM: &str = "1200";
 

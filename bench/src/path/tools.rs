@@ -148,7 +148,10 @@ mod tests {
 
     #[test]
     fn probes_come_back_from_an_echo() {
-        let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
         thread::spawn(move || echo(free));
         thread::sleep(Duration::from_millis(100));
         let counts = round_trips(free, 50, Duration::from_millis(1)).unwrap();

@@ -95,7 +95,9 @@ fn step(least: f64) -> f64 {
     }
     let power = 10_f64.powf(least.log10().floor());
     let times = [1.0, 2.0, 2.5, 5.0].into_iter();
-    let found = times.map(|times| times * power).find(|step| *step >= least * 0.999);
+    let found = times
+        .map(|times| times * power)
+        .find(|step| *step >= least * 0.999);
     found.unwrap_or(10.0 * power)
 }
 

@@ -26,7 +26,12 @@ pub fn bars(markup: &mut Markup, plot: &Bars) {
             let class = if number == 0 { "bar first" } else { "bar" };
             self::bar(svg, class, axis.place(bar.value.median), middle);
             if bar.value.high > bar.value.low {
-                spread(svg, axis.place(bar.value.low), axis.place(bar.value.high), middle);
+                spread(
+                    svg,
+                    axis.place(bar.value.low),
+                    axis.place(bar.value.high),
+                    middle,
+                );
             }
             if let Some(bound) = bar.bound {
                 mark(svg, axis.place(value(bound)), middle);

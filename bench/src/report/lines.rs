@@ -61,7 +61,13 @@ fn grid(svg: &mut Markup, plot: &Lines, x: &Scaled, y: &Scaled) {
     }
     line(svg, "axis", (LEFT, BOTTOM), (RIGHT, BOTTOM));
     let middle = (LEFT + RIGHT) / 2.0;
-    text(svg, "axis-name", (middle, HEIGHT - 10.0), "middle", &plot.x.label);
+    text(
+        svg,
+        "axis-name",
+        (middle, HEIGHT - 10.0),
+        "middle",
+        &plot.x.label,
+    );
     text(svg, "axis-name", (8.0, 14.0), "start", &plot.y.label);
 }
 

@@ -47,9 +47,14 @@ pub fn html(machine: &Machine, sections: &[Section<'_>]) -> String {
             .collect();
         if !goals.is_empty() {
             body.text("h2", &[], "Goals");
-            figure(body, "Each figure over its goal, which is the mark", "", |page| {
-                bars::goals(page, &goals);
-            });
+            figure(
+                body,
+                "Each figure over its goal, which is the mark",
+                "",
+                |page| {
+                    bars::goals(page, &goals);
+                },
+            );
         }
         for section in sections {
             self::section(body, section);
@@ -64,7 +69,10 @@ fn describe(body: &mut Markup, machine: &Machine) {
         ("Measured", machine.at.clone()),
         ("Processor", machine.processor.clone()),
         ("Cores", machine.cores.to_string()),
-        ("Memory", format!("{:.1} GB", machine.memory_bytes as f64 / 1e9)),
+        (
+            "Memory",
+            format!("{:.1} GB", machine.memory_bytes as f64 / 1e9),
+        ),
         ("Kernel", machine.kernel.clone()),
         ("Instructions", machine.instructions.join(", ")),
         (

@@ -68,7 +68,9 @@ fn escape(to: &mut String, text: &str) {
             '"' => to.push_str("&quot;"),
             '\'' => to.push_str("&#39;"),
             // Not allowed in XML at all, escaped or not.
-            character if character.is_control() && !character.is_whitespace() => to.push('\u{fffd}'),
+            character if character.is_control() && !character.is_whitespace() => {
+                to.push('\u{fffd}')
+            }
             character => to.push(character),
         }
     }

@@ -111,7 +111,9 @@ fn what_was_found_is_there_and_escaped() {
 #[test]
 fn the_file_stands_alone() {
     let page = page();
-    for foreign in ["<script", "<link", "src=", "href=", "url(", "@import", "NaN", "inf\""] {
+    for foreign in [
+        "<script", "<link", "src=", "href=", "url(", "@import", "NaN", "inf\"",
+    ] {
         assert!(!page.contains(foreign), "{foreign}");
     }
 }
