@@ -25,6 +25,21 @@ fn capacity(bytes: usize) -> u64 {
 }
 
 #[test]
+fn tags_of_a_group_are_told_apart_and_each_is_new_once() {
+    let filter = filter(MIB, Instant::now());
+    let group = |tags: [u64; 4]| filter.check_and_set_group::<4>(tags.map(tag));
+    assert_eq!(group([1, 2, 1, 3])[..], [true, true, false, true]);
+    assert_eq!(group([4, 3, 2, 5])[..], [true, false, false, true]);
+    assert!(!filter.check_and_set(&tag(5)));
+    // More than there is room for are neither answered nor remembered.
+    assert_eq!(
+        filter.check_and_set_group::<1>([tag(6), tag(7)])[..],
+        [true]
+    );
+    assert!(!filter.contains(&tag(7)));
+}
+
+#[test]
 fn a_tag_is_new_once() {
     let filter = filter(MIB, Instant::now());
     // Far from full, so that no tag here is taken for another.
