@@ -19,6 +19,7 @@ pub mod report;
 pub mod scale;
 pub mod stand;
 
+pub use mixline_testnet::Port;
 pub use outcome::{Goal, Outcome, Plot, Report};
 
 /// What all benchmarks are told.
@@ -26,6 +27,6 @@ pub use outcome::{Goal, Outcome, Plot, Report};
 pub struct Options {
     /// Fewer turns, and no case that takes minutes.
     pub quick: bool,
-    /// What the relays of a network receive and send with: `auto`, `udp`, `xdp`, `xdp-filter`.
-    pub port: String,
+    /// What the relays of a network receive and send with.
+    pub port: Port,
 }

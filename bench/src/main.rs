@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 use mixline_bench::benchmarks::{ALL, Benchmark};
 use mixline_bench::machine::{self, Machine};
 use mixline_bench::report::{self, Section, short};
-use mixline_bench::{Goal, Options, Outcome, hop, path};
+use mixline_bench::{Goal, Options, Outcome, Port, hop, path};
 use mixline_testnet::interrupted;
 use serde_json::{Map, Value};
 
@@ -32,8 +32,8 @@ struct Arguments {
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// What the relays of a network receive and send with.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "udp", "xdp", "xdp-filter"])]
-    port: String,
+    #[arg(long, value_enum, default_value_t = Port::Auto)]
+    port: Port,
     /// This program built for this processor: `hop` is run with it too.
     #[arg(long, value_name = "PROGRAM")]
     native: Option<PathBuf>,
@@ -70,7 +70,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let options = Options {
         quick: arguments.quick,
-        port: arguments.port.clone(),
+        port: arguments.port,
     };
     let wanted = |benchmark: &&Benchmark| {
         arguments.which.is_empty() || arguments.which.iter().any(|name| name == benchmark.name)

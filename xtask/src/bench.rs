@@ -4,6 +4,7 @@ use crate::demo::give_to_user;
 use crate::setup::{self, Purpose};
 use crate::{privileges, run};
 use anyhow::{Context, Result, bail};
+use mixline_testnet::Port;
 use mixline_testnet::programs::{self, root, target_directory};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -36,8 +37,8 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
     /// What the relays of `path` receive and send with.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "udp", "xdp", "xdp-filter"])]
-    port: String,
+    #[arg(long, value_enum, default_value_t = Port::Auto)]
+    port: Port,
     /// Run hop also in a build for this processor; without --quick that is so anyway.
     #[arg(long)]
     native: bool,
@@ -71,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut command = Command::new(target_directory().join("release/mixline-bench"));
     command
         .args(&arguments.which)
-        .args(["--port", &arguments.port]);
+        .args(["--port", arguments.port.name()]);
     if arguments.quick {
         command.arg("--quick");
     }

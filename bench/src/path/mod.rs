@@ -142,7 +142,7 @@ pub fn run(options: &Options) -> Result<Report> {
     mixline_testnet::end_on_signals()?;
     let began = Instant::now();
     let network_options = mixline_testnet::Options {
-        port: options.port.clone(),
+        ports: vec![options.port],
         ..mixline_testnet::Options::default()
     };
     let mut network = Network::up(Programs::release()?, network_options, |line| {
@@ -153,7 +153,7 @@ pub fn run(options: &Options) -> Result<Report> {
         .unwrap_or("unknown")
         .to_owned();
     let rounds = measure(&mut network, &Plan::of(options))?;
-    let report = report(&rounds, [options.port.clone(), granted])?;
+    let report = report(&rounds, [options.port.name().to_owned(), granted])?;
     network.down()?;
     Ok(report)
 }
