@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{Options, Outcome, hop, path, scale};
+use crate::{Options, Outcome, flood, forward, hop, path, scale};
 
 /// One benchmark.
 pub struct Benchmark {
@@ -35,6 +35,18 @@ pub const ALL: &[Benchmark] = &[
         about: "three and three relays end to end: TCP, UDP, round trips, processor time",
         needs_root: true,
         run: |options| Outcome::of(&path::run(options)?),
+    },
+    Benchmark {
+        name: "forward",
+        about: "datagrams a second through a relay on a wire: AF_XDP, UDP, and a bare AF_XDP echo",
+        needs_root: true,
+        run: |options| Outcome::of(&forward::run(options)?),
+    },
+    Benchmark {
+        name: "flood",
+        about: "what honest neighbours get through a relay while garbage comes: AF_XDP and UDP",
+        needs_root: true,
+        run: |options| Outcome::of(&flood::run(options)?),
     },
 ];
 

@@ -8,8 +8,12 @@
 //! line in [`benchmarks::ALL`].
 
 pub mod benchmarks;
+pub mod flood;
 pub mod floor;
+pub mod forward;
+pub mod generator;
 pub mod hop;
+pub mod inside;
 pub mod machine;
 pub mod measure;
 pub mod outcome;

@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 use mixline_bench::benchmarks::{ALL, Benchmark};
 use mixline_bench::machine::{self, Machine};
 use mixline_bench::report::{self, Section, short};
-use mixline_bench::{Goal, Options, Outcome, Port, hop, path};
+use mixline_bench::{Goal, Options, Outcome, Port, hop, inside, path};
 use mixline_testnet::interrupted;
 use serde_json::{Map, Value};
 
@@ -53,6 +53,9 @@ struct Ran {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = inside::asked() {
+        return code;
+    }
     let arguments = Arguments::parse();
     let outcome = match &arguments.tool {
         Some(tool) => tool.run(),

@@ -1,0 +1,14 @@
+//! The XDP programs of the benchmarks: one makes frames, one counts those that come back, one
+//! gives all of our datagrams to an AF_XDP socket.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod abi;
+#[cfg(target_arch = "bpf")]
+mod program;
+
+/// On the host there is nothing to run.
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!("mixline-bench-xdp is loaded into the kernel by mixline-bench");
+}

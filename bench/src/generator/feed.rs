@@ -1,0 +1,305 @@
+//! What is measured, with what it is fed: a place, and the neighbours of the relay there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use mixline_protocol::size::DATAGRAM;
+use mixline_relay::status::{self, Report};
+use rand_core::Rng as _;
+
+use super::abi::Frame;
+use super::directory::Directory;
+use super::frame::{PORT, frame_of};
+use super::neighbours::{NEIGHBOURS, Neighbours};
+use super::place::{Kind, Place, address, neighbour};
+use super::{Generator, Sent, settings};
+use crate::inside::Task;
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What of a run does not count: queues fill.
+const WARM_UP: f64 = 0.2;
+/// How long a relay has to work off what is in its queues.
+const DRAIN: Duration = Duration::from_millis(60);
+
+/// See the module's description.
+pub struct Feed {
+    place: Place,
+    core: usize,
+    relay: Option<(Directory, Neighbours)>,
+}
+
+/// How a run is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// Honest datagrams offered a second.
+    pub rate: f64,
+    /// How many.
+    pub count: u32,
+    /// Frames of a flood, sent over and over in between; 0 is no flood.
+    pub flood: u32,
+}
+
+/// What a run has shown.
+#[derive(Debug, Clone, Default)]
+pub struct Fed {
+    /// Honest datagrams offered a second.
+    pub offered: f64,
+    /// Frames of a flood sent a second.
+    pub flooded: f64,
+    /// Datagrams that came back a second.
+    pub returned: f64,
+    /// Neighbours that they came back to.
+    pub to: usize,
+    /// The share of the time that the relay's core was busy.
+    pub busy: f64,
+    /// What became of the frames in the whole run, as far as the relay says: its verdicts and
+    /// those of its XDP program.
+    pub verdicts: BTreeMap<String, u64>,
+    /// All that was sent in the whole run.
+    pub sent: Sent,
+}
+
+impl Feed {
+    /// Starts a process that does something with frames, and for a relay its neighbours, whom
+    /// it knows when this returns, as it does a path to each.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(
+        generator: &mut Generator,
+        program: &Path,
+        number: u8,
+        directory: &Path,
+        kind: &Kind,
+        core: usize,
+    ) -> Result<Self> {
+        let directory = directory.join(number.to_string());
+        fs::create_dir_all(&directory)?;
+        let file = directory.join("relay.yaml");
+        let task = Task {
+            place: number,
+            core,
+            relay: matches!(kind, Kind::Relay(_)).then(|| file.clone()),
+        };
+        // The relay reads it when its wire is there, and that it cannot be before the directory.
+        fs::write(&file, "")?;
+        let place = Place::lay(generator, program, number, &directory, &task)?;
+        let mut relay = None;
+        if let Kind::Relay(more) = kind {
+            let neighbours = Neighbours::new(number)?;
+            let listen = SocketAddr::from((neighbour(number, 0), 8080));
+            let directory = Directory::start(listen, &neighbours)?;
+            let own = SocketAddr::from((address(number), PORT));
+            let yaml = format!(
+                "name: measured\nstate_dir: {}\nlisten: [\"{own}\"]\n\
+                 directory: {{url: \"http://{listen}\", id: {}}}\nworkers: 1\n{more}\n",
+                place.directory.join("state").display(),
+                directory.id
+            );
+            fs::write(&file, yaml)?;
+            relay = Some((directory, neighbours));
+        }
+        let mut feed = Self { place, core, relay };
+        feed.place.go()?;
+        feed.meet()?;
+        Ok(feed)
+    }
+
+    /// Waits for the relay to register, links the neighbours, and teaches it their paths.
+    fn meet(&mut self) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        let Some((directory, _)) = &self.relay else {
+            return Ok(());
+        };
+        let (mut registered, seconds) = (None, directory.epoch_seconds());
+        while registered.is_none() {
+            self.wait(until, "registration")?;
+            registered = self.relay.as_ref().and_then(|(d, _)| d.registered());
+        }
+        let registered = registered.context("no descriptor")?;
+        // It has to know the neighbours, too.
+        while self.report()?.directory.relays.unwrap_or(0) < NEIGHBOURS {
+            self.wait(until, "a snapshot")?;
+        }
+        let (_, neighbours) = self.relay.as_mut().context("no relay")?;
+        neighbours.meet(registered, seconds)?;
+        let known = |report: &Report| (report.links.relays, report.paths.known);
+        while known(&self.report()?) != (NEIGHBOURS, NEIGHBOURS) {
+            if let Some((_, neighbours)) = &mut self.relay {
+                neighbours.walk()?;
+            }
+            self.wait(until, "links and paths")?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, until: Instant, what: &str) -> Result<()> {
+        self.place.check()?;
+        ensure!(
+            Instant::now() < until,
+            "waited in vain for {what}: {}",
+            self.place.last_words()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    }
+
+    /// What the relay says of itself.
+    ///
+    /// # Errors
+    /// If it does not answer, or there is none.
+    pub fn report(&self) -> Result<Report> {
+        Ok(status::ask(&self.place.directory.join("state"))?)
+    }
+
+    /// The address of a neighbour.
+    #[must_use]
+    pub fn neighbour(&self, at: usize) -> Ipv4Addr {
+        neighbour(self.place.number, at)
+    }
+
+    /// The wire.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The neighbours, if this is a relay.
+    pub fn neighbours(&mut self) -> Option<&mut Neighbours> {
+        Some(&mut self.relay.as_mut()?.1)
+    }
+
+    /// A frame with a fresh datagram of neighbour `from` that goes on to neighbour `to`. An echo
+    /// takes anything.
+    ///
+    /// # Errors
+    /// None that happen.
+    pub fn frame(&mut self, datagram: &mut [u8; DATAGRAM], from: usize, to: usize) -> Result<Frame> {
+        if let Some((_, neighbours)) = &mut self.relay {
+            neighbours.fill(datagram, from, to)?;
+        }
+        Ok(frame_of(&self.place.ends, self.neighbour(from), datagram))
+    }
+
+    /// Seals datagrams between `hops` neighbours, has the generator send them, and counts.
+    ///
+    /// # Errors
+    /// If the generator does not run, or what is measured has ended.
+    pub fn run(&mut self, generator: &mut Generator, hops: usize, look: Look) -> Result<Fed> {
+        self.place.check()?;
+        if let Some((_, neighbours)) = &mut self.relay {
+            neighbours.renew()?;
+        }
+        let mut rng = mixline_protocol::random::OsRandom::new();
+        let mut random = vec![0; 2 * look.count as usize];
+        rng.fill_bytes(&mut random);
+        let mut datagram = [0x5a; DATAGRAM];
+        datagram[..16].copy_from_slice(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        for (at, random) in (0..look.count).zip(random.chunks_exact(2)) {
+            let [from, to] = [random[0], random[1]].map(|byte| usize::from(byte) % hops);
+            let frame = self.frame(&mut datagram, from, to)?;
+            generator.set(at, &frame)?;
+        }
+        self.send(generator, look)
+    }
+
+    /// Has the generator send what it has.
+    ///
+    /// # Errors
+    /// If the generator does not run, or what is measured has ended.
+    pub fn send(&mut self, generator: &mut Generator, look: Look) -> Result<Fed> {
+        let before = self.verdicts()?;
+        let interval = Duration::from_secs_f64(1.0 / look.rate.max(1.0));
+        let settings = settings(self.place.device, interval, look.count, look.flood);
+        let longest = interval * look.count * 4;
+        let warm = (f64::from(look.count) * WARM_UP) as u64;
+        let mut window: Option<(Sample, Sample)> = None;
+        let (number, core) = (self.place.number, self.core);
+        let sent = generator.run(settings, longest, |generator, sent| {
+            if sent.honest >= warm {
+                let sample = Sample::take(generator, number, core, sent)?;
+                let first = window.take().map_or_else(|| sample.clone(), |(first, _)| first);
+                window = Some((first, sample));
+            }
+            Ok(())
+        })?;
+        let (first, last) = window.context("the generator sent too little")?;
+        std::thread::sleep(DRAIN);
+        self.place.check()?;
+        let after = self.verdicts()?;
+        let verdicts = after.into_iter().map(|(name, count)| {
+            let before = before.get(&name).copied().unwrap_or(0);
+            (name, count - before)
+        });
+        let mut fed = last.since(&first);
+        fed.verdicts = verdicts.filter(|(_, count)| *count > 0).collect();
+        fed.sent = sent;
+        Ok(fed)
+    }
+
+    fn verdicts(&self) -> Result<BTreeMap<String, u64>> {
+        if self.relay.is_none() {
+            return Ok(BTreeMap::new());
+        }
+        let report = self.report()?;
+        let xdp = report.xdp.into_iter();
+        let xdp = xdp.map(|(name, count)| (format!("xdp {name}"), count));
+        Ok(report.verdicts.into_iter().chain(xdp).collect())
+    }
+}
+
+/// What is counted at one moment.
+#[derive(Clone)]
+struct Sample {
+    at: Instant,
+    sent: Sent,
+    returned: Vec<u64>,
+    busy: (u64, u64),
+}
+
+impl Sample {
+    fn take(generator: &Generator, place: u8, core: usize, sent: Sent) -> Result<Self> {
+        Ok(Self {
+            at: Instant::now(),
+            sent,
+            returned: generator.returned(place)?,
+            busy: busy(core),
+        })
+    }
+
+    fn since(&self, first: &Self) -> Fed {
+        let seconds = (self.at - first.at).as_secs_f64();
+        let rate = |new: u64, old: u64| (new - old) as f64 / seconds;
+        let pairs = || self.returned.iter().zip(&first.returned);
+        Fed {
+            offered: rate(self.sent.honest, first.sent.honest),
+            flooded: rate(self.sent.flooded, first.sent.flooded),
+            returned: pairs().map(|(new, old)| rate(*new, *old)).sum(),
+            to: pairs().filter(|(new, old)| new != old).count(),
+            busy: (self.busy.0 - first.busy.0) as f64
+                / (self.busy.1 - first.busy.1).max(1) as f64,
+            ..Fed::default()
+        }
+    }
+}
+
+/// Busy and all ticks of a core so far.
+fn busy(core: usize) -> (u64, u64) {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let name = format!("cpu{core} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name));
+    let ticks: Vec<u64> = line
+        .into_iter()
+        .flat_map(str::split_whitespace)
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal: proc_stat(5)
+    let all: u64 = ticks.iter().take(8).sum();
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    (all - idle, all)
+}

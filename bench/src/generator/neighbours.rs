@@ -1,0 +1,234 @@
+//! The neighbours of a relay under measurement: relays with real links to it, which send over
+//! paths that it knows, whose next hops are the neighbours again.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use mixline_protocol::epoch;
+use mixline_protocol::identity::{IdentityKey, SIGNATURE, ShortId, X25519Secret};
+use mixline_protocol::link::{
+    CellKind, DatagramType, Initiator, SealKey, Timestamp, datagram_type,
+};
+use mixline_protocol::path::{HeadSecrets, Hop, OnionSecret, PublishedTail, build_head};
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::records::{OnionKeys, RelayDescriptor};
+use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, Header, PATH_HEADER};
+use mixline_protocol::time::UnixTime;
+use rand_core::Rng as _;
+
+use super::frame::PORT;
+use super::place::{address, neighbour};
+
+/// How many there are.
+pub const NEIGHBOURS: usize = 64;
+/// Links are made anew after so long: they end after three minutes, and neither side shall do
+/// so by itself while something is measured.
+const RENEW: Duration = Duration::from_secs(60);
+/// How often an initiation is repeated.
+const ATTEMPTS: usize = 10;
+
+/// All neighbours of one relay.
+pub struct Neighbours {
+    place: u8,
+    all: Vec<Neighbour>,
+    /// Of the relay.
+    relay: Option<RelayDescriptor>,
+    /// What the cells begin with that go to each neighbour.
+    headers: Vec<Header>,
+    connected: Option<Instant>,
+    message: u64,
+}
+
+struct Neighbour {
+    address: Ipv4Addr,
+    identity: IdentityKey,
+    link: X25519Secret,
+    socket: UdpSocket,
+    seal: Option<SealKey>,
+}
+
+impl Neighbours {
+    /// The neighbours of what is at this place, whose addresses this namespace has.
+    ///
+    /// # Errors
+    /// Of the network.
+    pub fn new(place: u8) -> Result<Self> {
+        let rng = &mut OsRandom::new();
+        let all = (0..NEIGHBOURS).map(|at| {
+            let address = neighbour(place, at);
+            let socket = UdpSocket::bind((address, PORT))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            Ok(Neighbour {
+                address,
+                identity: IdentityKey::generate(rng),
+                link: X25519Secret::generate(rng),
+                socket,
+                seal: None,
+            })
+        });
+        Ok(Self {
+            place,
+            all: all.collect::<Result<_>>()?,
+            relay: None,
+            headers: Vec::new(),
+            connected: None,
+            message: 0,
+        })
+    }
+
+    /// What the directory says of them.
+    ///
+    /// # Errors
+    /// None that happen.
+    pub fn descriptors(&self, epoch_seconds: u32) -> Result<Vec<RelayDescriptor>> {
+        let rng = &mut OsRandom::new();
+        let now = UnixTime::from(SystemTime::now());
+        let mut onion = OnionKeys::new();
+        let secret = OnionSecret::generate(rng);
+        onion.push((epoch::current(now, epoch_seconds), secret.public()));
+        let all = self.all.iter().enumerate().map(|(at, neighbour)| {
+            let descriptor = RelayDescriptor {
+                id: neighbour.identity.relay_id(),
+                version: now.0,
+                issued: now,
+                expires: now.plus(12 * 3600),
+                link: neighbour.link.public(),
+                onion: onion.clone(),
+                addresses: vec![SocketAddr::from((neighbour.address, PORT))],
+                capacity: 1,
+                load: 0,
+                family: None,
+                name: format!("neighbour-{at}"),
+                software: String::new(),
+                signature: [0; SIGNATURE],
+            };
+            Ok(descriptor.sign(&neighbour.identity)?)
+        });
+        all.collect()
+    }
+
+    /// Links all of them with the relay, and makes a path to each.
+    ///
+    /// # Errors
+    /// If the relay does not answer.
+    pub fn meet(&mut self, relay: RelayDescriptor, epoch_seconds: u32) -> Result<()> {
+        let now = UnixTime::from(SystemTime::now());
+        let onion = relay.onion_for(epoch::current(now, epoch_seconds));
+        let hop = Hop {
+            relay: relay.short_id(),
+            onion: *onion.context("no onion key of this epoch")?,
+        };
+        let headers = self.all.iter();
+        let headers = headers.map(|next| header(&hop, next.identity.relay_id().short()));
+        self.headers = headers.collect::<Result<_>>()?;
+        self.relay = Some(relay);
+        self.renew()
+    }
+
+    /// Makes new links if the present ones get old. To be called before each measurement.
+    ///
+    /// # Errors
+    /// If the relay does not answer.
+    pub fn renew(&mut self) -> Result<()> {
+        if self.connected.is_some_and(|at| at.elapsed() < RENEW) {
+            return Ok(());
+        }
+        let relay = self.relay.as_ref().context("no relay")?;
+        let to = SocketAddr::from((address(self.place), PORT));
+        for (at, neighbour) in (0..).zip(&mut self.all) {
+            neighbour
+                .connect(relay, to, at)
+                .with_context(|| format!("linking {} with {to}", neighbour.address))?;
+        }
+        self.connected = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Sends one datagram over each path, from its neighbour's socket: so the relay learns them.
+    ///
+    /// # Errors
+    /// Of the network.
+    pub fn walk(&mut self) -> Result<()> {
+        let to = SocketAddr::from((address(self.place), PORT));
+        let mut datagram = [0; DATAGRAM];
+        for at in 0..NEIGHBOURS {
+            self.fill(&mut datagram, 0, at)?;
+            self.all[0].socket.send_to(&datagram, to)?;
+        }
+        Ok(())
+    }
+
+    /// The address of a neighbour.
+    #[must_use]
+    pub fn address(&self, at: usize) -> Ipv4Addr {
+        neighbour(self.place, at)
+    }
+
+    /// The relay's link key.
+    #[must_use]
+    pub fn relay(&self) -> Option<&RelayDescriptor> {
+        self.relay.as_ref()
+    }
+
+    /// A datagram of neighbour `from` whose next hop is neighbour `to`: the next under its
+    /// link, with a message that no other has.
+    ///
+    /// # Errors
+    /// Without a link.
+    pub fn fill(&mut self, datagram: &mut Datagram, from: usize, to: usize) -> Result<()> {
+        self.message += 1;
+        datagram[CELL_OFFSET..CELL_OFFSET + PATH_HEADER].copy_from_slice(&self.headers[to]);
+        datagram[CELL_OFFSET + PATH_HEADER..][..8].copy_from_slice(&self.message.to_be_bytes());
+        let seal = self.all[from].seal.as_ref().context("no link")?;
+        Ok(seal.seal(datagram, CellKind::Cell)?)
+    }
+}
+
+impl Neighbour {
+    fn connect(&mut self, relay: &RelayDescriptor, to: SocketAddr, index: u32) -> Result<()> {
+        let rng = &mut OsRandom::new();
+        for _ in 0..ATTEMPTS {
+            let at = Timestamp::from(SystemTime::now());
+            let (mut initiator, initiation) =
+                Initiator::start(&self.link, &relay.link, index, at, None, rng)?;
+            self.socket.send_to(&initiation[..], to)?;
+            let mut datagram = [0; DATAGRAM];
+            // Until nothing more comes: it may be an answer to an earlier attempt.
+            while let Ok((DATAGRAM, _)) = self.socket.recv_from(&mut datagram) {
+                if datagram_type(&datagram) != Ok(DatagramType::Response) {
+                    continue;
+                }
+                let Ok(session) = initiator.finish(&datagram) else {
+                    continue;
+                };
+                // The relay does not send under the session before it has heard something.
+                datagram = [0; DATAGRAM];
+                session.seal.seal(&mut datagram, CellKind::Cover)?;
+                self.socket.send_to(&datagram, to)?;
+                self.seal = Some(session.seal);
+                return Ok(());
+            }
+        }
+        ensure!(false, "no answer");
+        Ok(())
+    }
+}
+
+/// The header of a new path over one hop, whose next relay is `next`.
+fn header(hop: &Hop, next: ShortId) -> Result<Header> {
+    let rng = &mut OsRandom::new();
+    let mut tail = PublishedTail {
+        first: next,
+        alpha: [0; 32],
+        gamma: [0; 16],
+        beta: [0; 100],
+        seed: [0; 16],
+    };
+    rng.fill_bytes(&mut tail.alpha);
+    rng.fill_bytes(&mut tail.gamma);
+    rng.fill_bytes(&mut tail.beta);
+    rng.fill_bytes(&mut tail.seed);
+    let head = build_head(&HeadSecrets::random(rng), std::slice::from_ref(hop), &tail)?;
+    Ok(*head.header())
+}

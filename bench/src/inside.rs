@@ -1,0 +1,151 @@
+//! What runs at the other end of a wire: this program once more, in a namespace of its own.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+use mixline_relay::Config;
+use mixline_relay::pipeline::Honest;
+use mixline_xdp::{Packet, Socket, SocketConfig};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::generator::{address, divert, ip};
+use crate::machine;
+
+/// The first argument of a process that does one of these tasks; the second is the task.
+pub const ARGUMENT: &str = "--inside";
+/// The name of its end of the wire.
+pub const DEVICE: &str = "relay0";
+/// What it says when it has its namespace.
+pub const THERE: &str = "there\n";
+/// What it says when its end of the wire is set up.
+pub const WIRED: &str = "wired\n";
+
+/// What such a process does.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// The place's number.
+    pub place: u8,
+    /// Which core it has.
+    pub core: usize,
+    /// A relay's configuration; without one, an echo.
+    pub relay: Option<PathBuf>,
+}
+
+/// Does the task, if this process was started for one.
+#[must_use]
+pub fn asked() -> Option<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next()? != ARGUMENT {
+        return None;
+    }
+    let task = arguments.next().unwrap_or_default();
+    Some(match run(&task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn run(task: &str) -> Result<()> {
+    let task: Task = serde_json::from_str(task).context("not a task")?;
+    // Whoever started this may be killed.
+    set_pdeathsig(Signal::SIGKILL)?;
+    machine::go_to_core(task.core);
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
+    // The queues of interfaces are to be seen in the namespace's own /sys.
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none)?;
+    say(THERE)?;
+    ensure!(
+        std::io::stdin().read(&mut [0])? == 1,
+        "nobody laid the wire"
+    );
+    let own = address(task.place);
+    let gateway = crate::generator::neighbour(task.place, 0);
+    ip(&format!(
+        "link set lo up\naddr add {own}/24 dev {DEVICE}\nlink set {DEVICE} up\n\
+         route add default via {gateway}\n"
+    ))?;
+    // Without a program on it, a veth takes redirected frames only if it merges; and merging is
+    // what a relay on UDP is to have.
+    let output = Command::new("ethtool")
+        .env("PATH", mixline_testnet::namespaces::system_path())
+        .args(["-K", DEVICE, "gro", "on"])
+        .output()
+        .context("running ethtool (package ethtool)")?;
+    if !output.status.success() {
+        bail!("ethtool: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    say(WIRED)?;
+    match task.relay {
+        Some(config) => {
+            let config = Config::load(&config)?;
+            tracing_subscriber::fmt()
+                .with_writer(std::io::stderr)
+                .with_ansi(false)
+                .init();
+            Ok(mixline_relay::run(config, |_| Honest)?)
+        }
+        None => echo(),
+    }
+}
+
+fn say(line: &str) -> Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(line.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+/// Sends each frame back to where it came from.
+fn echo() -> Result<()> {
+    let mut socket = Socket::bind(DEVICE, 0, SocketConfig::default())?;
+    let _diverted = divert(DEVICE, &socket)?;
+    let mut received: Vec<Packet> = Vec::new();
+    let mut leaving: VecDeque<Packet> = VecDeque::new();
+    loop {
+        if socket.receive(&mut received)? == 0 && leaving.is_empty() {
+            socket.wait(1000)?;
+            continue;
+        }
+        for mut packet in received.drain(..) {
+            turn_around(&mut packet);
+            leaving.push_back(packet);
+        }
+        socket.send(&mut leaving)?;
+    }
+}
+
+/// Swaps the addresses of Ethernet, IPv4 and UDP. No checksum changes by that.
+fn turn_around(frame: &mut [u8]) {
+    for (one, other, length) in [(0, 6, 6), (26, 30, 4), (34, 36, 2)] {
+        if let Some(both) = frame.get_mut(one..other + length) {
+            let (one, other) = both.split_at_mut(length);
+            one.swap_with_slice(other);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_turns_around() {
+        let mut frame: Vec<u8> = (0..60).collect();
+        turn_around(&mut frame);
+        assert_eq!(frame[..12], [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]);
+        assert_eq!(frame[26..38], [30, 31, 32, 33, 26, 27, 28, 29, 36, 37, 34, 35]);
+        assert!(frame[38..].iter().copied().eq(38..60));
+        turn_around(&mut []);
+    }
+}
