@@ -7,6 +7,7 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray, XskMap},
     programs::XdpContext,
 };
+use mixline_relay_common::DATAGRAM_LENGTH;
 use mixline_relay_common::frame::{self, Message};
 
 use crate::abi::{
@@ -146,15 +147,16 @@ pub fn count(ctx: XdpContext) -> u32 {
     if to[12] != NETWORK[0] || to[13] != NETWORK[1] {
         return xdp_action::XDP_DROP;
     }
-    if !udp.whole || !is_data(&packet, udp.payload) {
+    if !(udp.whole || udp.is_merged()) || !is_data(&packet, udp.payload) {
         return xdp_action::XDP_PASS;
     }
+    let datagrams = u64::from(udp.length) / DATAGRAM_LENGTH as u64;
     let neighbour = u32::from(to[15]) % NEIGHBOURS;
     let relay = u32::from(to[14]) % RELAYS;
     if let Some(counter) = COUNTS.get_ptr_mut(relay * NEIGHBOURS + neighbour) {
         // SAFETY: the pointer is to this CPU's own counter, and no other program of this CPU
         // interrupts an XDP program to write it.
-        unsafe { *counter += 1 };
+        unsafe { *counter += datagrams };
     }
     xdp_action::XDP_DROP
 }

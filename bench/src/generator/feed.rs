@@ -228,7 +228,7 @@ impl Feed {
             }
             Ok(())
         })?;
-        let (first, last) = window.context("the generator sent too little")?;
+        let (first, last) = window.with_context(|| format!("the generator sent too little: {sent:?}"))?;
         std::thread::sleep(DRAIN);
         self.place.check()?;
         let after = self.verdicts()?;

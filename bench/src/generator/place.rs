@@ -179,6 +179,7 @@ fn lay(
     }
     batch += &format!("link set {name} up\n");
     ip(&batch)?;
+    Command::new("ethtool").args(["-K", name, "gro", "on"]).output()?;
     generator.count_on(name)?;
     Ok(if_nametoindex(name)?)
 }
