@@ -1,137 +1,313 @@
 //! A relay between neighbours, on a wire: datagrams a second that it forwards, with all
 //! cryptography, on AF_XDP and on UDP, beside an AF_XDP echo that does nothing with them.
 //!
-//! The relay is the real one, in a process, a namespace and on a core of its own, with real
-//! links to 64 neighbours and a path to each. All that is compared takes turns in one run.
+//! The relay is the real one, in a process, in a namespace and on a core of its own, with real
+//! links to 64 neighbours and a path to each. Datagrams come from as many neighbours as they go
+//! to. All that is compared takes turns in one run, and is offered more than it takes: what comes
+//! back in a second is what it is good for.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::Options;
 use crate::generator::{Fed, Feed, Generator, Kind, Look, NEIGHBOURS, in_new_namespace};
-use crate::machine;
 use crate::measure::{Summary, Turns};
+use crate::outcome::{Bar, Bars, Bound};
+use crate::{Goal, Options, Plot, machine};
 
-/// Frames of a turn.
+/// Datagrams of a turn.
 const FRAMES: u32 = 96 * 1024;
+/// Datagrams offered a second: more than anything here forwards.
+const OFFERED: f64 = 1e6;
 /// The core of what is measured. The generator has the last one.
 pub const CORE: usize = 0;
+/// What the relay is to reach of the echo's rate, with one next hop and with 64.
+const OF_ECHO: [f64; 2] = [0.9, 0.65];
 
-/// What was measured.
+/// What was measured; rates in datagrams a second, medians.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// All cases.
+    /// The echo, with one neighbour.
+    pub raw_xdp_pps: f64,
+    /// The relay on AF_XDP, sending as it does by itself in the mode that was granted; one next
+    /// hop.
+    pub xdp_pps: f64,
+    /// The relay on UDP, one next hop.
+    pub udp_pps: f64,
+    /// The echo, with 64 neighbours.
+    pub raw_xdp_pps_64: f64,
+    /// The relay on AF_XDP, 64 next hops.
+    pub xdp_pps_64: f64,
+    /// The relay on UDP, 64 next hops.
+    pub udp_pps_64: f64,
+    /// `xdp_pps` over `raw_xdp_pps`, turn by turn.
+    pub xdp_over_raw: Summary,
+    /// `xdp_pps_64` over `raw_xdp_pps`, turn by turn.
+    pub xdp_64_over_raw: Summary,
+    /// `xdp_pps_64` over `udp_pps_64`, turn by turn.
+    pub xdp_64_over_udp_64: Summary,
+    /// What the relay on AF_XDP was granted, and how it sends.
+    pub granted: String,
+    /// All cases, also those of the relay on AF_XDP with the other way of sending.
     pub cases: Vec<Case>,
 }
 
-/// One kind of thing with so many next hops.
+/// One of what is compared, with so many neighbours.
 #[derive(Debug, Serialize)]
 pub struct Case {
     /// What it is.
-    pub name: String,
-    /// Next hops.
+    pub name: &'static str,
+    /// Next hops, and neighbours that datagrams come from.
     pub hops: usize,
     /// Datagrams a second that came back.
     pub pps: Summary,
-    /// offered
-    pub offered: f64,
-    /// busy
-    pub busy: f64,
-    /// last
-    pub verdicts: std::collections::BTreeMap<String, u64>,
+    /// Datagrams a second that were offered.
+    pub offered_pps: Summary,
+    /// The share of its time that the relay's core was busy.
+    pub busy: Summary,
+    /// Of all datagrams that were sent, which share never came to be counted by a worker:
+    /// dropped before, because rings or buffers were full. None for the echo, which counts not.
+    pub lost_before_worker: Option<f64>,
+    /// What became of the datagrams of one turn, by the verdicts of the relay and of its XDP
+    /// program.
+    pub verdicts: BTreeMap<String, u64>,
+    #[serde(skip)]
+    turns: Turns,
 }
+
+/// What is compared.
+const SUBJECTS: [(&str, Option<&str>); 4] = [
+    ("AF_XDP echo", None),
+    ("relay, AF_XDP, GSO", Some("port: xdp\nxdp_send: gso\n")),
+    (
+        "relay, AF_XDP, TX ring",
+        Some("port: xdp\nxdp_send: ring\n"),
+    ),
+    ("relay, UDP", Some("port: udp\n")),
+];
 
 /// Runs it.
 ///
 /// # Errors
 /// If something does not start, or does not do what it should.
 pub fn run(options: &Options) -> Result<Report> {
+    eprintln!("forward: a relay on a wire, datagrams made in the kernel");
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe().context("where this program is")?;
     let turns = if options.quick { 5 } else { 15 };
     in_new_namespace(|| {
         machine::stay_on_one_core();
-        let mut generator = Generator::load(FRAMES, 1)?;
-        let kinds = [
-            ("echo", Kind::Echo),
-            (
-                "xdp ring",
-                Kind::Relay("port: xdp\nxdp_send: ring\ninterface: relay0".into()),
-            ),
-            (
-                "xdp gso",
-                Kind::Relay("port: xdp\nxdp_send: gso\ninterface: relay0".into()),
-            ),
-            ("udp", Kind::Relay("port: udp".into())),
-        ];
+        let mut generator = Generator::load(FRAMES, 0)?;
         let mut feeds = Vec::new();
-        for (number, (name, kind)) in (1..).zip(kinds) {
-            eprintln!("forward: starting {name}");
-            let feed = Feed::start(
+        for (number, (_, more)) in (1..).zip(SUBJECTS) {
+            let kind = kind(more);
+            let path = directory.path();
+            feeds.push(Feed::start(
                 &mut generator,
                 &program,
                 number,
-                directory.path(),
+                path,
                 &kind,
                 CORE,
-            )?;
-            if let Ok(report) = feed.report() {
-                eprintln!("forward: {}: {}", report.port.kind, report.port.why);
-            }
-            feeds.push((name, feed));
+            )?);
         }
-        let rate: f64 = std::env::var("RATE")
-            .ok()
-            .and_then(|s| s.parse().ok())
-            .unwrap_or(1e6);
-        let mut all: Vec<(String, usize, Vec<Fed>)> = Vec::new();
-        for turn in 0..turns {
-            let mut at = 0;
-            for (name, feed) in &mut feeds {
-                for hops in [1, NEIGHBOURS] {
-                    let look = Look {
-                        rate,
-                        count: FRAMES,
-                        flood: 0,
-                    };
-                    let fed = feed.run(&mut generator, hops, look)?;
-                    eprintln!("{turn} {name} {hops}: {fed:?}");
-                    if turn == 0 {
-                        all.push((name.to_string(), hops, Vec::new()));
-                    } else {
-                        all[at].2.push(fed);
-                    }
-                    at += 1;
-                }
-            }
-        }
-        Ok(Report {
-            cases: all
-                .into_iter()
-                .map(|(name, hops, fed)| Case {
-                    name,
-                    hops,
-                    pps: fed.iter().map(|f| f.returned).collect::<Turns>().summary(),
-                    offered: fed[0].offered,
-                    busy: fed.iter().map(|f| f.busy).sum::<f64>() / fed.len() as f64,
-                    verdicts: fed[0].verdicts.clone(),
-                })
-                .collect(),
-        })
+        let all = take_turns(&mut generator, &mut feeds, turns)?;
+        let way = |feed: &Feed| Ok::<_, anyhow::Error>(feed.report()?.port.why);
+        report(&all, way(&feeds[1])?)
     })
+}
+
+/// An echo, or a relay with this in its configuration.
+pub fn kind(more: Option<&str>) -> Kind {
+    more.map_or(Kind::Echo, |more| {
+        Kind::Relay(format!("interface: {}\n{more}", crate::inside::DEVICE))
+    })
+}
+
+/// All subjects with one and with 64 neighbours, in turns; a first turn does not count.
+fn take_turns(
+    generator: &mut Generator,
+    feeds: &mut [Feed],
+    turns: usize,
+) -> Result<Vec<(&'static str, usize, Vec<Fed>)>> {
+    let mut all: Vec<_> = SUBJECTS
+        .into_iter()
+        .flat_map(|(name, _)| [1, NEIGHBOURS].map(|hops| (name, hops, Vec::new())))
+        .collect();
+    let look = Look {
+        rate: OFFERED,
+        count: FRAMES,
+        flood: 0,
+    };
+    for turn in 0..=turns {
+        eprintln!("forward: turn {turn} of {turns}");
+        for at in 0..all.len() {
+            // Each time another one first.
+            let at = (at + turn) % all.len();
+            let (name, hops, runs) = &mut all[at];
+            let fed = feeds[at / 2]
+                .run(generator, *hops, look)
+                .with_context(|| format!("{name}, {hops} neighbours"))?;
+            ensure!(
+                fed.to == *hops,
+                "{name}: datagrams came back to {} of {hops} neighbours",
+                fed.to
+            );
+            if turn > 0 {
+                runs.push(fed);
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn report(all: &[(&'static str, usize, Vec<Fed>)], why: String) -> Result<Report> {
+    let cases: Vec<Case> = all
+        .iter()
+        .map(|(name, hops, runs)| Case::of(name, *hops, runs))
+        .collect();
+    let [raw, raw_64, gso, gso_64, ring, ring_64, udp, udp_64] = &cases[..] else {
+        anyhow::bail!("a case is missing");
+    };
+    // In copy mode the relay sends with GSO, with zero-copy through the ring.
+    let (xdp, xdp_64) = if why.contains("zero-copy") {
+        (ring, ring_64)
+    } else {
+        (gso, gso_64)
+    };
+    Ok(Report {
+        raw_xdp_pps: raw.pps.median,
+        xdp_pps: xdp.pps.median,
+        udp_pps: udp.pps.median,
+        raw_xdp_pps_64: raw_64.pps.median,
+        xdp_pps_64: xdp_64.pps.median,
+        udp_pps_64: udp_64.pps.median,
+        xdp_over_raw: xdp.turns.over(&raw.turns).summary(),
+        xdp_64_over_raw: xdp_64.turns.over(&raw.turns).summary(),
+        xdp_64_over_udp_64: xdp_64.turns.over(&udp_64.turns).summary(),
+        granted: why,
+        cases,
+    })
+}
+
+impl Case {
+    fn of(name: &'static str, hops: usize, runs: &[Fed]) -> Self {
+        let of = |figure: fn(&Fed) -> f64| runs.iter().map(figure).collect::<Turns>();
+        let turns = of(|fed| fed.returned);
+        let last = runs.last();
+        let worked = |fed: &Fed| {
+            let own = fed
+                .verdicts
+                .iter()
+                .filter(|(name, _)| !name.starts_with("xdp "));
+            own.map(|(_, count)| *count).sum::<u64>()
+        };
+        let lost = last
+            .filter(|fed| !fed.verdicts.is_empty())
+            .map(|fed| 1.0 - (worked(fed) as f64 / fed.sent.honest.max(1) as f64).min(1.0));
+        Self {
+            name,
+            hops,
+            pps: turns.summary(),
+            offered_pps: of(|fed| fed.offered).summary(),
+            busy: of(|fed| fed.busy).summary(),
+            lost_before_worker: lost,
+            verdicts: last.map(|fed| fed.verdicts.clone()).unwrap_or_default(),
+            turns,
+        }
+    }
+
+    fn label(&self) -> String {
+        match self.hops {
+            1 => self.name.to_owned(),
+            hops => format!("{}, {hops} next hops", self.name),
+        }
+    }
+}
+
+impl crate::Report for Report {
+    fn goals(&self) -> Vec<Goal> {
+        vec![
+            Goal::at_least(
+                "a relay on AF_XDP, of a bare echo's rate",
+                Some(self.xdp_over_raw.median),
+                OF_ECHO[0],
+            ),
+            Goal::at_least(
+                "the same with 64 next hops",
+                Some(self.xdp_64_over_raw.median),
+                OF_ECHO[1],
+            ),
+            Goal::at_least(
+                "AF_XDP over UDP, 64 next hops",
+                Some(self.xdp_64_over_udp_64.median),
+                1.0,
+            ),
+        ]
+    }
+
+    fn plots(&self) -> Vec<Plot> {
+        let bars = |one: bool| {
+            let cases = self
+                .cases
+                .iter()
+                .filter(move |case| (case.hops == 1) == one);
+            let bars = cases.map(|case| {
+                let bar = Bar::new(case.name, case.pps);
+                if case.name == SUBJECTS[1].0 {
+                    bar.with(Bound::AtLeast(
+                        OF_ECHO[usize::from(!one)] * self.raw_xdp_pps,
+                    ))
+                } else {
+                    bar
+                }
+            });
+            bars.collect::<Vec<_>>()
+        };
+        vec![
+            Plot::Bars(Bars {
+                title: "Forwarded by one core, one next hop".into(),
+                note: format!("The relay does all its cryptography; {}.", self.granted),
+                unit: "datagrams/s".into(),
+                bars: bars(true),
+            }),
+            Plot::Bars(Bars {
+                title: "Forwarded by one core, 64 next hops".into(),
+                note: "From 64 neighbours, to 64 neighbours, at random.".into(),
+                unit: "datagrams/s".into(),
+                bars: bars(false),
+            }),
+        ]
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "forward: datagrams a second through one core (median, and where 8 of 10 turns lie)"
+        )?;
+        writeln!(
+            f,
+            "  AF_XDP relay over bare echo      {:.2}",
+            self.xdp_over_raw
+        )?;
+        writeln!(
+            f,
+            "  the same, 64 next hops           {:.2}",
+            self.xdp_64_over_raw
+        )?;
+        writeln!(
+            f,
+            "  AF_XDP over UDP, 64 next hops    {:.2}",
+            self.xdp_64_over_udp_64
+        )?;
         for case in &self.cases {
-            writeln!(
-                f,
-                "{:10} {:3} {:.0} offered {:.0} busy {:.2} {:?}",
-                case.name, case.hops, case.pps, case.offered, case.busy, case.verdicts
-            )?;
+            write!(f, "  {:<40} {:.0}", case.label(), case.pps)?;
+            writeln!(f, " of {:.0}", case.offered_pps.median)?;
         }
-        Ok(())
+        writeln!(f, "  AF_XDP: {}", self.granted)
     }
 }

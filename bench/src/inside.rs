@@ -3,20 +3,20 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use mixline_relay::Config;
 use mixline_relay::pipeline::Honest;
 use mixline_xdp::{Packet, Socket, SocketConfig};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
-use nix::unistd::Pid;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::generator::{address, divert, ip};
+use crate::generator::{address, divert, ip, merge};
 
 /// The first argument of a process that does one of these tasks; the second is the task.
 pub const ARGUMENT: &str = "--inside";
@@ -81,14 +81,7 @@ fn run(task: &str) -> Result<()> {
     ))?;
     // Without a program on it, a veth takes redirected frames only if it merges; and merging is
     // what a relay on UDP is to have.
-    let output = Command::new("ethtool")
-        .env("PATH", mixline_testnet::namespaces::system_path())
-        .args(["-K", DEVICE, "gro", "on"])
-        .output()
-        .context("running ethtool (package ethtool)")?;
-    if !output.status.success() {
-        bail!("ethtool: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
+    merge(DEVICE)?;
     say(WIRED)?;
     match task.relay {
         Some(config) => {
@@ -147,7 +140,10 @@ mod tests {
         let mut frame: Vec<u8> = (0..60).collect();
         turn_around(&mut frame);
         assert_eq!(frame[..12], [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]);
-        assert_eq!(frame[26..38], [30, 31, 32, 33, 26, 27, 28, 29, 36, 37, 34, 35]);
+        assert_eq!(
+            frame[26..38],
+            [30, 31, 32, 33, 26, 27, 28, 29, 36, 37, 34, 35]
+        );
         assert!(frame[38..].iter().copied().eq(38..60));
         turn_around(&mut []);
     }

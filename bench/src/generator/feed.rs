@@ -23,6 +23,8 @@ use crate::inside::Task;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What of a run does not count: queues fill.
 const WARM_UP: f64 = 0.2;
+/// How long the generator may take at least.
+const SHORTEST: Duration = Duration::from_millis(20);
 /// How long a relay has to work off what is in its queues.
 const DRAIN: Duration = Duration::from_millis(60);
 
@@ -179,7 +181,12 @@ impl Feed {
     ///
     /// # Errors
     /// None that happen.
-    pub fn frame(&mut self, datagram: &mut [u8; DATAGRAM], from: usize, to: usize) -> Result<Frame> {
+    pub fn frame(
+        &mut self,
+        datagram: &mut [u8; DATAGRAM],
+        from: usize,
+        to: usize,
+    ) -> Result<Frame> {
         if let Some((_, neighbours)) = &mut self.relay {
             neighbours.fill(datagram, from, to)?;
         }
@@ -216,19 +223,22 @@ impl Feed {
         let before = self.verdicts()?;
         let interval = Duration::from_secs_f64(1.0 / look.rate.max(1.0));
         let settings = settings(self.place.device, interval, look.count, look.flood);
-        let longest = interval * look.count * 4;
+        let longest = (interval * look.count * 4).max(SHORTEST);
         let warm = (f64::from(look.count) * WARM_UP) as u64;
         let mut window: Option<(Sample, Sample)> = None;
         let (number, core) = (self.place.number, self.core);
         let sent = generator.run(settings, longest, |generator, sent| {
             if sent.honest >= warm {
                 let sample = Sample::take(generator, number, core, sent)?;
-                let first = window.take().map_or_else(|| sample.clone(), |(first, _)| first);
+                let first = window
+                    .take()
+                    .map_or_else(|| sample.clone(), |(first, _)| first);
                 window = Some((first, sample));
             }
             Ok(())
         })?;
-        let (first, last) = window.with_context(|| format!("the generator sent too little: {sent:?}"))?;
+        let (first, last) =
+            window.with_context(|| format!("the generator sent too little: {sent:?}"))?;
         std::thread::sleep(DRAIN);
         self.place.check()?;
         let after = self.verdicts()?;
@@ -281,8 +291,7 @@ impl Sample {
             flooded: rate(self.sent.flooded, first.sent.flooded),
             returned: pairs().map(|(new, old)| rate(*new, *old)).sum(),
             to: pairs().filter(|(new, old)| new != old).count(),
-            busy: (self.busy.0 - first.busy.0) as f64
-                / (self.busy.1 - first.busy.1).max(1) as f64,
+            busy: (self.busy.0 - first.busy.0) as f64 / (self.busy.1 - first.busy.1).max(1) as f64,
             ..Fed::default()
         }
     }

@@ -97,7 +97,14 @@ impl Place {
         let (from_mac, to_mac) = ([2, 0, 0, 0, 0, number], [2, 0, 0, 0, 1, number]);
         let name = format!("bench{number}");
         let mut lines = BufReader::new(child.stdout.take().context("no output")?);
-        let device = lay(generator, &child, &mut lines, number, &name, [from_mac, to_mac]);
+        let device = lay(
+            generator,
+            &child,
+            &mut lines,
+            number,
+            &name,
+            [from_mac, to_mac],
+        );
         let mut place = Self {
             number,
             device: 0,
@@ -141,7 +148,10 @@ impl Place {
     /// Then, with its last words.
     pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("what is measured has ended ({status}): {}", self.last_words());
+            bail!(
+                "what is measured has ended ({status}): {}",
+                self.last_words()
+            );
         }
         Ok(())
     }
@@ -179,9 +189,28 @@ fn lay(
     }
     batch += &format!("link set {name} up\n");
     ip(&batch)?;
-    Command::new("ethtool").args(["-K", name, "gro", "on"]).output()?;
+    // Without a program in its driver, a veth takes redirected frames to send only if it merges.
+    merge(name)?;
     generator.count_on(name)?;
     Ok(if_nametoindex(name)?)
+}
+
+/// Has a veth merge what it receives (GRO).
+///
+/// # Errors
+/// With what `ethtool` says.
+pub fn merge(device: &str) -> Result<()> {
+    let output = Command::new("ethtool")
+        .env("PATH", mixline_testnet::namespaces::system_path())
+        .args(["-K", device, "gro", "on"])
+        .output()
+        .context("running ethtool (package ethtool)")?;
+    ensure!(
+        output.status.success(),
+        "ethtool: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
 }
 
 /// Runs lines of `ip -batch` in the namespace of this thread.
