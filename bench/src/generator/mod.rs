@@ -7,6 +7,7 @@
 //!
 //! Namespaces have no names: they end with the processes in them, also when those are killed.
 
+#[allow(dead_code, reason = "some of it is for the programs only")]
 #[path = "../../ebpf/src/abi.rs"]
 mod abi;
 mod directory;

@@ -78,7 +78,13 @@ impl TagFilter {
         let generation = self.0.current.load(Ordering::Relaxed);
         let block = place.block as usize + generation as usize * (self.0.mask as usize + 1);
         for (i, word) in self.words()[block * WORDS..][..WORDS].iter().enumerate() {
-            word.fetch_or(place.bit(i), Ordering::Relaxed);
+            // Not one step: that would be a barrier for each word, a twentieth of a datagram's
+            // time. Two workers that write one word at once can lose a bit, and then the kernel
+            // lets a replay through to the session's window, which does not.
+            word.store(
+                word.load(Ordering::Relaxed) | place.bit(i),
+                Ordering::Relaxed,
+            );
         }
         self.0.taken.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,0 +1,80 @@
+//! Frames of the generator arrive, and what comes back of them is counted. Needs root and the XDP
+//! programs; without, the test says so and passes, unless `MIXLINE_REQUIRE_ROOT=1`.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use std::path::Path;
+
+use mixline_bench::generator::{Feed, Garbage, Generator, Kind, Look, in_new_namespace, is_built};
+
+const FRAMES: u32 = 4096;
+
+/// Runs a test in a namespace, if this machine can.
+fn with_generator(test: impl FnOnce(&mut Generator) + Send) {
+    let required = std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|v| v == "1");
+    let root = nix::unistd::geteuid().is_root();
+    if let Some(missing) = is_built()
+        .err()
+        .map(|error| error.to_string())
+        .or_else(|| (!root).then(|| "not root".into()))
+    {
+        assert!(!required, "{missing}");
+        eprintln!("skipped: {missing}");
+        return;
+    }
+    in_new_namespace(|| {
+        test(&mut Generator::load(FRAMES, 64).unwrap());
+        Ok(())
+    })
+    .unwrap();
+}
+
+fn start(generator: &mut Generator, directory: &Path, kind: &Kind) -> Feed {
+    let program = Path::new(env!("CARGO_BIN_EXE_mixline-bench"));
+    Feed::start(generator, program, 3, directory, kind, 0).unwrap()
+}
+
+/// Slow enough that nothing is lost.
+fn slowly(flood: u32) -> Look {
+    Look {
+        rate: 4000.0,
+        count: FRAMES,
+        flood,
+    }
+}
+
+#[test]
+fn frames_reach_an_echo_and_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    with_generator(|generator| {
+        let mut echo = start(generator, directory.path(), &Kind::Echo);
+        let before: u64 = generator.returned(3).unwrap().iter().sum();
+        let fed = echo.run(generator, 64, slowly(0)).unwrap();
+        let after = generator.returned(3).unwrap();
+        assert_eq!(fed.sent.honest, u64::from(FRAMES));
+        assert_eq!(after.iter().sum::<u64>() - before, u64::from(FRAMES));
+        assert!(after.iter().all(|count| *count > 0));
+    });
+}
+
+#[test]
+fn a_relay_forwards_what_is_sealed_and_drops_what_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    with_generator(|generator| {
+        let kind = Kind::Relay("port: xdp\ninterface: relay0".into());
+        let mut relay = start(generator, directory.path(), &kind);
+        for at in 0..64 {
+            let garbage = Garbage::ALL[at as usize % 2];
+            let frame = garbage.frame(&mut relay, at as usize).unwrap();
+            generator.set_flood(at, &frame).unwrap();
+        }
+        let fed = relay.run(generator, 64, slowly(64)).unwrap();
+        // A Bloom filter takes a new message for an old one once in some thousand times.
+        assert!(
+            fed.verdicts["forwarded"] + 8 >= u64::from(FRAMES),
+            "{fed:?}"
+        );
+        assert!(fed.sent.flooded > 0);
+        assert!(fed.verdicts["xdp unknown_type"] > 0, "{fed:?}");
+        assert!(fed.verdicts["link_authentication"] > 0, "{fed:?}");
+    });
+}
