@@ -25,8 +25,8 @@ pub fn lines(markup: &mut Markup, plot: &Lines) {
         for (label, at) in &plot.bounds {
             let at = y.place(*at);
             line(svg, "bound dashed", (LEFT, at), (RIGHT, at));
-            let place = (RIGHT, at - 8.0);
-            text(svg, "tick", place, "end", label);
+            let place = (LEFT + 8.0, at - 9.0);
+            text(svg, "tick", place, "start", label);
         }
         for (number, series) in plot.series.iter().enumerate() {
             draw(svg, number, series, |point| {
