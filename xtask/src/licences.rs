@@ -8,7 +8,12 @@ use serde::Deserialize;
 use std::fs;
 
 /// The project's workspaces, each with a lock file of its own.
-const WORKSPACES: [&str; 3] = ["Cargo.toml", "relay-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+const WORKSPACES: [&str; 4] = [
+    "Cargo.toml",
+    "bench/ebpf/Cargo.toml",
+    "relay-ebpf/Cargo.toml",
+    "fuzz/Cargo.toml",
+];
 
 #[derive(Deserialize)]
 struct Metadata {
