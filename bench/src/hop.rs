@@ -247,7 +247,7 @@ impl crate::Report for Report {
             plots.push(Plot::Bars(Bars {
                 title: format!("A packet beside Nym's, {build}"),
                 note: format!(
-                    "sphinx-packet has {} times as long for a packet of the same size; it does \
+                    "sphinx-packet takes {} times as long for a packet of the same size; it does \
                      the header's public-key work for each.",
                     peers.faster_than_sphinx_packet.median.round()
                 ),
