@@ -1,4 +1,5 @@
-//! What honest neighbours get through a relay while a flood comes, on AF_XDP and on UDP.
+//! What honest neighbours get through a relay while a flood comes, on AF_XDP, on UDP, and on UDP
+//! behind the XDP filter.
 //!
 //! Honest datagrams come at a steady rate, about half of what the relay is good for, from 64
 //! neighbours. In between, as fast as the generator can: random bytes of the right length, random
@@ -41,6 +42,8 @@ pub struct Report {
     pub xdp_kept: f64,
     /// The same on UDP.
     pub udp_kept: f64,
+    /// The same on UDP behind the XDP filter.
+    pub xdp_filter_kept: f64,
     /// All that was measured.
     pub ports: Vec<Port>,
 }
@@ -68,7 +71,11 @@ pub struct Port {
 }
 
 /// What is compared.
-const SUBJECTS: [(&str, &str); 2] = [("AF_XDP", "port: xdp\n"), ("UDP", "port: udp\n")];
+const SUBJECTS: [(&str, &str); 3] = [
+    ("AF_XDP", "port: xdp\n"),
+    ("UDP", "port: udp\n"),
+    ("UDP behind XDP", "port: xdp-filter\n"),
+];
 
 /// Runs it.
 ///
@@ -105,13 +112,14 @@ pub fn run(options: &Options) -> Result<Report> {
             }
         }
         let ports: Vec<Port> = subjects.iter().map(Subject::port).collect();
-        let [xdp, udp] = &ports[..] else {
+        let [xdp, udp, filter] = &ports[..] else {
             anyhow::bail!("a port is missing");
         };
         Ok(Report {
             rate_pps: xdp.flood_pps.median,
             xdp_kept: xdp.kept.median,
             udp_kept: udp.kept.median,
+            xdp_filter_kept: filter.kept.median,
             ports,
         })
     })
@@ -257,7 +265,7 @@ impl fmt::Display for Report {
             self.rate_pps
         )?;
         for port in &self.ports {
-            writeln!(f, "  {:<8} {:.2}", port.name, port.kept)?;
+            writeln!(f, "  {:<15} {:.2}", port.name, port.kept)?;
             writeln!(f, "    calm, datagrams a second      {:.0}", port.calm_pps)?;
             writeln!(
                 f,

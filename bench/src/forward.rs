@@ -36,12 +36,16 @@ pub struct Report {
     pub xdp_pps: f64,
     /// The relay on UDP, one next hop.
     pub udp_pps: f64,
+    /// The relay on UDP behind the XDP filter, one next hop.
+    pub xdp_filter_pps: f64,
     /// The echo, with 64 neighbours.
     pub raw_xdp_pps_64: f64,
     /// The relay on AF_XDP, 64 next hops.
     pub xdp_pps_64: f64,
     /// The relay on UDP, 64 next hops.
     pub udp_pps_64: f64,
+    /// The relay on UDP behind the XDP filter, 64 next hops.
+    pub xdp_filter_pps_64: f64,
     /// `xdp_pps` over `raw_xdp_pps`, turn by turn.
     pub xdp_over_raw: Summary,
     /// `xdp_pps_64` over `raw_xdp_pps`, turn by turn.
@@ -78,7 +82,7 @@ pub struct Case {
 }
 
 /// What is compared.
-const SUBJECTS: [(&str, Option<&str>); 4] = [
+const SUBJECTS: [(&str, Option<&str>); 5] = [
     ("AF_XDP echo", None),
     ("relay, AF_XDP, GSO", Some("port: xdp\nxdp_send: gso\n")),
     (
@@ -86,6 +90,7 @@ const SUBJECTS: [(&str, Option<&str>); 4] = [
         Some("port: xdp\nxdp_send: ring\n"),
     ),
     ("relay, UDP", Some("port: udp\n")),
+    ("relay, UDP behind XDP", Some("port: xdp-filter\n")),
 ];
 
 /// Runs it.
@@ -168,7 +173,19 @@ fn report(all: &[(&'static str, usize, Vec<Fed>)], why: String) -> Result<Report
         .iter()
         .map(|(name, hops, runs)| Case::of(name, *hops, runs))
         .collect();
-    let [raw, raw_64, gso, gso_64, ring, ring_64, udp, udp_64] = &cases[..] else {
+    let [
+        raw,
+        raw_64,
+        gso,
+        gso_64,
+        ring,
+        ring_64,
+        udp,
+        udp_64,
+        filter,
+        filter_64,
+    ] = &cases[..]
+    else {
         anyhow::bail!("a case is missing");
     };
     // In copy mode the relay sends with GSO, with zero-copy through the ring.
@@ -181,9 +198,11 @@ fn report(all: &[(&'static str, usize, Vec<Fed>)], why: String) -> Result<Report
         raw_xdp_pps: raw.pps.median,
         xdp_pps: xdp.pps.median,
         udp_pps: udp.pps.median,
+        xdp_filter_pps: filter.pps.median,
         raw_xdp_pps_64: raw_64.pps.median,
         xdp_pps_64: xdp_64.pps.median,
         udp_pps_64: udp_64.pps.median,
+        xdp_filter_pps_64: filter_64.pps.median,
         xdp_over_raw: xdp.turns.over(&raw.turns).summary(),
         xdp_64_over_raw: xdp_64.turns.over(&raw.turns).summary(),
         xdp_64_over_udp_64: xdp_64.turns.over(&udp_64.turns).summary(),
