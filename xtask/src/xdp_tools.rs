@@ -89,14 +89,17 @@ pub fn install_linker() -> Result<()> {
     run::finish(&mut command)
 }
 
-/// Has cargo build the XDP program although it has built a relay without. Its build script cannot
-/// watch for tools that are not there yet, so it is made to look new.
+/// Has cargo build the XDP programs although it has built the rest without. Their build scripts
+/// cannot watch for tools that are not there yet, so they are made to look new.
 pub fn build_anew() -> Result<()> {
-    let script = programs::root().join("crates/xdp/build.rs");
-    let touch = fs::File::options().append(true).open(&script);
-    touch
-        .and_then(|file| file.set_modified(SystemTime::now()))
-        .with_context(|| format!("touching {}", script.display()))
+    for script in ["crates/xdp/build.rs", "bench/build.rs"] {
+        let script = programs::root().join(script);
+        let touch = fs::File::options().append(true).open(&script);
+        touch
+            .and_then(|file| file.set_modified(SystemTime::now()))
+            .with_context(|| format!("touching {}", script.display()))?;
+    }
+    Ok(())
 }
 
 /// The XDP program that the last build of `mixline-xdp` made; an empty file stands for none.
