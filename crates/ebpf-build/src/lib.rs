@@ -56,7 +56,9 @@ fn empty(object: &Path) {
 /// Builds the program; the error says what is missing.
 fn build(source: &Path, binary: &str, out: &Path) -> Result<PathBuf, String> {
     let linker = find_linker().ok_or("bpf-linker is not installed")?;
-    let target_dir = out.join("xdp-target");
+    // One for all profiles and programs, as what they depend on is the same: `out` is
+    // target/PROFILE/build/PACKAGE/out.
+    let target_dir = out.ancestors().nth(4).unwrap_or(out).join("xdp-programs");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(source)
