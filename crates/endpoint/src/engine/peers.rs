@@ -25,7 +25,7 @@ use crate::device::PacketBatch;
 use crate::status::Event;
 
 /// How long a handshake may take before its peer counts as unreachable.
-pub const HANDSHAKE_DEADLINE: Duration = Duration::from_millis(4200);
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_millis(4000);
 /// Addresses that are being looked up for packets at once.
 pub const MAX_LOOKUPS: usize = 64;
 /// Lookups for packets in a second, and at once: a scan of the virtual network must not
