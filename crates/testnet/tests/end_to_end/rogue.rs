@@ -37,6 +37,9 @@ const VERDICTS: &str = "mixline_relay_datagrams_total";
 /// The same of the XDP program.
 const XDP_VERDICTS: &str = "mixline_relay_xdp_frames_total";
 
+/// New cells that replay filters may take for old ones in the course of a test.
+const FALSE_ALARMS: f64 = 1000.0;
+
 /// Every cell is sent twice: the next relay drops and counts the second.
 fn replay(network: &mut Network) -> Result<()> {
     let before = all_relays("verdict=\"replay\"")?;
@@ -48,7 +51,7 @@ fn replay(network: &mut Network) -> Result<()> {
         "{deeds} cells were sent twice, and no relay counted a replay"
     );
     ensure!(
-        counted <= deeds as f64,
+        counted <= deeds as f64 * 1.01 + FALSE_ALARMS,
         "{deeds} cells were sent twice, but {counted} replays were counted"
     );
     eprintln!("  {deeds} cells sent twice, {counted} replays dropped");

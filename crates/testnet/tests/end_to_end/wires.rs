@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 /// The UDP payload of every datagram between two nodes, bytes.
@@ -87,6 +88,8 @@ impl Capture {
 
     /// Ends it; gives the file's bytes.
     fn end(mut self) -> Result<(Node, Vec<u8>)> {
+        // What has crossed the wire has yet to be written.
+        thread::sleep(Duration::from_secs(1));
         self.tcpdump.signal(Signal::SIGINT)?;
         self.tcpdump.wait(Duration::from_secs(30))?;
         let bytes = std::fs::read(&self.file)?;
