@@ -248,13 +248,21 @@ fn remember_some(replay: &ReplayFilter) {
 /// # Errors
 /// None that happen.
 pub fn header(onion: &OnionSecret) -> Result<Header> {
-    let rng = &mut OsRandom::new();
     let hop = Hop {
         relay: ShortId([0; 8]),
         onion: onion.public(),
     };
+    header_over(&hop, NEXT_RELAY)
+}
+
+/// The header of a new path over one hop, whose next relay is `next`.
+///
+/// # Errors
+/// None that happen.
+pub fn header_over(hop: &Hop, next: ShortId) -> Result<Header> {
+    let rng = &mut OsRandom::new();
     let mut tail = PublishedTail {
-        first: NEXT_RELAY,
+        first: next,
         alpha: [0; 32],
         gamma: [0; 16],
         beta: [0; 100],
@@ -264,7 +272,8 @@ pub fn header(onion: &OnionSecret) -> Result<Header> {
     rng.fill_bytes(&mut tail.gamma);
     rng.fill_bytes(&mut tail.beta);
     rng.fill_bytes(&mut tail.seed);
-    Ok(*build_head(&HeadSecrets::random(rng), &[hop], &tail)?.header())
+    let head = build_head(&HeadSecrets::random(rng), std::slice::from_ref(hop), &tail)?;
+    Ok(*head.header())
 }
 
 /// A new path through the relay with this onion key.

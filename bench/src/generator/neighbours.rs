@@ -6,19 +6,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use mixline_protocol::epoch;
-use mixline_protocol::identity::{IdentityKey, SIGNATURE, ShortId, X25519Secret};
+use mixline_protocol::identity::{IdentityKey, SIGNATURE, X25519Secret};
 use mixline_protocol::link::{
     CellKind, DatagramType, Initiator, SealKey, Timestamp, datagram_type,
 };
-use mixline_protocol::path::{HeadSecrets, Hop, OnionSecret, PublishedTail, build_head};
+use mixline_protocol::path::{Hop, OnionSecret};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{OnionKeys, RelayDescriptor};
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, Header, PATH_HEADER};
 use mixline_protocol::time::UnixTime;
-use rand_core::Rng as _;
 
 use super::frame::PORT;
 use super::place::{address, neighbour};
+use crate::stand::header_over;
 
 /// How many there are.
 pub const NEIGHBOURS: usize = 64;
@@ -120,7 +120,7 @@ impl Neighbours {
             onion: *onion.context("no onion key of this epoch")?,
         };
         let headers = self.all.iter();
-        let headers = headers.map(|next| header(&hop, next.identity.relay_id().short()));
+        let headers = headers.map(|next| header_over(&hop, next.identity.relay_id().short()));
         self.headers = headers.collect::<Result<_>>()?;
         self.relay = Some(relay);
         self.renew()
@@ -213,22 +213,4 @@ impl Neighbour {
         ensure!(false, "no answer");
         Ok(())
     }
-}
-
-/// The header of a new path over one hop, whose next relay is `next`.
-fn header(hop: &Hop, next: ShortId) -> Result<Header> {
-    let rng = &mut OsRandom::new();
-    let mut tail = PublishedTail {
-        first: next,
-        alpha: [0; 32],
-        gamma: [0; 16],
-        beta: [0; 100],
-        seed: [0; 16],
-    };
-    rng.fill_bytes(&mut tail.alpha);
-    rng.fill_bytes(&mut tail.gamma);
-    rng.fill_bytes(&mut tail.beta);
-    rng.fill_bytes(&mut tail.seed);
-    let head = build_head(&HeadSecrets::random(rng), std::slice::from_ref(hop), &tail)?;
-    Ok(*head.header())
 }
