@@ -5,10 +5,12 @@
 //! random, so that indices cannot be guessed at once and an old one does not fit its
 //! successor in the same place.
 
+use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use mixline_protocol::fetch::{Front, fetch_element};
 use mixline_protocol::link::{CellKind, OpenKey, Window};
 
 use crate::share::Shares;
@@ -42,22 +44,24 @@ pub fn place_of(index: u32) -> usize {
     index as usize >> WORKER_BITS & (MAX_SESSIONS_PER_WORKER - 1)
 }
 
-/// A session that datagrams are received under.
+/// A session that datagrams are received under. The window, which is large, comes last.
+#[repr(C)]
 pub struct Session {
+    front: Front,
     /// Its key.
     pub open: Arc<OpenKey>,
     /// Whose it is, as the control plane numbers neighbours.
     pub neighbour: u32,
     /// What the neighbour takes up.
     pub shares: Shares,
-    /// Which counters have been seen.
-    pub window: Window,
     /// Where the newest datagram came from.
     pub source: SocketAddr,
     /// The highest counter that authenticated, if any has.
     pub newest: Option<u64>,
     /// When the control plane was last told that something of this kind was heard.
     pub told: Option<(Instant, CellKind)>,
+    /// Which counters have been seen.
+    pub window: Window,
 }
 
 impl Session {
@@ -65,6 +69,7 @@ impl Session {
     #[must_use]
     pub fn new(open: Arc<OpenKey>, neighbour: u32, shares: Shares, source: SocketAddr) -> Self {
         Self {
+            front: Front::default(),
             open,
             neighbour,
             shares,
@@ -90,6 +95,27 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    /// Asks for where the session of an index stands. With [`Sessions::fetch`] and
+    /// [`Sessions::fetch_key`], for whoever needs several and waits for memory once and not for each.
+    pub fn seek(&self, index: u32) {
+        fetch_element(&self.places, place_of(index));
+    }
+
+    /// Asks for the session itself, and what its window says of a counter.
+    pub fn fetch(&self, index: u32, counter: u64) {
+        if let Some(Some(session)) = self.places.get(place_of(index)) {
+            session.front.fetch(offset_of!(Session, window) + size_of::<u64>());
+            session.window.fetch(counter);
+        }
+    }
+
+    /// Asks for the session's key.
+    pub fn fetch_key(&self, index: u32) {
+        if let Some(Some(session)) = self.places.get(place_of(index)) {
+            session.open.fetch();
+        }
+    }
+
     /// The session of an index.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut Session> {
         let session = self.places.get_mut(place_of(index))?.as_deref_mut()?;

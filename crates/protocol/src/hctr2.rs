@@ -8,8 +8,6 @@
 //! backend (64 blocks at once with VAES) is filled; POLYVAL takes four blocks a step with
 //! its powers ready in the key; nothing is allocated.
 
-use std::hint::black_box;
-
 use aes::Aes256;
 use aes::cipher::array::Array;
 use aes::cipher::consts::U16;
@@ -106,14 +104,6 @@ impl Hctr2 {
         let mm = u128::from_le_bytes(mm.0);
         self.xctr(mm ^ uu ^ self.l, right);
         *left = (mm ^ self.hash(tweak, right)).to_le_bytes();
-    }
-
-    /// Has the processor fetch the key from memory, without waiting for it. The parts do not
-    /// let themselves be read, but copied; the copies are erased at once.
-    pub(crate) fn fetch(&self) {
-        black_box(&self.polyval.clone());
-        black_box(&self.fold.clone());
-        black_box(&self.aes.clone());
     }
 
     /// `H(tweak, message)` of the paper.

@@ -13,6 +13,7 @@ pub mod address;
 pub mod directory;
 pub mod epoch;
 pub mod error;
+pub mod fetch;
 pub mod frames;
 pub mod hctr2;
 pub mod identity;

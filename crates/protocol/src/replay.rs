@@ -31,10 +31,10 @@
 //!   entry it would be 10, which over six relays is a loss that TCP inside feels.
 //! - *Memory*: twice the bytes given, and 4 KiB pages that no tag has touched cost none.
 
+use crate::fetch::fetch_element;
 use crate::time::UnixTime;
 use crate::wire::Reader;
 use crate::{Error, Result};
-use arrayvec::ArrayVec;
 use ring::digest::{SHA256, digest};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
@@ -91,10 +91,11 @@ struct Generation {
 }
 
 /// Where a tag stands.
-#[derive(Clone, Copy)]
-struct Place {
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
     block: u64,
-    bits: [u64; WORDS],
+    /// Which bit of each word, in six bits each.
+    bits: u64,
 }
 
 impl ReplayFilter {
@@ -129,30 +130,28 @@ impl ReplayFilter {
     /// Remembers the tag. True if it was not remembered before: the cell may go on.
     #[must_use]
     pub fn check_and_set(&self, tag: &[u8; 16]) -> bool {
-        self.check_and_set_group::<1>([*tag]) == [true][..]
+        self.check_and_set_at(self.seek(tag))
     }
 
-    /// [`ReplayFilter::check_and_set`] of several tags, one after the other; of more than `N` the
-    /// first `N`. Memory is waited for once and not for each.
+    /// [`ReplayFilter::check_and_set`]'s first step, for whoever has something else to do while the
+    /// memory comes: asks for where the tag stands.
     #[must_use]
-    pub fn check_and_set_group<const N: usize>(
-        &self,
-        tags: impl IntoIterator<Item = [u8; 16]>,
-    ) -> ArrayVec<bool, N> {
+    pub fn seek(&self, tag: &[u8; 16]) -> Place {
+        let place = self.place(tag);
+        for generation in &self.generations {
+            fetch_element(generation.all(), generation.first_word(place));
+        }
+        place
+    }
+
+    /// The second step: remembers the tag that was sought. True if it was not remembered before.
+    #[must_use]
+    pub fn check_and_set_at(&self, place: Place) -> bool {
         let current = self.current.load(Ordering::Acquire);
-        let tags = tags.into_iter().take(N);
-        let places: ArrayVec<Place, N> = tags.map(|tag| self.place(&tag)).collect();
-        // All are looked at before anything is locked, and in both generations, so that the memory
-        // of all is fetched at the same time; an old tag locks nothing.
+        // An old tag locks nothing.
         let [a, b] = &self.generations;
-        let old: ArrayVec<bool, N> = places
-            .iter()
-            .map(|place| a.contains(*place) | b.contains(*place))
-            .collect();
-        // The same tag twice in a group is seen by the second insertion.
-        let each = places.into_iter().zip(old);
-        each.map(|(place, old)| !old && self.insert(place, current))
-            .collect()
+        let old = a.contains(place) | b.contains(place);
+        !old && self.insert(place, current)
     }
 
     /// Sets the bits of a tag that was not remembered when `current` was the current generation;
@@ -296,18 +295,26 @@ impl ReplayFilter {
         // The high half of a product is below `blocks`, near enough uniform.
         let block = (u128::from(hash.h1) * u128::from(self.blocks)) >> 64;
         let block = block as u64;
-        let mut bits = [0; WORDS];
-        for (i, bit) in bits.iter_mut().enumerate() {
-            *bit = 1 << ((hash.h2 >> (6 * i)) & 63);
-        }
-        // The first word has no room for a 64th bit.
-        bits[0] = 1 << (((hash.h2 >> 48) * FIRST_BITS) >> 16);
+        let bits = hash.h2;
         Place { block, bits }
     }
 
     fn ms(&self, now: Instant) -> i64 {
         let ms = now.saturating_duration_since(self.origin).as_millis();
         i64::try_from(ms).unwrap_or(i64::MAX)
+    }
+}
+
+impl Place {
+    /// The bit of each word.
+    fn bits(self) -> [u64; WORDS] {
+        let mut bits = [0; WORDS];
+        for (i, bit) in bits.iter_mut().enumerate() {
+            *bit = 1 << ((self.bits >> (6 * i)) & 63);
+        }
+        // The first word has no room for a 64th bit.
+        bits[0] = 1 << (((self.bits >> 48) * FIRST_BITS) >> 16);
+        bits
     }
 }
 
@@ -343,13 +350,17 @@ impl Generation {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "an index of a slice")]
+    fn first_word(&self, place: Place) -> usize {
+        place.block as usize * WORDS
+    }
+
     fn block(&self, place: Place) -> &[AtomicU64] {
-        let first = place.block as usize * WORDS;
+        let first = self.first_word(place);
         &self.all()[first..first + WORDS]
     }
 
     fn contains(&self, place: Place) -> bool {
-        let words = self.block(place).iter().zip(place.bits);
+        let words = self.block(place).iter().zip(place.bits());
         words.fold(0, |missing, (word, bit)| {
             missing | (bit & !word.load(Ordering::Relaxed))
         }) == 0
@@ -374,13 +385,14 @@ impl Generation {
                 }
             }
         };
-        let mut missing = place.bits[0] & !first;
-        for (word, bit) in block.iter().zip(place.bits).skip(1) {
+        let bits = place.bits();
+        let mut missing = bits[0] & !first;
+        for (word, bit) in block.iter().zip(bits).skip(1) {
             let old = word.load(Ordering::Relaxed);
             missing |= bit & !old;
             word.store(old | bit, Ordering::Relaxed);
         }
-        block[0].store(first | place.bits[0], Ordering::Release);
+        block[0].store(first | bits[0], Ordering::Release);
         if missing != 0 && place.block.is_multiple_of(SAMPLE) {
             self.sampled.fetch_add(1, Ordering::Relaxed);
         }

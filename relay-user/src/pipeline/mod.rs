@@ -28,7 +28,8 @@ use arrayvec::ArrayVec;
 use chacha20::ChaCha8Rng;
 use crossbeam::channel::Sender;
 use mixline_protocol::identity::ShortId;
-use mixline_protocol::path::PathCache;
+use mixline_protocol::link::{counter, receiver_index};
+use mixline_protocol::path::{PathCache, Sought};
 use mixline_protocol::replay::ReplayFilter;
 use rand_core::{CryptoRng, SeedableRng};
 
@@ -161,37 +162,26 @@ impl<B: Behaviour> Pipeline<B> {
     /// Takes each slot of a batch as far as it goes, and decides the order of sending.
     pub fn process(&mut self, batch: &mut Batch<'_>, now: Instant) {
         for group in batch.slots.chunks_mut(GROUP) {
+            // Each loop asks for the memory that the next one reads: what a datagram needs is
+            // somewhere else for each, and in a relay of many paths in no cache.
+            self.fetch_sessions(group);
             for slot in &mut *group {
                 if let Fate::Arrived = slot.fate {
                     let step = self.open_link(slot, now);
                     self.record(slot, step);
                 }
             }
-            // All paths of the group at once: each is somewhere else in memory.
-            let cells = group.iter().filter(|slot| matches!(slot.fate, Fate::Cell));
-            let headers = cells.map(|slot| header_of(slot.datagram));
-            let paths = self.paths.lookup_group::<GROUP>(headers, now);
-            let cells = group
-                .iter_mut()
-                .filter(|slot| matches!(slot.fate, Fate::Cell));
-            let peeled: ArrayVec<Option<Peeled>, GROUP> = cells
-                .zip(paths)
-                .map(|(slot, known)| known.map(|known| self.peel(slot, known)))
+            let sought = self.fetch_paths(group);
+            let peeled: ArrayVec<Option<Peeled>, GROUP> = cells(group)
+                .zip(sought)
+                .map(|(slot, sought)| self.peel(slot, sought, now))
                 .collect();
-            let tags = peeled.iter().flatten().map(|peeled| peeled.tag.0);
-            let new = self.common.replay.check_and_set_group::<GROUP>(tags);
-            let (mut peeled, mut new) = (peeled.into_iter(), new.into_iter());
-            for slot in &mut *group {
-                if let Fate::Cell = slot.fate {
-                    let step = match peeled.next().flatten() {
-                        Some(peeled) => {
-                            let new = new.next().unwrap_or(false);
-                            self.go_on(slot, peeled, new, now)
-                        }
-                        None => Err(self.hold_for_path(slot, now)),
-                    };
-                    self.record(slot, step);
-                }
+            for (slot, peeled) in cells(group).zip(peeled) {
+                let step = match peeled {
+                    Some(peeled) => self.go_on(slot, peeled, now),
+                    None => Err(self.hold_for_path(slot, now)),
+                };
+                self.record(slot, step);
             }
             for slot in &mut *group {
                 if let Fate::Peeled(next, flow) = slot.fate {
@@ -337,6 +327,32 @@ impl<B: Behaviour> Pipeline<B> {
         (self.sessions.len(), self.paths.len())
     }
 
+    /// Asks for the sessions that a group has arrived under.
+    fn fetch_sessions(&self, group: &[Slot<'_>]) {
+        let arrived = || group.iter().filter(|slot| matches!(slot.fate, Fate::Arrived));
+        for slot in arrived() {
+            self.sessions.seek(receiver_index(slot.datagram));
+        }
+        for slot in arrived() {
+            let (index, counter) = (receiver_index(slot.datagram), counter(slot.datagram));
+            self.sessions.fetch(index, counter);
+        }
+        for slot in arrived() {
+            self.sessions.fetch_key(receiver_index(slot.datagram));
+        }
+    }
+
+    /// Asks for the paths of a group's cells.
+    fn fetch_paths(&self, group: &mut [Slot<'_>]) -> ArrayVec<Sought, GROUP> {
+        let sought: ArrayVec<Sought, GROUP> = cells(group)
+            .map(|slot| self.paths.seek(header_of(slot.datagram)))
+            .collect();
+        for sought in &sought {
+            self.paths.fetch(*sought);
+        }
+        sought
+    }
+
     fn record(&mut self, slot: &mut Slot<'_>, step: Step) {
         slot.fate = match step {
             Ok(fate) => fate,
@@ -348,4 +364,11 @@ impl<B: Behaviour> Pipeline<B> {
             }
         };
     }
+}
+
+/// The slots of a group that hold a cell whose path's layer is to be taken off.
+fn cells<'g, 'd>(group: &'g mut [Slot<'d>]) -> impl Iterator<Item = &'g mut Slot<'d>> {
+    group
+        .iter_mut()
+        .filter(|slot| matches!(slot.fate, Fate::Cell))
 }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use mixline_protocol::path::{KnownPath, Next, PathSlot, ReplayTag};
-use mixline_protocol::replay::ReplayFilter;
+use mixline_protocol::path::{KnownPath, Next, Sought};
+use mixline_protocol::replay::{self, ReplayFilter};
 use mixline_protocol::size::Cell;
 
 use super::{Behaviour, Boxed, Deed, Leave, Pipeline, Step};
@@ -17,34 +17,42 @@ const MAX_VISITS: usize = 2;
 
 /// A cell whose layer is off, before it is known whether it has been relayed before.
 pub(super) struct Peeled {
-    pub(super) tag: ReplayTag,
+    replay: replay::Place,
     next: Next,
     flow: Flow,
 }
 
 impl<B: Behaviour> Pipeline<B> {
-    /// Takes off the layer of a path that is known.
-    pub(super) fn peel(&self, slot: &mut Slot<'_>, known: PathSlot) -> Peeled {
-        let flow = flow_of(header_of(slot.datagram));
+    /// Takes off the layer of the path that was sought, if it is known, and asks for where the
+    /// replay filter has the cell's tag.
+    pub(super) fn peel(
+        &mut self,
+        slot: &mut Slot<'_>,
+        sought: Sought,
+        now: Instant,
+    ) -> Option<Peeled> {
+        let header = header_of(slot.datagram);
+        let flow = flow_of(header);
+        let known = self.paths.find(sought, header, now)?;
         let (path, ()) = self.paths.get(known);
-        Peeled {
-            tag: path.peel(cell_of(slot.datagram)),
+        let tag = path.peel(cell_of(slot.datagram));
+        Some(Peeled {
+            replay: self.common.replay.seek(&tag.0),
             next: path.next(),
             flow,
-        }
+        })
     }
 
-    /// From a peeled cell, if its message is `new`, to what the next hop gets.
+    /// From a peeled cell, if its message is new, to what the next hop gets.
     pub(super) fn go_on(
         &mut self,
         slot: &mut Slot<'_>,
         mut peeled: Peeled,
-        mut new: bool,
         now: Instant,
     ) -> Step {
         let mut visits = 1;
         loop {
-            if !new {
+            if !self.common.replay.check_and_set_at(peeled.replay) {
                 return Err(Leave::With(Verdict::Replay));
             }
             if !self.is_own(&peeled.next) {
@@ -54,11 +62,11 @@ impl<B: Behaviour> Pipeline<B> {
                 return Err(Leave::With(Verdict::Loop));
             }
             visits += 1;
-            let Some(known) = self.paths.lookup(header_of(slot.datagram), now) else {
-                return Err(self.hold_for_path(slot, now));
+            let sought = self.paths.seek(header_of(slot.datagram));
+            peeled = match self.peel(slot, sought, now) {
+                Some(peeled) => peeled,
+                None => return Err(self.hold_for_path(slot, now)),
             };
-            peeled = self.peel(slot, known);
-            new = self.common.replay.check_and_set(&peeled.tag.0);
         }
     }
 

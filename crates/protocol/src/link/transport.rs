@@ -10,6 +10,7 @@
 //! dropped; the key bytes they are made of are erased.
 
 use super::{DatagramType, counter, datagram_type, receiver_index, write_header};
+use crate::fetch::Front;
 use crate::size::{CELL_OFFSET, Datagram, LINK_HEADER, SEALED, TAG};
 use crate::{Error, Result};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -120,7 +121,9 @@ impl SealKey {
 }
 
 /// Opens what is received under one session. Shared by threads; keeps no state.
+#[repr(C)]
 pub struct OpenKey {
+    front: Front,
     key: LessSafeKey,
     local_index: u32,
 }
@@ -128,9 +131,15 @@ pub struct OpenKey {
 impl OpenKey {
     pub(super) fn new(key: &[u8; 32], local_index: u32) -> Result<Self> {
         Ok(Self {
+            front: Front::default(),
             key: aes(key)?,
             local_index,
         })
+    }
+
+    /// Asks for the key, which is about to be used.
+    pub fn fetch(&self) {
+        self.front.fetch(size_of::<Self>());
     }
 
     /// Authenticates and decrypts in place; the cell is then at [`CELL_OFFSET`]. The caller

@@ -3,6 +3,7 @@
 //! Exact: with the largest accepted counter `top`, a counter is refused if it was accepted
 //! before or if `counter + WIDTH <= top`.
 
+use crate::fetch::fetch_element;
 use crate::{Error, Result};
 
 /// Bits in a word.
@@ -12,11 +13,12 @@ const BITS: u64 = 64;
 ///
 /// `WORDS` words are one more than the width needs, because the newest word is partly ahead.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub struct SlidingWindow<const WORDS: usize> {
-    /// The word of counters `64 n ..` stands at `n % WORDS`.
-    words: [u64; WORDS],
     /// One more than the largest accepted counter; zero if none was.
     end: u64,
+    /// The word of counters `64 n ..` stands at `n % WORDS`.
+    words: [u64; WORDS],
 }
 
 /// The window of a link, 8192 counters wide: 5 ms of a link at 1.6 million datagrams a second.
@@ -34,6 +36,12 @@ impl<const WORDS: usize> SlidingWindow<WORDS> {
             words: [0; WORDS],
             end: 0,
         }
+    }
+
+    /// Asks for what says whether `counter` has been seen; not for the beginning of the window,
+    /// which is at its front.
+    pub fn fetch(&self, counter: u64) {
+        fetch_element(&self.words, Self::slot(counter / BITS));
     }
 
     /// Whether `counter` is neither seen nor too old. Changes nothing.

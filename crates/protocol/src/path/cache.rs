@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
-
 use super::KnownPath;
-use super::table::Table;
+use super::table::{Hash, Table};
 use crate::size::Header;
 
 /// A path that no cell has used for so long may make room for a new one. A path in use is
@@ -21,6 +19,10 @@ pub const MAX_PATHS: usize = 1 << 24;
 /// It stays valid until the next [`PathCache::insert`] or [`PathCache::remove_epoch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PathSlot(u32);
+
+/// A header that is being looked up.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought(Hash);
 
 /// The cache is full, and each of its paths has been used in the last [`IDLE`] seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,20 +50,24 @@ impl<T> PathCache<T> {
 
     /// The path of this header, which counts as used at `now`.
     pub fn lookup(&mut self, header: &Header, now: Instant) -> Option<PathSlot> {
-        self.table.lookup(header, now).map(PathSlot)
+        self.find(self.seek(header), header, now)
     }
 
-    /// [`PathCache::lookup`] of several headers at once, in their order; of more than `N` the
-    /// first `N`. With many paths, memory is waited for once and not for each.
-    pub fn lookup_group<'h, const N: usize>(
-        &mut self,
-        headers: impl IntoIterator<Item = &'h Header>,
-        now: Instant,
-    ) -> ArrayVec<Option<PathSlot>, N> {
-        let found: ArrayVec<_, N> = self
-            .table
-            .lookup_group(headers, now, |(path, _)| path.fetch());
-        found.into_iter().map(|at| at.map(PathSlot)).collect()
+    /// [`PathCache::lookup`]'s first step, for whoever looks up several and waits for memory once
+    /// and not for each: asks for where the header is to be looked for.
+    #[must_use]
+    pub fn seek(&self, header: &Header) -> Sought {
+        Sought(self.table.seek(header))
+    }
+
+    /// The second step: asks for the path itself.
+    pub fn fetch(&self, sought: Sought) {
+        self.table.fetch(sought.0);
+    }
+
+    /// The last step: the path of this header, which was sought.
+    pub fn find(&mut self, sought: Sought, header: &Header, now: Instant) -> Option<PathSlot> {
+        self.table.lookup(sought.0, header, now).map(PathSlot)
     }
 
     /// The path in a slot, and what the caller added to it.

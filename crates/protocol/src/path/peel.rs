@@ -1,12 +1,9 @@
 //! What a relay does with a cell.
 
-use std::hint::black_box;
-
 use subtle::ConstantTimeEq;
 
 use super::curve::Point;
 use super::keys::{HopKeys, apply_stream};
-use super::table::LINE;
 use super::tail::extend;
 use super::{
     ALPHA, BETA, DELIVER, FORWARD, GAMMA, JUNCTION, JUNCTION_REST, MailboxToken, OnionSecret,
@@ -63,18 +60,6 @@ impl KnownPath {
             next: self.next,
             next_header: self.next_header,
         }
-    }
-
-    /// Has the processor fetch all that [`KnownPath::peel`] needs from memory, without
-    /// waiting for it.
-    pub(super) fn fetch(&self) {
-        self.hctr2.fetch();
-        black_box(
-            self.next_header
-                .iter()
-                .step_by(LINE)
-                .fold(0, |read, byte| read ^ byte),
-        );
     }
 
     /// Decrypts the payload in place and writes the next header over the old one.

@@ -1,6 +1,6 @@
 //! A bounded table keyed by whole headers, with eviction of what is idle.
 //!
-//! Three parts, each touched once for a lookup:
+//! Three parts, each touched once for a lookup, and asked for before ([`crate::fetch`]):
 //! - an index, open addressing with linear probing, at most half full, whose 8-byte cells
 //!   hold a position and 32 bits of the keyed hash;
 //! - the use list, 16 bytes an entry, a doubly linked list from the most to the least
@@ -11,23 +11,16 @@
 //! no insertion ever copies the table, and an empty table is small.
 
 use std::hash::Hasher;
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use arrayvec::ArrayVec;
 use siphasher::sip::SipHasher13;
 
 use super::{ALPHA, GAMMA};
-use crate::size::Header;
+use crate::fetch::{fetch, fetch_element};
+use crate::size::{Header, PATH_HEADER};
 
 /// Entries of a chunk: some 90 KB with the relay's paths.
 const CHUNK: usize = 64;
-
-/// Bytes of a cache line.
-pub(super) const LINE: usize = 64;
-
-/// With more entries than this, they are not all in a near cache. (Tests have few.)
-const LARGE: usize = if cfg!(test) { 20 } else { 1000 };
 
 /// No entry.
 const NONE: u32 = u32::MAX;
@@ -38,12 +31,23 @@ const NONE: u32 = u32::MAX;
 /// that lookups of busy paths do not write to their neighbours in the list.
 const LAG: u32 = 2;
 
-/// In the order of reading, which is ascending: the processor fetches ahead.
+/// In the order of reading, the header at the front. It is free if there is no value.
 #[repr(C)]
 struct Entry<V> {
     header: Header,
-    value: V,
+    value: Option<V>,
 }
+
+impl<V> Entry<V> {
+    const FREE: Self = Self {
+        header: [0; PATH_HEADER],
+        value: None,
+    };
+}
+
+/// What a header is looked up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hash(u32);
 
 /// An entry's place in the use list, or in the list of free positions.
 #[derive(Clone, Copy)]
@@ -61,7 +65,7 @@ pub(super) struct Table<V> {
     hash_key: [u8; 16],
     index: Vec<u64>,
     uses: Vec<Vec<Use>>,
-    entries: Vec<Vec<Option<Entry<V>>>>,
+    entries: Vec<Vec<Entry<V>>>,
     len: usize,
     newest: u32,
     oldest: u32,
@@ -97,73 +101,34 @@ impl<V> Table<V> {
 
     pub(super) fn get(&self, at: u32) -> Option<&V> {
         let at = at as usize;
-        Some(
-            &self
-                .entries
-                .get(at / CHUNK)?
-                .get(at % CHUNK)?
-                .as_ref()?
-                .value,
-        )
+        let entry = self.entries.get(at / CHUNK)?.get(at % CHUNK)?;
+        entry.value.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut V> {
         let at = at as usize;
-        Some(
-            &mut self
-                .entries
-                .get_mut(at / CHUNK)?
-                .get_mut(at % CHUNK)?
-                .as_mut()?
-                .value,
-        )
+        let entry = self.entries.get_mut(at / CHUNK)?.get_mut(at % CHUNK)?;
+        entry.value.as_mut()
     }
 
-    /// The position of a header's entry, which counts as used.
-    pub(super) fn lookup(&mut self, header: &Header, now: Instant) -> Option<u32> {
+    /// Asks for the cell of the index at which to look for a header.
+    pub(super) fn seek(&self, header: &Header) -> Hash {
         let hash = self.hash(header);
-        let now = self.seconds(now);
-        self.lookup_hashed(hash, header, now)
+        fetch_element(&self.index, self.cell(hash));
+        hash
     }
 
-    /// [`Table::lookup`] of several headers (no more than `N`, or else those are left out).
-    ///
-    /// In a large table each lookup waits for memory, several times over. So all of them ask
-    /// for what they need before one of them waits for it; `fetch` asks for all of a value.
-    pub(super) fn lookup_group<'h, const N: usize>(
-        &mut self,
-        headers: impl IntoIterator<Item = &'h Header>,
-        now: Instant,
-        fetch: impl Fn(&V),
-    ) -> ArrayVec<Option<u32>, N> {
-        let hashed: ArrayVec<(&Header, u32), N> = headers
-            .into_iter()
-            .take(N)
-            .map(|header| (header, self.hash(header)))
-            .collect();
-        if self.len > LARGE {
-            let mask = self.index.len() - 1;
-            let cells: ArrayVec<u64, N> = hashed
-                .iter()
-                .map(|(_, hash)| self.index[*hash as usize & mask])
-                .collect();
-            for (_, at) in cells.into_iter().filter_map(unpack) {
-                black_box(self.uses(at).used);
-                if let Some(entry) = &self.entries[at as usize / CHUNK][at as usize % CHUNK] {
-                    let header = entry.header.iter().step_by(LINE);
-                    black_box(header.fold(0, |read, byte| read ^ byte));
-                    fetch(&entry.value);
-                }
-            }
+    /// Asks for the entry that the index leads to.
+    pub(super) fn fetch(&self, hash: Hash) {
+        if let Some((_, at)) = unpack(self.index[self.cell(hash)]) {
+            fetch_element(&self.uses[at as usize / CHUNK], at as usize % CHUNK);
+            fetch(&self.entry(at).header, size_of::<Entry<V>>());
         }
-        let now = self.seconds(now);
-        hashed
-            .into_iter()
-            .map(|(header, hash)| self.lookup_hashed(hash, header, now))
-            .collect()
     }
 
-    fn lookup_hashed(&mut self, hash: u32, header: &Header, now: u32) -> Option<u32> {
+    /// The position of a header's entry, which counts as used. `hash` is the header's.
+    pub(super) fn lookup(&mut self, hash: Hash, header: &Header, now: Instant) -> Option<u32> {
+        let now = self.seconds(now);
         let (_, at) = self.find(hash, header)?;
         if now.saturating_sub(self.uses(at).used) >= LAG {
             self.unlink(at);
@@ -222,7 +187,7 @@ impl<V> Table<V> {
 
     /// The keyed hash of alpha and gamma: whoever cannot make them collide cannot make a
     /// lookup slow, and gamma depends on all of beta.
-    fn hash(&self, header: &Header) -> u32 {
+    fn hash(&self, header: &Header) -> Hash {
         let mut hasher = SipHasher13::new_with_key(&self.hash_key);
         hasher.write(&header[..ALPHA + GAMMA]);
         #[expect(
@@ -230,7 +195,12 @@ impl<V> Table<V> {
             reason = "any 32 bits of the hash do"
         )]
         let hash = hasher.finish() as u32;
-        hash
+        Hash(hash)
+    }
+
+    /// Where in the index to begin to look for a hash.
+    fn cell(&self, hash: Hash) -> usize {
+        hash.0 as usize & (self.index.len() - 1)
     }
 
     fn seconds(&mut self, now: Instant) -> u32 {
@@ -246,31 +216,26 @@ impl<V> Table<V> {
         &mut self.uses[at as usize / CHUNK][at as usize % CHUNK]
     }
 
-    fn header(&self, at: u32) -> Option<&Header> {
-        let at = at as usize;
-        self.entries[at / CHUNK][at % CHUNK]
-            .as_ref()
-            .map(|entry| &entry.header)
+    fn entry(&self, at: u32) -> &Entry<V> {
+        &self.entries[at as usize / CHUNK][at as usize % CHUNK]
     }
 
     /// The cell of the index and the position of a header's entry.
-    fn find(&self, hash: u32, header: &Header) -> Option<(usize, u32)> {
-        let mask = self.index.len() - 1;
-        let mut cell = hash as usize & mask;
+    fn find(&self, hash: Hash, header: &Header) -> Option<(usize, u32)> {
+        let mut cell = self.cell(hash);
         loop {
             let (of, at) = unpack(self.index[cell])?;
-            if of == hash && self.header(at) == Some(header) {
+            if of == hash && self.entry(at).header == *header {
                 return Some((cell, at));
             }
-            cell = (cell + 1) & mask;
+            cell = (cell + 1) & (self.index.len() - 1);
         }
     }
 
-    fn index_insert(&mut self, hash: u32, at: u32) {
-        let mask = self.index.len() - 1;
-        let mut cell = hash as usize & mask;
+    fn index_insert(&mut self, hash: Hash, at: u32) {
+        let mut cell = self.cell(hash);
         while self.index[cell] != 0 {
-            cell = (cell + 1) & mask;
+            cell = (cell + 1) & (self.index.len() - 1);
         }
         self.index[cell] = pack(hash, at);
     }
@@ -285,7 +250,7 @@ impl<V> Table<V> {
             let Some((hash, _)) = unpack(self.index[cell]) else {
                 break;
             };
-            let probed = cell.wrapping_sub(hash as usize) & mask;
+            let probed = cell.wrapping_sub(self.cell(hash)) & mask;
             if probed >= (cell.wrapping_sub(hole) & mask) {
                 self.index[hole] = self.index[cell];
                 hole = cell;
@@ -299,7 +264,7 @@ impl<V> Table<V> {
         if self.free == NONE {
             let first = self.entries.len() * CHUNK;
             let count = CHUNK.min(self.capacity - first);
-            self.entries.push((0..count).map(|_| None).collect());
+            self.entries.push((0..count).map(|_| Entry::FREE).collect());
             self.uses.push(vec![
                 Use {
                     newer: NONE,
@@ -325,22 +290,21 @@ impl<V> Table<V> {
     }
 
     fn put(&mut self, at: u32, header: &Header, value: V, epoch: u32, now: u32) {
-        self.entries[at as usize / CHUNK][at as usize % CHUNK] = Some(Entry {
+        self.entries[at as usize / CHUNK][at as usize % CHUNK] = Entry {
             header: *header,
-            value,
-        });
+            value: Some(value),
+        };
         self.uses_mut(at).epoch = epoch;
         self.link_newest(at, now);
     }
 
     fn remove(&mut self, at: u32) {
-        if let Some(header) = self.header(at)
-            && let Some((cell, _)) = self.find(self.hash(header), header)
-        {
+        let header = &self.entry(at).header;
+        if let Some((cell, _)) = self.find(self.hash(header), header) {
             self.index_remove(cell);
         }
         self.unlink(at);
-        self.entries[at as usize / CHUNK][at as usize % CHUNK] = None;
+        self.entries[at as usize / CHUNK][at as usize % CHUNK] = Entry::FREE;
         self.release(at);
         self.len -= 1;
     }
@@ -372,17 +336,17 @@ impl<V> Table<V> {
 }
 
 /// A cell of the index; zero is an empty one.
-fn pack(hash: u32, at: u32) -> u64 {
-    u64::from(hash) << 32 | u64::from(at + 1)
+fn pack(hash: Hash, at: u32) -> u64 {
+    u64::from(hash.0) << 32 | u64::from(at + 1)
 }
 
-fn unpack(cell: u64) -> Option<(u32, u32)> {
+fn unpack(cell: u64) -> Option<(Hash, u32)> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "takes the cell's halves apart"
     )]
     let (hash, at) = ((cell >> 32) as u32, cell as u32);
-    at.checked_sub(1).map(|at| (hash, at))
+    at.checked_sub(1).map(|at| (Hash(hash), at))
 }
 
 #[cfg(test)]
