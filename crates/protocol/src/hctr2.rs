@@ -8,6 +8,8 @@
 //! backend (64 blocks at once with VAES) is filled; POLYVAL takes four blocks a step with
 //! its powers ready in the key; nothing is allocated.
 
+use std::mem::offset_of;
+
 use aes::Aes256;
 use aes::cipher::array::Array;
 use aes::cipher::consts::U16;
@@ -40,14 +42,18 @@ const FOLD: usize = 32;
 /// HCTR2-AES-256 under one key, ready for both directions. Erased on drop.
 #[repr(C)]
 pub struct Hctr2 {
+    /// `E(1)`.
+    l: u128,
     /// POLYVAL under `h = E(0)`, nothing hashed yet.
     polyval: Polyval,
     /// POLYVAL under the [`FOLD`]th power of `h`: one block of it is worth so many of `h`.
     fold: Polyval,
     aes: Aes256,
-    /// `E(1)`.
-    l: u128,
 }
+
+/// Bytes of the round keys of both directions. The cipher has room for the longer ones of a
+/// processor without AES instructions behind them, and says at its very end what it has.
+const ROUND_KEYS: usize = 2 * 15 * BLOCK;
 
 impl Hctr2 {
     /// Expands a key.
@@ -74,6 +80,9 @@ impl Hctr2 {
             l,
         }
     }
+
+    /// How many of its bytes, from the front, are read with every message; so is the last one.
+    pub(crate) const FRONT: usize = offset_of!(Self, aes) + ROUND_KEYS;
 
     /// Encrypts `message` in place.
     ///

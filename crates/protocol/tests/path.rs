@@ -365,15 +365,13 @@ fn known_paths_are_found_by_their_header() {
         let header = path.head.header();
         assert_eq!(cache.lookup(header, now), None);
         let known = open_header(&path.onions[0], header).unwrap();
-        let slot = cache.insert(header, known, epoch, epoch % 2, now).unwrap();
-        assert_eq!(cache.get(slot).1, epoch);
+        cache.insert(header, known, epoch % 2, now).unwrap();
     }
     assert_eq!((cache.len(), cache.capacity()), (5, 10));
     for (path, number) in paths.iter().zip(0..) {
         let slot = cache.lookup(path.head.header(), now).unwrap();
-        let (known, data) = cache.get(slot);
-        assert_eq!(*data, number);
-        let message = bytes(number.into(), 200);
+        let known = cache.get(slot);
+        let message = bytes(number, 200);
         let mut cell = path.cell(&message);
         known.peel(&mut cell);
         let mut expected = path.cell(&message);
@@ -382,12 +380,13 @@ fn known_paths_are_found_by_their_header() {
     }
     let unknown = [0; PATH_HEADER];
     let headers = [paths[3].head.header(), &unknown, paths[0].head.header()];
-    let found = cache.lookup_group::<8>(headers, now);
-    let data: Vec<_> = found
-        .iter()
-        .map(|slot| slot.map(|slot| cache.get(slot).1))
-        .collect();
-    assert_eq!(data, [Some(3), None, Some(0)]);
+    let sought = headers.map(|header| cache.seek(header));
+    sought.iter().for_each(|sought| cache.fetch(*sought));
+    for (header, sought) in headers.into_iter().zip(sought) {
+        let found = cache.find(sought, header, now);
+        assert_eq!(found, cache.lookup(header, now));
+        assert_eq!(found.is_none(), *header == unknown);
+    }
     cache.remove_epoch(1);
     assert_eq!(cache.len(), 3);
     for (path, number) in paths.iter().zip(0..) {

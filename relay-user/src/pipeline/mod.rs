@@ -124,7 +124,7 @@ pub struct Pipeline<B = Honest> {
     /// When the control plane was last told of a datagram for another worker.
     strayed: Option<Instant>,
     links: Links,
-    paths: PathCache<()>,
+    paths: PathCache,
     oldest_epoch: u32,
     opening: Opening,
     waiting: Waiting,

@@ -34,7 +34,7 @@ impl<B: Behaviour> Pipeline<B> {
         let header = header_of(slot.datagram);
         let flow = flow_of(header);
         let known = self.paths.find(sought, header, now)?;
-        let (path, ()) = self.paths.get(known);
+        let path = self.paths.get(known);
         let tag = path.peel(cell_of(slot.datagram));
         Some(Peeled {
             replay: self.common.replay.seek(&tag.0),
@@ -143,7 +143,7 @@ impl<B: Behaviour> Pipeline<B> {
         }
         // When all paths of a full cache are in use, none of them makes room: this one is
         // not remembered, and its cells go on by the slow path, by turns with others.
-        let _ = self.paths.insert(&opened.header, path, (), epoch, now);
+        let _ = self.paths.insert(&opened.header, path, epoch, now);
     }
 }
 

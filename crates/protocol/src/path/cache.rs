@@ -29,16 +29,16 @@ pub struct Sought(Hash);
 #[error("the path cache is full of live paths")]
 pub struct Full;
 
-/// Known paths by their whole header, each with what the caller adds to it.
+/// Known paths by their whole header.
 ///
 /// Bounded by its capacity; new paths take the place of idle ones only, so a flood of new
 /// paths evicts none that is in use. Lookup and insertion take constant time and a lookup
-/// allocates nothing. A path costs some 1.5 KB (`T` included, if small), in chunks of 64.
-pub struct PathCache<T> {
-    table: Table<(KnownPath, T)>,
+/// allocates nothing. A path costs some 1.5 KB, in chunks of 64.
+pub struct PathCache {
+    table: Table<KnownPath>,
 }
 
-impl<T> PathCache<T> {
+impl PathCache {
     /// Room for `capacity` paths (1 to [`MAX_PATHS`]). `hash_key` is random and secret, so
     /// that nobody can choose headers that collide.
     #[must_use]
@@ -62,7 +62,7 @@ impl<T> PathCache<T> {
 
     /// The second step: asks for the path itself.
     pub fn fetch(&self, sought: Sought) {
-        self.table.fetch(sought.0);
+        self.table.fetch(sought.0, KnownPath::FRONT);
     }
 
     /// The last step: the path of this header, which was sought.
@@ -70,7 +70,7 @@ impl<T> PathCache<T> {
         self.table.lookup(sought.0, header, now).map(PathSlot)
     }
 
-    /// The path in a slot, and what the caller added to it.
+    /// The path in a slot.
     ///
     /// # Panics
     /// If the slot is of another cache, or not valid any more and empty.
@@ -79,21 +79,8 @@ impl<T> PathCache<T> {
         clippy::expect_used,
         reason = "a slot outlives its path only by a caller's mistake"
     )]
-    pub fn get(&self, slot: PathSlot) -> &(KnownPath, T) {
+    pub fn get(&self, slot: PathSlot) -> &KnownPath {
         self.table.get(slot.0).expect("a valid slot")
-    }
-
-    /// The path in a slot, and what the caller added to it.
-    ///
-    /// # Panics
-    /// As [`PathCache::get`] does.
-    #[must_use]
-    #[expect(
-        clippy::expect_used,
-        reason = "a slot outlives its path only by a caller's mistake"
-    )]
-    pub fn get_mut(&mut self, slot: PathSlot) -> &mut (KnownPath, T) {
-        self.table.get_mut(slot.0).expect("a valid slot")
     }
 
     /// Adds a path that was opened under the onion key of `epoch`, or replaces the one of the
@@ -105,12 +92,11 @@ impl<T> PathCache<T> {
         &mut self,
         header: &Header,
         path: KnownPath,
-        data: T,
         epoch: u32,
         now: Instant,
     ) -> Result<PathSlot, Full> {
         self.table
-            .insert(header, (path, data), epoch, now, IDLE)
+            .insert(header, path, epoch, now, IDLE)
             .map(PathSlot)
             .ok_or(Full)
     }

@@ -11,6 +11,7 @@
 //! no insertion ever copies the table, and an empty table is small.
 
 use std::hash::Hasher;
+use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
@@ -105,12 +106,6 @@ impl<V> Table<V> {
         entry.value.as_ref()
     }
 
-    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut V> {
-        let at = at as usize;
-        let entry = self.entries.get_mut(at / CHUNK)?.get_mut(at % CHUNK)?;
-        entry.value.as_mut()
-    }
-
     /// Asks for the cell of the index at which to look for a header.
     pub(super) fn seek(&self, header: &Header) -> Hash {
         let hash = self.hash(header);
@@ -118,11 +113,14 @@ impl<V> Table<V> {
         hash
     }
 
-    /// Asks for the entry that the index leads to.
-    pub(super) fn fetch(&self, hash: Hash) {
+    /// Asks for the entry that the index leads to: for its header, for `front` bytes of its value,
+    /// and for its last one.
+    pub(super) fn fetch(&self, hash: Hash, front: usize) {
         if let Some((_, at)) = unpack(self.index[self.cell(hash)]) {
             fetch_element(&self.uses[at as usize / CHUNK], at as usize % CHUNK);
-            fetch(&self.entry(at).header, size_of::<Entry<V>>());
+            let (start, end) = (&self.entry(at).header, size_of::<Entry<V>>());
+            fetch(start, 0..offset_of!(Entry<V>, value) + front);
+            fetch(start, end - 1..end);
         }
     }
 
