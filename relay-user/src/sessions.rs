@@ -104,7 +104,9 @@ impl Sessions {
     /// Asks for the session itself, and what its window says of a counter.
     pub fn fetch(&self, index: u32, counter: u64) {
         if let Some(Some(session)) = self.places.get(place_of(index)) {
-            session.front.fetch(offset_of!(Session, window) + size_of::<u64>());
+            session
+                .front
+                .fetch(offset_of!(Session, window) + size_of::<u64>());
             session.window.fetch(counter);
         }
     }

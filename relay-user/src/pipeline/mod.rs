@@ -329,7 +329,11 @@ impl<B: Behaviour> Pipeline<B> {
 
     /// Asks for the sessions that a group has arrived under.
     fn fetch_sessions(&self, group: &[Slot<'_>]) {
-        let arrived = || group.iter().filter(|slot| matches!(slot.fate, Fate::Arrived));
+        let arrived = || {
+            group
+                .iter()
+                .filter(|slot| matches!(slot.fate, Fate::Arrived))
+        };
         for slot in arrived() {
             self.sessions.seek(receiver_index(slot.datagram));
         }

@@ -44,12 +44,7 @@ impl<B: Behaviour> Pipeline<B> {
     }
 
     /// From a peeled cell, if its message is new, to what the next hop gets.
-    pub(super) fn go_on(
-        &mut self,
-        slot: &mut Slot<'_>,
-        mut peeled: Peeled,
-        now: Instant,
-    ) -> Step {
+    pub(super) fn go_on(&mut self, slot: &mut Slot<'_>, mut peeled: Peeled, now: Instant) -> Step {
         let mut visits = 1;
         loop {
             if !self.common.replay.check_and_set_at(peeled.replay) {

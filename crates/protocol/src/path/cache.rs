@@ -24,7 +24,7 @@ pub struct PathSlot(u32);
 #[derive(Debug, Clone, Copy)]
 pub struct Sought(Hash);
 
-/// The cache is full, and each of its paths has been used in the last [`IDLE`] seconds.
+/// The cache is full, and each path that was looked at has been used in the last [`IDLE`] seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the path cache is full of live paths")]
 pub struct Full;
@@ -33,7 +33,7 @@ pub struct Full;
 ///
 /// Bounded by its capacity; new paths take the place of idle ones only, so a flood of new
 /// paths evicts none that is in use. Lookup and insertion take constant time and a lookup
-/// allocates nothing. A path costs some 1.5 KB, in chunks of 64.
+/// allocates nothing. A path costs some 1.5 KB.
 pub struct PathCache {
     table: Table<KnownPath>,
 }
@@ -84,7 +84,8 @@ impl PathCache {
     }
 
     /// Adds a path that was opened under the onion key of `epoch`, or replaces the one of the
-    /// same header. If the cache is full, the path that has been idle for longest goes.
+    /// same header. If the cache is full, one that has been idle goes: the one for
+    /// longest of some 2000, and the next time of others.
     ///
     /// # Errors
     /// [`Full`] if it is full and not even that one has been idle for [`IDLE`].

@@ -48,7 +48,7 @@ proptest! {
         let mut table = Table::new(capacity, [7; 16]);
         let mut model = HashMap::<u16, (u32, u32, Instant)>::new();
         let mut now = Instant::now();
-        let (idle, lag) = (IDLE, Duration::from_secs(u64::from(LAG) + 1));
+        let (idle, lag) = (IDLE, Duration::from_secs(1));
         for (count, step) in (0u32..).zip(steps) {
             match step {
                 Step::Wait(seconds) => now += Duration::from_secs(u64::from(seconds)),
@@ -85,7 +85,10 @@ proptest! {
                         }
                         None => {
                             prop_assert!(full);
-                            prop_assert!(model.values().all(|(.., used)| now - *used < idle + lag));
+                            // It has looked at some only, and at all of a small table.
+                            let live = model.values().filter(|(.., used)| now - *used <= idle + lag).count();
+                            let last = (capacity - 1) % SEARCHED + 1;
+                            prop_assert!(live >= last);
                         }
                     }
                 }
