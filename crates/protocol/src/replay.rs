@@ -29,8 +29,11 @@
 //!   over the time in which it fills. Both generations add up: on average 2 new cells in
 //!   100,000, at worst 3.4, are dropped by each relay of a path whose filter has been full. At 24 bits an
 //!   entry it would be 10, which over six relays is a loss that TCP inside feels.
-//! - *Memory*: twice the bytes given, and 4 KiB pages that no tag has touched cost none.
+//! - *Memory*: twice the bytes given, and pages that no tag has touched cost none.
 
+mod words;
+
+use self::words::Words;
 use crate::fetch::fetch_element;
 use crate::time::UnixTime;
 use crate::wire::Reader;
@@ -40,7 +43,6 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use zerocopy::FromZeros;
 use zeroize::Zeroize;
 
 /// A generation is full when it has so many bits for each entry.
@@ -81,9 +83,7 @@ pub struct ReplayFilter {
 
 /// One filter.
 struct Generation {
-    words: Box<[AtomicU64]>,
-    /// Where the first block begins, so that blocks are cache lines.
-    offset: usize,
+    words: Words,
     /// Entries in the blocks that are counted.
     sampled: AtomicU64,
     /// When it began to take tags, in milliseconds since the filter's origin.
@@ -326,18 +326,8 @@ impl Drop for ReplayFilter {
 
 impl Generation {
     fn new(blocks: usize) -> Result<Self> {
-        // Zeroed by the allocator, so pages that are not touched do not exist. Seven words more
-        // than needed, to begin at a cache line.
-        let words =
-            <[AtomicU64]>::new_box_zeroed_with_elems(blocks * WORDS + WORDS - 1).map_err(|_| {
-                Error::Limit {
-                    what: "memory of the replay filter",
-                }
-            })?;
-        let offset = words.as_ptr().align_offset(BLOCK).min(WORDS - 1);
         Ok(Self {
-            words,
-            offset,
+            words: words::zeroed(blocks * WORDS)?,
             sampled: AtomicU64::new(0),
             began: AtomicI64::new(0),
         })
@@ -345,8 +335,7 @@ impl Generation {
 
     /// The words of all blocks.
     fn all(&self) -> &[AtomicU64] {
-        let len = self.words.len() - (WORDS - 1);
-        &self.words[self.offset..self.offset + len]
+        self.words.borrow_dependent()
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "an index of a slice")]
