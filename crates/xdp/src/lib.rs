@@ -6,10 +6,12 @@
 
 mod error;
 mod neighbours;
+mod options;
 mod program;
 mod program_log;
 mod socket;
 mod tag_filter;
+mod wakeup;
 
 pub use error::{Error, Result};
 pub use neighbours::{Hop, Neighbours};

@@ -15,6 +15,8 @@ use xdp::socket::{PollTimeout, XdpSocket, XdpSocketBuilder};
 use xdp::umem::{FrameSize, UmemCfgBuilder};
 use xdp::{RingConfigBuilder, Umem, WakableRings};
 
+use crate::options;
+use crate::wakeup::{Flags, Ring};
 use crate::{Error, Result};
 
 /// What a socket is made with.
@@ -95,6 +97,8 @@ pub struct Socket {
     outgoing: HeapSlab,
     incoming: HeapSlab,
     granted: Granted,
+    /// Of the fill ring and of the TX ring.
+    flags: [Flags; 2],
     counts: Counts,
     unheard: Unheard,
     // last, so that it outlives the rings and the socket: fields drop in order
@@ -184,13 +188,17 @@ impl Socket {
             flags.force_copy();
         }
         let socket = builder.bind(nic, queue, flags).map_err(|e| text(&e))?;
-        let granted = read_back(socket.raw_fd()).map_err(|e| text(&e))?;
+        let fd = socket.raw_fd();
+        let granted = read_back(fd).map_err(|e| text(&e))?;
+        let flags = |ring| Flags::map(fd, ring).map_err(|e| text(&e));
+        let flags = [flags(Ring::Fill)?, flags(Ring::Transmit)?];
         let mut this = Self {
             socket,
             rings,
             outgoing: HeapSlab::with_capacity(BATCH),
             incoming: HeapSlab::with_capacity(BATCH),
             granted,
+            flags,
             counts: Counts {
                 all: frames as usize,
                 ..Counts::default()
@@ -198,7 +206,7 @@ impl Socket {
             unheard: Unheard::default(),
             umem: ManuallyDrop::new(umem),
         };
-        this.refill(true).map_err(|e| text(&e))?;
+        this.refill().map_err(|e| text(&e))?;
         Ok(this)
     }
 
@@ -209,11 +217,10 @@ impl Socket {
     }
 
     /// Gives free frames to the kernel to receive into, keeping half of all for sending.
-    /// `wake` tells the kernel, which needs it when the fill ring had run dry.
     ///
     /// # Errors
     /// What the kernel says, other than back pressure.
-    fn refill(&mut self, wake: bool) -> io::Result<()> {
+    fn refill(&mut self) -> io::Result<()> {
         let mut wanted = (self.counts.all / 2).saturating_sub(self.counts.filling);
         // the ring reserves all that is asked for or nothing
         while wanted > 0 {
@@ -226,17 +233,13 @@ impl Socket {
             self.counts.filling += queued;
             wanted -= queued;
         }
-        if wake || self.unheard.filling {
-            self.wake_receiver()?;
-        }
-        Ok(())
+        self.wake_receiver()
     }
 
-    /// Tells the driver that there are frames to receive into. In copy mode the kernel looks by
-    /// itself whenever a frame arrives.
+    /// Tells the driver that there are frames to receive into, if it wants to be told.
     fn wake_receiver(&mut self) -> io::Result<()> {
         self.unheard.filling = false;
-        if self.granted == Granted::Copy {
+        if !self.needs_wakeup()[0] {
             return Ok(());
         }
         match recv(self.socket.raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT) {
@@ -265,7 +268,7 @@ impl Socket {
         while let Some(packet) = self.incoming.pop_back() {
             packets.push(Packet(packet));
         }
-        self.refill(received > 0)?;
+        self.refill()?;
         self.debug_check();
         Ok(received)
     }
@@ -323,9 +326,13 @@ impl Socket {
         Ok(sent)
     }
 
-    /// Wakes the kernel until it has taken all of the TX ring, or takes no more for now.
+    /// Wakes the kernel until it has taken all of the TX ring, or takes no more for now, if it
+    /// wants to be woken.
     fn wake_sender(&mut self) -> io::Result<()> {
         self.unheard.sending = false;
+        if !self.needs_wakeup()[1] {
+            return Ok(());
+        }
         // Frames may be under way for long after they have been taken, so that completions do not
         // tell whether there are more.
         for _ in 0..=self.counts.sending / COPY_BATCH {
@@ -361,6 +368,13 @@ impl Socket {
             self.wake_sender()?;
         }
         Ok(self.unheard.filling || self.unheard.sending)
+    }
+
+    /// Whether the kernel wants to be woken: for the fill ring, and for the TX ring. Otherwise it
+    /// looks by itself.
+    #[must_use]
+    pub fn needs_wakeup(&self) -> [bool; 2] {
+        [&self.flags[0], &self.flags[1]].map(Flags::need_wakeup)
     }
 
     /// Frames that the caller has: received or taken, and neither freed nor sent.
@@ -457,23 +471,7 @@ fn is_busy(error: Errno) -> bool {
 fn read_back(fd: RawFd) -> io::Result<Granted> {
     /// `XDP_OPTIONS_ZEROCOPY` of `linux/if_xdp.h`.
     const ZERO_COPY: u32 = 1;
-    /// `XDP_OPTIONS` of `linux/if_xdp.h`.
-    const OPTIONS: i32 = 8;
-    let mut flags = 0u32;
-    let mut length = u32::try_from(size_of::<u32>()).unwrap_or(4);
-    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `flags`.
-    let result = unsafe {
-        nix::libc::getsockopt(
-            fd,
-            nix::libc::SOL_XDP,
-            OPTIONS,
-            std::ptr::from_mut(&mut flags).cast(),
-            &raw mut length,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let flags = u32::from_ne_bytes(options::read(fd, options::OPTIONS)?);
     Ok(if flags & ZERO_COPY != 0 {
         Granted::ZeroCopy
     } else {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mixline_relay_common::verdict::Verdict;
 use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
-use mixline_xdp::{Attached, Neighbours, Program, ProgramConfig, Socket, SocketConfig};
+use mixline_xdp::{Attached, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig};
 use nix::sched::{CloneFlags, unshare};
 
 const PORT: u16 = 7000;
@@ -207,6 +207,26 @@ fn frames_are_conserved_over_many_rounds_in_both_directions() {
             assert_eq!((relay.held(), peer.held()), (0, 0));
         }
         assert_eq!(count(&program, Verdict::Redirected), 20_000);
+    });
+}
+
+/// The kernel sets the flag of the TX ring with the ring, and keeps it in copy mode, where only
+/// drivers with zero-copy ever touch the flags.
+#[test]
+fn in_copy_mode_the_kernel_wants_to_be_woken_to_send_and_not_to_receive() {
+    in_namespace(|| {
+        let mut relay = Socket::bind("relay0", 0, small()).unwrap();
+        let mut peer = Socket::bind("peer0", 0, small()).unwrap();
+        assert_eq!(relay.granted(), Granted::Copy);
+        let mut program = program(true);
+        program.add_socket(0, &relay).unwrap();
+        for round in 0..3 {
+            assert_eq!(relay.needs_wakeup(), [false, true], "round {round}");
+            send(&mut peer, [frame(INDEX, round)]);
+            let got = receive(&mut relay, 1);
+            assert_eq!(got.len(), 1);
+            send(&mut relay, got);
+        }
     });
 }
 
