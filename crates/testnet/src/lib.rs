@@ -12,6 +12,7 @@ pub mod lock;
 pub mod metrics;
 pub mod namespaces;
 pub mod network;
+pub mod port;
 pub mod process;
 pub mod programs;
 mod signals;
@@ -22,7 +23,8 @@ pub mod web;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use network::{Network, Options, Port};
+pub use network::{Network, Options};
+pub use port::Port;
 pub use programs::Programs;
 pub use signals::end_on_signals;
 

@@ -4,6 +4,7 @@ use crate::configs::{self, Files, SERVICE_NAME};
 use crate::fetch::fetch_bytes;
 use crate::lock::Lock;
 use crate::namespaces;
+use crate::port::Port;
 use crate::process::{self, Process, Program, wait_for};
 use crate::programs::{Programs, testnet_directory};
 use crate::ssh::Ssh;
@@ -25,38 +26,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long any one step of the start may take; it is seconds on an idle machine.
 const STEP_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// What a relay receives and sends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Port {
-    /// What is best here.
-    Auto,
-    /// UDP sockets.
-    Udp,
-    /// AF_XDP sockets.
-    Xdp,
-    /// UDP sockets behind an XDP program.
-    XdpFilter,
-}
-
-impl Port {
-    /// As it stands in a relay's configuration.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Udp => "udp",
-            Self::Xdp => "xdp",
-            Self::XdpFilter => "xdp-filter",
-        }
-    }
-
-    /// Whether it has to have the XDP program.
-    #[must_use]
-    pub fn needs_xdp(self) -> bool {
-        matches!(self, Self::Xdp | Self::XdpFilter)
-    }
-}
 
 /// What may differ between networks.
 #[derive(Clone, Debug)]
