@@ -6,6 +6,7 @@
 //! with the process that started it, also when that is killed: each program dies with its parent,
 //! and the next start removes the namespaces that stayed.
 
+pub mod client_status;
 pub mod configs;
 pub mod fetch;
 pub mod lock;
