@@ -231,6 +231,32 @@ fn in_copy_mode_the_kernel_wants_to_be_woken_to_send_and_not_to_receive() {
 }
 
 #[test]
+fn frames_wait_while_the_interface_is_down() {
+    in_namespace(|| {
+        let mut program = program(true);
+        let mut relay = Socket::bind("relay0", 0, small()).unwrap();
+        let mut peer = Socket::bind("peer0", 0, small()).unwrap();
+        program.add_socket(0, &relay).unwrap();
+        let sent: Vec<_> = (0..100).map(|n| frame(INDEX, n)).collect();
+        ip("link set peer0 down");
+        let mut early: VecDeque<_> = sent[..50]
+            .iter()
+            .map(|bytes| {
+                let mut packet = peer.take().unwrap();
+                assert!(packet.fill(bytes));
+                packet
+            })
+            .collect();
+        assert_eq!(peer.send(&mut early).unwrap(), 50);
+        assert_eq!((peer.held(), peer.in_flight()), (0, 50));
+        assert!(peer.is_conserved());
+        ip("link set peer0 up");
+        send(&mut peer, sent[50..].iter().cloned());
+        assert_eq!(receive(&mut relay, 100), sent);
+    });
+}
+
+#[test]
 fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
     in_namespace(|| {
         let program = program(false);
