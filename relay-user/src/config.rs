@@ -17,7 +17,7 @@ use crate::sessions::MAX_WORKERS;
 const CAPACITY_PER_WORKER: u32 = 100_000;
 /// The longest mean delay: with it, cells wait for some seconds at most.
 const MAX_MEAN_DELAY_MS: u32 = 1000;
-/// The range of `max_paths`. A path takes some 1.7 KB.
+/// The range of `max_paths`. A path takes some 1.5 KB.
 const PATHS: std::ops::RangeInclusive<usize> = 1024..=16_000_000;
 /// The range of `replay_memory_mib`.
 const REPLAY_MIB: std::ops::RangeInclusive<usize> = 2..=16_384;

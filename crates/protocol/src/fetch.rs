@@ -7,8 +7,6 @@
 //! (Chen, Ailamaki, Gibbons, Mowry: "Improving Hash Join Performance through Prefetching", ICDE
 //! 2004, section 3, calls this group prefetching). A hint is all it is: it changes no result.
 
-use std::ops::Range;
-
 use prefetch_index::prefetch_index;
 
 /// Bytes of a cache line.
@@ -21,14 +19,14 @@ pub fn fetch_element<T>(of: &[T], at: usize) {
     }
 }
 
-/// Asks for the bytes of a range that counts from where `front` begins; it may be longer.
+/// Asks for `bytes` bytes from where `front` begins, which may be more than it has.
 #[inline]
-pub(crate) fn fetch(front: &[u8], range: Range<usize>) {
-    for at in range.clone().step_by(LINE) {
+pub(crate) fn fetch(front: &[u8], bytes: usize) {
+    for at in (0..bytes).step_by(LINE) {
         prefetch_index(front, at);
     }
     // Where the first byte is not the first of a line, the last ones are in a line more.
-    prefetch_index(front, range.end.saturating_sub(1));
+    prefetch_index(front, bytes.saturating_sub(1));
 }
 
 /// The first field of a struct (`repr(C)`): nothing but the address at which the struct begins.
@@ -39,6 +37,6 @@ impl Front {
     /// Asks for the struct's first `bytes` bytes.
     #[inline]
     pub fn fetch(&self, bytes: usize) {
-        fetch(&self.0, 0..bytes);
+        fetch(&self.0, bytes);
     }
 }

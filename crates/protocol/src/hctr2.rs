@@ -8,8 +8,6 @@
 //! backend (64 blocks at once with VAES) is filled; POLYVAL takes four blocks a step with
 //! its powers ready in the key; nothing is allocated.
 
-use std::mem::offset_of;
-
 use aes::Aes256;
 use aes::cipher::array::Array;
 use aes::cipher::consts::U16;
@@ -40,7 +38,6 @@ const STEP: usize = 4;
 const FOLD: usize = 32;
 
 /// HCTR2-AES-256 under one key, ready for both directions. Erased on drop.
-#[repr(C)]
 pub struct Hctr2 {
     /// `E(1)`.
     l: u128,
@@ -50,10 +47,6 @@ pub struct Hctr2 {
     fold: Polyval,
     aes: Aes256,
 }
-
-/// Bytes of the round keys of both directions. The cipher has room for the longer ones of a
-/// processor without AES instructions behind them, and says at its very end what it has.
-const ROUND_KEYS: usize = 2 * 15 * BLOCK;
 
 impl Hctr2 {
     /// Expands a key.
@@ -80,9 +73,6 @@ impl Hctr2 {
             l,
         }
     }
-
-    /// How many of its bytes, from the front, are read with every message; so is the last one.
-    pub(crate) const FRONT: usize = offset_of!(Self, aes) + ROUND_KEYS;
 
     /// Encrypts `message` in place.
     ///

@@ -41,7 +41,7 @@ use crate::{Error, Result};
 use ring::digest::{SHA256, digest};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 use zeroize::Zeroize;
 
@@ -160,7 +160,9 @@ impl ReplayFilter {
         let mut new = self.generations[current].insert(place);
         loop {
             // If the generations were exchanged meanwhile, another thread may have looked for
-            // this tag before we wrote it, and written it into the other generation.
+            // this tag before we wrote it, and written it into the other generation. Whoever sees
+            // the exchange after we have not, must see what we have written.
+            fence(Ordering::SeqCst);
             let after = self.current.load(Ordering::Acquire);
             if after == current {
                 return new;

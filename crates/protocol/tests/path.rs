@@ -382,10 +382,15 @@ fn known_paths_are_found_by_their_header() {
     let headers = [paths[3].head.header(), &unknown, paths[0].head.header()];
     let sought = headers.map(|header| cache.seek(header));
     sought.iter().for_each(|sought| cache.fetch(*sought));
-    for (header, sought) in headers.into_iter().zip(sought) {
+    for ((header, sought), of) in headers
+        .into_iter()
+        .zip(sought)
+        .zip([Some(3), None, Some(0)])
+    {
         let found = cache.find(sought, header, now);
-        assert_eq!(found, cache.lookup(header, now));
-        assert_eq!(found.is_none(), *header == unknown);
+        let next = found.map(|slot| *cache.get(slot).next_header());
+        let opened = of.map(|of: usize| open_header(&paths[of].onions[0], header).unwrap());
+        assert_eq!(next, opened.map(|known| *known.next_header()));
     }
     cache.remove_epoch(1);
     assert_eq!(cache.len(), 3);

@@ -16,7 +16,7 @@ use xdp::umem::{FrameSize, UmemCfgBuilder};
 use xdp::{RingConfigBuilder, Umem, WakableRings};
 
 use crate::options;
-use crate::wakeup::{Flags, Ring};
+use crate::wakeup::{Front, Ring};
 use crate::{Error, Result};
 
 /// What a socket is made with.
@@ -97,8 +97,8 @@ pub struct Socket {
     outgoing: HeapSlab,
     incoming: HeapSlab,
     granted: Granted,
-    /// Of the fill ring and of the TX ring.
-    flags: [Flags; 2],
+    fill: Front,
+    transmit: Front,
     counts: Counts,
     unheard: Unheard,
     // last, so that it outlives the rings and the socket: fields drop in order
@@ -190,15 +190,16 @@ impl Socket {
         let socket = builder.bind(nic, queue, flags).map_err(|e| text(&e))?;
         let fd = socket.raw_fd();
         let granted = read_back(fd).map_err(|e| text(&e))?;
-        let flags = |ring| Flags::map(fd, ring).map_err(|e| text(&e));
-        let flags = [flags(Ring::Fill)?, flags(Ring::Transmit)?];
+        let front = |ring| Front::map(fd, ring).map_err(|e| text(&e));
+        let (fill, transmit) = (front(Ring::Fill)?, front(Ring::Transmit)?);
         let mut this = Self {
             socket,
             rings,
             outgoing: HeapSlab::with_capacity(BATCH),
             incoming: HeapSlab::with_capacity(BATCH),
             granted,
-            flags,
+            fill,
+            transmit,
             counts: Counts {
                 all: frames as usize,
                 ..Counts::default()
@@ -239,7 +240,7 @@ impl Socket {
     /// Tells the driver that there are frames to receive into, if it wants to be told.
     fn wake_receiver(&mut self) -> io::Result<()> {
         self.unheard.filling = false;
-        if !self.needs_wakeup()[0] {
+        if !self.fill.need_wakeup() {
             return Ok(());
         }
         match recv(self.socket.raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT) {
@@ -330,7 +331,7 @@ impl Socket {
     /// wants to be woken.
     fn wake_sender(&mut self) -> io::Result<()> {
         self.unheard.sending = false;
-        if !self.needs_wakeup()[1] {
+        if !self.transmit.need_wakeup() {
             return Ok(());
         }
         // Frames may be under way for long after they have been taken, so that completions do not
@@ -355,26 +356,24 @@ impl Socket {
         Ok(())
     }
 
-    /// Wakes the kernel again where it was busy before; true if it still is, and this is to be
-    /// called again soon, though nothing is received.
+    /// Wakes the kernel again where it was busy before, and where it has begun to want it; true if
+    /// it is busy, and this is to be called again soon, though nothing is received.
     ///
     /// # Errors
     /// What the kernel says, other than back pressure.
     pub fn retry(&mut self) -> io::Result<bool> {
-        if self.unheard.filling {
-            self.wake_receiver()?;
-        }
+        self.wake_receiver()?;
         if self.unheard.sending {
             self.wake_sender()?;
         }
         Ok(self.unheard.filling || self.unheard.sending)
     }
 
-    /// Whether the kernel wants to be woken: for the fill ring, and for the TX ring. Otherwise it
-    /// looks by itself.
+    /// Whether the kernel wants to be woken for the fill ring and for the TX ring, or else looks
+    /// by itself; and how much has been put into each.
     #[must_use]
-    pub fn needs_wakeup(&self) -> [bool; 2] {
-        [&self.flags[0], &self.flags[1]].map(Flags::need_wakeup)
+    pub fn rings(&self) -> [(bool, u32); 2] {
+        [&self.fill, &self.transmit].map(|ring| (ring.need_wakeup(), ring.put_in()))
     }
 
     /// Frames that the caller has: received or taken, and neither freed nor sent.

@@ -3,6 +3,9 @@
 //! A driver that polls a ring by itself saves us the system call, and says so in the ring's flags.
 //! The rings of the `xdp` crate keep their flags to themselves, so the page in which they stand is
 //! mapped once more. In copy mode the TX ring always has the flag and the fill ring never.
+//!
+//! A flag can come after the ring was looked at for the last time: some drivers set the fill
+//! ring's without looking at the ring again. So whoever waits looks at the flag now and then.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -45,47 +48,63 @@ const RING_OFFSETS: usize = 4 * size_of::<u64>();
 /// `XDP_RING_NEED_WAKEUP` of `linux/if_xdp.h`.
 const NEED_WAKEUP: u32 = 1;
 
-/// The flags of a ring.
-pub(crate) struct Flags {
+/// The beginning of a ring: how much was put in, and its flags.
+pub(crate) struct Front {
     page: MmapRaw,
-    offset: usize,
+    /// Where the count of what was put in stands.
+    producer: usize,
+    /// Where the flags stand.
+    flags: usize,
 }
 
 // SAFETY: the mapping belongs to no thread, and is only read, as an atomic.
-unsafe impl Send for Flags {}
+unsafe impl Send for Front {}
 
-impl Flags {
-    /// Maps them. The socket has such a ring.
+impl Front {
+    /// Maps it. The socket has such a ring.
     pub(crate) fn map(fd: RawFd, ring: Ring) -> io::Result<Self> {
         let offsets: [u8; OFFSETS] = options::read(fd, options::MMAP_OFFSETS)?;
         let of_ring = &offsets[ring.number() * RING_OFFSETS..][..RING_OFFSETS];
-        let offset = of_ring
-            .last_chunk()
-            .map(|flags| u64::from_ne_bytes(*flags))
-            .and_then(|offset| usize::try_from(offset).ok())
-            .filter(|offset| offset.is_multiple_of(align_of::<AtomicU32>()))
-            .ok_or(io::ErrorKind::InvalidData)?;
+        let (Some(producer), Some(flags)) =
+            (word(of_ring.first_chunk()), word(of_ring.last_chunk()))
+        else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
         let page = MmapOptions::new()
             .offset(ring.page())
-            .len(offset + size_of::<u32>())
+            .len(producer.max(flags) + size_of::<u32>())
             .map_raw_read_only(fd)?;
-        Ok(Self { page, offset })
+        Ok(Self {
+            page,
+            producer,
+            flags,
+        })
     }
 
     /// Whether the kernel wants to be woken, after what was put into the ring.
     pub(crate) fn need_wakeup(&self) -> bool {
-        // The kernel sets the flag and then looks at the ring once more. Either it sees what was
+        // A kernel that sets the flag and then looks at the ring once more either sees what was
         // put there before this, or we see the flag.
         fence(Ordering::SeqCst);
-        // SAFETY: aligned and inside of the mapping, as `map` made it; the kernel writes it as one
-        // word, and nothing else in this process touches it.
-        let flags = unsafe {
-            self.page
-                .as_ptr()
-                .add(self.offset)
-                .cast::<AtomicU32>()
-                .as_ref()
-        };
-        flags.is_none_or(|flags| flags.load(Ordering::Relaxed) & NEED_WAKEUP != 0)
+        self.read(self.flags) & NEED_WAKEUP != 0
     }
+
+    /// How much has been put into the ring so far, modulo 2^32.
+    pub(crate) fn put_in(&self) -> u32 {
+        self.read(self.producer)
+    }
+
+    fn read(&self, offset: usize) -> u32 {
+        // SAFETY: `offset` is one of the two that `map` found to be aligned and inside of the
+        // mapping. Kernel and rings write it as one word.
+        let word = unsafe { &*self.page.as_ptr().add(offset).cast::<AtomicU32>() };
+        word.load(Ordering::Relaxed)
+    }
+}
+
+/// An offset of `struct xdp_mmap_offsets`, if a word can stand there.
+fn word(offset: Option<&[u8; 8]>) -> Option<usize> {
+    usize::try_from(u64::from_ne_bytes(*offset?))
+        .ok()
+        .filter(|offset| offset.is_multiple_of(align_of::<AtomicU32>()))
 }

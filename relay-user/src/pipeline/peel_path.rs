@@ -136,8 +136,8 @@ impl<B: Behaviour> Pipeline<B> {
                 self.again.push_back(Boxed { fate, ..held });
             }
         }
-        // When all paths of a full cache are in use, none of them makes room: this one is
-        // not remembered, and its cells go on by the slow path, by turns with others.
+        // When those of a full cache that were looked at are in use, none makes room: this one
+        // is not remembered, and its cells go on by the slow path, by turns with others.
         let _ = self.paths.insert(&opened.header, path, epoch, now);
     }
 }

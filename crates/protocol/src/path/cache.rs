@@ -62,7 +62,7 @@ impl PathCache {
 
     /// The second step: asks for the path itself.
     pub fn fetch(&self, sought: Sought) {
-        self.table.fetch(sought.0, KnownPath::FRONT);
+        self.table.fetch(sought.0);
     }
 
     /// The last step: the path of this header, which was sought.
@@ -84,11 +84,11 @@ impl PathCache {
     }
 
     /// Adds a path that was opened under the onion key of `epoch`, or replaces the one of the
-    /// same header. If the cache is full, one that has been idle goes: the one for
-    /// longest of some 2000, and the next time of others.
+    /// same header. If the cache is full, one that has been idle for
+    /// [`IDLE`] goes.
     ///
     /// # Errors
-    /// [`Full`] if it is full and not even that one has been idle for [`IDLE`].
+    /// [`Full`] if none was found among some thousands; the next time others are looked at.
     pub fn insert(
         &mut self,
         header: &Header,

@@ -1,7 +1,5 @@
 //! What a relay does with a cell.
 
-use std::mem::offset_of;
-
 use subtle::ConstantTimeEq;
 
 use super::curve::Point;
@@ -29,20 +27,15 @@ pub enum Next {
 
 /// What opening a header yields, and all that its cells need from then on: the payload key,
 /// where they go, and the header they go with. Erased on drop.
-#[repr(C)]
 pub struct KnownPath {
     next: Next,
     tweak: [u8; GAMMA],
     /// All zeros for [`Next::Deliver`].
     next_header: Header,
-    /// Comes last, for it has a gap near its end.
     hctr2: Hctr2,
 }
 
 impl KnownPath {
-    /// How many of its bytes, from the front, are read with every cell; so is the last one.
-    pub(super) const FRONT: usize = offset_of!(Self, hctr2) + Hctr2::FRONT;
-
     /// Where the path's cells go.
     #[must_use]
     pub fn next(&self) -> Next {

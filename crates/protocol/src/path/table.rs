@@ -1,11 +1,12 @@
 //! A bounded table keyed by whole headers, with eviction of what is idle.
 //!
-//! Four parts, each touched once for a lookup at most, and asked for before ([`crate::fetch`]):
+//! Four parts, all but the last touched by a lookup, which asks for them before ([`crate::fetch`]):
 //! - an index, open addressing with linear probing, at most half full, whose 8-byte cells
 //!   hold a position and 32 bits of the keyed hash;
 //! - the entries, in chunks that are allocated as they are needed and never moved;
-//! - when each entry was last used, 4 bytes, and under which epoch, another 4. That these stand
-//!   close together makes it cheap to look for what is idle, or of an epoch that is past.
+//! - when each entry was last used, 4 bytes, so close together that it is cheap to look for one
+//!   that has been idle;
+//! - the epoch of each, 4 bytes, for the same reason.
 //!
 //! All but the entries is allocated once, as zero pages that cost nothing until they are written.
 //! So no insertion ever copies the table, and an empty table is small.
@@ -14,7 +15,6 @@
 //! for longest, but each lookup would write to two or three other entries' places.
 
 use std::hash::Hasher;
-use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
@@ -27,9 +27,9 @@ use crate::size::{Header, PATH_HEADER};
 /// entries have been written to.
 const CHUNK: usize = if cfg!(test) { 64 } else { 4096 };
 
-/// A full table looks at so many entries for an idle one, and at the next ones the next time. It
-/// takes less than a microsecond, a hundredth of what opening a header does.
-const SEARCHED: usize = if cfg!(test) { 50 } else { 2048 };
+/// A full table looks at so many entries for an idle one, and at the next ones the next time. All
+/// of them take some microseconds, a twentieth of what opening a header does.
+const SEARCHED: usize = if cfg!(test) { 50 } else { 4096 };
 
 /// In the order of reading, the header at the front. It is free if there is no value.
 #[repr(C)]
@@ -106,14 +106,11 @@ impl<V> Table<V> {
         hash
     }
 
-    /// Asks for the entry that the index leads to: for its header, for `front` bytes of its value,
-    /// and for its last one.
-    pub(super) fn fetch(&self, hash: Hash, front: usize) {
+    /// Asks for the entry that the index leads to.
+    pub(super) fn fetch(&self, hash: Hash) {
         if let Some((_, at)) = unpack(self.index[self.cell(hash)]) {
             fetch_element(&self.used, at as usize);
-            let (start, end) = (&self.entry(at).header, size_of::<Entry<V>>());
-            fetch(start, 0..offset_of!(Entry<V>, value) + front);
-            fetch(start, end - 1..end);
+            fetch(&self.entry(at).header, size_of::<Entry<V>>());
         }
     }
 
@@ -145,13 +142,9 @@ impl<V> Table<V> {
             return Some(at);
         }
         if self.len >= self.capacity {
-            let idlest = self.idlest();
-            // A time in whole seconds is up to one second old.
             let idle = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
-            if now.saturating_sub(self.used[idlest as usize]) <= idle {
-                return None;
-            }
-            self.remove(idlest);
+            let gone = self.find_idle(now, idle)?;
+            self.remove(gone);
         }
         let at = self.allocate();
         self.put(at, header, value, epoch, now);
@@ -160,15 +153,17 @@ impl<V> Table<V> {
         Some(at)
     }
 
-    /// Of the next [`SEARCHED`] entries of a full table, the one that has been idle for longest.
-    fn idlest(&mut self) -> u32 {
-        let end = self.capacity.min(self.hand + SEARCHED);
-        let searched = (self.hand..).zip(&self.used[self.hand..end]);
-        let idlest = searched
-            .min_by_key(|(_, used)| **used)
-            .map_or(0, |(at, _)| at);
-        self.hand = if end == self.capacity { 0 } else { end };
-        position(idlest)
+    /// In a full table, the next entry that has been idle for more than `idle` seconds, if there
+    /// is one among [`SEARCHED`].
+    fn find_idle(&mut self, now: u32, idle: u32) -> Option<u32> {
+        let (behind, ahead) = self.used.split_at(self.hand);
+        let mut all = ahead.iter().chain(behind).take(SEARCHED);
+        // A time in whole seconds is up to one second old, so it has to be more.
+        let found = all.position(|used| now.saturating_sub(*used) > idle);
+        let at = found.map(|found| (self.hand + found) % self.capacity);
+        let next = at.map_or(self.hand + SEARCHED, |at| at + 1);
+        self.hand = next % self.capacity;
+        at.map(position)
     }
 
     /// Removes the entries of an epoch: looks at 4 bytes of each entry there is.
