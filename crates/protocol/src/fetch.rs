@@ -21,7 +21,7 @@ pub fn fetch_element<T>(of: &[T], at: usize) {
 
 /// Asks for `bytes` bytes from where `front` begins, which may be more than it has.
 #[inline]
-pub(crate) fn fetch(front: &[u8], bytes: usize) {
+pub fn fetch(front: &[u8], bytes: usize) {
     for at in (0..bytes).step_by(LINE) {
         prefetch_index(front, at);
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use memmap2::{MmapOptions, MmapRaw};
 use mixline_relay_common::tag_filter::{Place, WORDS};
+use prefetch_index::prefetch_index;
 
 use crate::{Error, Result};
 
@@ -70,14 +71,27 @@ impl TagFilter {
         unsafe { std::slice::from_raw_parts(self.0.map.as_ptr().cast::<AtomicU64>(), words) }
     }
 
-    /// Remembers the tag of a datagram that has authenticated.
-    pub fn mark(&self, tag: &[u8; 16]) {
+    /// Where the tag of a datagram stands, whose memory is asked for, so that it is there when the
+    /// datagram has authenticated.
+    #[must_use]
+    pub fn seek(&self, tag: &[u8; 16]) -> Place {
         let (low, high) = tag.split_at(8);
         let word = |half: &[u8]| half.iter().rev().fold(0, |w, b| w << 8 | u64::from(*b));
         let place = Place::of([word(low), word(high)], self.0.key, self.0.mask);
+        prefetch_index(self.words(), self.first_word(place));
+        place
+    }
+
+    /// The first word of a block of the current generation.
+    fn first_word(&self, place: Place) -> usize {
         let generation = self.0.current.load(Ordering::Relaxed);
-        let block = place.block as usize + generation as usize * (self.0.mask as usize + 1);
-        for (i, word) in self.words()[block * WORDS..][..WORDS].iter().enumerate() {
+        (place.block as usize + generation as usize * (self.0.mask as usize + 1)) * WORDS
+    }
+
+    /// Remembers the tag of a datagram that has authenticated.
+    pub fn mark(&self, place: Place) {
+        let block = &self.words()[self.first_word(place)..][..WORDS];
+        for (i, word) in block.iter().enumerate() {
             // Not one step: that would be a barrier for each word, a twentieth of a datagram's
             // time. Two workers that write one word at once can lose a bit, and then the kernel
             // lets a replay through to the session's window, which does not.

@@ -27,10 +27,12 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use chacha20::ChaCha8Rng;
 use crossbeam::channel::Sender;
+use mixline_protocol::fetch::fetch;
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::{counter, receiver_index};
 use mixline_protocol::path::{PathCache, Sought};
 use mixline_protocol::replay::ReplayFilter;
+use mixline_protocol::size::DATAGRAM;
 use rand_core::{CryptoRng, SeedableRng};
 
 pub use behaviour::{Behaviour, Deed, Honest};
@@ -161,11 +163,16 @@ impl<B: Behaviour> Pipeline<B> {
 
     /// Takes each slot of a batch as far as it goes, and decides the order of sending.
     pub fn process(&mut self, batch: &mut Batch<'_>, now: Instant) {
-        for group in batch.slots.chunks_mut(GROUP) {
+        let mut slots = &mut batch.slots[..];
+        while !slots.is_empty() {
+            let (group, rest) = slots.split_at_mut(GROUP.min(slots.len()));
             // Each loop asks for the memory that the next one reads: what a datagram needs is
             // somewhere else for each, and in a relay of many paths in no cache.
             self.fetch_sessions(group);
-            for slot in &mut *group {
+            for (at, slot) in group.iter_mut().enumerate() {
+                if let Some(later) = rest.get(at) {
+                    fetch(later.datagram, DATAGRAM);
+                }
                 if let Fate::Arrived = slot.fate {
                     let step = self.open_link(slot, now);
                     self.record(slot, step);
@@ -195,6 +202,7 @@ impl<B: Behaviour> Pipeline<B> {
                     self.record(slot, step);
                 }
             }
+            slots = rest;
         }
         shuffle::shuffle(batch, &mut self.rng);
         self.opening.submit(self.worker, &self.common.slow);

@@ -17,6 +17,7 @@ use arrayvec::ArrayVec;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use mixline_protocol::fetch::{fetch, fetch_element};
 use mixline_protocol::size::{DATAGRAM, Datagram};
 use mixline_relay_common::frame::{self, Route, headers_length, write_headers};
 use mixline_relay_common::maps::{Address, mapped};
@@ -254,6 +255,11 @@ impl Port for AfXdpPort {
         let count = packets.len();
         let mut leaving: Leaving = ArrayVec::new();
         {
+            // The kernel may have written the frames on another core.
+            for packet in packets.iter() {
+                fetch(packet, HEADERS);
+                fetch_element(packet, packet.len().saturating_sub(1));
+            }
             let mut batch = Batch::new();
             let mut places: ArrayVec<u8, BATCH> = ArrayVec::new();
             for (place, packet) in (0..).zip(packets.iter_mut()) {
@@ -372,6 +378,8 @@ fn readdress(mut packet: Packet, route: &Route, socket: &mut Socket) -> Result<P
     Ok(other)
 }
 
+/// Bytes at the front of a frame that are looked at first: its headers, and the datagram's.
+const HEADERS: usize = 128;
 /// Bytes of a frame over IPv6.
 const LONGEST_FRAME: usize = headers_length(false) + DATAGRAM;
 

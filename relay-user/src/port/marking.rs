@@ -6,6 +6,7 @@ use std::io;
 use arrayvec::ArrayVec;
 use mio::Registry;
 use mio::event::Event;
+use mixline_relay_common::tag_filter::Place;
 use mixline_relay_common::{TAG_LENGTH, TAG_OFFSET};
 use mixline_xdp::TagFilter;
 
@@ -30,17 +31,17 @@ impl<P: Port> Port for Marking<P> {
         let filter = &self.filter;
         self.port.turn(&mut |batch| {
             // The pipeline works in place: afterwards, another tag stands there.
-            let mut tags: ArrayVec<[u8; TAG_LENGTH], BATCH> = ArrayVec::new();
+            let mut places: ArrayVec<Place, BATCH> = ArrayVec::new();
             for slot in &batch.slots {
                 let mut tag = [0; TAG_LENGTH];
                 tag.copy_from_slice(&slot.datagram[TAG_OFFSET..]);
-                tags.push(tag);
+                places.push(filter.seek(&tag));
             }
             work(batch);
             // Only what has authenticated: nobody else can fill the filter.
-            for (slot, tag) in batch.slots.iter().zip(&tags) {
+            for (slot, place) in batch.slots.iter().zip(places) {
                 if slot.is_authentic() {
-                    filter.mark(tag);
+                    filter.mark(place);
                 }
             }
         })
