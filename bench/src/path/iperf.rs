@@ -10,10 +10,17 @@ use mixline_testnet::namespaces;
 use mixline_testnet::process::{POLL, wait_for};
 use mixline_testnet::topology::Node;
 use mixline_testnet::{Network, interrupted};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// iperf3's port.
 const PORT: u16 = 5201;
+/// How often a test is begun at most.
+const ATTEMPTS: u32 = 3;
+
+/// iperf3 failed before it had connected its streams, and says why.
+#[derive(Debug, thiserror::Error)]
+#[error("iperf3: {0}")]
+struct NotBegun(String);
 
 /// A server in the service's namespace. Dropping it kills it.
 pub struct Server(Child);
@@ -101,6 +108,9 @@ impl Client {
         let text = std::fs::read_to_string(&self.output)?;
         let value: Value = serde_json::from_str(&text).context("reading what iperf3 says")?;
         match value["error"].as_str() {
+            Some(error) if value["start"]["connected"] == json!([]) => {
+                Err(NotBegun(error.into()).into())
+            }
             Some(error) => bail!("iperf3: {error}"),
             None => Ok(value),
         }
@@ -112,6 +122,24 @@ impl Drop for Client {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What is measured with one test of iperf3, or with the next if that never began: the server ends a
+/// test at once when datagrams of the one before are still under way to it.
+///
+/// # Errors
+/// If the test fails, or three of them do not begin.
+pub fn patiently<T>(mut measure: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..ATTEMPTS {
+        match measure() {
+            Err(error) if error.is::<NotBegun>() => {
+                eprintln!("path: {error}: once more");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            done => return done,
+        }
+    }
+    measure()
 }
 
 /// Bytes a second that TCP delivered.
@@ -150,7 +178,21 @@ pub fn loss(said: &Value) -> Result<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+
+    #[test]
+    fn only_a_test_that_never_began_is_begun_again() {
+        let mut count = 0;
+        let mut fail = |error: fn() -> anyhow::Error| {
+            count = 0;
+            let outcome = patiently(|| {
+                count += 1;
+                if count < 3 { Err(error()) } else { Ok(()) }
+            });
+            (outcome.is_ok(), count)
+        };
+        assert_eq!(fail(|| NotBegun("busy".into()).into()), (true, 3));
+        assert_eq!(fail(|| anyhow::anyhow!("lost")), (false, 1));
+    }
 
     #[test]
     fn figures_of_tcp_and_udp() {

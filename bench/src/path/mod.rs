@@ -174,20 +174,24 @@ fn measure(network: &mut Network, plan: &Plan) -> Result<Rounds> {
         let before = cpu(network)?;
         for (streams, rates) in [("1", &mut rounds.one), ("8", &mut rounds.eight)] {
             let options = ["--reverse", "--parallel", streams];
-            let rate = iperf::delivered(
-                &iperf::Client::start(network, to, plan.tcp, &options)?.finish()?,
-            )?;
+            let rate = iperf::delivered(&iperf::patiently(|| {
+                iperf::Client::start(network, to, plan.tcp, &options)?.finish()
+            })?)?;
             rounds.delivered += rate * plan.tcp.as_secs_f64();
             rates.push(rate);
         }
         for (sum, (after, before)) in rounds.cpu.iter_mut().zip(cpu(network)?.iter().zip(before)) {
             *sum += after - before;
         }
-        rounds.loaded.push(loaded(network, to, plan)?);
+        rounds
+            .loaded
+            .push(iperf::patiently(|| loaded(network, to, plan))?);
         for rate in RATES {
             let bits = (8 * rate).to_string();
             let options = ["--udp", "--bitrate", &bits, "--length", DATAGRAM];
-            let said = iperf::Client::start(network, to, plan.udp, &options)?.finish()?;
+            let said = iperf::patiently(|| {
+                iperf::Client::start(network, to, plan.udp, &options)?.finish()
+            })?;
             let loss = iperf::loss(&said)?;
             rounds.loss.entry(rate).or_default().push(loss);
         }

@@ -170,6 +170,7 @@ impl<B: Behaviour> Pipeline<B> {
             // somewhere else for each, and in a relay of many paths in no cache.
             self.fetch_sessions(group);
             for (at, slot) in group.iter_mut().enumerate() {
+                // One of the next group, which another core may have written.
                 if let Some(later) = rest.get(at) {
                     fetch(later.datagram, DATAGRAM);
                 }
