@@ -41,7 +41,7 @@ const MAX_FILE: u64 = 64 * 1024;
 pub struct State {
     directory: PathBuf,
     // The lock goes with the descriptor, and so with the process.
-    _lock: File,
+    lock: File,
 }
 
 impl State {
@@ -92,7 +92,7 @@ impl State {
         written.map_err(Error::file("write", &path))?;
         Ok(Self {
             directory: directory.to_owned(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -253,6 +253,14 @@ impl State {
             File::open(&self.directory)?.sync_all()
         };
         replace().map_err(Error::file("write", &path))
+    }
+}
+
+impl Drop for State {
+    /// Closing the file is not enough: a child that was just forked, and has not begun its own
+    /// program yet, has it open too.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 
