@@ -298,6 +298,17 @@ mod tests {
     }
 
     #[test]
+    fn the_lock_is_given_back_though_a_child_has_its_file_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        // What a fork gives to the child.
+        let inherited = state.lock.try_clone().unwrap();
+        drop(state);
+        State::open(directory.path()).unwrap();
+        drop(inherited);
+    }
+
+    #[test]
     fn a_second_user_is_refused_and_told_who_holds_it() {
         let directory = tempfile::tempdir().unwrap();
         assert!(!State::is_held(directory.path()));
