@@ -29,7 +29,8 @@
 //!   over the time in which it fills. Both generations add up: on average 2 new cells in
 //!   100,000, at worst 3.4, are dropped by each relay of a path whose filter has been full. At 24 bits an
 //!   entry it would be 10, which over six relays is a loss that TCP inside feels.
-//! - *Memory*: twice the bytes given, and pages that no tag has touched cost none.
+//! - *Memory*: twice the bytes given. Pages that no tag has touched cost none, but they are large,
+//!   and some hundred tags touch them all.
 
 mod words;
 
