@@ -26,7 +26,9 @@ impl Engine {
                 }
             }
             Control::ProbeAck { id } => {
-                session.paths.answer(id, now.instant);
+                if let Some(path) = session.paths.answer(id, now.instant) {
+                    session.blame.clear(&path.relays);
+                }
             }
             Control::Tails { version, tails } => {
                 if old {

@@ -1,5 +1,7 @@
 //! Building heads, and sending handshake messages over them.
 
+use std::time::Instant;
+
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::CellKind;
 use mixline_protocol::path::{HeadSecrets, Hop, build_head};
@@ -10,7 +12,7 @@ use super::Engine;
 use super::clock::Now;
 use super::links::cell_mut;
 use super::paths::{Health, MAX_PATHS, NewPath, Path};
-use super::selection::{AVOIDED, OWN_GUARD, SHARED, choose};
+use super::selection::{FAILED, OWN_GUARD, SHARED, choose};
 use super::session::Session;
 use super::slab::Key;
 
@@ -52,8 +54,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A head that begins with a guard, joined to a tail. The relays that the session avoids, and
-    /// those of its paths that do not answer, are taken only if nothing else is left.
+    /// A head that begins with a guard, joined to a tail. Of the other relays it takes those that
+    /// the session is least reluctant to use.
     pub(super) fn build_path(
         &mut self,
         target: &TailOffer,
@@ -72,19 +74,8 @@ impl Engine {
             .filter_map(Path::junction)
             .collect();
         let penalty = |relay: &ShortId| {
-            let avoided = session.is_some_and(|session| {
-                let avoided = session
-                    .avoid
-                    .get(relay)
-                    .is_some_and(|until| *until > now.instant);
-                avoided || session.paths.is_suspicious(relay, now.instant)
-            });
-            if avoided {
-                return AVOIDED;
-            }
-            let shared = session.map_or(0, |session| session.paths.uses(relay, now.instant));
             let guard = if guards.is_guard(relay) { OWN_GUARD } else { 0 };
-            guard + SHARED * u8::try_from(shared.min(MAX_PATHS)).unwrap_or(0)
+            guard + session.map_or(0, |session| session.reluctance(relay, now.instant))
         };
         let mut chosen = choose(
             network,
@@ -113,5 +104,17 @@ impl Engine {
             expires,
             renew: network.renewal(expires, &mut self.rng),
         })
+    }
+}
+
+impl Session {
+    /// What speaks against a relay in one more head: paths that share it, and paths through it
+    /// that do not answer, or have failed.
+    pub(super) fn reluctance(&self, relay: &ShortId, now: Instant) -> u8 {
+        let times =
+            |weight: u8, count: usize| weight * u8::try_from(count.min(MAX_PATHS)).unwrap_or(0);
+        times(SHARED, self.paths.uses(relay, now))
+            + times(FAILED, self.paths.failing(relay, now))
+            + self.blame.of(relay, now)
     }
 }

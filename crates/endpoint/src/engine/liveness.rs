@@ -8,13 +8,12 @@
 use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::ShortId;
-use mixline_protocol::path::TailId;
 use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::{Control, REKEY_AFTER_CELLS};
 
 use super::Engine;
 use super::clock::Now;
-use super::paths::{Health, MAX_PATHS, OVERLAP};
+use super::paths::{Health, MAX_PATHS, OVERLAP, Path};
 use super::peers::Ending;
 use super::persona::Persona;
 use super::session::{Opening, Phase, Session};
@@ -53,9 +52,11 @@ const TELL_TAILS: Duration = Duration::from_secs(1);
 /// A session is in trouble when it has heard nothing for so long, and no path works.
 const TROUBLE: Duration = Duration::from_millis(900);
 /// Own tails are replaced for that so often.
-const TROUBLE_EVERY: Duration = Duration::from_secs(2);
+const TROUBLE_EVERY: Duration = Duration::from_secs(1);
 /// A tail of the peer's through which nothing comes is not used for so long.
 const BROKEN: Duration = Duration::from_secs(60);
+/// As so many paths that do not answer it counts meanwhile.
+const BROKEN_COUNTS: usize = 2;
 
 impl Engine {
     /// Does all that is due for one session.
@@ -176,15 +177,11 @@ impl Engine {
             if !self.tail_is_due(old, now) {
                 continue;
             }
-            let others: Vec<_> = session
-                .own_tails
-                .iter()
-                .copied()
-                .filter(|t| *t != old)
-                .collect();
+            // The new one is to be unlike the old one too: perhaps nothing comes through that.
+            let beside = session.own_tails.clone();
             let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
             let owner = super::tails::Owner::Session(key);
-            let Some(new) = self.tails.take_spare(owner, &others, now, works) else {
+            let Some(new) = self.tails.take_spare(owner, &beside, now, works) else {
                 self.spares_short = true;
                 break;
             };
@@ -282,28 +279,27 @@ impl Engine {
                 && session.paths.iter().all(|path| path.tail != tail.id())
         });
         session.paths.spread(unused, now.instant);
-        let mut dead: Vec<u32> = Vec::new();
-        let mut over: Vec<u32> = Vec::new();
+        let dead: Vec<u32> = session
+            .paths
+            .dead(now.instant)
+            .map(|path| path.id)
+            .collect();
         let replaced = session.paths.good(now.instant) > 0;
-        for path in session.paths.iter() {
+        let over = |path: &Path| {
             let retired = |at: Instant| now.instant.saturating_duration_since(at) >= OVERLAP;
-            if path.is_dead(now.instant) {
-                dead.push(path.id);
-            } else if now.unix() >= path.expires || (replaced && path.retiring.is_some_and(retired))
-            {
-                over.push(path.id);
-            }
-        }
-        for id in over {
-            session.paths.remove(id);
-        }
+            now.unix() >= path.expires || (replaced && path.retiring.is_some_and(retired))
+        };
+        session
+            .paths
+            .retain(|path| dead.contains(&path.id) || !over(path));
         for id in dead {
             self.counters.paths_lost += 1;
             self.bury(key, id, now);
         }
     }
 
-    /// A path has failed. What it shares with a path that works is not to blame; the rest may be.
+    /// A path has failed. What it shares with a path that works is not to blame; the rest may be,
+    /// unless it is the link to the guard.
     fn bury(&mut self, key: Key<Session>, id: u32, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -312,32 +308,20 @@ impl Engine {
             return;
         };
         session.last_error = Some("a path has failed and is replaced".into());
-        if !session.paths.any_alive(now.instant) {
-            return;
-        }
-        let alive = |other: &&super::paths::Path| other.health(now.instant) == Health::Alive;
-        let suspects: Vec<ShortId> = path
-            .relays
-            .iter()
-            .skip(1)
-            .filter(|r| {
-                !session
-                    .paths
-                    .iter()
-                    .filter(alive)
-                    .any(|other| other.relays.contains(r))
-            })
-            .copied()
-            .collect();
-        let tail_works = session
+        let alive: Vec<&Path> = session
             .paths
             .iter()
-            .filter(alive)
-            .any(|other| other.tail == path.tail);
-        for relay in suspects {
-            session.avoid(relay, now.instant);
+            .filter(|other| other.health(now.instant) == Health::Alive)
+            .collect();
+        if !path.link_down {
+            for relay in &path.relays {
+                if !alive.iter().any(|other| other.relays.contains(relay)) {
+                    session.blame.add(*relay, now.instant);
+                }
+            }
         }
-        if !tail_works {
+        let tail_works = alive.iter().any(|other| other.tail == path.tail);
+        if !alive.is_empty() && !tail_works {
             for tail in session
                 .peer_tails
                 .iter_mut()
@@ -380,22 +364,14 @@ impl Engine {
         }
     }
 
-    /// Builds a path over the guard and the tail of the peer that the others use least.
+    /// Builds a path over the guard and the tail of the peer that fail and are used least.
     fn add_path(&mut self, key: Key<Session>, now: Now) -> Result<(), String> {
         let session = self.sessions.get(key).ok_or("the session is gone")?;
-        let works = |path: &&super::paths::Path| path.health(now.instant) != Health::Suspect;
-        let good: Vec<(ShortId, TailId)> = session
+        let (failing, good): (Vec<&Path>, Vec<&Path>) = session
             .paths
             .iter()
-            .filter(works)
-            .map(|path| (path.guard(), path.tail))
-            .collect();
-        let failing: Vec<TailId> = session
-            .paths
-            .iter()
-            .filter(|path| !works(path))
-            .map(|path| path.tail)
-            .collect();
+            .partition(|path| path.health(now.instant) == Health::Suspect);
+        let over = |paths: &[&Path], tail| paths.iter().filter(|path| path.tail == tail).count();
         let target = session
             .peer_tails
             .iter()
@@ -403,8 +379,8 @@ impl Engine {
             .min_by_key(|tail| {
                 let id = tail.id();
                 let broken = tail.broken_until.is_some_and(|until| now.instant < until);
-                let used = good.iter().filter(|(_, used)| *used == id).count();
-                (broken, failing.contains(&id), used)
+                let failing = over(&failing, id) + if broken { BROKEN_COUNTS } else { 0 };
+                (failing, over(&good, id))
             })
             .map(|tail| tail.offer)
             .ok_or("the peer has no tail that is still good")?;
@@ -412,7 +388,7 @@ impl Engine {
         super::selection::shuffle(&mut guards, &mut self.rng);
         let guard = guards
             .into_iter()
-            .min_by_key(|guard| good.iter().filter(|(used, _)| used == guard).count())
+            .min_by_key(|guard| session.reluctance(guard, now.instant))
             .ok_or("no guard can be reached")?;
         let new = self.build_path(&target, &guard, Some(key), now)?;
         let session = self.sessions.get_mut(key).ok_or("the session is gone")?;

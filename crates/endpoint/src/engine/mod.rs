@@ -9,6 +9,7 @@
 //! [`Engine::handle_timeout`] when [`Engine::next_timeout`] says so.
 
 mod asking;
+pub mod blame;
 pub mod clock;
 pub mod command;
 mod control;

@@ -20,8 +20,12 @@ pub const WARM_EVERY: Duration = Duration::from_secs(15);
 pub const SUSPECT_AFTER: Duration = Duration::from_millis(1100);
 /// An answer that is this late makes a path dead.
 pub const DEAD_AFTER: Duration = Duration::from_millis(2500);
+/// The same when paths have worked and none does any more: one has to be found soon.
+pub const DEAD_IN_TROUBLE: Duration = Duration::from_millis(1500);
 /// So many probes must be unanswered as well.
 pub const DEAD_PROBES: usize = 3;
+/// A new path that has not answered for so long, although others have, is not counted on.
+pub const PROVEN_WITHIN: Duration = Duration::from_millis(400);
 /// Paths to one peer at most, those on their way out included.
 pub const MAX_PATHS: usize = 10;
 /// Probes of one path that are remembered.
@@ -111,12 +115,7 @@ impl Path {
     /// What is known of it.
     #[must_use]
     pub fn health(&self, now: Instant) -> Health {
-        let late = self.unanswered.is_some_and(|since| {
-            let patience = self
-                .rtt
-                .map_or(SUSPECT_AFTER, |rtt| SUSPECT_AFTER.max(rtt * 3));
-            now.saturating_duration_since(since) >= patience
-        });
+        let late = self.silent(now) >= at_least(SUSPECT_AFTER, 3, self.rtt);
         match (late || self.link_down, self.answered) {
             (true, _) => Health::Suspect,
             (false, true) => Health::Alive,
@@ -124,14 +123,10 @@ impl Path {
         }
     }
 
-    /// Whether it has failed.
-    #[must_use]
-    pub fn is_dead(&self, now: Instant) -> bool {
-        self.outstanding.len() >= DEAD_PROBES
-            && self.unanswered.is_some_and(|since| {
-                let patience = self.rtt.map_or(DEAD_AFTER, |rtt| DEAD_AFTER.max(rtt * 4));
-                now.saturating_duration_since(since) >= patience
-            })
+    /// How long an answer has been waited for.
+    fn silent(&self, now: Instant) -> Duration {
+        self.unanswered
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Whether a probe is due.
@@ -172,6 +167,11 @@ impl Path {
     }
 }
 
+/// How long to wait: so many round trips, and no less than `least`.
+fn at_least(least: Duration, trips: u32, rtt: Option<Duration>) -> Duration {
+    rtt.map_or(least, |rtt| least.max(rtt * trips))
+}
+
 /// The paths to one peer.
 #[derive(Default)]
 pub struct Paths {
@@ -179,6 +179,8 @@ pub struct Paths {
     next_id: u32,
     next_probe: u32,
     turn: usize,
+    /// Round trip over the path that answered last.
+    rtt: Option<Duration>,
 }
 
 impl Paths {
@@ -239,6 +241,11 @@ impl Paths {
         self.paths.iter_mut().find(|path| path.id == id)
     }
 
+    /// Removes the paths for which `keep` is false.
+    pub fn retain(&mut self, keep: impl FnMut(&Path) -> bool) {
+        self.paths.retain(keep);
+    }
+
     /// Takes a path out.
     pub fn remove(&mut self, id: u32) -> Option<Path> {
         let at = self.paths.iter().position(|path| path.id == id)?;
@@ -263,9 +270,24 @@ impl Paths {
         self.next_probe
     }
 
-    /// A probe was answered; false if it is not known.
-    pub fn answer(&mut self, id: u32, now: Instant) -> bool {
-        self.paths.iter_mut().any(|path| path.answer(id, now))
+    /// A probe was answered: the path that it went over, if it is known.
+    pub fn answer(&mut self, id: u32, now: Instant) -> Option<&Path> {
+        let path = self
+            .paths
+            .iter_mut()
+            .find_map(|path| path.answer(id, now).then_some(path))?;
+        self.rtt = path.rtt;
+        Some(path)
+    }
+
+    /// Those that have failed.
+    pub fn dead(&self, now: Instant) -> impl Iterator<Item = &Path> {
+        let trouble = self.rtt.is_some() && !self.any_alive(now);
+        let least = if trouble { DEAD_IN_TROUBLE } else { DEAD_AFTER };
+        self.paths.iter().filter(move |path| {
+            path.outstanding.len() >= DEAD_PROBES
+                && path.silent(now) >= at_least(least, 4, path.rtt.or(self.rtt))
+        })
     }
 
     /// The program did not run for a while: what was not answered says nothing.
@@ -351,7 +373,17 @@ impl Paths {
     /// How many paths work, or may well work, and are to stay.
     #[must_use]
     pub fn good(&self, now: Instant) -> usize {
-        let good = |path: &&Path| path.retiring.is_none() && path.health(now) != Health::Suspect;
+        let new = self
+            .rtt
+            .map_or(SUSPECT_AFTER, |rtt| at_least(PROVEN_WITHIN, 3, Some(rtt)));
+        let good = |path: &&Path| {
+            path.retiring.is_none()
+                && match path.health(now) {
+                    Health::Alive => true,
+                    Health::Unproven => path.silent(now) < new,
+                    Health::Suspect => false,
+                }
+        };
         self.paths.iter().filter(good).count()
     }
 
@@ -364,15 +396,19 @@ impl Paths {
             .count()
     }
 
-    /// Whether a relay stands in the head of a path that does not answer, and in none that does.
+    /// How many heads of paths that do not answer a relay is in; 0 if it is in one that does.
     #[must_use]
-    pub fn is_suspicious(&self, relay: &ShortId, now: Instant) -> bool {
-        let in_one = |health: Health| {
+    pub fn failing(&self, relay: &ShortId, now: Instant) -> usize {
+        let count = |health: Health| {
             self.paths
                 .iter()
-                .any(|path| path.relays.contains(relay) && path.health(now) == health)
+                .filter(|path| path.relays.contains(relay) && path.health(now) == health)
+                .count()
         };
-        in_one(Health::Suspect) && !in_one(Health::Alive)
+        match count(Health::Alive) {
+            0 => count(Health::Suspect),
+            _ => 0,
+        }
     }
 
     /// Whether any path has answered lately.

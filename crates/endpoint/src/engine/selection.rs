@@ -14,8 +14,9 @@ use rand_core::CryptoRng;
 
 use super::network::{Network, Relay};
 
-/// What speaks against a relay that has just failed.
-pub const AVOIDED: u8 = 20;
+/// What speaks against a relay for each path through it that does not answer, or has failed: as
+/// much as three paths that share it.
+pub const FAILED: u8 = 6;
 /// What speaks against an own guard in the middle of a path: it sees this client already.
 pub const OWN_GUARD: u8 = 3;
 /// What speaks against a relay for each path or tail beside the new one that it is in: what
@@ -82,10 +83,11 @@ pub fn choose(
     penalty: impl Fn(&ShortId) -> u8,
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Chosen, Shortage> {
-    let usable: Vec<&Relay> = network
+    let usable: Vec<(&Relay, u8)> = network
         .relays()
         .iter()
         .filter(|relay| network.hop(relay, now).is_some())
+        .map(|relay| (relay, penalty(&relay.short)))
         .collect();
     let shortage = |found| Shortage {
         wanted: length,
@@ -93,18 +95,18 @@ pub fn choose(
         listed: network.relays().len(),
         usable: usable.len(),
     };
-    let Some(first) = usable.iter().copied().find(|relay| relay.short == *guard) else {
+    let Some((first, _)) = usable.iter().find(|(relay, _)| relay.short == *guard) else {
         return Err(shortage(0));
     };
     let mut best = 0;
-    let mut penalties: Vec<u8> = usable.iter().map(|relay| penalty(&relay.short)).collect();
+    let mut penalties: Vec<u8> = usable.iter().map(|(_, penalty)| *penalty).collect();
     penalties.sort_unstable();
     penalties.dedup();
     for worst in penalties {
         let allowed: Vec<&Relay> = usable
             .iter()
-            .copied()
-            .filter(|relay| !relay.conflicts(first) && penalty(&relay.short) <= worst)
+            .filter(|(relay, penalty)| !relay.conflicts(first) && *penalty <= worst)
+            .map(|(relay, _)| *relay)
             .collect();
         match complete(first, &allowed, length.min(MAX_SEGMENT), rng) {
             Ok(relays) => {

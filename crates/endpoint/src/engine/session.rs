@@ -1,12 +1,12 @@
 //! A session with one peer: its keys, tails, paths, and what waits to be sent.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use mixline_protocol::frames::{FragmentIds, Reassembly};
-use mixline_protocol::identity::{AnonymousId, ShortId, X25519Public};
+use mixline_protocol::identity::{AnonymousId, X25519Public};
 use mixline_protocol::path::TailId;
 use mixline_protocol::records::{Lease, TailOffer};
 use mixline_protocol::session::{MAX_OFFERS, SessionInitiator, SessionKeys, SessionOpen};
@@ -14,6 +14,7 @@ use mixline_protocol::size::Payload;
 use mixline_protocol::time::UnixTime;
 use mixline_protocol::{Error, address};
 
+use super::blame::Blame;
 use super::flows::Flows;
 use super::icmp::Bucket;
 use super::paths::Paths;
@@ -40,10 +41,6 @@ pub const KEEP_PREVIOUS: Duration = Duration::from_secs(30);
 pub const CROSSING: Duration = Duration::from_secs(10);
 /// A session without packets is in use for so long after the last one.
 pub const IN_USE: Duration = Duration::from_secs(4);
-/// Relays that a session avoids at most.
-pub const MAX_AVOIDED: usize = 64;
-/// For how long.
-pub const AVOID: Duration = Duration::from_secs(600);
 /// Probes of a peer that are answered: at once, and in a second.
 const ACKS_BURST: u32 = 40;
 const ACKS_PER_SECOND: u32 = 40;
@@ -313,8 +310,8 @@ pub struct Session {
     pub broken: (f64, Instant),
     /// Control frames to send with the next cells.
     pub controls: Vec<Vec<u8>>,
-    /// Relays that heads avoid, until when.
-    pub avoid: HashMap<ShortId, Instant>,
+    /// Relays that heads had better do without.
+    pub blame: Blame,
     /// When it was made.
     pub since: Instant,
     /// When the last packet or message went either way.
@@ -381,7 +378,7 @@ impl Session {
             ack_bucket: Bucket::new(ACKS_PER_SECOND, ACKS_BURST, now),
             broken: (f64::from(BROKEN_BURST), now),
             controls: Vec::new(),
-            avoid: HashMap::new(),
+            blame: Blame::default(),
             since: now,
             used: now,
             carries_packets: false,
@@ -435,14 +432,6 @@ impl Session {
             if !self.peer_tails.iter().any(|tail| tail.id() == path.tail) {
                 path.retiring.get_or_insert(now);
             }
-        }
-    }
-
-    /// Heads avoid a relay for a while.
-    pub fn avoid(&mut self, relay: ShortId, now: Instant) {
-        self.avoid.retain(|_, until| *until > now);
-        if self.avoid.len() < MAX_AVOIDED {
-            self.avoid.insert(relay, now + AVOID);
         }
     }
 

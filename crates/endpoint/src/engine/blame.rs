@@ -1,0 +1,62 @@
+//! Which relays a session has reason to distrust.
+//!
+//! A path that fails does not say which of its relays is at fault, so all of them that work
+//! nowhere else are blamed. A new path takes the least blamed, and a relay in a path that
+//! answers is cleared: so the innocent come back one by one, and what fails again and again
+//! stays away. Were all of them simply shunned, a small network would soon be left with a few
+//! relays that every path shares, and the next failure would end them all at once.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mixline_protocol::identity::ShortId;
+
+use super::selection::FAILED;
+
+/// Failures of one relay that are counted.
+const MAX_FAILURES: u8 = 5;
+/// Relays that are blamed at most.
+const MAX_BLAMED: usize = 64;
+/// How long a failure is remembered.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// The relays that a session blames.
+#[derive(Default)]
+pub struct Blame {
+    relays: HashMap<ShortId, Failures>,
+}
+
+struct Failures {
+    count: u8,
+    until: Instant,
+}
+
+impl Blame {
+    /// A relay was in a path that failed, and is in none that works.
+    pub fn add(&mut self, relay: ShortId, now: Instant) {
+        self.relays.retain(|_, failures| failures.until > now);
+        let until = now + REMEMBERED;
+        if let Some(failures) = self.relays.get_mut(&relay) {
+            failures.count = MAX_FAILURES.min(failures.count + 1);
+            failures.until = until;
+        } else if self.relays.len() < MAX_BLAMED {
+            self.relays.insert(relay, Failures { count: 1, until });
+        }
+    }
+
+    /// These relays are in a path that has just answered.
+    pub fn clear(&mut self, relays: &[ShortId]) {
+        if !self.relays.is_empty() {
+            self.relays.retain(|relay, _| !relays.contains(relay));
+        }
+    }
+
+    /// What speaks against a relay: [`FAILED`] for each failure that counts.
+    #[must_use]
+    pub fn of(&self, relay: &ShortId, now: Instant) -> u8 {
+        match self.relays.get(relay) {
+            Some(failures) if failures.until > now => FAILED * failures.count,
+            _ => 0,
+        }
+    }
+}
