@@ -60,3 +60,38 @@ impl Blame {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ShortId = ShortId([1; 8]);
+    const B: ShortId = ShortId([2; 8]);
+
+    #[test]
+    fn what_fails_again_is_blamed_more_and_what_works_is_cleared() {
+        let (mut blame, now) = (Blame::default(), Instant::now());
+        blame.add(A, now);
+        blame.add(B, now);
+        blame.add(A, now);
+        assert_eq!((blame.of(&A, now), blame.of(&B, now)), (2 * FAILED, FAILED));
+        blame.clear(&[B]);
+        assert_eq!((blame.of(&A, now), blame.of(&B, now)), (2 * FAILED, 0));
+        for _ in 0..100 {
+            blame.add(A, now);
+        }
+        assert_eq!(blame.of(&A, now), MAX_FAILURES * FAILED);
+    }
+
+    #[test]
+    fn failures_are_forgotten_and_bounded() {
+        let (mut blame, now) = (Blame::default(), Instant::now());
+        for number in 0..=255 {
+            blame.add(ShortId([number; 8]), now);
+        }
+        assert_eq!(blame.relays.len(), MAX_BLAMED);
+        assert_eq!(blame.of(&A, now + REMEMBERED), 0);
+        blame.add(B, now + REMEMBERED);
+        assert_eq!(blame.relays.len(), 1);
+    }
+}

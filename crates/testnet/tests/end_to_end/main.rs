@@ -80,15 +80,18 @@ impl Tests {
         self.trials.push(Trial::test(name, move || {
             let mut guard = shared.lock().map_err(|_| "an earlier test panicked")?;
             let network = network(&mut guard, setting).map_err(failed)?;
-            test(network).map_err(|error| {
-                for node in [Node::Client, Node::Service] {
-                    eprintln!(
-                        "the end of {node}'s log:\n{}",
-                        tail(&network.files(node).log, 12)
-                    );
-                }
-                failed(error)
-            })
+            let Err(error) = test(network) else {
+                return Ok(());
+            };
+            for node in [Node::Client, Node::Service] {
+                eprintln!(
+                    "the end of {node}'s log:\n{}",
+                    tail(&network.files(node).log, 12)
+                );
+            }
+            // What it leaves behind is not to fail the next one too.
+            *guard = None;
+            Err(failed(error))
         }));
     }
 
