@@ -215,6 +215,29 @@ fn relays_that_fail_one_after_the_other_end_no_session() {
 }
 
 #[test]
+fn a_network_that_becomes_slow_keeps_its_paths() {
+    let mut world = World::connected(27);
+    let age = world.session(2, 1).age_s;
+    // From 40 ms to about three seconds there and back: no path answers before it is given up, until
+    // the answers that come too late are taken for what they say.
+    world.weather.jitter = 420 * MILLISECOND;
+    exchange(&mut world, 20 * SECOND);
+    let lost = [1, 2].map(|node| world.status(node).counters.paths_lost);
+    exchange(&mut world, 20 * SECOND);
+    assert!(
+        world.session(2, 1).age_s >= age + 39,
+        "it is the same session"
+    );
+    for (node, peer, lost) in [(1, 2, lost[0]), (2, 1, lost[1])] {
+        let more = world.status(node).counters.paths_lost - lost;
+        assert!(more <= 2, "{more} paths lost: {:#?}", world.status(node));
+        let paths = world.session(node, peer).paths;
+        let alive = paths.iter().filter(|path| path.state == "alive").count();
+        assert!(alive >= 3, "{paths:#?}");
+    }
+}
+
+#[test]
 fn a_service_that_is_killed_is_reported_within_five_seconds() {
     let mut world = World::connected(7);
     stream(&mut world, 2, 1, SECOND);

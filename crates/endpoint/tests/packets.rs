@@ -9,8 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use mixline_endpoint::device::{BATCH_PACKETS, MAX_PACKET};
+use mixline_endpoint::engine::bucket::Bucket;
 use mixline_endpoint::engine::flows::policy;
-use mixline_endpoint::engine::icmp::{Bucket, Refusal, refuse};
+use mixline_endpoint::engine::icmp::{Refusal, refuse};
 use mixline_endpoint::engine::packet::{checksum, parse};
 use mixline_endpoint::{Config, PacketBatch, PathPolicy, PolicyRule};
 use mixline_protocol::identity::AnonymousId;
@@ -183,6 +184,10 @@ fn what_must_not_be_answered_is_not() {
 #[test]
 fn a_bucket_fills_with_time() {
     let start = Instant::now();
+    let mut rare = Bucket::per_hour(20, 2, start);
+    assert!(rare.take(start) && rare.take(start) && !rare.take(start));
+    assert!(!rare.take(start + Duration::from_secs(179)));
+    assert!(rare.take(start + Duration::from_secs(181)));
     let mut bucket = Bucket::new(10, 3, start);
     let took = |bucket: &mut Bucket, at| (0..10).filter(|_| bucket.take(at)).count();
     assert_eq!(took(&mut bucket, start), 3);

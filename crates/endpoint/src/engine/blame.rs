@@ -1,10 +1,10 @@
 //! Which relays a session has reason to distrust.
 //!
 //! A path that fails does not say which of its relays is at fault, so all of them that work
-//! nowhere else are blamed. A new path takes the least blamed, and a relay in a path that
-//! answers is cleared: so the innocent come back one by one, and what fails again and again
-//! stays away. Were all of them simply shunned, a small network would soon be left with a few
-//! relays that every path shares, and the next failure would end them all at once.
+//! nowhere else are blamed. A new path takes those against which least speaks, and a path that
+//! begins to answer relieves its relays: so the innocent come back one by one, and what fails
+//! again and again stays away. Were all of them simply shunned, a small network would soon be
+//! left with a few relays that every path shares, and the next failure would end them all at once.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -39,16 +39,30 @@ impl Blame {
         if let Some(failures) = self.relays.get_mut(&relay) {
             failures.count = MAX_FAILURES.min(failures.count + 1);
             failures.until = until;
-        } else if self.relays.len() < MAX_BLAMED {
-            self.relays.insert(relay, Failures { count: 1, until });
+            return;
         }
+        if self.relays.len() >= MAX_BLAMED
+            && let Some((oldest, _)) = self.relays.iter().min_by_key(|(_, f)| f.until)
+        {
+            let oldest = *oldest;
+            self.relays.remove(&oldest);
+        }
+        self.relays.insert(relay, Failures { count: 1, until });
     }
 
-    /// These relays are in a path that has just answered.
-    pub fn clear(&mut self, relays: &[ShortId]) {
-        if !self.relays.is_empty() {
-            self.relays.retain(|relay, _| !relays.contains(relay));
-        }
+    /// These relays are in a path that has begun to answer: one failure less.
+    pub fn relieve(&mut self, relays: &[ShortId]) {
+        self.relays.retain(|relay, failures| {
+            if relays.contains(relay) {
+                failures.count = failures.count.saturating_sub(1);
+            }
+            failures.count > 0
+        });
+    }
+
+    /// Nothing has worked, and no relay is to blame for that.
+    pub fn forget(&mut self) {
+        self.relays.clear();
     }
 
     /// What speaks against a relay: [`FAILED`] for each failure that counts.
@@ -75,7 +89,7 @@ mod tests {
         blame.add(B, now);
         blame.add(A, now);
         assert_eq!((blame.of(&A, now), blame.of(&B, now)), (2 * FAILED, FAILED));
-        blame.clear(&[B]);
+        blame.relieve(&[B]);
         assert_eq!((blame.of(&A, now), blame.of(&B, now)), (2 * FAILED, 0));
         for _ in 0..100 {
             blame.add(A, now);

@@ -27,7 +27,7 @@ impl Engine {
             }
             Control::ProbeAck { id } => {
                 if let Some(path) = session.paths.answer(id, now.instant) {
-                    session.blame.clear(&path.relays);
+                    session.blame.relieve(&path.relays);
                 }
             }
             Control::Tails { version, tails } => {
@@ -52,7 +52,7 @@ impl Engine {
                 // It is replaced when a spare is there. Which relays the new one has is not for
                 // the peer to decide, so the old ones are not avoided, and there is a limit.
                 if let Some(tail) = self.tails.find(&session.own_tails, tail)
-                    && session.may_break(now.instant)
+                    && session.broken_bucket.take(now.instant)
                 {
                     self.tails.make_due(tail);
                     self.stirred = true;

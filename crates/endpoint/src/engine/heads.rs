@@ -54,8 +54,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A head that begins with a guard, joined to a tail. Of the other relays it takes those that
-    /// the session is least reluctant to use.
+    /// A head that begins with a guard, joined to a tail. Its other relays are those that the
+    /// session shares and distrusts least.
     pub(super) fn build_path(
         &mut self,
         target: &TailOffer,
@@ -75,7 +75,10 @@ impl Engine {
             .collect();
         let penalty = |relay: &ShortId| {
             let guard = if guards.is_guard(relay) { OWN_GUARD } else { 0 };
-            guard + session.map_or(0, |session| session.reluctance(relay, now.instant))
+            let speaks = |session: &Session| {
+                session.sharing(relay, now.instant) + session.distrust(relay, now.instant)
+            };
+            guard + session.map_or(0, speaks)
         };
         let mut chosen = choose(
             network,
@@ -108,13 +111,17 @@ impl Engine {
 }
 
 impl Session {
-    /// What speaks against a relay in one more head: paths that share it, and paths through it
-    /// that do not answer, or have failed.
-    pub(super) fn reluctance(&self, relay: &ShortId, now: Instant) -> u8 {
-        let times =
-            |weight: u8, count: usize| weight * u8::try_from(count.min(MAX_PATHS)).unwrap_or(0);
+    /// What speaks against a relay in one more head because other paths share it.
+    pub(super) fn sharing(&self, relay: &ShortId, now: Instant) -> u8 {
         times(SHARED, self.paths.uses(relay, now))
-            + times(FAILED, self.paths.failing(relay, now))
-            + self.blame.of(relay, now)
     }
+
+    /// What does because paths through it do not answer, or have failed.
+    pub(super) fn distrust(&self, relay: &ShortId, now: Instant) -> u8 {
+        times(FAILED, self.paths.failing(relay, now)) + self.blame.of(relay, now)
+    }
+}
+
+fn times(weight: u8, paths: usize) -> u8 {
+    weight * u8::try_from(paths.min(MAX_PATHS)).unwrap_or(0)
 }

@@ -5,7 +5,6 @@
 //! established ignores it (RFC 1122, section 4.2.3.9) and is reset instead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
 
 use super::packet::{FlowKey, IpPacket, checksum, is_group, parse, protocol};
 
@@ -29,41 +28,6 @@ pub enum Refusal {
     Prohibited,
     /// It is longer than this, and must not be fragmented: type 3 code 4, type 2.
     TooBig(u16),
-}
-
-/// Bounds how often something is done: a bucket of tokens.
-#[derive(Debug, Clone)]
-pub struct Bucket {
-    per_second: f64,
-    burst: f64,
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    /// A full one.
-    #[must_use]
-    pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
-        let burst = f64::from(burst);
-        Self {
-            per_second: per_second.into(),
-            burst,
-            tokens: burst,
-            filled: now,
-        }
-    }
-
-    /// Takes a token, if there is one.
-    pub fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + passed * self.per_second).min(self.burst);
-        self.filled = self.filled.max(now);
-        let there = self.tokens >= 1.0;
-        if there {
-            self.tokens -= 1.0;
-        }
-        there
-    }
 }
 
 /// The answer to a packet that does not go, as if from its destination. `None` if it must not be

@@ -16,6 +16,7 @@ use super::clock::Now;
 use super::paths::{Health, MAX_PATHS, OVERLAP, Path};
 use super::peers::Ending;
 use super::persona::Persona;
+use super::selection::SHARED;
 use super::session::{Opening, Phase, Session};
 use super::slab::Key;
 use super::transmit::{Load, Route, Sender};
@@ -57,6 +58,9 @@ const TROUBLE_EVERY: Duration = Duration::from_secs(1);
 const BROKEN: Duration = Duration::from_secs(60);
 /// As so many paths that do not answer it counts meanwhile.
 const BROKEN_COUNTS: usize = 2;
+/// Distrust of a guard counts so much at most: what fails may be a relay behind it, which must
+/// not drive the paths to another guard.
+const GUARD_DISTRUST: u8 = 2 * SHARED;
 
 impl Engine {
     /// Does all that is due for one session.
@@ -101,6 +105,7 @@ impl Engine {
         if !any_up {
             // Nothing can be heard of anybody.
             session.waiting = None;
+            session.blame.forget();
         }
         let patience = if session.carries_packets {
             PEER_DEAD
@@ -177,11 +182,15 @@ impl Engine {
             if !self.tail_is_due(old, now) {
                 continue;
             }
-            // The new one is to be unlike the old one too: perhaps nothing comes through that.
-            let beside = session.own_tails.clone();
+            let others: Vec<_> = session
+                .own_tails
+                .iter()
+                .copied()
+                .filter(|t| *t != old)
+                .collect();
             let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
             let owner = super::tails::Owner::Session(key);
-            let Some(new) = self.tails.take_spare(owner, &beside, now, works) else {
+            let Some(new) = self.tails.take_spare(owner, &others, now, works) else {
                 self.spares_short = true;
                 break;
             };
@@ -230,7 +239,9 @@ impl Engine {
         session.troubled = Some(now.instant);
         let half = session.own_tails.len().div_ceil(2);
         for tail in session.own_tails.iter().take(half) {
-            self.tails.make_due(*tail);
+            if session.trouble_bucket.take(now.instant) {
+                self.tails.make_due(*tail);
+            }
         }
         // The next time it is the other half's turn.
         session.own_tails.rotate_left(half);
@@ -299,12 +310,12 @@ impl Engine {
     }
 
     /// A path has failed. What it shares with a path that works is not to blame; the rest may be,
-    /// unless it is the link to the guard.
+    /// unless it is known to be the link to the guard.
     fn bury(&mut self, key: Key<Session>, id: u32, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let Some(path) = session.paths.remove(id) else {
+        let Some(path) = session.paths.bury(id) else {
             return;
         };
         session.last_error = Some("a path has failed and is replaced".into());
@@ -388,7 +399,10 @@ impl Engine {
         super::selection::shuffle(&mut guards, &mut self.rng);
         let guard = guards
             .into_iter()
-            .min_by_key(|guard| session.reluctance(guard, now.instant))
+            .min_by_key(|guard| {
+                let distrust = session.distrust(guard, now.instant);
+                session.sharing(guard, now.instant) + distrust.min(GUARD_DISTRUST)
+            })
             .ok_or("no guard can be reached")?;
         let new = self.build_path(&target, &guard, Some(key), now)?;
         let session = self.sessions.get_mut(key).ok_or("the session is gone")?;

@@ -10,6 +10,7 @@
 
 mod asking;
 pub mod blame;
+pub mod bucket;
 pub mod clock;
 pub mod command;
 mod control;
@@ -51,11 +52,11 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{ServiceDescriptor, Snapshot};
 use rand_core::SeedableRng;
 
+use bucket::Bucket;
 use clock::Now;
 use descriptors::{Descriptors, Refusals};
 use guards::Guards;
 use handshake::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
-use icmp::Bucket;
 use initiators::Initiators;
 use links::{Families, LinkEvent, Links};
 use mailbox::Mailboxes;

@@ -2,8 +2,9 @@
 //!
 //! A path in use is probed every [`PROBE_EVERY`]; an idle one rarely, so that it is known to
 //! work when it is needed. A path without an answer for [`SUSPECT_AFTER`] is used only if there
-//! is no better one, and after [`DEAD_AFTER`] it is gone. The peer answers a probe over several
-//! of its own paths, so that what dies is what failed.
+//! is no better one, and after [`DEAD_AFTER`] it is gone; sooner when paths have worked and none
+//! does any more. The peer answers a probe over several of its own paths, so that what dies is
+//! what failed.
 
 use std::time::{Duration, Instant};
 
@@ -24,12 +25,14 @@ pub const DEAD_AFTER: Duration = Duration::from_millis(2500);
 pub const DEAD_IN_TROUBLE: Duration = Duration::from_millis(1500);
 /// So many probes must be unanswered as well.
 pub const DEAD_PROBES: usize = 3;
-/// A new path that has not answered for so long, although others have, is not counted on.
+/// A new path that has not answered for so long is then not counted on.
 pub const PROVEN_WITHIN: Duration = Duration::from_millis(400);
 /// Paths to one peer at most, those on their way out included.
 pub const MAX_PATHS: usize = 10;
 /// Probes of one path that are remembered.
 const OUTSTANDING: usize = 16;
+/// Probes of buried paths that are remembered.
+const LATE: usize = 64;
 /// How long a path that is to be replaced is kept beside its replacement.
 pub const OVERLAP: Duration = Duration::from_secs(5);
 
@@ -68,6 +71,8 @@ pub struct Path {
     pub cells: u64,
     /// Round trip, smoothed.
     pub rtt: Option<Duration>,
+    /// That of other paths, as long as it has none of its own.
+    expected: Option<Duration>,
     outstanding: ArrayVec<(u32, Instant), OUTSTANDING>,
     answered: bool,
     /// When the first probe was sent that has not been answered, if a later one has not either.
@@ -115,12 +120,18 @@ impl Path {
     /// What is known of it.
     #[must_use]
     pub fn health(&self, now: Instant) -> Health {
-        let late = self.silent(now) >= at_least(SUSPECT_AFTER, 3, self.rtt);
+        let late = self.silent(now) >= self.patience(SUSPECT_AFTER, 3);
         match (late || self.link_down, self.answered) {
             (true, _) => Health::Suspect,
             (false, true) => Health::Alive,
             (false, false) => Health::Unproven,
         }
+    }
+
+    /// How long to wait for an answer: so many round trips, and no less than `least`.
+    fn patience(&self, least: Duration, trips: u32) -> Duration {
+        let trip = self.rtt.or(self.expected);
+        trip.map_or(least, |trip| least.max(trip * trips))
     }
 
     /// How long an answer has been waited for.
@@ -151,10 +162,15 @@ impl Path {
         self.probed = Some(now);
     }
 
-    /// A probe was answered; false if it is none of this path's.
-    fn answer(&mut self, id: u32, now: Instant) -> bool {
+    /// Whether a probe went over it that has not been answered.
+    fn sent(&self, id: u32) -> bool {
+        self.outstanding.iter().any(|(sent, _)| *sent == id)
+    }
+
+    /// A probe was answered.
+    fn answer(&mut self, id: u32, now: Instant) {
         let Some(at) = self.outstanding.iter().position(|(sent, _)| *sent == id) else {
-            return false;
+            return;
         };
         let (_, sent) = self.outstanding[at];
         // An answer to a later probe says that the path works: the earlier ones were lost.
@@ -163,13 +179,7 @@ impl Path {
         self.answered = true;
         let rtt = now.saturating_duration_since(sent);
         self.rtt = Some(self.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
-        true
     }
-}
-
-/// How long to wait: so many round trips, and no less than `least`.
-fn at_least(least: Duration, trips: u32, rtt: Option<Duration>) -> Duration {
-    rtt.map_or(least, |rtt| least.max(rtt * trips))
 }
 
 /// The paths to one peer.
@@ -181,6 +191,8 @@ pub struct Paths {
     turn: usize,
     /// Round trip over the path that answered last.
     rtt: Option<Duration>,
+    /// Probes of paths that have been given up, the latest ones.
+    late: ArrayVec<(u32, Instant), LATE>,
 }
 
 impl Paths {
@@ -200,6 +212,7 @@ impl Paths {
             link_down: false,
             cells: 0,
             rtt: None,
+            expected: self.rtt,
             outstanding: ArrayVec::new(),
             answered: false,
             unanswered: None,
@@ -246,10 +259,17 @@ impl Paths {
         self.paths.retain(keep);
     }
 
-    /// Takes a path out.
-    pub fn remove(&mut self, id: u32) -> Option<Path> {
+    /// Gives a path up.
+    pub fn bury(&mut self, id: u32) -> Option<Path> {
         let at = self.paths.iter().position(|path| path.id == id)?;
-        Some(self.paths.remove(at))
+        let path = self.paths.remove(at);
+        for probe in &path.outstanding {
+            if self.late.is_full() {
+                self.late.remove(0);
+            }
+            self.late.push(*probe);
+        }
+        Some(path)
     }
 
     /// Forgets all of them.
@@ -270,23 +290,37 @@ impl Paths {
         self.next_probe
     }
 
-    /// A probe was answered: the path that it went over, if it is known.
+    /// A probe was answered. The path that it went over, if that has only now begun to answer, or
+    /// begun again.
     pub fn answer(&mut self, id: u32, now: Instant) -> Option<&Path> {
-        let path = self
-            .paths
-            .iter_mut()
-            .find_map(|path| path.answer(id, now).then_some(path))?;
-        self.rtt = path.rtt;
-        Some(path)
+        if let Some(at) = self.paths.iter().position(|path| path.sent(id)) {
+            let path = &mut self.paths[at];
+            let before = path.health(now);
+            path.answer(id, now);
+            self.rtt = path.rtt;
+            return (before != Health::Alive).then_some(&self.paths[at]);
+        }
+        // Too late for its path, but the others may be as slow.
+        let at = self.late.iter().position(|(probe, _)| *probe == id)?;
+        let (_, sent) = self.late.remove(at);
+        self.rtt = Some(now.saturating_duration_since(sent));
+        for path in &mut self.paths {
+            path.expected = self.rtt;
+        }
+        None
+    }
+
+    /// Whether paths have worked, and none does any more.
+    fn in_trouble(&self, now: Instant) -> bool {
+        self.rtt.is_some() && !self.any_alive(now)
     }
 
     /// Those that have failed.
     pub fn dead(&self, now: Instant) -> impl Iterator<Item = &Path> {
-        let trouble = self.rtt.is_some() && !self.any_alive(now);
+        let trouble = self.in_trouble(now);
         let least = if trouble { DEAD_IN_TROUBLE } else { DEAD_AFTER };
         self.paths.iter().filter(move |path| {
-            path.outstanding.len() >= DEAD_PROBES
-                && path.silent(now) >= at_least(least, 4, path.rtt.or(self.rtt))
+            path.outstanding.len() >= DEAD_PROBES && path.silent(now) >= path.patience(least, 4)
         })
     }
 
@@ -370,17 +404,18 @@ impl Paths {
         }
     }
 
-    /// How many paths work, or may well work, and are to stay.
+    /// How many paths work, or may well work, and are to stay. In trouble, a new one that has not
+    /// answered within [`PROVEN_WITHIN`] is not counted on.
     #[must_use]
     pub fn good(&self, now: Instant) -> usize {
-        let new = self
-            .rtt
-            .map_or(SUSPECT_AFTER, |rtt| at_least(PROVEN_WITHIN, 3, Some(rtt)));
+        let trouble = self.in_trouble(now);
         let good = |path: &&Path| {
             path.retiring.is_none()
                 && match path.health(now) {
                     Health::Alive => true,
-                    Health::Unproven => path.silent(now) < new,
+                    Health::Unproven => {
+                        !trouble || path.silent(now) < path.patience(PROVEN_WITHIN, 3)
+                    }
                     Health::Suspect => false,
                 }
         };

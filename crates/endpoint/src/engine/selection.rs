@@ -1,9 +1,10 @@
 //! Drawing the relays of a head or tail.
 //!
 //! A guard stands at the outer end. The others are drawn at random, weighted by capacity; no
-//! two of one head or tail are from one /16 (IPv4), one /32 (IPv6) or one family. Relays that
-//! have just failed, that the peer's other paths use already, and the own other guards, are taken
-//! only if there is no choice without them: a small network is better used than refused.
+//! two of one head or tail are from one /16 (IPv4), one /32 (IPv6) or one family. Something
+//! may speak against a relay: that paths through it have failed, that the peer's other paths use
+//! it already, that it is another of the own guards. Those against which least does are taken; a
+//! small network is better used than refused.
 
 use std::fmt;
 

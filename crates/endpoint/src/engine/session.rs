@@ -15,8 +15,8 @@ use mixline_protocol::time::UnixTime;
 use mixline_protocol::{Error, address};
 
 use super::blame::Blame;
+use super::bucket::Bucket;
 use super::flows::Flows;
-use super::icmp::Bucket;
 use super::paths::Paths;
 use super::persona::Persona;
 use super::slab::Key;
@@ -47,7 +47,11 @@ const ACKS_PER_SECOND: u32 = 40;
 /// Own tails that a peer may declare broken: at once, and in an hour.
 pub const BROKEN_BURST: u32 = 8;
 /// One in three minutes: a peer must not choose for us, by rejecting, which relays our tails use.
-pub const BROKEN_PER_HOUR: f64 = 20.0;
+pub const BROKEN_PER_HOUR: u32 = 20;
+/// Own tails that are replaced because nothing comes through them: at once, and in an hour.
+pub const TROUBLE_BURST: u32 = 16;
+/// See [`BROKEN_PER_HOUR`]: a peer can bring this about by saying little.
+pub const TROUBLE_PER_HOUR: u32 = 60;
 
 /// What an initiator says of itself.
 pub struct Introduction {
@@ -306,8 +310,10 @@ pub struct Session {
     pub acks: ArrayVec<u32, 16>,
     /// Bounds them.
     pub ack_bucket: Bucket,
-    /// Bounds how often the peer may call a tail broken; refilled slowly.
-    pub broken: (f64, Instant),
+    /// Bounds how many of our tails are replaced because the peer says so.
+    pub broken_bucket: Bucket,
+    /// Bounds how many are because nothing comes, which may be the peer's doing.
+    pub trouble_bucket: Bucket,
     /// Control frames to send with the next cells.
     pub controls: Vec<Vec<u8>>,
     /// Relays that heads had better do without.
@@ -376,7 +382,8 @@ impl Session {
             held_messages: VecDeque::new(),
             acks: ArrayVec::new(),
             ack_bucket: Bucket::new(ACKS_PER_SECOND, ACKS_BURST, now),
-            broken: (f64::from(BROKEN_BURST), now),
+            broken_bucket: Bucket::per_hour(BROKEN_PER_HOUR, BROKEN_BURST, now),
+            trouble_bucket: Bucket::per_hour(TROUBLE_PER_HOUR, TROUBLE_BURST, now),
             controls: Vec::new(),
             blame: Blame::default(),
             since: now,
@@ -433,18 +440,5 @@ impl Session {
                 path.retiring.get_or_insert(now);
             }
         }
-    }
-
-    /// Whether one more of our tails may be replaced because the peer says so.
-    pub fn may_break(&mut self, now: Instant) -> bool {
-        let (tokens, filled) = &mut self.broken;
-        let passed = now.saturating_duration_since(*filled).as_secs_f64();
-        *tokens = (*tokens + passed * BROKEN_PER_HOUR / 3600.0).min(BROKEN_BURST.into());
-        *filled = now;
-        let may = *tokens >= 1.0;
-        if may {
-            *tokens -= 1.0;
-        }
-        may
     }
 }
