@@ -154,6 +154,19 @@ fn a_guard_dies() {
 }
 
 #[test]
+fn a_guard_that_swallows_cells_is_not_tried_first_each_time() {
+    let mut world = World::connected(28);
+    stream(&mut world, 2, 1, 2 * SECOND);
+    let at = world.relay_named(&busiest(&world, 2, 1).head[0]);
+    world.relays[at].malice = Malice::Swallow;
+    stream(&mut world, 2, 1, 60 * SECOND);
+    // One of three guards: a path over it is tried now and then. It would be 60 if it were the
+    // one to take whenever nothing works over it.
+    let lost = world.status(2).counters.paths_lost;
+    assert!(lost <= 35, "{lost} paths lost");
+}
+
+#[test]
 fn a_guard_that_restarts_is_used_again() {
     let mut world = World::connected(6);
     let guard = world.status(2).guards[0].name.clone();

@@ -33,6 +33,9 @@ pub const MAX_PATHS: usize = 10;
 const OUTSTANDING: usize = 16;
 /// Probes of buried paths that are remembered.
 const LATE: usize = 64;
+/// An answer to one of them that is later than this says nothing: a peer that answers no sooner
+/// counts as unreachable, and one that wants to be waited for is not.
+const TOO_LATE: Duration = Duration::from_secs(4);
 /// How long a path that is to be replaced is kept beside its replacement.
 pub const OVERLAP: Duration = Duration::from_secs(5);
 
@@ -303,9 +306,12 @@ impl Paths {
         // Too late for its path, but the others may be as slow.
         let at = self.late.iter().position(|(probe, _)| *probe == id)?;
         let (_, sent) = self.late.remove(at);
-        self.rtt = Some(now.saturating_duration_since(sent));
-        for path in &mut self.paths {
-            path.expected = self.rtt;
+        let trip = now.saturating_duration_since(sent);
+        if trip < TOO_LATE {
+            self.rtt = Some(trip);
+            for path in &mut self.paths {
+                path.expected = self.rtt;
+            }
         }
         None
     }
