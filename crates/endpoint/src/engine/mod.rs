@@ -208,15 +208,8 @@ impl Engine {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
-        let late = |at: Instant| now.instant.saturating_duration_since(at) >= STALL;
-        if self.last_tick.is_some_and(late) {
-            for (_, session) in self.sessions.iter_mut() {
-                session.waiting = None;
-                session.paths.forgive();
-            }
-        }
-        self.last_tick = Some(now.instant);
         self.maintain(now);
+        self.last_tick = Some(now.instant);
         self.finish_batch(now);
     }
 
@@ -333,6 +326,13 @@ impl Engine {
     }
 
     fn maintain(&mut self, now: Now) {
+        let late = |at: Instant| now.instant.saturating_duration_since(at) >= STALL;
+        if self.last_tick.is_some_and(late) {
+            for (_, session) in self.sessions.iter_mut() {
+                session.waiting = None;
+                session.paths.forgive();
+            }
+        }
         let slow = |at: Instant| now.instant.saturating_duration_since(at) >= SLOW_TICK;
         if self.last_slow.is_none_or(slow) {
             self.last_slow = Some(now.instant);
