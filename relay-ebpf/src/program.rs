@@ -13,7 +13,7 @@ use mixline_relay_common::frame::{self, Frame, Message};
 use mixline_relay_common::maps::{
     Address, MAX_ADDRESSES, MAX_QUEUES, MAX_SESSIONS, MAX_SOURCES, MODE_GUARD, Settings,
 };
-use mixline_relay_common::tag_filter::{Block, Place};
+use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::Verdict;
 
 #[map]
@@ -150,11 +150,11 @@ fn is_known<K>(set: &HashMap<K, u8>, key: &K) -> bool {
 /// Data of a live session: new, or seen before.
 #[inline(always)]
 fn data(ctx: &XdpContext, settings: &Settings, tag: [u64; 2]) -> Verdict {
-    let place = Place::of(tag, settings.key, settings.mask);
-    let older = place.block + settings.mask + 1;
-    for block in [place.block, older] {
+    let position = Position::of(tag, settings.key, settings.mask);
+    let older = position.block + settings.mask + 1;
+    for block in [position.block, older] {
         if let Some(block) = REPLAY.get(block)
-            && place.is_in(block)
+            && position.is_in(block)
         {
             return Verdict::Replayed;
         }

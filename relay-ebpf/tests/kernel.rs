@@ -8,7 +8,7 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
 use mixline_relay_common::maps::{Address, MODE_GUARD, MODE_REDIRECT, Settings, mapped};
-use mixline_relay_common::tag_filter::{Block, Place};
+use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::Verdict;
 use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
 
@@ -123,13 +123,13 @@ impl Kernel {
     }
 
     fn mark(&mut self, tag: [u64; 2], generation: u32) {
-        let place = Place::of(tag, KEY, MASK);
+        let position = Position::of(tag, KEY, MASK);
         let map = self.ebpf.map_mut("REPLAY").unwrap();
         let mut blocks = Array::<_, Block>::try_from(map).unwrap();
-        let at = place.block + generation * (MASK + 1);
+        let at = position.block + generation * (MASK + 1);
         let mut block = blocks.get(&at, 0).unwrap();
         for (i, word) in block.iter_mut().enumerate() {
-            *word |= place.bit(i);
+            *word |= position.bit(i);
         }
         blocks.set(at, block, 0).unwrap();
     }

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mixline_protocol::fetch::{Front, fetch_element};
 use mixline_protocol::link::{CellKind, OpenKey, Window};
+use mixline_protocol::prefetch::{Front, prefetch_element};
 
 use crate::share::Shares;
 
@@ -95,26 +95,26 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Asks for where the session of an index stands. With [`Sessions::fetch`] and
+    /// Asks for where the session of an index stands. With [`Sessions::prefetch`] and
     /// [`Sessions::fetch_key`], for whoever needs several and waits for memory once and not for each.
-    pub fn seek(&self, index: u32) {
-        fetch_element(&self.places, place_of(index));
+    pub fn locate(&self, index: u32) {
+        prefetch_element(&self.places, place_of(index));
     }
 
     /// Asks for the session itself, and what its window says of a counter.
-    pub fn fetch(&self, index: u32, counter: u64) {
+    pub fn prefetch(&self, index: u32, counter: u64) {
         if let Some(Some(session)) = self.places.get(place_of(index)) {
             session
                 .front
-                .fetch(offset_of!(Session, window) + size_of::<u64>());
-            session.window.fetch(counter);
+                .prefetch(offset_of!(Session, window) + size_of::<u64>());
+            session.window.prefetch(counter);
         }
     }
 
     /// Asks for the session's key.
     pub fn fetch_key(&self, index: u32) {
         if let Some(Some(session)) = self.places.get(place_of(index)) {
-            session.open.fetch();
+            session.open.prefetch();
         }
     }
 

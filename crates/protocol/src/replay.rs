@@ -35,7 +35,7 @@
 mod words;
 
 use self::words::Words;
-use crate::fetch::fetch_element;
+use crate::prefetch::prefetch_element;
 use crate::time::UnixTime;
 use crate::wire::Reader;
 use crate::{Error, Result};
@@ -93,7 +93,7 @@ struct Generation {
 
 /// Where a tag stands.
 #[derive(Debug, Clone, Copy)]
-pub struct Place {
+pub struct Position {
     block: u64,
     /// Which bit of each word, in six bits each.
     bits: u64,
@@ -131,34 +131,34 @@ impl ReplayFilter {
     /// Remembers the tag. True if it was not remembered before: the cell may go on.
     #[must_use]
     pub fn check_and_set(&self, tag: &[u8; 16]) -> bool {
-        self.check_and_set_at(self.seek(tag))
+        self.check_and_set_at(self.locate(tag))
     }
 
     /// [`ReplayFilter::check_and_set`]'s first step, for whoever has something else to do while the
     /// memory comes: asks for where the tag stands.
     #[must_use]
-    pub fn seek(&self, tag: &[u8; 16]) -> Place {
-        let place = self.place(tag);
+    pub fn locate(&self, tag: &[u8; 16]) -> Position {
+        let position = self.position(tag);
         for generation in &self.generations {
-            fetch_element(generation.all(), generation.first_word(place));
+            prefetch_element(generation.all(), generation.first_word(position));
         }
-        place
+        position
     }
 
-    /// The second step: remembers the tag that was sought. True if it was not remembered before.
+    /// The second step: remembers the tag that was located. True if it was not remembered before.
     #[must_use]
-    pub fn check_and_set_at(&self, place: Place) -> bool {
+    pub fn check_and_set_at(&self, position: Position) -> bool {
         let current = self.current.load(Ordering::Acquire);
         // An old tag locks nothing.
         let [a, b] = &self.generations;
-        let old = a.contains(place) | b.contains(place);
-        !old && self.insert(place, current)
+        let old = a.contains(position) | b.contains(position);
+        !old && self.insert(position, current)
     }
 
     /// Sets the bits of a tag that was not remembered when `current` was the current generation;
     /// whether one was missing.
-    fn insert(&self, place: Place, mut current: usize) -> bool {
-        let mut new = self.generations[current].insert(place);
+    fn insert(&self, position: Position, mut current: usize) -> bool {
+        let mut new = self.generations[current].insert(position);
         loop {
             // If the generations were exchanged meanwhile, another thread may have looked for
             // this tag before we wrote it, and written it into the other generation. Whoever sees
@@ -169,17 +169,17 @@ impl ReplayFilter {
                 return new;
             }
             current = after;
-            new &= self.generations[current].insert(place);
+            new &= self.generations[current].insert(position);
         }
     }
 
     /// Whether the tag is remembered.
     #[must_use]
     pub fn contains(&self, tag: &[u8; 16]) -> bool {
-        let place = self.place(tag);
+        let position = self.position(tag);
         self.generations
             .iter()
-            .any(|generation| generation.contains(place))
+            .any(|generation| generation.contains(position))
     }
 
     /// Begins a new generation if the current one is full or old. Called by one thread,
@@ -291,7 +291,7 @@ impl ReplayFilter {
         Ok(filter)
     }
 
-    fn place(&self, tag: &[u8; 16]) -> Place {
+    fn position(&self, tag: &[u8; 16]) -> Position {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write(tag);
         let hash = hasher.finish128();
@@ -299,7 +299,7 @@ impl ReplayFilter {
         let block = (u128::from(hash.h1) * u128::from(self.blocks)) >> 64;
         let block = block as u64;
         let bits = hash.h2;
-        Place { block, bits }
+        Position { block, bits }
     }
 
     fn ms(&self, now: Instant) -> i64 {
@@ -308,7 +308,7 @@ impl ReplayFilter {
     }
 }
 
-impl Place {
+impl Position {
     /// The bit of each word.
     fn bits(self) -> [u64; WORDS] {
         let mut bits = [0; WORDS];
@@ -342,25 +342,25 @@ impl Generation {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "an index of a slice")]
-    fn first_word(&self, place: Place) -> usize {
-        place.block as usize * WORDS
+    fn first_word(&self, position: Position) -> usize {
+        position.block as usize * WORDS
     }
 
-    fn block(&self, place: Place) -> &[AtomicU64] {
-        let first = self.first_word(place);
+    fn block(&self, position: Position) -> &[AtomicU64] {
+        let first = self.first_word(position);
         &self.all()[first..first + WORDS]
     }
 
-    fn contains(&self, place: Place) -> bool {
-        let words = self.block(place).iter().zip(place.bits());
+    fn contains(&self, position: Position) -> bool {
+        let words = self.block(position).iter().zip(position.bits());
         words.fold(0, |missing, (word, bit)| {
             missing | (bit & !word.load(Ordering::Relaxed))
         }) == 0
     }
 
     /// Sets the tag's bits; whether one was missing.
-    fn insert(&self, place: Place) -> bool {
-        let block = self.block(place);
+    fn insert(&self, position: Position) -> bool {
+        let block = self.block(position);
         let mut spins = 0u32;
         let first = loop {
             let first = block[0].fetch_or(LOCK, Ordering::Acquire);
@@ -377,7 +377,7 @@ impl Generation {
                 }
             }
         };
-        let bits = place.bits();
+        let bits = position.bits();
         let mut missing = bits[0] & !first;
         for (word, bit) in block.iter().zip(bits).skip(1) {
             let old = word.load(Ordering::Relaxed);
@@ -385,7 +385,7 @@ impl Generation {
             word.store(old | bit, Ordering::Relaxed);
         }
         block[0].store(first | bits[0], Ordering::Release);
-        if missing != 0 && place.block.is_multiple_of(SAMPLE) {
+        if missing != 0 && position.block.is_multiple_of(SAMPLE) {
             self.sampled.fetch_add(1, Ordering::Relaxed);
         }
         missing != 0

@@ -380,14 +380,14 @@ fn known_paths_are_found_by_their_header() {
     }
     let unknown = [0; PATH_HEADER];
     let headers = [paths[3].head.header(), &unknown, paths[0].head.header()];
-    let sought = headers.map(|header| cache.seek(header));
-    sought.iter().for_each(|sought| cache.fetch(*sought));
-    for ((header, sought), of) in headers
+    let located = headers.map(|header| cache.locate(header));
+    located.iter().for_each(|located| cache.prefetch(*located));
+    for ((header, located), of) in headers
         .into_iter()
-        .zip(sought)
+        .zip(located)
         .zip([Some(3), None, Some(0)])
     {
-        let found = cache.find(sought, header, now);
+        let found = cache.find(located, header, now);
         let next = found.map(|slot| *cache.get(slot).next_header());
         let opened = of.map(|of: usize| open_header(&paths[of].onions[0], header).unwrap());
         assert_eq!(next, opened.map(|known| *known.next_header()));

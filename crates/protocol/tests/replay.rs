@@ -28,14 +28,14 @@ fn capacity(bytes: usize) -> u64 {
 fn tags_that_are_sought_together_are_told_apart_and_each_is_new_once() {
     let filter = filter(MIB, Instant::now());
     let group = |tags: [u64; 4]| {
-        let places = tags.map(|n| filter.seek(&tag(n)));
-        places.map(|place| filter.check_and_set_at(place))
+        let positions = tags.map(|n| filter.locate(&tag(n)));
+        positions.map(|position| filter.check_and_set_at(position))
     };
     assert_eq!(group([1, 2, 1, 3]), [true, true, false, true]);
     assert_eq!(group([4, 3, 2, 5]), [true, false, false, true]);
     assert!(!filter.check_and_set(&tag(5)));
-    // What is only sought is not remembered.
-    let _ = filter.seek(&tag(6));
+    // What is only located is not remembered.
+    let _ = filter.locate(&tag(6));
     assert!(filter.check_and_set(&tag(6)));
 }
 

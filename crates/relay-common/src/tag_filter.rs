@@ -19,7 +19,7 @@ pub type Block = [u64; WORDS];
 
 /// Where a tag stands: the block, and one bit in each of its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Position {
     /// Which block, below the number of blocks.
     pub block: u32,
     /// Six bits for each word, the lowest for the first.
@@ -66,8 +66,8 @@ pub const fn sip13(key: [u64; 2], words: [u64; 2]) -> u64 {
     v[0] ^ v[1] ^ v[2] ^ v[3]
 }
 
-impl Place {
-    /// The place of `tag` in a filter of `mask + 1` blocks (a power of two) under `key`.
+impl Position {
+    /// The position of `tag` in a filter of `mask + 1` blocks (a power of two) under `key`.
     #[inline(always)]
     #[must_use]
     pub const fn of(tag: [u64; 2], key: [u64; 2], mask: u32) -> Self {
@@ -141,14 +141,14 @@ mod tests {
         let set = tags(2, (512 << 12) / 24);
         let key = [3, 4];
         for tag in &set {
-            let place = Place::of(*tag, key, mask);
-            for (i, word) in blocks[place.block as usize].iter_mut().enumerate() {
-                *word |= place.bit(i);
+            let position = Position::of(*tag, key, mask);
+            for (i, word) in blocks[position.block as usize].iter_mut().enumerate() {
+                *word |= position.bit(i);
             }
         }
         let holds = |tag: &[u64; 2]| {
-            let place = Place::of(*tag, key, mask);
-            place.is_in(&blocks[place.block as usize])
+            let position = Position::of(*tag, key, mask);
+            position.is_in(&blocks[position.block as usize])
         };
         assert!(set.iter().all(holds));
         let wrong = tags(5, 1_000_000).iter().filter(|t| holds(t)).count();
@@ -159,7 +159,9 @@ mod tests {
     fn the_place_depends_on_the_key() {
         let same = tags(6, 1000)
             .into_iter()
-            .filter(|t| Place::of(*t, [1, 2], 1023).block == Place::of(*t, [1, 3], 1023).block)
+            .filter(|t| {
+                Position::of(*t, [1, 2], 1023).block == Position::of(*t, [1, 3], 1023).block
+            })
             .count();
         assert!(same < 20, "{same}");
     }

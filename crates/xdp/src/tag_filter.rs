@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use memmap2::{MmapOptions, MmapRaw};
-use mixline_relay_common::tag_filter::{Place, WORDS};
+use mixline_relay_common::tag_filter::{Position, WORDS};
 use prefetch_index::prefetch_index;
 
 use crate::{Error, Result};
@@ -74,29 +74,29 @@ impl TagFilter {
     /// Where the tag of a datagram stands, whose memory is asked for, so that it is there when the
     /// datagram has authenticated.
     #[must_use]
-    pub fn seek(&self, tag: &[u8; 16]) -> Place {
+    pub fn locate(&self, tag: &[u8; 16]) -> Position {
         let (low, high) = tag.split_at(8);
         let word = |half: &[u8]| half.iter().rev().fold(0, |w, b| w << 8 | u64::from(*b));
-        let place = Place::of([word(low), word(high)], self.0.key, self.0.mask);
-        prefetch_index(self.words(), self.first_word(place));
-        place
+        let position = Position::of([word(low), word(high)], self.0.key, self.0.mask);
+        prefetch_index(self.words(), self.first_word(position));
+        position
     }
 
     /// The first word of a block of the current generation.
-    fn first_word(&self, place: Place) -> usize {
+    fn first_word(&self, position: Position) -> usize {
         let generation = self.0.current.load(Ordering::Relaxed);
-        (place.block as usize + generation as usize * (self.0.mask as usize + 1)) * WORDS
+        (position.block as usize + generation as usize * (self.0.mask as usize + 1)) * WORDS
     }
 
     /// Remembers the tag of a datagram that has authenticated.
-    pub fn mark(&self, place: Place) {
-        let block = &self.words()[self.first_word(place)..][..WORDS];
+    pub fn mark(&self, position: Position) {
+        let block = &self.words()[self.first_word(position)..][..WORDS];
         for (i, word) in block.iter().enumerate() {
             // Not one step: that would be a barrier for each word, a twentieth of a datagram's
             // time. Two workers that write one word at once can lose a bit, and then the kernel
             // lets a replay through to the session's window, which does not.
             word.store(
-                word.load(Ordering::Relaxed) | place.bit(i),
+                word.load(Ordering::Relaxed) | position.bit(i),
                 Ordering::Relaxed,
             );
         }

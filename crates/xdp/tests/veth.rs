@@ -170,7 +170,7 @@ fn a_marked_tag_is_dropped_until_two_generations_have_passed() {
         let mut peer = Socket::bind("peer0", 0, small()).unwrap();
         program.add_socket(0, &relay).unwrap();
         let filter = program.tag_filter();
-        filter.mark(filter.seek(&tag(1)));
+        filter.mark(filter.locate(&tag(1)));
         send(&mut peer, [frame(INDEX, 1), frame(INDEX, 2)]);
         assert_eq!(receive(&mut relay, 2), [frame(INDEX, 2)]);
         assert_eq!(count(&program, Verdict::Replayed), 1);

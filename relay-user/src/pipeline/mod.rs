@@ -27,10 +27,10 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use chacha20::ChaCha8Rng;
 use crossbeam::channel::Sender;
-use mixline_protocol::fetch::fetch;
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::{counter, receiver_index};
-use mixline_protocol::path::{PathCache, Sought};
+use mixline_protocol::path::{Located, PathCache};
+use mixline_protocol::prefetch::prefetch;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::DATAGRAM;
 use rand_core::{CryptoRng, SeedableRng};
@@ -172,17 +172,17 @@ impl<B: Behaviour> Pipeline<B> {
             for (at, slot) in group.iter_mut().enumerate() {
                 // One of the next group, which another core may have written.
                 if let Some(later) = rest.get(at) {
-                    fetch(later.datagram, DATAGRAM);
+                    prefetch(later.datagram, DATAGRAM);
                 }
                 if let Fate::Arrived = slot.fate {
                     let step = self.open_link(slot, now);
                     self.record(slot, step);
                 }
             }
-            let sought = self.fetch_paths(group);
+            let located = self.prefetch_paths(group);
             let peeled: ArrayVec<Option<Peeled>, GROUP> = cells(group)
-                .zip(sought)
-                .map(|(slot, sought)| self.peel(slot, sought, now))
+                .zip(located)
+                .map(|(slot, located)| self.peel(slot, located, now))
                 .collect();
             for (slot, peeled) in cells(group).zip(peeled) {
                 let step = match peeled {
@@ -344,11 +344,11 @@ impl<B: Behaviour> Pipeline<B> {
                 .filter(|slot| matches!(slot.fate, Fate::Arrived))
         };
         for slot in arrived() {
-            self.sessions.seek(receiver_index(slot.datagram));
+            self.sessions.locate(receiver_index(slot.datagram));
         }
         for slot in arrived() {
             let (index, counter) = (receiver_index(slot.datagram), counter(slot.datagram));
-            self.sessions.fetch(index, counter);
+            self.sessions.prefetch(index, counter);
         }
         for slot in arrived() {
             self.sessions.fetch_key(receiver_index(slot.datagram));
@@ -356,14 +356,14 @@ impl<B: Behaviour> Pipeline<B> {
     }
 
     /// Asks for the paths of a group's cells.
-    fn fetch_paths(&self, group: &mut [Slot<'_>]) -> ArrayVec<Sought, GROUP> {
-        let sought: ArrayVec<Sought, GROUP> = cells(group)
-            .map(|slot| self.paths.seek(header_of(slot.datagram)))
+    fn prefetch_paths(&self, group: &mut [Slot<'_>]) -> ArrayVec<Located, GROUP> {
+        let located: ArrayVec<Located, GROUP> = cells(group)
+            .map(|slot| self.paths.locate(header_of(slot.datagram)))
             .collect();
-        for sought in &sought {
-            self.paths.fetch(*sought);
+        for located in &located {
+            self.paths.prefetch(*located);
         }
-        sought
+        located
     }
 
     fn record(&mut self, slot: &mut Slot<'_>, step: Step) {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mixline_protocol::path::{KnownPath, Next, Sought};
+use mixline_protocol::path::{KnownPath, Located, Next};
 use mixline_protocol::replay::{self, ReplayFilter};
 use mixline_protocol::size::Cell;
 
@@ -17,27 +17,27 @@ const MAX_VISITS: usize = 2;
 
 /// A cell whose layer is off, before it is known whether it has been relayed before.
 pub(super) struct Peeled {
-    replay: replay::Place,
+    replay: replay::Position,
     next: Next,
     flow: Flow,
 }
 
 impl<B: Behaviour> Pipeline<B> {
-    /// Takes off the layer of the path that was sought, if it is known, and asks for where the
+    /// Takes off the layer of the path that was located, if it is known, and asks for where the
     /// replay filter has the cell's tag.
     pub(super) fn peel(
         &mut self,
         slot: &mut Slot<'_>,
-        sought: Sought,
+        located: Located,
         now: Instant,
     ) -> Option<Peeled> {
         let header = header_of(slot.datagram);
         let flow = flow_of(header);
-        let known = self.paths.find(sought, header, now)?;
+        let known = self.paths.find(located, header, now)?;
         let path = self.paths.get(known);
         let tag = path.peel(cell_of(slot.datagram));
         Some(Peeled {
-            replay: self.common.replay.seek(&tag.0),
+            replay: self.common.replay.locate(&tag.0),
             next: path.next(),
             flow,
         })
@@ -57,8 +57,8 @@ impl<B: Behaviour> Pipeline<B> {
                 return Err(Leave::With(Verdict::Loop));
             }
             visits += 1;
-            let sought = self.paths.seek(header_of(slot.datagram));
-            peeled = match self.peel(slot, sought, now) {
+            let located = self.paths.locate(header_of(slot.datagram));
+            peeled = match self.peel(slot, located, now) {
                 Some(peeled) => peeled,
                 None => return Err(self.hold_for_path(slot, now)),
             };

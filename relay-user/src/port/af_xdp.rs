@@ -17,7 +17,7 @@ use arrayvec::ArrayVec;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use mixline_protocol::fetch::{fetch, fetch_element};
+use mixline_protocol::prefetch::{prefetch, prefetch_element};
 use mixline_protocol::size::{DATAGRAM, Datagram};
 use mixline_relay_common::frame::{self, Route, headers_length, write_headers};
 use mixline_relay_common::maps::{Address, mapped};
@@ -257,8 +257,8 @@ impl Port for AfXdpPort {
         {
             // The kernel may have written the frames on another core.
             for packet in packets.iter() {
-                fetch(packet, HEADERS);
-                fetch_element(packet, packet.len().saturating_sub(1));
+                prefetch(packet, HEADERS);
+                prefetch_element(packet, packet.len().saturating_sub(1));
             }
             let mut batch = Batch::new();
             let mut places: ArrayVec<u8, BATCH> = ArrayVec::new();

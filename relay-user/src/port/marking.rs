@@ -6,7 +6,7 @@ use std::io;
 use arrayvec::ArrayVec;
 use mio::Registry;
 use mio::event::Event;
-use mixline_relay_common::tag_filter::Place;
+use mixline_relay_common::tag_filter::Position;
 use mixline_relay_common::{TAG_LENGTH, TAG_OFFSET};
 use mixline_xdp::TagFilter;
 
@@ -31,17 +31,17 @@ impl<P: Port> Port for Marking<P> {
         let filter = &self.filter;
         self.port.turn(&mut |batch| {
             // The pipeline works in place: afterwards, another tag stands there.
-            let mut places: ArrayVec<Place, BATCH> = ArrayVec::new();
+            let mut positions: ArrayVec<Position, BATCH> = ArrayVec::new();
             for slot in &batch.slots {
                 let mut tag = [0; TAG_LENGTH];
                 tag.copy_from_slice(&slot.datagram[TAG_OFFSET..]);
-                places.push(filter.seek(&tag));
+                positions.push(filter.locate(&tag));
             }
             work(batch);
             // Only what has authenticated: nobody else can fill the filter.
-            for (slot, place) in batch.slots.iter().zip(places) {
+            for (slot, position) in batch.slots.iter().zip(positions) {
                 if slot.is_authentic() {
-                    filter.mark(place);
+                    filter.mark(position);
                 }
             }
         })

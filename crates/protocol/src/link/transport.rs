@@ -10,7 +10,7 @@
 //! dropped; the key bytes they are made of are erased.
 
 use super::{DatagramType, counter, datagram_type, receiver_index, write_header};
-use crate::fetch::Front;
+use crate::prefetch::Front;
 use crate::size::{CELL_OFFSET, Datagram, LINK_HEADER, SEALED, TAG};
 use crate::{Error, Result};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -138,8 +138,8 @@ impl OpenKey {
     }
 
     /// Asks for the key, which is about to be used.
-    pub fn fetch(&self) {
-        self.front.fetch(size_of::<Self>());
+    pub fn prefetch(&self) {
+        self.front.prefetch(size_of::<Self>());
     }
 
     /// Authenticates and decrypts in place; the cell is then at [`CELL_OFFSET`]. The caller

@@ -3,7 +3,7 @@
 //! Exact: with the largest accepted counter `top`, a counter is refused if it was accepted
 //! before or if `counter + WIDTH <= top`.
 
-use crate::fetch::fetch_element;
+use crate::prefetch::prefetch_element;
 use crate::{Error, Result};
 
 /// Bits in a word.
@@ -40,8 +40,8 @@ impl<const WORDS: usize> SlidingWindow<WORDS> {
 
     /// Asks for what says whether `counter` has been seen; not for the beginning of the window,
     /// which is at its front.
-    pub fn fetch(&self, counter: u64) {
-        fetch_element(&self.words, Self::slot(counter / BITS));
+    pub fn prefetch(&self, counter: u64) {
+        prefetch_element(&self.words, Self::slot(counter / BITS));
     }
 
     /// Whether `counter` is neither seen nor too old. Changes nothing.

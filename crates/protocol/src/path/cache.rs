@@ -22,7 +22,7 @@ pub struct PathSlot(u32);
 
 /// A header that is being looked up.
 #[derive(Debug, Clone, Copy)]
-pub struct Sought(Hash);
+pub struct Located(Hash);
 
 /// The cache is full, and each path that was looked at has been used in the last [`IDLE`] seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,24 +50,24 @@ impl PathCache {
 
     /// The path of this header, which counts as used at `now`.
     pub fn lookup(&mut self, header: &Header, now: Instant) -> Option<PathSlot> {
-        self.find(self.seek(header), header, now)
+        self.find(self.locate(header), header, now)
     }
 
     /// [`PathCache::lookup`]'s first step, for whoever looks up several and waits for memory once
     /// and not for each: asks for where the header is to be looked for.
     #[must_use]
-    pub fn seek(&self, header: &Header) -> Sought {
-        Sought(self.table.seek(header))
+    pub fn locate(&self, header: &Header) -> Located {
+        Located(self.table.locate(header))
     }
 
     /// The second step: asks for the path itself.
-    pub fn fetch(&self, sought: Sought) {
-        self.table.fetch(sought.0);
+    pub fn prefetch(&self, located: Located) {
+        self.table.prefetch(located.0);
     }
 
-    /// The last step: the path of this header, which was sought.
-    pub fn find(&mut self, sought: Sought, header: &Header, now: Instant) -> Option<PathSlot> {
-        self.table.lookup(sought.0, header, now).map(PathSlot)
+    /// The last step: the path of this header, which was located.
+    pub fn find(&mut self, located: Located, header: &Header, now: Instant) -> Option<PathSlot> {
+        self.table.lookup(located.0, header, now).map(PathSlot)
     }
 
     /// The path in a slot.

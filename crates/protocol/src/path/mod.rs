@@ -47,7 +47,7 @@ pub mod vectors;
 
 use std::fmt;
 
-pub use cache::{Full, IDLE, MAX_PATHS, PathCache, PathSlot, Sought};
+pub use cache::{Full, IDLE, Located, MAX_PATHS, PathCache, PathSlot};
 pub use head::{Head, HeadSecrets, build_head};
 pub use onion::OnionSecret;
 pub use peel::{KnownPath, Next, open_header};

@@ -1,6 +1,6 @@
 //! A bounded table keyed by whole headers, with eviction of what is idle.
 //!
-//! Four parts, all but the last touched by a lookup, which asks for them before ([`crate::fetch`]):
+//! Four parts, all but the last touched by a lookup, which asks for them before ([`crate::prefetch`]):
 //! - an index, open addressing with linear probing, at most half full, whose 8-byte cells
 //!   hold a position and 32 bits of the keyed hash;
 //! - the entries, in chunks that are allocated as they are needed and never moved;
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
 use super::{ALPHA, GAMMA};
-use crate::fetch::{fetch, fetch_element};
+use crate::prefetch::{prefetch, prefetch_element};
 use crate::size::{Header, PATH_HEADER};
 
 /// Entries of a chunk: some 6 MB with the relay's paths, of which only those pages exist that
@@ -100,17 +100,17 @@ impl<V> Table<V> {
     }
 
     /// Asks for the cell of the index at which to look for a header.
-    pub(super) fn seek(&self, header: &Header) -> Hash {
+    pub(super) fn locate(&self, header: &Header) -> Hash {
         let hash = self.hash(header);
-        fetch_element(&self.index, self.cell(hash));
+        prefetch_element(&self.index, self.cell(hash));
         hash
     }
 
     /// Asks for the entry that the index leads to.
-    pub(super) fn fetch(&self, hash: Hash) {
+    pub(super) fn prefetch(&self, hash: Hash) {
         if let Some((_, at)) = unpack(self.index[self.cell(hash)]) {
-            fetch_element(&self.used, at as usize);
-            fetch(&self.entry(at).header, size_of::<Entry<V>>());
+            prefetch_element(&self.used, at as usize);
+            prefetch(&self.entry(at).header, size_of::<Entry<V>>());
         }
     }
 

@@ -9,8 +9,8 @@ use crate::size::PATH_HEADER;
 
 /// A lookup in all its steps.
 fn lookup<V>(table: &mut Table<V>, header: &Header, now: Instant) -> Option<u32> {
-    let hash = table.seek(header);
-    table.fetch(hash);
+    let hash = table.locate(header);
+    table.prefetch(hash);
     table.lookup(hash, header, now)
 }
 

@@ -13,7 +13,7 @@ use prefetch_index::prefetch_index;
 const LINE: usize = 64;
 
 /// Asks for one element; none beyond the end.
-pub fn fetch_element<T>(of: &[T], at: usize) {
+pub fn prefetch_element<T>(of: &[T], at: usize) {
     if at < of.len() {
         prefetch_index(of, at);
     }
@@ -21,7 +21,7 @@ pub fn fetch_element<T>(of: &[T], at: usize) {
 
 /// Asks for `bytes` bytes from where `front` begins, which may be more than it has.
 #[inline]
-pub fn fetch(front: &[u8], bytes: usize) {
+pub fn prefetch(front: &[u8], bytes: usize) {
     for at in (0..bytes).step_by(LINE) {
         prefetch_index(front, at);
     }
@@ -36,7 +36,7 @@ pub struct Front([u8; 0]);
 impl Front {
     /// Asks for the struct's first `bytes` bytes.
     #[inline]
-    pub fn fetch(&self, bytes: usize) {
-        fetch(&self.0, bytes);
+    pub fn prefetch(&self, bytes: usize) {
+        prefetch(&self.0, bytes);
     }
 }
