@@ -5,9 +5,9 @@
 
 mod af_xdp;
 mod interface;
-mod marking;
 mod memory;
 mod open;
+mod replay_marking;
 mod udp;
 
 use std::io;

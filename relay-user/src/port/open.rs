@@ -15,7 +15,7 @@ use rand_core::Rng as _;
 use super::Port;
 use super::af_xdp::{AfXdpPort, Ring, Sending};
 use super::interface::{interface, receive_queues};
-use super::marking::Marking;
+use super::replay_marking::Marking;
 use super::udp::{ControlSockets, UdpPort, open_udp};
 use crate::config::{Config, PortKind, XdpSend};
 
