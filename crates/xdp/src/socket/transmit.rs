@@ -1,0 +1,77 @@
+//! Sending: packets go into the transmit ring, and the kernel is woken until it has taken them.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::completion::complete;
+use crate::Packet;
+use crate::kernel::{BATCH, Kernel, Ring, back_pressure_or, is_busy};
+
+/// Frames that copy mode takes from the transmit ring in one call (`TX_BATCH_SIZE` of
+/// `net/xdp/xsk.c`).
+pub(super) const COPY_BATCH: usize = 32;
+
+/// What is known of the transmit ring.
+#[derive(Debug, Default)]
+pub(super) struct Transmit {
+    /// Frames in the transmit ring or with the driver, until completed.
+    pub(super) sending: usize,
+    /// The kernel was busy when it was woken for the transmit ring.
+    pub(super) unheard: bool,
+}
+
+impl Transmit {
+    /// Queues packets from the front, and wakes the kernel; those that the ring has no room for
+    /// stay in `packets`. Returns how many went.
+    ///
+    /// # Errors
+    /// What the kernel says, other than back pressure.
+    #[inline]
+    pub(super) fn send<K: Kernel>(
+        &mut self,
+        kernel: &mut K,
+        packets: &mut VecDeque<Packet>,
+    ) -> io::Result<usize> {
+        complete(kernel, &mut self.sending);
+        let mut sent = 0;
+        while !packets.is_empty() {
+            let submitted = kernel.submit(packets, BATCH);
+            if submitted == 0 {
+                break;
+            }
+            self.sending += submitted;
+            sent += submitted;
+        }
+        if sent > 0 || self.unheard {
+            self.wake(kernel)?;
+        }
+        Ok(sent)
+    }
+
+    /// Wakes the kernel until it has taken all of the transmit ring, or takes no more for now, if
+    /// it wants to be woken.
+    ///
+    /// # Errors
+    /// What the kernel says, other than back pressure.
+    pub(super) fn wake<K: Kernel>(&mut self, kernel: &mut K) -> io::Result<()> {
+        self.unheard = false;
+        if !kernel.needs_wakeup(Ring::Transmit) {
+            return Ok(());
+        }
+        // Frames may be under way for long after they have been taken, so that completions do not
+        // tell whether there are more.
+        for _ in 0..=self.sending / COPY_BATCH {
+            let answer = kernel.wake(Ring::Transmit);
+            self.unheard = answer.is_err_and(is_busy);
+            if let Err(error) = answer {
+                back_pressure_or(error)?;
+            }
+            if !self.unheard {
+                break;
+            }
+            complete(kernel, &mut self.sending);
+        }
+        complete(kernel, &mut self.sending);
+        Ok(())
+    }
+}
