@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use self::completion::complete;
 use self::receive::Receive;
-use self::transmit::Transmit;
+use self::transmit::{Heard, Transmit};
 use crate::kernel::{Kernel, Ring};
 use crate::{Bound, Packet};
 
@@ -86,17 +86,18 @@ impl<K: Kernel> Socket<K> {
         Ok(sent)
     }
 
-    /// Wakes the kernel again where it was busy before, and where it has begun to want it; true if
-    /// it is busy, and this is to be called again soon, though nothing is received.
+    /// Wakes the kernel again where it was busy or its interface was down before, and where it has
+    /// begun to want it; true if it is busy, and this is to be called again soon, though nothing is
+    /// received.
     ///
     /// # Errors
     /// What the kernel says, other than back pressure.
     pub fn retry(&mut self) -> io::Result<bool> {
         self.receive.wake(&mut self.kernel)?;
-        if self.transmit.unheard {
+        if matches!(self.transmit.heard, Heard::Busy | Heard::Down) {
             self.transmit.wake(&mut self.kernel)?;
         }
-        Ok(self.receive.unheard || self.transmit.unheard)
+        Ok(self.receive.unheard || self.transmit.heard == Heard::Busy)
     }
 
     /// Whether the kernel wants to be woken for the fill ring and for the transmit ring, or else

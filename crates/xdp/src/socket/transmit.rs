@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 
+use nix::errno::Errno;
+
 use super::completion::complete;
 use crate::Packet;
 use crate::kernel::{BATCH, Kernel, Ring, back_pressure_or, is_busy};
@@ -16,8 +18,22 @@ pub(super) const COPY_BATCH: usize = 32;
 pub(super) struct Transmit {
     /// Frames in the transmit ring or with the driver, until completed.
     pub(super) sending: usize,
-    /// The kernel was busy when it was woken for the transmit ring.
-    pub(super) unheard: bool,
+    /// What came of waking the kernel for the transmit ring the last time.
+    pub(super) heard: Heard,
+}
+
+/// What came of waking the kernel for the transmit ring.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It has taken what was there, or looks by itself.
+    #[default]
+    Yes,
+    /// It is busy.
+    Busy,
+    /// The interface is down.
+    Down,
+    /// It refuses, and not because of back pressure.
+    No,
 }
 
 impl Transmit {
@@ -42,7 +58,8 @@ impl Transmit {
             self.sending += submitted;
             sent += submitted;
         }
-        if sent > 0 || self.unheard {
+        // What was not heard is said again, also if the ring has no room for more.
+        if sent > 0 || self.heard != Heard::Yes {
             self.wake(kernel)?;
         }
         Ok(sent)
@@ -54,7 +71,7 @@ impl Transmit {
     /// # Errors
     /// What the kernel says, other than back pressure.
     pub(super) fn wake<K: Kernel>(&mut self, kernel: &mut K) -> io::Result<()> {
-        self.unheard = false;
+        self.heard = Heard::Yes;
         if !kernel.needs_wakeup(Ring::Transmit) {
             return Ok(());
         }
@@ -62,11 +79,16 @@ impl Transmit {
         // tell whether there are more.
         for _ in 0..=self.sending / COPY_BATCH {
             let answer = kernel.wake(Ring::Transmit);
-            self.unheard = answer.is_err_and(is_busy);
+            self.heard = match answer {
+                Ok(()) => Heard::Yes,
+                Err(error) if is_busy(error) => Heard::Busy,
+                Err(Errno::ENETDOWN) => Heard::Down,
+                Err(_) => Heard::No,
+            };
             if let Err(error) = answer {
                 back_pressure_or(error)?;
             }
-            if !self.unheard {
+            if self.heard != Heard::Busy {
                 break;
             }
             complete(kernel, &mut self.sending);

@@ -151,10 +151,25 @@ fn frames_wait_for_an_interface_that_is_down() {
     assert!(!socket.retry().unwrap(), "nothing to hurry for");
     assert_eq!(socket.kernel_mut().census().transmit, 10);
     socket.kernel_mut().up = true;
-    let mut packets = numbered(&mut socket, 10..11);
-    assert_eq!(socket.send(&mut packets).unwrap(), 1);
+    assert!(!socket.retry().unwrap());
     socket.kernel_mut().complete(usize::MAX);
-    assert_eq!(sent(&mut socket), (0..11).collect::<Vec<_>>());
+    assert_eq!(sent(&mut socket), (0..10).collect::<Vec<_>>());
+}
+
+/// What was queued while the interface was down leaves when it is up, though the ring has no room
+/// for a frame more, and none is free.
+#[test]
+fn a_ring_that_is_full_because_the_interface_is_down_is_taken_from_when_it_is_up() {
+    let mut socket = socket(128);
+    socket.kernel_mut().up = false;
+    let mut packets = numbered(&mut socket, 0..64);
+    assert_eq!(socket.send(&mut packets).unwrap(), 64);
+    assert_eq!(socket.kernel_mut().census().free, 0);
+    socket.kernel_mut().up = true;
+    assert_eq!(socket.send(&mut packets).unwrap(), 0);
+    socket.kernel_mut().complete(usize::MAX);
+    assert_eq!(socket.receive(&mut Vec::new()).unwrap(), 0);
+    assert_eq!(socket.in_flight(), 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The ring tasks on rings in plain memory, with a kernel that answers as told.
 
 mod answers;
+mod conservation;
 
 use std::collections::VecDeque;
 
