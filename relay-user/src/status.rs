@@ -153,7 +153,7 @@ pub struct Source {
     /// The port in use.
     pub port: PortReport,
     /// The XDP program, where there is one.
-    pub guard: Option<Arc<crate::port::Guard>>,
+    pub guard: Option<Arc<crate::port::XdpFilter>>,
     /// Where the directory is.
     pub directory_url: String,
     /// How following it goes.

@@ -165,7 +165,7 @@ impl<B: Behaviour> Worker<B> {
             ..
         } = self;
         for turn in 0..TURNS {
-            let result = port.turn(&mut |batch| {
+            let result = port.poll(&mut |batch| {
                 read_commands(inbox, pipeline, stop);
                 pipeline.process(batch, Instant::now());
             });

@@ -306,7 +306,7 @@ impl Slab for Incoming<'_> {
     }
 }
 
-/// Where the transmit ring takes packets from: the front of a queue.
+/// Where the TX ring takes packets from: the front of a queue.
 struct Outgoing<'a> {
     packets: &'a mut VecDeque<Packet>,
     most: usize,

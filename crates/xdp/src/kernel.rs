@@ -28,7 +28,7 @@ pub(crate) const BATCH: usize = 64;
 /// Memory, rings and wake-ups of one socket.
 ///
 /// A frame is in one place at a time: free, in the fill ring, with the driver, in the receive ring,
-/// in the transmit ring, in the completion ring, or held as a [`Packet`].
+/// in the TX ring, in the completion ring, or held as a [`Packet`].
 pub trait Kernel: AsRawFd {
     /// Frames that are free.
     fn free(&self) -> usize;
@@ -49,7 +49,7 @@ pub trait Kernel: AsRawFd {
     /// Moves up to `most` frames from the receive ring to the end of `packets`. Returns how many.
     fn pop_received(&mut self, packets: &mut Vec<Packet>, most: usize) -> usize;
 
-    /// Moves the first `most` of `packets`, or all if they are fewer, into the transmit ring in
+    /// Moves the first `most` of `packets`, or all if they are fewer, into the TX ring in
     /// their order, or none if the ring has no room for all of those. Returns how many.
     fn submit(&mut self, packets: &mut VecDeque<Packet>, most: usize) -> usize;
 

@@ -13,7 +13,7 @@ use crate::{Packet, Socket};
 /// What the kernel does when it is woken to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// Frames that it takes from the transmit ring first.
+    /// Frames that it takes from the TX ring first.
     pub takes: usize,
     /// What it says then.
     pub says: Result<(), Errno>,
@@ -28,9 +28,9 @@ pub struct Census {
     pub fill: usize,
     /// In the receive ring.
     pub receive: usize,
-    /// In the transmit ring.
+    /// In the TX ring.
     pub transmit: usize,
-    /// Taken from the transmit ring, and not sent yet.
+    /// Taken from the TX ring, and not sent yet.
     pub driver: usize,
     /// In the completion ring.
     pub completion: usize,
@@ -71,7 +71,7 @@ pub struct MemoryKernel {
     /// How many frames of the fill ring the driver knows of.
     known: usize,
     put_in: [u32; 2],
-    /// Whether it wants to be woken for a ring: the fill ring, the transmit ring.
+    /// Whether it wants to be woken for a ring: the fill ring, the TX ring.
     pub wants_wakeup: [bool; 2],
     /// How often it has been woken for them.
     pub woken: [usize; 2],
@@ -79,7 +79,7 @@ pub struct MemoryKernel {
     pub up: bool,
     /// What it says to the next wake-ups for the fill ring; nothing wrong after that.
     pub fill_answers: VecDeque<Errno>,
-    /// What it does at the next wake-ups for the transmit ring; as in copy mode after that. It
+    /// What it does at the next wake-ups for the TX ring; as in copy mode after that. It
     /// says `EAGAIN` instead of nothing wrong if it has not taken all.
     pub answers: VecDeque<Answer>,
     /// What was sent, in order.
@@ -147,7 +147,7 @@ impl MemoryKernel {
     }
 
     /// The driver looks at the rings by itself: it knows all of the fill ring now, and takes up to
-    /// `frames` of the transmit ring.
+    /// `frames` of the TX ring.
     pub fn poll(&mut self, frames: usize) {
         self.known = self.fill.len();
         self.take_to_send(frames);
@@ -211,7 +211,7 @@ impl MemoryKernel {
         frames
     }
 
-    /// Takes frames from the transmit ring, as far as the completion ring has room for them, which
+    /// Takes frames from the TX ring, as far as the completion ring has room for them, which
     /// the kernel sees to first.
     fn take_to_send(&mut self, frames: usize) {
         let room = self.room - self.driver.len() - self.completed.len();

@@ -1,6 +1,6 @@
 //! One AF_XDP socket: a queue's frames in memory shared with the kernel.
 //!
-//! One file a direction: `receive` (fill ring and receive ring), `transmit` (transmit ring) and
+//! One file a direction: `receive` (fill ring and receive ring), `transmit` (TX ring) and
 //! `completion`. They work on any [`Kernel`], so that they are tested on rings in plain memory.
 
 mod completion;
@@ -100,7 +100,7 @@ impl<K: Kernel> Socket<K> {
         Ok(self.receive.unheard || self.transmit.heard == Heard::Busy)
     }
 
-    /// Whether the kernel wants to be woken for the fill ring and for the transmit ring, or else
+    /// Whether the kernel wants to be woken for the fill ring and for the TX ring, or else
     /// looks by itself; and how much has been put into each.
     #[must_use]
     pub fn rings(&self) -> [(bool, u32); 2] {

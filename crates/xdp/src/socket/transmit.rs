@@ -1,4 +1,4 @@
-//! Sending: packets go into the transmit ring, and the kernel is woken until it has taken them.
+//! Sending: packets go into the TX ring, and the kernel is woken until it has taken them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,20 +9,20 @@ use super::completion::complete;
 use crate::Packet;
 use crate::kernel::{BATCH, Kernel, Ring, back_pressure_or, is_busy};
 
-/// Frames that copy mode takes from the transmit ring in one call (`TX_BATCH_SIZE` of
+/// Frames that copy mode takes from the TX ring in one call (`TX_BATCH_SIZE` of
 /// `net/xdp/xsk.c`).
 pub(super) const COPY_BATCH: usize = 32;
 
-/// What is known of the transmit ring.
+/// What is known of the TX ring.
 #[derive(Debug, Default)]
 pub(super) struct Transmit {
-    /// Frames in the transmit ring or with the driver, until completed.
+    /// Frames in the TX ring or with the driver, until completed.
     pub(super) sending: usize,
-    /// What came of waking the kernel for the transmit ring the last time.
+    /// What came of waking the kernel for the TX ring the last time.
     pub(super) heard: Heard,
 }
 
-/// What came of waking the kernel for the transmit ring.
+/// What came of waking the kernel for the TX ring.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Heard {
     /// It has taken what was there, or looks by itself.
@@ -65,7 +65,7 @@ impl Transmit {
         Ok(sent)
     }
 
-    /// Wakes the kernel until it has taken all of the transmit ring, or takes no more for now, if
+    /// Wakes the kernel until it has taken all of the TX ring, or takes no more for now, if
     /// it wants to be woken.
     ///
     /// # Errors
