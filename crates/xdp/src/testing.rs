@@ -1,6 +1,7 @@
 //! A kernel that a test plays: rings in plain memory, and wake-ups that are answered as told.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
@@ -70,6 +71,8 @@ pub struct MemoryKernel {
     room: usize,
     /// How many frames of the fill ring the driver knows of.
     known: usize,
+    /// Addresses of its frames, from the first one to behind the last one.
+    addresses: Range<usize>,
     put_in: [u32; 2],
     /// Whether it wants to be woken for a ring: the fill ring, the TX ring.
     pub wants_wakeup: [bool; 2],
@@ -88,6 +91,8 @@ pub struct MemoryKernel {
     descriptor: UnixDatagram,
 }
 
+/// Bytes of a frame: frames are as long as they are aligned.
+const FRAME: usize = 2048;
 /// Frames that copy mode takes in one call.
 const COPY_BATCH: usize = 32;
 
@@ -99,7 +104,7 @@ impl MemoryKernel {
     #[must_use]
     #[expect(clippy::expect_used, reason = "for tests only")]
     pub fn new(frames: u32) -> Self {
-        Self {
+        let mut this = Self {
             memory: Memory::map(frames).expect("memory for frames"),
             fill: VecDeque::new(),
             received: VecDeque::new(),
@@ -108,6 +113,7 @@ impl MemoryKernel {
             completed: VecDeque::new(),
             room: frames as usize / 2,
             known: 0,
+            addresses: 0..0,
             put_in: [0; 2],
             wants_wakeup: [false, true],
             woken: [0; 2],
@@ -116,7 +122,10 @@ impl MemoryKernel {
             answers: VecDeque::new(),
             sent: Vec::new(),
             descriptor: UnixDatagram::unbound().expect("a socket"),
-        }
+        };
+        let first = this.frames().into_iter().min().unwrap_or_default();
+        this.addresses = first..first + frames as usize * FRAME;
+        this
     }
 
     /// A socket over it.
@@ -211,6 +220,12 @@ impl MemoryKernel {
         frames
     }
 
+    /// A frame of another socket would be lost there, and this one would send what is not its own.
+    fn assert_own(&self, packet: &Packet) {
+        let own = self.addresses.contains(&frame_of(packet));
+        assert!(own, "a frame of another socket's memory");
+    }
+
     /// Takes frames from the TX ring, as far as the completion ring has room for them, which
     /// the kernel sees to first.
     fn take_to_send(&mut self, frames: usize) {
@@ -223,8 +238,6 @@ impl MemoryKernel {
 /// The address of the frame that holds some bytes.
 #[must_use]
 pub fn frame_of(bytes: &[u8]) -> usize {
-    /// Frames are as long as they are aligned.
-    const FRAME: usize = 2048;
     bytes.as_ptr().addr() & !(FRAME - 1)
 }
 
@@ -242,6 +255,7 @@ impl Kernel for MemoryKernel {
     }
 
     fn give_back(&mut self, packet: Packet) {
+        self.assert_own(&packet);
         self.memory.give_back(packet);
     }
 
@@ -273,7 +287,10 @@ impl Kernel for MemoryKernel {
         if self.transmit.len() + frames > self.room {
             return 0;
         }
-        self.transmit.extend(packets.drain(..frames));
+        for packet in packets.drain(..frames) {
+            self.assert_own(&packet);
+            self.transmit.push_back(packet);
+        }
         self.memory.submitted(frames);
         self.put_in[1] = self.put_in[1].wrapping_add(frames as u32);
         frames

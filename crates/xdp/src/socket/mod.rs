@@ -87,13 +87,18 @@ impl<K: Kernel> Socket<K> {
     }
 
     /// Wakes the kernel again where it was busy or its interface was down before, and where it has
-    /// begun to want it; true if it is busy, and this is to be called again soon, though nothing is
-    /// received.
+    /// begun to want it, and gives it frames to receive into where there were none. True if it is
+    /// busy, and this is to be called again soon, though nothing is received.
     ///
     /// # Errors
     /// What the kernel says, other than back pressure.
     pub fn retry(&mut self) -> io::Result<bool> {
-        self.receive.wake(&mut self.kernel)?;
+        // A fill ring that ran dry brings nothing that would have it filled again.
+        let wanted = self.all / 2;
+        if self.receive.filling < wanted {
+            complete(&mut self.kernel, &mut self.transmit.sending);
+        }
+        self.receive.refill(&mut self.kernel, wanted)?;
         if matches!(self.transmit.heard, Heard::Busy | Heard::Down) {
             self.transmit.wake(&mut self.kernel)?;
         }

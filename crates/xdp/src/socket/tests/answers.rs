@@ -198,6 +198,35 @@ fn what_the_transmit_ring_has_no_room_for_stays_with_the_caller_in_order() {
     assert_eq!(sent(&mut socket), (0..132).collect::<Vec<_>>());
 }
 
+/// With every frame on its way out, none is left to receive into, and so nothing arrives that would
+/// have the ring filled again.
+#[test]
+fn a_fill_ring_that_ran_dry_is_filled_without_anything_received() {
+    let mut socket = socket(128);
+    let mut number = 0;
+    // The driver takes as many as it can complete, and as many more fill the TX ring.
+    while socket.kernel_mut().census().fill > 0 {
+        for _ in 0..16 {
+            assert!(socket.kernel_mut().arrive(&[0]));
+        }
+        let mut received = Vec::new();
+        assert_eq!(socket.receive(&mut received).unwrap(), 16);
+        for packet in &mut received {
+            assert!(packet.fill(&u32::to_be_bytes(number)));
+            number += 1;
+        }
+        assert_eq!(socket.send(&mut received.into()).unwrap(), 16);
+    }
+    assert!(!socket.kernel_mut().arrive(&[0]));
+    assert_eq!((number, socket.in_flight()), (128, 128));
+    for _ in 0..2 {
+        socket.kernel_mut().complete(usize::MAX);
+        socket.retry().unwrap();
+    }
+    assert_eq!(socket.kernel_mut().census().fill, 64);
+    assert_eq!(sent(&mut socket), (0..128).collect::<Vec<_>>());
+}
+
 /// A packet that is dropped is missed, which whoever takes packets can assert.
 #[test]
 fn a_lost_frame_stays_counted_as_held() {
