@@ -108,6 +108,7 @@ fn sent(port: &mut TestPort, queue: usize) -> Vec<u32> {
 fn check(port: &mut TestPort) {
     for queue in &mut port.queues {
         assert_eq!(queue.socket.held(), queue.waiting.len());
+        assert!(queue.waiting.len() <= BATCH);
         assert!(queue.socket.is_conserved());
         let mut frames = queue.socket.kernel_mut().frames();
         frames.extend(queue.waiting.iter().map(|packet| frame_of(packet)));
@@ -203,6 +204,25 @@ fn at_most_a_batch_waits_and_the_oldest_are_dropped_and_counted() {
     }
     let first = &port.queues[0].waiting[0];
     assert_eq!(number_of(&first[headers_length(true)..]), 192);
+}
+
+#[test]
+fn at_most_a_batch_waits_also_if_sending_fails() {
+    let (mut port, _control) = port(1);
+    kernel(&mut port, 0).up = false;
+    for round in 0..3 {
+        arrive(&mut port, 0, 64 * round, 64);
+        port.poll(&mut |batch| send_all(batch, PEER)).unwrap();
+    }
+    assert_eq!(port.queues[0].waiting.len(), 64);
+    // It is woken twice before it receives, and once when it has received.
+    let answers = [Errno::ENETDOWN, Errno::ENETDOWN, Errno::ENXIO];
+    kernel(&mut port, 0).up = true;
+    kernel(&mut port, 0).answers = answers.map(refuses).into();
+    arrive(&mut port, 0, 192, 64);
+    assert!(port.poll(&mut |batch| send_all(batch, PEER)).is_err());
+    assert_eq!(port.dropped().unsent, 64);
+    check(&mut port);
 }
 
 /// A kernel that is busy makes no event when it is not any more: the worker must not sleep.
