@@ -1,6 +1,6 @@
 //! The XDP program loaded, its maps, and AF_XDP sockets, behind a safe interface.
 //!
-//! All `unsafe` of the relay stands in this crate, and in the program itself. [`Program`]
+//! All `unsafe` of the relay is in this crate, and in the program itself. [`Program`]
 //! loads the program and attaches it; [`Sessions`] and [`TagFilter`] are what the relay
 //! tells it while it runs; [`Socket`] receives and sends frames of one queue, over the real
 //! kernel's rings ([`Bound`]) or, in tests, over rings in plain memory (`testing`).

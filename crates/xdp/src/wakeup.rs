@@ -1,7 +1,7 @@
 //! Whether the kernel wants to be woken for a ring: need-wakeup (kernel commit 77cd0d7b3f25).
 //!
 //! A driver that polls a ring by itself saves us the system call, and says so in the ring's flags.
-//! The rings of the `xdp` crate keep their flags to themselves, so the page in which they stand is
+//! The rings of the `xdp` crate keep their flags to themselves, so the page that they are in is
 //! mapped once more. In copy mode the TX ring always has the flag and the fill ring never.
 //!
 //! A flag can come after the ring was looked at for the last time: some drivers set the fill
@@ -34,18 +34,18 @@ const fn page(ring: Ring) -> u64 {
 }
 
 /// `struct xdp_mmap_offsets`: of each of four rings where the producer, the consumer, the
-/// descriptors and the flags stand.
+/// descriptors and the flags are.
 const OFFSETS: usize = 4 * RING_OFFSETS;
 const RING_OFFSETS: usize = 4 * size_of::<u64>();
 /// `XDP_RING_NEED_WAKEUP` of `linux/if_xdp.h`.
 const NEED_WAKEUP: u32 = 1;
 
-/// What stands before the descriptors of a ring: how much was put in, and its flags.
+/// What is before the descriptors of a ring: how much was put in, and its flags.
 pub(crate) struct RingHeader {
     page: MmapRaw,
-    /// Where the count of what was put in stands.
+    /// Offset of the count of what was put in, in bytes.
     producer: usize,
-    /// Where the flags stand.
+    /// Offset of the flags, in bytes.
     flags: usize,
 }
 
@@ -94,7 +94,7 @@ impl RingHeader {
     }
 }
 
-/// An offset of `struct xdp_mmap_offsets`, if a word can stand there.
+/// An offset of `struct xdp_mmap_offsets`, if a word can be there.
 fn word(offset: Option<&[u8; 8]>) -> Option<usize> {
     usize::try_from(u64::from_ne_bytes(*offset?))
         .ok()
