@@ -74,6 +74,7 @@ impl RingHeader {
     }
 
     /// Whether the kernel wants to be woken, after what was put into the ring.
+    #[inline]
     pub(crate) fn need_wakeup(&self) -> bool {
         // A kernel that sets the flag and then looks at the ring once more either sees what was
         // put there before this, or we see the flag.
@@ -86,6 +87,7 @@ impl RingHeader {
         self.read(self.producer)
     }
 
+    #[inline]
     fn read(&self, offset: usize) -> u32 {
         // SAFETY: `offset` is one of the two that `map` found to be aligned and inside of the
         // mapping. Kernel and rings write it as one word.
