@@ -11,7 +11,7 @@ use aya_log_ebpf::warn;
 use mixline_relay_common::bucket::Bucket;
 use mixline_relay_common::frame::{self, Frame, Message};
 use mixline_relay_common::maps::{
-    Address, MAX_ADDRESSES, MAX_QUEUES, MAX_SESSIONS, MAX_SOURCES, MODE_GUARD, Settings,
+    Address, MAX_ADDRESSES, MAX_QUEUES, MAX_SESSIONS, MAX_SOURCES, MODE_FILTER, Settings,
 };
 use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::Verdict;
@@ -159,8 +159,8 @@ fn data(ctx: &XdpContext, settings: &Settings, tag: [u64; 2]) -> Verdict {
             return Verdict::Replayed;
         }
     }
-    if settings.mode == MODE_GUARD {
-        return Verdict::Guarded;
+    if settings.mode == MODE_FILTER {
+        return Verdict::Filtered;
     }
     // SAFETY: the context is the one that the kernel called this program with.
     let queue = unsafe { (*ctx.ctx).rx_queue_index };

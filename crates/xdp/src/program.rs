@@ -10,7 +10,7 @@ use aya::programs::{Xdp, xdp::XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
 use mixline_relay_common::maps::{
-    Address, GENERATIONS, MODE_GUARD, MODE_REDIRECT, Settings, mapped,
+    Address, GENERATIONS, MODE_FILTER, MODE_REDIRECT, Settings, mapped,
 };
 use mixline_relay_common::tag_filter::Block;
 use mixline_relay_common::verdict::Verdict;
@@ -44,7 +44,7 @@ pub struct ProgramConfig {
     pub port: u16,
     /// Our addresses.
     pub addresses: Vec<IpAddr>,
-    /// Data goes to AF_XDP sockets if true; if not, the program guards the UDP port.
+    /// Data goes to AF_XDP sockets if true; if not, the program filters in front of the UDP port.
     pub redirect: bool,
     /// Bytes of the replay filter, both generations; rounded down to a power of two.
     pub filter_bytes: usize,
@@ -110,7 +110,7 @@ impl Program {
             mode: if config.redirect {
                 MODE_REDIRECT
             } else {
-                MODE_GUARD
+                MODE_FILTER
             },
             port: u32::from(config.port),
             merged: 0,

@@ -259,7 +259,7 @@ fn frames_wait_while_the_interface_is_down() {
 }
 
 #[test]
-fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
+fn as_a_filter_the_program_passes_data_to_the_kernels_socket() {
     in_namespace(|| {
         let program = program(false);
         let socket = std::net::UdpSocket::bind(("198.51.100.2", PORT)).unwrap();
@@ -292,7 +292,7 @@ fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
         let mut datagram = [0; 2000];
         let (n, _) = socket.recv_from(&mut datagram).unwrap();
         assert_eq!(datagram[..n], good[42..]);
-        assert_eq!(count(&program, Verdict::Guarded), 1);
+        assert_eq!(count(&program, Verdict::Filtered), 1);
         assert_eq!(count(&program, Verdict::UnknownIndex), 1);
     });
 }

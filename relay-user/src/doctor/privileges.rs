@@ -147,8 +147,8 @@ mod tests {
         assert_eq!(none.found, "without CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW");
         assert_eq!(judge(&[], PortKind::Auto).level, Level::Warning);
         assert_eq!(judge(&[], PortKind::Udp).level, Level::Ok);
-        let guard = judge(&[NET_ADMIN, SYS_ADMIN], PortKind::XdpFilter);
-        assert_eq!(guard.level, Level::Ok, "a guard opens no AF_XDP socket");
+        let filter = judge(&[NET_ADMIN, SYS_ADMIN], PortKind::XdpFilter);
+        assert_eq!(filter.level, Level::Ok, "a filter opens no AF_XDP socket");
         let redirect = judge(&[NET_ADMIN, BPF], PortKind::Xdp);
         assert_eq!(redirect.found, "without CAP_NET_RAW");
     }
