@@ -9,11 +9,13 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
 mod program;
 
-/// On the host there is nothing to run. Finding a datagram in a frame, the replay filter and the
-/// limits stand in `mixline-relay-common`, and are tested there.
+/// On the host there is nothing to run. How a datagram is found in a frame, the replay filter and
+/// the limits stand in `mixline-relay-common` and are tested there.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {
-    eprintln!("mixline-xdp is loaded into the kernel by mixline-relay");
+    eprintln!("mixline-relay-xdp is loaded into the kernel by mixline-relay");
 }

@@ -102,7 +102,8 @@ pub fn build_anew() -> Result<()> {
     Ok(())
 }
 
-/// The XDP program that the last build of `mixline-xdp` made; an empty file stands for none.
+/// The relay's XDP program as the last build of the package `mixline-xdp` left it; an empty file
+/// stands for none.
 pub fn built_program() -> Option<PathBuf> {
     let target = programs::target_directory();
     ["debug", "release"]
@@ -116,7 +117,7 @@ pub fn built_program() -> Option<PathBuf> {
                 .to_string_lossy()
                 .starts_with("mixline-xdp-")
         })
-        .map(|entry| entry.path().join("out/mixline-xdp"))
+        .map(|entry| entry.path().join("out/mixline-relay-xdp"))
         .filter_map(|file| Some((fs::metadata(&file).ok()?, file)))
         .filter(|(metadata, _)| metadata.len() > 0)
         .max_by_key(|(metadata, _)| metadata.modified().ok())

@@ -19,7 +19,7 @@ use crate::program_log::ProgramLog;
 use crate::{Error, Result, TagFilter};
 
 /// The program as the build left it; empty when this machine could not build it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-xdp"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-relay-xdp"));
 
 /// Handshake messages that one source may send: a client opens a link to a guard once in
 /// two minutes, and tries again every five seconds.
