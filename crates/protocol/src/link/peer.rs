@@ -23,15 +23,14 @@
 //! Three sessions, one handshake in flight, and the actions not yet polled for, of which
 //! each event makes at most five.
 
+use super::cookie::{COOKIE_LIFE, Cookie};
+use super::handshake::{Established, Initiator, Timestamp};
 use super::timers::{
     ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, REJECT_AFTER,
     REKEY_AFTER, REKEY_AFTER_AS_RESPONDER,
 };
 use super::traffic::Traffic;
-use super::{
-    COOKIE_LIFE, CellKind, Cookie, Established, Initiator, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey,
-    Timestamp,
-};
+use super::transport::{CellKind, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey};
 use crate::identity::{X25519Public, X25519Secret};
 use crate::size::Datagram;
 use crate::{Error, Result};

@@ -1,8 +1,9 @@
 //! The side that answers: which initiations cost it work, and which are old.
 
 use super::cookie::CookieMaker;
-use super::handshake::{Established, Incoming, MAC1, MAC2, Timestamp};
-use super::{DatagramType, expect_header, mac};
+use super::handshake::{Established, Incoming, Timestamp};
+use super::layout::{DatagramType, MAC1, MAC2, expect_header};
+use super::mac;
 use crate::identity::{X25519Public, X25519Secret};
 use crate::size::Datagram;
 use crate::{Error, Result};

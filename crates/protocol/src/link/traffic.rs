@@ -2,7 +2,7 @@
 //! life, or to begin anew.
 
 use super::timers::{KEEPALIVE, SILENCE_LIMIT, UPKEEP_PING};
-use super::{CellKind, SealKey};
+use super::transport::{CellKind, SealKey};
 use std::time::{Duration, Instant};
 
 /// The traffic of one session. What is sent is seen on the key, which workers seal with; what

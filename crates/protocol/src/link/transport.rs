@@ -9,7 +9,7 @@
 //! [`OpenKey`] has no state at all. `ring` does not erase its expanded keys when they are
 //! dropped; the key bytes they are made of are erased.
 
-use super::{DatagramType, counter, datagram_type, receiver_index, write_header};
+use super::layout::{DatagramType, counter, datagram_type, receiver_index, write_header};
 use crate::prefetch::Front;
 use crate::size::{CELL_OFFSET, Datagram, LINK_HEADER, SEALED, TAG};
 use crate::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::KnownPath;
+use super::peel::KnownPath;
 use super::table::{Hash, Table};
 use crate::size::Header;
 

@@ -6,7 +6,8 @@ use chacha20::cipher::{KeyIvInit, StreamCipher};
 use ring::{hkdf, hmac};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::{ALPHA, BETA, GAMMA, Hop, MAX_SEGMENT, curve};
+use super::curve;
+use super::layout::{ALPHA, BETA, GAMMA, Hop, MAX_SEGMENT};
 use crate::identity::{X25519Public, front};
 use crate::{Error, Result};
 

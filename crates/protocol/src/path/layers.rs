@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::keys::{HopKeys, apply_stream};
-use super::{BETA, FORWARD, GAMMA, Hop, MAX_SEGMENT, SLOT};
+use super::layout::{BETA, FORWARD, GAMMA, Hop, MAX_SEGMENT, SLOT};
 
 /// Command and argument of one hop.
 pub(super) struct Slot {

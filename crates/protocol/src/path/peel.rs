@@ -4,11 +4,12 @@ use subtle::ConstantTimeEq;
 
 use super::curve::Point;
 use super::keys::{HopKeys, apply_stream};
-use super::tail::extend;
-use super::{
-    ALPHA, BETA, DELIVER, FORWARD, GAMMA, JUNCTION, JUNCTION_REST, MailboxToken, OnionSecret,
-    ReplayTag, SEED, SLOT, TAIL_BETA,
+use super::layout::{
+    ALPHA, BETA, DELIVER, FORWARD, GAMMA, JUNCTION, JUNCTION_REST, MailboxToken, ReplayTag, SEED,
+    SLOT, TAIL_BETA,
 };
+use super::onion::OnionSecret;
+use super::tail::extend;
 use crate::hctr2::Hctr2;
 use crate::identity::{ShortId, front};
 use crate::size::{Cell, Header, PATH_HEADER};

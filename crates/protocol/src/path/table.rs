@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
 
-use super::{ALPHA, GAMMA};
+use super::layout::{ALPHA, GAMMA};
 use crate::prefetch::{prefetch, prefetch_element};
 use crate::size::{Header, PATH_HEADER};
 

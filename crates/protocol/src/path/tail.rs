@@ -5,10 +5,11 @@ use rand_core::CryptoRng;
 use ring::digest::{SHA256, digest};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::curve;
 use super::keys::{apply_stream, segment_keys};
 use super::layers::{Slot, add, build, stream};
-use super::{
-    ALPHA, BETA, DELIVER, GAMMA, Hop, MAX_SEGMENT, MailboxToken, SEED, SLOT, TAIL_BETA, curve,
+use super::layout::{
+    ALPHA, BETA, DELIVER, GAMMA, Hop, MAX_SEGMENT, MailboxToken, SEED, SLOT, TAIL_BETA,
 };
 use crate::hctr2::Hctr2;
 use crate::identity::{ShortId, front};

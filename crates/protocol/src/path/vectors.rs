@@ -9,10 +9,11 @@
 
 use serde::Deserialize;
 
-use super::{
-    DELIVER, FORWARD, HeadSecrets, Hop, JUNCTION, MailboxToken, Next, OnionSecret, PublishedTail,
-    TailSecrets, build_head, build_tail, open_header,
-};
+use super::head::{HeadSecrets, build_head};
+use super::layout::{DELIVER, FORWARD, Hop, JUNCTION, MailboxToken};
+use super::onion::OnionSecret;
+use super::peel::{Next, open_header};
+use super::tail::{PublishedTail, TailSecrets, build_tail};
 use crate::identity::ShortId;
 use crate::size::{CELL, Cell, PATH_HEADER, PAYLOAD};
 

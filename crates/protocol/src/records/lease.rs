@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{CLOCK_SKEW, check_now, close, front, open, sealed};
+use super::format::{CLOCK_SKEW, check_now, close, front, open, sealed};
 use crate::Result;
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, verify};
 use crate::time::UnixTime;

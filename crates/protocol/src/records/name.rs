@@ -1,6 +1,6 @@
 //! The right to a name.
 
-use super::{check_now, check_span, close, front, open, sealed};
+use super::format::{check_now, check_span, close, front, open, sealed};
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, verify};
 use crate::name::{Label, MAX_LABEL};
 use crate::time::UnixTime;

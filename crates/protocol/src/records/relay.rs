@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 
-use super::{MAX_TEXT, check_now, check_span, close, front, open, sealed};
+use super::format::{MAX_TEXT, check_now, check_span, close, front, open, sealed};
 use crate::identity::{IdentityKey, RelayId, SIGNATURE, ShortId, X25519Public, verify};
 use crate::time::UnixTime;
 use crate::wire::{Reader, Writer};

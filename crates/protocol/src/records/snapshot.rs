@@ -1,8 +1,8 @@
 //! The network as the directory sees it.
 
-use super::{
-    RelayDescriptor, ServiceDescriptor, check_now, check_span, close, front, open, sealed,
-};
+use super::format::{check_now, check_span, close, front, open, sealed};
+use super::relay::RelayDescriptor;
+use super::service::ServiceDescriptor;
 use crate::address::VirtualNetwork;
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, ShortId, verify};
 use crate::time::UnixTime;
