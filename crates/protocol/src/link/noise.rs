@@ -1,14 +1,18 @@
-//! Noise IK as this project uses it: `snow`, with randomness passed in and points of low
-//! order refused.
+//! Noise IK as this project uses it: the state machine is `snow`'s, the primitives are given to it.
 //!
 //! `snow` would draw its ephemeral key from the operating system itself, and its X25519
-//! accepts a shared secret of zeros, as the Noise specification allows. Both are replaced here.
+//! accepts a shared secret of zeros, as the Noise specification allows. Here randomness is passed
+//! in, and points of low order are refused. AES-256-GCM and SHA-256 are those of `ring`, as in
+//! the rest of the link.
 
 use crate::identity::{X25519Public, X25519Secret};
+use crate::size::TAG;
 use crate::{Error, Result};
 use rand_core::CryptoRng;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest;
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
-use snow::resolvers::{CryptoResolver, DefaultResolver};
+use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
 use zeroize::Zeroizing;
@@ -99,11 +103,17 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        DefaultResolver.resolve_hash(choice)
+        match choice {
+            HashChoice::SHA256 => Some(Box::<Sha256>::default()),
+            _ => None,
+        }
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        DefaultResolver.resolve_cipher(choice)
+        match choice {
+            CipherChoice::AESGCM => Some(Box::<AesGcm>::default()),
+            _ => None,
+        }
     }
 }
 
@@ -167,5 +177,103 @@ impl Dh for Curve25519 {
             .ok_or(snow::Error::Dh)?
             .copy_from_slice(shared.as_ref());
         Ok(())
+    }
+}
+
+/// AES-256-GCM with the nonces of Noise: four zero bytes, and the number in network order.
+#[derive(Default)]
+struct AesGcm(Option<LessSafeKey>);
+
+impl AesGcm {
+    fn nonce(number: u64) -> Nonce {
+        let mut bytes = [0; NONCE_LEN];
+        bytes[NONCE_LEN - 8..].copy_from_slice(&number.to_be_bytes());
+        Nonce::assume_unique_for_key(bytes)
+    }
+}
+
+impl Cipher for AesGcm {
+    fn name(&self) -> &'static str {
+        "AESGCM"
+    }
+
+    fn set(&mut self, key: &[u8; 32]) {
+        self.0 = UnboundKey::new(&AES_256_GCM, key)
+            .ok()
+            .map(LessSafeKey::new);
+    }
+
+    /// # Panics
+    /// Without a key, or with less room than the message and its tag take: `snow` has checked
+    /// both.
+    #[expect(
+        clippy::expect_used,
+        reason = "the trait has no error, and nothing may be sent unsealed"
+    )]
+    fn encrypt(&self, nonce: u64, authenticated: &[u8], plain: &[u8], out: &mut [u8]) -> usize {
+        let (sealed, rest) = out.split_at_mut(plain.len());
+        sealed.copy_from_slice(plain);
+        let tag = self
+            .0
+            .as_ref()
+            .expect("a key")
+            .seal_in_place_separate_tag(Self::nonce(nonce), Aad::from(authenticated), sealed)
+            .expect("a message of less than 64 GiB");
+        rest[..TAG].copy_from_slice(tag.as_ref());
+        plain.len() + TAG
+    }
+
+    fn decrypt(
+        &self,
+        nonce: u64,
+        authenticated: &[u8],
+        sealed: &[u8],
+        out: &mut [u8],
+    ) -> std::result::Result<usize, snow::Error> {
+        let failed = || snow::Error::Decrypt;
+        let (body, tag) = sealed.split_last_chunk::<TAG>().ok_or_else(failed)?;
+        let out = out.get_mut(..body.len()).ok_or_else(failed)?;
+        out.copy_from_slice(body);
+        let key = self.0.as_ref().ok_or_else(failed)?;
+        let (nonce, tag) = (Self::nonce(nonce), (*tag).into());
+        key.open_in_place_separate_tag(nonce, Aad::from(authenticated), tag, out, 0..)
+            .map_err(|_| failed())?;
+        Ok(body.len())
+    }
+}
+
+/// SHA-256.
+struct Sha256(digest::Context);
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+}
+
+impl Hash for Sha256 {
+    fn name(&self) -> &'static str {
+        "SHA256"
+    }
+
+    fn block_len(&self) -> usize {
+        digest::SHA256.block_len()
+    }
+
+    fn hash_len(&self) -> usize {
+        digest::SHA256_OUTPUT_LEN
+    }
+
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    fn input(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn result(&mut self, out: &mut [u8]) {
+        let hash = self.0.clone().finish();
+        out[..digest::SHA256_OUTPUT_LEN].copy_from_slice(hash.as_ref());
     }
 }
