@@ -18,6 +18,7 @@ pub mod hctr2;
 pub mod identity;
 pub mod link;
 pub mod name;
+mod noise;
 pub mod path;
 pub mod prefetch;
 pub mod random;

@@ -29,9 +29,9 @@ use super::layout::{
     TIMESTAMP, expect_header, expect_zeros, receiver_index, write_header,
 };
 use super::mac::{self, MAC};
-use super::noise;
 use super::transport::{OpenKey, SealKey};
 use crate::identity::{X25519Public, X25519Secret};
+use crate::noise;
 use crate::size::{DATAGRAM, Datagram, LINK_HEADER};
 use crate::wire::Reader;
 use crate::{Error, Result};

@@ -32,7 +32,6 @@ mod handshake;
 mod layout;
 mod load;
 mod mac;
-pub(crate) mod noise;
 pub mod peer;
 mod responder;
 mod timers;

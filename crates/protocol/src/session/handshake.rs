@@ -9,7 +9,7 @@ use super::certificate::Certificate;
 use super::data::SessionKeys;
 use super::offers;
 use crate::identity::{AnonymousId, X25519Public, X25519Secret};
-use crate::link::noise;
+use crate::noise;
 use crate::records::TailOffer;
 use crate::size::{PAYLOAD, Payload, TAG};
 use crate::time::UnixTime;
