@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mixline_protocol::link::{CellKind, OpenKey, Window};
-use mixline_protocol::prefetch::{Front, prefetch_element};
+use mixline_protocol::prefetch::{Start, prefetch_element};
 
 use crate::share::Shares;
 
@@ -47,7 +47,7 @@ pub fn place_of(index: u32) -> usize {
 /// A session that datagrams are received under. The window, which is large, comes last.
 #[repr(C)]
 pub struct Session {
-    front: Front,
+    start: Start,
     /// Its key.
     pub open: Arc<OpenKey>,
     /// Whose it is, as the control plane numbers neighbours.
@@ -69,7 +69,7 @@ impl Session {
     #[must_use]
     pub fn new(open: Arc<OpenKey>, neighbour: u32, shares: Shares, source: SocketAddr) -> Self {
         Self {
-            front: Front::default(),
+            start: Start::default(),
             open,
             neighbour,
             shares,
@@ -105,7 +105,7 @@ impl Sessions {
     pub fn prefetch(&self, index: u32, counter: u64) {
         if let Some(Some(session)) = self.places.get(place_of(index)) {
             session
-                .front
+                .start
                 .prefetch(offset_of!(Session, window) + size_of::<u64>());
             session.window.prefetch(counter);
         }

@@ -7,7 +7,7 @@
 //! From the outside in, a datagram on the wire is read by
 //! [`link`] (neighbour to neighbour), [`path`] (layer by layer through relays),
 //! [`session`] (end to end between two anonymous IDs) and [`frames`] (the IP
-//! packets within). [`records`] and [`directory`] say who is there and how to ask.
+//! packets within). [`records`] say who takes part, and [`directory`] is how to ask for them.
 //!
 //! # A path
 //!

@@ -1,4 +1,4 @@
-//! Noise IK as this project uses it: the state machine is `snow`'s, the primitives are given to it.
+//! Noise IK as this project uses it: the state machine of `snow` over primitives given to it.
 //!
 //! `snow` would draw its ephemeral key from the operating system itself, and its X25519
 //! accepts a shared secret of zeros, as the Noise specification allows. Here randomness is passed
@@ -38,7 +38,7 @@ pub(crate) fn initiator(
         })
 }
 
-/// Begins the side that is told who the other is.
+/// Begins the side that learns the other's static key from the message.
 pub(crate) fn responder(
     local: &X25519Secret,
     prologue: &[u8],
@@ -54,7 +54,7 @@ pub(crate) fn responder(
         })
 }
 
-/// What `snow` says about a message, said our way.
+/// `snow`'s error about a message as one of ours.
 pub(crate) fn error(what: &'static str) -> impl Fn(snow::Error) -> Error {
     move |error| match error {
         snow::Error::Decrypt => Error::Authentication { what },

@@ -17,11 +17,11 @@
 //! The keys of both directions come from the raw split `k1 | k2` of Noise *and* the KEM's
 //! secret: `HKDF-SHA256(salt = handshake hash, ikm = k1 | k2 | secret, info = "mixline/v1/link
 //! keys")`, the initiator's sealing key first. Both must be broken for a recorded link to be
-//! read. Who is at the other end rests on X25519 alone, which is enough for as long as a
-//! quantum computer does not exist at the time of the handshake.
+//! read. The other end's identity rests on X25519 alone, which is enough as long as no quantum
+//! computer exists at the time of the handshake.
 //!
 //! Both indices are authenticated: the initiator's by the prologue, the responder's because
-//! it is sealed. mac1 keeps out whoever does not know whom they talk to; see [`super`].
+//! it is sealed. mac1 keeps out anyone who does not know the responder's key; see [`super`].
 
 use super::cookie::{self, Cookie};
 use super::layout::{

@@ -91,14 +91,14 @@ pub fn counter(datagram: &Datagram) -> u64 {
     u64::from_be_bytes(field(datagram, COUNTER_OFFSET))
 }
 
-/// The `N` bytes at `offset`, which are inside a datagram.
+/// The `N` bytes at `offset`, which lie within a datagram.
 fn field<const N: usize>(datagram: &Datagram, offset: usize) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&datagram[offset..offset + N]);
     out
 }
 
-/// Writes the 16 bytes at the front.
+/// Writes the header, the first 16 bytes.
 pub(super) fn write_header(datagram: &mut Datagram, kind: DatagramType, index: u32, counter: u64) {
     datagram[..INDEX_OFFSET].fill(0);
     datagram[TYPE_OFFSET] = kind.byte();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// about 0.3 ms, so this is some six percent of a core.
 pub const LOAD_INITIATIONS_PER_SECOND: u32 = 200;
 
-/// It stays so for this long after.
+/// It stays under load for this long afterwards.
 pub const LOAD_HOLD: Duration = Duration::from_secs(2);
 
 /// Decides when a responder is under load.
@@ -44,19 +44,19 @@ impl LoadMeter {
     }
 }
 
-/// A source may have so many initiations processed at once.
+/// How many initiations of one source are processed at once.
 pub const SOURCE_BURST: u32 = 20;
 
-/// And one more each time this has passed.
+/// One more is processed each time this has passed.
 pub const SOURCE_REFILL: Duration = Duration::from_millis(100);
 
-/// At most so many sources are kept account of; others are refused until some have
-/// recovered, which takes [`SOURCE_BURST`] times [`SOURCE_REFILL`].
+/// At most this many sources are counted; others are refused until some have recovered, which
+/// takes [`SOURCE_BURST`] times [`SOURCE_REFILL`].
 pub const MAX_SOURCES: usize = 16_384;
 
 /// Bounds the public-key work that one source costs, for initiations that have passed
-/// [`super::Responder::check_macs`] under load (so the source is where it says it is). A source is an
-/// IPv4 address or an IPv6 /64.
+/// [`super::Responder::check_macs`] under load (so the source is where it says it is). A source
+/// is an IPv4 address or an IPv6 /64.
 #[derive(Debug, Clone, Default)]
 pub struct SourceLimiter {
     /// When the source's tokens would be full again.
@@ -89,7 +89,7 @@ impl SourceLimiter {
         true
     }
 
-    /// Forgets the sources that have recovered; it looks at all of them, so not too often.
+    /// Forgets the sources that have recovered; it looks at all of them, so it is not done often.
     fn sweep(&mut self, now: Instant) {
         let swept = self.swept.map(|swept| now.saturating_duration_since(swept));
         if swept.is_none_or(|age| age >= SOURCE_REFILL) {
@@ -106,9 +106,9 @@ fn prefix(ip: IpAddr) -> u64 {
         IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
             Some(ip) => u64::from(u32::from(ip)),
             None => {
-                let mut front = [0; 8];
-                front.copy_from_slice(&ip.octets()[..8]);
-                u64::from_be_bytes(front)
+                let mut network = [0; 8];
+                network.copy_from_slice(&ip.octets()[..8]);
+                u64::from_be_bytes(network)
             }
         },
     }

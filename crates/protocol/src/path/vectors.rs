@@ -15,7 +15,7 @@ use super::onion::OnionSecret;
 use super::peel::{Next, open_header};
 use super::tail::{PublishedTail, TailSecrets, build_tail};
 use crate::Error;
-use crate::identity::{ShortId, front};
+use crate::identity::{ShortId, first_bytes};
 use crate::size::{CELL, Cell, Header, PATH_HEADER, PAYLOAD};
 
 #[derive(Deserialize)]
@@ -252,7 +252,7 @@ fn check_tail(tail: &PublishedTail, published: &Published) -> Result<(), Differe
 
 /// Peels `cell`, which must be the one that this hop has seen.
 fn check_hop(cell: &mut Cell, seen: &Seen, onion: &OnionSecret) -> Result<(), Difference> {
-    let header: Header = front(cell);
+    let header: Header = first_bytes(cell);
     same("in, header", &header, &seen.input.0[..PATH_HEADER])?;
     let (payload, seen_payload) = (&cell[PATH_HEADER..], &seen.input.0[PATH_HEADER..]);
     same("in, payload", payload, seen_payload)?;

@@ -25,7 +25,7 @@ pub(super) fn open<'a>(bytes: &'a [u8], kind: u8, what: &'static str) -> Result<
     Ok(reader)
 }
 
-pub(super) fn front(kind: u8) -> Writer {
+pub(super) fn begin(kind: u8) -> Writer {
     let mut writer = Writer::new();
     writer.u8(kind).u8(FORMAT);
     writer

@@ -1,4 +1,4 @@
-//! Signed records: who there is, what belongs to whom, and until when.
+//! Signed records: who takes part, what belongs to whom, and until when.
 //!
 //! Every record is self-contained and expires:
 //!
