@@ -9,11 +9,11 @@ mod clock;
 mod command;
 mod default_route;
 mod directory;
+mod ethtool;
 mod finding;
 mod interface;
 mod kernel;
 mod mode;
-mod netlink;
 mod offloads;
 mod plan;
 mod privileges;
@@ -38,7 +38,7 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
         Some(config) => Plan::of(config, cores, running),
         None => Plan::bare(cores),
     };
-    let generic = netlink::Generic::new().ok();
+    let generic = ethtool::Generic::new().ok();
     let name = match (interface, config) {
         (Some(name), _) => Ok(name.to_string()),
         (None, Some(config)) => port::interface_of(config),

@@ -6,9 +6,9 @@
 
 use mixline_xdp::{Granted, Socket, SocketConfig};
 
+use super::ethtool::Generic;
 use super::finding::Finding;
 use super::interface::Interface;
-use super::netlink::Generic;
 use super::plan::{Need, Plan};
 use crate::config::{PortKind, XdpSend};
 

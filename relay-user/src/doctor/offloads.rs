@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::ethtool::{Feature, Generic};
 use super::finding::Finding;
-use super::netlink::{Feature, Generic};
 use super::plan::{Need, Plan};
 
 /// Names of features (`net/ethtool/common.c`), and what ethtool calls them when it sets them.

@@ -3,8 +3,8 @@
 use mixline_relay_common::maps::MAX_QUEUES;
 
 use super::command;
+use super::ethtool::{Channels, Generic, RingSize};
 use super::finding::Finding;
-use super::netlink::{Channels, Generic, RingSize};
 use super::plan::Plan;
 use crate::port::receive_queues;
 
