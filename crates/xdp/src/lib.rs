@@ -14,7 +14,7 @@ mod tag_filter;
 mod wakeup;
 
 pub use error::{Error, Result};
-pub use neighbours::{Hop, Neighbours};
+pub use neighbours::{Neighbours, NextHop};
 pub use program::{Attached, Program, ProgramConfig, Sessions, Verdicts};
 pub use socket::{Granted, Packet, Socket, SocketConfig};
 pub use tag_filter::TagFilter;

@@ -321,32 +321,32 @@ fn next_hops_follow_the_kernels_routes_and_neighbours() {
         let now = Instant::now();
         let direct = "198.51.100.1".parse().unwrap();
         let far = "203.0.113.9".parse().unwrap();
-        assert_eq!(table.hop(direct, now), None, "not resolved yet");
-        assert_eq!(table.hop(far, now), None, "no route");
+        assert_eq!(table.next_hop(direct, now), None, "not resolved yet");
+        assert_eq!(table.next_hop(far, now), None, "no route");
         ip("neigh add 198.51.100.1 lladdr 02:00:00:00:00:11 dev relay0 nud permanent");
         ip("route add 203.0.113.0/24 via 198.51.100.1");
         table.hear();
-        let hop = table.hop(direct, now).unwrap();
+        let hop = table.next_hop(direct, now).unwrap();
         assert_eq!(hop.to, [2, 0, 0, 0, 0, 0x11]);
         assert_eq!(hop.source, IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2)));
-        assert_eq!(table.hop(far, now), Some(hop), "through the gateway");
+        assert_eq!(table.next_hop(far, now), Some(hop), "through the gateway");
         ip("neigh replace 198.51.100.1 lladdr 02:00:00:00:00:22 dev relay0 nud permanent");
-        assert_eq!(table.hop(far, now), Some(hop), "remembered");
+        assert_eq!(table.next_hop(far, now), Some(hop), "remembered");
         table.hear();
         assert_eq!(
-            table.hop(far, now).unwrap().to,
+            table.next_hop(far, now).unwrap().to,
             [2, 0, 0, 0, 0, 0x22],
             "heard"
         );
         let later = now + Duration::from_secs(11);
         assert_eq!(
-            table.hop(far, later),
+            table.next_hop(far, later),
             None,
             "one through the kernel, which verifies"
         );
-        assert!(table.hop(far, later).is_some());
+        assert!(table.next_hop(far, later).is_some());
         ip("link set relay0 down");
         table.hear();
-        assert_eq!(table.hop(far, later), None);
+        assert_eq!(table.next_hop(far, later), None);
     });
 }

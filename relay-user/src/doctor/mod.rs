@@ -38,7 +38,7 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
         Some(config) => Plan::of(config, cores, running),
         None => Plan::bare(cores),
     };
-    let generic = ethtool::Generic::new().ok();
+    let ethtool = ethtool::Ethtool::open();
     let name = match (interface, config) {
         (Some(name), _) => Ok(name.to_string()),
         (None, Some(config)) => port::interface_of(config),
@@ -66,9 +66,9 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
         }
         Ok(interface) => {
             let name = &interface.name;
-            let queues = queues::Queues::read(generic.as_ref(), name);
-            let modes = mode::Modes::read(generic.as_ref(), interface, &plan);
-            let offloads = offloads::Offloads::read(generic.as_ref(), name, &interface.vlans);
+            let queues = queues::Queues::read(ethtool.as_ref(), name);
+            let modes = mode::Modes::read(ethtool.as_ref(), interface, &plan);
+            let offloads = offloads::Offloads::read(ethtool.as_ref(), name, &interface.vlans);
             section("privileges", privileges.judge(&plan, queues.receive));
             let mut checks = interface.judge(&plan);
             checks.extend(modes.judge(&plan));

@@ -6,7 +6,7 @@
 
 use mixline_xdp::{Granted, Socket, SocketConfig};
 
-use super::ethtool::Generic;
+use super::ethtool::Ethtool;
 use super::finding::Finding;
 use super::interface::Interface;
 use super::plan::{Need, Plan};
@@ -40,7 +40,7 @@ pub struct Modes {
 impl Modes {
     /// Looks, and binds a socket if no XDP program is there.
     #[must_use]
-    pub fn read(generic: Option<&Generic>, interface: &Interface, plan: &Plan) -> Self {
+    pub fn read(ethtool: Option<&Ethtool>, interface: &Interface, plan: &Plan) -> Self {
         let tried = if plan.runs_with_xdp() {
             Tried::Not("the relay runs on it")
         } else if interface.attached.is_some() {
@@ -56,7 +56,7 @@ impl Modes {
             }
         };
         Self {
-            features: generic.and_then(|generic| generic.xdp_features(interface.index)),
+            features: ethtool.and_then(|ethtool| ethtool.xdp_features(interface.index)),
             tried,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ethtool::{Feature, Generic};
+use super::ethtool::{Ethtool, Feature};
 use super::finding::Finding;
 use super::plan::{Need, Plan};
 
@@ -28,11 +28,11 @@ pub struct Offloads {
 impl Offloads {
     /// Looks.
     #[must_use]
-    pub fn read(generic: Option<&Generic>, interface: &str, vlans: &[String]) -> Self {
+    pub fn read(ethtool: Option<&Ethtool>, interface: &str, vlans: &[String]) -> Self {
         Self {
             interface: interface.into(),
-            features: generic
-                .map(|generic| generic.features(interface))
+            features: ethtool
+                .map(|ethtool| ethtool.features(interface))
                 .unwrap_or_default(),
             vlans: vlans.to_vec(),
         }

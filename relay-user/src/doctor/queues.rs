@@ -3,7 +3,7 @@
 use mixline_relay_common::maps::MAX_QUEUES;
 
 use super::command;
-use super::ethtool::{Channels, Generic, RingSize};
+use super::ethtool::{Channels, Ethtool, RingSize};
 use super::finding::Finding;
 use super::plan::Plan;
 use crate::port::receive_queues;
@@ -44,7 +44,7 @@ pub struct Queues {
 impl Queues {
     /// Looks.
     #[must_use]
-    pub fn read(generic: Option<&Generic>, interface: &str) -> Self {
+    pub fn read(ethtool: Option<&Ethtool>, interface: &str) -> Self {
         let receive = receive_queues(interface);
         let spread = if receive < 2 {
             Spread::Unknown
@@ -57,8 +57,8 @@ impl Queues {
         Self {
             interface: interface.into(),
             receive,
-            most: generic.and_then(|generic| generic.channels(interface)),
-            ring: generic.and_then(|generic| generic.receive_ring(interface)),
+            most: ethtool.and_then(|ethtool| ethtool.channels(interface)),
+            ring: ethtool.and_then(|ethtool| ethtool.receive_ring(interface)),
             spread,
         }
     }

@@ -21,7 +21,7 @@ use mixline_protocol::prefetch::{prefetch, prefetch_element};
 use mixline_protocol::size::{DATAGRAM, Datagram};
 use mixline_relay_common::frame::{self, Route, headers_length, write_headers};
 use mixline_relay_common::maps::{Address, mapped};
-use mixline_xdp::{Hop, Neighbours, Packet, Socket};
+use mixline_xdp::{Neighbours, NextHop, Packet, Socket};
 
 use super::udp::UdpPort;
 use super::{Dropped, FIRST_PORT_TOKEN, Port};
@@ -132,12 +132,12 @@ impl Ring {
             self.heard = now;
             self.neighbours.hear();
         }
-        let Hop {
+        let NextHop {
             interface,
             from,
             to: next,
             source,
-        } = self.neighbours.hop(to.ip(), now)?;
+        } = self.neighbours.next_hop(to.ip(), now)?;
         (interface == self.interface).then(|| Route {
             from_mac: from,
             to_mac: next,
