@@ -16,7 +16,7 @@ const RINGS_GET: u8 = 15;
 const CHANNELS_GET: u8 = 17;
 const HEADER: u16 = 1;
 const HEADER_NAME: u16 = 2;
-/// Sets of bits: those that the driver can change, those that are on; and what is in a set.
+/// Sets of bits, which the driver can change or which are on, and what is in a set.
 const FEATURES_HARDWARE: u16 = 2;
 const FEATURES_ACTIVE: u16 = 4;
 const BITSET_BITS: u16 = 3;
@@ -33,7 +33,7 @@ pub struct Feature {
     pub changeable: bool,
 }
 
-/// Entries of a ring: now, and at most.
+/// Entries of a ring, now and at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingSize {
     /// Now.
@@ -42,7 +42,7 @@ pub struct RingSize {
     pub most: u32,
 }
 
-/// Queues that can be had at most.
+/// How many queues there can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Channels {
     /// Queues for both directions.
@@ -89,7 +89,7 @@ impl Ethtool {
         })
     }
 
-    /// How many queues can be had; none if the driver does not say.
+    /// How many queues there can be; none if the driver does not say.
     pub fn channels(&self, interface: &str) -> Option<Channels> {
         let answer = self.ethtool(CHANNELS_GET, interface)?;
         Some(Channels {

@@ -54,7 +54,7 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Looks.
+    /// Looks at the machine.
     ///
     /// # Errors
     /// If there is no such interface, or netlink does not say.
@@ -91,7 +91,7 @@ impl Interface {
         Ok(this)
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
         vec![

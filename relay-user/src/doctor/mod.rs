@@ -2,7 +2,7 @@
 //! change.
 //!
 //! Each part is a file with two halves: `read` looks at the machine and changes nothing that
-//! runs; `judge` decides on what was seen, and is tested on machines that nobody has.
+//! runs; `judge` decides on what was seen, and is tested on machines that do not exist.
 
 mod buffers;
 mod clock;

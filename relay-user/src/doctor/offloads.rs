@@ -26,7 +26,7 @@ pub struct Offloads {
 }
 
 impl Offloads {
-    /// Looks.
+    /// Looks at the machine.
     #[must_use]
     pub fn read(ethtool: Option<&Ethtool>, interface: &str, vlans: &[String]) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Offloads {
         }
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
         if self.features.is_empty() {

@@ -1,4 +1,4 @@
-//! What this process may do: capabilities, and memory that stays in place.
+//! What this process may do: its capabilities, and how much memory it may lock.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ pub struct Privileges {
 }
 
 impl Privileges {
-    /// Looks.
+    /// Looks at the machine.
     #[must_use]
     pub fn read() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -52,7 +52,7 @@ impl Privileges {
         self.has(NET_ADMIN)
     }
 
-    /// What the relay needs of them, with so many queues.
+    /// What the relay needs of them, with this many queues.
     #[must_use]
     pub fn judge(&self, plan: &Plan, queues: u32) -> Vec<Finding> {
         vec![

@@ -10,7 +10,7 @@ use crate::port::receive_queues;
 
 /// Entries of a receive ring that a burst of 40 neighbours fits into.
 const RING: u32 = 1024;
-/// Entries that are advised where the card has more.
+/// How many entries are advised where the card has more.
 const DEEP: u32 = 4096;
 
 /// Whether the card spreads UDP datagrams over its queues by their ports.
@@ -42,7 +42,7 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Looks.
+    /// Looks at the machine.
     #[must_use]
     pub fn read(ethtool: Option<&Ethtool>, interface: &str) -> Self {
         let receive = receive_queues(interface);
@@ -63,7 +63,7 @@ impl Queues {
         }
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
         vec![
