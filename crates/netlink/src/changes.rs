@@ -2,7 +2,7 @@
 
 use netlink_sys::Socket;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Bytes of announcements that are read at a time; what they say is not looked at.
 const READ: usize = 8192;

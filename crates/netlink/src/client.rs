@@ -9,7 +9,7 @@ use netlink_packet_core::{
 };
 use netlink_sys::{Socket, SocketAddr};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A connection to the kernel for messages `M`. One thread's own: a question waits for its
 /// answers.
@@ -20,7 +20,7 @@ pub struct Client<M> {
 }
 
 impl<M: NetlinkSerializable + NetlinkDeserializable> Client<M> {
-    /// Opens a socket of a netlink protocol, such as [`crate::ROUTE`]. It needs no privilege;
+    /// Opens a socket of a netlink protocol, such as `NETLINK_ROUTE`. It needs no privilege;
     /// questions may.
     ///
     /// # Errors
@@ -118,6 +118,7 @@ mod tests {
     use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
     use netlink_packet_route::RouteNetlinkMessage;
     use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+    use netlink_sys::protocols::NETLINK_ROUTE as ROUTE;
 
     use super::*;
 
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn one_question_has_one_answer() {
-        let client = Client::open(crate::ROUTE).unwrap();
+        let client = Client::open(ROUTE).unwrap();
         assert_eq!(name(&client.ask(link(1)).unwrap()), Some("lo"));
         assert!(matches!(
             client.ask(link(i32::MAX as u32)),
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_dump_has_all_and_an_acknowledged_question_ends() {
-        let client = Client::open(crate::ROUTE).unwrap();
+        let client = Client::open(ROUTE).unwrap();
         let all = client.request(link(0), NLM_F_DUMP).unwrap();
         assert!(all.iter().any(|link| name(link) == Some("lo")));
         let one = client.request(link(1), NLM_F_ACK).unwrap();

@@ -7,7 +7,8 @@ use netlink_packet_core::{
 };
 use netlink_sys::protocols::NETLINK_GENERIC;
 
-use crate::{Client, Error, Result};
+use crate::client::Client;
+use crate::error::{Error, Result};
 
 /// `GENL_ID_CTRL`, `CTRL_CMD_GETFAMILY`, `CTRL_ATTR_FAMILY_ID`, `CTRL_ATTR_FAMILY_NAME` of
 /// `linux/genetlink.h`.
