@@ -1,7 +1,8 @@
 //! The link between two neighbours: relay and relay, or client and relay.
 //!
 //! After the manner of WireGuard, with constant length and a key exchange that a later
-//! quantum computer does not open. Every datagram has [`DATAGRAM`] bytes and begins with
+//! quantum computer does not open. Every datagram has
+//! [`DATAGRAM`](crate::size::DATAGRAM) bytes and begins with
 //!
 //! ```text
 //! header 16 = type 1 | zero 3 | receiver index 4 | counter 8
