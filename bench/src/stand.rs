@@ -21,12 +21,14 @@ use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, Header, PATH_HEADER};
 use mixline_relay::batch::{BATCH, Batch};
 use mixline_relay::links::Link;
-use mixline_relay::mail::{Command, ControlInbox, worker_queues};
+use mixline_relay::messages::Command;
 use mixline_relay::pipeline::{Common, Honest, Pipeline, Setup};
 use mixline_relay::pool::Pool;
+use mixline_relay::queues::{ControlQueues, worker_queues};
 use mixline_relay::sessions::index;
 use mixline_relay::share::{Places, Shares};
 use mixline_relay::slow_path::{self, Job, Opened};
+use mixline_relay::wake::NeverSleeps;
 use rand_core::Rng;
 
 use crate::machine::resident;
@@ -71,8 +73,8 @@ impl Stand {
         let now = Instant::now();
         let mut key = [0; 16];
         rng.fill_bytes(&mut key);
-        let (worker, inbox) = worker_queues();
-        drop(inbox);
+        let (worker, queues) = worker_queues();
+        drop(queues);
         let (slow, jobs) = slow_path::queue(1);
         let replay = ReplayFilter::new(REPLAY_BYTES, key, now)?;
         remember_some(&replay);
@@ -83,7 +85,7 @@ impl Stand {
             held: Places::new(4096),
             opening: Places::new(1024),
             control_places: Places::new(64),
-            control: ControlInbox::new(),
+            control: ControlQueues::new(Arc::new(NeverSleeps)),
             workers: vec![worker],
             slow,
         };

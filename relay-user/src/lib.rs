@@ -6,8 +6,8 @@
 //! - [`control`]: link handshakes, the directory, onion keys; on one thread, in tokio;
 //! - [`worker`]: a thread for each core that forwards, each with a [`port`] and a
 //!   [`pipeline`] of its own;
-//! - [`slow_path`]: threads that open the headers of new paths;
-//! - [`mail`]: the bounded queues between all these.
+//! - [`slow_path`], [`workers::slow_path`]: how the headers of new paths are opened;
+//! - [`queues`], [`messages`], [`wake`]: what is between all these.
 //!
 //! What happens to a datagram of a known path is in [`pipeline`], and nowhere else.
 
@@ -15,13 +15,16 @@ pub mod batch;
 pub mod config;
 pub mod control;
 pub mod doctor;
+pub mod headers;
 pub mod links;
-pub mod mail;
+pub mod messages;
 pub mod metrics;
 pub mod onion_keys;
 pub mod pipeline;
 pub mod pool;
 pub mod port;
+pub mod port_kind;
+pub mod queues;
 pub mod run;
 pub mod sessions;
 pub mod share;
@@ -30,7 +33,9 @@ pub mod state_dir;
 pub mod status;
 pub mod threads;
 pub mod verdict;
+pub mod wake;
 pub mod worker;
+pub mod workers;
 
 pub use config::Config;
 pub use run::run;

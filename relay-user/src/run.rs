@@ -20,15 +20,17 @@ use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
 use crate::control::{Control, ControlBoard, SharedOnionKeys, tell};
-use crate::mail::{Command, WorkerAddress};
+use crate::messages::Command;
 use crate::metrics;
 use crate::onion_keys::OnionKeys;
 use crate::pipeline::Behaviour;
 use crate::port::{OpenError, Ports};
+use crate::queues::WorkerHandle;
 use crate::slow_path::Keys;
 use crate::state_dir::{StateDir, StateError};
 use crate::status::{self, PortReport, Source};
 use crate::threads::{Started, Threads};
+use crate::workers::ControlWaker;
 
 /// How long a relay waits for its workers when it stops.
 const STOP: Duration = Duration::from_secs(3);
@@ -138,7 +140,7 @@ pub struct Relay {
     control: tokio::task::JoinHandle<Control>,
     tasks: tokio::task::JoinSet<()>,
     workers: Vec<JoinHandle<io::Result<()>>>,
-    addresses: Vec<WorkerAddress>,
+    handles: Vec<WorkerHandle>,
     state: Arc<StateDir>,
     replay: Arc<ReplayFilter>,
     source: Arc<Source>,
@@ -202,6 +204,7 @@ impl Relay {
         let onion = Arc::new(SharedOnionKeys::new(onion));
         let keys = Arc::new(Keys::default());
         let own = identity.relay_id();
+        let waker = Arc::new(ControlWaker::default());
         let threads = Threads {
             cores,
             behave,
@@ -209,11 +212,18 @@ impl Relay {
         };
         let Started {
             workers,
-            addresses,
+            handles,
             boards,
-            inbox,
+            queues,
         } = threads
-            .start(&config, own.short(), Arc::clone(&replay), &keys, &mut rng)
+            .start(
+                &config,
+                own.short(),
+                Arc::clone(&replay),
+                &keys,
+                Arc::clone(&waker) as _,
+                &mut rng,
+            )
             .map_err(|error| RunError::System {
                 what: "start a thread",
                 error,
@@ -274,8 +284,9 @@ impl Relay {
                 rng,
                 Instant::now(),
             ),
-            inbox,
-            workers: addresses.clone(),
+            queues,
+            waker,
+            workers: handles.clone(),
             sockets,
             snapshots: snapshots.clone(),
             onion,
@@ -313,7 +324,7 @@ impl Relay {
             control,
             tasks,
             workers,
-            addresses,
+            handles,
             state,
             replay,
             source,
@@ -344,9 +355,9 @@ impl Relay {
         tracing::info!("stopping");
         self.tasks.shutdown().await;
         let workers = self.workers;
-        let addresses = self.addresses;
+        let handles = self.handles;
         let joined = tokio::task::spawn_blocking(move || {
-            addresses
+            handles
                 .iter()
                 .for_each(|worker| tell(worker, Command::Stop));
             workers

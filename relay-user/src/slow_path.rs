@@ -1,18 +1,15 @@
-//! Where headers of new paths are opened: two X25519 operations each, some 100 µs, away
-//! from the workers.
+//! How headers of new paths are opened: two X25519 operations each, some 100 µs, away from
+//! the workers, by threads that take a [`Job`] and give back an [`Opened`].
 //!
 //! A worker has at most [`SLOW_WINDOW`] headers here at a time; which of those that wait
 //! go next is the worker's decision, by turns among its neighbours. So nobody's headers
 //! wait behind more than a few of anybody else.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::{self, Receiver, Sender};
 use mixline_protocol::path::{KnownPath, OnionSecret, open_header};
 use mixline_protocol::size::Header;
-
-use crate::mail::WorkerAddress;
 
 /// Headers that one worker may have on the slow path.
 pub const SLOW_WINDOW: usize = 16;
@@ -64,36 +61,4 @@ pub fn open(keys: &Keyring, header: &Header) -> Option<(KnownPath, u32)> {
 #[must_use]
 pub fn queue(workers: usize) -> (Sender<Job>, Receiver<Job>) {
     channel::bounded(workers * SLOW_WINDOW)
-}
-
-/// Starts the threads. They end when all senders of jobs are gone.
-///
-/// # Errors
-/// If a thread cannot be started.
-pub fn start(
-    threads: usize,
-    jobs: &Receiver<Job>,
-    keys: &Arc<Keys>,
-    workers: &[WorkerAddress],
-) -> std::io::Result<Vec<JoinHandle<()>>> {
-    (0..threads)
-        .map(|number| {
-            let (jobs, keys, workers) = (jobs.clone(), Arc::clone(keys), workers.to_vec());
-            thread::Builder::new()
-                .name(format!("slow-{number}"))
-                .spawn(move || work(&jobs, &keys, &workers))
-        })
-        .collect()
-}
-
-fn work(jobs: &Receiver<Job>, keys: &Keys, workers: &[WorkerAddress]) {
-    while let Ok(Job { worker, header }) = jobs.recv() {
-        let path = open(&keys.get(), &header);
-        let Some(worker) = workers.get(worker) else {
-            continue;
-        };
-        // A worker that has ended needs no answer.
-        let _ = worker.opened.send(Opened { header, path });
-        worker.bell.ring();
-    }
 }

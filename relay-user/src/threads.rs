@@ -9,15 +9,17 @@ use mixline_protocol::replay::ReplayFilter;
 use rand_core::CryptoRng;
 
 use crate::config::Config;
-use crate::mail::{ControlInbox, HANDOVERS, HANDSHAKES, MESSAGES, WorkerAddress, worker_queues};
 use crate::pipeline::{
     Behaviour, Common, DELAYED_CELLS, HELD_CELLS, OPENING_PATHS, Pipeline, Setup,
 };
 use crate::pool::Pool;
 use crate::port::Port;
+use crate::queues::{ControlQueues, HANDOVERS, HANDSHAKES, MESSAGES, WorkerHandle, worker_queues};
 use crate::share::Places;
 use crate::slow_path::{self, Keys};
+use crate::wake::Wake;
 use crate::worker::{Board, Worker};
+use crate::workers;
 
 /// What the threads are made of.
 pub struct Threads<F> {
@@ -34,11 +36,11 @@ pub struct Started {
     /// The workers' threads.
     pub workers: Vec<JoinHandle<io::Result<()>>>,
     /// Where the workers are reached.
-    pub addresses: Vec<WorkerAddress>,
+    pub handles: Vec<WorkerHandle>,
     /// What they show.
     pub boards: Vec<Arc<Board>>,
     /// Where they reach the control plane.
-    pub inbox: Arc<ControlInbox>,
+    pub queues: Arc<ControlQueues>,
 }
 
 impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
@@ -52,13 +54,14 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
         own: ShortId,
         replay: Arc<ReplayFilter>,
         keys: &Arc<Keys>,
+        waker: Arc<dyn Wake>,
         rng: &mut impl CryptoRng,
     ) -> io::Result<Started> {
         let count = self.ports.len();
-        let (addresses, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| worker_queues()).unzip();
+        let (handles, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| worker_queues()).unzip();
         let (slow, jobs) = slow_path::queue(count);
         // Public-key work is for new paths only: a quarter of the cores, at least one.
-        slow_path::start(self.cores.div_ceil(4), &jobs, keys, &addresses)?;
+        workers::slow_path::start(self.cores.div_ceil(4), &jobs, keys, &handles)?;
         let mean_delay = config.mean_delay();
         let held = HELD_CELLS
             + if mean_delay.is_some() {
@@ -66,7 +69,7 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
             } else {
                 0
             };
-        let inbox = ControlInbox::new();
+        let control = ControlQueues::new(waker);
         let common = Arc::new(Common {
             own,
             replay,
@@ -75,8 +78,8 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
             held: Places::new(held),
             opening: Places::new(OPENING_PATHS),
             control_places: Places::new(MESSAGES),
-            control: Arc::clone(&inbox),
-            workers: addresses.clone(),
+            control: Arc::clone(&control),
+            workers: handles.clone(),
             slow,
         });
         // A worker for each core has that core to itself. Fewer are put where there is
@@ -88,7 +91,7 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
         };
         let mut workers = Vec::with_capacity(count);
         let mut boards = Vec::with_capacity(count);
-        for (number, (inbox, port)) in inboxes.into_iter().zip(self.ports).enumerate() {
+        for (number, (queues, port)) in queues.into_iter().zip(self.ports).enumerate() {
             let setup = Setup {
                 worker: number,
                 paths: config.max_paths.div_ceil(count),
@@ -100,7 +103,7 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
             let worker = Worker {
                 pipeline: Pipeline::new(Arc::clone(&common), setup, rng),
                 port,
-                inbox,
+                queues,
                 board,
                 core: core_ids.as_ref().and_then(|ids| ids.get(number)).copied(),
             };
@@ -108,9 +111,9 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
         }
         Ok(Started {
             workers,
-            addresses,
+            handles,
             boards,
-            inbox,
+            queues: control,
         })
     }
 }

@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 use core_affinity::CoreId;
 use mio::{Events, Poll, Token, Waker};
 
-use crate::mail::{Command, WorkerInbox};
+use crate::messages::Command;
 use crate::pipeline::{Behaviour, Pipeline};
 use crate::port::{Dropped, FIRST_PORT_TOKEN, Port};
+use crate::queues::WorkerQueues;
 use crate::verdict::{Tally, Verdict};
+use crate::workers::EventWaker;
 
-/// The bell's token.
-const BELL: Token = Token(0);
-const _: () = assert!(BELL.0 < FIRST_PORT_TOKEN);
+/// The token of what wakes the worker.
+const WAKER: Token = Token(0);
+const _: () = assert!(WAKER.0 < FIRST_PORT_TOKEN);
 /// Batches that a worker takes from its port before it looks at the clock and at what is
 /// held.
 const TURNS: usize = 32;
@@ -77,7 +79,7 @@ pub struct Worker<B> {
     /// Its port.
     pub port: Box<dyn Port>,
     /// Its queues.
-    pub inbox: WorkerInbox,
+    pub queues: WorkerQueues,
     /// Where it shows what it does.
     pub board: Arc<Board>,
     /// The core it stays on, if on one.
@@ -93,7 +95,9 @@ impl<B: Behaviour> Worker<B> {
     pub fn start(mut self, number: usize) -> io::Result<JoinHandle<io::Result<()>>> {
         let poll = Poll::new()?;
         self.port.register(poll.registry())?;
-        self.inbox.bell.set(Waker::new(poll.registry(), BELL)?);
+        self.queues
+            .waker
+            .set(EventWaker(Waker::new(poll.registry(), WAKER)?));
         thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
@@ -111,7 +115,7 @@ impl<B: Behaviour> Worker<B> {
         let mut dropped = Dropped::default();
         let mut stop = false;
         while !stop {
-            let mut worked = self.read_mail(Instant::now(), &mut stop);
+            let mut worked = self.read_queues(Instant::now(), &mut stop);
             worked |= self.turns(&mut stop);
             self.pipeline.tick(Instant::now());
             worked |= self.process_again();
@@ -128,16 +132,16 @@ impl<B: Behaviour> Worker<B> {
     }
 
     /// Takes what other threads have sent; true if there was anything.
-    fn read_mail(&mut self, now: Instant, stop: &mut bool) -> bool {
-        let mut worked = read_commands(&self.inbox, &mut self.pipeline, stop);
-        while let Ok(opened) = self.inbox.opened.try_recv() {
+    fn read_queues(&mut self, now: Instant, stop: &mut bool) -> bool {
+        let mut worked = read_commands(&self.queues, &mut self.pipeline, stop);
+        while let Ok(opened) = self.queues.opened.try_recv() {
             self.pipeline.take_opened(opened, now);
             worked = true;
         }
         // One batch at a time, so that a flood that came to the wrong worker does not
         // keep this one from its port.
         for _ in 0..crate::batch::BATCH {
-            let Some((datagram, source)) = self.inbox.handovers.pop() else {
+            let Some((datagram, source)) = self.queues.handovers.pop() else {
                 break;
             };
             self.pipeline.take_over(datagram, source);
@@ -161,12 +165,12 @@ impl<B: Behaviour> Worker<B> {
         let Self {
             pipeline,
             port,
-            inbox,
+            queues,
             ..
         } = self;
         for turn in 0..TURNS {
             let result = port.turn(&mut |batch| {
-                read_commands(inbox, pipeline, stop);
+                read_commands(queues, pipeline, stop);
                 pipeline.process(batch, Instant::now());
             });
             match result {
@@ -183,19 +187,19 @@ impl<B: Behaviour> Worker<B> {
     }
 
     fn sleep(&mut self, poll: &mut Poll, events: &mut Events) -> io::Result<()> {
-        self.inbox.bell.falls_asleep();
+        self.queues.waker.set_asleep();
         let until = self.pipeline.wake_at();
         let longest = until.map_or(LONGEST_SLEEP, |at| {
             at.saturating_duration_since(Instant::now())
                 .min(LONGEST_SLEEP)
         });
-        let longest = if self.inbox.is_empty() {
+        let longest = if self.queues.is_empty() {
             longest
         } else {
             Duration::ZERO
         };
         let result = poll.poll(events, Some(longest));
-        self.inbox.bell.wakes_up();
+        self.queues.waker.set_awake();
         match result {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
@@ -213,7 +217,7 @@ impl<B: Behaviour> Worker<B> {
         let end = Instant::now() + DRAIN;
         let mut stop = false;
         loop {
-            let worked = self.read_mail(Instant::now(), &mut stop) | self.turns(&mut stop);
+            let worked = self.read_queues(Instant::now(), &mut stop) | self.turns(&mut stop);
             if !worked || Instant::now() >= end {
                 break;
             }
@@ -236,13 +240,13 @@ impl<B: Behaviour> Worker<B> {
 
 /// Does what the control plane says; true if it said anything.
 fn read_commands<B: Behaviour>(
-    inbox: &WorkerInbox,
+    queues: &WorkerQueues,
     pipeline: &mut Pipeline<B>,
     stop: &mut bool,
 ) -> bool {
     let mut worked = false;
     loop {
-        match inbox.commands.try_recv() {
+        match queues.commands.try_recv() {
             Ok(Command::Stop) => *stop = true,
             Ok(command) => pipeline.obey(command),
             Err(crossbeam::channel::TryRecvError::Empty) => return worked,

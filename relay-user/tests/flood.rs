@@ -12,8 +12,8 @@ use mixline_protocol::link::control::Control;
 use mixline_protocol::path::Hop;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::{Cell, DATAGRAM, Datagram};
-use mixline_relay::mail::{HANDSHAKES, MESSAGES};
 use mixline_relay::pipeline::{HELD_CELLS, OPENING_PATHS};
+use mixline_relay::queues::{HANDSHAKES, MESSAGES};
 use mixline_relay::slow_path::SLOW_WINDOW;
 use mixline_relay::verdict::Verdict;
 use rand_core::Rng;
@@ -177,6 +177,6 @@ fn datagrams_for_another_worker_are_bounded() {
     datagram[7] = datagram[7] & 0xc0 | 1;
     relay.process(&vec![(datagram, from.address); 2000]);
     let other = &relay.common.workers[1];
-    assert_eq!(other.handovers.len(), mixline_relay::mail::HANDOVERS);
+    assert_eq!(other.handovers.len(), mixline_relay::queues::HANDOVERS);
     assert_eq!(relay.count(Verdict::HandoverLimit), 2000 - 1024);
 }

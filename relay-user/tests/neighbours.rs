@@ -20,7 +20,7 @@ use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram};
 use mixline_protocol::time::UnixTime;
 use mixline_relay::control::neighbours::{MAX_CLIENTS_PER_PREFIX, Neighbours, Output};
 use mixline_relay::links::Link;
-use mixline_relay::mail::{Command, Signal};
+use mixline_relay::messages::{Command, Signal};
 
 /// A relay's control plane, and what its workers would know.
 struct Node {

@@ -13,7 +13,7 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::link::control::Control;
 use mixline_protocol::path::Next;
 use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram, PATH_HEADER};
-use mixline_relay::mail::{Command, Signal};
+use mixline_relay::messages::{Command, Signal};
 use mixline_relay::pipeline::{Behaviour, Deed, HOLD_FOR};
 use mixline_relay::sessions::index;
 use mixline_relay::verdict::Verdict;

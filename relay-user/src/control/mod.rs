@@ -18,11 +18,14 @@ use mixline_protocol::time::UnixTime;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::mail::{Command, ControlInbox, WorkerAddress};
+use crate::messages::Command;
 use crate::onion_keys::OnionKeys;
 use crate::port::ControlSockets;
+use crate::queues::{ControlQueues, WorkerHandle};
 use crate::slow_path::Keys;
 use crate::state_dir::StateDir;
+use crate::wake::Wake as _;
+use crate::workers::ControlWaker;
 use neighbours::{Census, Neighbours, Output};
 
 /// How often the control plane looks at the time.
@@ -70,9 +73,11 @@ pub struct Control {
     /// All neighbours.
     pub neighbours: Neighbours<OsRandom>,
     /// What workers have for the control plane.
-    pub inbox: Arc<ControlInbox>,
+    pub queues: Arc<ControlQueues>,
+    /// Wakes this task when something was added to them.
+    pub waker: Arc<ControlWaker>,
     /// The workers.
-    pub workers: Vec<WorkerAddress>,
+    pub workers: Vec<WorkerHandle>,
     /// Where to send from.
     pub sockets: ControlSockets,
     /// The directory's snapshots.
@@ -92,17 +97,17 @@ pub struct Control {
 impl Control {
     /// Works until `stop` says so.
     pub async fn run(&mut self, mut stop: watch::Receiver<bool>) {
-        let inbox = Arc::clone(&self.inbox);
+        let waker = Arc::clone(&self.waker);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = inbox.bell.notified() => {}
+                () = waker.woken() => {}
                 _ = ticks.tick() => self.tick(),
                 Ok(()) = self.snapshots.changed() => self.take_snapshot(),
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            self.read_mail();
+            self.read_queues();
             self.flush();
         }
     }
@@ -113,30 +118,30 @@ impl Control {
         self.flush();
     }
 
-    fn read_mail(&mut self) {
+    fn read_queues(&mut self) {
         let now = Instant::now();
         // These are cheap, and bounded by their queues.
-        for _ in 0..self.inbox.signals.len() {
-            let Some(signal) = self.inbox.signals.pop() else {
+        for _ in 0..self.queues.signals.len() {
+            let Some(signal) = self.queues.signals.pop() else {
                 break;
             };
             self.neighbours.signal(signal, now);
         }
-        for _ in 0..self.inbox.messages.len() {
-            let Some(mut message) = self.inbox.messages.pop() else {
+        for _ in 0..self.queues.messages.len() {
+            let Some(mut message) = self.queues.messages.pop() else {
                 break;
             };
             self.neighbours
                 .message(message.index, &mut message.datagram, now);
         }
         for _ in 0..HANDSHAKES_AT_ONCE {
-            let Some(handshake) = self.inbox.handshakes.pop() else {
+            let Some(handshake) = self.queues.handshakes.pop() else {
                 return;
             };
             self.neighbours
                 .handshake(&handshake.datagram, handshake.source, now);
         }
-        self.inbox.bell.notify_one();
+        self.waker.wake();
     }
 
     fn tick(&mut self) {
@@ -220,11 +225,11 @@ impl Control {
 
 /// Gives a worker a command; waits for room, which a worker soon makes. One that has ended
 /// needs none.
-pub fn tell(worker: &WorkerAddress, command: Command) {
+pub fn tell(worker: &WorkerHandle, command: Command) {
     if let Err(crossbeam::channel::TrySendError::Full(command)) = worker.commands.try_send(command)
     {
-        worker.bell.ring();
+        worker.waker.wake();
         let _ = worker.commands.send(command);
     }
-    worker.bell.ring();
+    worker.waker.wake();
 }

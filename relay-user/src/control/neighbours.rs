@@ -22,9 +22,9 @@ use rand_core::CryptoRng;
 use super::indices::{Indices, Owner};
 use super::mailboxes::Mailboxes;
 use super::prefix::Prefix;
-use crate::batch::cell_of;
+use crate::headers::cell_of;
 use crate::links::Link;
-use crate::mail::{Command, Signal};
+use crate::messages::{Command, Signal};
 use crate::share::Shares;
 
 /// Neighbours that a relay has at a time: some 5 KB each, with their sessions.

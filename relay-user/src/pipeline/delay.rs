@@ -14,7 +14,8 @@ use mixline_protocol::path::Next;
 use rand_core::Rng;
 
 use super::{Behaviour, Boxed, Leave, Pipeline, Step};
-use crate::batch::{Fate, Flow, Slot};
+use crate::batch::{Fate, Slot};
+use crate::headers::Flow;
 use crate::verdict::Verdict;
 
 /// Cells that wait, over all workers of a relay that delays: 22 MiB.

@@ -40,10 +40,12 @@ pub use delay::DELAYED_CELLS;
 pub use opening::OPENING_PATHS;
 pub use waiting::{HELD_CELLS, HOLD_FOR};
 
-use crate::batch::{BATCH, Batch, Fate, Slot, header_of};
+use crate::batch::{BATCH, Batch, Fate, Slot};
+use crate::headers::header_of;
 use crate::links::Links;
-use crate::mail::{Command, ControlInbox, WorkerAddress};
+use crate::messages::Command;
 use crate::pool::{Pool, Pooled};
+use crate::queues::{ControlQueues, WorkerHandle};
 use crate::sessions::{Session, Sessions};
 use crate::share::{Place, Places};
 use crate::slow_path::{Job, Opened};
@@ -72,9 +74,9 @@ pub struct Common {
     /// Control messages that may wait for the control plane.
     pub control_places: Arc<Places>,
     /// The control plane.
-    pub control: Arc<ControlInbox>,
+    pub control: Arc<ControlQueues>,
     /// All workers, this one included, by number.
-    pub workers: Vec<WorkerAddress>,
+    pub workers: Vec<WorkerHandle>,
     /// The slow path.
     pub slow: Sender<Job>,
 }

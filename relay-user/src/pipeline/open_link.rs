@@ -7,7 +7,7 @@ use mixline_protocol::link::{CellKind, DatagramType, counter, datagram_type, rec
 
 use super::{Behaviour, Leave, Pipeline, Step};
 use crate::batch::{Fate, Slot};
-use crate::mail::{Handshake, Message, Signal};
+use crate::messages::{Handshake, Message, Signal};
 use crate::sessions::worker_of;
 use crate::verdict::Verdict;
 
@@ -89,7 +89,7 @@ impl<B: Behaviour> Pipeline<B> {
         if self.common.control.messages.push(message).is_err() {
             return Verdict::ControlLimit;
         }
-        self.common.control.bell.notify_one();
+        self.common.control.waker.wake();
         Verdict::Control
     }
 
@@ -104,7 +104,7 @@ impl<B: Behaviour> Pipeline<B> {
         if self.common.control.handshakes.push(handshake).is_err() {
             return Leave::With(Verdict::ControlLimit);
         }
-        self.common.control.bell.notify_one();
+        self.common.control.waker.wake();
         Leave::With(Verdict::Handshake)
     }
 
@@ -119,7 +119,7 @@ impl<B: Behaviour> Pipeline<B> {
         if owner.handovers.push((datagram, slot.source)).is_err() {
             return Leave::With(Verdict::HandoverLimit);
         }
-        owner.bell.ring();
+        owner.waker.wake();
         // The next session of this neighbour had better be ours.
         let told = self
             .strayed

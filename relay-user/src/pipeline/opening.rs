@@ -12,7 +12,8 @@ use mixline_protocol::size::Header;
 
 use super::waiting::{HELD_PER_QUEUE, HOLD_FOR};
 use super::{Boxed, Common};
-use crate::batch::{Fate, Slot, header_of};
+use crate::batch::{Fate, Slot};
+use crate::headers::header_of;
 use crate::share::{Place, Shares};
 use crate::slow_path::{Job, SLOW_WINDOW};
 use crate::verdict::Verdict;

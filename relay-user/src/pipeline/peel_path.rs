@@ -7,7 +7,8 @@ use mixline_protocol::replay::{self, ReplayFilter};
 use mixline_protocol::size::Cell;
 
 use super::{Behaviour, Boxed, Deed, Leave, Pipeline, Step};
-use crate::batch::{Fate, Flow, Slot, cell_of, flow_of, header_of};
+use crate::batch::{Fate, Slot};
+use crate::headers::{Flow, cell_of, flow_of, header_of};
 use crate::slow_path::Opened;
 use crate::verdict::Verdict;
 

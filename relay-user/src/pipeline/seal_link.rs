@@ -7,9 +7,10 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::path::Next;
 
 use super::{Behaviour, Boxed, Leave, Pipeline, Step};
-use crate::batch::{Fate, Flow, Slot, cell_of};
+use crate::batch::{Fate, Slot};
+use crate::headers::{Flow, cell_of};
 use crate::links::Way;
-use crate::mail::Signal;
+use crate::messages::Signal;
 use crate::verdict::Verdict;
 
 impl<B: Behaviour> Pipeline<B> {

@@ -7,7 +7,8 @@
 use chacha20::ChaCha8Rng;
 use rand_core::Rng;
 
-use crate::batch::{BATCH, Batch, Fate, Flow};
+use crate::batch::{BATCH, Batch, Fate};
+use crate::headers::Flow;
 
 /// Decides in which order the slots that are to be sent go.
 ///

@@ -17,15 +17,17 @@ use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram, PATH_HEADER, Payload};
 use mixline_relay::batch::Batch;
 use mixline_relay::links::Link;
-use mixline_relay::mail::{Command, ControlInbox, MESSAGES, WorkerInbox, worker_queues};
+use mixline_relay::messages::Command;
 use mixline_relay::pipeline::{
     Behaviour, Common, HELD_CELLS, Honest, OPENING_PATHS, Pipeline, Setup,
 };
 use mixline_relay::pool::Pool;
+use mixline_relay::queues::{ControlQueues, MESSAGES, WorkerQueues, worker_queues};
 use mixline_relay::sessions::index;
 use mixline_relay::share::{Places, Shares};
 use mixline_relay::slow_path::{Job, Keyring, Opened, open, queue};
 use mixline_relay::verdict::Verdict;
+use mixline_relay::wake::NeverSleeps;
 
 /// The epoch of all onion keys here.
 pub const EPOCH: u32 = 7;
@@ -82,9 +84,9 @@ impl Neighbour {
 /// A relay with one worker, without threads or sockets.
 pub struct TestRelay<B: Behaviour = Honest> {
     pub pipeline: Pipeline<B>,
-    pub inbox: WorkerInbox,
+    pub queues: WorkerQueues,
     pub jobs: Receiver<Job>,
-    pub control: Arc<ControlInbox>,
+    pub control: Arc<ControlQueues>,
     pub common: Arc<Common>,
     pub onion: Arc<OnionSecret>,
     pub keyring: Keyring,
@@ -103,10 +105,10 @@ impl<B: Behaviour> TestRelay<B> {
     pub fn with(short: u8, behaviour: B, paths: usize, mean_delay: Option<Duration>) -> Self {
         let mut rng = OsRandom::new();
         let now = Instant::now();
-        let (address, inbox) = worker_queues();
+        let (handle, queues) = worker_queues();
         let (other, _) = worker_queues();
         let (slow, jobs) = queue(1);
-        let control = ControlInbox::new();
+        let control = ControlQueues::new(Arc::new(NeverSleeps));
         let short = ShortId([short; 8]);
         let common = Arc::new(Common {
             own: short,
@@ -116,7 +118,7 @@ impl<B: Behaviour> TestRelay<B> {
             opening: Places::new(OPENING_PATHS),
             control_places: Places::new(MESSAGES),
             control: Arc::clone(&control),
-            workers: vec![address, other],
+            workers: vec![handle, other],
             slow,
         });
         let setup = Setup {
@@ -128,7 +130,7 @@ impl<B: Behaviour> TestRelay<B> {
         let onion = Arc::new(OnionSecret::generate(&mut rng));
         Self {
             pipeline: Pipeline::new(Arc::clone(&common), setup, &mut rng),
-            inbox,
+            queues,
             jobs,
             control,
             common,
