@@ -19,16 +19,16 @@ use mixline_protocol::path::{
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, Header, PATH_HEADER};
-use mixline_relay::batch::{BATCH, Batch};
-use mixline_relay::links::Link;
-use mixline_relay::messages::Command;
-use mixline_relay::pipeline::{Common, Honest, Pipeline, Setup};
-use mixline_relay::pool::Pool;
-use mixline_relay::queues::{ControlQueues, worker_queues};
-use mixline_relay::sessions::index;
-use mixline_relay::share::{Places, Shares};
-use mixline_relay::slow_path::{self, Job, Opened};
-use mixline_relay::wake::NeverSleeps;
+use mixline_relay_engine::batch::{BATCH, Batch};
+use mixline_relay_engine::buffer_pool::Pool;
+use mixline_relay_engine::link_sessions::index;
+use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::next_hops::Link;
+use mixline_relay_engine::pipeline::{Common, Honest, Pipeline, Setup};
+use mixline_relay_engine::queues::{ControlQueues, worker_queues};
+use mixline_relay_engine::quota::{Places, Shares};
+use mixline_relay_engine::slow_path::{self, Job, Opened};
+use mixline_relay_engine::wake::NeverSleeps;
 use rand_core::Rng;
 
 use crate::machine::resident;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{MAX_ADDRESSES, MAX_TEXT};
+use mixline_relay_engine::link_sessions::MAX_WORKERS;
 use serde::{Deserialize, Serialize};
 
-pub use crate::port_kind::PortKind;
-use crate::sessions::MAX_WORKERS;
+pub use mixline_relay_engine::port_kind::PortKind;
 
 /// Datagrams a second that a worker is taken to be good for, if the operator says nothing.
 const CAPACITY_PER_WORKER: u32 = 100_000;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use mixline_relay::pipeline::Honest;
-use mixline_relay::{Config, doctor, run, status};
+use mixline_relay::observe::status;
+use mixline_relay::{Config, doctor, run};
+use mixline_relay_engine::pipeline::Honest;
 use tracing_subscriber::EnvFilter;
 
 /// A relay of a Mixline network: it forwards datagrams of one length through encryption

@@ -12,6 +12,10 @@ use mixline_directory_client::{DirectoryClient, FollowStatus};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
+use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::pipeline::Behaviour;
+use mixline_relay_engine::queues::WorkerHandle;
+use mixline_relay_engine::slow_path::Keys;
 use rand_core::Rng;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -20,17 +24,13 @@ use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
 use crate::control::{Control, ControlBoard, SharedOnionKeys, tell};
-use crate::messages::Command;
-use crate::metrics;
+use crate::observe::metrics;
+use crate::observe::status::{self, PortReport, Source};
 use crate::onion_keys::OnionKeys;
-use crate::pipeline::Behaviour;
 use crate::port::{OpenError, Ports};
-use crate::queues::WorkerHandle;
-use crate::slow_path::Keys;
 use crate::state_dir::{StateDir, StateError};
-use crate::status::{self, PortReport, Source};
-use crate::threads::{Started, Threads};
 use crate::workers::ControlWaker;
+use crate::workers::{Started, Threads};
 
 /// How long a relay waits for its workers when it stops.
 const STOP: Duration = Duration::from_secs(3);
@@ -91,7 +91,7 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Runs a relay until SIGTERM or SIGINT. `behave` gives each worker its behaviour:
-/// [`Honest`](crate::pipeline::Honest), outside of tests.
+/// [`Honest`](mixline_relay_engine::pipeline::Honest), outside of tests.
 ///
 /// # Errors
 /// [`RunError`].

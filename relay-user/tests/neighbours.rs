@@ -19,8 +19,8 @@ use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram};
 use mixline_protocol::time::UnixTime;
 use mixline_relay::control::neighbours::{MAX_CLIENTS_PER_PREFIX, Neighbours, Output};
-use mixline_relay::links::Link;
-use mixline_relay::messages::{Command, Signal};
+use mixline_relay_engine::messages::{Command, Signal};
+use mixline_relay_engine::next_hops::Link;
 
 /// A relay's control plane, and what its workers would know.
 struct Node {

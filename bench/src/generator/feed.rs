@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mixline_protocol::size::DATAGRAM;
-use mixline_relay::status::{self, Report};
+use mixline_relay::observe::status::{self, Report};
 use rand_core::Rng as _;
 
 use super::abi::Frame;

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use mixline_relay_engine::link_sessions::{
+    MAX_SESSIONS_PER_WORKER, MAX_WORKERS, PLACE_BITS, WORKER_BITS, index,
+};
 use rand_core::CryptoRng;
-
-use crate::sessions::{MAX_SESSIONS_PER_WORKER, MAX_WORKERS, PLACE_BITS, WORKER_BITS, index};
 
 /// Indices in use at a time: sessions, and handshakes in flight. Half of one worker's
 /// places, so that a free one is found at once.
@@ -99,8 +100,9 @@ impl Indices {
 mod tests {
     use mixline_protocol::random::OsRandom;
 
+    use mixline_relay_engine::link_sessions::{place_of, worker_of};
+
     use super::*;
-    use crate::sessions::{place_of, worker_of};
 
     #[test]
     fn no_place_twice() {

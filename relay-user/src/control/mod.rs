@@ -15,16 +15,16 @@ use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
+use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::queues::{ControlQueues, WorkerHandle};
+use mixline_relay_engine::slow_path::Keys;
+use mixline_relay_engine::wake::Wake as _;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::messages::Command;
 use crate::onion_keys::OnionKeys;
 use crate::port::ControlSockets;
-use crate::queues::{ControlQueues, WorkerHandle};
-use crate::slow_path::Keys;
 use crate::state_dir::StateDir;
-use crate::wake::Wake as _;
 use crate::workers::ControlWaker;
 use neighbours::{Census, Neighbours, Output};
 

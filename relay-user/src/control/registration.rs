@@ -8,11 +8,11 @@ use mixline_directory_client::DirectoryClient;
 use mixline_protocol::identity::{IdentityKey, SIGNATURE, X25519Public};
 use mixline_protocol::records::{MAX_TEXT, OnionKeys as Published, RelayDescriptor, Snapshot};
 use mixline_protocol::time::UnixTime;
+use mixline_relay_engine::outcome::Verdict;
 use tokio::sync::watch;
 
 use super::SharedOnionKeys;
-use crate::verdict::Verdict;
-use crate::worker::Board;
+use crate::workers::Board;
 
 /// How often the relay registers.
 const EVERY: Duration = Duration::from_secs(20);

@@ -26,7 +26,8 @@ use std::thread::available_parallelism;
 pub use finding::{Diagnosis, Finding, Level, Section};
 
 use crate::config::Config;
-use crate::{port, status};
+use crate::observe::status;
+use crate::port;
 use plan::Plan;
 
 /// Examines this machine for a relay of this configuration, or for one on `port: auto`;

@@ -1,6 +1,10 @@
 //! A relay's threads that forward: workers, and those of the slow path.
 
-pub mod slow_path;
+mod slow_path;
+mod threads;
 mod wake;
+mod worker;
 
+pub use threads::{Started, Threads};
 pub use wake::{ControlWaker, EventWaker};
+pub use worker::{Board, Worker};

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam::channel::Receiver;
-
-use crate::queues::WorkerHandle;
-use crate::slow_path::{Job, Keys, Opened, open};
+use mixline_relay_engine::queues::WorkerHandle;
+use mixline_relay_engine::slow_path::{Job, Keys, Opened, open};
 
 /// Starts the threads. They end when all senders of jobs are gone.
 ///

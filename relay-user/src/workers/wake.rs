@@ -1,8 +1,7 @@
 //! What wakes the threads of this daemon: an eventfd for a worker, tokio for the control plane.
 
+use mixline_relay_engine::wake::Wake;
 use tokio::sync::Notify;
-
-use crate::wake::Wake;
 
 /// Ends a worker's wait in epoll.
 pub struct EventWaker(pub mio::Waker);

@@ -10,7 +10,7 @@ use clap::Parser;
 use mixline_protocol::path::Next;
 use mixline_protocol::size::{Cell, PATH_HEADER};
 use mixline_relay::Config;
-use mixline_relay::pipeline::{Behaviour, Deed};
+use mixline_relay_engine::pipeline::{Behaviour, Deed};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use mio::{Events, Poll, Token, Waker};
+use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::outcome::{Tally, Verdict};
+use mixline_relay_engine::pipeline::{Behaviour, Pipeline};
+use mixline_relay_engine::queues::WorkerQueues;
 
-use crate::messages::Command;
-use crate::pipeline::{Behaviour, Pipeline};
+use super::wake::EventWaker;
 use crate::port::{Dropped, FIRST_PORT_TOKEN, Port};
-use crate::queues::WorkerQueues;
-use crate::verdict::{Tally, Verdict};
-use crate::workers::EventWaker;
 
 /// The token of what wakes the worker.
 const WAKER: Token = Token(0);
@@ -140,7 +140,7 @@ impl<B: Behaviour> Worker<B> {
         }
         // One batch at a time, so that a flood that came to the wrong worker does not
         // keep this one from its port.
-        for _ in 0..crate::batch::BATCH {
+        for _ in 0..mixline_relay_engine::batch::BATCH {
             let Some((datagram, source)) = self.queues.handovers.pop() else {
                 break;
             };

@@ -6,20 +6,21 @@ use std::thread::JoinHandle;
 
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::replay::ReplayFilter;
-use rand_core::CryptoRng;
-
-use crate::config::Config;
-use crate::pipeline::{
+use mixline_relay_engine::buffer_pool::Pool;
+use mixline_relay_engine::pipeline::{
     Behaviour, Common, DELAYED_CELLS, HELD_CELLS, OPENING_PATHS, Pipeline, Setup,
 };
-use crate::pool::Pool;
+use mixline_relay_engine::queues::{
+    ControlQueues, HANDOVERS, HANDSHAKES, MESSAGES, WorkerHandle, worker_queues,
+};
+use mixline_relay_engine::quota::Places;
+use mixline_relay_engine::slow_path::{self, Keys};
+use mixline_relay_engine::wake::Wake;
+use rand_core::CryptoRng;
+
+use super::worker::{Board, Worker};
+use crate::config::Config;
 use crate::port::Port;
-use crate::queues::{ControlQueues, HANDOVERS, HANDSHAKES, MESSAGES, WorkerHandle, worker_queues};
-use crate::share::Places;
-use crate::slow_path::{self, Keys};
-use crate::wake::Wake;
-use crate::worker::{Board, Worker};
-use crate::workers;
 
 /// What the threads are made of.
 pub struct Threads<F> {
@@ -61,7 +62,7 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
         let (handles, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| worker_queues()).unzip();
         let (slow, jobs) = slow_path::queue(count);
         // Public-key work is for new paths only: a quarter of the cores, at least one.
-        workers::slow_path::start(self.cores.div_ceil(4), &jobs, keys, &handles)?;
+        super::slow_path::start(self.cores.div_ceil(4), &jobs, keys, &handles)?;
         let mean_delay = config.mean_delay();
         let held = HELD_CELLS
             + if mean_delay.is_some() {

@@ -13,10 +13,10 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::link::control::Control;
 use mixline_protocol::path::Next;
 use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram, PATH_HEADER};
-use mixline_relay::messages::{Command, Signal};
-use mixline_relay::pipeline::{Behaviour, Deed, HOLD_FOR};
-use mixline_relay::sessions::index;
-use mixline_relay::verdict::Verdict;
+use mixline_relay_engine::link_sessions::index;
+use mixline_relay_engine::messages::{Command, Signal};
+use mixline_relay_engine::outcome::Verdict;
+use mixline_relay_engine::pipeline::{Behaviour, Deed, HOLD_FOR};
 
 /// Six relays in a row, a sender before the first and a receiver behind the last.
 struct Chain {
@@ -447,7 +447,12 @@ fn an_epoch_that_ends_takes_its_paths_along() {
 
 #[test]
 fn a_full_cache_keeps_its_live_paths_and_still_forwards() {
-    let mut one = One::of(TestRelay::with(1, mixline_relay::pipeline::Honest, 8, None));
+    let mut one = One::of(TestRelay::with(
+        1,
+        mixline_relay_engine::pipeline::Honest,
+        8,
+        None,
+    ));
     let hops = [one.path.head.first()].len();
     assert_eq!(hops, 1);
     let next = mixline_protocol::path::Hop {
@@ -522,7 +527,7 @@ fn batches_are_shuffled_and_paths_are_not() {
 #[test]
 fn delays_hold_cells_back() {
     let mean = Duration::from_millis(50);
-    let relay = TestRelay::with(1, mixline_relay::pipeline::Honest, 64, Some(mean));
+    let relay = TestRelay::with(1, mixline_relay_engine::pipeline::Honest, 64, Some(mean));
     let mut one = One::of(relay);
     let datagrams: Vec<_> = (0..100).map(|n| one.datagram(n)).collect();
     assert!(one.relay.relay(&datagrams).is_empty());

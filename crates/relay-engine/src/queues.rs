@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 
+use crate::buffer_pool::Pooled;
 use crate::messages::{Command, Handshake, Message, Signal};
-use crate::pool::Pooled;
 use crate::slow_path::{Opened, SLOW_WINDOW};
 use crate::wake::{Wake, WorkerWaker};
 

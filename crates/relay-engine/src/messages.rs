@@ -7,9 +7,9 @@ use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::{CellKind, OpenKey};
 use mixline_protocol::path::MailboxToken;
 
-use crate::links::Link;
-use crate::pool::Pooled;
-use crate::share::{Place, Shares};
+use crate::buffer_pool::Pooled;
+use crate::next_hops::Link;
+use crate::quota::{Place, Shares};
 
 /// What the control plane tells a worker.
 #[derive(Clone)]

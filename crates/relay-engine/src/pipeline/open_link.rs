@@ -7,9 +7,9 @@ use mixline_protocol::link::{CellKind, DatagramType, counter, datagram_type, rec
 
 use super::{Behaviour, Leave, Pipeline, Step};
 use crate::batch::{Fate, Slot};
+use crate::link_sessions::worker_of;
 use crate::messages::{Handshake, Message, Signal};
-use crate::sessions::worker_of;
-use crate::verdict::Verdict;
+use crate::outcome::Verdict;
 
 /// How often the control plane is told that a neighbour is heard.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ impl<B: Behaviour> Pipeline<B> {
         }
     }
 
-    fn hand_message(&self, slot: &Slot<'_>, place: crate::share::Place) -> Verdict {
+    fn hand_message(&self, slot: &Slot<'_>, place: crate::quota::Place) -> Verdict {
         let Some(datagram) = self.common.pool.copy(slot.datagram) else {
             return Verdict::ControlLimit;
         };

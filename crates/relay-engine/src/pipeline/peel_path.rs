@@ -9,8 +9,8 @@ use mixline_protocol::size::Cell;
 use super::{Behaviour, Boxed, Deed, Leave, Pipeline, Step};
 use crate::batch::{Fate, Slot};
 use crate::headers::{Flow, cell_of, flow_of, header_of};
+use crate::outcome::Verdict;
 use crate::slow_path::Opened;
-use crate::verdict::Verdict;
 
 /// How often in a row a path may lead through this relay: a head and a tail that were
 /// chosen independently can meet at one relay, or, if its parts were made to, longer.

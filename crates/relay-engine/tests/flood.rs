@@ -12,10 +12,10 @@ use mixline_protocol::link::control::Control;
 use mixline_protocol::path::Hop;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::{Cell, DATAGRAM, Datagram};
-use mixline_relay::pipeline::{HELD_CELLS, OPENING_PATHS};
-use mixline_relay::queues::{HANDSHAKES, MESSAGES};
-use mixline_relay::slow_path::SLOW_WINDOW;
-use mixline_relay::verdict::Verdict;
+use mixline_relay_engine::outcome::Verdict;
+use mixline_relay_engine::pipeline::{HELD_CELLS, OPENING_PATHS};
+use mixline_relay_engine::queues::{HANDSHAKES, MESSAGES};
+use mixline_relay_engine::slow_path::SLOW_WINDOW;
 use rand_core::Rng;
 
 const NEXT: ShortId = ShortId([2; 8]);
@@ -59,9 +59,9 @@ fn new_paths_of_one_neighbour_neither_starve_nor_evict_others() {
     assert!(relay.process(&[(cell, good.address)]).is_empty());
     let mut opened = 0;
     while let Ok(job) = relay.jobs.try_recv() {
-        let path = mixline_relay::slow_path::open(&relay.keyring, &job.header);
+        let path = mixline_relay_engine::slow_path::open(&relay.keyring, &job.header);
         let done = path.is_some();
-        let answer = mixline_relay::slow_path::Opened {
+        let answer = mixline_relay_engine::slow_path::Opened {
             header: job.header,
             path,
         };
@@ -177,6 +177,9 @@ fn datagrams_for_another_worker_are_bounded() {
     datagram[7] = datagram[7] & 0xc0 | 1;
     relay.process(&vec![(datagram, from.address); 2000]);
     let other = &relay.common.workers[1];
-    assert_eq!(other.handovers.len(), mixline_relay::queues::HANDOVERS);
+    assert_eq!(
+        other.handovers.len(),
+        mixline_relay_engine::queues::HANDOVERS
+    );
     assert_eq!(relay.count(Verdict::HandoverLimit), 2000 - 1024);
 }

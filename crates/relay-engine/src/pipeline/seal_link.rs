@@ -9,9 +9,9 @@ use mixline_protocol::path::Next;
 use super::{Behaviour, Boxed, Leave, Pipeline, Step};
 use crate::batch::{Fate, Slot};
 use crate::headers::{Flow, cell_of};
-use crate::links::Way;
 use crate::messages::Signal;
-use crate::verdict::Verdict;
+use crate::next_hops::Way;
+use crate::outcome::Verdict;
 
 impl<B: Behaviour> Pipeline<B> {
     /// From a peeled cell to a datagram for the next hop's address.

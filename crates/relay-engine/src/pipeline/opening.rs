@@ -14,9 +14,9 @@ use super::waiting::{HELD_PER_QUEUE, HOLD_FOR};
 use super::{Boxed, Common};
 use crate::batch::{Fate, Slot};
 use crate::headers::header_of;
-use crate::share::{Place, Shares};
+use crate::outcome::Verdict;
+use crate::quota::{Place, Shares};
 use crate::slow_path::{Job, SLOW_WINDOW};
-use crate::verdict::Verdict;
 
 /// New paths that may wait, over all workers.
 pub const OPENING_PATHS: usize = 1024;

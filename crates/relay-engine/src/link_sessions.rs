@@ -13,7 +13,7 @@ use std::time::Instant;
 use mixline_protocol::link::{CellKind, OpenKey, Window};
 use mixline_protocol::prefetch::{Front, prefetch_element};
 
-use crate::share::Shares;
+use crate::quota::Shares;
 
 /// Bits of an index that name the worker.
 pub const WORKER_BITS: u32 = 6;

@@ -15,6 +15,7 @@ use mixline_protocol::identity::{RelayId, ShortId};
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
+use mixline_relay_engine::outcome::{Tally, Verdict};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
@@ -23,8 +24,7 @@ use tokio::sync::watch;
 use crate::control::registration::RegistrationStatus;
 use crate::control::{ControlBoard, SharedOnionKeys};
 use crate::state_dir::StateDir;
-use crate::verdict::{Tally, Verdict};
-use crate::worker::Board;
+use crate::workers::Board;
 
 /// How long `status` waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -13,8 +13,8 @@ use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::CellKind;
 use mixline_protocol::path::Hop;
 use mixline_protocol::size::Datagram;
-use mixline_relay::batch::Batch;
-use mixline_relay::verdict::Verdict;
+use mixline_relay_engine::batch::Batch;
+use mixline_relay_engine::outcome::Verdict;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]

@@ -9,7 +9,7 @@ use common::{TestRelay, path};
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::CellKind;
 use mixline_protocol::path::Hop;
-use mixline_relay::pipeline::Honest;
+use mixline_relay_engine::pipeline::Honest;
 
 /// Paths that are opened. Ten times as many would take a test too long, and ten times as
 /// much memory.

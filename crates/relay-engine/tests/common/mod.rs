@@ -15,19 +15,19 @@ use mixline_protocol::path::{
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram, PATH_HEADER, Payload};
-use mixline_relay::batch::Batch;
-use mixline_relay::links::Link;
-use mixline_relay::messages::Command;
-use mixline_relay::pipeline::{
+use mixline_relay_engine::batch::Batch;
+use mixline_relay_engine::buffer_pool::Pool;
+use mixline_relay_engine::link_sessions::index;
+use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::next_hops::Link;
+use mixline_relay_engine::outcome::Verdict;
+use mixline_relay_engine::pipeline::{
     Behaviour, Common, HELD_CELLS, Honest, OPENING_PATHS, Pipeline, Setup,
 };
-use mixline_relay::pool::Pool;
-use mixline_relay::queues::{ControlQueues, MESSAGES, WorkerQueues, worker_queues};
-use mixline_relay::sessions::index;
-use mixline_relay::share::{Places, Shares};
-use mixline_relay::slow_path::{Job, Keyring, Opened, open, queue};
-use mixline_relay::verdict::Verdict;
-use mixline_relay::wake::NeverSleeps;
+use mixline_relay_engine::queues::{ControlQueues, MESSAGES, WorkerQueues, worker_queues};
+use mixline_relay_engine::quota::{Places, Shares};
+use mixline_relay_engine::slow_path::{Job, Keyring, Opened, open, queue};
+use mixline_relay_engine::wake::NeverSleeps;
 
 /// The epoch of all onion keys here.
 pub const EPOCH: u32 = 7;

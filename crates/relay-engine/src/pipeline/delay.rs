@@ -16,7 +16,7 @@ use rand_core::Rng;
 use super::{Behaviour, Boxed, Leave, Pipeline, Step};
 use crate::batch::{Fate, Slot};
 use crate::headers::Flow;
-use crate::verdict::Verdict;
+use crate::outcome::Verdict;
 
 /// Cells that wait, over all workers of a relay that delays: 22 MiB.
 pub const DELAYED_CELLS: usize = 16_384;

@@ -1,0 +1,4 @@
+//! What a running relay shows of itself.
+
+pub mod metrics;
+pub mod status;
