@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mixline-rogue-relay: {error:#}");
+            eprintln!("rogue_relay: {error:#}");
             ExitCode::FAILURE
         }
     }
