@@ -10,7 +10,7 @@ use clap::Parser;
 use mixline_protocol::path::Next;
 use mixline_protocol::size::{Cell, PATH_HEADER};
 use mixline_relay::Config;
-use mixline_relay_engine::pipeline::{Behaviour, Deed};
+use mixline_relay_engine::pipeline::{Action, Behaviour};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,45 +26,45 @@ struct Arguments {
     config: PathBuf,
 }
 
-/// What it is told to do, by position in [`ORDERS`], and to how many cells it has done so.
+/// What it is told to do, by position in [`MODES`], and to how many cells it has done so.
 #[derive(Default)]
-struct Orders {
-    order: AtomicU8,
-    deeds: AtomicU64,
+struct Control {
+    mode: AtomicU8,
+    done: AtomicU64,
 }
 
 /// What it can be told to do.
-const ORDERS: [&str; 5] = ["honest", "replay", "flip", "blank", "drop"];
+const MODES: [&str; 5] = ["honest", "replay", "flip", "blank", "drop"];
 
-/// How often it looks for orders.
+/// How often it looks at what it is told.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// One worker's.
-struct Rogue(Arc<Orders>);
+struct Rogue(Arc<Control>);
 
 impl Behaviour for Rogue {
-    fn treat(&mut self, cell: &mut Cell, _next: &Next) -> Deed {
-        let order = ORDERS[usize::from(self.0.order.load(Ordering::Relaxed))];
-        if order == "honest" {
-            return Deed::Forward;
+    fn decide(&mut self, cell: &mut Cell, _next: &Next) -> Action {
+        let mode = MODES[usize::from(self.0.mode.load(Ordering::Relaxed))];
+        if mode == "honest" {
+            return Action::Forward;
         }
-        let count = self.0.deeds.fetch_add(1, Ordering::Relaxed);
-        match order {
-            "replay" => Deed::ForwardTwice,
+        let count = self.0.done.fetch_add(1, Ordering::Relaxed);
+        match mode {
+            "replay" => Action::ForwardTwice,
             "flip" => {
                 // Another bit of the payload each time, so that none is beyond its reach.
                 let payload = &mut cell[PATH_HEADER..];
                 let bit = usize::try_from(count).unwrap_or(0).wrapping_mul(7919);
                 payload[(bit / 8) % payload.len()] ^= 1 << (bit % 8);
-                Deed::Forward
+                Action::Forward
             }
             "blank" => {
                 // As much as can be cut: the length is always the same.
                 let half = cell.len() / 2;
                 cell[half..].fill(0);
-                Deed::Forward
+                Action::Forward
             }
-            _ => Deed::Drop,
+            _ => Action::Drop,
         }
     }
 }
@@ -81,42 +81,42 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let config = Config::load(&Arguments::parse().config)?;
-    let orders = Arc::new(Orders::default());
-    let obey = Arc::clone(&orders);
+    let control = Arc::new(Control::default());
+    let followed = Arc::clone(&control);
     let state = config.state_dir.clone();
     std::thread::Builder::new()
-        .name("orders".into())
+        .name("control".into())
         .spawn(move || {
             loop {
-                follow_orders(&obey, &state);
+                follow(&followed, &state);
                 std::thread::sleep(LOOK);
             }
         })
         .context("starting a thread")?;
-    Ok(mixline_relay::run(config, |_| Rogue(Arc::clone(&orders)))?)
+    Ok(mixline_relay::run(config, |_| Rogue(Arc::clone(&control)))?)
 }
 
 /// Reads what to do, and writes what is done.
-fn follow_orders(orders: &Orders, state: &Path) {
+fn follow(control: &Control, state: &Path) {
     let wanted = fs::read_to_string(state.join("behaviour")).unwrap_or_default();
-    let wanted = ORDERS
+    let wanted = MODES
         .iter()
-        .position(|order| *order == wanted.trim())
+        .position(|mode| *mode == wanted.trim())
         .unwrap_or(0);
-    let before = orders
-        .order
+    let before = control
+        .mode
         .swap(u8::try_from(wanted).unwrap_or(0), Ordering::Relaxed);
     // Once it is honest again, the file goes on to say what it did.
     if usize::from(before) != wanted && wanted != 0 {
-        orders.deeds.store(0, Ordering::Relaxed);
+        control.done.store(0, Ordering::Relaxed);
     }
-    let deeds = format!(
+    let line = format!(
         "{} {}\n",
-        ORDERS[wanted],
-        orders.deeds.load(Ordering::Relaxed)
+        MODES[wanted],
+        control.done.load(Ordering::Relaxed)
     );
     let file = state.join("deeds");
     // Renamed, so that nobody reads half a line.
-    let _ = fs::write(file.with_extension("new"), deeds)
+    let _ = fs::write(file.with_extension("new"), line)
         .and_then(|()| fs::rename(file.with_extension("new"), file));
 }

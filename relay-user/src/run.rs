@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
-use crate::control::{Control, ControlBoard, SharedOnionKeys, tell};
+use crate::control::{Control, ControlStatistics, SharedOnionKeys, tell};
 use crate::observe::metrics;
 use crate::observe::status::{self, PortReport, Source};
 use crate::onion_keys::OnionKeys;
@@ -213,7 +213,7 @@ impl Relay {
         let Started {
             workers,
             handles,
-            boards,
+            statistics,
             queues,
         } = threads
             .start(
@@ -234,7 +234,7 @@ impl Relay {
         let (load_sender, load) = watch::channel(0);
         let (stop, stopping) = watch::channel(false);
         let registration_status = Arc::new(Mutex::new(Default::default()));
-        let control_board = Arc::new(ControlBoard::default());
+        let control_statistics = Arc::new(ControlStatistics::default());
         let capacity = config.stated_capacity(worker_count);
         let source = Arc::new(Source {
             started,
@@ -252,8 +252,8 @@ impl Relay {
             registration: Arc::clone(&registration_status),
             snapshots: snapshots.clone(),
             onion: Arc::clone(&onion),
-            control: Arc::clone(&control_board),
-            boards: boards.clone(),
+            control: Arc::clone(&control_statistics),
+            workers: statistics.clone(),
             max_paths: config.max_paths,
             replay: Arc::clone(&replay),
             load,
@@ -267,7 +267,7 @@ impl Relay {
             name: config.name.clone(),
             family: config.family.clone(),
             onion: Arc::clone(&onion),
-            boards,
+            workers: statistics,
             status: registration_status,
             load: load_sender,
         };
@@ -293,7 +293,7 @@ impl Relay {
             keys,
             replay: Arc::clone(&replay),
             state: Arc::clone(&state),
-            board: control_board,
+            statistics: control_statistics,
         };
         if let Some(guard) = &guard {
             control.neighbours.set_gate(guard.sessions());

@@ -2,7 +2,7 @@
 //!
 //! The bytes stay where the port has them, be it a receive buffer or a frame of a UMEM;
 //! a slot borrows them. What becomes of a slot is written into it: the stages of the
-//! pipeline move its [`Fate`] on, and the port sends those that end as [`Fate::Send`].
+//! pipeline move its [`State`] on, and the port sends those that end as [`State::Send`].
 
 use std::net::SocketAddr;
 
@@ -17,7 +17,7 @@ pub const BATCH: usize = 64;
 
 /// How far a datagram has come.
 #[derive(Debug, Clone, Copy)]
-pub enum Fate {
+pub enum State {
     /// As it came off the wire.
     Arrived,
     /// The link's layer is off; a cell of a path is inside.
@@ -42,7 +42,7 @@ pub struct Slot<'a> {
     /// The index of the session that it has authenticated under; 0, which no session has, before.
     pub session: u32,
     /// How far it has come.
-    pub fate: Fate,
+    pub state: State,
 }
 
 impl Slot<'_> {
@@ -55,8 +55,8 @@ impl Slot<'_> {
     /// Where it is to be sent, if it is.
     #[must_use]
     pub fn destination(&self) -> Option<SocketAddr> {
-        match self.fate {
-            Fate::Send(to, _) => Some(to),
+        match self.state {
+            State::Send(to, _) => Some(to),
             _ => None,
         }
     }
@@ -84,7 +84,7 @@ impl<'a> Batch<'a> {
             datagram,
             source,
             session: 0,
-            fate: Fate::Arrived,
+            state: State::Arrived,
         };
         let _ = self.slots.try_push(slot);
     }

@@ -1,9 +1,9 @@
 //! The link sessions that a worker receives under.
 //!
 //! A receiver index names its worker in the low bits, so that a datagram that came to
-//! another one finds its owner; then a place in that worker's table; the high bits are
+//! another one finds its owner; then a position in that worker's table; the high bits are
 //! random, so that indices cannot be guessed at once and an old one does not fit its
-//! successor in the same place.
+//! successor in the same position.
 
 use std::mem::offset_of;
 use std::net::SocketAddr;
@@ -13,23 +13,23 @@ use std::time::Instant;
 use mixline_protocol::link::{CellKind, OpenKey, Window};
 use mixline_protocol::prefetch::{Front, prefetch_element};
 
-use crate::quota::Shares;
+use crate::quota::NeighbourUsage;
 
 /// Bits of an index that name the worker.
 pub const WORKER_BITS: u32 = 6;
 /// The most workers of a relay.
 pub const MAX_WORKERS: usize = 1 << WORKER_BITS;
-/// Bits of an index that name the place in the worker's table.
-pub const PLACE_BITS: u32 = 18;
+/// Bits of an index that name the position in the worker's table.
+pub const POSITION_BITS: u32 = 18;
 /// The most sessions of a worker.
-pub const MAX_SESSIONS_PER_WORKER: usize = 1 << PLACE_BITS;
+pub const MAX_SESSIONS_PER_WORKER: usize = 1 << POSITION_BITS;
 
 /// An index made of its parts; what is too large for its field is cut.
 #[must_use]
-pub fn index(worker: usize, place: usize, random: u32) -> u32 {
+pub fn index(worker: usize, position: usize, random: u32) -> u32 {
     let worker = (worker & (MAX_WORKERS - 1)) as u32;
-    let place = (place & (MAX_SESSIONS_PER_WORKER - 1)) as u32;
-    random << (WORKER_BITS + PLACE_BITS) | place << WORKER_BITS | worker
+    let position = (position & (MAX_SESSIONS_PER_WORKER - 1)) as u32;
+    random << (WORKER_BITS + POSITION_BITS) | position << WORKER_BITS | worker
 }
 
 /// Which worker owns the session of an index.
@@ -38,22 +38,22 @@ pub fn worker_of(index: u32) -> usize {
     index as usize & (MAX_WORKERS - 1)
 }
 
-/// The place of an index in its worker's table.
+/// The position of an index in its worker's table.
 #[must_use]
-pub fn place_of(index: u32) -> usize {
+pub fn position_of(index: u32) -> usize {
     index as usize >> WORKER_BITS & (MAX_SESSIONS_PER_WORKER - 1)
 }
 
 /// A session that datagrams are received under. The window, which is large, comes last.
 #[repr(C)]
-pub struct Session {
+pub struct LinkSession {
     front: Front,
     /// Its key.
     pub open: Arc<OpenKey>,
     /// Whose it is, as the control plane numbers neighbours.
     pub neighbour: u32,
     /// What the neighbour takes up.
-    pub shares: Shares,
+    pub usage: NeighbourUsage,
     /// Where the newest datagram came from.
     pub source: SocketAddr,
     /// The highest counter that authenticated, if any has.
@@ -64,15 +64,20 @@ pub struct Session {
     pub window: Window,
 }
 
-impl Session {
+impl LinkSession {
     /// A session that nothing has been received under.
     #[must_use]
-    pub fn new(open: Arc<OpenKey>, neighbour: u32, shares: Shares, source: SocketAddr) -> Self {
+    pub fn new(
+        open: Arc<OpenKey>,
+        neighbour: u32,
+        usage: NeighbourUsage,
+        source: SocketAddr,
+    ) -> Self {
         Self {
             front: Front::default(),
             open,
             neighbour,
-            shares,
+            usage,
             window: Window::new(),
             source,
             newest: None,
@@ -87,50 +92,56 @@ impl Session {
     }
 }
 
-/// A worker's sessions by place. Memory follows the highest place in use.
+/// A worker's sessions by position. Memory follows the highest position in use.
 #[derive(Default)]
-pub struct Sessions {
-    places: Vec<Option<Box<Session>>>,
+pub struct LinkSessions {
+    by_position: Vec<Option<Box<LinkSession>>>,
     count: usize,
 }
 
-impl Sessions {
-    /// Asks for where the session of an index stands. With [`Sessions::prefetch`] and
-    /// [`Sessions::fetch_key`], for whoever needs several and waits for memory once and not for each.
+impl LinkSessions {
+    /// Asks for where the session of an index stands. With [`LinkSessions::prefetch`] and
+    /// [`LinkSessions::prefetch_key`], for whoever needs several and waits for memory once and not for each.
     pub fn locate(&self, index: u32) {
-        prefetch_element(&self.places, place_of(index));
+        prefetch_element(&self.by_position, position_of(index));
     }
 
     /// Asks for the session itself, and what its window says of a counter.
     pub fn prefetch(&self, index: u32, counter: u64) {
-        if let Some(Some(session)) = self.places.get(place_of(index)) {
+        if let Some(Some(session)) = self.by_position.get(position_of(index)) {
             session
                 .front
-                .prefetch(offset_of!(Session, window) + size_of::<u64>());
+                .prefetch(offset_of!(LinkSession, window) + size_of::<u64>());
             session.window.prefetch(counter);
         }
     }
 
     /// Asks for the session's key.
-    pub fn fetch_key(&self, index: u32) {
-        if let Some(Some(session)) = self.places.get(place_of(index)) {
+    pub fn prefetch_key(&self, index: u32) {
+        if let Some(Some(session)) = self.by_position.get(position_of(index)) {
             session.open.prefetch();
         }
     }
 
     /// The session of an index.
-    pub fn get_mut(&mut self, index: u32) -> Option<&mut Session> {
-        let session = self.places.get_mut(place_of(index))?.as_deref_mut()?;
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut LinkSession> {
+        let session = self
+            .by_position
+            .get_mut(position_of(index))?
+            .as_deref_mut()?;
         (session.index() == index).then_some(session)
     }
 
-    /// Adds a session in the place that its index names.
-    pub fn insert(&mut self, session: Session) {
-        let place = place_of(session.index());
-        if place >= self.places.len() {
-            self.places.resize_with(place + 1, || None);
+    /// Adds a session in the position that its index names.
+    pub fn insert(&mut self, session: LinkSession) {
+        let position = position_of(session.index());
+        if position >= self.by_position.len() {
+            self.by_position.resize_with(position + 1, || None);
         }
-        if self.places[place].replace(Box::new(session)).is_none() {
+        if self.by_position[position]
+            .replace(Box::new(session))
+            .is_none()
+        {
             self.count += 1;
         }
     }
@@ -138,7 +149,7 @@ impl Sessions {
     /// Forgets the session of an index.
     pub fn remove(&mut self, index: u32) {
         if self.get_mut(index).is_some() {
-            self.places[place_of(index)] = None;
+            self.by_position[position_of(index)] = None;
             self.count -= 1;
         }
     }
@@ -162,10 +173,10 @@ mod tests {
 
     #[test]
     fn indices_name_worker_and_place() {
-        for (worker, place, random) in [(0, 0, 0), (5, 77, 3), (63, (1 << 18) - 1, 255)] {
-            let index = index(worker, place, random);
+        for (worker, position, random) in [(0, 0, 0), (5, 77, 3), (63, (1 << 18) - 1, 255)] {
+            let index = index(worker, position, random);
             assert_eq!(worker_of(index), worker);
-            assert_eq!(place_of(index), place);
+            assert_eq!(position_of(index), position);
             assert_eq!(index >> 24, random);
         }
     }

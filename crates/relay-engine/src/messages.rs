@@ -9,7 +9,7 @@ use mixline_protocol::path::MailboxToken;
 
 use crate::buffer_pool::Pooled;
 use crate::next_hops::Link;
-use crate::quota::{Place, Shares};
+use crate::quota::{NeighbourUsage, Permit};
 
 /// What the control plane tells a worker.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ pub enum Command {
         /// Whose it is.
         neighbour: u32,
         /// What that neighbour takes up.
-        shares: Shares,
+        usage: NeighbourUsage,
         /// Where it is thought to be.
         source: SocketAddr,
     },
@@ -65,11 +65,11 @@ pub struct Handshake {
 
 /// A control message, out of its seal.
 #[derive(Debug)]
-pub struct Message {
+pub struct ControlMessage {
     /// The datagram with the message in its cell.
     pub datagram: Pooled,
     /// The session that it came under.
     pub index: u32,
-    /// What it takes of its neighbour's share.
-    pub place: Place,
+    /// The neighbour's permit for it.
+    pub permit: Permit,
 }

@@ -1,9 +1,9 @@
-//! The ways out, as one worker knows them: neighbours with a link, which relay is which
-//! neighbour, which mailbox is which.
+//! Where cells can go next, as one worker knows it: neighbours with a link, which relay is
+//! which neighbour, which mailbox is which.
 //!
 //! Each worker has its own copy, kept current by the control plane's commands, so that
-//! nothing is locked or shared on the way of a datagram. Only the key that seals is
-//! shared; its counter is atomic.
+//! nothing is locked or shared for a datagram. Only the key that seals is shared; its
+//! counter is atomic.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub struct Link {
 }
 
 /// Where a cell goes.
-pub enum Way<'a> {
+pub enum Route<'a> {
     /// Out over this link.
     Link(&'a Link),
     /// To a relay that there is, but no link to it.
@@ -38,7 +38,7 @@ pub enum Way<'a> {
 
 /// A worker's table of neighbours, relays and mailboxes.
 #[derive(Default)]
-pub struct Links {
+pub struct NextHops {
     /// By the control plane's number of the neighbour.
     links: Vec<Option<Link>>,
     /// The relays of the snapshot, and the neighbour that each is, if it is one.
@@ -46,21 +46,21 @@ pub struct Links {
     mailboxes: HashMap<MailboxToken, u32>,
 }
 
-impl Links {
+impl NextHops {
     /// Where a cell with this next hop goes.
     #[must_use]
-    pub fn way(&self, next: &Next) -> Way<'_> {
+    pub fn route(&self, next: &Next) -> Route<'_> {
         match next {
             Next::Forward(relay) | Next::Junction(relay) => match self.relays.get(relay) {
-                None => Way::UnknownRelay,
+                None => Route::UnknownRelay,
                 Some(neighbour) => match neighbour.and_then(|n| self.link(n)) {
-                    Some(link) => Way::Link(link),
-                    None => Way::RelayDown(*relay),
+                    Some(link) => Route::Link(link),
+                    None => Route::RelayDown(*relay),
                 },
             },
             Next::Deliver(token) => match self.mailboxes.get(token) {
-                None => Way::UnknownMailbox,
-                Some(neighbour) => self.link(*neighbour).map_or(Way::ClientDown, Way::Link),
+                None => Route::UnknownMailbox,
+                Some(neighbour) => self.link(*neighbour).map_or(Route::ClientDown, Route::Link),
             },
         }
     }
@@ -68,7 +68,7 @@ impl Links {
     /// Whether a relay can be sent to.
     #[must_use]
     pub fn is_up(&self, relay: &ShortId) -> bool {
-        matches!(self.way(&Next::Forward(*relay)), Way::Link(_))
+        matches!(self.route(&Next::Forward(*relay)), Route::Link(_))
     }
 
     /// Sets or takes away the link to a neighbour.

@@ -1,14 +1,14 @@
-//! What can become of a datagram. Each one is counted under exactly one verdict.
+//! What can become of a datagram. Each one is counted under exactly one outcome.
 
-macro_rules! verdicts {
+macro_rules! outcomes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// What became of a datagram.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Verdict {
+        pub enum Outcome {
             $($(#[$doc])* $variant,)*
         }
 
-        impl Verdict {
+        impl Outcome {
             /// All there are.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
@@ -21,7 +21,7 @@ macro_rules! verdicts {
     };
 }
 
-verdicts! {
+outcomes! {
     /// Sealed for the next relay.
     Forwarded = "forwarded",
     /// Sealed for the client that registered the mailbox token.
@@ -70,32 +70,32 @@ verdicts! {
     Misbehaved = "misbehaved",
 }
 
-/// How often each verdict was given; one worker's own.
+/// How often each outcome occurred; one worker's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tally([u64; Verdict::ALL.len()]);
+pub struct Counters([u64; Outcome::ALL.len()]);
 
-impl Default for Tally {
+impl Default for Counters {
     fn default() -> Self {
-        Self([0; Verdict::ALL.len()])
+        Self([0; Outcome::ALL.len()])
     }
 }
 
-impl Tally {
+impl Counters {
     /// Counts `n` datagrams.
-    pub fn add(&mut self, verdict: Verdict, n: u64) {
-        self.0[verdict as usize] += n;
+    pub fn add(&mut self, outcome: Outcome, n: u64) {
+        self.0[outcome as usize] += n;
     }
 
-    /// How many had this verdict.
+    /// How many datagrams had this outcome.
     #[must_use]
-    pub fn of(&self, verdict: Verdict) -> u64 {
-        self.0[verdict as usize]
+    pub fn of(&self, outcome: Outcome) -> u64 {
+        self.0[outcome as usize]
     }
 
-    /// All verdicts that were given.
-    pub fn iter(&self) -> impl Iterator<Item = (Verdict, u64)> {
-        Verdict::ALL
+    /// All outcomes, those that never occurred included.
+    pub fn iter(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        Outcome::ALL
             .iter()
-            .map(|verdict| (*verdict, self.of(*verdict)))
+            .map(|outcome| (*outcome, self.of(*outcome)))
     }
 }

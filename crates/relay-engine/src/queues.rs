@@ -7,7 +7,7 @@ use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 
 use crate::buffer_pool::Pooled;
-use crate::messages::{Command, Handshake, Message, Signal};
+use crate::messages::{Command, ControlMessage, Handshake, Signal};
 use crate::slow_path::{Opened, SLOW_WINDOW};
 use crate::wake::{Wake, WorkerWaker};
 
@@ -28,7 +28,7 @@ pub struct ControlQueues {
     /// Handshake messages.
     pub handshakes: ArrayQueue<Handshake>,
     /// Control messages.
-    pub messages: ArrayQueue<Message>,
+    pub messages: ArrayQueue<ControlMessage>,
     /// Everything else.
     pub signals: ArrayQueue<Signal>,
     /// Wakes the control plane; to be called when something was added.

@@ -1,7 +1,7 @@
-//! Places that neighbours share, so that one that floods leaves room for all others.
+//! Quotas that neighbours share, so that one that floods leaves room for all others.
 //!
-//! A neighbour may take a place only while it holds fewer than are free. One that takes
-//! all it can gets half of the places, two get a third each, and so on, and there is
+//! A neighbour gets a permit only while it holds fewer than are free. One that takes
+//! all it can gets half of the permits, two get a third each, and so on, and there is
 //! always room for who comes next. No neighbour needs to be known beforehand, and
 //! nothing is looked through. (Dynamic thresholds: Choudhury and Hahne, "Dynamic queue
 //! length thresholds for shared-memory packet switches", 1998, with alpha = 1.)
@@ -9,26 +9,26 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A fixed number of places.
+/// A fixed number of permits.
 #[derive(Debug)]
-pub struct Places {
+pub struct Quota {
     capacity: usize,
     used: AtomicUsize,
 }
 
-/// How many places one neighbour holds.
+/// How many permits of one quota one neighbour holds.
 #[derive(Debug, Default)]
-pub struct Share(AtomicUsize);
+pub struct Usage(AtomicUsize);
 
-/// A place; free again when this is dropped.
+/// Room for one datagram, path or message; given back when this is dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
-    share: Arc<Share>,
+pub struct Permit {
+    quota: Arc<Quota>,
+    usage: Arc<Usage>,
 }
 
-impl Places {
-    /// So many places, all free.
+impl Quota {
+    /// `capacity` permits, all free.
     #[must_use]
     pub fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -37,79 +37,79 @@ impl Places {
         })
     }
 
-    /// A place for the neighbour of `share`, if it holds fewer than are free.
-    pub fn take(self: &Arc<Self>, share: &Arc<Share>) -> Option<Place> {
+    /// A permit for the neighbour of `usage`, if it holds fewer than are free.
+    pub fn take(self: &Arc<Self>, usage: &Arc<Usage>) -> Option<Permit> {
         let used = self.used.fetch_add(1, Ordering::Relaxed);
-        if share.0.load(Ordering::Relaxed) >= self.capacity.saturating_sub(used) {
+        if usage.0.load(Ordering::Relaxed) >= self.capacity.saturating_sub(used) {
             self.used.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        share.0.fetch_add(1, Ordering::Relaxed);
-        Some(Place {
-            places: Arc::clone(self),
-            share: Arc::clone(share),
+        usage.0.fetch_add(1, Ordering::Relaxed);
+        Some(Permit {
+            quota: Arc::clone(self),
+            usage: Arc::clone(usage),
         })
     }
 
-    /// How many places are taken.
+    /// How many permits are held.
     #[must_use]
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.places.used.fetch_sub(1, Ordering::Relaxed);
-        self.share.0.fetch_sub(1, Ordering::Relaxed);
+        self.quota.used.fetch_sub(1, Ordering::Relaxed);
+        self.usage.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A neighbour's shares of what it can take up in a relay.
+/// What one neighbour takes up in a relay, by quota.
 #[derive(Debug, Clone, Default)]
-pub struct Shares {
+pub struct NeighbourUsage {
     /// Datagrams held for a path or a link.
-    pub held: Arc<Share>,
+    pub held: Arc<Usage>,
     /// Paths whose header waits to be opened.
-    pub opening: Arc<Share>,
+    pub opening: Arc<Usage>,
     /// Control messages.
-    pub control: Arc<Share>,
+    pub control: Arc<Usage>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn take_all(places: &Arc<Places>, share: &Arc<Share>) -> Vec<Place> {
-        std::iter::from_fn(|| places.take(share)).collect()
+    fn take_all(quota: &Arc<Quota>, usage: &Arc<Usage>) -> Vec<Permit> {
+        std::iter::from_fn(|| quota.take(usage)).collect()
     }
 
     #[test]
     fn a_flood_leaves_room() {
-        let places = Places::new(100);
-        let shares: Vec<Arc<Share>> = (0..4).map(|_| Arc::default()).collect();
-        let first = take_all(&places, &shares[0]);
+        let quota = Quota::new(100);
+        let usages: Vec<Arc<Usage>> = (0..4).map(|_| Arc::default()).collect();
+        let first = take_all(&quota, &usages[0]);
         assert_eq!(first.len(), 50);
-        let second = take_all(&places, &shares[1]);
+        let second = take_all(&quota, &usages[1]);
         assert_eq!(second.len(), 25);
         // Those who flood keep what they have, and the next still finds some.
-        assert_eq!(take_all(&places, &shares[2]).len(), 13);
+        assert_eq!(take_all(&quota, &usages[2]).len(), 13);
         drop(first);
-        assert_eq!(places.used(), 25);
-        assert!(!take_all(&places, &shares[0]).is_empty());
+        assert_eq!(quota.used(), 25);
+        assert!(!take_all(&quota, &usages[0]).is_empty());
         drop(second);
-        assert_eq!(places.used(), 0);
+        assert_eq!(quota.used(), 0);
     }
 
     #[test]
     fn never_more_than_there_are() {
-        let places = Places::new(8);
-        let shares: Vec<Arc<Share>> = (0..100).map(|_| Arc::default()).collect();
-        let taken: Vec<_> = shares
+        let quota = Quota::new(8);
+        let usages: Vec<Arc<Usage>> = (0..100).map(|_| Arc::default()).collect();
+        let taken: Vec<_> = usages
             .iter()
-            .flat_map(|share| take_all(&places, share))
+            .flat_map(|usage| take_all(&quota, usage))
             .collect();
         assert_eq!(taken.len(), 8);
-        assert_eq!(places.used(), 8);
+        assert_eq!(quota.used(), 8);
     }
 }

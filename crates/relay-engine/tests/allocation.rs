@@ -14,7 +14,7 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::path::Hop;
 use mixline_protocol::size::Datagram;
 use mixline_relay_engine::batch::Batch;
-use mixline_relay_engine::outcome::Verdict;
+use mixline_relay_engine::outcome::Outcome;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -66,7 +66,7 @@ fn nothing_is_allocated_for_known_paths() {
     }
     let change = region.change();
     assert_eq!(sent, BATCHES * 64);
-    assert_eq!(relay.count(Verdict::Forwarded) as usize, 64 + BATCHES * 64);
+    assert_eq!(relay.count(Outcome::Forwarded) as usize, 64 + BATCHES * 64);
     assert_eq!(
         (change.allocations, change.reallocations),
         (0, 0),

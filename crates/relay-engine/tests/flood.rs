@@ -12,7 +12,7 @@ use mixline_protocol::link::control::Control;
 use mixline_protocol::path::Hop;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::{Cell, DATAGRAM, Datagram};
-use mixline_relay_engine::outcome::Verdict;
+use mixline_relay_engine::outcome::Outcome;
 use mixline_relay_engine::pipeline::{HELD_CELLS, OPENING_PATHS};
 use mixline_relay_engine::queues::{HANDSHAKES, MESSAGES};
 use mixline_relay_engine::slow_path::SLOW_WINDOW;
@@ -46,7 +46,7 @@ fn new_paths_of_one_neighbour_neither_starve_nor_evict_others() {
     assert!(relay.common.opening.used() <= OPENING_PATHS / 2);
     assert!(relay.common.held.used() <= HELD_CELLS / 2);
     assert_eq!(relay.jobs.len(), SLOW_WINDOW);
-    assert!(relay.count(Verdict::NewPathLimit) >= 3000 - OPENING_PATHS as u64 / 2);
+    assert!(relay.count(Outcome::NewPathLimit) >= 3000 - OPENING_PATHS as u64 / 2);
 
     // A known path does not notice.
     let cell = good.seal(&known.cell(2), CellKind::Cell);
@@ -128,7 +128,7 @@ fn a_relay_that_does_not_answer_holds_little() {
         assert!(relay.relay(&cells).is_empty());
     }
     assert!(relay.common.held.used() <= HELD_CELLS / 2);
-    let refused = relay.count(Verdict::LinkDown) + relay.count(Verdict::NewPathLimit);
+    let refused = relay.count(Outcome::LinkDown) + relay.count(Outcome::NewPathLimit);
     assert!(refused >= 10_000 - HELD_CELLS as u64 / 2, "{refused}");
     // Another neighbour still finds room.
     let other = relay.neighbour();
@@ -151,7 +151,7 @@ fn handshakes_and_control_messages_are_bounded() {
     let flood = vec![(initiation, bad.address); 1000];
     relay.process(&flood);
     assert_eq!(relay.control.handshakes.len(), HANDSHAKES);
-    assert_eq!(relay.count(Verdict::ControlLimit), 1000 - HANDSHAKES as u64);
+    assert_eq!(relay.count(Outcome::ControlLimit), 1000 - HANDSHAKES as u64);
 
     let ping = |from: &Neighbour| {
         let mut cell = [0; 1368];
@@ -181,5 +181,5 @@ fn datagrams_for_another_worker_are_bounded() {
         other.handovers.len(),
         mixline_relay_engine::queues::HANDOVERS
     );
-    assert_eq!(relay.count(Verdict::HandoverLimit), 2000 - 1024);
+    assert_eq!(relay.count(Outcome::HandoverLimit), 2000 - 1024);
 }

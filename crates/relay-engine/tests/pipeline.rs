@@ -15,8 +15,8 @@ use mixline_protocol::path::Next;
 use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram, PATH_HEADER};
 use mixline_relay_engine::link_sessions::index;
 use mixline_relay_engine::messages::{Command, Signal};
-use mixline_relay_engine::outcome::Verdict;
-use mixline_relay_engine::pipeline::{Behaviour, Deed, HOLD_FOR};
+use mixline_relay_engine::outcome::Outcome;
+use mixline_relay_engine::pipeline::{Action, Behaviour, HOLD_FOR};
 
 /// Six relays in a row, a sender before the first and a receiver behind the last.
 struct Chain {
@@ -133,8 +133,8 @@ fn through_head_junction_and_tail() {
             assert_eq!(relay.pipeline.known().1, 1);
         }
         let last = chain.relays.last().unwrap();
-        assert_eq!(last.count(Verdict::Delivered), 30);
-        assert_eq!(chain.relays[0].count(Verdict::Forwarded), 30);
+        assert_eq!(last.count(Outcome::Delivered), 30);
+        assert_eq!(chain.relays[0].count(Outcome::Forwarded), 30);
     }
 }
 
@@ -152,7 +152,7 @@ fn a_new_path_waits_and_then_is_known() {
     let second = [one.datagram(3)];
     assert_eq!(one.relay.process(&second).len(), 1);
     assert!(one.relay.jobs.is_empty());
-    assert_eq!(one.relay.count(Verdict::Forwarded), 3);
+    assert_eq!(one.relay.count(Outcome::Forwarded), 3);
 }
 
 #[test]
@@ -163,11 +163,11 @@ fn a_replayed_message_is_dropped_under_fresh_encryption() {
     // The same cell, sealed again by a neighbour that misbehaves.
     let again = [one.datagram(1), one.datagram(2), one.datagram(2)];
     assert_eq!(one.relay.relay(&again).len(), 1);
-    assert_eq!(one.relay.count(Verdict::Replay), 2);
+    assert_eq!(one.relay.count(Outcome::Replay), 2);
     // Also when the path was forgotten meanwhile.
     one.relay
         .pipeline
-        .obey(Command::ForgetEpochsBefore(EPOCH + 1));
+        .apply(Command::ForgetEpochsBefore(EPOCH + 1));
     assert_eq!(one.relay.pipeline.known().1, 0);
 }
 
@@ -177,7 +177,7 @@ fn a_replayed_datagram_is_dropped() {
     let datagram = one.datagram(1);
     assert_eq!(one.relay.relay(&[datagram]).len(), 1);
     assert!(one.relay.relay(&[datagram, datagram]).is_empty());
-    assert_eq!(one.relay.count(Verdict::LinkReplay), 2);
+    assert_eq!(one.relay.count(Outcome::LinkReplay), 2);
 }
 
 #[test]
@@ -191,9 +191,9 @@ fn a_changed_datagram_is_dropped() {
     }
     // None of them used up the true one's counter.
     assert_eq!(one.relay.relay(&[good]).len(), 1);
-    let dropped = one.relay.count(Verdict::LinkAuthentication)
-        + one.relay.count(Verdict::UnknownIndex)
-        + one.relay.count(Verdict::LinkReplay);
+    let dropped = one.relay.count(Outcome::LinkAuthentication)
+        + one.relay.count(Outcome::UnknownIndex)
+        + one.relay.count(Outcome::LinkReplay);
     assert_eq!(dropped, 7);
 }
 
@@ -206,7 +206,7 @@ fn a_changed_header_is_dropped_and_a_changed_payload_is_noise() {
         cell[at] ^= 1;
         assert!(chain.send(&[cell]).is_empty(), "{at}");
     }
-    assert_eq!(chain.relays[0].count(Verdict::BadHeader), 4);
+    assert_eq!(chain.relays[0].count(Outcome::BadHeader), 4);
     let mut cell = path.cell(2);
     cell[PATH_HEADER + 700] ^= 1;
     let out = chain.send(&[cell]);
@@ -229,13 +229,13 @@ fn what_is_not_ours_is_dropped() {
             .relay(&[(unknown_type, from), (not_zero, from)])
             .is_empty()
     );
-    assert_eq!(one.relay.count(Verdict::Malformed), 2);
+    assert_eq!(one.relay.count(Outcome::Malformed), 2);
     for stranger in [index(0, 9, 9), index(0, 0, 8), index(5, 0, 9)] {
         let mut datagram = one.datagram(1).0;
         datagram[4..8].copy_from_slice(&stranger.to_be_bytes());
         assert!(one.relay.relay(&[(datagram, from)]).is_empty());
     }
-    assert_eq!(one.relay.count(Verdict::UnknownIndex), 3);
+    assert_eq!(one.relay.count(Outcome::UnknownIndex), 3);
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn handshakes_go_to_the_control_plane() {
         datagrams.push((datagram, one.from.address));
     }
     assert!(one.relay.relay(&datagrams).is_empty());
-    assert_eq!(one.relay.count(Verdict::Handshake), 3);
+    assert_eq!(one.relay.count(Outcome::Handshake), 3);
     for (datagram, source) in datagrams {
         let handshake = one.relay.control.handshakes.pop().unwrap();
         assert_eq!((*handshake.datagram, handshake.source), (datagram, source));
@@ -266,8 +266,8 @@ fn control_and_cover() {
         (one.from.seal(&cell, CellKind::Control), address),
     ];
     assert!(one.relay.relay(&datagrams).is_empty());
-    assert_eq!(one.relay.count(Verdict::Cover), 1);
-    assert_eq!(one.relay.count(Verdict::Control), 1);
+    assert_eq!(one.relay.count(Outcome::Cover), 1);
+    assert_eq!(one.relay.count(Outcome::Control), 1);
     let message = one.relay.control.messages.pop().unwrap();
     let bytes = message.datagram[CELL_OFFSET..].first_chunk().unwrap();
     assert_eq!(Control::decode(bytes), Ok(Control::Ping(99)));
@@ -336,11 +336,11 @@ fn mailboxes() {
     last.mailbox(path.token, None);
     assert!(chain.send(&[path.cell(2)]).is_empty());
     let last = chain.relays.last_mut().unwrap();
-    assert_eq!(last.count(Verdict::UnknownMailbox), 1);
+    assert_eq!(last.count(Outcome::UnknownMailbox), 1);
     last.mailbox(path.token, Some(number));
-    last.pipeline.obey(Command::Link(number, None));
+    last.pipeline.apply(Command::Link(number, None));
     assert!(chain.send(&[path.cell(3)]).is_empty());
-    assert_eq!(chain.relays.last().unwrap().count(Verdict::LinkDown), 1);
+    assert_eq!(chain.relays.last().unwrap().count(Outcome::LinkDown), 1);
 }
 
 #[test]
@@ -358,7 +358,7 @@ fn cells_wait_for_a_link() {
     );
     one.relay
         .pipeline
-        .obey(Command::Relay(NEXT, Some(one.next.number)));
+        .apply(Command::Relay(NEXT, Some(one.next.number)));
     let sent = one.relay.again();
     assert_eq!(sent.len(), 5);
     assert_eq!(one.relay.common.held.used(), 0);
@@ -378,9 +378,9 @@ fn cells_do_not_wait_forever() {
     let due = one.relay.pipeline.wake_at().unwrap();
     assert_eq!(due, one.relay.now + HOLD_FOR);
     one.relay.pipeline.tick(due - Duration::from_millis(1));
-    assert_eq!(one.relay.count(Verdict::HeldTooLong), 0);
+    assert_eq!(one.relay.count(Outcome::HeldTooLong), 0);
     one.relay.pipeline.tick(due);
-    assert_eq!(one.relay.count(Verdict::HeldTooLong), 1);
+    assert_eq!(one.relay.count(Outcome::HeldTooLong), 1);
     assert_eq!(one.relay.common.held.used(), 0);
     assert_eq!(one.relay.pipeline.wake_at(), None);
     // The same for a header that the slow path does not answer for.
@@ -388,7 +388,7 @@ fn cells_do_not_wait_forever() {
     let datagrams = [one.datagram(1)];
     one.relay.process(&datagrams);
     one.relay.pipeline.tick(one.relay.now + HOLD_FOR);
-    assert_eq!(one.relay.count(Verdict::HeldTooLong), 1);
+    assert_eq!(one.relay.count(Outcome::HeldTooLong), 1);
     assert!(one.relay.slow_path().is_empty());
 }
 
@@ -398,7 +398,7 @@ fn a_relay_that_nobody_knows() {
     one.relay.relays(&[]);
     let datagrams = [one.datagram(1)];
     assert!(one.relay.relay(&datagrams).is_empty());
-    assert_eq!(one.relay.count(Verdict::UnknownRelay), 1);
+    assert_eq!(one.relay.count(Outcome::UnknownRelay), 1);
 }
 
 #[test]
@@ -421,7 +421,7 @@ fn a_path_that_visits_a_relay_twice_in_a_row() {
         let datagram = from.seal(&often.cell(message), CellKind::Cell);
         relay.relay(&[(datagram, from.address)]);
     }
-    assert!(relay.count(Verdict::Loop) > 0);
+    assert!(relay.count(Outcome::Loop) > 0);
 }
 
 #[test]
@@ -435,13 +435,13 @@ fn an_epoch_that_ends_takes_its_paths_along() {
     one.relay.process(&[(late, one.from.address)]);
     one.relay
         .pipeline
-        .obey(Command::ForgetEpochsBefore(EPOCH + 1));
+        .apply(Command::ForgetEpochsBefore(EPOCH + 1));
     assert_eq!(one.relay.pipeline.known().1, 0);
     assert!(one.relay.slow_path().is_empty());
     one.relay.keyring.clear();
     let datagrams = [one.datagram(2)];
     assert!(one.relay.relay(&datagrams).is_empty());
-    assert_eq!(one.relay.count(Verdict::BadHeader), 2);
+    assert_eq!(one.relay.count(Outcome::BadHeader), 2);
     assert_eq!(one.relay.pipeline.known().1, 0);
 }
 
@@ -553,14 +553,14 @@ fn delays_hold_cells_back() {
 struct Rogue(u32);
 
 impl Behaviour for Rogue {
-    fn treat(&mut self, cell: &mut Cell, _next: &Next) -> Deed {
+    fn decide(&mut self, cell: &mut Cell, _next: &Next) -> Action {
         self.0 += 1;
         match self.0 % 3 {
-            0 => Deed::Drop,
-            1 => Deed::ForwardTwice,
+            0 => Action::Drop,
+            1 => Action::ForwardTwice,
             _ => {
                 cell[700] ^= 1;
-                Deed::Forward
+                Action::Forward
             }
         }
     }
@@ -580,7 +580,7 @@ fn a_rogue_relay_misbehaves_under_valid_links_and_the_next_one_notices() {
         .collect();
     let sent = rogue.relay(&datagrams);
     assert_eq!(sent.len(), 30);
-    assert_eq!(rogue.count(Verdict::Misbehaved), 10);
+    assert_eq!(rogue.count(Outcome::Misbehaved), 10);
     let forwarded: Vec<_> = sent
         .iter()
         .map(|(datagram, _)| {
@@ -591,5 +591,5 @@ fn a_rogue_relay_misbehaves_under_valid_links_and_the_next_one_notices() {
         })
         .collect();
     assert_eq!(next.relay(&forwarded).len(), 20);
-    assert_eq!(next.count(Verdict::Replay), 10);
+    assert_eq!(next.count(Outcome::Replay), 10);
 }

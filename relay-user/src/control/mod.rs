@@ -52,11 +52,11 @@ impl SharedOnionKeys {
 
 /// What the control plane shows of itself.
 #[derive(Debug, Default)]
-pub struct ControlBoard {
+pub struct ControlStatistics {
     census: Mutex<Census>,
 }
 
-impl ControlBoard {
+impl ControlStatistics {
     /// How many neighbours and mailboxes there are.
     #[must_use]
     pub fn census(&self) -> Census {
@@ -91,7 +91,7 @@ pub struct Control {
     /// Where they are stored.
     pub state: Arc<StateDir>,
     /// What is shown.
-    pub board: Arc<ControlBoard>,
+    pub statistics: Arc<ControlStatistics>,
 }
 
 impl Control {
@@ -149,7 +149,7 @@ impl Control {
         self.neighbours.tick(now);
         self.replay.rotate(now);
         self.advance_onion_keys();
-        self.board.show(self.neighbours.census());
+        self.statistics.show(self.neighbours.census());
     }
 
     fn take_snapshot(&mut self) {

@@ -20,7 +20,7 @@ use mixline_protocol::size::{DATAGRAM, Datagram};
 use mixline_relay_engine::headers::cell_of;
 use mixline_relay_engine::messages::{Command, Signal};
 use mixline_relay_engine::next_hops::Link;
-use mixline_relay_engine::quota::Shares;
+use mixline_relay_engine::quota::NeighbourUsage;
 use rand_core::CryptoRng;
 
 use super::indices::{Indices, Owner};
@@ -80,7 +80,7 @@ pub(super) struct Neighbour {
     pub(super) worker: usize,
     /// For a client, where it came from.
     prefix: Option<Prefix>,
-    shares: Shares,
+    usage: NeighbourUsage,
     /// How many handshakes were begun: addresses take turns.
     pub(super) attempts: usize,
     /// Since when it has had neither session nor mailboxes.
@@ -353,7 +353,7 @@ impl<R: CryptoRng> Neighbours<R> {
                     let command = Command::Session {
                         open,
                         neighbour: number,
-                        shares: known.shares.clone(),
+                        usage: known.usage.clone(),
                         source: heard.or(source).or(known.address).unwrap_or(unknown),
                     };
                     self.output.push(Output::One(
@@ -443,7 +443,7 @@ impl<R: CryptoRng> Neighbours<R> {
             current: None,
             worker: number as usize % self.workers,
             prefix,
-            shares: Shares::default(),
+            usage: NeighbourUsage::default(),
             attempts: 0,
             idle_since: None,
         });

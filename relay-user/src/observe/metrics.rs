@@ -48,9 +48,9 @@ pub fn render(source: &Source) -> String {
         "# HELP mixline_relay_datagrams_total Datagrams by what became of them."
     );
     let _ = writeln!(out, "# TYPE mixline_relay_datagrams_total counter");
-    for (worker, board) in source.boards().iter().enumerate() {
-        for (verdict, count) in board.tally().iter() {
-            let name = verdict.name();
+    for (worker, statistics) in source.workers().iter().enumerate() {
+        for (outcome, count) in statistics.counters().iter() {
+            let name = outcome.name();
             let _ = writeln!(
                 out,
                 "mixline_relay_datagrams_total{{worker=\"{worker}\",verdict=\"{name}\"}} {count}"
@@ -100,7 +100,7 @@ pub fn render(source: &Source) -> String {
         ),
         (
             "replay_fill",
-            "Share of the current replay generation in use.",
+            "Usage of the current replay generation in use.",
             report.replay.fill,
         ),
         (

@@ -15,16 +15,16 @@ use mixline_protocol::identity::{RelayId, ShortId};
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
-use mixline_relay_engine::outcome::{Tally, Verdict};
+use mixline_relay_engine::outcome::{Counters, Outcome};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 
 use crate::control::registration::RegistrationStatus;
-use crate::control::{ControlBoard, SharedOnionKeys};
+use crate::control::{ControlStatistics, SharedOnionKeys};
 use crate::state_dir::StateDir;
-use crate::workers::Board;
+use crate::workers::WorkerStatistics;
 
 /// How long `status` waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -165,9 +165,9 @@ pub struct Source {
     /// The onion keys.
     pub onion: Arc<SharedOnionKeys>,
     /// The control plane.
-    pub control: Arc<ControlBoard>,
+    pub control: Arc<ControlStatistics>,
     /// The workers.
-    pub boards: Vec<Arc<Board>>,
+    pub workers: Vec<Arc<WorkerStatistics>>,
     /// The most paths.
     pub max_paths: usize,
     /// What has been relayed.
@@ -184,8 +184,8 @@ impl Source {
     pub fn report(&self) -> Report {
         let census = self.control.census();
         let mut verdicts = BTreeMap::new();
-        for (verdict, count) in self.tally().iter() {
-            verdicts.insert(verdict.name().to_owned(), count);
+        for (outcome, count) in self.counters().iter() {
+            verdicts.insert(outcome.name().to_owned(), count);
         }
         Report {
             name: self.name.clone(),
@@ -196,7 +196,7 @@ impl Source {
             listen: self.listen.clone(),
             advertise: self.advertise.clone(),
             port: self.port.clone(),
-            workers: self.boards.len(),
+            workers: self.workers.len(),
             memory_bytes: memory(),
             directory: self.directory(),
             onion_epochs: self
@@ -208,12 +208,12 @@ impl Source {
             links: LinksReport {
                 relays: census.relays,
                 clients: census.clients,
-                sessions: self.boards.iter().map(|board| board.sessions()).sum(),
+                sessions: self.workers.iter().map(|worker| worker.sessions()).sum(),
                 mailboxes: census.mailboxes,
                 refused: census.refused,
             },
             paths: PathsReport {
-                known: self.boards.iter().map(|board| board.paths()).sum(),
+                known: self.workers.iter().map(|worker| worker.paths()).sum(),
                 most: self.max_paths,
             },
             replay: ReplayReport {
@@ -232,11 +232,11 @@ impl Source {
         }
     }
 
-    fn tally(&self) -> Tally {
-        let mut sum = Tally::default();
-        for board in &self.boards {
-            for (verdict, count) in board.tally().iter() {
-                sum.add(verdict, count);
+    fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for worker in &self.workers {
+            for (outcome, count) in worker.counters().iter() {
+                sum.add(outcome, count);
             }
         }
         sum
@@ -267,8 +267,8 @@ impl Source {
 
     /// The workers, for metrics.
     #[must_use]
-    pub fn boards(&self) -> &[Arc<Board>] {
-        &self.boards
+    pub fn workers(&self) -> &[Arc<WorkerStatistics>] {
+        &self.workers
     }
 }
 
@@ -398,10 +398,10 @@ impl Report {
             "load",
             format!("{} of {} datagrams/s", self.load, self.capacity),
         );
-        for verdict in Verdict::ALL {
-            let count = self.verdicts.get(verdict.name()).copied().unwrap_or(0);
+        for outcome in Outcome::ALL {
+            let count = self.verdicts.get(outcome.name()).copied().unwrap_or(0);
             if count > 0 {
-                line("", format!("{count:>12} {}", verdict.name()));
+                line("", format!("{count:>12} {}", outcome.name()));
             }
         }
         let mut label = "xdp program";

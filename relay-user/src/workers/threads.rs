@@ -6,19 +6,15 @@ use std::thread::JoinHandle;
 
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::replay::ReplayFilter;
-use mixline_relay_engine::buffer_pool::Pool;
-use mixline_relay_engine::pipeline::{
-    Behaviour, Common, DELAYED_CELLS, HELD_CELLS, OPENING_PATHS, Pipeline, Setup,
-};
-use mixline_relay_engine::queues::{
-    ControlQueues, HANDOVERS, HANDSHAKES, MESSAGES, WorkerHandle, worker_queues,
-};
-use mixline_relay_engine::quota::Places;
-use mixline_relay_engine::slow_path::{self, Keys};
+use mixline_relay_engine::pipeline::{Assembly, Behaviour, Common, Pipeline, Setup};
+use mixline_relay_engine::queues::{ControlQueues, WorkerHandle};
+use mixline_relay_engine::slow_path::Keys;
 use mixline_relay_engine::wake::Wake;
 use rand_core::CryptoRng;
 
-use super::worker::{Board, Worker};
+use super::slow_path;
+use super::statistics::WorkerStatistics;
+use super::worker::Worker;
 use crate::config::Config;
 use crate::port::Port;
 
@@ -39,7 +35,7 @@ pub struct Started {
     /// Where the workers are reached.
     pub handles: Vec<WorkerHandle>,
     /// What they show.
-    pub boards: Vec<Arc<Board>>,
+    pub statistics: Vec<Arc<WorkerStatistics>>,
     /// Where they reach the control plane.
     pub queues: Arc<ControlQueues>,
 }
@@ -59,30 +55,14 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
         rng: &mut impl CryptoRng,
     ) -> io::Result<Started> {
         let count = self.ports.len();
-        let (handles, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| worker_queues()).unzip();
-        let (slow, jobs) = slow_path::queue(count);
-        // Public-key work is for new paths only: a quarter of the cores, at least one.
-        super::slow_path::start(self.cores.div_ceil(4), &jobs, keys, &handles)?;
         let mean_delay = config.mean_delay();
-        let held = HELD_CELLS
-            + if mean_delay.is_some() {
-                DELAYED_CELLS
-            } else {
-                0
-            };
-        let control = ControlQueues::new(waker);
-        let common = Arc::new(Common {
-            own,
-            replay,
-            // As many as all that hold them together may.
-            pool: Pool::new(held + HANDSHAKES + MESSAGES + count * HANDOVERS),
-            held: Places::new(held),
-            opening: Places::new(OPENING_PATHS),
-            control_places: Places::new(MESSAGES),
-            control: Arc::clone(&control),
-            workers: handles.clone(),
-            slow,
-        });
+        let Assembly {
+            common,
+            workers: queues,
+            jobs,
+        } = Common::assemble(own, replay, count, mean_delay.is_some(), waker);
+        // Public-key work is for new paths only: a quarter of the cores, at least one.
+        slow_path::start(self.cores.div_ceil(4), &jobs, keys, &common.workers)?;
         // A worker for each core has that core to itself. Fewer are put where there is
         // room: this machine may run other things, and other relays.
         let core_ids = if count == self.cores {
@@ -91,7 +71,7 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
             None
         };
         let mut workers = Vec::with_capacity(count);
-        let mut boards = Vec::with_capacity(count);
+        let mut statistics = Vec::with_capacity(count);
         for (number, (queues, port)) in queues.into_iter().zip(self.ports).enumerate() {
             let setup = Setup {
                 worker: number,
@@ -99,22 +79,22 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
                 mean_delay,
                 behaviour: (self.behave)(number),
             };
-            let board = Arc::new(Board::default());
-            boards.push(Arc::clone(&board));
+            let shown = Arc::new(WorkerStatistics::default());
+            statistics.push(Arc::clone(&shown));
             let worker = Worker {
                 pipeline: Pipeline::new(Arc::clone(&common), setup, rng),
                 port,
                 queues,
-                board,
+                statistics: shown,
                 core: core_ids.as_ref().and_then(|ids| ids.get(number)).copied(),
             };
             workers.push(worker.start(number)?);
         }
         Ok(Started {
             workers,
-            handles,
-            boards,
-            queues: control,
+            handles: common.workers.clone(),
+            statistics,
+            queues: Arc::clone(&common.control),
         })
     }
 }

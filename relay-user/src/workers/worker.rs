@@ -6,17 +6,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use mio::{Events, Poll, Token, Waker};
 use mixline_relay_engine::messages::Command;
-use mixline_relay_engine::outcome::{Tally, Verdict};
+use mixline_relay_engine::outcome::Outcome;
 use mixline_relay_engine::pipeline::{Behaviour, Pipeline};
 use mixline_relay_engine::queues::WorkerQueues;
 
+use super::statistics::WorkerStatistics;
 use super::wake::EventWaker;
 use crate::port::{Dropped, FIRST_PORT_TOKEN, Port};
 
@@ -25,52 +25,11 @@ const WAKER: Token = Token(0);
 const _: () = assert!(WAKER.0 < FIRST_PORT_TOKEN);
 /// Batches that a worker takes from its port before it looks at the clock and at what is
 /// held.
-const TURNS: usize = 32;
+const POLLS: usize = 32;
 /// How long a worker sleeps when nothing is held.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How long a worker goes on working off what arrives, once it is to stop.
 const DRAIN: Duration = Duration::from_millis(500);
-
-/// What a worker shows of itself; it alone writes.
-#[derive(Debug, Default)]
-pub struct Board {
-    tally: [AtomicU64; Verdict::ALL.len()],
-    sessions: AtomicUsize,
-    paths: AtomicUsize,
-}
-
-impl Board {
-    /// What the worker has counted.
-    #[must_use]
-    pub fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
-        for (verdict, count) in Verdict::ALL.iter().zip(&self.tally) {
-            tally.add(*verdict, count.load(Ordering::Relaxed));
-        }
-        tally
-    }
-
-    /// How many link sessions it receives under.
-    #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.sessions.load(Ordering::Relaxed)
-    }
-
-    /// How many paths it knows.
-    #[must_use]
-    pub fn paths(&self) -> usize {
-        self.paths.load(Ordering::Relaxed)
-    }
-
-    fn show<B: Behaviour>(&self, pipeline: &Pipeline<B>) {
-        for ((_, count), shown) in pipeline.tally().iter().zip(&self.tally) {
-            shown.store(count, Ordering::Relaxed);
-        }
-        let (sessions, paths) = pipeline.known();
-        self.sessions.store(sessions, Ordering::Relaxed);
-        self.paths.store(paths, Ordering::Relaxed);
-    }
-}
 
 /// A worker that has not been started.
 pub struct Worker<B> {
@@ -81,7 +40,7 @@ pub struct Worker<B> {
     /// Its queues.
     pub queues: WorkerQueues,
     /// Where it shows what it does.
-    pub board: Arc<Board>,
+    pub statistics: Arc<WorkerStatistics>,
     /// The core it stays on, if on one.
     pub core: Option<CoreId>,
 }
@@ -116,18 +75,18 @@ impl<B: Behaviour> Worker<B> {
         let mut stop = false;
         while !stop {
             let mut worked = self.read_queues(Instant::now(), &mut stop);
-            worked |= self.turns(&mut stop);
+            worked |= self.poll_port(&mut stop);
             self.pipeline.tick(Instant::now());
             worked |= self.process_again();
             self.count_dropped(&mut dropped);
-            self.board.show(&self.pipeline);
+            self.statistics.show(&self.pipeline);
             if !worked && !stop {
                 self.sleep(&mut poll, &mut events)?;
             }
         }
         self.drain();
         self.count_dropped(&mut dropped);
-        self.board.show(&self.pipeline);
+        self.statistics.show(&self.pipeline);
         Ok(())
     }
 
@@ -161,24 +120,24 @@ impl<B: Behaviour> Worker<B> {
     }
 
     /// Takes batches from the port; true if there were any.
-    fn turns(&mut self, stop: &mut bool) -> bool {
+    fn poll_port(&mut self, stop: &mut bool) -> bool {
         let Self {
             pipeline,
             port,
             queues,
             ..
         } = self;
-        for turn in 0..TURNS {
+        for poll in 0..POLLS {
             let result = port.turn(&mut |batch| {
                 read_commands(queues, pipeline, stop);
                 pipeline.process(batch, Instant::now());
             });
             match result {
-                Ok(0) => return turn > 0,
+                Ok(0) => return poll > 0,
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot receive");
-                    return turn > 0;
+                    return poll > 0;
                 }
             }
             while pipeline.process_again(Instant::now(), |batch| port.send(batch)) {}
@@ -217,7 +176,7 @@ impl<B: Behaviour> Worker<B> {
         let end = Instant::now() + DRAIN;
         let mut stop = false;
         loop {
-            let worked = self.read_queues(Instant::now(), &mut stop) | self.turns(&mut stop);
+            let worked = self.read_queues(Instant::now(), &mut stop) | self.poll_port(&mut stop);
             if !worked || Instant::now() >= end {
                 break;
             }
@@ -230,9 +189,9 @@ impl<B: Behaviour> Worker<B> {
         let now = self.port.dropped();
         if now != *before {
             self.pipeline
-                .count(Verdict::WrongLength, now.wrong_length - before.wrong_length);
+                .count(Outcome::WrongLength, now.wrong_length - before.wrong_length);
             self.pipeline
-                .count(Verdict::SendFailed, now.unsent - before.unsent);
+                .count(Outcome::SendFailed, now.unsent - before.unsent);
             *before = now;
         }
     }
@@ -248,7 +207,7 @@ fn read_commands<B: Behaviour>(
     loop {
         match queues.commands.try_recv() {
             Ok(Command::Stop) => *stop = true,
-            Ok(command) => pipeline.obey(command),
+            Ok(command) => pipeline.apply(command),
             Err(crossbeam::channel::TryRecvError::Empty) => return worked,
             Err(crossbeam::channel::TryRecvError::Disconnected) => {
                 *stop = true;

@@ -9,7 +9,7 @@ use mixline_protocol::size::Cell;
 
 /// What to do with a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub enum Action {
     /// Send it on.
     Forward,
     /// Send it on, and once more under a seal of its own.
@@ -21,7 +21,7 @@ pub enum Deed {
 /// Sees every cell after its layer is off and before it is sealed for the next hop.
 pub trait Behaviour: Send + 'static {
     /// May change the cell, and says what to do with it.
-    fn treat(&mut self, cell: &mut Cell, next: &Next) -> Deed;
+    fn decide(&mut self, cell: &mut Cell, next: &Next) -> Action;
 }
 
 /// Sends every cell on as it is.
@@ -29,7 +29,7 @@ pub trait Behaviour: Send + 'static {
 pub struct Honest;
 
 impl Behaviour for Honest {
-    fn treat(&mut self, _cell: &mut Cell, _next: &Next) -> Deed {
-        Deed::Forward
+    fn decide(&mut self, _cell: &mut Cell, _next: &Next) -> Action {
+        Action::Forward
     }
 }

@@ -14,9 +14,9 @@ use mixline_protocol::path::Next;
 use rand_core::Rng;
 
 use super::{Behaviour, Boxed, Leave, Pipeline, Step};
-use crate::batch::{Fate, Slot};
+use crate::batch::{Slot, State};
 use crate::headers::Flow;
-use crate::outcome::Verdict;
+use crate::outcome::Outcome;
 
 /// Cells that wait, over all workers of a relay that delays: 22 MiB.
 pub const DELAYED_CELLS: usize = 16_384;
@@ -89,18 +89,18 @@ impl<B: Behaviour> Pipeline<B> {
     /// Lets a peeled cell wait, in a relay that delays.
     pub(super) fn delay(&mut self, slot: &Slot<'_>, next: Next, flow: Flow, now: Instant) -> Step {
         let Some(delay) = &mut self.delay else {
-            return Ok(Fate::Due(next, flow));
+            return Ok(State::Due(next, flow));
         };
-        let limit = Leave::With(Verdict::DelayLimit);
+        let limit = Leave::With(Outcome::DelayLimit);
         let session = self.sessions.get_mut(slot.session).ok_or(limit)?;
-        let place = self.common.held.take(&session.shares.held).ok_or(limit)?;
+        let permit = self.common.held.take(&session.usage.held).ok_or(limit)?;
         let datagram = self.common.pool.copy(slot.datagram).ok_or(limit)?;
         let cell = Boxed {
             datagram,
             source: slot.source,
             session: slot.session,
-            fate: slot.fate,
-            place: Some(place),
+            state: slot.state,
+            permit: Some(permit),
         };
         let until = Reverse(now + exponential(delay.mean, &mut self.rng));
         delay.cells.push(Waiting { until, cell });

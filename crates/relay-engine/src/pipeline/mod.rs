@@ -11,6 +11,7 @@
 //! [`Boxed`] datagram that goes through the remaining stages.
 
 mod behaviour;
+mod common;
 mod delay;
 mod open_link;
 mod opening;
@@ -26,30 +27,27 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use chacha20::ChaCha8Rng;
-use crossbeam::channel::Sender;
-use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::{counter, receiver_index};
 use mixline_protocol::path::{Located, PathCache};
 use mixline_protocol::prefetch::prefetch;
-use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::DATAGRAM;
 use rand_core::{CryptoRng, SeedableRng};
 
-pub use behaviour::{Behaviour, Deed, Honest};
+pub use behaviour::{Action, Behaviour, Honest};
+pub use common::{Assembly, Common};
 pub use delay::DELAYED_CELLS;
 pub use opening::OPENING_PATHS;
 pub use waiting::{HELD_CELLS, HOLD_FOR};
 
-use crate::batch::{BATCH, Batch, Fate, Slot};
-use crate::buffer_pool::{Pool, Pooled};
+use crate::batch::{BATCH, Batch, Slot, State};
+use crate::buffer_pool::Pooled;
 use crate::headers::header_of;
-use crate::link_sessions::{Session, Sessions};
+use crate::link_sessions::{LinkSession, LinkSessions};
 use crate::messages::Command;
-use crate::next_hops::Links;
-use crate::outcome::{Tally, Verdict};
-use crate::queues::{ControlQueues, WorkerHandle};
-use crate::quota::{Place, Places};
-use crate::slow_path::{Job, Opened};
+use crate::next_hops::NextHops;
+use crate::outcome::{Counters, Outcome};
+use crate::quota::Permit;
+use crate::slow_path::Opened;
 use delay::Delay;
 use opening::Opening;
 use peel_path::Peeled;
@@ -58,28 +56,6 @@ use waiting::Waiting;
 /// Slots that go through all stages together: few enough that their bytes stay in the
 /// nearest cache from stage to stage, many enough that waits for memory overlap.
 const GROUP: usize = 8;
-
-/// What all workers of a relay share.
-pub struct Common {
-    /// The relay's own short ID.
-    pub own: ShortId,
-    /// Remembers what has been relayed.
-    pub replay: Arc<ReplayFilter>,
-    /// Memory for datagrams outside of batches.
-    pub pool: Arc<Pool>,
-    /// Datagrams that may be held for a path, a link or a delay.
-    pub held: Arc<Places>,
-    /// New paths that may wait to be opened.
-    pub opening: Arc<Places>,
-    /// Control messages that may wait for the control plane.
-    pub control_places: Arc<Places>,
-    /// The control plane.
-    pub control: Arc<ControlQueues>,
-    /// All workers, this one included, by number.
-    pub workers: Vec<WorkerHandle>,
-    /// The slow path.
-    pub slow: Sender<Job>,
-}
 
 /// What a pipeline is made of, beside what it shares.
 pub struct Setup<B> {
@@ -103,31 +79,31 @@ pub struct Boxed {
     /// The session it came under.
     pub session: u32,
     /// How far it has come.
-    pub fate: Fate,
-    /// What it takes of a neighbour's share.
-    pub place: Option<Place>,
+    pub state: State,
+    /// The neighbour's permit to have it held.
+    pub permit: Option<Permit>,
 }
 
 /// Why a slot goes no further in this batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leave {
     /// For good, and this is counted.
-    With(Verdict),
+    With(Outcome),
     /// It comes back, and is counted then.
     ForNow,
 }
 
-type Step = Result<Fate, Leave>;
+type Step = Result<State, Leave>;
 
 /// One worker's pipeline.
 pub struct Pipeline<B = Honest> {
     worker: usize,
     common: Arc<Common>,
     behaviour: B,
-    sessions: Sessions,
+    sessions: LinkSessions,
     /// When the control plane was last told of a datagram for another worker.
     strayed: Option<Instant>,
-    links: Links,
+    next_hops: NextHops,
     paths: PathCache,
     oldest_epoch: u32,
     opening: Opening,
@@ -135,7 +111,7 @@ pub struct Pipeline<B = Honest> {
     delay: Option<Delay>,
     again: VecDeque<Boxed>,
     rng: ChaCha8Rng,
-    tally: Tally,
+    counters: Counters,
 }
 
 impl<B: Behaviour> Pipeline<B> {
@@ -149,9 +125,9 @@ impl<B: Behaviour> Pipeline<B> {
             worker: setup.worker,
             common,
             behaviour: setup.behaviour,
-            sessions: Sessions::default(),
+            sessions: LinkSessions::default(),
             strayed: None,
-            links: Links::default(),
+            next_hops: NextHops::default(),
             paths: PathCache::new(setup.paths, hash_key),
             oldest_epoch: 0,
             opening: Opening::default(),
@@ -159,7 +135,7 @@ impl<B: Behaviour> Pipeline<B> {
             delay: setup.mean_delay.map(Delay::new),
             again: VecDeque::new(),
             rng: ChaCha8Rng::from_seed(seed),
-            tally: Tally::default(),
+            counters: Counters::default(),
         }
     }
 
@@ -170,13 +146,13 @@ impl<B: Behaviour> Pipeline<B> {
             let (group, rest) = slots.split_at_mut(GROUP.min(slots.len()));
             // Each loop asks for the memory that the next one reads: what a datagram needs is
             // somewhere else for each, and in a relay of many paths in no cache.
-            self.fetch_sessions(group);
+            self.prefetch_sessions(group);
             for (at, slot) in group.iter_mut().enumerate() {
                 // One of the next group, which another core may have written.
                 if let Some(later) = rest.get(at) {
                     prefetch(later.datagram, DATAGRAM);
                 }
-                if let Fate::Arrived = slot.fate {
+                if let State::Arrived = slot.state {
                     let step = self.open_link(slot, now);
                     self.record(slot, step);
                 }
@@ -194,13 +170,13 @@ impl<B: Behaviour> Pipeline<B> {
                 self.record(slot, step);
             }
             for slot in &mut *group {
-                if let Fate::Peeled(next, flow) = slot.fate {
+                if let State::Peeled(next, flow) = slot.state {
                     let step = self.delay(slot, next, flow, now);
                     self.record(slot, step);
                 }
             }
             for slot in &mut *group {
-                if let Fate::Due(next, flow) = slot.fate {
+                if let State::Due(next, flow) = slot.state {
                     let step = self.seal_link(slot, next, flow, now);
                     self.record(slot, step);
                 }
@@ -225,7 +201,7 @@ impl<B: Behaviour> Pipeline<B> {
                 datagram: &mut boxed.datagram,
                 source: boxed.source,
                 session: boxed.session,
-                fate: boxed.fate,
+                state: boxed.state,
             };
             let _ = batch.slots.try_push(slot);
         }
@@ -240,8 +216,8 @@ impl<B: Behaviour> Pipeline<B> {
             datagram,
             source,
             session: 0,
-            fate: Fate::Arrived,
-            place: None,
+            state: State::Arrived,
+            permit: None,
         });
     }
 
@@ -251,34 +227,34 @@ impl<B: Behaviour> Pipeline<B> {
         self.opening.submit(self.worker, &self.common.slow);
     }
 
-    /// Does what the control plane says. `Stop` is the worker's own affair.
-    pub fn obey(&mut self, command: Command) {
+    /// Applies a command of the control plane. `Stop` is the worker's own affair.
+    pub fn apply(&mut self, command: Command) {
         match command {
             Command::Session {
                 open,
                 neighbour,
-                shares,
+                usage,
                 source,
             } => {
                 self.sessions
-                    .insert(Session::new(open, neighbour, shares, source));
+                    .insert(LinkSession::new(open, neighbour, usage, source));
             }
             Command::Forget(index) => self.sessions.remove(index),
             Command::Link(neighbour, link) => {
                 let up = link.is_some();
-                self.links.set_link(neighbour, link);
+                self.next_hops.set_link(neighbour, link);
                 if up {
                     self.release_waiting();
                 }
             }
-            Command::Relays(relays) => self.links.set_relays(&relays),
+            Command::Relays(relays) => self.next_hops.set_relays(&relays),
             Command::Relay(relay, neighbour) => {
-                self.links.set_relay(relay, neighbour);
+                self.next_hops.set_relay(relay, neighbour);
                 self.release_waiting();
             }
             Command::Mailboxes(tokens, neighbour) => {
                 for token in tokens.iter() {
-                    self.links.set_mailbox(*token, neighbour);
+                    self.next_hops.set_mailbox(*token, neighbour);
                 }
             }
             Command::ForgetEpochsBefore(epoch) => {
@@ -295,7 +271,7 @@ impl<B: Behaviour> Pipeline<B> {
     /// called when [`wake_at`](Self::wake_at) says so, and now and then.
     pub fn tick(&mut self, now: Instant) {
         let lost = self.opening.expire(now) + self.waiting.expire(now);
-        self.tally.add(Verdict::HeldTooLong, lost);
+        self.counters.add(Outcome::HeldTooLong, lost);
         if let Some(delay) = &mut self.delay {
             self.again.extend(delay.due(now));
         }
@@ -323,13 +299,13 @@ impl<B: Behaviour> Pipeline<B> {
 
     /// What has been counted so far.
     #[must_use]
-    pub fn tally(&self) -> &Tally {
-        &self.tally
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// Counts datagrams that the port dropped.
-    pub fn count(&mut self, verdict: Verdict, n: u64) {
-        self.tally.add(verdict, n);
+    pub fn count(&mut self, outcome: Outcome, n: u64) {
+        self.counters.add(outcome, n);
     }
 
     /// How many sessions and how many paths it knows.
@@ -339,11 +315,11 @@ impl<B: Behaviour> Pipeline<B> {
     }
 
     /// Asks for the sessions that a group has arrived under.
-    fn fetch_sessions(&self, group: &[Slot<'_>]) {
+    fn prefetch_sessions(&self, group: &[Slot<'_>]) {
         let arrived = || {
             group
                 .iter()
-                .filter(|slot| matches!(slot.fate, Fate::Arrived))
+                .filter(|slot| matches!(slot.state, State::Arrived))
         };
         for slot in arrived() {
             self.sessions.locate(receiver_index(slot.datagram));
@@ -353,7 +329,7 @@ impl<B: Behaviour> Pipeline<B> {
             self.sessions.prefetch(index, counter);
         }
         for slot in arrived() {
-            self.sessions.fetch_key(receiver_index(slot.datagram));
+            self.sessions.prefetch_key(receiver_index(slot.datagram));
         }
     }
 
@@ -369,13 +345,13 @@ impl<B: Behaviour> Pipeline<B> {
     }
 
     fn record(&mut self, slot: &mut Slot<'_>, step: Step) {
-        slot.fate = match step {
-            Ok(fate) => fate,
+        slot.state = match step {
+            Ok(state) => state,
             Err(leave) => {
-                if let Leave::With(verdict) = leave {
-                    self.tally.add(verdict, 1);
+                if let Leave::With(outcome) = leave {
+                    self.counters.add(outcome, 1);
                 }
-                Fate::Ended
+                State::Ended
             }
         };
     }
@@ -385,5 +361,5 @@ impl<B: Behaviour> Pipeline<B> {
 fn cells<'g, 'd>(group: &'g mut [Slot<'d>]) -> impl Iterator<Item = &'g mut Slot<'d>> {
     group
         .iter_mut()
-        .filter(|slot| matches!(slot.fate, Fate::Cell))
+        .filter(|slot| matches!(slot.state, State::Cell))
 }

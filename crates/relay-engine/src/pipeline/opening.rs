@@ -1,7 +1,7 @@
 //! Cells of new paths, held while the slow path opens their headers.
 //!
-//! Three bounds keep a flood of new paths to itself. A neighbour holds only its share of
-//! the headers that wait and of the cells that are held. Headers go to the slow path by
+//! Three bounds keep a flood of new paths to itself. A neighbour holds only its part
+//! of the headers that wait and of the cells that are held. Headers go to the slow path by
 //! turns among neighbours, few at a time. And known paths never come here at all.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,10 +12,10 @@ use mixline_protocol::size::Header;
 
 use super::waiting::{HELD_PER_QUEUE, HOLD_FOR};
 use super::{Boxed, Common};
-use crate::batch::{Fate, Slot};
+use crate::batch::{Slot, State};
 use crate::headers::header_of;
-use crate::outcome::Verdict;
-use crate::quota::{Place, Shares};
+use crate::outcome::Outcome;
+use crate::quota::{NeighbourUsage, Permit};
 use crate::slow_path::{Job, SLOW_WINDOW};
 
 /// New paths that may wait, over all workers.
@@ -26,8 +26,8 @@ pub struct NewPath {
     /// The cells, in order.
     pub held: VecDeque<Boxed>,
     since: Instant,
-    /// What the path takes of that neighbour's share.
-    _place: Place,
+    /// That neighbour's permit for the path.
+    _permit: Permit,
 }
 
 /// The new paths of one worker.
@@ -49,24 +49,24 @@ impl Opening {
         &mut self,
         slot: &Slot<'_>,
         neighbour: u32,
-        shares: &Shares,
+        usage: &NeighbourUsage,
         common: &Common,
         now: Instant,
-    ) -> Result<(), Verdict> {
+    ) -> Result<(), Outcome> {
         let header = header_of(slot.datagram);
         let waiting = self.paths.get(header).map_or(0, |path| path.held.len());
         if waiting >= HELD_PER_QUEUE {
-            return Err(Verdict::NewPathLimit);
+            return Err(Outcome::NewPathLimit);
         }
-        let limit = Verdict::NewPathLimit;
-        let place = common.held.take(&shares.held).ok_or(limit)?;
+        let limit = Outcome::NewPathLimit;
+        let permit = common.held.take(&usage.held).ok_or(limit)?;
         let datagram = common.pool.copy(slot.datagram).ok_or(limit)?;
         let boxed = Boxed {
             datagram,
             source: slot.source,
             session: slot.session,
-            fate: Fate::Cell,
-            place: Some(place),
+            state: State::Cell,
+            permit: Some(permit),
         };
         if let Some(path) = self.paths.get_mut(header) {
             path.held.push_back(boxed);
@@ -75,7 +75,7 @@ impl Opening {
         let path = NewPath {
             held: VecDeque::from([boxed]),
             since: now,
-            _place: common.opening.take(&shares.opening).ok_or(limit)?,
+            _permit: common.opening.take(&usage.opening).ok_or(limit)?,
         };
         self.paths.insert(Box::new(*header), path);
         let queue = self.queues.entry(neighbour).or_default();

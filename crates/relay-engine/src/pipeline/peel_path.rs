@@ -6,10 +6,10 @@ use mixline_protocol::path::{KnownPath, Located, Next};
 use mixline_protocol::replay::{self, ReplayFilter};
 use mixline_protocol::size::Cell;
 
-use super::{Behaviour, Boxed, Deed, Leave, Pipeline, Step};
-use crate::batch::{Fate, Slot};
+use super::{Action, Behaviour, Boxed, Leave, Pipeline, Step};
+use crate::batch::{Slot, State};
 use crate::headers::{Flow, cell_of, flow_of, header_of};
-use crate::outcome::Verdict;
+use crate::outcome::Outcome;
 use crate::slow_path::Opened;
 
 /// How often in a row a path may lead through this relay: a head and a tail that were
@@ -49,13 +49,13 @@ impl<B: Behaviour> Pipeline<B> {
         let mut visits = 1;
         loop {
             if !self.common.replay.check_and_set_at(peeled.replay) {
-                return Err(Leave::With(Verdict::Replay));
+                return Err(Leave::With(Outcome::Replay));
             }
             if !self.is_own(&peeled.next) {
-                return self.treat(slot, peeled.next, peeled.flow);
+                return self.decide(slot, peeled.next, peeled.flow);
             }
             if visits == MAX_VISITS {
-                return Err(Leave::With(Verdict::Loop));
+                return Err(Leave::With(Outcome::Loop));
             }
             visits += 1;
             let located = self.paths.locate(header_of(slot.datagram));
@@ -70,38 +70,35 @@ impl<B: Behaviour> Pipeline<B> {
         matches!(next, Next::Forward(relay) | Next::Junction(relay) if *relay == self.common.own)
     }
 
-    /// Lets the relay's behaviour treat a cell that is peeled.
-    fn treat(&mut self, slot: &mut Slot<'_>, next: Next, flow: Flow) -> Step {
-        match self.behaviour.treat(cell_of(slot.datagram), &next) {
-            Deed::Forward => {}
-            Deed::Drop => return Err(Leave::With(Verdict::Misbehaved)),
-            Deed::ForwardTwice => {
+    /// Lets the relay's behaviour decide on a cell that is peeled.
+    fn decide(&mut self, slot: &mut Slot<'_>, next: Next, flow: Flow) -> Step {
+        match self.behaviour.decide(cell_of(slot.datagram), &next) {
+            Action::Forward => {}
+            Action::Drop => return Err(Leave::With(Outcome::Misbehaved)),
+            Action::ForwardTwice => {
                 if let Some(datagram) = self.common.pool.copy(slot.datagram) {
                     self.again.push_back(Boxed {
                         datagram,
                         source: slot.source,
                         session: slot.session,
-                        fate: Fate::Due(next, flow),
-                        place: None,
+                        state: State::Due(next, flow),
+                        permit: None,
                     });
                 }
             }
         }
-        Ok(Fate::Peeled(next, flow))
+        Ok(State::Peeled(next, flow))
     }
 
     /// Holds a cell of a new path until the slow path has opened its header.
     pub(super) fn hold_for_path(&mut self, slot: &Slot<'_>, now: Instant) -> Leave {
         let Some(session) = self.sessions.get_mut(slot.session) else {
-            return Leave::With(Verdict::UnknownIndex);
+            return Leave::With(Outcome::UnknownIndex);
         };
-        let (neighbour, shares) = (session.neighbour, &session.shares);
-        match self
-            .opening
-            .hold(slot, neighbour, shares, &self.common, now)
-        {
+        let (neighbour, usage) = (session.neighbour, &session.usage);
+        match self.opening.hold(slot, neighbour, usage, &self.common, now) {
             Ok(()) => Leave::ForNow,
-            Err(verdict) => Leave::With(verdict),
+            Err(outcome) => Leave::With(outcome),
         }
     }
 
@@ -113,7 +110,8 @@ impl<B: Behaviour> Pipeline<B> {
         // An epoch may have ended while the header was being opened.
         let Some((path, epoch)) = opened.path.filter(|(_, epoch)| *epoch >= self.oldest_epoch)
         else {
-            self.tally.add(Verdict::BadHeader, waited.held.len() as u64);
+            self.counters
+                .add(Outcome::BadHeader, waited.held.len() as u64);
             return;
         };
         let flow = flow_of(&opened.header);
@@ -124,17 +122,17 @@ impl<B: Behaviour> Pipeline<B> {
                 datagram: &mut held.datagram,
                 source,
                 session: held.session,
-                fate: Fate::Cell,
+                state: State::Cell,
             };
             let step = match step {
-                Ok(next) if self.is_own(&next) => Ok(Fate::Cell),
-                Ok(next) => self.treat(&mut slot, next, flow),
+                Ok(next) if self.is_own(&next) => Ok(State::Cell),
+                Ok(next) => self.decide(&mut slot, next, flow),
                 Err(leave) => Err(leave),
             };
             self.record(&mut slot, step);
-            let fate = slot.fate;
-            if !matches!(fate, Fate::Ended) {
-                self.again.push_back(Boxed { fate, ..held });
+            let state = slot.state;
+            if !matches!(state, State::Ended) {
+                self.again.push_back(Boxed { state, ..held });
             }
         }
         // When those of a full cache that were looked at are in use, none makes room: this one
@@ -149,6 +147,6 @@ fn peel(path: &KnownPath, replay: &ReplayFilter, cell: &mut Cell) -> Result<Next
     if replay.check_and_set(&tag.0) {
         Ok(path.next())
     } else {
-        Err(Leave::With(Verdict::Replay))
+        Err(Leave::With(Outcome::Replay))
     }
 }

@@ -7,11 +7,11 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::path::Next;
 
 use super::{Behaviour, Boxed, Leave, Pipeline, Step};
-use crate::batch::{Fate, Slot};
+use crate::batch::{Slot, State};
 use crate::headers::{Flow, cell_of};
 use crate::messages::Signal;
-use crate::next_hops::Way;
-use crate::outcome::Verdict;
+use crate::next_hops::Route;
+use crate::outcome::Outcome;
 
 impl<B: Behaviour> Pipeline<B> {
     /// From a peeled cell to a datagram for the next hop's address.
@@ -22,12 +22,12 @@ impl<B: Behaviour> Pipeline<B> {
         flow: Flow,
         now: Instant,
     ) -> Step {
-        let link = match self.links.way(&next) {
-            Way::Link(link) => link,
-            Way::RelayDown(relay) => return Err(self.hold_for_link(slot, relay, now)),
-            Way::ClientDown => return Err(Leave::With(Verdict::LinkDown)),
-            Way::UnknownRelay => return Err(Leave::With(Verdict::UnknownRelay)),
-            Way::UnknownMailbox => return Err(Leave::With(Verdict::UnknownMailbox)),
+        let link = match self.next_hops.route(&next) {
+            Route::Link(link) => link,
+            Route::RelayDown(relay) => return Err(self.hold_for_link(slot, relay, now)),
+            Route::ClientDown => return Err(Leave::With(Outcome::LinkDown)),
+            Route::UnknownRelay => return Err(Leave::With(Outcome::UnknownRelay)),
+            Route::UnknownMailbox => return Err(Leave::With(Outcome::UnknownMailbox)),
         };
         if let Next::Deliver(token) = next {
             // In front of the cell, where the path header was and zeros are now: it tells
@@ -36,22 +36,22 @@ impl<B: Behaviour> Pipeline<B> {
         }
         if link.seal.seal(slot.datagram, CellKind::Cell).is_err() {
             // Its counter is used up; the control plane replaces it long before.
-            return Err(Leave::With(Verdict::LinkDown));
+            return Err(Leave::With(Outcome::LinkDown));
         }
-        let verdict = match next {
-            Next::Deliver(_) => Verdict::Delivered,
-            Next::Forward(_) | Next::Junction(_) => Verdict::Forwarded,
+        let outcome = match next {
+            Next::Deliver(_) => Outcome::Delivered,
+            Next::Forward(_) | Next::Junction(_) => Outcome::Forwarded,
         };
-        self.tally.add(verdict, 1);
-        Ok(Fate::Send(link.to, flow))
+        self.counters.add(outcome, 1);
+        Ok(State::Send(link.to, flow))
     }
 
     fn hold_for_link(&mut self, slot: &Slot<'_>, relay: ShortId, now: Instant) -> Leave {
-        let limit = Leave::With(Verdict::LinkDown);
+        let limit = Leave::With(Outcome::LinkDown);
         let Some(session) = self.sessions.get_mut(slot.session) else {
             return limit;
         };
-        let Some(place) = self.common.held.take(&session.shares.held) else {
+        let Some(permit) = self.common.held.take(&session.usage.held) else {
             return limit;
         };
         let Some(datagram) = self.common.pool.copy(slot.datagram) else {
@@ -61,8 +61,8 @@ impl<B: Behaviour> Pipeline<B> {
             datagram,
             source: slot.source,
             session: slot.session,
-            fate: slot.fate,
-            place: Some(place),
+            state: slot.state,
+            permit: Some(permit),
         };
         if !self.waiting.hold(relay, cell, now) {
             return limit;

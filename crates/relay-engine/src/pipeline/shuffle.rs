@@ -7,7 +7,7 @@
 use chacha20::ChaCha8Rng;
 use rand_core::Rng;
 
-use crate::batch::{BATCH, Batch, Fate};
+use crate::batch::{BATCH, Batch, State};
 use crate::headers::Flow;
 
 /// Decides in which order the slots that are to be sent go.
@@ -26,7 +26,7 @@ pub fn shuffle(batch: &mut Batch<'_>, rng: &mut ChaCha8Rng) {
     let mut labels = [0_u8; BATCH];
     let mut count = 0;
     for (at, slot) in (0_u8..).zip(&batch.slots) {
-        let Fate::Send(_, flow) = slot.fate else {
+        let State::Send(_, flow) = slot.state else {
             continue;
         };
         let label = match flows[..seen].iter().position(|known| *known == flow) {
@@ -82,10 +82,10 @@ mod tests {
         for (datagram, flow) in bytes.iter_mut().zip(flows) {
             batch.push(datagram, to);
             let slot = batch.slots.last_mut().unwrap();
-            slot.fate = if *flow == 0 {
-                Fate::Ended
+            slot.state = if *flow == 0 {
+                State::Ended
             } else {
-                Fate::Send(to, Flow(*flow))
+                State::Send(to, Flow(*flow))
             };
         }
         shuffle(&mut batch, rng);

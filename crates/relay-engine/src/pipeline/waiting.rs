@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mixline_protocol::identity::ShortId;
 
 use super::{Behaviour, Boxed, Pipeline};
-use crate::batch::Fate;
+use crate::batch::State;
 
 /// How long a cell is held: one handshake may be lost, and its repetition still helps.
 pub const HOLD_FOR: Duration = Duration::from_secs(6);
@@ -85,12 +85,12 @@ impl<B: Behaviour> Pipeline<B> {
     pub(super) fn release_waiting(&mut self) {
         let Self {
             waiting,
-            links,
+            next_hops,
             again,
             ..
         } = self;
         waiting.0.retain(|relay, queue| {
-            let up = links.is_up(relay);
+            let up = next_hops.is_up(relay);
             if up {
                 again.extend(queue.cells.drain(..).map(|(_, cell)| cell));
             }
@@ -102,8 +102,8 @@ impl<B: Behaviour> Pipeline<B> {
 impl Boxed {
     /// The cell as one whose delay is over.
     pub(super) fn due(mut self) -> Self {
-        if let Fate::Peeled(next, flow) = self.fate {
-            self.fate = Fate::Due(next, flow);
+        if let State::Peeled(next, flow) = self.state {
+            self.state = State::Due(next, flow);
         }
         self
     }

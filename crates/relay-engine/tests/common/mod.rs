@@ -16,17 +16,14 @@ use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram, PATH_HEADER, Payload};
 use mixline_relay_engine::batch::Batch;
-use mixline_relay_engine::buffer_pool::Pool;
 use mixline_relay_engine::link_sessions::index;
 use mixline_relay_engine::messages::Command;
 use mixline_relay_engine::next_hops::Link;
-use mixline_relay_engine::outcome::Verdict;
-use mixline_relay_engine::pipeline::{
-    Behaviour, Common, HELD_CELLS, Honest, OPENING_PATHS, Pipeline, Setup,
-};
-use mixline_relay_engine::queues::{ControlQueues, MESSAGES, WorkerQueues, worker_queues};
-use mixline_relay_engine::quota::{Places, Shares};
-use mixline_relay_engine::slow_path::{Job, Keyring, Opened, open, queue};
+use mixline_relay_engine::outcome::Outcome;
+use mixline_relay_engine::pipeline::{Assembly, Behaviour, Common, Honest, Pipeline, Setup};
+use mixline_relay_engine::queues::{ControlQueues, WorkerQueues};
+use mixline_relay_engine::quota::NeighbourUsage;
+use mixline_relay_engine::slow_path::{Job, Keyring, Opened, open};
 use mixline_relay_engine::wake::NeverSleeps;
 
 /// The epoch of all onion keys here.
@@ -105,22 +102,20 @@ impl<B: Behaviour> TestRelay<B> {
     pub fn with(short: u8, behaviour: B, paths: usize, mean_delay: Option<Duration>) -> Self {
         let mut rng = OsRandom::new();
         let now = Instant::now();
-        let (handle, queues) = worker_queues();
-        let (other, _) = worker_queues();
-        let (slow, jobs) = queue(1);
-        let control = ControlQueues::new(Arc::new(NeverSleeps));
         let short = ShortId([short; 8]);
-        let common = Arc::new(Common {
-            own: short,
-            replay: Arc::new(ReplayFilter::new(1 << 20, [1; 16], now).unwrap()),
-            pool: Pool::new(2 * HELD_CELLS),
-            held: Places::new(HELD_CELLS),
-            opening: Places::new(OPENING_PATHS),
-            control_places: Places::new(MESSAGES),
-            control: Arc::clone(&control),
-            workers: vec![handle, other],
-            slow,
-        });
+        let replay = Arc::new(ReplayFilter::new(1 << 20, [1; 16], now).unwrap());
+        // A second worker, for datagrams that are not this one's.
+        let Assembly {
+            common,
+            mut workers,
+            jobs,
+        } = Common::assemble(
+            short,
+            replay,
+            2,
+            mean_delay.is_some(),
+            Arc::new(NeverSleeps),
+        );
         let setup = Setup {
             worker: 0,
             paths,
@@ -130,9 +125,9 @@ impl<B: Behaviour> TestRelay<B> {
         let onion = Arc::new(OnionSecret::generate(&mut rng));
         Self {
             pipeline: Pipeline::new(Arc::clone(&common), setup, &mut rng),
-            queues,
+            queues: workers.swap_remove(0),
             jobs,
-            control,
+            control: Arc::clone(&common.control),
             common,
             keyring: vec![(EPOCH, Arc::clone(&onion))],
             onion,
@@ -157,17 +152,17 @@ impl<B: Behaviour> TestRelay<B> {
         let local = index(0, number as usize, 9);
         let Ends { a, b } = establish(1000 + number, local);
         let address = SocketAddr::from(([10, 0, 0, (number % 250) as u8 + 1], 7000));
-        self.pipeline.obey(Command::Session {
+        self.pipeline.apply(Command::Session {
             open: Arc::new(b.open),
             neighbour: number,
-            shares: Shares::default(),
+            usage: NeighbourUsage::default(),
             source: address,
         });
         let link = Link {
             seal: Arc::new(b.seal),
             to: address,
         };
-        self.pipeline.obey(Command::Link(number, Some(link)));
+        self.pipeline.apply(Command::Link(number, Some(link)));
         Neighbour {
             end: a,
             address,
@@ -178,13 +173,13 @@ impl<B: Behaviour> TestRelay<B> {
 
     /// Says which relays there are.
     pub fn relays(&mut self, relays: &[(ShortId, Option<u32>)]) {
-        self.pipeline.obey(Command::Relays(relays.into()));
+        self.pipeline.apply(Command::Relays(relays.into()));
     }
 
     /// Says whose a mailbox is.
     pub fn mailbox(&mut self, token: MailboxToken, neighbour: Option<u32>) {
         self.pipeline
-            .obey(Command::Mailboxes([token].into(), neighbour));
+            .apply(Command::Mailboxes([token].into(), neighbour));
     }
 
     /// Takes datagrams through the pipeline, in batches; what is sent at once.
@@ -230,8 +225,8 @@ impl<B: Behaviour> TestRelay<B> {
         sent
     }
 
-    pub fn count(&self, verdict: Verdict) -> u64 {
-        self.pipeline.tally().of(verdict)
+    pub fn count(&self, verdict: Outcome) -> u64 {
+        self.pipeline.counters().of(verdict)
     }
 }
 
