@@ -24,8 +24,7 @@ use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
 use crate::control::{Control, ControlStatistics, SharedOnionKeys, tell};
-use crate::observe::metrics;
-use crate::observe::status::{self, PortReport, Source};
+use crate::observe::{PortReport, Source, metrics, socket};
 use crate::onion_keys::OnionKeys;
 use crate::port::{OpenError, Ports};
 use crate::state_dir::{StateDir, StateError};
@@ -195,7 +194,7 @@ impl Relay {
             }
         };
         let control_socket =
-            status::listen(&config.state_dir).map_err(|error| RunError::ControlSocket {
+            socket::listen(&config.state_dir).map_err(|error| RunError::ControlSocket {
                 path: StateDir::control_socket(&config.state_dir),
                 error,
             })?;
@@ -301,7 +300,7 @@ impl Relay {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(follower.follow(snapshot_sender, follow_sender));
         tasks.spawn(registration.run(registrar, snapshots));
-        tasks.spawn(status::serve(control_socket, Arc::clone(&source)));
+        tasks.spawn(socket::serve(control_socket, Arc::clone(&source)));
         if let Some(guard) = guard {
             tasks.spawn(tend(guard));
         }

@@ -26,7 +26,7 @@ use std::thread::available_parallelism;
 pub use finding::{Diagnosis, Finding, Level, Section};
 
 use crate::config::Config;
-use crate::observe::status;
+use crate::observe;
 use crate::port;
 use plan::Plan;
 
@@ -34,7 +34,7 @@ use plan::Plan;
 /// `interface` counts before the configuration's.
 pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagnosis {
     let cores = available_parallelism().map_or(1, usize::from);
-    let running = config.and_then(|config| status::ask(&config.state_dir).ok());
+    let running = config.and_then(|config| observe::ask(&config.state_dir).ok());
     let plan = match config {
         Some(config) => Plan::of(config, cores, running),
         None => Plan::bare(cores),

@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use crate::observe::status::Source;
+use super::collect::Source;
 
 /// The text format's content type (Prometheus, "Exposition formats").
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
