@@ -103,14 +103,15 @@ pub struct LinkSessions {
 }
 
 impl LinkSessions {
-    /// Asks for where the session of an index stands. With [`LinkSessions::prefetch`] and
-    /// [`LinkSessions::prefetch_key`], for whoever needs several and waits for memory once and not for each.
+    /// Prefetches where the session of an index stands. A caller that needs several sessions
+    /// calls this for all of them, then [`LinkSessions::prefetch`], then
+    /// [`LinkSessions::prefetch_key`], and so waits for memory once and not for each.
     #[inline]
     pub fn locate(&self, index: u32) {
         prefetch_element(&self.by_position, position_of(index));
     }
 
-    /// Asks for the session itself, and what its window says of a counter.
+    /// Prefetches the session itself, and what its window says of a counter.
     #[inline]
     pub fn prefetch(&self, index: u32, counter: u64) {
         if let Some(Some(session)) = self.by_position.get(position_of(index)) {
@@ -121,7 +122,7 @@ impl LinkSessions {
         }
     }
 
-    /// Asks for the session's key.
+    /// Prefetches the session's key.
     #[inline]
     pub fn prefetch_key(&self, index: u32) {
         if let Some(Some(session)) = self.by_position.get(position_of(index)) {

@@ -2,8 +2,9 @@
 //! key of theirs that lives as long as they please.
 //!
 //! No sockets and no clock: messages and time go in, [`Output`] comes out. Everything that
-//! somebody outside can make more of is bounded here, by [`MAX_NEIGHBOURS`] and [`MAX_CLIENTS_PER_PREFIX`], by
-//! [`MAX_INDICES`](super::indices::MAX_INDICES), and by those of the mailboxes.
+//! an outsider can make more of is bounded: by [`MAX_NEIGHBOURS`] and
+//! [`MAX_CLIENTS_PER_PREFIX`], by [`MAX_INDICES`](super::indices::MAX_INDICES), and by the
+//! constants of the mailboxes.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
