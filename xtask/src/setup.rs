@@ -6,7 +6,7 @@
 
 use crate::{privileges, run, xdp_tools};
 use anyhow::{Context, Result, bail};
-use mixline_testnet::namespaces::system_path;
+use mixline_testnet::netns::system_path;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Where the working copy, its target directory and the built programs are.
 
-use crate::namespaces::system_path;
+use crate::netns::system_path;
 use anyhow::{Result, bail};
 use std::env;
 use std::path::{Path, PathBuf};

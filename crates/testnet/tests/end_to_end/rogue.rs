@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use mixline_testnet::Network;
 use mixline_testnet::fetch::{fetch, sha256_file};
 use mixline_testnet::metrics::Metrics;
-use mixline_testnet::namespaces;
+use mixline_testnet::netns;
 use mixline_testnet::topology::{Node, RELAY_PORT, RELAYS};
 use mixline_testnet::web::DOWNLOAD_NAME;
 use std::fs;
@@ -78,7 +78,7 @@ fn misbehave(network: &mut Network, behaviour: &str) -> Result<u64> {
         &page,
         &["--max-time", "60"],
     )?;
-    let curl = namespaces::command(&Node::Client.namespace(), "curl")
+    let curl = netns::command(&Node::Client.namespace(), "curl")
         .args([
             "--silent",
             "--show-error",
@@ -145,7 +145,7 @@ fn cut(network: &mut Network) -> Result<()> {
     let script = format!(
         "for length in 1 16 700 1407 1409; do head -c $length /dev/urandom > {target}; done"
     );
-    let output = namespaces::command(&Node::Client.namespace(), "bash")
+    let output = netns::command(&Node::Client.namespace(), "bash")
         .args(["-c", &script])
         .output()?;
     ensure!(
