@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use mixline_relay::Config;
-use mixline_relay::pipeline::Honest;
+use mixline_relay_engine::pipeline::Honest;
 use mixline_xdp::{Packet, Socket, SocketConfig};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};

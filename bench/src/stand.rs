@@ -19,14 +19,14 @@ use mixline_protocol::path::{
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, Header, PATH_HEADER};
-use mixline_relay::batch::{BATCH, Batch};
-use mixline_relay::links::Link;
-use mixline_relay::mail::{Command, ControlInbox, worker_queues};
-use mixline_relay::pipeline::{Common, Honest, Pipeline, Setup};
-use mixline_relay::pool::Pool;
-use mixline_relay::sessions::index;
-use mixline_relay::share::{Places, Shares};
-use mixline_relay::slow_path::{self, Job, Opened};
+use mixline_relay_engine::batch::{BATCH, Batch};
+use mixline_relay_engine::link_sessions::index;
+use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::next_hops::Link;
+use mixline_relay_engine::pipeline::{Assembly, Common, Honest, Pipeline, Setup};
+use mixline_relay_engine::quota::NeighbourUsage;
+use mixline_relay_engine::slow_path::{Job, Opened};
+use mixline_relay_engine::wake::NeverSleeps;
 use rand_core::Rng;
 
 use crate::machine::resident;
@@ -71,44 +71,37 @@ impl Stand {
         let now = Instant::now();
         let mut key = [0; 16];
         rng.fill_bytes(&mut key);
-        let (worker, inbox) = worker_queues();
-        drop(inbox);
-        let (slow, jobs) = slow_path::queue(1);
         let replay = ReplayFilter::new(REPLAY_BYTES, key, now)?;
         remember_some(&replay);
-        let common = Common {
-            own: ShortId(*b"this one"),
-            replay: Arc::new(replay),
-            pool: Pool::new(4096),
-            held: Places::new(4096),
-            opening: Places::new(1024),
-            control_places: Places::new(64),
-            control: ControlInbox::new(),
-            workers: vec![worker],
-            slow,
-        };
+        let Assembly { common, jobs, .. } = Common::assemble(
+            ShortId(*b"this one"),
+            Arc::new(replay),
+            1,
+            false,
+            Arc::new(NeverSleeps),
+        );
         let setup = Setup {
             worker: 0,
             paths,
             mean_delay: None,
             behaviour: Honest,
         };
-        let mut pipeline = Pipeline::new(Arc::new(common), setup, rng);
+        let mut pipeline = Pipeline::new(common, setup, rng);
         let address = SocketAddr::from(([127, 0, 0, 1], 7000));
         let (neighbour, relay) = handshake(index(0, 0, rng.next_u32()))?;
-        pipeline.obey(Command::Session {
+        pipeline.apply(Command::Session {
             open: Arc::new(relay.open),
             neighbour: 0,
-            shares: Shares::default(),
+            usage: NeighbourUsage::default(),
             source: address,
         });
         let (to_next, _) = handshake(1)?;
-        pipeline.obey(Command::Relays(Arc::new([(NEXT_RELAY, Some(1))])));
+        pipeline.apply(Command::Relays(Arc::new([(NEXT_RELAY, Some(1))])));
         let link = Link {
             seal: Arc::new(to_next.seal),
             to: address,
         };
-        pipeline.obey(Command::Link(1, Some(link)));
+        pipeline.apply(Command::Link(1, Some(link)));
         Ok(Self {
             pipeline,
             jobs,
@@ -144,10 +137,10 @@ impl Stand {
         }
         let before = resident();
         for (neighbour, open) in (u32::try_from(first)?..).zip(opening.drain(..)) {
-            self.pipeline.obey(Command::Session {
+            self.pipeline.apply(Command::Session {
                 open: Arc::new(open),
                 neighbour,
-                shares: Shares::default(),
+                usage: NeighbourUsage::default(),
                 source: self.address,
             });
         }

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use mixline_relay::pipeline::Honest;
-use mixline_relay::{Config, doctor, run, status};
+
+use mixline_relay::{Config, doctor, observe, run};
+use mixline_relay_engine::pipeline::Honest;
 use tracing_subscriber::EnvFilter;
 
 /// A relay of a Mixline network: it forwards datagrams of one length through encryption
@@ -87,7 +88,7 @@ fn relay(config: &Path) -> anyhow::Result<()> {
 
 fn show_status(config: &Path, json: bool) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    let report = status::ask(&config.state_dir).with_context(|| {
+    let report = observe::ask(&config.state_dir).with_context(|| {
         format!(
             "no relay answers on state directory {}",
             config.state_dir.display()

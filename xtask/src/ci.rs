@@ -26,7 +26,7 @@ pub fn run() -> Result<()> {
             "--workspace",
             "--all-targets",
             // All but the benchmarks' `peers`: 200 crates of others, which take minutes.
-            "--features=mixline-protocol/vectors,mixline-testnet/rogue",
+            "--features=mixline-protocol/vectors",
             "--",
             "-Dwarnings",
         ])

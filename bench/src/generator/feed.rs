@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mixline_protocol::size::DATAGRAM;
-use mixline_relay::status::{self, Report};
+use mixline_relay::observe::{self, Report};
 use rand_core::Rng as _;
 
 use super::abi::Frame;
@@ -156,7 +156,7 @@ impl Feed {
     /// # Errors
     /// If it does not answer, or there is none.
     pub fn report(&self) -> Result<Report> {
-        Ok(status::ask(&self.place.directory.join("state"))?)
+        Ok(observe::ask(&self.place.directory.join("state"))?)
     }
 
     /// The address of a neighbour.

@@ -15,7 +15,7 @@ pub struct Programs {
     pub relay: PathBuf,
     /// `mixline-client`.
     pub client: PathBuf,
-    /// `mixline-rogue-relay`, the relay that misbehaves; there only for the tests.
+    /// `rogue_relay`, an example of `mixline-relay` that misbehaves; there only for the tests.
     pub rogue_relay: PathBuf,
 }
 
@@ -42,7 +42,7 @@ impl Programs {
             directory: server,
             relay,
             client,
-            rogue_relay: directory.join("mixline-rogue-relay"),
+            rogue_relay: directory.join("examples/rogue_relay"),
         })
     }
 }
@@ -78,15 +78,10 @@ pub fn build_arguments(rogue: bool) -> Vec<&'static str> {
     for name in ["mixline-directory", "mixline-relay", "mixline-client"] {
         arguments.extend(["--package", name]);
     }
-    if rogue {
-        arguments.extend([
-            "--package",
-            "mixline-testnet",
-            "--features",
-            "mixline-testnet/rogue",
-        ]);
-    }
     arguments.push("--bins");
+    if rogue {
+        arguments.extend(["--example", "rogue_relay"]);
+    }
     arguments
 }
 

@@ -17,15 +17,15 @@ use mixline_protocol::link::{CellKind, LoadMeter, Responder, SourceLimiter};
 use mixline_protocol::path::MailboxToken;
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::size::{DATAGRAM, Datagram};
+use mixline_relay_engine::headers::cell_of;
+use mixline_relay_engine::messages::{Command, Signal};
+use mixline_relay_engine::next_hops::Link;
+use mixline_relay_engine::quota::NeighbourUsage;
 use rand_core::CryptoRng;
 
 use super::indices::{Indices, Owner};
 use super::mailboxes::Mailboxes;
 use super::prefix::Prefix;
-use crate::batch::cell_of;
-use crate::links::Link;
-use crate::mail::{Command, Signal};
-use crate::share::Shares;
 
 /// Neighbours that a relay has at a time: some 5 KB each, with their sessions.
 pub const MAX_NEIGHBOURS: usize = 32_768;
@@ -80,7 +80,7 @@ pub(super) struct Neighbour {
     pub(super) worker: usize,
     /// For a client, where it came from.
     prefix: Option<Prefix>,
-    shares: Shares,
+    usage: NeighbourUsage,
     /// How many handshakes were begun: addresses take turns.
     pub(super) attempts: usize,
     /// Since when it has had neither session nor mailboxes.
@@ -353,11 +353,13 @@ impl<R: CryptoRng> Neighbours<R> {
                     let command = Command::Session {
                         open,
                         neighbour: number,
-                        shares: known.shares.clone(),
+                        usage: known.usage.clone(),
                         source: heard.or(source).or(known.address).unwrap_or(unknown),
                     };
-                    self.output
-                        .push(Output::One(crate::sessions::worker_of(index), command));
+                    self.output.push(Output::One(
+                        mixline_relay_engine::link_sessions::worker_of(index),
+                        command,
+                    ));
                 }
                 Action::Use(seal) => {
                     let Some(known) = self.get(number) else {
@@ -373,7 +375,7 @@ impl<R: CryptoRng> Neighbours<R> {
                 Action::Silence => self.output.push(Output::All(Command::Link(number, None))),
                 Action::Remove(index) => {
                     self.indices.give_back(index);
-                    let worker = crate::sessions::worker_of(index);
+                    let worker = mixline_relay_engine::link_sessions::worker_of(index);
                     self.output
                         .push(Output::One(worker, Command::Forget(index)));
                 }
@@ -441,7 +443,7 @@ impl<R: CryptoRng> Neighbours<R> {
             current: None,
             worker: number as usize % self.workers,
             prefix,
-            shares: Shares::default(),
+            usage: NeighbourUsage::default(),
             attempts: 0,
             idle_since: None,
         });

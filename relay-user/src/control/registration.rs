@@ -8,11 +8,11 @@ use mixline_directory_client::DirectoryClient;
 use mixline_protocol::identity::{IdentityKey, SIGNATURE, X25519Public};
 use mixline_protocol::records::{MAX_TEXT, OnionKeys as Published, RelayDescriptor, Snapshot};
 use mixline_protocol::time::UnixTime;
+use mixline_relay_engine::outcome::Outcome;
 use tokio::sync::watch;
 
 use super::SharedOnionKeys;
-use crate::verdict::Verdict;
-use crate::worker::Board;
+use crate::workers::WorkerStatistics;
 
 /// How often the relay registers.
 const EVERY: Duration = Duration::from_secs(20);
@@ -47,7 +47,7 @@ pub struct Registration {
     /// The onion keys.
     pub onion: Arc<SharedOnionKeys>,
     /// What the workers count.
-    pub boards: Vec<Arc<Board>>,
+    pub workers: Vec<Arc<WorkerStatistics>>,
     /// How it goes.
     pub status: Arc<Mutex<RegistrationStatus>>,
     /// Datagrams a second relayed of late.
@@ -146,11 +146,11 @@ impl Registration {
     }
 
     fn relayed(&self) -> u64 {
-        let of = |board: &Arc<Board>| {
-            let tally = board.tally();
-            tally.of(Verdict::Forwarded) + tally.of(Verdict::Delivered)
+        let of = |worker: &Arc<WorkerStatistics>| {
+            let counters = worker.counters();
+            counters.of(Outcome::Forwarded) + counters.of(Outcome::Delivered)
         };
-        self.boards.iter().map(of).sum()
+        self.workers.iter().map(of).sum()
     }
 
     /// The version that the directory has of us: this machine's clock may have been ahead.

@@ -26,14 +26,15 @@ use std::thread::available_parallelism;
 pub use finding::{Diagnosis, Finding, Level, Section};
 
 use crate::config::Config;
-use crate::{port, status};
+use crate::observe;
+use crate::port;
 use plan::Plan;
 
 /// Examines this machine for a relay of this configuration, or for one on `port: auto`;
 /// `interface` counts before the configuration's.
 pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagnosis {
     let cores = available_parallelism().map_or(1, usize::from);
-    let running = config.and_then(|config| status::ask(&config.state_dir).ok());
+    let running = config.and_then(|config| observe::ask(&config.state_dir).ok());
     let plan = match config {
         Some(config) => Plan::of(config, cores, running),
         None => Plan::bare(cores),

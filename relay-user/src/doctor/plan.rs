@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::finding::Finding;
 use crate::config::{Config, PortKind, XdpSend};
-use crate::status::Report;
+use crate::observe::Report;
 
 /// What the configuration asks of the machine.
 #[derive(Debug, Clone, Default)]

@@ -21,11 +21,11 @@ use mixline_protocol::prefetch::{prefetch, prefetch_element};
 use mixline_protocol::size::{DATAGRAM, Datagram};
 use mixline_relay_common::frame::{self, Route, headers_length, write_headers};
 use mixline_relay_common::maps::{Address, mapped};
+use mixline_relay_engine::batch::{BATCH, Batch};
 use mixline_xdp::{Hop, Neighbours, Packet, Socket};
 
 use super::udp::UdpPort;
 use super::{Dropped, FIRST_PORT_TOKEN, Port};
-use crate::batch::{BATCH, Batch};
 
 /// Events of AF_XDP sockets have tokens from here; those of the UDP port stand below.
 const FIRST_QUEUE_TOKEN: usize = FIRST_PORT_TOKEN + 8;

@@ -12,12 +12,12 @@ mod udp;
 
 use std::io;
 
+use mixline_relay_engine::batch::Batch;
+
 pub use interface::{interface_of, receive_queues};
 pub use memory::MemoryPort;
 pub use open::{Guard, OpenError, Ports, open};
 pub use udp::{ControlSockets, UdpPort, open_udp};
-
-use crate::batch::Batch;
 
 /// A worker's way to the network.
 pub trait Port: Send {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use mixline_relay::status::Report;
+use mixline_relay::observe::Report;
 use mixline_testnet::netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -118,7 +118,7 @@ impl Relay {
     }
 
     pub fn try_report(&self) -> Option<Report> {
-        mixline_relay::status::ask(&self.state).ok()
+        mixline_relay::observe::ask(&self.state).ok()
     }
 
     pub fn report(&self) -> Report {

@@ -1,6 +1,6 @@
 //! Relays that misbehave under link encryption that is in order.
 //!
-//! Every relay here is `mixline-rogue-relay`, which is honest until a file tells it otherwise. One
+//! Every relay here is `rogue_relay`, which is honest until a file tells it otherwise. One
 //! of the client's busiest path is told so in the middle of a download.
 
 use crate::tools::{HOST, eventually, length};
