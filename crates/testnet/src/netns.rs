@@ -285,21 +285,6 @@ fn line(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::skip;
-
-    #[test]
-    fn a_new_namespace_has_a_loopback_interface_only() {
-        let Some(namespace) = skip::namespace_or_skip() else {
-            return;
-        };
-        let here = ip_output("-o link show").unwrap();
-        let there = namespace.run(|| {
-            ip("link add one type veth peer name two\nlink set lo up\n").unwrap();
-            ip_output("-o link show").unwrap()
-        });
-        assert_eq!(there.unwrap().lines().count(), 3);
-        assert_eq!(ip_output("-o link show").unwrap(), here);
-    }
 
     #[test]
     fn what_ip_says_is_passed_on() {

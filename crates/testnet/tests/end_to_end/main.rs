@@ -12,6 +12,7 @@ mod names;
 mod pcap;
 mod ports;
 mod rogue;
+mod stream;
 mod tools;
 mod underlay;
 mod wires;
