@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: builds the benchmarks and what they run, and runs them.
 
-use crate::demo::give_to_user;
+use crate::privileges::give_to_user;
 use crate::setup::{self, Purpose};
 use crate::{privileges, run};
 use anyhow::{Context, Result, bail};

@@ -201,7 +201,7 @@ fn lay(
 /// With what `ethtool` says.
 pub fn merge(device: &str) -> Result<()> {
     let output = Command::new("ethtool")
-        .env("PATH", mixline_testnet::namespaces::system_path())
+        .env("PATH", mixline_testnet::netns::system_path())
         .args(["-K", device, "gro", "on"])
         .output()
         .context("running ethtool (package ethtool)")?;
@@ -219,7 +219,7 @@ pub fn merge(device: &str) -> Result<()> {
 /// With what `ip` says.
 pub fn ip(lines: &str) -> Result<()> {
     let mut child = Command::new("ip")
-        .env("PATH", mixline_testnet::namespaces::system_path())
+        .env("PATH", mixline_testnet::netns::system_path())
         .args(["-batch", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

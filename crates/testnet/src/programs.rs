@@ -1,8 +1,9 @@
 //! Where the working copy, its target directory and the built programs are.
 
-use crate::namespaces::system_path;
+use crate::netns::system_path;
 use anyhow::{Result, bail};
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -46,6 +47,9 @@ impl Programs {
         })
     }
 }
+
+/// Set for tests whose programs are built already, perhaps by another user: they build nothing.
+pub const BUILT: &str = "MIXLINE_PROGRAMS_ARE_BUILT";
 
 /// Cargo: the one that runs this, else the one on the path. What a cargo that runs this has put
 /// into the environment about its own package is taken out again: build scripts look at it, and
@@ -108,6 +112,29 @@ pub fn target_directory() -> PathBuf {
         Some(path) => root().join(path),
         None => root().join("target"),
     }
+}
+
+/// The relay's XDP program that the last build of `mixline-xdp` made; none if it was built without.
+pub fn xdp_program() -> Option<PathBuf> {
+    let target = target_directory();
+    ["debug", "release"]
+        .iter()
+        .filter_map(|profile| fs::read_dir(target.join(profile).join("build")).ok())
+        .flatten()
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            let name = entry.file_name();
+            name.to_string_lossy().starts_with("mixline-xdp-")
+        })
+        .filter_map(|entry| fs::read_dir(entry.path().join("out")).ok())
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| file.to_string_lossy().ends_with("xdp"))
+        .filter_map(|file| Some((fs::metadata(&file).ok()?, file)))
+        // An empty file stands for none.
+        .filter(|(metadata, _)| metadata.len() > 0)
+        .max_by_key(|(metadata, _)| metadata.modified().ok())
+        .map(|(_, file)| file)
 }
 
 /// Where a network keeps configurations, state, logs and `state.json`.
