@@ -167,7 +167,7 @@ impl Relay {
         let Ports {
             ports,
             sockets,
-            guard,
+            filter: guard,
             kind: port,
             why,
         } = crate::port::open(&config, worker_count).map_err(|error| match error {
@@ -391,11 +391,11 @@ impl Relay {
 }
 
 /// Renews the replay filter of the XDP program when its time has come, and passes on what it logs.
-async fn tend(guard: Arc<crate::port::Guard>) {
+async fn tend(guard: Arc<crate::port::XdpFilter>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tick.tick().await;
-        guard.tend(Instant::now());
+        guard.maintain(Instant::now());
     }
 }
 

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use mixline_relay_common::verdict::Verdict;
 use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
 use mixline_testnet::{netns, skip};
-use mixline_xdp::{Attached, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig};
+use mixline_xdp::{
+    Attached, Card, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig,
+};
 
 const PORT: u16 = 7000;
 const INDEX: u32 = 0x0a0b_0c0d;
@@ -328,5 +330,61 @@ fn next_hops_follow_the_kernels_routes_and_neighbours() {
         ip("link set relay0 down");
         table.hear();
         assert_eq!(table.next_hop(far, later), None);
+    });
+}
+
+#[test]
+fn drivers_and_what_they_can_do_are_known() {
+    in_namespace(|| {
+        let card = Card::of("relay0");
+        assert_eq!(card.to_string(), "relay0 (driver veth)");
+        if let Some(abilities) = card.abilities() {
+            assert!(abilities.native && abilities.redirect && !abilities.zero_copy);
+        }
+        if let Some(abilities) = Card::of("lo").abilities() {
+            assert!(!abilities.native && !abilities.zero_copy);
+        }
+    });
+}
+
+#[test]
+fn a_socket_that_is_refused_names_the_card_the_driver_and_what_to_do() {
+    in_namespace(|| {
+        let refused = |interface, queue| {
+            let error = Socket::bind(interface, queue, small()).err().unwrap();
+            error.to_string()
+        };
+        assert!(refused("none", 0).contains("no interface none"));
+        let text = refused("relay0", 9);
+        assert!(text.contains("relay0 (driver veth)"), "{text}");
+        assert!(text.contains("queue 9"), "{text}");
+        let _first = Socket::bind("relay0", 0, small()).unwrap();
+        let text = refused("relay0", 0);
+        assert!(text.contains("relay0 (driver veth)"), "{text}");
+        assert!(text.contains("Device or resource busy"), "{text}");
+        assert!(text.contains("end the other program"), "{text}");
+    });
+}
+
+#[test]
+fn a_program_that_cannot_be_attached_names_the_card_the_driver_and_what_to_do() {
+    in_namespace(|| {
+        let _first = program(true);
+        let mut second = Program::load(&ProgramConfig {
+            port: PORT,
+            addresses: Vec::new(),
+            redirect: false,
+            filter_bytes: 0,
+            filter_key: [5, 6],
+        })
+        .unwrap();
+        let text = second.attach("relay0").unwrap_err().to_string();
+        assert!(
+            text.contains("relay0 (driver veth) refuses native XDP"),
+            "{text}"
+        );
+        assert!(text.contains("ip link set dev relay0 xdp off"), "{text}");
+        // Without native XDP, the generic path is taken.
+        assert_eq!(second.attach("lo").unwrap(), Attached::Generic);
     });
 }

@@ -42,7 +42,7 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
     let ethtool = ethtool::Ethtool::open();
     let name = match (interface, config) {
         (Some(name), _) => Ok(name.to_string()),
-        (None, Some(config)) => port::interface_of(config),
+        (None, Some(config)) => port::interface_of(config).map_err(|e| e.to_string()),
         (None, None) => default_route::interface()
             .ok_or_else(|| "there is no default route: name one with --interface".into()),
     };

@@ -33,7 +33,7 @@ pub struct Source {
     /// The port in use.
     pub port: PortReport,
     /// The XDP program, where there is one.
-    pub xdp_filter: Option<Arc<crate::port::Guard>>,
+    pub xdp_filter: Option<Arc<crate::port::XdpFilter>>,
     /// Where the directory is.
     pub directory_url: String,
     /// How following it goes.
