@@ -127,7 +127,10 @@ pub fn run(options: &Options) -> Result<Report> {
 /// An echo, or a relay with this in its configuration.
 pub fn kind(more: Option<&str>) -> Kind {
     more.map_or(Kind::Echo, |more| {
-        Kind::Relay(format!("interface: {}\n{more}", crate::inside::DEVICE))
+        Kind::Relay(format!(
+            "interface: {}\n{more}",
+            crate::generator::node::DEVICE
+        ))
     })
 }
 

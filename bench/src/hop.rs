@@ -14,11 +14,11 @@ use mixline_protocol::path::open_header;
 use mixline_protocol::size::PAYLOAD;
 use serde::{Deserialize, Serialize};
 
-use crate::floor::Floor;
+use crate::baseline::Floor;
 use crate::measure::{FirstError, Subject, Summary, Turns, take_turns};
 use crate::outcome::{Bar, Bars, Bound};
 use crate::peers::{Peers, peers};
-use crate::stand::{Stand, header, nanoseconds, path};
+use crate::testbed::{Stand, header, nanoseconds, path};
 use crate::{Goal, Options, Plot, machine};
 
 /// Its name on the command line and in the JSON.
@@ -147,11 +147,11 @@ pub fn run(options: &Options) -> Result<Report> {
     report(&turns, &parts.into_inner())
 }
 
-fn report(turns: &[Turns], parts: &[crate::floor::Took]) -> Result<Report> {
+fn report(turns: &[Turns], parts: &[crate::baseline::Took]) -> Result<Report> {
     let [hop, floor, _, opening, others @ ..] = turns else {
         return Err(anyhow!("a subject is missing"));
     };
-    let part = |of: fn(&crate::floor::Took) -> f64| -> Summary {
+    let part = |of: fn(&crate::baseline::Took) -> f64| -> Summary {
         parts.iter().map(of).collect::<Turns>().summary()
     };
     let peers = match others {
@@ -335,7 +335,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
     use crate::Report as _;
-    use crate::floor::Took;
+    use crate::baseline::Took;
 
     fn measured(peers: bool) -> Report {
         let turns = |ns| Turns::from_iter([ns; 3]);

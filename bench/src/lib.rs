@@ -7,13 +7,13 @@
 //! A benchmark is a function from [`Options`] to something that implements [`Report`], and a
 //! line in [`benchmarks::ALL`].
 
+pub mod baseline;
 pub mod benchmarks;
+pub mod child;
 pub mod flood;
-pub mod floor;
 pub mod forward;
 pub mod generator;
 pub mod hop;
-pub mod inside;
 pub mod machine;
 pub mod measure;
 pub mod outcome;
@@ -21,7 +21,7 @@ pub mod path;
 pub mod peers;
 pub mod report;
 pub mod scale;
-pub mod stand;
+pub mod testbed;
 
 pub use mixline_testnet::Port;
 pub use outcome::{Goal, Outcome, Plot, Report};

@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 use mixline_bench::benchmarks::{ALL, Benchmark};
 use mixline_bench::machine::{self, Machine};
 use mixline_bench::report::{self, Section, short};
-use mixline_bench::{Goal, Options, Outcome, Port, hop, inside, path};
+use mixline_bench::{Goal, Options, Outcome, Port, child, hop, path};
 use mixline_testnet::interrupted;
 use serde_json::{Map, Value};
 
@@ -53,7 +53,7 @@ struct Ran {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = inside::asked() {
+    if let Some(code) = child::asked() {
         return code;
     }
     let arguments = Arguments::parse();

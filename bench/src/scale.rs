@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::machine::{available, resident, stay_on_one_core};
 use crate::measure::{FirstError, Subject, Summary, Turns, take_turns};
 use crate::outcome::{Axis, Lines, Point, Scale, Series};
-use crate::stand::{Path, Stand, path};
+use crate::testbed::{Path, Stand, path};
 use crate::{Goal, Options, Plot};
 
 /// How many paths are known, from case to case.

@@ -12,12 +12,12 @@ use mixline_relay::status::{self, Report};
 use rand_core::Rng as _;
 
 use super::abi::Frame;
+use super::addresses::{NEIGHBOURS, PORT, address, neighbour};
 use super::directory::Directory;
-use super::frame::{PORT, frame_of};
-use super::neighbours::{NEIGHBOURS, Neighbours};
-use super::place::{Kind, Place, address, neighbour};
-use super::{Generator, Sent, settings};
-use crate::inside::Task;
+use super::frame::frame_of;
+use super::kernel::{Generator, Sent, settings};
+use super::neighbours::Neighbours;
+use super::node::{Kind, Place, Task};
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ use mixline_relay_common::frame::{Route, write_headers};
 use mixline_relay_common::maps::mapped;
 
 use super::abi::{FRAME, Frame, REMARK, ROOM, SPOOF};
+use super::addresses::PORT;
 
 /// Bytes before a datagram.
 const HEADERS: usize = FRAME - DATAGRAM;
@@ -14,8 +15,6 @@ const HEADERS: usize = FRAME - DATAGRAM;
 const IP: usize = 14;
 /// Where the UDP header stands.
 const UDP: usize = IP + 20;
-/// The port of all relays.
-pub const PORT: u16 = 7000;
 
 /// The two ends of a wire.
 #[derive(Debug, Clone, Copy)]

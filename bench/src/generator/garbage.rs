@@ -10,9 +10,9 @@ use mixline_protocol::size::DATAGRAM;
 use rand_core::Rng as _;
 
 use super::abi::Frame;
+use super::addresses::NEIGHBOURS;
 use super::feed::Feed;
 use super::frame::{frame_of, spoofed};
-use super::neighbours::NEIGHBOURS;
 
 /// What comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,12 +16,9 @@ use mixline_protocol::records::{OnionKeys, RelayDescriptor};
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, Header, PATH_HEADER};
 use mixline_protocol::time::UnixTime;
 
-use super::frame::PORT;
-use super::place::{address, neighbour};
-use crate::stand::header_over;
+use super::addresses::{NEIGHBOURS, PORT, address, neighbour};
+use crate::testbed::header_over;
 
-/// How many there are.
-pub const NEIGHBOURS: usize = 64;
 /// Links are made anew after so long: they end after three minutes, and neither side shall do
 /// so by itself while something is measured.
 const RENEW: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
 //! What the figures are worth: the stand's relay does forward, and says so if it does not.
 #![allow(clippy::unwrap_used)]
 
-use mixline_bench::floor::Floor;
-use mixline_bench::stand::{Stand, header, path};
+use mixline_bench::baseline::Floor;
+use mixline_bench::testbed::{Stand, header, path};
 
 #[test]
 fn datagrams_of_known_paths_are_forwarded() {

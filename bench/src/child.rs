@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -14,29 +13,9 @@ use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 
-use crate::generator::{address, divert, ip, merge};
-
-/// The first argument of a process that does one of these tasks; the second is the task.
-pub const ARGUMENT: &str = "--inside";
-/// The name of its end of the wire.
-pub const DEVICE: &str = "relay0";
-/// What it says when it has its namespace.
-pub const THERE: &str = "there\n";
-/// What it says when its end of the wire is set up.
-pub const WIRED: &str = "wired\n";
-
-/// What such a process does.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Task {
-    /// The place's number.
-    pub place: u8,
-    /// Which core it has.
-    pub core: usize,
-    /// A relay's configuration; without one, an echo.
-    pub relay: Option<PathBuf>,
-}
+use crate::generator::node::{ARGUMENT, DEVICE, THERE, Task, WIRED};
+use crate::generator::{address, divert, ip, merge, neighbour};
 
 /// Does the task, if this process was started for one.
 #[must_use]
@@ -74,7 +53,7 @@ fn run(task: &str) -> Result<()> {
         "nobody laid the wire"
     );
     let own = address(task.place);
-    let gateway = crate::generator::neighbour(task.place, 0);
+    let gateway = neighbour(task.place, 0);
     ip(&format!(
         "link set lo up\naddr add {own}/24 dev {DEVICE}\nlink set {DEVICE} up\n\
          route add default via {gateway}\n"
