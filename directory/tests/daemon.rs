@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use common::*;
+use hyper::Method;
 use mixline_directory_client::{DirectoryClient, Error, Fetched};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
@@ -15,14 +16,14 @@ use nix::unistd::{Pid, Uid};
 /// The daemon's answer to a plain request: status and text.
 async fn get(daemon: &Daemon, path: &str) -> (u16, String) {
     let url = format!("{}{path}", daemon.url);
-    let answer = http_from(500).get(url).send().await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
+    let answer = ask(500, Method::GET, &url, None, vec![]).await.unwrap();
+    (answer.status, answer.text())
 }
 
 async fn post(daemon: &Daemon, n: u16, body: Vec<u8>) -> (u16, String) {
     let url = format!("{}/v1/relays", daemon.url);
-    let answer = http_from(n).post(url).body(body).send().await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
+    let answer = ask(n, Method::POST, &url, None, body).await.unwrap();
+    (answer.status, answer.text())
 }
 
 #[test]
@@ -101,29 +102,25 @@ async fn conditional_requests() {
     let place = Place::new("");
     place.init();
     let daemon = Daemon::start(&place);
-    let http = http_from(1);
     let url = format!("{}/v1/snapshot", daemon.url);
-    let ask = |tag: Option<String>| {
-        let request = http.get(&url);
-        let request = tag
-            .into_iter()
-            .fold(request, |r, tag| r.header("if-none-match", tag));
-        async { request.send().await.unwrap() }
+    let snapshot = async |tag: Option<&str>| {
+        let header = tag.map(|tag| ("if-none-match", tag));
+        ask(1, Method::GET, &url, header, vec![]).await.unwrap()
     };
-    let whole = ask(None).await;
-    assert_eq!(whole.status(), 200);
-    assert_eq!(whole.headers()["content-type"], "application/octet-stream");
-    assert_eq!(whole.headers()["cache-control"], "public, max-age=2");
-    assert!(whole.headers().contains_key("date"));
-    let tag = whole.headers()["etag"].to_str().unwrap().to_owned();
-    assert!(!whole.bytes().await.unwrap().is_empty());
-    for fresh in [tag.clone(), format!("\"x\", W/{tag}"), "*".into()] {
-        let answer = ask(Some(fresh)).await;
-        assert_eq!(answer.status(), 304);
-        assert_eq!(answer.headers()["etag"], tag.as_str());
-        assert!(answer.bytes().await.unwrap().is_empty());
+    let whole = snapshot(None).await;
+    assert_eq!(whole.status, 200);
+    assert_eq!(whole.headers["content-type"], "application/octet-stream");
+    assert_eq!(whole.headers["cache-control"], "public, max-age=2");
+    assert!(whole.headers.contains_key("date"));
+    let tag = whole.headers["etag"].to_str().unwrap();
+    assert!(!whole.body.is_empty());
+    for fresh in [tag, &format!("\"x\", W/{tag}"), "*"] {
+        let answer = snapshot(Some(fresh)).await;
+        assert_eq!(answer.status, 304);
+        assert_eq!(answer.headers["etag"], tag);
+        assert!(answer.body.is_empty());
     }
-    assert_eq!(ask(Some("\"x\"".into())).await.status(), 200);
+    assert_eq!(snapshot(Some("\"x\"")).await.status, 200);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::*;
+use hyper::Method;
 use mixline_directory::registry::{Limits, Registry, Welcome};
 use mixline_directory::store::RedbStore;
 use mixline_directory_client::{DirectoryClient, Fetched};
@@ -33,7 +34,8 @@ async fn registrations_survive() {
         let enough = acknowledged.lock().unwrap().len() + 40 + 13 * round;
         let writers: Vec<_> = (0..6u16)
             .map(|writer| {
-                let (acknowledged, url) = (acknowledged.clone(), daemon.url.clone());
+                let (acknowledged, url) =
+                    (acknowledged.clone(), format!("{}/v1/relays", daemon.url));
                 // Some old relays again, and many new ones.
                 let first = u16::try_from(round).unwrap() * 1500 + writer * 250;
                 let relays = (writer * 250..writer * 250 + 5).chain(first..first + 250);
@@ -42,18 +44,14 @@ async fn registrations_survive() {
                 tokio::spawn(async move {
                     for n in relays {
                         let body = relay(n, version).encode();
-                        let sent = http_from(n)
-                            .post(format!("{url}/v1/relays"))
-                            .body(body)
-                            .send();
-                        match sent.await {
-                            Ok(answer) if answer.status() == 204 => {
+                        match ask(n, Method::POST, &url, None, body).await {
+                            Ok(answer) if answer.status == 204 => {
                                 acknowledged
                                     .lock()
                                     .unwrap()
                                     .insert(relay_key(n).relay_id(), version);
                             }
-                            Ok(answer) => panic!("{}", answer.text().await.unwrap()),
+                            Ok(answer) => panic!("{}", answer.text()),
                             Err(_) => return,
                         }
                     }
