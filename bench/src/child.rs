@@ -19,7 +19,7 @@ use crate::generator::{address, divert, ip, merge, neighbour};
 
 /// Does the task, if this process was started for one.
 #[must_use]
-pub fn asked() -> Option<ExitCode> {
+pub fn run_if_child() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     if arguments.next()? != ARGUMENT {
         return None;
@@ -52,8 +52,8 @@ fn run(task: &str) -> Result<()> {
         std::io::stdin().read(&mut [0])? == 1,
         "nobody laid the wire"
     );
-    let own = address(task.place);
-    let gateway = neighbour(task.place, 0);
+    let own = address(task.node);
+    let gateway = neighbour(task.node, 0);
     ip(&format!(
         "link set lo up\naddr add {own}/24 dev {DEVICE}\nlink set {DEVICE} up\n\
          route add default via {gateway}\n"

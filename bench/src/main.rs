@@ -53,7 +53,7 @@ struct Ran {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = child::asked() {
+    if let Some(code) = child::run_if_child() {
         return code;
     }
     let arguments = Arguments::parse();

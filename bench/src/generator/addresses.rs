@@ -9,14 +9,14 @@ pub const NEIGHBOURS: usize = 64;
 /// The port of all relays.
 pub const PORT: u16 = 7000;
 
-/// The address of a place's neighbour, counted from 0.
+/// The address of a node's neighbour, counted from 0.
 #[must_use]
-pub fn neighbour(place: u8, at: usize) -> Ipv4Addr {
-    Ipv4Addr::new(NETWORK[0], NETWORK[1], place, at as u8 + 1)
+pub fn neighbour(node: u8, at: usize) -> Ipv4Addr {
+    Ipv4Addr::new(NETWORK[0], NETWORK[1], node, at as u8 + 1)
 }
 
-/// The address of what is at a place.
+/// The address of a node.
 #[must_use]
-pub fn address(place: u8) -> Ipv4Addr {
-    Ipv4Addr::new(NETWORK[0], NETWORK[1], place, 254)
+pub fn address(node: u8) -> Ipv4Addr {
+    Ipv4Addr::new(NETWORK[0], NETWORK[1], node, 254)
 }

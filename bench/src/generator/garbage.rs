@@ -39,7 +39,7 @@ impl Garbage {
         let rng = &mut OsRandom::new();
         let mut datagram = [0; DATAGRAM];
         rng.fill_bytes(&mut datagram);
-        let ends = feed.place().ends;
+        let ends = feed.node().ends;
         let from = feed.neighbour(neighbour % NEIGHBOURS);
         let neighbours = feed.neighbours().context("an echo has no neighbours")?;
         match self {

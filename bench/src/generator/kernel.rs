@@ -159,16 +159,16 @@ impl Generator {
             .collect()
     }
 
-    /// Sends until all honest frames are sent or the time is over; `look` is called in between,
+    /// Sends until all honest frames are sent or the time is over; `observe` is called in between,
     /// some hundred times a second, with what was sent so far.
     ///
     /// # Errors
-    /// Of the kernel, or of `look`.
+    /// Of the kernel, or of `observe`.
     pub fn run(
         &mut self,
         settings: Settings,
         longest: Duration,
-        mut look: impl FnMut(&Self, Sent) -> Result<()>,
+        mut observe: impl FnMut(&Self, Sent) -> Result<()>,
     ) -> Result<Sent> {
         self.settings.set(0, settings, 0)?;
         self.state.set(0, State::default(), 0)?;
@@ -187,7 +187,7 @@ impl Generator {
                 honest: state[NEXT],
                 flooded: state[FLOODED],
             };
-            look(self, sent)?;
+            observe(self, sent)?;
             if sent.honest >= settings[HONEST] || Instant::now() >= until {
                 return Ok(sent);
             }

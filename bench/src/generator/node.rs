@@ -1,4 +1,4 @@
-//! A place for something to be measured: a process in a network namespace of its own, at the
+//! A node, on which something is measured: a process in a network namespace of its own, at the
 //! end of a wire.
 
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use super::kernel::Generator;
 use super::netns::{ip, merge};
 
 /// The first argument of a process that does one of these tasks; the second is the task.
-pub const ARGUMENT: &str = "--inside";
+pub const ARGUMENT: &str = "--child";
 /// The name of its end of the wire.
 pub const DEVICE: &str = "relay0";
 /// What it says when it has its namespace.
@@ -27,8 +27,8 @@ pub const WIRED: &str = "wired\n";
 /// What such a process does.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Task {
-    /// The place's number.
-    pub place: u8,
+    /// The node's number.
+    pub node: u8,
     /// Which core it has.
     pub core: usize,
     /// A relay's configuration; without one, an echo.
@@ -45,7 +45,7 @@ pub enum Kind {
 }
 
 /// A process at the end of a wire, which ends with this.
-pub struct Place {
+pub struct Node {
     /// Its number, which is in its addresses.
     pub number: u8,
     /// The generator's end of the wire.
@@ -58,7 +58,7 @@ pub struct Place {
     lines: BufReader<ChildStdout>,
 }
 
-impl Place {
+impl Node {
     /// Starts `program`, which is this benchmark's own, and lays a wire to it from the namespace
     /// of this thread. What it says goes to a file in `directory`.
     ///
@@ -92,7 +92,7 @@ impl Place {
             &name,
             [from_mac, to_mac],
         );
-        let mut place = Self {
+        let mut node = Self {
             number,
             device: 0,
             ends: Ends {
@@ -104,8 +104,8 @@ impl Place {
             child,
             lines,
         };
-        place.device = device.with_context(|| place.last_words())?;
-        Ok(place)
+        node.device = device.with_context(|| node.last_words())?;
+        Ok(node)
     }
 
     /// Lets it go on, with its end of the wire.
@@ -144,7 +144,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
