@@ -21,9 +21,6 @@ use crate::peers::{Peers, peers};
 use crate::testbed::{Testbed, header, nanoseconds, path};
 use crate::{Goal, Options, Plot, machine};
 
-/// Its name on the command line and in the JSON.
-pub const NAME: &str = "hop";
-
 /// Headers opened in a turn.
 const OPENED: usize = 6;
 

@@ -5,11 +5,12 @@
 //! machine does then falls on all of them alike. Ratios are taken turn by turn.
 //!
 //! A benchmark is a function from [`Options`] to something that implements [`Report`], and a
-//! line in [`benchmarks::ALL`].
+//! name in [`cli::Name`].
 
 pub mod baseline;
 pub mod benchmarks;
 pub mod child;
+pub mod cli;
 pub mod flood;
 pub mod forward;
 pub mod generator;
@@ -23,14 +24,5 @@ pub mod report;
 pub mod scale;
 pub mod testbed;
 
-pub use mixline_testnet::Port;
+pub use cli::Options;
 pub use outcome::{Goal, Outcome, Plot, Report};
-
-/// What all benchmarks are told.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Fewer turns, and no case that takes minutes.
-    pub quick: bool,
-    /// What the relays of a network receive and send with.
-    pub port: Port,
-}
