@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use mixline_daemon::logging::{self, Modules};
 use mixline_relay::Config;
 use mixline_relay::pipeline::Honest;
 use mixline_xdp::{Packet, Socket, SocketConfig};
@@ -65,10 +66,7 @@ fn run(task: &str) -> Result<()> {
     match task.relay {
         Some(config) => {
             let config = Config::load(&config)?;
-            tracing_subscriber::fmt()
-                .with_writer(std::io::stderr)
-                .with_ansi(false)
-                .init();
+            logging::start(Modules::Shown)?;
             Ok(mixline_relay::run(config, |_| Honest)?)
         }
         None => echo(),
