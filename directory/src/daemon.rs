@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::http::{App, listen};
 use crate::metrics::{Metrics, count};
-use crate::private::PrivateService;
+use crate::query_service::PrivateService;
 use crate::registry::{Limits, Registry};
 use crate::snapshot::Publisher;
 use crate::store::RedbStore;
