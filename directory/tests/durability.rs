@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use common::*;
 use hyper::Method;
-use mixline_directory::registry::{Limits, Registry, Welcome};
+use mixline_directory::registry::{AdmissionPolicy, Limits, Registry};
 use mixline_directory::store::RedbStore;
 use mixline_directory_client::{DirectoryClient, Fetched};
 use mixline_protocol::identity::IdentityKey;
@@ -25,12 +25,12 @@ const ROUNDS: usize = 4;
 /// every one that was told so, in the version that was, or a newer one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registrations_survive() {
-    let place = Place::new("relay_timeout_s: 3600");
-    let id = place.init();
+    let setup = Setup::new("relay_timeout_s: 3600");
+    let id = setup.init();
     let acknowledged = Arc::new(Mutex::new(HashMap::new()));
     let mut version = 0;
     for round in 0..ROUNDS {
-        let daemon = Daemon::start(&place);
+        let daemon = Daemon::start(&setup);
         let enough = acknowledged.lock().unwrap().len() + 40 + 13 * round;
         let writers: Vec<_> = (0..6u16)
             .map(|writer| {
@@ -65,7 +65,7 @@ async fn registrations_survive() {
         for writer in writers {
             writer.await.unwrap();
         }
-        let daemon = Daemon::start(&place);
+        let daemon = Daemon::start(&setup);
         let mut client = DirectoryClient::new(&daemon.url, id).unwrap();
         let Fetched::Snapshot(snapshot) = client.fetch().await.unwrap() else {
             panic!("none")
@@ -89,7 +89,7 @@ const WRITERS: usize = 6;
 fn open(path: &std::path::Path) -> Registry {
     let store = Box::new(RedbStore::open(path).unwrap());
     let key = Arc::new(IdentityKey::from_seed([99; 32]));
-    let welcome = Welcome {
+    let admission = AdmissionPolicy {
         private_addresses: true,
         check_source: true,
     };
@@ -97,7 +97,7 @@ fn open(path: &std::path::Path) -> Registry {
         store,
         key,
         Parameters::default(),
-        welcome,
+        admission,
         Limits::default(),
         now(),
     )

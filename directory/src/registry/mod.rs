@@ -61,9 +61,9 @@ impl Default for Limits {
     }
 }
 
-/// Which relays are welcome.
+/// Which relays are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Welcome {
+pub struct AdmissionPolicy {
     /// Also at addresses that only exist within one machine or one site: for trials, and for
     /// networks that live in one.
     pub private_addresses: bool,
@@ -119,7 +119,7 @@ impl Refusal {
 }
 
 /// A request's result: granted, or refused with a reason.
-pub type Verdict<T> = std::result::Result<T, Refusal>;
+pub type Decision<T> = std::result::Result<T, Refusal>;
 
 /// The records, and what may become of them.
 pub struct Registry {
@@ -128,7 +128,7 @@ pub struct Registry {
     key: Arc<IdentityKey>,
     parameters: Parameters,
     limits: Limits,
-    welcome: Welcome,
+    admission: AdmissionPolicy,
     live: RwLock<HashMap<RelayId, LiveRelay>>,
     /// Grows when the network changes: a relay comes, goes, or has new keys or addresses.
     changes: AtomicU64,
@@ -143,7 +143,7 @@ impl Registry {
         store: Box<dyn Store>,
         key: Arc<IdentityKey>,
         parameters: Parameters,
-        welcome: Welcome,
+        admission: AdmissionPolicy,
         limits: Limits,
         now: UnixTime,
     ) -> Result<Self> {
@@ -153,7 +153,7 @@ impl Registry {
             key,
             parameters,
             limits,
-            welcome,
+            admission,
             live: RwLock::default(),
             changes: AtomicU64::new(0),
         };
@@ -210,7 +210,7 @@ impl Registry {
     }
 
     /// Past a bound nothing new gets in.
-    fn room(&self, table: Table, limit: u64, what: &str) -> Verdict<()> {
+    fn room(&self, table: Table, limit: u64, what: &str) -> Decision<()> {
         if self.store.count(table).map_err(|e| unavailable(&e))? >= limit {
             let text = format!("the directory is full: it holds {limit} {what}; again later");
             return Err(Refusal::new(RefusalCode::Full, text));
@@ -273,7 +273,7 @@ fn older() -> Refusal {
 }
 
 /// The maker's clock is right, by records that are made when they are sent.
-fn check_fresh(what: &str, issued: UnixTime, now: UnixTime) -> Verdict<()> {
+fn check_fresh(what: &str, issued: UnixTime, now: UnixTime) -> Decision<()> {
     if now.since(issued) > CLOCK_SKEW {
         let text = format!(
             "{what}: your clock is {} behind the directory's; set it",

@@ -9,7 +9,7 @@ use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::time::UnixTime;
 
 use super::{
-    ATTEMPTS, Refusal, Registry, Verdict, check_fresh, contended, damaged, older, unavailable,
+    ATTEMPTS, Decision, Refusal, Registry, check_fresh, contended, damaged, older, unavailable,
 };
 use crate::store::{Entry, Outcome, Table, Transaction};
 use crate::{Error, Result};
@@ -67,7 +67,7 @@ impl Registry {
         descriptor: RelayDescriptor,
         source: Option<IpAddr>,
         now: UnixTime,
-    ) -> Verdict<()> {
+    ) -> Decision<()> {
         descriptor.verify(now).map_err(|e| Refusal::of(&e, now))?;
         for address in &descriptor.addresses {
             self.check_address(address.ip())?;
@@ -203,7 +203,7 @@ impl Registry {
         }
     }
 
-    fn check_room(&self, stored: Option<&Entry>) -> Verdict<()> {
+    fn check_room(&self, stored: Option<&Entry>) -> Decision<()> {
         let limit = self.limits.relays;
         if self.read_live().len() >= limit {
             let text = format!("the network is full: it has {limit} relays; again later");
@@ -216,11 +216,11 @@ impl Registry {
         Ok(())
     }
 
-    fn check_address(&self, ip: IpAddr) -> Verdict<()> {
+    fn check_address(&self, ip: IpAddr) -> Decision<()> {
         let refuse = |why: String| Err(Refusal::new(RefusalCode::NotAllowed, why));
         match scope(ip, &self.parameters.network) {
             Scope::Public => Ok(()),
-            Scope::Private if self.welcome.private_addresses => Ok(()),
+            Scope::Private if self.admission.private_addresses => Ok(()),
             Scope::Private => refuse(format!(
                 "{ip} is not a public address; the relay must advertise one, or the directory \
                  allow others (allow_private_addresses: true)"
@@ -232,8 +232,8 @@ impl Registry {
         }
     }
 
-    fn check_source(&self, descriptor: &RelayDescriptor, source: Option<IpAddr>) -> Verdict<()> {
-        let Some(source) = source.filter(|_| self.welcome.check_source) else {
+    fn check_source(&self, descriptor: &RelayDescriptor, source: Option<IpAddr>) -> Decision<()> {
+        let Some(source) = source.filter(|_| self.admission.check_source) else {
             return Ok(());
         };
         let source = source.to_canonical();

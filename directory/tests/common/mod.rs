@@ -24,18 +24,18 @@ pub fn now() -> UnixTime {
 }
 
 /// A directory of files: configuration and state.
-pub struct Place {
+pub struct Setup {
     pub dir: tempfile::TempDir,
 }
 
-impl Place {
+impl Setup {
     /// With a configuration that listens at a port of the kernel's choice.
     pub fn new(more: &str) -> Self {
-        let place = Self {
+        let setup = Self {
             dir: tempfile::tempdir().unwrap(),
         };
-        place.configure("127.0.0.1:0", more);
-        place
+        setup.configure("127.0.0.1:0", more);
+        setup
     }
 
     pub fn configure(&self, listen: &str, more: &str) {
@@ -111,8 +111,8 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts it, and waits until it serves.
-    pub fn start(place: &Place) -> Self {
-        Self::from(command(&place.config()))
+    pub fn start(setup: &Setup) -> Self {
+        Self::from(command(&setup.config()))
     }
 
     /// Starts it by a command, and waits until it serves.
