@@ -8,7 +8,8 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{Lease, LeaseRequest};
 use mixline_protocol::time::UnixTime;
 
-use super::{ATTEMPTS, Decision, Refusal, Registry, contended, damaged, unavailable};
+use super::refusal::{Decision, Refusal, contended, damaged, unavailable};
+use super::{ATTEMPTS, Registry};
 use crate::store::{Entry, Outcome, Table, Transaction};
 
 /// How long a lease is granted for, in seconds.

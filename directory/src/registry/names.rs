@@ -6,7 +6,8 @@ use mixline_protocol::name::Label;
 use mixline_protocol::records::NameRecord;
 use mixline_protocol::time::UnixTime;
 
-use super::{ATTEMPTS, Decision, Refusal, Registry, contended, damaged, older, unavailable};
+use super::refusal::{Decision, Refusal, contended, damaged, older, unavailable};
+use super::{ATTEMPTS, Registry};
 use crate::store::{Outcome, Table, Transaction};
 
 /// The most names of one ID.

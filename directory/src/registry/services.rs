@@ -8,7 +8,8 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{Lease, ServiceDescriptor};
 use mixline_protocol::time::UnixTime;
 
-use super::{ATTEMPTS, Decision, Refusal, Registry, contended, damaged, older, unavailable};
+use super::refusal::{Decision, Refusal, contended, damaged, older, unavailable};
+use super::{ATTEMPTS, Registry};
 use crate::store::{Outcome, Table, Transaction};
 
 impl Registry {
