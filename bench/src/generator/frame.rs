@@ -8,6 +8,7 @@ use mixline_relay_common::frame::{Route, write_headers};
 use mixline_relay_common::maps::mapped;
 
 use super::abi::{FRAME, Frame, REMARK, ROOM, SPOOF};
+use super::addresses::PORT;
 
 /// Bytes before a datagram.
 const HEADERS: usize = FRAME - DATAGRAM;
@@ -15,8 +16,6 @@ const HEADERS: usize = FRAME - DATAGRAM;
 const IP: usize = 14;
 /// Where the UDP header stands.
 const UDP: usize = IP + 20;
-/// The port of all relays.
-pub const PORT: u16 = 7000;
 
 /// The two ends of a wire.
 #[derive(Debug, Clone, Copy)]
