@@ -25,7 +25,7 @@ pub use bound::{Bound, Granted, SocketConfig};
 pub use card::{Abilities, Card};
 pub use error::{BindError, Error, Result};
 pub use kernel::{Kernel, Ring};
-pub use neighbours::{Hop, Neighbours};
+pub use neighbours::{Neighbours, NextHop};
 pub use packet::Packet;
 pub use program::{Attached, Program, ProgramConfig, Sessions, Verdicts};
 pub use socket::Socket;

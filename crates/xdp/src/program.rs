@@ -10,7 +10,7 @@ use aya::programs::{Xdp, xdp::XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
 use mixline_relay_common::maps::{
-    Address, GENERATIONS, MODE_GUARD, MODE_REDIRECT, Settings, mapped,
+    Address, GENERATIONS, MODE_FILTER, MODE_REDIRECT, Settings, mapped,
 };
 use mixline_relay_common::tag_filter::Block;
 use mixline_relay_common::verdict::Verdict;
@@ -20,7 +20,7 @@ use crate::program_log::ProgramLog;
 use crate::{Card, Error, Result, TagFilter};
 
 /// The program as the build left it; empty when this machine could not build it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-xdp"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-relay-xdp"));
 
 /// Handshake messages that one source may send: a client opens a link to a guard once in
 /// two minutes, and tries again every five seconds.
@@ -112,7 +112,7 @@ impl Program {
             mode: if config.redirect {
                 MODE_REDIRECT
             } else {
-                MODE_GUARD
+                MODE_FILTER
             },
             port: u32::from(config.port),
             merged: 0,

@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use mixline_protocol::size::Datagram;
+use mixline_relay_engine::batch::{BATCH, Batch};
 
 use super::{Dropped, Port};
-use crate::batch::{BATCH, Batch};
 
 /// Receives what is put into `input`, and keeps what is sent in `output`.
 #[derive(Debug, Default)]

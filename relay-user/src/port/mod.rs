@@ -14,14 +14,14 @@ mod xdp_filter;
 
 use std::io;
 
+use mixline_relay_engine::batch::Batch;
+
 pub use error::{InterfaceError, OpenError, XdpError};
 pub use interface::{interface_of, receive_queues};
 pub use memory::MemoryPort;
 pub use open::{Ports, open};
 pub use udp::{ControlSockets, UdpPort, open_udp};
 pub use xdp_filter::XdpFilter;
-
-use crate::batch::Batch;
 
 /// A worker's way to the network.
 pub trait Port: Send {

@@ -8,10 +8,10 @@ use mio::Registry;
 use mio::event::Event;
 use mixline_relay_common::tag_filter::Position;
 use mixline_relay_common::{TAG_LENGTH, TAG_OFFSET};
+use mixline_relay_engine::batch::{BATCH, Batch};
 use mixline_xdp::TagFilter;
 
 use super::{Dropped, Port};
-use crate::batch::{BATCH, Batch};
 
 /// A port whose authentic datagrams are marked as seen.
 pub struct ReplayMarking<P> {

@@ -29,7 +29,7 @@ use self::transmit::Leaving;
 pub use self::transmit::{NextHops, RingSender, Sending};
 use super::udp::UdpPort;
 use super::{Dropped, FIRST_PORT_TOKEN, Port};
-use crate::batch::{BATCH, Batch};
+use mixline_relay_engine::batch::{BATCH, Batch};
 
 /// Events of AF_XDP sockets have tokens from here; those of the UDP port are below.
 const FIRST_QUEUE_TOKEN: usize = FIRST_PORT_TOKEN + 8;

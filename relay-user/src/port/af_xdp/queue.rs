@@ -5,7 +5,7 @@ use std::io;
 
 use mixline_xdp::{Kernel, Packet, Socket};
 
-use crate::batch::BATCH;
+use mixline_relay_engine::batch::BATCH;
 
 /// A queue, as its worker sees it.
 pub(super) struct Queue<K> {

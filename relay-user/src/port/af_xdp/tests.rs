@@ -7,15 +7,16 @@ use std::{array, iter};
 use mixline_protocol::size::{DATAGRAM, Datagram};
 use mixline_relay_common::frame::{Route, headers_length, write_headers};
 use mixline_xdp::testing::{Answer, MemoryKernel, frame_of};
-use mixline_xdp::{Hop, Ring};
+use mixline_xdp::{NextHop, Ring};
 use nix::errno::Errno;
 use proptest::prelude::*;
 
 use super::frames::address_of;
 use super::*;
-use crate::batch::{Fate, Flow};
 use crate::port::ControlSockets;
 use crate::port::udp::open_udp;
+use mixline_relay_engine::batch::State;
+use mixline_relay_engine::headers::Flow;
 
 const INTERFACE: u32 = 7;
 const FRAMES: u32 = 256;
@@ -28,13 +29,13 @@ struct OneNeighbour;
 impl NextHops for OneNeighbour {
     fn hear(&mut self) {}
 
-    fn next_hop(&mut self, to: std::net::IpAddr, _: std::time::Instant) -> Option<Hop> {
+    fn next_hop(&mut self, to: std::net::IpAddr, _: std::time::Instant) -> Option<NextHop> {
         let source = if to.is_ipv4() {
             "198.51.100.2"
         } else {
             "2001:db8::2"
         };
-        Some(Hop {
+        Some(NextHop {
             interface: INTERFACE,
             from: [2; 6],
             to: [4; 6],
@@ -80,7 +81,7 @@ fn number_of(datagram: &[u8]) -> u32 {
 /// Sends all of a batch to `to`.
 fn send_all(batch: &mut Batch<'_>, to: &str) {
     for (at, slot) in (0..).zip(&mut batch.slots) {
-        slot.fate = Fate::Send(to.parse().unwrap(), Flow(0));
+        slot.state = State::Send(to.parse().unwrap(), Flow(0));
         batch.order.push(at);
     }
 }

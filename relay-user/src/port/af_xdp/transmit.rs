@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use mixline_relay_common::frame::Route;
-use mixline_xdp::{Hop, Kernel, Neighbours, Packet};
+use mixline_xdp::{Kernel, Neighbours, NextHop, Packet};
 
 use super::frames::{address_of, readdress};
 use super::queue::Queue;
-use crate::batch::{BATCH, Batch};
 use crate::port::Port;
 use crate::port::udp::UdpPort;
+use mixline_relay_engine::batch::{BATCH, Batch};
 
 /// How often changes of routes and neighbours are asked for.
 const HEAR_EVERY: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ pub trait NextHops: Send {
     fn hear(&mut self);
 
     /// How a frame gets to `to`; none if the kernel's socket is to send it.
-    fn next_hop(&mut self, to: IpAddr, now: Instant) -> Option<Hop>;
+    fn next_hop(&mut self, to: IpAddr, now: Instant) -> Option<NextHop>;
 }
 
 impl NextHops for Neighbours {
@@ -31,8 +31,8 @@ impl NextHops for Neighbours {
         Neighbours::hear(self);
     }
 
-    fn next_hop(&mut self, to: IpAddr, now: Instant) -> Option<Hop> {
-        self.hop(to, now)
+    fn next_hop(&mut self, to: IpAddr, now: Instant) -> Option<NextHop> {
+        self.next_hop(to, now)
     }
 }
 
@@ -133,7 +133,7 @@ impl<N: NextHops> RingSender<N> {
             self.heard = now;
             self.next_hops.hear();
         }
-        let Hop {
+        let NextHop {
             interface,
             from,
             to: next,
