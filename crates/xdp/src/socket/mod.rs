@@ -99,7 +99,7 @@ impl<K: Kernel> Socket<K> {
             complete(&mut self.kernel, &mut self.transmit.sending);
         }
         self.receive.refill(&mut self.kernel, wanted)?;
-        if matches!(self.transmit.heard, Heard::Busy | Heard::Down) {
+        if self.transmit.heard.again() {
             self.transmit.wake(&mut self.kernel)?;
         }
         Ok(self.receive.unheard || self.transmit.heard == Heard::Busy)

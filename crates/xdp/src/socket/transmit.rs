@@ -32,8 +32,15 @@ pub(super) enum Heard {
     Busy,
     /// The interface is down.
     Down,
-    /// It refuses, and not because of back pressure.
-    No,
+    /// It refuses, and not because of back pressure: the interface is gone.
+    Refused,
+}
+
+impl Heard {
+    /// Whether it is to be woken again for what is in the ring.
+    pub(super) fn again(self) -> bool {
+        matches!(self, Self::Busy | Self::Down)
+    }
 }
 
 impl Transmit {
@@ -59,7 +66,7 @@ impl Transmit {
             sent += submitted;
         }
         // What was not heard is said again, also if the ring has no room for more.
-        if sent > 0 || self.heard != Heard::Yes {
+        if sent > 0 || self.heard.again() {
             self.wake(kernel)?;
         }
         Ok(sent)
@@ -83,7 +90,7 @@ impl Transmit {
                 Ok(()) => Heard::Yes,
                 Err(error) if is_busy(error) => Heard::Busy,
                 Err(Errno::ENETDOWN) => Heard::Down,
-                Err(_) => Heard::No,
+                Err(_) => Heard::Refused,
             };
             if let Err(error) = answer {
                 back_pressure_or(error)?;
