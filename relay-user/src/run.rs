@@ -167,7 +167,7 @@ impl Relay {
         let Ports {
             ports,
             sockets,
-            guard,
+            filter: guard,
             kind: port,
             why,
         } = crate::port::open(&config, worker_count).map_err(|error| match error {
@@ -178,7 +178,7 @@ impl Relay {
             },
             error => RunError::Port(error),
         })?;
-        let guard = guard.map(Arc::new);
+        let xdp_filter = guard.map(Arc::new);
         let metrics = match config.metrics {
             None => None,
             Some(address) => {
@@ -245,7 +245,7 @@ impl Relay {
                 kind: port.into(),
                 why: why.clone(),
             },
-            guard: guard.clone(),
+            xdp_filter: xdp_filter.clone(),
             directory_url: config.directory.url.clone(),
             follow,
             registration: Arc::clone(&registration_status),
@@ -294,15 +294,15 @@ impl Relay {
             state: Arc::clone(&state),
             statistics: control_statistics,
         };
-        if let Some(guard) = &guard {
-            control.neighbours.set_gate(guard.sessions());
+        if let Some(filter) = &xdp_filter {
+            control.neighbours.set_gate(filter.sessions());
         }
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(follower.follow(snapshot_sender, follow_sender));
         tasks.spawn(registration.run(registrar, snapshots));
         tasks.spawn(socket::serve(control_socket, Arc::clone(&source)));
-        if let Some(guard) = guard {
-            tasks.spawn(tend(guard));
+        if let Some(filter) = xdp_filter {
+            tasks.spawn(tend(filter));
         }
         if let Some(metrics) = metrics {
             tasks.spawn(metrics::serve(metrics, Arc::clone(&source)));
@@ -391,11 +391,11 @@ impl Relay {
 }
 
 /// Renews the replay filter of the XDP program when its time has come, and passes on what it logs.
-async fn tend(guard: Arc<crate::port::Guard>) {
+async fn tend(guard: Arc<crate::port::XdpFilter>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tick.tick().await;
-        guard.tend(Instant::now());
+        guard.maintain(Instant::now());
     }
 }
 

@@ -48,12 +48,14 @@ pub struct Slot<'a> {
 impl Slot<'_> {
     /// Whether it has authenticated under a session.
     #[must_use]
+    #[inline]
     pub fn is_authentic(&self) -> bool {
         self.session != 0
     }
 
     /// Where it is to be sent, if it is.
     #[must_use]
+    #[inline]
     pub fn destination(&self) -> Option<SocketAddr> {
         match self.state {
             State::Send(to, _) => Some(to),
@@ -79,6 +81,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Adds a datagram that has just arrived; one too many is not added.
+    #[inline]
     pub fn push(&mut self, datagram: &'a mut Datagram, source: SocketAddr) {
         let slot = Slot {
             datagram,
@@ -90,6 +93,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The datagrams to be sent, and where to, in order.
+    #[inline]
     pub fn to_send(&self) -> impl Iterator<Item = (&Datagram, SocketAddr)> {
         self.order.iter().filter_map(|at| {
             let slot = self.slots.get(usize::from(*at))?;

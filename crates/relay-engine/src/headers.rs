@@ -9,6 +9,7 @@ pub struct Flow(pub u64);
 
 /// The cell inside a datagram.
 #[expect(clippy::missing_panics_doc, reason = "the sizes are constant")]
+#[inline]
 pub fn cell_of(datagram: &mut Datagram) -> &mut Cell {
     const { assert!(CELL_OFFSET + CELL <= mixline_protocol::size::DATAGRAM) };
     #[expect(clippy::expect_used, reason = "asserted above")]
@@ -20,6 +21,7 @@ pub fn cell_of(datagram: &mut Datagram) -> &mut Cell {
 /// The path header at the front of the cell inside a datagram.
 #[expect(clippy::missing_panics_doc, reason = "the sizes are constant")]
 #[must_use]
+#[inline]
 pub fn header_of(datagram: &Datagram) -> &Header {
     const { assert!(CELL_OFFSET + PATH_HEADER <= mixline_protocol::size::DATAGRAM) };
     #[expect(clippy::expect_used, reason = "asserted above")]
@@ -30,6 +32,7 @@ pub fn header_of(datagram: &Datagram) -> &Header {
 
 /// Which flow a header belongs to.
 #[must_use]
+#[inline]
 pub fn flow_of(header: &Header) -> Flow {
     /// Where gamma, the tag over the rest of the header, stands: after alpha.
     const GAMMA: usize = 32;

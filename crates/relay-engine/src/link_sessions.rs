@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mixline_protocol::link::{CellKind, OpenKey, Window};
-use mixline_protocol::prefetch::{Front, prefetch_element};
+use mixline_protocol::prefetch::{Start, prefetch_element};
 
 use crate::quota::NeighbourUsage;
 
@@ -34,12 +34,14 @@ pub fn index(worker: usize, position: usize, random: u32) -> u32 {
 
 /// Which worker owns the session of an index.
 #[must_use]
+#[inline]
 pub fn worker_of(index: u32) -> usize {
     index as usize & (MAX_WORKERS - 1)
 }
 
 /// The position of an index in its worker's table.
 #[must_use]
+#[inline]
 pub fn position_of(index: u32) -> usize {
     index as usize >> WORKER_BITS & (MAX_SESSIONS_PER_WORKER - 1)
 }
@@ -47,7 +49,7 @@ pub fn position_of(index: u32) -> usize {
 /// A session that datagrams are received under. The window, which is large, comes last.
 #[repr(C)]
 pub struct LinkSession {
-    front: Front,
+    start: Start,
     /// Its key.
     pub open: Arc<OpenKey>,
     /// Whose it is, as the control plane numbers neighbours.
@@ -74,7 +76,7 @@ impl LinkSession {
         source: SocketAddr,
     ) -> Self {
         Self {
-            front: Front::default(),
+            start: Start::default(),
             open,
             neighbour,
             usage,
@@ -87,6 +89,7 @@ impl LinkSession {
 
     /// Its receiver index.
     #[must_use]
+    #[inline]
     pub fn index(&self) -> u32 {
         self.open.local_index()
     }
@@ -100,23 +103,27 @@ pub struct LinkSessions {
 }
 
 impl LinkSessions {
-    /// Asks for where the session of an index stands. With [`LinkSessions::prefetch`] and
-    /// [`LinkSessions::prefetch_key`], for whoever needs several and waits for memory once and not for each.
+    /// Prefetches where the session of an index stands. A caller that needs several sessions
+    /// calls this for all of them, then [`LinkSessions::prefetch`], then
+    /// [`LinkSessions::prefetch_key`], and so waits for memory once and not for each.
+    #[inline]
     pub fn locate(&self, index: u32) {
         prefetch_element(&self.by_position, position_of(index));
     }
 
-    /// Asks for the session itself, and what its window says of a counter.
+    /// Prefetches the session itself, and what its window says of a counter.
+    #[inline]
     pub fn prefetch(&self, index: u32, counter: u64) {
         if let Some(Some(session)) = self.by_position.get(position_of(index)) {
             session
-                .front
+                .start
                 .prefetch(offset_of!(LinkSession, window) + size_of::<u64>());
             session.window.prefetch(counter);
         }
     }
 
-    /// Asks for the session's key.
+    /// Prefetches the session's key.
+    #[inline]
     pub fn prefetch_key(&self, index: u32) {
         if let Some(Some(session)) = self.by_position.get(position_of(index)) {
             session.open.prefetch();
@@ -124,6 +131,7 @@ impl LinkSessions {
     }
 
     /// The session of an index.
+    #[inline]
     pub fn get_mut(&mut self, index: u32) -> Option<&mut LinkSession> {
         let session = self
             .by_position

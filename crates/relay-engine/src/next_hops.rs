@@ -49,6 +49,7 @@ pub struct NextHops {
 impl NextHops {
     /// Where a cell with this next hop goes.
     #[must_use]
+    #[inline]
     pub fn route(&self, next: &Next) -> Route<'_> {
         match next {
             Next::Forward(relay) | Next::Junction(relay) => match self.relays.get(relay) {
@@ -103,6 +104,7 @@ impl NextHops {
         };
     }
 
+    #[inline]
     fn link(&self, neighbour: u32) -> Option<&Link> {
         self.links.get(neighbour as usize)?.as_ref()
     }

@@ -82,6 +82,7 @@ impl Default for Counters {
 
 impl Counters {
     /// Counts `n` datagrams.
+    #[inline]
     pub fn add(&mut self, outcome: Outcome, n: u64) {
         self.0[outcome as usize] += n;
     }

@@ -129,7 +129,10 @@ pub fn xdp_program() -> Option<PathBuf> {
         .filter_map(|entry| fs::read_dir(entry.path().join("out")).ok())
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|file| file.to_string_lossy().ends_with("xdp"))
+        .filter(|file| {
+            file.file_name()
+                .is_some_and(|name| name == "mixline-relay-xdp")
+        })
         .filter_map(|file| Some((fs::metadata(&file).ok()?, file)))
         // An empty file stands for none.
         .filter(|(metadata, _)| metadata.len() > 0)

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use mixline_relay_common::verdict::Verdict;
 use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
 use mixline_testnet::{netns, skip};
-use mixline_xdp::{Attached, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig};
+use mixline_xdp::{
+    Attached, Card, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig,
+};
 
 const PORT: u16 = 7000;
 const INDEX: u32 = 0x0a0b_0c0d;
@@ -246,7 +248,7 @@ fn frames_wait_while_the_interface_is_down() {
 }
 
 #[test]
-fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
+fn as_a_filter_the_program_passes_data_to_the_kernels_socket() {
     in_namespace(|| {
         let program = program(false);
         let socket = std::net::UdpSocket::bind(("198.51.100.2", PORT)).unwrap();
@@ -275,7 +277,7 @@ fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
         let mut datagram = [0; 2000];
         let (n, _) = socket.recv_from(&mut datagram).unwrap();
         assert_eq!(datagram[..n], good[42..]);
-        assert_eq!(count(&program, Verdict::Guarded), 1);
+        assert_eq!(count(&program, Verdict::Filtered), 1);
         assert_eq!(count(&program, Verdict::UnknownIndex), 1);
     });
 }
@@ -301,32 +303,88 @@ fn next_hops_follow_the_kernels_routes_and_neighbours() {
         let now = Instant::now();
         let direct = "198.51.100.1".parse().unwrap();
         let far = "203.0.113.9".parse().unwrap();
-        assert_eq!(table.hop(direct, now), None, "not resolved yet");
-        assert_eq!(table.hop(far, now), None, "no route");
+        assert_eq!(table.next_hop(direct, now), None, "not resolved yet");
+        assert_eq!(table.next_hop(far, now), None, "no route");
         ip("neigh add 198.51.100.1 lladdr 02:00:00:00:00:11 dev relay0 nud permanent\n");
         ip("route add 203.0.113.0/24 via 198.51.100.1\n");
         table.hear();
-        let hop = table.hop(direct, now).unwrap();
+        let hop = table.next_hop(direct, now).unwrap();
         assert_eq!(hop.to, [2, 0, 0, 0, 0, 0x11]);
         assert_eq!(hop.source, IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2)));
-        assert_eq!(table.hop(far, now), Some(hop), "through the gateway");
+        assert_eq!(table.next_hop(far, now), Some(hop), "through the gateway");
         ip("neigh replace 198.51.100.1 lladdr 02:00:00:00:00:22 dev relay0 nud permanent\n");
-        assert_eq!(table.hop(far, now), Some(hop), "remembered");
+        assert_eq!(table.next_hop(far, now), Some(hop), "remembered");
         table.hear();
         assert_eq!(
-            table.hop(far, now).unwrap().to,
+            table.next_hop(far, now).unwrap().to,
             [2, 0, 0, 0, 0, 0x22],
             "heard"
         );
         let later = now + Duration::from_secs(11);
         assert_eq!(
-            table.hop(far, later),
+            table.next_hop(far, later),
             None,
             "one through the kernel, which verifies"
         );
-        assert!(table.hop(far, later).is_some());
+        assert!(table.next_hop(far, later).is_some());
         ip("link set relay0 down");
         table.hear();
-        assert_eq!(table.hop(far, later), None);
+        assert_eq!(table.next_hop(far, later), None);
+    });
+}
+
+#[test]
+fn drivers_and_what_they_can_do_are_known() {
+    in_namespace(|| {
+        let card = Card::of("relay0");
+        assert_eq!(card.to_string(), "relay0 (driver veth)");
+        if let Some(abilities) = card.abilities() {
+            assert!(abilities.native && abilities.redirect && !abilities.zero_copy);
+        }
+        if let Some(abilities) = Card::of("lo").abilities() {
+            assert!(!abilities.native && !abilities.zero_copy);
+        }
+    });
+}
+
+#[test]
+fn a_socket_that_is_refused_names_the_card_the_driver_and_what_to_do() {
+    in_namespace(|| {
+        let refused = |interface, queue| {
+            let error = Socket::bind(interface, queue, small()).err().unwrap();
+            error.to_string()
+        };
+        assert!(refused("none", 0).contains("no interface none"));
+        let text = refused("relay0", 9);
+        assert!(text.contains("relay0 (driver veth)"), "{text}");
+        assert!(text.contains("queue 9"), "{text}");
+        let _first = Socket::bind("relay0", 0, small()).unwrap();
+        let text = refused("relay0", 0);
+        assert!(text.contains("relay0 (driver veth)"), "{text}");
+        assert!(text.contains("Device or resource busy"), "{text}");
+        assert!(text.contains("end the other program"), "{text}");
+    });
+}
+
+#[test]
+fn a_program_that_cannot_be_attached_names_the_card_the_driver_and_what_to_do() {
+    in_namespace(|| {
+        let _first = program(true);
+        let mut second = Program::load(&ProgramConfig {
+            port: PORT,
+            addresses: Vec::new(),
+            redirect: false,
+            filter_bytes: 0,
+            filter_key: [5, 6],
+        })
+        .unwrap();
+        let text = second.attach("relay0").unwrap_err().to_string();
+        assert!(
+            text.contains("relay0 (driver veth) refuses native XDP"),
+            "{text}"
+        );
+        assert!(text.contains("ip link set dev relay0 xdp off"), "{text}");
+        // Without native XDP, the generic path is taken.
+        assert_eq!(second.attach("lo").unwrap(), Attached::Generic);
     });
 }

@@ -3,7 +3,9 @@
 
 mod handshakes;
 pub mod indices;
+mod known_relays;
 pub mod mailboxes;
+mod neighbour_table;
 pub mod neighbours;
 mod prefix;
 pub mod registration;

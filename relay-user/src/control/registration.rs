@@ -30,6 +30,17 @@ pub struct RegistrationStatus {
     pub last_error: Option<String>,
 }
 
+/// Why a registration failed, as an operator reads it.
+#[derive(Debug, thiserror::Error)]
+enum RegistrationError {
+    /// The descriptor cannot be made: something in it is too long, or too much.
+    #[error("{0}")]
+    Descriptor(mixline_protocol::Error),
+    /// The directory was not reached, or said no.
+    #[error("{0}")]
+    Directory(mixline_directory_client::Error),
+}
+
 /// What a descriptor says that does not change.
 pub struct Registration {
     /// Signs descriptors.
@@ -84,8 +95,8 @@ impl Registration {
             version = next_version(version, self.known_version(&snapshots));
             wait = match self.register(&mut client, published, version, now).await {
                 Ok(()) => EVERY,
-                Err(text) => {
-                    self.failed(text);
+                Err(error) => {
+                    self.failed(&error);
                     if wait == EVERY {
                         RETRY
                     } else {
@@ -103,7 +114,7 @@ impl Registration {
         onion: Published,
         version: u64,
         now: UnixTime,
-    ) -> Result<(), String> {
+    ) -> Result<(), RegistrationError> {
         let descriptor = RelayDescriptor {
             id: self.identity.relay_id(),
             version,
@@ -121,11 +132,11 @@ impl Registration {
         };
         let descriptor = descriptor
             .sign(&self.identity)
-            .map_err(|error| error.to_string())?;
+            .map_err(RegistrationError::Descriptor)?;
         client
             .register(&descriptor)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(RegistrationError::Directory)?;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.last_success.is_none() || status.last_error.is_some() {
             tracing::info!("registered with the directory");
@@ -137,7 +148,8 @@ impl Registration {
         Ok(())
     }
 
-    fn failed(&self, text: String) {
+    fn failed(&self, error: &RegistrationError) {
+        let text = error.to_string();
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.last_error.as_ref() != Some(&text) {
             tracing::warn!("not registered: {text}; trying again");

@@ -33,7 +33,7 @@ pub struct Source {
     /// The port in use.
     pub port: PortReport,
     /// The XDP program, where there is one.
-    pub guard: Option<Arc<crate::port::Guard>>,
+    pub xdp_filter: Option<Arc<crate::port::XdpFilter>>,
     /// Where the directory is.
     pub directory_url: String,
     /// How following it goes.
@@ -104,9 +104,9 @@ impl Source {
             capacity: self.capacity,
             verdicts,
             xdp: self
-                .guard
+                .xdp_filter
                 .iter()
-                .flat_map(|guard| guard.verdicts())
+                .flat_map(|filter| filter.verdicts())
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
         }

@@ -19,7 +19,7 @@ pub struct MemoryPort {
 }
 
 impl Port for MemoryPort {
-    fn turn(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
+    fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
         let count = self.input.len().min(BATCH);
         let mut received: Vec<_> = self.input.drain(..count).collect();
         let mut batch = Batch::new();

@@ -121,7 +121,7 @@ impl UdpPort {
 }
 
 impl Port for UdpPort {
-    fn turn(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
+    fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
         if self.ring.left() == 0 {
             self.receive()?;
         }

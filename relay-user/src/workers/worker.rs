@@ -128,7 +128,7 @@ impl<B: Behaviour> Worker<B> {
             ..
         } = self;
         for poll in 0..POLLS {
-            let result = port.turn(&mut |batch| {
+            let result = port.poll(&mut |batch| {
                 read_commands(queues, pipeline, stop);
                 pipeline.process(batch, Instant::now());
             });

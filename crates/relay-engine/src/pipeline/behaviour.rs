@@ -20,7 +20,7 @@ pub enum Action {
 
 /// Sees every cell after its layer is off and before it is sealed for the next hop.
 pub trait Behaviour: Send + 'static {
-    /// May change the cell, and says what to do with it.
+    /// May change the cell, and decides what to do with it.
     fn decide(&mut self, cell: &mut Cell, next: &Next) -> Action;
 }
 

@@ -144,7 +144,7 @@ impl<B: Behaviour> Pipeline<B> {
         let mut slots = &mut batch.slots[..];
         while !slots.is_empty() {
             let (group, rest) = slots.split_at_mut(GROUP.min(slots.len()));
-            // Each loop asks for the memory that the next one reads: what a datagram needs is
+            // Each loop prefetches the memory that the next one reads: what a datagram needs is
             // somewhere else for each, and in a relay of many paths in no cache.
             self.prefetch_sessions(group);
             for (at, slot) in group.iter_mut().enumerate() {
@@ -314,7 +314,7 @@ impl<B: Behaviour> Pipeline<B> {
         (self.sessions.len(), self.paths.len())
     }
 
-    /// Asks for the sessions that a group has arrived under.
+    /// Prefetches the sessions that a group has arrived under.
     fn prefetch_sessions(&self, group: &[Slot<'_>]) {
         let arrived = || {
             group
@@ -333,7 +333,7 @@ impl<B: Behaviour> Pipeline<B> {
         }
     }
 
-    /// Asks for the paths of a group's cells.
+    /// Prefetches the paths of a group's cells.
     fn prefetch_paths(&self, group: &mut [Slot<'_>]) -> ArrayVec<Located, GROUP> {
         let located: ArrayVec<Located, GROUP> = cells(group)
             .map(|slot| self.paths.locate(header_of(slot.datagram)))

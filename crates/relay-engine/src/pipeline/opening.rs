@@ -37,8 +37,8 @@ pub struct Opening {
     paths: HashMap<Box<Header>, NewPath>,
     /// Headers that have not been sent to the slow path, by neighbour.
     queues: HashMap<u32, VecDeque<Box<Header>>>,
-    /// Neighbours that have such headers, in turn.
-    turns: VecDeque<u32>,
+    /// Neighbours that have such headers, in the order in which they are served.
+    rotation: VecDeque<u32>,
     /// Headers that the slow path has.
     out: usize,
 }
@@ -80,16 +80,16 @@ impl Opening {
         self.paths.insert(Box::new(*header), path);
         let queue = self.queues.entry(neighbour).or_default();
         if queue.is_empty() {
-            self.turns.push_back(neighbour);
+            self.rotation.push_back(neighbour);
         }
         queue.push_back(Box::new(*header));
         Ok(())
     }
 
-    /// Sends headers to the slow path, by turns among neighbours, while it may have more.
+    /// Sends headers to the slow path, one neighbour after the other, while it may have more.
     pub fn submit(&mut self, worker: usize, slow: &Sender<Job>) {
         while self.out < SLOW_WINDOW {
-            let Some(neighbour) = self.turns.pop_front() else {
+            let Some(neighbour) = self.rotation.pop_front() else {
                 return;
             };
             let Some(queue) = self.queues.get_mut(&neighbour) else {
@@ -105,7 +105,7 @@ impl Opening {
             if queue.is_empty() {
                 self.queues.remove(&neighbour);
             } else {
-                self.turns.push_back(neighbour);
+                self.rotation.push_back(neighbour);
             }
         }
     }

@@ -24,8 +24,8 @@ pub(super) struct Peeled {
 }
 
 impl<B: Behaviour> Pipeline<B> {
-    /// Takes off the layer of the path that was located, if it is known, and asks for where the
-    /// replay filter has the cell's tag.
+    /// Takes off the layer of the path that was located, if it is known, and locates the
+    /// cell's tag in the replay filter.
     pub(super) fn peel(
         &mut self,
         slot: &mut Slot<'_>,

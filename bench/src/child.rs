@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use mixline_daemon::logging::{self, Modules};
 use mixline_relay::Config;
 use mixline_relay_engine::pipeline::Honest;
 use mixline_xdp::{Packet, Socket, SocketConfig};
@@ -14,33 +14,13 @@ use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 
-use crate::generator::{address, divert, ip, merge};
-
-/// The first argument of a process that does one of these tasks; the second is the task.
-pub const ARGUMENT: &str = "--inside";
-/// The name of its end of the wire.
-pub const DEVICE: &str = "relay0";
-/// What it says when it has its namespace.
-pub const THERE: &str = "there\n";
-/// What it says when its end of the wire is set up.
-pub const WIRED: &str = "wired\n";
-
-/// What such a process does.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Task {
-    /// The place's number.
-    pub place: u8,
-    /// Which core it has.
-    pub core: usize,
-    /// A relay's configuration; without one, an echo.
-    pub relay: Option<PathBuf>,
-}
+use crate::generator::node::{ARGUMENT, DEVICE, THERE, Task, WIRED};
+use crate::generator::{address, divert, ip, merge, neighbour};
 
 /// Does the task, if this process was started for one.
 #[must_use]
-pub fn asked() -> Option<ExitCode> {
+pub fn run_if_child() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     if arguments.next()? != ARGUMENT {
         return None;
@@ -73,8 +53,8 @@ fn run(task: &str) -> Result<()> {
         std::io::stdin().read(&mut [0])? == 1,
         "nobody laid the wire"
     );
-    let own = address(task.place);
-    let gateway = crate::generator::neighbour(task.place, 0);
+    let own = address(task.node);
+    let gateway = neighbour(task.node, 0);
     ip(&format!(
         "link set lo up\naddr add {own}/24 dev {DEVICE}\nlink set {DEVICE} up\n\
          route add default via {gateway}\n"
@@ -86,10 +66,7 @@ fn run(task: &str) -> Result<()> {
     match task.relay {
         Some(config) => {
             let config = Config::load(&config)?;
-            tracing_subscriber::fmt()
-                .with_writer(std::io::stderr)
-                .with_ansi(false)
-                .init();
+            logging::start(Modules::Shown)?;
             Ok(mixline_relay::run(config, |_| Honest)?)
         }
         None => echo(),

@@ -9,11 +9,11 @@ use mixline_protocol::size::{
 };
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-use crate::stand::{PER_TURN, nanoseconds};
+use crate::testbed::{PER_TURN, nanoseconds};
 
 /// AES-256-GCM open, HCTR2 and AES-256-GCM seal on buffers of a datagram's length, with one
 /// key each and nothing around them.
-pub struct Floor {
+pub struct Baseline {
     neighbour: LessSafeKey,
     open: LessSafeKey,
     hctr2: Hctr2,
@@ -32,7 +32,7 @@ pub struct Took {
     pub seal: f64,
 }
 
-impl Floor {
+impl Baseline {
     /// Three keys.
     ///
     /// # Errors

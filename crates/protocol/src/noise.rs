@@ -1,14 +1,18 @@
-//! Noise IK as this project uses it: `snow`, with randomness passed in and points of low
-//! order refused.
+//! Noise IK as this project uses it: the state machine of `snow` over primitives given to it.
 //!
 //! `snow` would draw its ephemeral key from the operating system itself, and its X25519
-//! accepts a shared secret of zeros, as the Noise specification allows. Both are replaced here.
+//! accepts a shared secret of zeros, as the Noise specification allows. Here randomness is passed
+//! in, and points of low order are refused. AES-256-GCM and SHA-256 are those of `ring`, as in
+//! the rest of the link.
+
+mod primitives;
 
 use crate::identity::{X25519Public, X25519Secret};
 use crate::{Error, Result};
+use primitives::{AesGcm, Curve25519, Once, Sha256};
 use rand_core::CryptoRng;
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
-use snow::resolvers::{CryptoResolver, DefaultResolver};
+use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
 use zeroize::Zeroizing;
@@ -34,7 +38,7 @@ pub(crate) fn initiator(
         })
 }
 
-/// Begins the side that is told who the other is.
+/// Begins the side that learns the other's static key from the message.
 pub(crate) fn responder(
     local: &X25519Secret,
     prologue: &[u8],
@@ -50,7 +54,7 @@ pub(crate) fn responder(
         })
 }
 
-/// What `snow` says about a message, said our way.
+/// `snow`'s error about a message as one of ours.
 pub(crate) fn error(what: &'static str) -> impl Fn(snow::Error) -> Error {
     move |error| match error {
         snow::Error::Decrypt => Error::Authentication { what },
@@ -99,73 +103,16 @@ impl CryptoResolver for Resolver {
     }
 
     fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        DefaultResolver.resolve_hash(choice)
+        match choice {
+            HashChoice::SHA256 => Some(Box::<Sha256>::default()),
+            _ => None,
+        }
     }
 
     fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        DefaultResolver.resolve_cipher(choice)
-    }
-}
-
-/// The one ephemeral key that a side of IK draws; a second draw is an error.
-struct Once(Option<Zeroizing<[u8; 32]>>);
-
-impl Random for Once {
-    fn try_fill_bytes(&mut self, out: &mut [u8]) -> std::result::Result<(), snow::Error> {
-        let drawn = self.0.take().filter(|drawn| drawn.len() == out.len());
-        out.copy_from_slice(drawn.ok_or(snow::Error::Rng)?.as_ref());
-        Ok(())
-    }
-}
-
-/// X25519 that refuses a shared secret of zeros.
-#[derive(Default)]
-struct Curve25519 {
-    secret: Zeroizing<[u8; 32]>,
-    public: [u8; 32],
-}
-
-impl Dh for Curve25519 {
-    fn name(&self) -> &'static str {
-        "25519"
-    }
-
-    fn pub_len(&self) -> usize {
-        32
-    }
-
-    fn priv_len(&self) -> usize {
-        32
-    }
-
-    fn set(&mut self, secret: &[u8]) {
-        self.secret.copy_from_slice(secret);
-        self.public = X25519Secret::from_bytes(*self.secret).public().0;
-    }
-
-    fn generate(&mut self, rng: &mut dyn Random) -> std::result::Result<(), snow::Error> {
-        let mut secret = Zeroizing::new([0; 32]);
-        rng.try_fill_bytes(secret.as_mut())?;
-        self.set(secret.as_ref());
-        Ok(())
-    }
-
-    fn pubkey(&self) -> &[u8] {
-        &self.public
-    }
-
-    fn privkey(&self) -> &[u8] {
-        self.secret.as_ref()
-    }
-
-    fn dh(&self, public: &[u8], out: &mut [u8]) -> std::result::Result<(), snow::Error> {
-        let public = public.first_chunk().ok_or(snow::Error::Dh)?;
-        let shared = X25519Secret::from_bytes(*self.secret)
-            .exchange(&X25519Public(*public))
-            .map_err(|_| snow::Error::Dh)?;
-        out.get_mut(..32)
-            .ok_or(snow::Error::Dh)?
-            .copy_from_slice(shared.as_ref());
-        Ok(())
+        match choice {
+            CipherChoice::AESGCM => Some(Box::<AesGcm>::default()),
+            _ => None,
+        }
     }
 }

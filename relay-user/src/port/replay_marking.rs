@@ -1,5 +1,5 @@
-//! A port behind an XDP program: what has authenticated is marked in the program's replay
-//! filter, so that the kernel drops it when it comes again.
+//! Replay marking: a port behind an XDP program marks what has authenticated in the program's
+//! replay filter, so that the kernel drops it when it comes again.
 
 use std::io;
 
@@ -13,24 +13,24 @@ use mixline_xdp::TagFilter;
 
 use super::{Dropped, Port};
 
-/// A port whose authentic datagrams are marked.
-pub struct Marking<P> {
+/// A port whose authentic datagrams are marked as seen.
+pub struct ReplayMarking<P> {
     port: P,
     filter: TagFilter,
 }
 
-impl<P> Marking<P> {
+impl<P> ReplayMarking<P> {
     /// Marks what comes through `port` in `filter`.
     pub fn new(port: P, filter: TagFilter) -> Self {
         Self { port, filter }
     }
 }
 
-impl<P: Port> Port for Marking<P> {
-    fn turn(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
+impl<P: Port> Port for ReplayMarking<P> {
+    fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
         let filter = &self.filter;
-        self.port.turn(&mut |batch| {
-            // The pipeline works in place: afterwards, another tag stands there.
+        self.port.poll(&mut |batch| {
+            // The pipeline works in place: afterwards, another tag is there.
             let mut positions: ArrayVec<Position, BATCH> = ArrayVec::new();
             for slot in &batch.slots {
                 let mut tag = [0; TAG_LENGTH];

@@ -1,4 +1,4 @@
-//! A test stand: a relay's pipeline between two neighbours, on plain buffers.
+//! A testbed: a relay's pipeline between two neighbours, on plain buffers.
 //!
 //! What it is fed are datagrams as a neighbour seals them, each with a counter and a
 //! message of its own, so that the pipeline does all that it does on a wire.
@@ -41,7 +41,7 @@ const EPOCH: u32 = 1;
 const NEXT_RELAY: ShortId = ShortId(*b"nextnext");
 
 /// See the module's description.
-pub struct Stand {
+pub struct Testbed {
     pipeline: Pipeline<Honest>,
     jobs: Receiver<Job>,
     /// The neighbours', whose datagrams come in. There is one to begin with.
@@ -61,7 +61,7 @@ pub struct Path {
     pub known: KnownPath,
 }
 
-impl Stand {
+impl Testbed {
     /// A relay with room for `paths` paths, none of which it knows yet.
     ///
     /// # Errors
@@ -128,10 +128,10 @@ impl Stand {
         let rng = &mut OsRandom::new();
         let first = self.neighbours.len();
         let mut opening = Vec::new();
-        for place in first..n {
+        for number in first..n {
             let mut key = [0; 32];
             rng.fill_bytes(&mut key);
-            let (seal, open) = without_handshake(&key, index(0, place, rng.next_u32()))?;
+            let (seal, open) = without_handshake(&key, index(0, number, rng.next_u32()))?;
             opening.push(open);
             self.neighbours.push(seal);
         }
@@ -236,7 +236,7 @@ fn remember_some(replay: &ReplayFilter) {
 }
 
 /// The header of a new path whose first relay has this onion key, and whose next one is
-/// the stand's next relay.
+/// the testbed's next relay.
 ///
 /// # Errors
 /// None that happen.

@@ -13,7 +13,7 @@ use mixline_protocol::time::UnixTime;
 
 use crate::limit::{Rate, RateLimiter};
 use crate::metrics::{Metrics, count};
-use crate::registry::{Refusal, Registry, Verdict};
+use crate::registry::{Decision, Refusal, Registry};
 
 /// Requests of one asker.
 const ASKER: Rate = Rate {
@@ -34,7 +34,7 @@ const WRITERS: Rate = Rate {
 const ASKERS: usize = 65_536;
 
 /// Answers requests from the registry.
-pub struct PrivateService {
+pub struct QueryService {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     askers: RateLimiter<AnonymousId>,
@@ -42,7 +42,7 @@ pub struct PrivateService {
     all_writers: RateLimiter<()>,
 }
 
-impl PrivateService {
+impl QueryService {
     /// A service of the registry.
     #[must_use]
     pub fn new(registry: Arc<Registry>, metrics: Arc<Metrics>) -> Self {
@@ -75,7 +75,7 @@ impl PrivateService {
         response.encode()
     }
 
-    fn decide(&self, from: AnonymousId, request: &[u8], now: UnixTime) -> Verdict<ResponseBody> {
+    fn decide(&self, from: AnonymousId, request: &[u8], now: UnixTime) -> Decision<ResponseBody> {
         let at = Instant::now();
         self.admit(self.askers.admit(from, at))?;
         let request = Request::decode(request)
@@ -120,7 +120,7 @@ impl PrivateService {
         Ok(found.unwrap_or(ResponseBody::NotFound))
     }
 
-    fn admit(&self, admitted: bool) -> Verdict<()> {
+    fn admit(&self, admitted: bool) -> Decision<()> {
         if admitted {
             return Ok(());
         }
@@ -131,7 +131,7 @@ impl PrivateService {
     }
 }
 
-impl MessageService for PrivateService {
+impl MessageService for QueryService {
     fn answer(&self, from: AnonymousId, request: &[u8]) -> Vec<u8> {
         self.respond(from, request, SystemTime::now().into())
     }
@@ -148,11 +148,11 @@ mod tests {
 
     const ASKING: AnonymousId = AnonymousId([77; 32]);
 
-    fn private() -> PrivateService {
-        PrivateService::new(Arc::new(registry()), Arc::default())
+    fn private() -> QueryService {
+        QueryService::new(Arc::new(registry()), Arc::default())
     }
 
-    fn ask(service: &PrivateService, body: RequestBody) -> ResponseBody {
+    fn ask(service: &QueryService, body: RequestBody) -> ResponseBody {
         let request = Request { id: 5, body }.encode();
         let answer = service.respond(ASKING, &request, NOW);
         let directory = directory_key().anonymous_id();

@@ -1,21 +1,39 @@
-//! A place for something to be measured: a process in a network namespace of its own, at the
+//! A node, on which something is measured: a process in a network namespace of its own, at the
 //! end of a wire.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::net::if_::if_nametoindex;
-use nix::sched::{CloneFlags, unshare};
+use serde::{Deserialize, Serialize};
 
-use super::Generator;
-use super::abi::NETWORK;
+use super::addresses::{NEIGHBOURS, address, neighbour};
 use super::frame::Ends;
-use super::neighbours::NEIGHBOURS;
-use crate::inside;
+use super::kernel::Generator;
+use super::netns::{ip, merge};
+
+/// The first argument of a process that does one of these tasks; the second is the task.
+pub const ARGUMENT: &str = "--child";
+/// The name of its end of the wire.
+pub const DEVICE: &str = "relay0";
+/// What it says when it has its namespace.
+pub const THERE: &str = "there\n";
+/// What it says when its end of the wire is set up.
+pub const WIRED: &str = "wired\n";
+
+/// What such a process does.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// The node's number.
+    pub node: u8,
+    /// Which core it has.
+    pub core: usize,
+    /// A relay's configuration; without one, an echo.
+    pub relay: Option<PathBuf>,
+}
 
 /// What is at the end of a wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +45,7 @@ pub enum Kind {
 }
 
 /// A process at the end of a wire, which ends with this.
-pub struct Place {
+pub struct Node {
     /// Its number, which is in its addresses.
     pub number: u8,
     /// The generator's end of the wire.
@@ -40,38 +58,7 @@ pub struct Place {
     lines: BufReader<ChildStdout>,
 }
 
-/// Runs something in a thread with a new network namespace, on this core if given.
-///
-/// # Errors
-/// Of the system, above all for want of rights; and what the thread returns.
-pub fn in_new_namespace<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET)
-                .context("a new network namespace: this benchmark needs root")?;
-            ip("link set lo up\n")?;
-            work()
-        });
-        match thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
-}
-
-/// The address of a place's neighbour, counted from 0.
-#[must_use]
-pub fn neighbour(place: u8, at: usize) -> Ipv4Addr {
-    Ipv4Addr::new(NETWORK[0], NETWORK[1], place, at as u8 + 1)
-}
-
-/// The address of what is at a place.
-#[must_use]
-pub fn address(place: u8) -> Ipv4Addr {
-    Ipv4Addr::new(NETWORK[0], NETWORK[1], place, 254)
-}
-
-impl Place {
+impl Node {
     /// Starts `program`, which is this benchmark's own, and lays a wire to it from the namespace
     /// of this thread. What it says goes to a file in `directory`.
     ///
@@ -82,12 +69,12 @@ impl Place {
         program: &Path,
         number: u8,
         directory: &Path,
-        task: &inside::Task,
+        task: &Task,
     ) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let log = File::create(directory.join("log"))?;
         let mut child = Command::new(program)
-            .arg(inside::ARGUMENT)
+            .arg(ARGUMENT)
             .arg(serde_json::to_string(task)?)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -105,7 +92,7 @@ impl Place {
             &name,
             [from_mac, to_mac],
         );
-        let mut place = Self {
+        let mut node = Self {
             number,
             device: 0,
             ends: Ends {
@@ -117,8 +104,8 @@ impl Place {
             child,
             lines,
         };
-        place.device = device.with_context(|| place.last_words())?;
-        Ok(place)
+        node.device = device.with_context(|| node.last_words())?;
+        Ok(node)
     }
 
     /// Lets it go on, with its end of the wire.
@@ -130,7 +117,7 @@ impl Place {
         input.write_all(b"\n")?;
         let mut line = String::new();
         self.lines.read_line(&mut line)?;
-        ensure!(line == inside::WIRED, "no wire: {}", self.last_words());
+        ensure!(line == WIRED, "no wire: {}", self.last_words());
         Ok(())
     }
 
@@ -157,7 +144,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -175,12 +162,12 @@ fn lay(
 ) -> Result<u32> {
     let mut line = String::new();
     lines.read_line(&mut line)?;
-    ensure!(line == inside::THERE, "it did not start");
+    ensure!(line == THERE, "it did not start");
     let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
     let mut batch = format!(
         "link add {name} address {} type veth peer name {} address {} netns {}\n",
         mac(macs[0]),
-        inside::DEVICE,
+        DEVICE,
         mac(macs[1]),
         child.id()
     );
@@ -193,47 +180,4 @@ fn lay(
     merge(name)?;
     generator.count_on(name)?;
     Ok(if_nametoindex(name)?)
-}
-
-/// Has a veth merge what it receives (GRO).
-///
-/// # Errors
-/// With what `ethtool` says.
-pub fn merge(device: &str) -> Result<()> {
-    let output = Command::new("ethtool")
-        .env("PATH", mixline_testnet::netns::system_path())
-        .args(["-K", device, "gro", "on"])
-        .output()
-        .context("running ethtool (package ethtool)")?;
-    ensure!(
-        output.status.success(),
-        "ethtool: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
-}
-
-/// Runs lines of `ip -batch` in the namespace of this thread.
-///
-/// # Errors
-/// With what `ip` says.
-pub fn ip(lines: &str) -> Result<()> {
-    let mut child = Command::new("ip")
-        .env("PATH", mixline_testnet::netns::system_path())
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("running ip (package iproute2)")?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(lines.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    ensure!(
-        output.status.success(),
-        "ip: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
 }
