@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use mixline_daemon::logging::{self, Modules};
 use mixline_relay::Config;
 use mixline_relay_engine::pipeline::Honest;
+use mixline_testnet::netns::ip;
 use mixline_xdp::{Packet, Socket, SocketConfig};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
@@ -16,7 +17,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::generator::node::{ARGUMENT, DEVICE, THERE, Task, WIRED};
-use crate::generator::{address, divert, ip, merge, neighbour};
+use crate::generator::{address, divert, merge, neighbour};
 
 /// Does the task, if this process was started for one.
 #[must_use]

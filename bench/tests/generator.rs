@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use mixline_bench::generator::{Feed, Garbage, Generator, Kind, Load, in_new_namespace, is_built};
+use mixline_testnet::skip;
 
 const FRAMES: u32 = 4096;
 /// Of which so many come back at least, whatever else the machine does: a veth has room for 256.
@@ -16,15 +17,11 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs a test in a namespace, if this machine can.
 fn with_generator(test: impl FnOnce(&mut Generator) + Send) {
-    let required = std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|v| v == "1");
-    let root = nix::unistd::geteuid().is_root();
-    if let Some(missing) = is_built()
-        .err()
-        .map(|error| error.to_string())
-        .or_else(|| (!root).then(|| "not root".into()))
-    {
-        assert!(!required, "{missing}");
-        eprintln!("skipped: {missing}");
+    if !skip::is_root_or_skip() {
+        return;
+    }
+    if let Err(missing) = is_built() {
+        skip::skip(&missing.to_string());
         return;
     }
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -203,21 +203,21 @@ fn explain(network: &Network, report: &Report) -> Result<()> {
 }
 
 fn how_to_try(network: &Network) -> Result<()> {
-    let inside = format!("ip netns exec {}", Node::Client.namespace());
+    let prefix = format!("ip netns exec {}", Node::Client.namespace());
     let sudo = if std::env::var_os("SUDO_UID").is_some() {
         "sudo "
     } else {
         ""
     };
     println!("\nTry it from another terminal:");
-    println!("   {sudo}{inside} curl http://{SERVICE_NAME}.anon/");
-    println!("   {sudo}{inside} ping {SERVICE_NAME}.anon");
+    println!("   {sudo}{prefix} curl http://{SERVICE_NAME}.anon/");
+    println!("   {sudo}{prefix} ping {SERVICE_NAME}.anon");
     println!(
-        "   {sudo}{inside} ssh -F {} {SERVICE_NAME}.anon",
+        "   {sudo}{prefix} ssh -F {} {SERVICE_NAME}.anon",
         network.ssh()?.client_config().display()
     );
     println!(
-        "   {sudo}{inside} {} status --config {}",
+        "   {sudo}{prefix} {} status --config {}",
         network.programs().client.display(),
         network.files(Node::Client).config.display()
     );

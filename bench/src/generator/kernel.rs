@@ -8,9 +8,9 @@ use aya::maps::{Array, MapData, PerCpuArray, XskMap};
 use aya::programs::xdp::XdpMode;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
+use mixline_testnet::netns::ip;
 
 use super::abi::{self, FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, NEXT, Settings, State};
-use super::netns::ip;
 
 /// The programs as the build left them; empty when this machine could not build them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-bench-xdp"));

@@ -17,8 +17,8 @@ mod frame;
 mod garbage;
 mod kernel;
 mod neighbours;
-mod netns;
 pub mod node;
+mod wires;
 
 pub use abi::{FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, NEXT, Settings, State};
 pub use addresses::{NEIGHBOURS, address, neighbour};
@@ -28,5 +28,5 @@ pub use frame::{Ends, frame_of, spoofed};
 pub use garbage::Garbage;
 pub use kernel::{Generator, Sent, divert, is_built, settings};
 pub use neighbours::Neighbours;
-pub use netns::{in_new_namespace, ip, merge};
 pub use node::{Kind, Node};
+pub use wires::{in_new_namespace, merge};

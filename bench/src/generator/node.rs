@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use mixline_testnet::netns::ip;
 use nix::net::if_::if_nametoindex;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{NEIGHBOURS, address, neighbour};
 use super::frame::Ends;
 use super::kernel::Generator;
-use super::netns::{ip, merge};
+use super::wires::merge;
 
 /// The first argument of a process that does one of these tasks; the second is the task.
 pub const ARGUMENT: &str = "--child";

@@ -1,6 +1,7 @@
 //! Fetching by curl inside a namespace, as a user would, with curl's own measurements.
 
 use crate::netns;
+use crate::signals::interrupted;
 use anyhow::{Context, Result, bail};
 use ring::digest;
 use serde::Deserialize;
@@ -53,7 +54,7 @@ pub fn fetch(namespace: &str, url: &str, to: &Path, options: &[&str]) -> Result<
         .context("running curl")?;
     // A few hundred bytes come from curl, which fit its pipes, so it may end before they are read.
     while child.try_wait()?.is_none() {
-        if crate::interrupted() {
+        if interrupted() {
             let _ = child.kill();
             let _ = child.wait();
             bail!("{url}: interrupted");

@@ -15,6 +15,7 @@ pub mod namespaces;
 pub mod netns;
 pub mod network;
 pub mod port;
+pub mod proc;
 pub mod process;
 pub mod programs;
 mod signals;
@@ -24,21 +25,7 @@ pub mod state;
 pub mod topology;
 pub mod web;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 pub use network::{Network, Options};
 pub use port::Port;
 pub use programs::Programs;
-pub use signals::end_on_signals;
-
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// Tells everything that waits here to give up, so that the network is taken down in order.
-pub fn interrupt() {
-    INTERRUPTED.store(true, Ordering::Relaxed);
-}
-
-/// Whether [`interrupt`] was called.
-pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
-}
+pub use signals::{end_on_signals, interrupt, interrupted};

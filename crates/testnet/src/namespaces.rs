@@ -78,7 +78,7 @@ pub fn create_lonely(namespace: &str) -> Result<()> {
 
 /// Removes one namespace with what is in it, processes included.
 pub fn remove_one(namespace: &str) -> Result<()> {
-    kill_inside(namespace);
+    kill_processes(namespace);
     if netns::exists(namespace) {
         netns::delete(namespace)?;
     }
@@ -151,9 +151,9 @@ fn write_etc(namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Kills what runs inside a namespace. Whatever is in a namespace of this name was started by a
+/// Kills what runs in a namespace. Whatever is in a namespace of this name was started by a
 /// testnet or by its user to look around in it, and has no network left once it is gone.
-fn kill_inside(namespace: &str) {
+fn kill_processes(namespace: &str) {
     for pid in netns::processes(namespace) {
         let _ = nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(pid),
@@ -162,7 +162,7 @@ fn kill_inside(namespace: &str) {
     }
 }
 
-/// Runs shell lines inside a namespace.
+/// Runs shell lines in a namespace.
 fn shell(namespace: &str, script: &str) -> Result<()> {
     netns::said(netns::command(namespace, "sh").args(["-euc", script]))?;
     Ok(())

@@ -201,7 +201,7 @@ impl Network {
         self.start_as(node, executable, Vec::new())
     }
 
-    /// Starts another program in a node's place, with the node's configuration and keys.
+    /// Starts another program as a node, with the node's configuration and keys.
     pub fn start_as(
         &mut self,
         node: Node,

@@ -1,6 +1,8 @@
-//! Programs that run inside namespaces, what the kernel says of them, and how they end.
+//! Programs that run in namespaces: how they start and how they end.
 
 use crate::netns;
+use crate::proc::{self, Usage};
+use crate::signals::interrupted;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,9 +17,6 @@ use std::time::{Duration, Instant};
 pub const POLL: Duration = Duration::from_millis(50);
 /// How long a program may take to stop after SIGTERM before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Clock ticks a second in `/proc/PID/stat`; fixed in Linux's ABI for user space (`USER_HZ`).
-const TICKS_PER_SECOND: f64 = 100.0;
-
 /// What to run, where, and where its output goes.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -38,15 +37,6 @@ pub struct Program {
 pub struct Process {
     program: Program,
     child: Child,
-}
-
-/// CPU time and memory of a process.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Usage {
-    /// Resident memory, bytes.
-    pub rss_bytes: u64,
-    /// User and system time, seconds.
-    pub cpu_s: f64,
 }
 
 impl Program {
@@ -141,7 +131,7 @@ impl Process {
 
     /// Its memory and CPU time so far.
     pub fn usage(&self) -> Result<Usage> {
-        usage(self.child.id())
+        proc::usage(self.child.id())
     }
 }
 
@@ -167,50 +157,6 @@ pub fn stop_all(mut processes: Vec<Process>) {
     }
 }
 
-/// Memory and CPU time of a process, from `/proc`.
-pub fn usage(pid: u32) -> Result<Usage> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let rss_kib: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .and_then(|value| value.split_whitespace().next())
-        .and_then(|value| value.parse().ok())
-        .with_context(|| format!("no VmRSS in /proc/{pid}/status"))?;
-    let fields = stat_fields(pid).with_context(|| format!("reading /proc/{pid}/stat"))?;
-    let ticks: u64 = fields.get(11).copied().unwrap_or(0) + fields.get(12).copied().unwrap_or(0);
-    Ok(Usage {
-        rss_bytes: rss_kib * 1024,
-        cpu_s: ticks as f64 / TICKS_PER_SECOND,
-    })
-}
-
-/// When a process was started, in clock ticks since boot. PIDs are used again; together with this
-/// they are not.
-pub fn start_time(pid: u32) -> Option<u64> {
-    stat_fields(pid)?.get(19).copied()
-}
-
-/// Kills a process of an earlier run, provided that it is the one recorded.
-pub fn kill_recorded(pid: u32, started: u64) {
-    if start_time(pid) == Some(started)
-        && let Ok(pid) = i32::try_from(pid)
-    {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
-}
-
-/// The numeric fields of `/proc/PID/stat` from the third (state, read as 0) on; proc_pid_stat(5)
-/// counts them from 1, so field n stands at n - 3.
-fn stat_fields(pid: u32) -> Option<Vec<u64>> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?; // the command's name may contain spaces
-    Some(
-        rest.split_whitespace()
-            .map(|field| field.parse().unwrap_or(0))
-            .collect(),
-    )
-}
-
 /// The last lines of a file.
 pub fn tail(path: &Path, lines: usize) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
@@ -229,7 +175,7 @@ pub fn wait_for<T>(
         if let Some(value) = look()? {
             return Ok(value);
         }
-        if crate::interrupted() {
+        if interrupted() {
             bail!("interrupted while waiting for {what}");
         }
         if Instant::now() >= deadline {
@@ -242,29 +188,6 @@ pub fn wait_for<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn own_usage_is_read() {
-        let usage = usage(std::process::id()).unwrap();
-        assert!(usage.rss_bytes > 100_000, "{usage:?}");
-        assert!(usage.cpu_s >= 0.0);
-    }
-
-    #[test]
-    fn a_recorded_process_is_known_by_its_start() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        let started = start_time(child.id()).unwrap();
-        kill_recorded(child.id(), started + 1);
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "killed another process"
-        );
-        kill_recorded(child.id(), started);
-        assert!(!child.wait().unwrap().success());
-    }
 
     #[test]
     fn the_tail_of_a_log() {

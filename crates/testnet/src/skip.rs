@@ -26,7 +26,8 @@ pub fn skip(reason: &str) {
         "{reason}, and MIXLINE_REQUIRE_ROOT=1 says that this test must run"
     );
     // Not by `eprintln!`, which the test harness keeps to itself while the test passes.
-    let _ = writeln!(std::io::stderr(), "{SKIPPED}{reason}");
+    let line = format!("{SKIPPED}{reason}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Whether the caller is root; the test is skipped otherwise.

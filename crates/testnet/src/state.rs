@@ -2,7 +2,8 @@
 //! and for the clean-up after a killed run.
 
 use crate::configs::Files;
-use crate::process::{self, Process};
+use crate::proc;
+use crate::process::Process;
 use crate::topology::{Node, ROUTER};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -93,7 +94,7 @@ impl State {
                 ProcessState {
                     program: name.to_string_lossy().into_owned(),
                     pid: process.pid(),
-                    started: process::start_time(process.pid()).unwrap_or(0),
+                    started: proc::start_time(process.pid()).unwrap_or(0),
                     config: files.config.clone(),
                     log: process.program().log.clone(),
                 }
@@ -117,7 +118,7 @@ impl State {
     /// Kills the processes of an earlier run that still live.
     pub fn kill_all(&self) {
         for process in self.namespaces.iter().flat_map(|entry| &entry.processes) {
-            process::kill_recorded(process.pid, process.started);
+            proc::kill_recorded(process.pid, process.started);
         }
     }
 }

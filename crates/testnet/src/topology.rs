@@ -1,7 +1,7 @@
-//! Which nodes there are, where they stand and which addresses they have.
+//! Which nodes there are, which networks they are in and which addresses they have.
 //!
 //! Every node has a namespace of its own and one wire, a veth pair, to the router's namespace. Each
-//! relay stands in a /16 (IPv4) and a /32 (IPv6) of its own, so that every three of them may form a
+//! relay is in a /16 (IPv4) and a /32 (IPv6) of its own, so that every three of them may form a
 //! path. None of the addresses lies in 10.0.0.0/8 or fd00::/8, which are Mixline's virtual ones.
 
 use std::fmt;
@@ -18,7 +18,7 @@ pub const METRICS: &str = "127.0.0.1:9300";
 /// The namespace that forwards between all others.
 pub const ROUTER: &str = "mixline-router";
 
-/// What stands at the end of a wire.
+/// What is at the end of a wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
     /// The service directory.
@@ -119,7 +119,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn relays_stand_in_networks_of_their_own() {
+    fn relays_are_in_networks_of_their_own() {
         let slash16: HashSet<_> = (1..=RELAYS)
             .map(|n| Node::Relay(n).ipv4().octets()[1])
             .collect();

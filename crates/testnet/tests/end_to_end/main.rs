@@ -24,7 +24,7 @@ use mixline_testnet::topology::Node;
 use mixline_testnet::{Network, Options, Port, Programs, programs, skip};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// The network that is up, if one is. Tests of one kind stand together, so that each kind is brought
+/// The network that is up, if one is. Tests of one kind follow one another, so that each kind is brought
 /// up once.
 type Shared = Arc<Mutex<Option<(Setting, Network)>>>;
 

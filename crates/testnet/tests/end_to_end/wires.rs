@@ -257,7 +257,7 @@ fn check_wire(node: Node, bytes: &[u8], needles: &[(String, Vec<u8>)]) -> Result
                     payload.len()
                 );
                 ensure!(ports.contains(&RELAY_PORT), "UDP between ports {ports:?}");
-                let ends = [place(from)?, place(to)?];
+                let ends = [node_at(from)?, node_at(to)?];
                 ensure!(
                     ends.iter().any(|end| matches!(end, Node::Relay(_))),
                     "{} and {} talk to each other",
@@ -269,7 +269,7 @@ fn check_wire(node: Node, bytes: &[u8], needles: &[(String, Vec<u8>)]) -> Result
             Frame::Tcp {
                 from, to, ports, ..
             } => {
-                let ends = [place(from)?, place(to)?];
+                let ends = [node_at(from)?, node_at(to)?];
                 ensure!(
                     ends.contains(&Node::Directory) && ports.contains(&DIRECTORY_PORT),
                     "TCP from {from} to {to}, ports {ports:?}"
@@ -301,7 +301,7 @@ fn check_wire(node: Node, bytes: &[u8], needles: &[(String, Vec<u8>)]) -> Result
 fn check_neighbours(bytes: &[u8], guards: &[String]) -> Result<()> {
     for (frame, _) in frames(bytes)? {
         if let Frame::Udp { from, to, .. } = frame {
-            let ends = [place(from)?, place(to)?];
+            let ends = [node_at(from)?, node_at(to)?];
             let other = ends
                 .iter()
                 .find(|end| **end != Node::Client)
@@ -339,7 +339,7 @@ fn tcp_streams(bytes: &[u8]) -> Result<HashMap<Direction, Vec<u8>>> {
 }
 
 /// Whose address this is.
-fn place(address: IpAddr) -> Result<Node> {
+fn node_at(address: IpAddr) -> Result<Node> {
     Node::all()
         .find(|node| IpAddr::V4(node.ipv4()) == address || IpAddr::V6(node.ipv6()) == address)
         .with_context(|| format!("{address} is no node's"))
