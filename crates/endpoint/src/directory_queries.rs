@@ -4,7 +4,7 @@
 //! throw-away ID, what concerns others under another one, both renewed from time to time: the
 //! directory can tie neither a lookup to a service, nor the lookups of different days to each
 //! other. Requests are idempotent and repeated until they are answered or
-//! [`QUERY_DEADLINE`](crate::engine::queries::QUERY_DEADLINE) has passed.
+//! [`QUERY_DEADLINE`](mixline_endpoint_engine::directory::pending::QUERY_DEADLINE) has passed.
 
 use std::net::IpAddr;
 
@@ -14,16 +14,7 @@ use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::QueryError;
-use crate::engine::command::Command;
-
-/// What a name stands for, verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedService {
-    /// The name, signed by its ID.
-    pub name: NameRecord,
-    /// Where the ID is reached, if it has published that.
-    pub descriptor: Option<ServiceDescriptor>,
-}
+use mixline_endpoint_engine::command::{Command, NamedService};
 
 /// Questions to the directory. Cheap to clone.
 #[derive(Clone)]

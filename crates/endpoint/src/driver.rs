@@ -16,17 +16,17 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::engine::Engine;
-use crate::engine::clock::Now;
-use crate::engine::command::Command;
-use crate::engine::links::Families;
-use crate::engine::session::Session;
-use crate::engine::slab::Key;
 use crate::sockets::{Bound, Port, Sockets};
 use crate::state::StateDir;
 use crate::{
     Config, Error, Event, Handle, Identity, MessageService, PacketBatch, PacketDevice, Result,
 };
+use mixline_endpoint_engine::clock::Now;
+use mixline_endpoint_engine::command::Command;
+use mixline_endpoint_engine::engine::Engine;
+use mixline_endpoint_engine::guard_links::Families;
+use mixline_endpoint_engine::session::Session;
+use mixline_endpoint_engine::slab::Key;
 
 /// Commands that wait for the engine; who sends more waits.
 const COMMANDS: usize = 256;

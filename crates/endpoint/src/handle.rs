@@ -7,8 +7,8 @@ use mixline_protocol::records::{Lease, ServiceDescriptor, Snapshot};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::directory_queries::DirectoryQueries;
-use crate::engine::command::Command;
 use crate::{Config, Event, Identity, MessageService, PacketDevice, Result, Status};
+use mixline_endpoint_engine::command::Command;
 
 /// The anonymous communication stack.
 pub struct Endpoint;

@@ -1,0 +1,209 @@
+//! Questions to the directory under way.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use mixline_protocol::directory::{Request, RequestBody, ResponseBody};
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::name::Label;
+use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
+use rand_core::CryptoRng;
+use tokio::sync::oneshot;
+
+use crate::QueryError;
+use crate::command::NamedService;
+use crate::command::Reply;
+use crate::directory::pseudonyms::Persona;
+
+/// Questions under way at once; more are refused.
+pub const MAX_QUERIES: usize = 256;
+/// How long a question is repeated before it counts as unanswered.
+pub const QUERY_DEADLINE: Duration = Duration::from_secs(12);
+/// The same for a question that packets wait for.
+pub const LOOKUP_DEADLINE: Duration = Duration::from_millis(4500);
+/// Time between two repetitions.
+pub const REPEAT: Duration = Duration::from_secs(1);
+
+/// Who waits for an answer.
+pub enum Asker {
+    /// The own descriptor is being published; somebody may have asked for it.
+    Publish(u64, Option<Reply<()>>),
+    /// For a name.
+    Name(Label, Reply<Option<NamedService>>),
+    /// For an ID.
+    Id(AnonymousId, Reply<Option<ServiceDescriptor>>),
+    /// For an address.
+    Address(IpAddr, Reply<Option<ServiceDescriptor>>),
+    /// For a lease.
+    Lease(Reply<Lease>),
+    /// For a name of our own.
+    Claim(Reply<()>),
+    /// For an ID's name.
+    NameOf(AnonymousId, Reply<Option<NameRecord>>),
+    /// Packets to an address.
+    Packets(IpAddr),
+    /// A handshake whose descriptor may be out of date.
+    Refresh(AnonymousId),
+}
+
+impl Asker {
+    /// Under which ID it is asked.
+    #[must_use]
+    pub fn persona(&self) -> Persona {
+        match self {
+            Self::Publish(..) | Self::Lease(_) | Self::Claim(_) => Persona::Publishing,
+            _ => Persona::Asking,
+        }
+    }
+
+    /// Tells who asked that there is no answer.
+    pub fn fail(self, error: QueryError) {
+        match self {
+            Self::Publish(_, Some(reply)) => send(reply, Err(error)),
+            Self::Publish(_, None) | Self::Packets(_) | Self::Refresh(_) => {}
+            Self::Name(_, reply) => send(reply, Err(error)),
+            Self::Id(_, reply) | Self::Address(_, reply) => send(reply, Err(error)),
+            Self::Lease(reply) => send(reply, Err(error)),
+            Self::Claim(reply) => send(reply, Err(error)),
+            Self::NameOf(_, reply) => send(reply, Err(error)),
+        }
+    }
+}
+
+/// Whoever asked may have gone away.
+pub fn send<T>(reply: oneshot::Sender<T>, answer: T) {
+    let _ = reply.send(answer);
+}
+
+/// A question.
+pub struct Query {
+    /// Names it, in the request and in the answer.
+    pub id: u64,
+    /// Who waits.
+    pub asker: Asker,
+    /// Under which ID.
+    pub persona: Persona,
+    bytes: Vec<u8>,
+    deadline: Instant,
+    next: Instant,
+}
+
+/// All questions.
+#[derive(Default)]
+pub struct Queries {
+    queries: Vec<Query>,
+    /// Why the last one failed.
+    pub last_error: Option<String>,
+}
+
+impl Queries {
+    /// Adds a question; it is sent at the next chance.
+    pub fn ask(
+        &mut self,
+        body: RequestBody,
+        asker: Asker,
+        now: Instant,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) {
+        if self.queries.len() >= MAX_QUERIES {
+            asker.fail(QueryError::Busy);
+            return;
+        }
+        let wait = match asker {
+            Asker::Packets(_) | Asker::Refresh(_) => LOOKUP_DEADLINE,
+            _ => QUERY_DEADLINE,
+        };
+        let id = rng.next_u64();
+        let persona = asker.persona();
+        let bytes = Request { id, body }.encode();
+        let deadline = now + wait;
+        self.queries.push(Query {
+            id,
+            asker,
+            persona,
+            bytes,
+            deadline,
+            next: now,
+        });
+    }
+
+    /// How many are under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queries.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queries.is_empty()
+    }
+
+    /// Whether any is under way as this ID.
+    #[must_use]
+    pub fn any_as(&self, persona: Persona) -> bool {
+        self.queries.iter().any(|query| query.persona == persona)
+    }
+
+    /// Whether a refresh for this ID is under way.
+    #[must_use]
+    pub fn is_refreshing(&self, id: &AnonymousId) -> bool {
+        self.queries
+            .iter()
+            .any(|query| matches!(&query.asker, Asker::Refresh(of) if of == id))
+    }
+
+    /// Whether a publication is under way.
+    #[must_use]
+    pub fn is_publishing(&self) -> bool {
+        self.queries
+            .iter()
+            .any(|query| matches!(&query.asker, Asker::Publish(..)))
+    }
+
+    /// The requests that are due for sending as an ID; they are due again after [`REPEAT`].
+    pub fn due(&mut self, persona: Persona, now: Instant) -> Vec<Vec<u8>> {
+        self.queries
+            .iter_mut()
+            .filter(|query| query.persona == persona && now >= query.next)
+            .map(|query| {
+                query.next = now + REPEAT;
+                query.bytes.clone()
+            })
+            .collect()
+    }
+
+    /// Takes out the question that an answer names, if it was asked as this ID.
+    pub fn answered(&mut self, persona: Persona, id: u64) -> Option<Query> {
+        let at = self
+            .queries
+            .iter()
+            .position(|q| q.id == id && q.persona == persona)?;
+        Some(self.queries.swap_remove(at))
+    }
+
+    /// Takes out the questions whose time is over.
+    pub fn overdue(&mut self, now: Instant) -> Vec<Query> {
+        self.queries
+            .extract_if(.., |query| now >= query.deadline)
+            .collect()
+    }
+
+    /// Takes out everything.
+    pub fn drain(&mut self) -> Vec<Query> {
+        std::mem::take(&mut self.queries)
+    }
+}
+
+/// Why an answer does not fit its question.
+#[must_use]
+pub fn misfit(body: &ResponseBody) -> QueryError {
+    match body {
+        ResponseBody::Refused { code, text } => QueryError::Refused(if text.is_empty() {
+            format!("{code:?}")
+        } else {
+            text.clone()
+        }),
+        _ => QueryError::Invalid("it answers another question".into()),
+    }
+}
