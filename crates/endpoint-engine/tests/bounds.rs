@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use mixline_endpoint_engine::command::{Command, Question, RequestNumber};
 use mixline_endpoint_engine::directory::descriptors::MAX_REFUSALS;
 use mixline_endpoint_engine::engine::handshakes::{
     ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_UNCONFIRMED, TRIES_BURST,
@@ -102,27 +103,22 @@ fn packets_that_wait_are_few() {
 fn questions_have_a_bound() {
     let mut world = World::pair(4);
     world.nodes[0].dead = true;
-    let mut busy = 0;
-    let mut answers = Vec::new();
-    for n in 0..MAX_QUERIES + 50 {
-        let (reply, answer) = tokio::sync::oneshot::channel();
-        let id = AnonymousId([n as u8; 32]);
-        let command = mixline_endpoint_engine::command::Command::LookupId(id, reply);
+    let count = MAX_QUERIES as u64 + 50;
+    for n in 0..count {
+        let question = Question::LookupId(AnonymousId([n as u8; 32]));
+        let command = Command::Ask(RequestNumber(n), question);
         world.nodes[2].engine.handle_command(command, world.now);
-        answers.push(answer);
     }
-    for answer in &mut answers {
-        busy += usize::from(matches!(answer.try_recv(), Ok(Err(QueryError::Busy))));
-    }
+    world.drain(2);
+    let answers = &world.nodes[2].answers;
+    let busy = answers
+        .values()
+        .filter(|outcome| matches!(outcome, Err(QueryError::Busy)))
+        .count();
     assert!((50..60).contains(&busy), "{busy}");
     world.run(15 * SECOND);
-    for mut answer in answers {
-        // All have ended by now, in one way or the other.
-        assert!(!matches!(
-            answer.try_recv(),
-            Err(tokio::sync::oneshot::error::TryRecvError::Empty)
-        ));
-    }
+    // All have ended by now, in one way or the other.
+    assert_eq!(world.nodes[2].answers.len() as u64, count);
 }
 
 /// Handshake payloads of strangers, who never say anything more. (The answers go to tails of

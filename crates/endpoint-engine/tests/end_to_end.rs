@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use mixline_endpoint_engine::QueryError;
-use mixline_endpoint_engine::command::Command;
+use mixline_endpoint_engine::command::{Answer, Command, Question};
 use mixline_endpoint_engine::status::Event;
 use mixline_endpoint_engine::testing::*;
 use mixline_protocol::directory::RequestBody;
@@ -191,7 +191,7 @@ fn a_peer_can_use_no_address_but_its_own() {
     let id = world.nodes[2].id;
     let other: std::net::Ipv4Addr = "10.77.77.77".parse().unwrap();
     let lease = Lease::grant(other, id, world.unix().plus(9000), &world.directory_key);
-    world.command(2, |_| Command::SetLease(Box::new(lease)));
+    world.command(2, Command::SetLease(Box::new(lease)));
     world.send(
         2,
         &[udp(
@@ -220,7 +220,7 @@ fn a_forged_lease_opens_nothing() {
     let victim = "10.9.9.9".parse().unwrap();
     let forger = world.random_key();
     let forged = Lease::grant(victim, id, world.unix().plus(9000), &forger);
-    world.command(2, |_| Command::SetLease(Box::new(forged)));
+    world.command(2, Command::SetLease(Box::new(forged)));
     world.send(2, &[udp(victim, service, (1, 2), b"x")]);
     world.run(6 * SECOND);
     assert!(world.take(1).is_empty());
@@ -243,40 +243,44 @@ fn a_forged_lease_opens_nothing() {
 fn questions_to_the_directory() {
     let mut world = World::pair(9);
     let label = Label::new("freespeech").unwrap();
-    assert_eq!(world.ask(2, |r| Command::LookupName(label, r)), Ok(None));
-    world.ask(1, |r| Command::ClaimName(label, r)).unwrap();
+    assert!(matches!(
+        world.ask(2, Question::LookupName(label)),
+        Ok(Answer::Named(None))
+    ));
+    world.ask(1, Question::ClaimName(label)).unwrap();
     let service = world.nodes[1].id;
-    let found = world
-        .ask(2, |r| Command::LookupName(label, r))
-        .unwrap()
-        .unwrap();
+    let Ok(Answer::Named(Some(found))) = world.ask(2, Question::LookupName(label)) else {
+        panic!("the name is not found");
+    };
     assert_eq!(
-        (found.name.id, found.descriptor.map(|d| d.id)),
+        (found.name.id, found.descriptor.as_ref().map(|d| d.id)),
         (service, Some(service))
     );
-    let taken = world.ask(2, |r| Command::ClaimName(label, r));
-    assert_eq!(taken, Err(QueryError::Refused("it is taken".into())));
-    let named = world
-        .ask(2, |r| Command::NameOf(service, r))
-        .unwrap()
-        .unwrap();
+    let taken = world.ask(2, Question::ClaimName(label));
+    assert_eq!(
+        taken.unwrap_err(),
+        QueryError::Refused("it is taken".into())
+    );
+    let Ok(Answer::NameOf(Some(named))) = world.ask(2, Question::NameOf(service)) else {
+        panic!("the ID's name is not found");
+    };
     assert_eq!(named.label, label);
     let address = world.ipv6(1).into();
-    let found = world
-        .ask(2, |r| Command::LookupAddress(address, r))
-        .unwrap()
-        .unwrap();
+    let Ok(Answer::Descriptor(Some(found))) = world.ask(2, Question::LookupAddress(address)) else {
+        panic!("the address is not found");
+    };
     assert_eq!(found.id, service);
-    let found = world
-        .ask(2, |r| Command::LookupId(service, r))
-        .unwrap()
-        .unwrap();
+    let Ok(Answer::Descriptor(Some(found))) = world.ask(2, Question::LookupId(service)) else {
+        panic!("the ID is not found");
+    };
     assert_eq!(found.id, service);
-    let lease = world.ask(2, Command::Lease).unwrap();
+    let Ok(Answer::Lease(lease)) = world.ask(2, Question::Lease) else {
+        panic!("no lease");
+    };
     assert_eq!(lease.id, world.nodes[2].id);
-    world.ask(1, Command::Publish).unwrap();
+    world.ask(1, Question::Publish).unwrap();
     assert!(
-        world.ask(2, Command::Publish).is_err(),
+        world.ask(2, Question::Publish).is_err(),
         "it accepts no sessions"
     );
 
@@ -315,12 +319,15 @@ fn questions_survive_loss_and_end_without_a_directory() {
     world.weather.loss = 0.03;
     let label = Label::new("nobody").unwrap();
     for _ in 0..5 {
-        assert_eq!(world.ask(2, |r| Command::LookupName(label, r)), Ok(None));
+        assert!(matches!(
+            world.ask(2, Question::LookupName(label)),
+            Ok(Answer::Named(None))
+        ));
     }
     world.weather.loss = 0.0;
     world.nodes[0].dead = true;
     let began = world.now.instant;
-    let answer = world.ask(2, |r| Command::LookupName(label, r));
+    let answer = world.ask(2, Question::LookupName(label));
     assert!(matches!(answer, Err(QueryError::Timeout(_))), "{answer:?}");
     assert!(world.now.instant - began < 15 * SECOND);
 }
@@ -388,7 +395,7 @@ fn nobody_waits_for_ever_for_a_publication() {
     let late = world.service();
     world.nodes[late].unplugged = true;
     let began = world.now.instant;
-    let answer = world.ask(late, Command::Publish);
+    let answer = world.ask(late, Question::Publish);
     assert!(matches!(answer, Err(QueryError::Timeout(_))), "{answer:?}");
     assert!(world.now.instant - began < 15 * SECOND);
 }

@@ -335,7 +335,7 @@ fn a_service_that_stops_says_so() {
     world.send(2, &[tcp(client, service, (5000, 80), 0x10, 111, 222)]);
     world.run(SECOND);
     world.take(2);
-    world.command(1, |_| Command::Shutdown);
+    world.command(1, Command::Shutdown);
     world.run(SECOND / 2);
     assert_eq!(
         kind_of(&world.take(2)[0]).0,

@@ -11,6 +11,7 @@ pub mod directory_queries;
 mod driver;
 pub mod error;
 pub mod handle;
+mod requests;
 pub mod service;
 mod sockets;
 mod state;

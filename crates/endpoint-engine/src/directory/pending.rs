@@ -6,13 +6,10 @@ use std::time::{Duration, Instant};
 use mixline_protocol::directory::{Request, RequestBody, ResponseBody};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
-use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
 use rand_core::CryptoRng;
-use tokio::sync::oneshot;
 
 use crate::QueryError;
-use crate::command::NamedService;
-use crate::command::Reply;
+use crate::command::RequestNumber;
 use crate::directory::pseudonyms::Persona;
 
 /// Questions under way at once; more are refused.
@@ -25,21 +22,22 @@ pub const LOOKUP_DEADLINE: Duration = Duration::from_millis(4500);
 pub const REPEAT: Duration = Duration::from_secs(1);
 
 /// Who waits for an answer.
+#[derive(Debug, Clone)]
 pub enum Asker {
     /// The own descriptor is being published; somebody may have asked for it.
-    Publish(u64, Option<Reply<()>>),
+    Publish(u64, Option<RequestNumber>),
     /// For a name.
-    Name(Label, Reply<Option<NamedService>>),
+    Name(Label, RequestNumber),
     /// For an ID.
-    Id(AnonymousId, Reply<Option<ServiceDescriptor>>),
+    Id(AnonymousId, RequestNumber),
     /// For an address.
-    Address(IpAddr, Reply<Option<ServiceDescriptor>>),
+    Address(IpAddr, RequestNumber),
     /// For a lease.
-    Lease(Reply<Lease>),
+    Lease(RequestNumber),
     /// For a name of our own.
-    Claim(Reply<()>),
+    Claim(RequestNumber),
     /// For an ID's name.
-    NameOf(AnonymousId, Reply<Option<NameRecord>>),
+    NameOf(AnonymousId, RequestNumber),
     /// Packets to an address.
     Packets(IpAddr),
     /// A handshake whose descriptor may be out of date.
@@ -56,23 +54,20 @@ impl Asker {
         }
     }
 
-    /// Tells who asked that there is no answer.
-    pub fn fail(self, error: QueryError) {
+    /// The question of the outside that it stands for; none for what the engine asks by itself.
+    #[must_use]
+    pub fn number(&self) -> Option<RequestNumber> {
         match self {
-            Self::Publish(_, Some(reply)) => send(reply, Err(error)),
-            Self::Publish(_, None) | Self::Packets(_) | Self::Refresh(_) => {}
-            Self::Name(_, reply) => send(reply, Err(error)),
-            Self::Id(_, reply) | Self::Address(_, reply) => send(reply, Err(error)),
-            Self::Lease(reply) => send(reply, Err(error)),
-            Self::Claim(reply) => send(reply, Err(error)),
-            Self::NameOf(_, reply) => send(reply, Err(error)),
+            Self::Publish(_, number) => *number,
+            Self::Packets(_) | Self::Refresh(_) => None,
+            Self::Name(_, number)
+            | Self::Id(_, number)
+            | Self::Address(_, number)
+            | Self::Lease(number)
+            | Self::Claim(number)
+            | Self::NameOf(_, number) => Some(*number),
         }
     }
-}
-
-/// Whoever asked may have gone away.
-pub fn send<T>(reply: oneshot::Sender<T>, answer: T) {
-    let _ = reply.send(answer);
 }
 
 /// A question.
@@ -98,16 +93,18 @@ pub struct Queries {
 
 impl Queries {
     /// Adds a question; it is sent at the next chance.
+    ///
+    /// # Errors
+    /// [`QueryError::Busy`] if [`MAX_QUERIES`] are under way.
     pub fn ask(
         &mut self,
         body: RequestBody,
         asker: Asker,
         now: Instant,
         rng: &mut (impl CryptoRng + ?Sized),
-    ) {
+    ) -> Result<(), QueryError> {
         if self.queries.len() >= MAX_QUERIES {
-            asker.fail(QueryError::Busy);
-            return;
+            return Err(QueryError::Busy);
         }
         let wait = match asker {
             Asker::Packets(_) | Asker::Refresh(_) => LOOKUP_DEADLINE,
@@ -125,6 +122,7 @@ impl Queries {
             deadline,
             next: now,
         });
+        Ok(())
     }
 
     /// How many are under way.

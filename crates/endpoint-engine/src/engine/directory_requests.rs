@@ -9,9 +9,8 @@ use mixline_protocol::records::{Lease, LeaseRequest, NameRecord, ServiceDescript
 use super::Engine;
 use crate::QueryError;
 use crate::clock::Now;
-use crate::command::Command;
-use crate::command::NamedService;
-use crate::directory::pending::{Asker, Query, misfit, send};
+use crate::command::{Answer, Command, NamedService, Outcome, Question, RequestNumber};
+use crate::directory::pending::{Asker, Query, misfit};
 use crate::directory::pseudonyms::Persona;
 use crate::session::Phase;
 
@@ -19,35 +18,45 @@ use crate::session::Phase;
 const NAME_LIFE: u64 = 7 * 24 * 3600;
 
 impl Engine {
-    /// Takes a request of the outside.
+    /// Takes a command of the outside.
     pub fn handle_command(&mut self, command: Command, now: Now) {
-        let (body, asker) = match command {
-            Command::Publish(reply) => {
+        match command {
+            Command::Ask(number, question) => self.handle_question(number, question, now),
+            Command::Learn(descriptor) => self.learn(*descriptor, now),
+            Command::SetLease(lease) => self.use_lease(*lease, now),
+            Command::Shutdown => self.shut_down(now),
+        }
+    }
+
+    /// Answers a question, or begins to ask the directory.
+    fn handle_question(&mut self, number: RequestNumber, question: Question, now: Now) {
+        let (body, asker) = match question {
+            Question::Publish => {
                 self.stirred = true;
-                return self.publish_now(reply, now);
+                return self.publish_now(number, now);
             }
-            Command::Learn(descriptor) => return self.learn(*descriptor, now),
-            Command::SetLease(lease) => return self.use_lease(*lease, now),
-            Command::Status(reply) => return send(reply, Box::new(self.status(now))),
-            Command::Shutdown => return self.shut_down(now),
-            Command::LookupName(label, reply) => {
-                (RequestBody::LookupName(label), Asker::Name(label, reply))
+            Question::Status => {
+                let status = Box::new(self.status(now));
+                return self.reply(number, Ok(Answer::Status(status)));
             }
-            Command::LookupId(id, reply) => (RequestBody::LookupId(id), Asker::Id(id, reply)),
-            Command::LookupAddress(address, reply) => (
+            Question::LookupName(label) => {
+                (RequestBody::LookupName(label), Asker::Name(label, number))
+            }
+            Question::LookupId(id) => (RequestBody::LookupId(id), Asker::Id(id, number)),
+            Question::LookupAddress(address) => (
                 RequestBody::LookupAddress(address),
-                Asker::Address(address, reply),
+                Asker::Address(address, number),
             ),
-            Command::NameOf(id, reply) => (RequestBody::NameOf(id), Asker::NameOf(id, reply)),
-            Command::Lease(reply) => {
+            Question::NameOf(id) => (RequestBody::NameOf(id), Asker::NameOf(id, number)),
+            Question::Lease => {
                 let wanted = self.personas.lease(now.unix()).map(|lease| lease.ipv4);
                 let key = &self.personas.get(Persona::Own).key;
                 (
                     RequestBody::Lease(LeaseRequest::new(now.unix(), wanted, key)),
-                    Asker::Lease(reply),
+                    Asker::Lease(number),
                 )
             }
-            Command::ClaimName(label, reply) => {
+            Question::ClaimName(label) => {
                 let own = self.personas.get(Persona::Own);
                 let record = NameRecord {
                     label,
@@ -58,15 +67,34 @@ impl Engine {
                     signature: [0; mixline_protocol::identity::SIGNATURE],
                 };
                 match record.sign(&own.key) {
-                    Ok(record) => (RequestBody::ClaimName(record), Asker::Claim(reply)),
+                    Ok(record) => (RequestBody::ClaimName(record), Asker::Claim(number)),
                     Err(error) => {
-                        return send(reply, Err(QueryError::Invalid(error.to_string())));
+                        return self.reply(number, Err(QueryError::Invalid(error.to_string())));
                     }
                 }
             }
         };
-        self.queries.ask(body, asker, now.instant, &mut self.rng);
+        self.ask_directory(body, asker, now);
         self.stirred = true;
+    }
+
+    /// Asks the directory, unless too much is asked already.
+    pub(super) fn ask_directory(&mut self, body: RequestBody, asker: Asker, now: Now) {
+        let number = asker.number();
+        let asked = self.queries.ask(body, asker, now.instant, &mut self.rng);
+        if let (Err(error), Some(number)) = (asked, number) {
+            self.reply(number, Err(error));
+        }
+    }
+
+    /// Answers a question of the outside.
+    pub(super) fn reply(&mut self, number: RequestNumber, outcome: Outcome) {
+        self.answers_ready.push_back((number, outcome));
+    }
+
+    /// The next question that is answered, and how.
+    pub fn next_answer(&mut self) -> Option<(RequestNumber, Outcome)> {
+        self.answers_ready.pop_front()
     }
 
     /// Uses a lease from now on. Peers hear of another address by new handshakes.
@@ -92,7 +120,7 @@ impl Engine {
                 .last_error
                 .clone()
                 .unwrap_or_else(|| self.obstacle());
-            self.failed(query, QueryError::Timeout(why), now);
+            self.failed(&query, QueryError::Timeout(why), now);
         }
         for persona in [Persona::Asking, Persona::Publishing] {
             if self.queries.any_as(persona) {
@@ -160,62 +188,64 @@ impl Engine {
     }
 
     fn settle(&mut self, query: Query, body: ResponseBody, now: Now) {
-        match (query.asker, body) {
-            (Asker::Publish(version, reply), ResponseBody::Done) => {
+        let (number, answer) = match (query.asker, body) {
+            (Asker::Publish(version, number), ResponseBody::Done) => {
                 self.publication(version, Ok(()), now);
-                if let Some(reply) = reply {
-                    send(reply, Ok(()));
-                }
+                let Some(number) = number else { return };
+                (number, Answer::Done)
             }
-            (Asker::Claim(reply), ResponseBody::Done) => send(reply, Ok(())),
-            (Asker::Lease(reply), ResponseBody::Lease(lease))
+            (Asker::Claim(number), ResponseBody::Done) => (number, Answer::Done),
+            (Asker::Lease(number), ResponseBody::Lease(lease))
                 if lease.id == self.personas.get(Persona::Own).id =>
             {
                 self.use_lease(lease, now);
-                send(reply, Ok(lease));
+                (number, Answer::Lease(Box::new(lease)))
             }
-            (Asker::Name(label, reply), ResponseBody::Named { name, descriptor })
+            (Asker::Name(label, number), ResponseBody::Named { name, descriptor })
                 if name.label == label =>
             {
                 if let Some(descriptor) = &descriptor {
                     self.learn(descriptor.clone(), now);
                 }
-                send(reply, Ok(Some(NamedService { name, descriptor })));
+                let named = NamedService { name, descriptor };
+                (number, Answer::Named(Some(Box::new(named))))
             }
-            (Asker::Name(_, reply), ResponseBody::NotFound) => send(reply, Ok(None)),
-            (Asker::Id(id, reply), ResponseBody::Descriptor(found)) if found.id == id => {
+            (Asker::Name(_, number), ResponseBody::NotFound) => (number, Answer::Named(None)),
+            (Asker::Id(id, number), ResponseBody::Descriptor(found)) if found.id == id => {
                 self.learn(found.clone(), now);
-                send(reply, Ok(Some(found)));
+                (number, Answer::Descriptor(Some(Box::new(found))))
             }
-            (Asker::Id(_, reply), ResponseBody::NotFound) => send(reply, Ok(None)),
-            (Asker::Address(address, reply), ResponseBody::Descriptor(found))
+            (Asker::Address(address, number), ResponseBody::Descriptor(found))
                 if holds(&found, address) =>
             {
                 self.learn(found.clone(), now);
-                send(reply, Ok(Some(found)));
+                (number, Answer::Descriptor(Some(Box::new(found))))
             }
-            (Asker::Address(_, reply), ResponseBody::NotFound) => send(reply, Ok(None)),
-            (Asker::NameOf(id, reply), ResponseBody::Named { name, .. }) if name.id == id => {
-                send(reply, Ok(Some(name)));
+            (Asker::Id(_, number) | Asker::Address(_, number), ResponseBody::NotFound) => {
+                (number, Answer::Descriptor(None))
             }
-            (Asker::NameOf(_, reply), ResponseBody::NotFound) => send(reply, Ok(None)),
+            (Asker::NameOf(id, number), ResponseBody::Named { name, .. }) if name.id == id => {
+                (number, Answer::NameOf(Some(Box::new(name))))
+            }
+            (Asker::NameOf(_, number), ResponseBody::NotFound) => (number, Answer::NameOf(None)),
             (Asker::Packets(address), ResponseBody::Descriptor(found))
                 if holds(&found, address) =>
             {
                 self.learn(found.clone(), now);
-                self.resolved(address, Ok(Some(found)), now);
+                return self.resolved(address, Ok(Some(found)), now);
             }
             (Asker::Packets(address), ResponseBody::NotFound) => {
-                self.resolved(address, Ok(None), now);
+                return self.resolved(address, Ok(None), now);
             }
             (Asker::Refresh(id), ResponseBody::Descriptor(found)) if found.id == id => {
-                self.refreshed(found, now);
+                return self.refreshed(found, now);
             }
             (asker, body) => {
                 let error = misfit(&body);
-                self.fail(asker, error, now);
+                return self.fail(&asker, error, now);
             }
-        }
+        };
+        self.reply(number, Ok(answer));
     }
 
     /// A handshake goes on with the tails of a newer descriptor.
@@ -236,19 +266,20 @@ impl Engine {
         self.learn(found, now);
     }
 
-    fn failed(&mut self, query: Query, error: QueryError, now: Now) {
+    fn failed(&mut self, query: &Query, error: QueryError, now: Now) {
         self.queries.last_error = Some(error.to_string());
-        self.fail(query.asker, error, now);
+        self.fail(&query.asker, error, now);
     }
 
-    fn fail(&mut self, asker: Asker, error: QueryError, now: Now) {
+    /// There is no answer for whoever asked.
+    fn fail(&mut self, asker: &Asker, error: QueryError, now: Now) {
         match asker {
-            Asker::Publish(version, reply) => {
-                self.publication(version, Err(error.to_string()), now);
-                Asker::Publish(version, reply).fail(error);
-            }
-            Asker::Packets(address) => self.resolved(address, Err(()), now),
-            asker => asker.fail(error),
+            Asker::Publish(version, _) => self.publication(*version, Err(error.to_string()), now),
+            Asker::Packets(address) => self.resolved(*address, Err(()), now),
+            _ => {}
+        }
+        if let Some(number) = asker.number() {
+            self.reply(number, Err(error));
         }
     }
 

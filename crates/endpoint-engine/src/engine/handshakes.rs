@@ -79,7 +79,7 @@ impl Engine {
             if self.descriptors.learnt(&peer).is_some_and(old) && !self.queries.is_refreshing(&peer)
             {
                 let (body, asker) = (RequestBody::LookupId(peer), Asker::Refresh(peer));
-                self.queries.ask(body, asker, now.instant, &mut self.rng);
+                self.ask_directory(body, asker, now);
             }
         }
         let have = self.fill_tails(key, self.config.private_tails, now);

@@ -30,6 +30,7 @@ use mixline_protocol::records::{ServiceDescriptor, Snapshot};
 use rand_core::SeedableRng;
 
 use crate::clock::Now;
+use crate::command::{Outcome, RequestNumber};
 use crate::directory::descriptors::{Descriptors, Refusals};
 use crate::directory::pending::Queries;
 use crate::directory::pseudonyms::{Persona, Personas};
@@ -98,6 +99,8 @@ pub struct Engine {
     outbox: Outbox,
     inbound: PacketBatch,
     requests: VecDeque<Request>,
+    /// Answers to questions of the outside: one for each, taken after each step.
+    answers_ready: VecDeque<(RequestNumber, Outcome)>,
     events: VecDeque<Event>,
     dirty: Vec<Key<Session>>,
     /// Something happened that other parts may have to act on at once.
@@ -160,6 +163,7 @@ impl Engine {
             outbox: Outbox::new(),
             inbound: PacketBatch::new(),
             requests: VecDeque::new(),
+            answers_ready: VecDeque::new(),
             events: VecDeque::new(),
             dirty: Vec::new(),
             stirred: false,
@@ -274,7 +278,9 @@ impl Engine {
         }
         self.stopping = Some(now.instant);
         for query in self.queries.drain() {
-            query.asker.fail(QueryError::Stopped);
+            if let Some(number) = query.asker.number() {
+                self.reply(number, Err(QueryError::Stopped));
+            }
         }
         self.withdraw(now);
         for key in self.sessions.keys() {

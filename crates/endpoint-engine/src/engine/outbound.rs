@@ -219,8 +219,7 @@ impl Engine {
         }
         self.lookups.insert(address, lookup);
         let body = RequestBody::LookupAddress(address);
-        self.queries
-            .ask(body, Asker::Packets(address), now.instant, &mut self.rng);
+        self.ask_directory(body, Asker::Packets(address), now);
         self.stirred = true;
     }
 

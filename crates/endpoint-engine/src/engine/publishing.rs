@@ -10,7 +10,7 @@ use mixline_protocol::records::ServiceDescriptor;
 use super::Engine;
 use crate::QueryError;
 use crate::clock::Now;
-use crate::command::Reply;
+use crate::command::RequestNumber;
 use crate::directory::pending::{Asker, QUERY_DEADLINE};
 use crate::relays::selection::{OWN_GUARD, SHARED, Shortage};
 use crate::slab::Key;
@@ -51,7 +51,7 @@ pub struct Publishing {
     next: Instant,
     retry: Duration,
     /// Who waits for a descriptor to be there, and until when.
-    waiting: Vec<(Instant, Reply<()>)>,
+    waiting: Vec<(Instant, RequestNumber)>,
     /// Nothing is offered any more.
     withdrawn: bool,
 }
@@ -175,45 +175,45 @@ impl Engine {
         if due && waiting.is_empty() {
             self.ask_to_publish(None, now);
         }
-        for (_, reply) in waiting {
-            self.ask_to_publish(Some(reply), now);
+        for (_, number) in waiting {
+            self.ask_to_publish(Some(number), now);
         }
     }
 
     /// Somebody asks for publication.
-    pub(super) fn publish_now(&mut self, reply: Reply<()>, now: Now) {
+    pub(super) fn publish_now(&mut self, number: RequestNumber, now: Now) {
         if !self.config.accept_sessions {
             let why = "this endpoint does not accept sessions".to_owned();
-            crate::directory::pending::send(reply, Err(QueryError::Refused(why)));
+            self.reply(number, Err(QueryError::Refused(why)));
         } else if self.publishing.descriptor.is_some() && self.publishing.stale.is_none() {
-            self.ask_to_publish(Some(reply), now);
+            self.ask_to_publish(Some(number), now);
         } else if self.publishing.waiting.len() < crate::directory::pending::MAX_QUERIES {
             let deadline = now.instant + QUERY_DEADLINE;
-            self.publishing.waiting.push((deadline, reply));
+            self.publishing.waiting.push((deadline, number));
         } else {
-            crate::directory::pending::send(reply, Err(QueryError::Busy));
+            self.reply(number, Err(QueryError::Busy));
         }
     }
 
     /// There are no public tails yet: nobody waits for them for ever.
     fn give_up_publishing(&mut self, now: Now) {
-        let late = |waiting: &mut (Instant, Reply<()>)| now.instant >= waiting.0;
-        for (_, reply) in self
+        let late = |waiting: &mut (Instant, RequestNumber)| now.instant >= waiting.0;
+        for (_, number) in self
             .publishing
             .waiting
             .extract_if(.., late)
             .collect::<Vec<_>>()
         {
             let why = format!("there is nothing to publish yet: {}", self.obstacle());
-            crate::directory::pending::send(reply, Err(QueryError::Timeout(why)));
+            self.reply(number, Err(QueryError::Timeout(why)));
         }
     }
 
-    fn ask_to_publish(&mut self, reply: Option<Reply<()>>, now: Now) {
+    fn ask_to_publish(&mut self, number: Option<RequestNumber>, now: Now) {
         if let Some(descriptor) = self.publishing.descriptor.clone() {
-            let asker = Asker::Publish(descriptor.version, reply);
+            let asker = Asker::Publish(descriptor.version, number);
             let body = RequestBody::Publish((*descriptor).clone());
-            self.queries.ask(body, asker, now.instant, &mut self.rng);
+            self.ask_directory(body, asker, now);
         }
     }
 

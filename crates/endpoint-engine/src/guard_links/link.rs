@@ -14,8 +14,8 @@ use mixline_protocol::size::{CELL, CELL_OFFSET, Cell, Datagram};
 use rand_core::CryptoRng;
 
 use crate::clock::Now;
-use crate::relays::network::Relay;
 use crate::outbox::Outbox;
+use crate::relays::network::Relay;
 
 /// A guard that has been silent for this long is pinged ...
 pub const PING_AFTER: Duration = Duration::from_millis(1500);

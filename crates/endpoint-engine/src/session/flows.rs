@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::AnonymousId;
 
-use crate::packets::icmp::{Segment, reset};
 use crate::packets::headers::{FlowKey, IpPacket, protocol};
-use crate::session::paths::{Health, Paths};
+use crate::packets::icmp::{Segment, reset};
 use crate::policy::{PathPolicy, PolicyRule};
+use crate::session::paths::{Health, Paths};
 
 /// Flows with one peer that are remembered. One more replaces another, which then only loses
 /// its place on a path.

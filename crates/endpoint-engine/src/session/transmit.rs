@@ -15,9 +15,9 @@ use arrayvec::ArrayVec;
 
 use crate::guard_links::{Links, cell_mut};
 use crate::outbox::Outbox;
-use crate::session::paths::Paths;
-use crate::session::Session;
 use crate::policy::{MAX_DUPLICATES, PathPolicy};
+use crate::session::Session;
+use crate::session::paths::Paths;
 use crate::status::Counters;
 
 /// Copies of control frames and messages: what answers a probe must not depend on one path.

@@ -1,13 +1,14 @@
 //! A network in memory: relays made of the protocol's own parts, a directory, endpoints, and
 //! wires that delay, lose, repeat and reorder. Time moves from event to event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::Now;
+use crate::command::{Command, Outcome, Question, RequestNumber};
 use crate::engine::Engine;
 use crate::guard_links::Families;
 use crate::relays::guards::Guards;
@@ -60,6 +61,8 @@ pub struct Node {
     /// Packets that came out.
     pub received: Vec<Vec<u8>>,
     pub events: Vec<Event>,
+    /// Answers to questions, once each.
+    pub answers: HashMap<RequestNumber, Outcome>,
     pub guards: Option<String>,
     pub descriptor: Option<Arc<ServiceDescriptor>>,
     /// It has been killed: it neither sends nor receives.
@@ -74,6 +77,8 @@ pub struct Node {
 
 pub struct World {
     start: Now,
+    /// How many questions were asked.
+    questions: u64,
     pub now: Now,
     pub relays: Vec<SimRelay>,
     pub nodes: Vec<Node>,
@@ -102,6 +107,7 @@ impl World {
         let directory_key = IdentityKey::generate(&mut rng);
         let mut world = Self {
             start: now,
+            questions: 0,
             now,
             relays: Vec::new(),
             nodes: Vec::new(),
@@ -232,6 +238,7 @@ impl World {
             address: SocketAddr::from(([192, 0, 2, last], 40_000)),
             id,
             received: Vec::new(),
+            answers: HashMap::new(),
             events: Vec::new(),
             guards: None,
             descriptor: None,
@@ -255,7 +262,7 @@ impl World {
         let key = IdentityKey::generate(&mut self.rng);
         let lease = self.grant(key.anonymous_id());
         let node = self.add(key, change);
-        self.command(node, |_| crate::command::Command::SetLease(Box::new(lease)));
+        self.command(node, Command::SetLease(Box::new(lease)));
         node
     }
 
@@ -549,6 +556,10 @@ impl World {
         while let Some(event) = node.engine.next_event() {
             node.events.push(event);
         }
+        while let Some((request, outcome)) = node.engine.next_answer() {
+            let before = node.answers.insert(request, outcome);
+            assert!(before.is_none(), "one answer to each question");
+        }
         if let Some(guards) = node.engine.guards_to_store() {
             node.guards = Some(guards);
         }
@@ -583,27 +594,21 @@ impl World {
         }
     }
 
-    /// Gives a command to an endpoint; the answer comes through what the closure keeps.
-    pub fn command(&mut self, node: usize, make: impl FnOnce(&Now) -> crate::command::Command) {
-        let command = make(&self.now);
+    /// Gives a command to an endpoint.
+    pub fn command(&mut self, node: usize, command: Command) {
         self.nodes[node].engine.handle_command(command, self.now);
         self.nodes[node].engine.finish_batch(self.now);
         self.drain(node);
     }
 
-    /// Asks the directory and lets time pass until there is an answer.
-    pub fn ask<T>(
-        &mut self,
-        node: usize,
-        make: impl FnOnce(
-            tokio::sync::oneshot::Sender<Result<T, crate::QueryError>>,
-        ) -> crate::command::Command,
-    ) -> Result<T, crate::QueryError> {
-        let (reply, mut answer) = tokio::sync::oneshot::channel();
-        self.command(node, |_| make(reply));
+    /// Asks a question and lets time pass until it is answered.
+    pub fn ask(&mut self, node: usize, question: Question) -> Outcome {
+        self.questions += 1;
+        let number = RequestNumber(self.questions);
+        self.command(node, Command::Ask(number, question));
         for _ in 0..2000 {
-            if let Ok(answer) = answer.try_recv() {
-                return answer;
+            if let Some(outcome) = self.nodes[node].answers.remove(&number) {
+                return outcome;
             }
             self.run(Duration::from_millis(10));
         }
