@@ -4,31 +4,22 @@
 //! throw-away ID, what concerns others under another one, both renewed from time to time: the
 //! directory can tie neither a lookup to a service, nor the lookups of different days to each
 //! other. Requests are idempotent and repeated until they are answered or
-//! [`QUERY_DEADLINE`](crate::engine::queries::QUERY_DEADLINE) has passed.
+//! [`QUERY_DEADLINE`](mixline_endpoint_engine::directory::pending::QUERY_DEADLINE) has passed.
 
 use std::net::IpAddr;
 
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
-use tokio::sync::{mpsc, oneshot};
 
 use crate::QueryError;
-use crate::engine::command::Command;
-
-/// What a name stands for, verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedService {
-    /// The name, signed by its ID.
-    pub name: NameRecord,
-    /// Where the ID is reached, if it has published that.
-    pub descriptor: Option<ServiceDescriptor>,
-}
+use crate::requests::Requests;
+use mixline_endpoint_engine::command::{Answer, NamedService, Question};
 
 /// Questions to the directory. Cheap to clone.
 #[derive(Clone)]
 pub struct DirectoryQueries {
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) requests: Requests,
 }
 
 impl DirectoryQueries {
@@ -38,7 +29,7 @@ impl DirectoryQueries {
     /// # Errors
     /// As [`QueryError`] says; also if there is no public tail yet when the deadline passes.
     pub async fn publish(&self) -> Result<(), QueryError> {
-        self.ask(Command::Publish).await
+        done(self.requests.ask(Question::Publish).await?)
     }
 
     /// Who holds a name; `None` if nobody does.
@@ -46,7 +37,10 @@ impl DirectoryQueries {
     /// # Errors
     /// As [`QueryError`] says.
     pub async fn lookup_name(&self, label: Label) -> Result<Option<NamedService>, QueryError> {
-        self.ask(|reply| Command::LookupName(label, reply)).await
+        match self.requests.ask(Question::LookupName(label)).await? {
+            Answer::Named(named) => Ok(named.map(|named| *named)),
+            _ => Err(misfit()),
+        }
     }
 
     /// Where an ID is reached; `None` if it has published nothing.
@@ -57,7 +51,7 @@ impl DirectoryQueries {
         &self,
         id: AnonymousId,
     ) -> Result<Option<ServiceDescriptor>, QueryError> {
-        self.ask(|reply| Command::LookupId(id, reply)).await
+        descriptor(self.requests.ask(Question::LookupId(id)).await?)
     }
 
     /// Whose virtual address it is; `None` if nobody's, or of somebody who cannot be reached.
@@ -68,8 +62,7 @@ impl DirectoryQueries {
         &self,
         address: IpAddr,
     ) -> Result<Option<ServiceDescriptor>, QueryError> {
-        self.ask(|reply| Command::LookupAddress(address, reply))
-            .await
+        descriptor(self.requests.ask(Question::LookupAddress(address)).await?)
     }
 
     /// Leases a virtual IPv4 address for the own ID, or renews the lease. The endpoint uses the
@@ -78,7 +71,10 @@ impl DirectoryQueries {
     /// # Errors
     /// As [`QueryError`] says.
     pub async fn lease(&self) -> Result<Lease, QueryError> {
-        self.ask(Command::Lease).await
+        match self.requests.ask(Question::Lease).await? {
+            Answer::Lease(lease) => Ok(*lease),
+            _ => Err(misfit()),
+        }
     }
 
     /// Claims a name for the own ID, or renews the claim.
@@ -86,7 +82,7 @@ impl DirectoryQueries {
     /// # Errors
     /// [`QueryError::Refused`] if somebody else holds it; otherwise as [`QueryError`] says.
     pub async fn claim_name(&self, label: Label) -> Result<(), QueryError> {
-        self.ask(|reply| Command::ClaimName(label, reply)).await
+        done(self.requests.ask(Question::ClaimName(label)).await?)
     }
 
     /// The name of an ID, for reverse lookups; `None` if it has none.
@@ -94,18 +90,28 @@ impl DirectoryQueries {
     /// # Errors
     /// As [`QueryError`] says.
     pub async fn name_of(&self, id: AnonymousId) -> Result<Option<NameRecord>, QueryError> {
-        self.ask(|reply| Command::NameOf(id, reply)).await
+        match self.requests.ask(Question::NameOf(id)).await? {
+            Answer::NameOf(name) => Ok(name.map(|name| *name)),
+            _ => Err(misfit()),
+        }
     }
+}
 
-    async fn ask<T>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, QueryError>>) -> Command,
-    ) -> Result<T, QueryError> {
-        let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(command(reply))
-            .await
-            .map_err(|_| QueryError::Stopped)?;
-        answer.await.unwrap_or(Err(QueryError::Stopped))
+fn done(answer: Answer) -> Result<(), QueryError> {
+    match answer {
+        Answer::Done => Ok(()),
+        _ => Err(misfit()),
     }
+}
+
+fn descriptor(answer: Answer) -> Result<Option<ServiceDescriptor>, QueryError> {
+    match answer {
+        Answer::Descriptor(found) => Ok(found.map(|found| *found)),
+        _ => Err(misfit()),
+    }
+}
+
+/// The engine answers each question by its own kind of answer.
+fn misfit() -> QueryError {
+    QueryError::Invalid("it answers another question".into())
 }

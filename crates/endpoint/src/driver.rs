@@ -16,20 +16,19 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::engine::Engine;
-use crate::engine::clock::Now;
-use crate::engine::command::Command;
-use crate::engine::links::Families;
-use crate::engine::session::Session;
-use crate::engine::slab::Key;
+use crate::requests::{Request, Requests, Waiting};
 use crate::sockets::{Bound, Port, Sockets};
 use crate::state::StateDir;
 use crate::{
     Config, Error, Event, Handle, Identity, MessageService, PacketBatch, PacketDevice, Result,
 };
+use mixline_endpoint_engine::clock::Now;
+use mixline_endpoint_engine::command::Command;
+use mixline_endpoint_engine::engine::Engine;
+use mixline_endpoint_engine::guard_links::Families;
+use mixline_endpoint_engine::session::Session;
+use mixline_endpoint_engine::slab::Key;
 
-/// Commands that wait for the engine; who sends more waits.
-const COMMANDS: usize = 256;
 /// Events that a slow listener can catch up with.
 const EVENTS: usize = 256;
 /// Messages that the service answers at the same time.
@@ -56,14 +55,14 @@ pub(crate) fn start<D: PacketDevice>(
     OsRandom::new().fill_bytes(seed.as_mut());
 
     let id = identity.key.anonymous_id();
-    let (commands, command_queue) = mpsc::channel(COMMANDS);
+    let (requests, request_queue) = Requests::new();
     let (events, _) = broadcast::channel(EVENTS);
     let (descriptor_sender, descriptor) = watch::channel(None);
     let (online_sender, online) = watch::channel(false);
     let (stopped_sender, stopped) = watch::channel(None);
     let handle = Handle {
         id,
-        commands,
+        requests,
         events: events.clone(),
         descriptor,
         online,
@@ -98,11 +97,12 @@ pub(crate) fn start<D: PacketDevice>(
                     descriptor: descriptor_sender,
                     online: online_sender,
                     service,
+                    waiting: Waiting::default(),
                     answering: 0,
                     packets: PacketBatch::new(),
                     next_packet: 0,
                 };
-                driver.run(snapshots, command_queue).await
+                driver.run(snapshots, request_queue).await
             });
             let error = result.err().map(Arc::new);
             if let Some(error) = &error {
@@ -125,6 +125,9 @@ struct Driver<D> {
     descriptor: watch::Sender<Option<Arc<mixline_protocol::records::ServiceDescriptor>>>,
     online: watch::Sender<bool>,
     service: Option<Arc<dyn MessageService>>,
+    /// Who waits for which answer of the engine.
+    waiting: Waiting,
+    /// Messages that the service is answering.
     answering: usize,
     /// From the device, and which of them comes next.
     packets: PacketBatch,
@@ -137,7 +140,7 @@ enum Woken {
     Readable { v4: bool },
     Writable,
     Packets(io::Result<()>),
-    Command(Option<Command>),
+    Request(Option<Request>),
     Snapshot(bool),
     Answer(Answer),
 }
@@ -146,12 +149,12 @@ impl<D: PacketDevice> Driver<D> {
     async fn run(
         mut self,
         mut snapshots: Snapshots,
-        mut commands: mpsc::Receiver<Command>,
+        mut requests: mpsc::Receiver<Request>,
     ) -> Result<()> {
         self.device.attach().map_err(Error::Device)?;
         let (answers_sender, mut answers) = mpsc::channel::<Answer>(ANSWERING);
         let mut routes_due = Instant::now();
-        let mut commands_open = true;
+        let mut requests_open = true;
         let mut snapshots_open = true;
         snapshots.mark_changed();
         loop {
@@ -184,7 +187,7 @@ impl<D: PacketDevice> Driver<D> {
                 () = readable(v6) => Woken::Readable { v4: false },
                 () = writable(v4, v6), if blocked => Woken::Writable,
                 result = self.device.receive(&mut self.packets), if room => Woken::Packets(result),
-                command = commands.recv(), if commands_open => Woken::Command(command),
+                request = requests.recv(), if requests_open => Woken::Request(request),
                 changed = snapshots.changed(), if snapshots_open => Woken::Snapshot(changed.is_ok()),
                 Some(answer) = answers.recv() => Woken::Answer(answer),
             };
@@ -198,13 +201,19 @@ impl<D: PacketDevice> Driver<D> {
                     self.next_packet = self.engine.handle_packets(&self.packets, 0, now);
                     self.engine.finish_batch(now);
                 }
-                Woken::Command(Some(command)) => {
+                Woken::Request(Some(request)) => {
+                    let command = match request {
+                        Request::Command(command) => command,
+                        Request::Question(question, sender) => {
+                            Command::Ask(self.waiting.add(sender), question)
+                        }
+                    };
                     self.engine.handle_command(command, now);
                     self.engine.finish_batch(now);
                 }
-                Woken::Command(None) => {
+                Woken::Request(None) => {
                     // The last handle is gone.
-                    commands_open = false;
+                    requests_open = false;
                     self.engine.shut_down(now);
                     self.engine.finish_batch(now);
                 }
@@ -285,6 +294,9 @@ impl<D: PacketDevice> Driver<D> {
                 }
             }
             let _ = self.events.send(event);
+        }
+        while let Some((number, outcome)) = self.engine.next_answer() {
+            self.waiting.answer(number, outcome);
         }
         if let Some(text) = self.engine.guards_to_store()
             && let Err(error) = self.state.store_guards(&text)

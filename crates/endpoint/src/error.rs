@@ -1,4 +1,4 @@
-//! What can go wrong when an endpoint starts, and when a question is asked.
+//! What can go wrong when an endpoint starts.
 
 use std::path::PathBuf;
 
@@ -7,15 +7,8 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A number in the configuration is out of its range.
-    #[error("configuration: {key} is {got}, but has to be {allowed}")]
-    Config {
-        /// The key.
-        key: &'static str,
-        /// What it says.
-        got: usize,
-        /// What it may say.
-        allowed: &'static str,
-    },
+    #[error(transparent)]
+    Config(#[from] mixline_endpoint_engine::ConfigError),
     /// The state directory, or a file in it, cannot be used.
     #[error("state {path}: {source}")]
     State {
@@ -44,25 +37,4 @@ pub enum Error {
     /// The protocol refused something of our own making.
     #[error(transparent)]
     Protocol(#[from] mixline_protocol::Error),
-}
-
-/// Why a question to the directory has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum QueryError {
-    /// No answer before the deadline. Says what the last obstacle was.
-    #[error("the directory did not answer: {0}")]
-    Timeout(String),
-    /// The directory says no, and why.
-    #[error("the directory refused: {0}")]
-    Refused(String),
-    /// The answer does not verify, or answers something else.
-    #[error("the directory's answer is not valid: {0}")]
-    Invalid(String),
-    /// More questions under way than [`crate::MAX_QUERIES`].
-    #[error("too many questions to the directory at once")]
-    Busy,
-    /// The endpoint has stopped.
-    #[error("the endpoint has stopped")]
-    Stopped,
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{Lease, ServiceDescriptor, Snapshot};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, watch};
 
 use crate::directory_queries::DirectoryQueries;
-use crate::engine::command::Command;
+use crate::requests::Requests;
 use crate::{Config, Event, Identity, MessageService, PacketDevice, Result, Status};
+use mixline_endpoint_engine::command::{Answer, Command, Question};
 
 /// The anonymous communication stack.
 pub struct Endpoint;
@@ -38,7 +39,7 @@ impl Endpoint {
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) id: AnonymousId,
-    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) requests: Requests,
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) descriptor: watch::Receiver<Option<Arc<ServiceDescriptor>>>,
     pub(crate) online: watch::Receiver<bool>,
@@ -56,29 +57,31 @@ impl Handle {
     #[must_use]
     pub fn directory(&self) -> DirectoryQueries {
         DirectoryQueries {
-            commands: self.commands.clone(),
+            requests: self.requests.clone(),
         }
     }
 
     /// Makes a peer known without asking the directory. The descriptor has been verified.
     pub async fn learn(&self, descriptor: ServiceDescriptor) {
-        let _ = self
-            .commands
-            .send(Command::Learn(Box::new(descriptor)))
+        self.requests
+            .command(Command::Learn(Box::new(descriptor)))
             .await;
     }
 
     /// Uses a lease from now on: in certificates, in the own descriptor, and as the one IPv4
     /// address that packets may come from. A lease of another ID is ignored.
     pub async fn set_lease(&self, lease: Lease) {
-        let _ = self.commands.send(Command::SetLease(Box::new(lease))).await;
+        self.requests
+            .command(Command::SetLease(Box::new(lease)))
+            .await;
     }
 
     /// The state of everything; `None` if the endpoint has stopped.
     pub async fn status(&self) -> Option<Status> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Status(reply)).await.ok()?;
-        answer.await.ok().map(|status| *status)
+        match self.requests.ask(Question::Status).await {
+            Ok(Answer::Status(status)) => Some(*status),
+            _ => None,
+        }
     }
 
     /// What happens from now on. A receiver that is slow misses events.
@@ -114,7 +117,7 @@ impl Handle {
 
     /// Closes all sessions and links, tells the other ends, and stops.
     pub async fn shutdown(&self) {
-        let _ = self.commands.send(Command::Shutdown).await;
+        self.requests.command(Command::Shutdown).await;
         self.stopped().await;
     }
 }

@@ -3,31 +3,31 @@
 //!
 //! [`Endpoint::start`] runs it: application packets come from and go to a [`PacketDevice`],
 //! messages to a [`MessageService`]; the [`Handle`] asks the directory and shows the
-//! [`Status`]. The heart is the [`engine`], which does no I/O: time, randomness, datagrams and
-//! packets go in; datagrams, packets and events come out.
+//! [`Status`]. The heart is [`mixline_endpoint_engine`], which does no I/O: time, randomness,
+//! datagrams and packets go in; datagrams, packets and events come out.
 
-pub mod config;
 pub mod device;
 pub mod directory_queries;
 mod driver;
-pub mod engine;
 pub mod error;
 pub mod handle;
-pub mod policy;
+mod requests;
 pub mod service;
 mod sockets;
 mod state;
-pub mod status;
 
-pub use config::{Config, Identity};
+pub use mixline_endpoint_engine::{config, policy, status};
+
 pub use device::{NoDevice, PacketBatch, PacketDevice};
-pub use directory_queries::{DirectoryQueries, NamedService};
-pub use engine::queries::MAX_QUERIES;
-pub use error::{Error, QueryError};
+pub use directory_queries::DirectoryQueries;
+pub use error::Error;
 pub use handle::{Endpoint, Handle};
-pub use policy::{AddressRange, MAX_DUPLICATES, PathPolicy, PolicyRule};
+pub use mixline_endpoint_engine::command::NamedService;
+pub use mixline_endpoint_engine::{
+    AddressRange, Config, Event, Identity, MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule,
+    QueryError, Status,
+};
 pub use service::MessageService;
-pub use status::{Event, Status};
 
 /// The result of starting an endpoint.
 pub type Result<T> = std::result::Result<T, Error>;

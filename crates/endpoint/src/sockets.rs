@@ -10,9 +10,9 @@ use mixline_udp::{BatchSocket, BindOptions, Outgoing, ReceiveRing, SEND_BATCH};
 use tokio::io::Interest;
 use tokio::net::UdpSocket as Readiness;
 
-use crate::engine::links::Families;
-use crate::engine::outbox::Outbox;
 use crate::{Error, Result};
+use mixline_endpoint_engine::guard_links::Families;
+use mixline_endpoint_engine::outbox::Outbox;
 
 /// Messages that are asked for in one call; with GRO each holds up to 46 datagrams.
 const MESSAGES: usize = 16;

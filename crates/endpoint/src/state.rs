@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::engine::guards::Guards;
 use crate::{Error, Result};
+use mixline_endpoint_engine::relays::guards::Guards;
 
 const GUARDS: &str = "guards.json";
 const LOCK: &str = "endpoint.lock";

@@ -1,8 +1,6 @@
 //! The driver with real sockets on loopback: relays in a thread, and three endpoints.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-mod world;
-
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -11,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chacha20::ChaCha20Rng;
-use mixline_endpoint::engine::clock::Now;
 use mixline_endpoint::{
     Config, Endpoint, Error, Handle, Identity, MessageService, NoDevice, PacketBatch, PacketDevice,
 };
+use mixline_endpoint_engine::clock::Now;
+use mixline_endpoint_engine::testing::*;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
 use mixline_protocol::name::Label;
 use mixline_protocol::records::{Parameters, ServiceDescriptor, Snapshot};
@@ -22,7 +21,6 @@ use rand_core::SeedableRng;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use world::*;
 
 const LONG: Duration = Duration::from_secs(30);
 

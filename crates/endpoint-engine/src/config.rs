@@ -1,0 +1,122 @@
+//! What an endpoint is told when it starts.
+
+use std::path::PathBuf;
+
+use mixline_protocol::identity::{IdentityKey, X25519Secret};
+use mixline_protocol::path::MAX_SEGMENT;
+use serde::Deserialize;
+
+use crate::ConfigError;
+use crate::policy::{MAX_RULES, PolicyRule};
+
+/// The settings of an endpoint. Wrong keys are refused by name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the guards are remembered. Made with mode 0700 if it is not there.
+    pub state_dir: PathBuf,
+    /// How many guards are used, 1 to 5.
+    #[serde(default = "three")]
+    pub guards: usize,
+    /// Relays in a head, the guard included, 1 to 4.
+    #[serde(default = "three")]
+    pub head_length: usize,
+    /// Relays in a tail, the guard included, 1 to 4.
+    #[serde(default = "three")]
+    pub tail_length: usize,
+    /// Tails that each peer gets for itself, 2 to 4.
+    #[serde(default = "four")]
+    pub private_tails: usize,
+    /// Tails in the own descriptor, 1 to 8.
+    #[serde(default = "four")]
+    pub public_tails: usize,
+    /// How packets are spread over paths.
+    #[serde(default)]
+    pub policies: Vec<PolicyRule>,
+    /// Whether others may open sessions to the own ID: public tails are built and kept alive.
+    #[serde(default)]
+    pub accept_sessions: bool,
+    /// Whether the own descriptor is published through the directory's private part whenever
+    /// it changes. Without it, the descriptor is only shown.
+    #[serde(default)]
+    pub publish: bool,
+    /// Sessions at most, 1 to 1000, of packets and messages together.
+    #[serde(default = "max_sessions")]
+    pub max_sessions: usize,
+    /// The longest packet that is taken from the device, bytes, 1280 to 65535; longer ones that
+    /// must not be fragmented are answered by "packet too big".
+    #[serde(default = "mtu")]
+    pub mtu: u16,
+}
+
+impl Config {
+    /// The defaults.
+    #[must_use]
+    pub fn new(state_dir: PathBuf) -> Self {
+        Self {
+            state_dir,
+            guards: three(),
+            head_length: three(),
+            tail_length: three(),
+            private_tails: four(),
+            public_tails: four(),
+            policies: Vec::new(),
+            accept_sessions: false,
+            publish: false,
+            max_sessions: max_sessions(),
+            mtu: mtu(),
+        }
+    }
+
+    /// Refuses numbers out of range.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the first key that is wrong.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let check = |key, got: usize, low: usize, high: usize, allowed| {
+            if (low..=high).contains(&got) {
+                Ok(())
+            } else {
+                Err(ConfigError { key, got, allowed })
+            }
+        };
+        check("guards", self.guards, 1, 5, "1 to 5")?;
+        check("head_length", self.head_length, 1, MAX_SEGMENT, "1 to 4")?;
+        check("tail_length", self.tail_length, 1, MAX_SEGMENT, "1 to 4")?;
+        check("private_tails", self.private_tails, 2, 4, "2 to 4")?;
+        check("public_tails", self.public_tails, 1, 8, "1 to 8")?;
+        check(
+            "policies",
+            self.policies.len(),
+            0,
+            MAX_RULES,
+            "at most 64 rules",
+        )?;
+        check("max_sessions", self.max_sessions, 1, 1000, "1 to 1000")?;
+        check("mtu", self.mtu.into(), 1280, 65535, "1280 to 65535")
+    }
+}
+
+/// Who the endpoint is. Lives outside: the endpoint writes no secret to disk.
+pub struct Identity {
+    /// The key of the anonymous ID.
+    pub key: IdentityKey,
+    /// The key of its sessions.
+    pub session: X25519Secret,
+}
+
+fn three() -> usize {
+    3
+}
+
+fn four() -> usize {
+    4
+}
+
+fn max_sessions() -> usize {
+    1000
+}
+
+fn mtu() -> u16 {
+    1500
+}

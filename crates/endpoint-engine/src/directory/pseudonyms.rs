@@ -1,0 +1,186 @@
+//! Under which ID something is done.
+//!
+//! Packets and published descriptors are the own ID's. The directory is asked under throw-away
+//! IDs, so that it cannot tell who asks for whom; these are renewed from time to time.
+
+use std::time::{Duration, Instant};
+
+use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
+use mixline_protocol::records::Lease;
+use mixline_protocol::session::Certificate;
+use mixline_protocol::time::UnixTime;
+use rand_core::CryptoRng;
+
+use crate::Identity;
+use crate::clock::Now;
+use crate::relays::selection::below;
+
+/// How long a certificate is valid, seconds.
+const CERTIFICATE_LIFE: u64 = 24 * 3600;
+/// A throw-away ID is used at least so long ...
+const SHORTEST_LIFE: Duration = Duration::from_secs(30 * 60);
+/// ... and at most so many seconds longer, drawn at random.
+const EXTRA_LIFE: u64 = 60 * 60;
+
+/// One of the IDs that this endpoint uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Persona {
+    /// The own one.
+    Own,
+    /// A throw-away one, for questions about others.
+    Asking,
+    /// A throw-away one, for what concerns the own records.
+    Publishing,
+}
+
+impl Persona {
+    /// How the status shows it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Asking => "asking",
+            Self::Publishing => "publishing",
+        }
+    }
+}
+
+/// The keys of one ID.
+pub struct Local {
+    /// Signs.
+    pub key: IdentityKey,
+    /// The session key.
+    pub secret: X25519Secret,
+    /// The ID.
+    pub id: AnonymousId,
+    certificate: Option<Certificate>,
+    /// The timestamp of the last initiation, milliseconds.
+    last_initiation: u64,
+    renew: Option<Instant>,
+}
+
+impl Local {
+    fn own(identity: Identity) -> Self {
+        Self {
+            id: identity.key.anonymous_id(),
+            key: identity.key,
+            secret: identity.session,
+            certificate: None,
+            last_initiation: 0,
+            renew: None,
+        }
+    }
+
+    fn throw_away(now: Instant, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let key = IdentityKey::generate(rng);
+        let extra = Duration::from_secs(below(EXTRA_LIFE, rng));
+        Self {
+            id: key.anonymous_id(),
+            key,
+            secret: X25519Secret::generate(rng),
+            certificate: None,
+            last_initiation: 0,
+            renew: Some(now + SHORTEST_LIFE + extra),
+        }
+    }
+
+    /// The time to write into an initiation: the clock's, or later if that has not moved on.
+    pub fn initiation_time(&mut self, now: Now) -> u64 {
+        self.last_initiation = now.unix_ms.max(self.last_initiation + 1);
+        self.last_initiation
+    }
+}
+
+/// All IDs of an endpoint.
+pub struct Personas {
+    own: Local,
+    asking: Local,
+    publishing: Local,
+    lease: Option<Lease>,
+}
+
+impl Personas {
+    /// The own ID, and fresh throw-away ones.
+    pub fn new(identity: Identity, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        Self {
+            own: Local::own(identity),
+            asking: Local::throw_away(now, rng),
+            publishing: Local::throw_away(now, rng),
+            lease: None,
+        }
+    }
+
+    /// The keys of an ID.
+    #[must_use]
+    pub fn get(&self, persona: Persona) -> &Local {
+        match persona {
+            Persona::Own => &self.own,
+            Persona::Asking => &self.asking,
+            Persona::Publishing => &self.publishing,
+        }
+    }
+
+    /// The keys of an ID.
+    pub fn get_mut(&mut self, persona: Persona) -> &mut Local {
+        match persona {
+            Persona::Own => &mut self.own,
+            Persona::Asking => &mut self.asking,
+            Persona::Publishing => &mut self.publishing,
+        }
+    }
+
+    /// The lease of the own ID, while it lasts.
+    #[must_use]
+    pub fn lease(&self, now: UnixTime) -> Option<&Lease> {
+        self.lease.as_ref().filter(|lease| now < lease.expires)
+    }
+
+    /// Uses a lease from now on. False if it is another ID's, or older than what there is.
+    pub fn set_lease(&mut self, lease: Lease) -> bool {
+        let newer = self
+            .lease
+            .is_none_or(|old| old.ipv4 != lease.ipv4 || old.expires < lease.expires);
+        if lease.id != self.own.id || !newer {
+            return false;
+        }
+        self.lease = Some(lease);
+        self.own.certificate = None;
+        true
+    }
+
+    /// The certificate of an ID, made anew when half its life is over.
+    ///
+    /// # Errors
+    /// None that can happen: the lease is the own ID's.
+    pub fn certificate(
+        &mut self,
+        persona: Persona,
+        now: UnixTime,
+    ) -> mixline_protocol::Result<Certificate> {
+        let lease = self.lease(now).filter(|_| persona == Persona::Own).copied();
+        let local = self.get_mut(persona);
+        if let Some(certificate) = &local.certificate
+            && certificate.expires.since(now) >= CERTIFICATE_LIFE / 2
+            && certificate.lease == lease
+        {
+            return Ok(certificate.clone());
+        }
+        let expires = now.plus(CERTIFICATE_LIFE);
+        let made = Certificate::sign(&local.key, &local.secret.public(), expires, lease)?;
+        local.certificate = Some(made.clone());
+        Ok(made)
+    }
+
+    /// Whether a throw-away ID has been used long enough.
+    #[must_use]
+    pub fn is_worn(&self, persona: Persona, now: Instant) -> bool {
+        self.get(persona).renew.is_some_and(|renew| now >= renew)
+    }
+
+    /// Makes a fresh throw-away ID. Does nothing to the own one.
+    pub fn renew(&mut self, persona: Persona, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) {
+        if persona != Persona::Own {
+            *self.get_mut(persona) = Local::throw_away(now, rng);
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Asking the directory: sessions with it, requests over them, answers from it.
+
+use std::net::IpAddr;
+
+use mixline_protocol::address;
+use mixline_protocol::directory::{RequestBody, Response, ResponseBody};
+use mixline_protocol::records::{Lease, LeaseRequest, NameRecord, ServiceDescriptor};
+
+use super::Engine;
+use crate::QueryError;
+use crate::clock::Now;
+use crate::command::{Answer, Command, NamedService, Outcome, Question, RequestNumber};
+use crate::directory::pending::{Asker, Query, misfit};
+use crate::directory::pseudonyms::Persona;
+use crate::session::Phase;
+
+/// How long a claimed name lives, seconds, unless it is renewed.
+const NAME_LIFE: u64 = 7 * 24 * 3600;
+
+impl Engine {
+    /// Takes a command of the outside.
+    pub fn handle_command(&mut self, command: Command, now: Now) {
+        match command {
+            Command::Ask(number, question) => self.handle_question(number, question, now),
+            Command::Learn(descriptor) => self.learn(*descriptor, now),
+            Command::SetLease(lease) => self.use_lease(*lease, now),
+            Command::Shutdown => self.shut_down(now),
+        }
+    }
+
+    /// Answers a question, or begins to ask the directory.
+    fn handle_question(&mut self, number: RequestNumber, question: Question, now: Now) {
+        let (body, asker) = match question {
+            Question::Publish => {
+                self.stirred = true;
+                return self.publish_now(number, now);
+            }
+            Question::Status => {
+                let status = Box::new(self.status(now));
+                return self.reply(number, Ok(Answer::Status(status)));
+            }
+            Question::LookupName(label) => {
+                (RequestBody::LookupName(label), Asker::Name(label, number))
+            }
+            Question::LookupId(id) => (RequestBody::LookupId(id), Asker::Id(id, number)),
+            Question::LookupAddress(address) => (
+                RequestBody::LookupAddress(address),
+                Asker::Address(address, number),
+            ),
+            Question::NameOf(id) => (RequestBody::NameOf(id), Asker::NameOf(id, number)),
+            Question::Lease => {
+                let wanted = self.personas.lease(now.unix()).map(|lease| lease.ipv4);
+                let key = &self.personas.get(Persona::Own).key;
+                (
+                    RequestBody::Lease(LeaseRequest::new(now.unix(), wanted, key)),
+                    Asker::Lease(number),
+                )
+            }
+            Question::ClaimName(label) => {
+                let own = self.personas.get(Persona::Own);
+                let record = NameRecord {
+                    label,
+                    id: own.id,
+                    version: now.unix_ms,
+                    issued: now.unix(),
+                    expires: now.unix().plus(NAME_LIFE),
+                    signature: [0; mixline_protocol::identity::SIGNATURE],
+                };
+                match record.sign(&own.key) {
+                    Ok(record) => (RequestBody::ClaimName(record), Asker::Claim(number)),
+                    Err(error) => {
+                        return self.reply(number, Err(QueryError::Invalid(error.to_string())));
+                    }
+                }
+            }
+        };
+        self.ask_directory(body, asker, now);
+        self.stirred = true;
+    }
+
+    /// Asks the directory, unless too much is asked already.
+    pub(super) fn ask_directory(&mut self, body: RequestBody, asker: Asker, now: Now) {
+        let number = asker.number();
+        let asked = self.queries.ask(body, asker, now.instant, &mut self.rng);
+        if let (Err(error), Some(number)) = (asked, number) {
+            self.reply(number, Err(error));
+        }
+    }
+
+    /// Answers a question of the outside.
+    pub(super) fn reply(&mut self, number: RequestNumber, outcome: Outcome) {
+        self.answers_ready.push_back((number, outcome));
+    }
+
+    /// The next question that is answered, and how.
+    pub fn next_answer(&mut self) -> Option<(RequestNumber, Outcome)> {
+        self.answers_ready.pop_front()
+    }
+
+    /// Uses a lease from now on. Peers hear of another address by new handshakes.
+    fn use_lease(&mut self, lease: Lease, now: Now) {
+        let old = self.personas.lease(now.unix()).map(|lease| lease.ipv4);
+        if !self.personas.set_lease(lease) {
+            return;
+        }
+        self.stirred = true;
+        if old == Some(lease.ipv4) {
+            return;
+        }
+        for (_, session) in self.sessions.iter_mut() {
+            session.rekey |= session.persona == Persona::Own;
+        }
+    }
+
+    /// Sends the questions that are due, and opens the sessions that they need.
+    pub(super) fn drive_queries(&mut self, now: Now) {
+        for query in self.queries.overdue(now.instant) {
+            let why = self
+                .queries
+                .last_error
+                .clone()
+                .unwrap_or_else(|| self.obstacle());
+            self.failed(&query, QueryError::Timeout(why), now);
+        }
+        for persona in [Persona::Asking, Persona::Publishing] {
+            if self.queries.any_as(persona) {
+                self.ask_as(persona, now);
+            }
+        }
+    }
+
+    fn ask_as(&mut self, persona: Persona, now: Now) {
+        let Some(network) = &self.network else { return };
+        let directory = network.directory().clone();
+        let key = match self.by_peer.get(&(persona, directory.id)).copied() {
+            Some(key) => key,
+            None => {
+                let opened = self.open(
+                    persona,
+                    directory.id,
+                    directory.session,
+                    &directory.tails,
+                    None,
+                    false,
+                    now,
+                );
+                let Some(key) = opened else {
+                    self.queries.last_error =
+                        Some("the directory has no tails in the snapshot yet".into());
+                    return;
+                };
+                key
+            }
+        };
+        if self
+            .sessions
+            .get(key)
+            .is_some_and(|session| session.phase == Phase::Established)
+        {
+            for message in self.queries.due(persona, now.instant) {
+                self.send_message(key, &message, now);
+            }
+        }
+    }
+
+    /// A message has come from the directory, to one of the throw-away IDs.
+    pub(super) fn answer(&mut self, persona: Persona, message: &[u8], now: Now) {
+        let Some(network) = &self.network else { return };
+        let directory = network.snapshot().directory;
+        let response = match Response::decode_and_verify(message, &directory, now.unix()) {
+            Ok(response) => response,
+            Err(error) => {
+                self.queries.last_error = Some(format!("its answer is not valid: {error}"));
+                return;
+            }
+        };
+        if let ResponseBody::Refused { code, text } = &response.body
+            && code.again_later()
+        {
+            // The question stays, and is repeated.
+            self.queries.last_error = Some(text.clone());
+            return;
+        }
+        if let Some(query) = self.queries.answered(persona, response.id) {
+            self.queries.last_error = None;
+            self.settle(query, response.body, now);
+        }
+    }
+
+    fn settle(&mut self, query: Query, body: ResponseBody, now: Now) {
+        let (number, answer) = match (query.asker, body) {
+            (Asker::Publish(version, number), ResponseBody::Done) => {
+                self.publication(version, Ok(()), now);
+                let Some(number) = number else { return };
+                (number, Answer::Done)
+            }
+            (Asker::Claim(number), ResponseBody::Done) => (number, Answer::Done),
+            (Asker::Lease(number), ResponseBody::Lease(lease))
+                if lease.id == self.personas.get(Persona::Own).id =>
+            {
+                self.use_lease(lease, now);
+                (number, Answer::Lease(Box::new(lease)))
+            }
+            (Asker::Name(label, number), ResponseBody::Named { name, descriptor })
+                if name.label == label =>
+            {
+                if let Some(descriptor) = &descriptor {
+                    self.learn(descriptor.clone(), now);
+                }
+                let named = NamedService { name, descriptor };
+                (number, Answer::Named(Some(Box::new(named))))
+            }
+            (Asker::Name(_, number), ResponseBody::NotFound) => (number, Answer::Named(None)),
+            (Asker::Id(id, number), ResponseBody::Descriptor(found)) if found.id == id => {
+                self.learn(found.clone(), now);
+                (number, Answer::Descriptor(Some(Box::new(found))))
+            }
+            (Asker::Address(address, number), ResponseBody::Descriptor(found))
+                if holds(&found, address) =>
+            {
+                self.learn(found.clone(), now);
+                (number, Answer::Descriptor(Some(Box::new(found))))
+            }
+            (Asker::Id(_, number) | Asker::Address(_, number), ResponseBody::NotFound) => {
+                (number, Answer::Descriptor(None))
+            }
+            (Asker::NameOf(id, number), ResponseBody::Named { name, .. }) if name.id == id => {
+                (number, Answer::NameOf(Some(Box::new(name))))
+            }
+            (Asker::NameOf(_, number), ResponseBody::NotFound) => (number, Answer::NameOf(None)),
+            (Asker::Packets(address), ResponseBody::Descriptor(found))
+                if holds(&found, address) =>
+            {
+                self.learn(found.clone(), now);
+                return self.resolved(address, Ok(Some(found)), now);
+            }
+            (Asker::Packets(address), ResponseBody::NotFound) => {
+                return self.resolved(address, Ok(None), now);
+            }
+            (Asker::Refresh(id), ResponseBody::Descriptor(found)) if found.id == id => {
+                return self.refreshed(found, now);
+            }
+            (asker, body) => {
+                let error = misfit(&body);
+                return self.fail(&asker, error, now);
+            }
+        };
+        self.reply(number, Ok(answer));
+    }
+
+    /// A handshake goes on with the tails of a newer descriptor.
+    fn refreshed(&mut self, found: ServiceDescriptor, now: Now) {
+        if let Some(key) = self.by_peer.get(&(Persona::Own, found.id)).copied()
+            && let Some(session) = self.sessions.get_mut(key)
+            && let Some(opening) = &mut session.opening
+            && session.phase == Phase::Opening
+        {
+            let alive = found.tails.iter().filter(|offer| offer.alive(now.unix()));
+            opening.targets = alive.copied().collect();
+            session.remote = found.session;
+            opening.next = opening.next.min(now.instant);
+            if opening.targets.is_empty() {
+                opening.deadline = now.instant;
+            }
+        }
+        self.learn(found, now);
+    }
+
+    fn failed(&mut self, query: &Query, error: QueryError, now: Now) {
+        self.queries.last_error = Some(error.to_string());
+        self.fail(&query.asker, error, now);
+    }
+
+    /// There is no answer for whoever asked.
+    fn fail(&mut self, asker: &Asker, error: QueryError, now: Now) {
+        match asker {
+            Asker::Publish(version, _) => self.publication(*version, Err(error.to_string()), now),
+            Asker::Packets(address) => self.resolved(*address, Err(()), now),
+            _ => {}
+        }
+        if let Some(number) = asker.number() {
+            self.reply(number, Err(error));
+        }
+    }
+
+    /// Why the directory cannot be reached at present, for a person.
+    pub(super) fn obstacle(&self) -> String {
+        let why = if self.network.is_none() {
+            "there is no snapshot of the network yet"
+        } else if !self.links.any_up() {
+            "no guard can be reached"
+        } else {
+            "no answer came through the relays"
+        };
+        self.shortage.clone().unwrap_or_else(|| why.to_owned())
+    }
+}
+
+/// Whether an address is that of a descriptor's ID.
+fn holds(descriptor: &ServiceDescriptor, address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => descriptor.lease.is_some_and(|lease| lease.ipv4 == ip),
+        IpAddr::V6(ip) => address::ipv6(&descriptor.id) == ip,
+    }
+}

@@ -1,0 +1,417 @@
+//! Opening sessions, and answering those who open one.
+
+use std::time::{Duration, Instant};
+
+use mixline_protocol::directory::RequestBody;
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::records::TailOffer;
+use mixline_protocol::session::{Initiation, SessionInitiator, SessionKeys, accept};
+use mixline_protocol::size::Payload;
+
+use rand_core::Rng;
+
+use super::Engine;
+use crate::clock::Now;
+use crate::directory::pending::Asker;
+use crate::directory::pseudonyms::Persona;
+use crate::engine::outbound::Ending;
+use crate::packets::headers::parse;
+use crate::relays::selection::below;
+use crate::session::transmit::{Load, Route, Sender};
+use crate::session::{Introduction, Pending, Phase, Session};
+use crate::slab::Key;
+use crate::status::Event;
+use crate::tails::Owner;
+
+/// Time between two initiations of one handshake; grows by a third each time.
+pub const RETRY: Duration = Duration::from_millis(600);
+/// A handshake waits so long for tails to become ready; after that it takes what there is.
+const TAIL_PATIENCE: Duration = Duration::from_millis(400);
+/// Handshake messages in a second that public-key work is done for, and at once. What is not an
+/// initiation for us costs one X25519.
+pub const TRIES_PER_SECOND: u32 = 400;
+/// See [`TRIES_PER_SECOND`].
+pub const TRIES_BURST: u32 = 100;
+/// Initiations that are answered in a second, and at once.
+pub const ANSWERS_PER_SECOND: u32 = 50;
+/// See [`ANSWERS_PER_SECOND`].
+pub const ANSWERS_BURST: u32 = 50;
+/// Sessions whose initiator has not been heard since we answered. The oldest makes room.
+pub const MAX_UNCONFIRMED: usize = 64;
+/// How long they may be.
+pub const UNCONFIRMED: Duration = Duration::from_secs(10);
+/// Tails for a peer that has not shown yet that it is there.
+const FIRST_TAILS: usize = 2;
+
+impl Engine {
+    /// Makes the next initiation of a session's handshake when it is due, or gives up.
+    pub(super) fn drive_opening(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(opening) = &mut session.opening else {
+            return;
+        };
+        let rekey = session.phase == Phase::Established;
+        if now.instant >= opening.deadline {
+            if rekey {
+                // The session goes on under the old keys, and tries again later.
+                session.opening = None;
+            } else {
+                let why = if self.links.any_up() {
+                    "the peer does not answer"
+                } else {
+                    "no guard can be reached"
+                };
+                self.end(key, &Ending::Unreachable(why), now);
+            }
+            return;
+        }
+        let waited = now.instant.saturating_duration_since(opening.since);
+        let (made, refresh) = (opening.made, opening.made >= 2 && !opening.refreshed);
+        if now.instant < opening.next || opening.attempts.is_full() {
+            return;
+        }
+        if refresh && session.persona == Persona::Own && !rekey {
+            opening.refreshed = true;
+            let peer = session.peer;
+            let old = |at: Instant| now.instant.saturating_duration_since(at) > RETRY * 4;
+            if self.descriptors.learnt(&peer).is_some_and(old) && !self.queries.is_refreshing(&peer)
+            {
+                let (body, asker) = (RequestBody::LookupId(peer), Asker::Refresh(peer));
+                self.ask_directory(body, asker, now);
+            }
+        }
+        let have = self.fill_tails(key, self.config.private_tails, now);
+        if have == 0 || (have < self.config.private_tails && waited < TAIL_PATIENCE) {
+            return;
+        }
+        if let Err(why) = self.initiate(key, made, now)
+            && let Some(session) = self.sessions.get_mut(key)
+        {
+            session.last_error = Some(why);
+            if let Some(opening) = &mut session.opening {
+                opening.next = now.instant + RETRY / 4;
+            }
+        }
+    }
+
+    fn initiate(&mut self, key: Key<Session>, made: usize, now: Now) -> Result<(), String> {
+        let offers = self.own_offers(key);
+        let session = self.sessions.get(key).ok_or("the session is gone")?;
+        let opening = session
+            .opening
+            .as_ref()
+            .ok_or("no handshake is under way")?;
+        let target = *opening
+            .targets
+            .get(made % opening.targets.len().max(1))
+            .ok_or("no tail")?;
+        let (persona, peer, remote) = (session.persona, session.peer, session.remote);
+        let text = |error: mixline_protocol::Error| error.to_string();
+        let certificate = self
+            .personas
+            .certificate(persona, now.unix())
+            .map_err(text)?;
+        let local = self.personas.get_mut(persona);
+        let at = local.initiation_time(now);
+        let (initiator, payload) = SessionInitiator::start(
+            &local.secret,
+            &remote,
+            &peer,
+            &certificate,
+            &offers,
+            at,
+            &mut self.rng,
+        )
+        .map_err(text)?;
+        self.send_handshake(&payload, &target, Some(key), made, now)?;
+        if let Some(opening) = self.sessions.get_mut(key).and_then(|s| s.opening.as_mut()) {
+            // There is room: it was asked before.
+            let _ = opening.attempts.try_push(initiator);
+            opening.made += 1;
+            opening.next = now.instant + RETRY + RETRY * u32::try_from(made).unwrap_or(0) / 3;
+        }
+        Ok(())
+    }
+
+    /// What came through a private tail and is not data: the answer to our initiation, or the
+    /// peer's initiation of new keys.
+    pub(super) fn private_handshake(&mut self, key: Key<Session>, payload: &Payload, now: Now) {
+        if !self.tries.take(now.instant) {
+            self.counters.bad_cells += 1;
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some(opening) = &mut session.opening {
+            let answered = opening
+                .attempts
+                .iter_mut()
+                .find_map(|a| a.finish(payload).ok());
+            if let Some((keys, tails)) = answered {
+                self.opened(key, keys, &tails, now);
+                return;
+            }
+        }
+        if !self
+            .sessions
+            .get(key)
+            .is_some_and(|session| session.phase == Phase::Established)
+        {
+            self.counters.bad_cells += 1;
+            return;
+        }
+        self.accept_initiation(payload, Some(key), now);
+    }
+
+    /// What came through a public tail.
+    pub(super) fn initiation(&mut self, payload: &Payload, now: Now) {
+        if !self.config.accept_sessions || !self.tries.take(now.instant) {
+            self.counters.refused_initiations += 1;
+            return;
+        }
+        self.accept_initiation(payload, None, now);
+    }
+
+    /// Reads an initiation and answers it. `through`: the session whose private tail it came
+    /// through, so that it has to be from its peer.
+    fn accept_initiation(&mut self, payload: &Payload, through: Option<Key<Session>>, now: Now) {
+        if self.try_accept(payload, through, now).is_some() {
+            return;
+        }
+        match through {
+            Some(_) => self.counters.bad_cells += 1,
+            None => self.counters.refused_initiations += 1,
+        }
+    }
+
+    fn try_accept(
+        &mut self,
+        payload: &Payload,
+        through: Option<Key<Session>>,
+        now: Now,
+    ) -> Option<()> {
+        let directory = self.network.as_ref()?.snapshot().directory;
+        let persona = match through {
+            Some(key) => self.sessions.get(key)?.persona,
+            None => Persona::Own,
+        };
+        let local = self.personas.get(persona);
+        let own_id = local.id;
+        let initiation = accept(
+            &local.secret,
+            &own_id,
+            &directory,
+            payload,
+            now.unix_ms,
+            &mut self.rng,
+        )
+        .ok()?;
+        let peer = initiation.certificate.id;
+        let known = self.by_peer.get(&(persona, peer)).copied();
+        if peer == own_id || through.is_some_and(|key| known != Some(key)) {
+            return None;
+        }
+        if !self.answers_bucket.take(now.instant)
+            || !self.initiators.admit(peer, initiation.timestamp_ms, now)
+        {
+            return None;
+        }
+        let key = match known {
+            Some(key) => key,
+            None => self.unconfirmed(&initiation, now)?,
+        };
+        self.answer_initiation(key, initiation, now)
+    }
+
+    /// Room for a session that is not confirmed yet.
+    fn unconfirmed(&mut self, initiation: &Initiation, now: Now) -> Option<Key<Session>> {
+        let waiting = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.phase == Phase::Unconfirmed);
+        let (count, oldest) = waiting.fold((0, None), |(count, oldest), (key, session)| {
+            let older = oldest.is_none_or(|(_, since)| session.since < since);
+            (
+                count + 1,
+                if older {
+                    Some((key, session.since))
+                } else {
+                    oldest
+                },
+            )
+        });
+        if let (true, Some((key, _))) = (count >= MAX_UNCONFIRMED, oldest) {
+            self.end(key, &Ending::Idle, now);
+        }
+        if !self.make_room(now) {
+            return None;
+        }
+        let (id, remote) = (initiation.certificate.id, initiation.certificate.session);
+        let session = Session::new(
+            Persona::Own,
+            id,
+            remote,
+            false,
+            self.rng.next_u64(),
+            now.instant,
+        );
+        let key = self.sessions.insert(session);
+        self.by_peer.insert((Persona::Own, id), key);
+        Some(key)
+    }
+
+    fn answer_initiation(
+        &mut self,
+        key: Key<Session>,
+        initiation: Initiation,
+        now: Now,
+    ) -> Option<()> {
+        self.fill_tails(key, FIRST_TAILS, now);
+        let offers = self.own_offers(key);
+        let alive: Vec<TailOffer> = initiation
+            .tails
+            .iter()
+            .filter(|offer| offer.alive(now.unix()))
+            .copied()
+            .collect();
+        let at = usize::try_from(below(alive.len() as u64, &mut self.rng)).unwrap_or(0);
+        let target = *alive.get(at)?;
+        let said = Introduction {
+            tails: alive,
+            lease: initiation.certificate.lease,
+            remote: initiation.certificate.session,
+        };
+        let (keys, payload) = initiation.respond(&offers).ok()?;
+        self.send_handshake(&payload, &target, Some(key), at, now)
+            .ok()?;
+        self.sessions
+            .get_mut(key)?
+            .keys
+            .expect(Pending { keys, said });
+        Some(())
+    }
+
+    /// The initiator uses the keys that we have answered with.
+    pub(super) fn promoted(&mut self, key: Key<Session>, said: &Introduction, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.remote = said.remote;
+        // Whoever begins a session replaces its keys; after a crossing of two, the later does.
+        session.initiated = false;
+        self.established(key, &said.tails, now);
+        self.set_address(key, said.lease, now);
+    }
+
+    /// The responder has answered.
+    fn opened(&mut self, key: Key<Session>, keys: SessionKeys, tails: &[TailOffer], now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.keys.install(keys, now.instant);
+        session.initiated = true;
+        self.established(key, tails, now);
+    }
+
+    fn established(&mut self, key: Key<Session>, tails: &[TailOffer], now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let first = session.phase != Phase::Established;
+        session.phase = Phase::Established;
+        session.keyed = now.instant;
+        session.heard = now.instant;
+        session.waiting = None;
+        session.last_error = None;
+        session.peer_version = None;
+        // A handshake of ours that crossed the peer's is not needed any more.
+        session.opening = None;
+        session.set_peer_tails(tails, now.instant);
+        // The responder waits for something under the new keys; probes are that, too.
+        session.paths.probe_soon();
+        let (persona, peer) = (session.persona, session.peer);
+        let addresses = [
+            Some(session.ipv6.into()),
+            session.ipv4.map(|(ip, _)| ip.into()),
+        ];
+        if !first {
+            self.stirred = true;
+            return;
+        }
+        if persona == Persona::Own {
+            self.by_address.insert(session.ipv6.into(), key);
+        }
+        for address in addresses.into_iter().flatten() {
+            self.refusals.clear(&address);
+        }
+        self.extend_paths(key, now);
+        self.send_held(key, now);
+        self.event(Event::SessionOpened(peer));
+        self.stirred = true;
+    }
+
+    /// Sends what has waited for the session.
+    fn send_held(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let rules = &self.config.policies;
+        let mut sender = Sender {
+            links: &self.links,
+            outbox: &mut self.outbox,
+            counters: &mut self.counters,
+            now: now.instant,
+        };
+        for bytes in session.held.take() {
+            let Some(packet) = parse(&bytes) else {
+                continue;
+            };
+            let (policy, path) =
+                session
+                    .flows
+                    .place(&packet, &session.peer, rules, &session.paths, now.instant);
+            if session.pack(Load::Packet(&bytes), Route::of(policy, path), &mut sender) {
+                session.used = now.instant;
+                session.traffic.packets_out += 1;
+                session.traffic.bytes_out += bytes.len() as u64;
+                sender.counters.packets_out += 1;
+            }
+        }
+        self.wake(key);
+    }
+
+    /// Gives the session own tails, up to `wanted`, from the spares. How many it has.
+    pub(super) fn fill_tails(&mut self, key: Key<Session>, wanted: usize, now: Now) -> usize {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return 0;
+        };
+        while session.own_tails.len() < wanted.min(session.own_tails.capacity()) {
+            let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
+            let owner = Owner::Session(key);
+            match self.tails.take_spare(owner, &session.own_tails, now, works) {
+                Some(tail) => session.own_tails.push(tail),
+                None => {
+                    self.spares_short = true;
+                    break;
+                }
+            }
+        }
+        session.own_tails.len()
+    }
+
+    /// The session's own tails as the peer gets them.
+    pub(super) fn own_offers(&self, key: Key<Session>) -> Vec<TailOffer> {
+        let Some(session) = self.sessions.get(key) else {
+            return Vec::new();
+        };
+        session
+            .own_tails
+            .iter()
+            .filter_map(|t| self.tails.get(*t))
+            .map(|t| t.offer())
+            .collect()
+    }
+}

@@ -1,0 +1,179 @@
+//! From datagrams to packets: opening, unwrapping, putting together, and refusing what is not
+//! the peer's to send.
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+use mixline_protocol::frames::{Delivered, frames};
+use mixline_protocol::path::MailboxToken;
+use mixline_protocol::session::Control;
+use mixline_protocol::size::{COUNTER, Datagram, FRAMES, PATH_HEADER, Payload};
+
+use super::Engine;
+use crate::clock::Now;
+use crate::directory::pseudonyms::Persona;
+use crate::guard_links::cell_mut;
+use crate::packets::batch::BATCH_PACKETS;
+use crate::packets::headers::parse;
+use crate::session::{Opened, Session};
+use crate::slab::Key;
+use crate::tails::Owner;
+
+/// Control frames of one cell that are looked at.
+const CONTROLS: usize = 32;
+/// Packets that one cell holds at most: 20 bytes of IPv4 header and 3 of frame each.
+const PACKETS_PER_CELL: usize = FRAMES / 23 + 1;
+/// Messages that wait for the service at most.
+pub const MAX_REQUESTS: usize = 256;
+
+/// A message from a peer that the service is to answer.
+#[derive(Debug)]
+pub struct Request {
+    /// Where the answer goes.
+    pub session: Key<Session>,
+    /// Who asks.
+    pub from: mixline_protocol::identity::AnonymousId,
+    /// What.
+    pub message: Vec<u8>,
+}
+
+impl Engine {
+    /// Whether one more datagram can be taken: there is room for all that may be in it.
+    #[must_use]
+    pub fn can_receive(&self) -> bool {
+        self.inbound.len() + PACKETS_PER_CELL <= BATCH_PACKETS && !self.inbound.is_full()
+    }
+
+    /// Takes one datagram from the sockets, and works on it in place. The packets in it are
+    /// appended to [`Self::inbound`]. [`Self::finish_batch`] comes after the last one.
+    ///
+    /// A guard delivers a cell with the mailbox's token in front, where the path header was.
+    pub fn handle_datagram(&mut self, datagram: &mut Datagram, now: Now) {
+        self.counters.datagrams_in += 1;
+        if !self
+            .links
+            .receive(datagram, now, &mut self.outbox, &mut self.counters)
+        {
+            self.stirred = true;
+            return;
+        }
+        let Some((header, payload)) =
+            cell_mut(datagram).and_then(|cell| cell.split_first_chunk_mut::<PATH_HEADER>())
+        else {
+            return;
+        };
+        let (Some(token), Ok(payload)) =
+            (header.first_chunk::<8>(), <&mut Payload>::try_from(payload))
+        else {
+            return;
+        };
+        match self.tails.unwrap(MailboxToken(*token), payload) {
+            Some((_, Owner::Session(key))) => self.private(key, payload, now),
+            Some((_, Owner::Public)) => self.initiation(payload, now),
+            Some((_, Owner::Spare)) | None => self.counters.unknown_mailbox += 1,
+        }
+    }
+
+    /// Something came through a tail that only this session's peer knows.
+    fn private(&mut self, key: Key<Session>, payload: &mut Payload, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            self.counters.unknown_mailbox += 1;
+            return;
+        };
+        let keep = session.keeps_own_keys(&self.personas.get(session.persona).id, now.instant);
+        match session.keys.open(payload, keep, now.instant) {
+            Opened::Data { old } => self.data(key, payload, old, now),
+            Opened::Promoted(said) => {
+                self.promoted(key, &said, now);
+                self.data(key, payload, false, now);
+            }
+            Opened::Duplicate => self.counters.duplicates += 1,
+            Opened::Changed => self.counters.bad_cells += 1,
+            Opened::Unknown => self.private_handshake(key, payload, now),
+        }
+    }
+
+    /// The frames of an opened payload. `old`: under keys that are no longer in use.
+    fn data(&mut self, key: Key<Session>, payload: &Payload, old: bool, now: Now) {
+        let own_ipv4 = self
+            .personas
+            .lease(now.unix())
+            .map(|lease| IpAddr::from(lease.ipv4));
+        let own_ipv6 = IpAddr::from(self.ipv6);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(bytes) = payload[COUNTER..].first_chunk::<FRAMES>() else {
+            return;
+        };
+        session.heard = now.instant;
+        session.waiting = None;
+        self.counters.cells_in += 1;
+        let mut controls: ArrayVec<Control, CONTROLS> = ArrayVec::new();
+        let mut messages: ArrayVec<Vec<u8>, CONTROLS> = ArrayVec::new();
+        for frame in frames(bytes) {
+            let Ok(frame) = frame else {
+                self.counters.bad_cells += 1;
+                break;
+            };
+            match session.reassembly.accept(frame, now.instant) {
+                Ok(Some(Delivered::Packet(packet))) => {
+                    let ours = parse(packet).is_some_and(|parsed| {
+                        let from = match parsed.flow.source {
+                            IpAddr::V4(ip) => session
+                                .ipv4
+                                .is_some_and(|(leased, until)| leased == ip && now.unix() < until),
+                            IpAddr::V6(ip) => session.ipv6 == ip,
+                        };
+                        let to = parsed.flow.destination;
+                        from && (to == own_ipv6 || Some(to) == own_ipv4)
+                    });
+                    if !ours || session.persona != Persona::Own {
+                        self.counters.spoofed += 1;
+                    } else if self.inbound.push(packet) {
+                        session.used = now.instant;
+                        session.carries_packets = true;
+                        session.traffic.packets_in += 1;
+                        session.traffic.bytes_in += packet.len() as u64;
+                        self.counters.packets_in += 1;
+                    } else {
+                        self.counters.overflow += 1;
+                    }
+                }
+                Ok(Some(Delivered::Message(message))) => {
+                    session.used = now.instant;
+                    session.traffic.packets_in += 1;
+                    session.traffic.bytes_in += message.len() as u64;
+                    // What does not fit is asked again: messages are repeated until answered.
+                    let _ = messages.try_push(message.to_vec());
+                }
+                Ok(Some(Delivered::Control(body))) => {
+                    if let Ok(control) = Control::decode(body) {
+                        let _ = controls.try_push(control);
+                    }
+                }
+                Ok(None) => {}
+                Err(_) => self.counters.bad_cells += 1,
+            }
+        }
+        let (persona, peer) = (session.persona, session.peer);
+        for message in messages {
+            if persona != Persona::Own {
+                self.answer(persona, &message, now);
+            } else if !self.answers {
+                self.counters.unroutable += 1;
+            } else if self.requests.len() < MAX_REQUESTS {
+                self.requests.push_back(Request {
+                    session: key,
+                    from: peer,
+                    message,
+                });
+            } else {
+                self.counters.overflow += 1;
+            }
+        }
+        for control in controls {
+            self.control(key, control, old, now);
+        }
+    }
+}

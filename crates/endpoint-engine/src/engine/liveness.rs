@@ -1,0 +1,491 @@
+//! Keeping sessions alive: probes, failover, renewal of keys, tails and paths.
+//!
+//! A service that has stopped is noticed within five seconds: it is probed all the time that
+//! packets go to it, and counts as gone when nothing has been heard for [`PEER_DEAD`] although
+//! own guards work. A relay that has stopped is noticed sooner, by the paths through it, and the
+//! others go on.
+
+use std::time::{Duration, Instant};
+
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::records::TailOffer;
+use mixline_protocol::session::{Control, REKEY_AFTER_CELLS};
+
+use super::Engine;
+use crate::clock::Now;
+use crate::directory::pseudonyms::Persona;
+use crate::engine::outbound::Ending;
+use crate::policy::PathPolicy;
+use crate::relays::selection::SHARED;
+use crate::session::paths::{Health, MAX_PATHS, OVERLAP, Path};
+use crate::session::transmit::{Load, Route, Sender};
+use crate::session::{Opening, Phase, Session};
+use crate::slab::Key;
+
+/// A peer that has been silent for so long since the first probe is gone.
+pub const PEER_DEAD: Duration = Duration::from_millis(3800);
+/// The same if only messages go to it: they are repeated, and a new session is cheap.
+pub const MESSAGES_DEAD: Duration = Duration::from_millis(3000);
+/// Paths to a peer that packets go to: as many as it offers tails, so that one relay that fails
+/// leaves some.
+pub const PATHS: usize = 4;
+/// Paths to a peer that only messages go to.
+pub const MESSAGE_PATHS: usize = 2;
+/// Own tails for such a peer.
+pub const MESSAGE_TAILS: usize = 2;
+/// Time between two paths that are built for the same session.
+pub const BUILD_EVERY: Duration = Duration::from_millis(100);
+/// The keys of a session are replaced at this age, by the side that initiated it.
+pub const REKEY_AFTER: Duration = Duration::from_secs(15 * 60);
+/// And the session ends at this one.
+pub const REJECT_AFTER: Duration = Duration::from_secs(45 * 60);
+/// How long a rekeying handshake is tried, and the time to the next try if it fails.
+const REKEY_PATIENCE: Duration = Duration::from_secs(30);
+/// A session for packets ends after so long without any ...
+pub const PACKETS_IDLE: Duration = Duration::from_secs(600);
+/// ... but with TCP connections open not before TCP's own keep-alive (two hours, RFC 9293,
+/// section 3.8.4) had its chance.
+pub const CONNECTIONS_IDLE: Duration = Duration::from_secs(3 * 3600);
+/// A session for messages ends after so long without any.
+pub const MESSAGES_IDLE: Duration = Duration::from_secs(120);
+/// The peer is told of new tails so often, until it says that it knows.
+const TELL_TAILS: Duration = Duration::from_secs(1);
+/// A session is in trouble when it has heard nothing for so long, and no path works.
+const TROUBLE: Duration = Duration::from_millis(900);
+/// Own tails are replaced for that so often.
+const TROUBLE_EVERY: Duration = Duration::from_secs(1);
+/// A tail of the peer's through which nothing comes is not used for so long.
+const BROKEN: Duration = Duration::from_secs(60);
+/// As so many paths that do not answer it counts meanwhile.
+const BROKEN_COUNTS: usize = 2;
+/// Distrust of a guard counts so much at most: what fails may be a relay behind it, which must
+/// not drive the paths to another guard.
+const GUARD_DISTRUST: u8 = 2 * SHARED;
+
+impl Engine {
+    /// Does all that is due for one session.
+    pub(super) fn tend(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        match session.phase {
+            Phase::Opening => self.drive_opening(key, now),
+            Phase::Unconfirmed => {
+                let age = now.instant.saturating_duration_since(session.since);
+                if age >= crate::engine::handshakes::UNCONFIRMED {
+                    self.end(key, &Ending::Idle, now);
+                }
+            }
+            Phase::Established => self.tend_established(key, now),
+        }
+    }
+
+    fn tend_established(&mut self, key: Key<Session>, now: Now) {
+        if let Some(ending) = self.ending_due(key, now) {
+            self.end(key, &ending, now);
+            return;
+        }
+        self.expire_address(key, now);
+        self.rekey(key, now);
+        self.drive_opening(key, now);
+        self.renew_in_trouble(key, now);
+        self.renew_own_tails(key, now);
+        self.bury_paths(key, now);
+        self.extend_paths(key, now);
+        self.probe(key, now);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.reassembly.expire(now.instant);
+        }
+    }
+
+    fn ending_due(&mut self, key: Key<Session>, now: Now) -> Option<Ending> {
+        let any_up = self.links.any_up();
+        let session = self.sessions.get_mut(key)?;
+        let since = |at: Instant| now.instant.saturating_duration_since(at);
+        if !any_up {
+            // Nothing can be heard of anybody.
+            session.waiting = None;
+            session.blame.forget();
+        }
+        let patience = if session.carries_packets {
+            PEER_DEAD
+        } else {
+            MESSAGES_DEAD
+        };
+        if session.waiting.is_some_and(|at| since(at) >= patience) {
+            return Some(Ending::Unreachable("the peer does not answer any more"));
+        }
+        if since(session.keyed) >= REJECT_AFTER {
+            return Some(Ending::Idle);
+        }
+        let idle = since(session.used);
+        let most = if !session.carries_packets {
+            MESSAGES_IDLE
+        } else if idle >= PACKETS_IDLE && session.flows.any_open() {
+            CONNECTIONS_IDLE
+        } else {
+            PACKETS_IDLE
+        };
+        (idle >= most).then_some(Ending::Idle)
+    }
+
+    /// An address is the peer's only as long as it is leased.
+    fn expire_address(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some((ip, _)) = session.ipv4.take_if(|(_, until)| now.unix() >= *until)
+            && self.by_address.get(&ip.into()) == Some(&key)
+        {
+            self.by_address.remove(&ip.into());
+        }
+    }
+
+    fn rekey(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let worn = session
+            .keys
+            .current
+            .as_ref()
+            .is_some_and(|k| k.seal.sent() >= REKEY_AFTER_CELLS);
+        let old = now.instant.saturating_duration_since(session.keyed) >= REKEY_AFTER;
+        if !session.initiated || session.opening.is_some() || !(worn || old || session.rekey) {
+            return;
+        }
+        let targets: Vec<TailOffer> = session.peer_tails.iter().map(|tail| tail.offer).collect();
+        let mut opening = Opening::new(targets, REKEY_PATIENCE, false, now.instant);
+        // Spreads the sessions of many clients of one service.
+        opening.next += Duration::from_millis(crate::relays::selection::below(5000, &mut self.rng));
+        session.opening = Some(opening);
+        session.rekey = false;
+    }
+
+    /// Replaces own tails that end soon, or whose guard or relays are gone, and tells the peer.
+    fn renew_own_tails(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let wanted = if session.carries_packets {
+            self.config.private_tails
+        } else {
+            MESSAGE_TAILS.min(self.config.private_tails)
+        };
+        let before = session.own_tails.len();
+        let mut changed = false;
+        for at in 0..before {
+            let Some(session) = self.sessions.get(key) else {
+                return;
+            };
+            let old = session.own_tails[at];
+            if !self.tail_is_due(old, now) {
+                continue;
+            }
+            let others: Vec<_> = session
+                .own_tails
+                .iter()
+                .copied()
+                .filter(|t| *t != old)
+                .collect();
+            let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
+            let owner = crate::tails::Owner::Session(key);
+            let Some(new) = self.tails.take_spare(owner, &others, now, works) else {
+                self.spares_short = true;
+                break;
+            };
+            self.tails.drain(old, now);
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.own_tails[at] = new;
+            }
+            changed = true;
+        }
+        if before < wanted {
+            changed |= self.fill_tails(key, wanted, now) > before;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if changed {
+            session.own_tails_changed();
+        }
+        let late = |at: Instant| now.instant.saturating_duration_since(at) >= TELL_TAILS;
+        if session
+            .own_unacknowledged
+            .is_some_and(|told| told.is_none_or(late))
+        {
+            session.own_unacknowledged = Some(Some(now.instant));
+            let version = session.own_version;
+            let tails = self.own_offers(key);
+            self.queue_control(key, &Control::Tails { version, tails });
+        }
+    }
+
+    /// No path works although the session is in use: perhaps it is own tails through which nothing
+    /// comes. Half of them are replaced, now and then.
+    fn renew_in_trouble(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let silent = session
+            .waiting
+            .is_some_and(|since| now.instant.saturating_duration_since(since) >= TROUBLE);
+        let lately = session
+            .troubled
+            .is_some_and(|at| now.instant.saturating_duration_since(at) < TROUBLE_EVERY);
+        if !silent || lately || session.paths.any_alive(now.instant) {
+            return;
+        }
+        session.troubled = Some(now.instant);
+        let half = session.own_tails.len().div_ceil(2);
+        for tail in session.own_tails.iter().take(half) {
+            if session.trouble_bucket.take(now.instant) {
+                self.tails.make_due(*tail);
+            }
+        }
+        // The next time it is the other half's turn.
+        session.own_tails.rotate_left(half);
+    }
+
+    /// Whether an own tail should be replaced, if there is one to replace it.
+    pub(super) fn tail_is_due(&self, key: Key<crate::tails::Tail>, now: Now) -> bool {
+        let Some(tail) = self.tails.get(key) else {
+            return true;
+        };
+        let listed = |relay: &ShortId| {
+            self.network
+                .as_ref()
+                .is_some_and(|network| network.relay(relay).is_some())
+        };
+        now.unix() >= tail.renew
+            || tail.draining.is_some()
+            || !self.links.is_up(&tail.guard)
+            || self.links.is_leaving(&tail.guard)
+            || !tail.relays.iter().all(listed)
+    }
+
+    /// Removes paths that have ended, failed, or been replaced.
+    fn bury_paths(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        for path in session.paths.iter_mut() {
+            let guard = path.guard();
+            let listed = |relay: &ShortId| {
+                self.network
+                    .as_ref()
+                    .is_none_or(|network| network.relay(relay).is_some())
+            };
+            path.link_down = !self.links.is_up(&guard);
+            if now.unix() >= path.renew
+                || self.links.is_leaving(&guard)
+                || !path.relays.iter().all(listed)
+            {
+                path.retiring.get_or_insert(now.instant);
+            }
+        }
+        let unused = session.peer_tails.iter().any(|tail| {
+            tail.offer.alive(now.unix())
+                && tail.broken_until.is_none_or(|until| now.instant >= until)
+                && session.paths.iter().all(|path| path.tail != tail.id())
+        });
+        session.paths.spread(unused, now.instant);
+        let dead: Vec<u32> = session
+            .paths
+            .dead(now.instant)
+            .map(|path| path.id)
+            .collect();
+        let replaced = session.paths.good(now.instant) > 0;
+        let over = |path: &Path| {
+            let retired = |at: Instant| now.instant.saturating_duration_since(at) >= OVERLAP;
+            now.unix() >= path.expires || (replaced && path.retiring.is_some_and(retired))
+        };
+        session
+            .paths
+            .retain(|path| dead.contains(&path.id) || !over(path));
+        for id in dead {
+            self.counters.paths_lost += 1;
+            self.bury(key, id, now);
+        }
+    }
+
+    /// A path has failed. What it shares with a path that works is not to blame; the rest may be,
+    /// unless it is known to be the link to the guard.
+    fn bury(&mut self, key: Key<Session>, id: u32, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(path) = session.paths.bury(id) else {
+            return;
+        };
+        session.last_error = Some("a path has failed and is replaced".into());
+        let alive: Vec<&Path> = session
+            .paths
+            .iter()
+            .filter(|other| other.health(now.instant) == Health::Alive)
+            .collect();
+        if !path.link_down {
+            for relay in &path.relays {
+                if !alive.iter().any(|other| other.relays.contains(relay)) {
+                    session.blame.add(*relay, now.instant);
+                }
+            }
+        }
+        let tail_works = alive.iter().any(|other| other.tail == path.tail);
+        if !alive.is_empty() && !tail_works {
+            for tail in session
+                .peer_tails
+                .iter_mut()
+                .filter(|tail| tail.id() == path.tail)
+            {
+                tail.broken_until = Some(now.instant + BROKEN);
+            }
+            self.queue_control(key, &Control::TailBroken { tail: path.tail });
+        }
+    }
+
+    /// Builds the paths that are missing: the first at once, the others one by one.
+    pub(super) fn extend_paths(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let copies = self.config.policies.iter().map(|rule| match rule.policy {
+            PathPolicy::Duplicate(copies) => copies,
+            PathPolicy::PerFlow | PathPolicy::PerPacket => 0,
+        });
+        let wanted = if session.carries_packets {
+            PATHS.max(copies.max().unwrap_or(0))
+        } else {
+            MESSAGE_PATHS
+        };
+        let due = |at: Instant| now.instant.saturating_duration_since(at) >= BUILD_EVERY;
+        if session.paths.good(now.instant) >= wanted
+            || session.paths.len() >= MAX_PATHS
+            || !(session.paths.is_empty() || session.built.is_none_or(due))
+        {
+            return;
+        }
+        let built = self.add_path(key, now);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.built = Some(now.instant);
+        if let Err(why) = built {
+            session.last_error = Some(why);
+        }
+    }
+
+    /// Builds a path over the guard and the tail of the peer that fail and are used least.
+    fn add_path(&mut self, key: Key<Session>, now: Now) -> Result<(), String> {
+        let session = self.sessions.get(key).ok_or("the session is gone")?;
+        let (failing, good): (Vec<&Path>, Vec<&Path>) = session
+            .paths
+            .iter()
+            .partition(|path| path.health(now.instant) == Health::Suspect);
+        let over = |paths: &[&Path], tail| paths.iter().filter(|path| path.tail == tail).count();
+        let target = session
+            .peer_tails
+            .iter()
+            .filter(|tail| tail.offer.alive(now.unix()))
+            .min_by_key(|tail| {
+                let id = tail.id();
+                let broken = tail.broken_until.is_some_and(|until| now.instant < until);
+                let failing = over(&failing, id) + if broken { BROKEN_COUNTS } else { 0 };
+                (failing, over(&good, id))
+            })
+            .map(|tail| tail.offer)
+            .ok_or("the peer has no tail that is still good")?;
+        let mut guards: Vec<ShortId> = self.links.usable().collect();
+        crate::relays::selection::shuffle(&mut guards, &mut self.rng);
+        let guard = guards
+            .into_iter()
+            .min_by_key(|guard| {
+                let distrust = session.distrust(guard, now.instant);
+                session.sharing(guard, now.instant) + distrust.min(GUARD_DISTRUST)
+            })
+            .ok_or("no guard can be reached")?;
+        let new = self.build_path(&target, &guard, Some(key), now)?;
+        let session = self.sessions.get_mut(key).ok_or("the session is gone")?;
+        session.paths.add(new);
+        Ok(())
+    }
+
+    /// Sends the probes that are due.
+    fn probe(&mut self, key: Key<Session>, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let in_use = session.in_use(now.instant) || session.waiting.is_some();
+        // Sessions for messages need no warm paths: a message that is lost is repeated.
+        if !in_use && !session.carries_packets {
+            return;
+        }
+        let due: Vec<u32> = session
+            .paths
+            .iter()
+            .filter(|path| path.probe_due(in_use, now.instant))
+            .map(|path| path.id)
+            .collect();
+        let mut sender = Sender {
+            links: &self.links,
+            outbox: &mut self.outbox,
+            counters: &mut self.counters,
+            now: now.instant,
+        };
+        for id in &due {
+            let probe = session.paths.next_probe();
+            let Ok(body) = (Control::Probe { id: probe }).encode() else {
+                continue;
+            };
+            if session.pack(Load::Control(&body), Route::Path(*id), &mut sender)
+                && let Some(path) = session.paths.get_mut(*id)
+            {
+                path.probe_sent(probe, now.instant);
+            }
+        }
+        if !due.is_empty() {
+            session.waiting.get_or_insert(now.instant);
+            self.wake(key);
+        }
+    }
+
+    /// Asks the directory again as somebody else, when an ID has been used long enough.
+    pub(super) fn renew_personas(&mut self, now: Now) {
+        for persona in [Persona::Asking, Persona::Publishing] {
+            if self.personas.is_worn(persona, now.instant) && !self.queries.any_as(persona) {
+                let sessions: Vec<_> = self
+                    .by_peer
+                    .iter()
+                    .filter(|((of, _), _)| *of == persona)
+                    .map(|(_, key)| *key)
+                    .collect();
+                for key in sessions {
+                    self.end(key, &Ending::Stopping, now);
+                }
+                self.personas.renew(persona, now.instant, &mut self.rng);
+            }
+        }
+    }
+
+    /// Sends a message over a session, over several paths at once.
+    pub(super) fn send_message(&mut self, key: Key<Session>, message: &[u8], now: Now) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let mut sender = Sender {
+            links: &self.links,
+            outbox: &mut self.outbox,
+            counters: &mut self.counters,
+            now: now.instant,
+        };
+        let route = session.control_route(now.instant);
+        let sent = session.pack(Load::Message(message), route, &mut sender);
+        if sent {
+            session.used = now.instant;
+            session.traffic.packets_out += 1;
+            session.traffic.bytes_out += message.len() as u64;
+            self.wake(key);
+        }
+        sent
+    }
+}

@@ -1,0 +1,414 @@
+//! The endpoint without I/O.
+//!
+//! Time, randomness, datagrams, packets and commands go in by `handle_*`; datagrams, packets,
+//! messages and events come out of the queues that the engine owns. Nothing here reads a clock
+//! or a socket, so whole networks of engines and relays run in a test.
+//!
+//! After any `handle_*` calls, [`Engine::finish_batch`] sends what they have begun. Then the
+//! driver empties [`Engine::outbox`] and [`Engine::inbound`], and calls
+//! [`Engine::handle_timeout`] when [`Engine::next_timeout`] says so.
+
+mod build_path;
+mod control_frames;
+mod directory_requests;
+pub mod handshakes;
+pub mod inbound;
+pub mod liveness;
+pub mod outbound;
+pub mod publishing;
+mod status_report;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chacha20::ChaCha20Rng;
+use mixline_protocol::address;
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::records::{ServiceDescriptor, Snapshot};
+use rand_core::SeedableRng;
+
+use crate::clock::Now;
+use crate::command::{Outcome, RequestNumber};
+use crate::directory::descriptors::{Descriptors, Refusals};
+use crate::directory::pending::Queries;
+use crate::directory::pseudonyms::{Persona, Personas};
+use crate::guard_links::{Families, LinkEvent, Links};
+use crate::outbox::Outbox;
+use crate::relays::guards::Guards;
+use crate::relays::network::Network;
+use crate::session::Session;
+use crate::session::initiation_replay::Initiators;
+use crate::slab::{Key, Slab};
+use crate::tails::Tails;
+use crate::tails::registration::Mailboxes;
+use crate::token_bucket::Bucket;
+use handshakes::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
+use inbound::Request;
+use outbound::{Ending, LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
+use publishing::Publishing;
+
+use crate::PacketBatch;
+use crate::status::{Counters, Event};
+use crate::{Config, Identity, QueryError};
+
+/// Time between two timeouts while something is going on ...
+pub const BUSY_TICK: Duration = Duration::from_millis(50);
+/// ... and while nothing is.
+pub const IDLE_TICK: Duration = Duration::from_millis(250);
+/// Events that wait to be taken at most; the oldest goes first.
+pub const MAX_EVENTS: usize = 256;
+/// When the driver comes so late, silence of others says nothing.
+const STALL: Duration = Duration::from_millis(1000);
+/// How often what changes slowly is looked at.
+const SLOW_TICK: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for the directory to hear of it.
+pub const SHUTDOWN: Duration = Duration::from_millis(1500);
+
+/// The endpoint without I/O.
+pub struct Engine {
+    config: Config,
+    rng: ChaCha20Rng,
+    started: Now,
+    /// Whether somebody answers messages.
+    answers: bool,
+    network: Option<Network>,
+    guards: Guards,
+    links: Links,
+    mailboxes: Mailboxes,
+    tails: Tails,
+    spares_short: bool,
+    shortage: Option<String>,
+    personas: Personas,
+    /// The own IPv6 address.
+    ipv6: Ipv6Addr,
+    sessions: Slab<Session>,
+    by_peer: HashMap<(Persona, AnonymousId), Key<Session>>,
+    by_address: HashMap<IpAddr, Key<Session>>,
+    descriptors: Descriptors,
+    refusals: Refusals,
+    lookups: HashMap<IpAddr, Lookup>,
+    lookup_bucket: Bucket,
+    queries: Queries,
+    publishing: Publishing,
+    initiators: Initiators,
+    tries: Bucket,
+    answers_bucket: Bucket,
+    icmp_bucket: Bucket,
+    outbox: Outbox,
+    inbound: PacketBatch,
+    requests: VecDeque<Request>,
+    /// Answers to questions of the outside: one for each, taken after each step.
+    answers_ready: VecDeque<(RequestNumber, Outcome)>,
+    events: VecDeque<Event>,
+    dirty: Vec<Key<Session>>,
+    /// Something happened that other parts may have to act on at once.
+    stirred: bool,
+    online: bool,
+    last_tick: Option<Instant>,
+    last_slow: Option<Instant>,
+    stopping: Option<Instant>,
+    counters: Counters,
+}
+
+impl Engine {
+    /// An engine with the guards that were stored, if any.
+    ///
+    /// `answers`: whether messages of peers are to be given to a service. `seed` is where all its
+    /// randomness comes from.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        identity: Identity,
+        guards: Option<Guards>,
+        families: Families,
+        answers: bool,
+        seed: [u8; 32],
+        now: Now,
+    ) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let personas = Personas::new(identity, now.instant, &mut rng);
+        let at = now.instant;
+        Self {
+            guards: guards.unwrap_or_else(|| Guards::new(config.guards)),
+            config,
+            started: now,
+            answers,
+            network: None,
+            links: Links::new(families),
+            mailboxes: Mailboxes::default(),
+            tails: Tails::default(),
+            spares_short: false,
+            shortage: None,
+            ipv6: address::ipv6(&personas.get(Persona::Own).id),
+            personas,
+            sessions: Slab::new(),
+            by_peer: HashMap::new(),
+            by_address: HashMap::new(),
+            descriptors: Descriptors::default(),
+            refusals: Refusals::default(),
+            lookups: HashMap::new(),
+            lookup_bucket: Bucket::new(LOOKUPS_PER_SECOND, LOOKUPS_BURST, at),
+            queries: Queries::default(),
+            publishing: Publishing::new(at),
+            initiators: Initiators::default(),
+            tries: Bucket::new(TRIES_PER_SECOND, TRIES_BURST, at),
+            answers_bucket: Bucket::new(ANSWERS_PER_SECOND, ANSWERS_BURST, at),
+            icmp_bucket: Bucket::new(
+                crate::packets::icmp::PER_SECOND,
+                crate::packets::icmp::BURST,
+                at,
+            ),
+            outbox: Outbox::new(),
+            inbound: PacketBatch::new(),
+            requests: VecDeque::new(),
+            answers_ready: VecDeque::new(),
+            events: VecDeque::new(),
+            dirty: Vec::new(),
+            stirred: false,
+            online: false,
+            last_tick: None,
+            last_slow: None,
+            stopping: None,
+            counters: Counters::default(),
+            rng,
+        }
+    }
+
+    /// There is a new, verified snapshot of the network.
+    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Now) {
+        let network = Network::new(snapshot);
+        self.tails.check_keys(&network);
+        self.network = Some(network);
+        self.last_slow = None;
+        self.maintain(now);
+        self.finish_batch(now);
+    }
+
+    /// Which kinds of addresses can be sent to from now on.
+    pub fn set_families(&mut self, families: Families) {
+        self.links.set_families(families);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.maintain(now);
+        self.last_tick = Some(now.instant);
+        self.finish_batch(now);
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn next_timeout(&self, now: Now) -> Instant {
+        let busy = !self.online
+            || self.stopping.is_some()
+            || self.tails.unregistered
+            || !self.queries.is_empty()
+            || self
+                .sessions
+                .iter()
+                .any(|(_, session)| session.opening.is_some() || session.in_use(now.instant));
+        let every = if busy { BUSY_TICK } else { IDLE_TICK };
+        self.last_tick.map_or(now.instant, |last| last + every)
+    }
+
+    /// Ends a batch: sends partly filled cells, and does what has become possible.
+    pub fn finish_batch(&mut self, now: Now) {
+        self.flush(now);
+        // What is done may make more possible: a registered mailbox a handshake, say.
+        for _ in 0..4 {
+            if !std::mem::take(&mut self.stirred) {
+                break;
+            }
+            self.maintain(now);
+            self.flush(now);
+        }
+    }
+
+    /// Datagrams for the sockets.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Packets for the device; to be cleared when they are handed over.
+    pub fn inbound(&mut self) -> &mut PacketBatch {
+        &mut self.inbound
+    }
+
+    /// The next message that the service is to answer.
+    pub fn next_request(&mut self) -> Option<Request> {
+        self.requests.pop_front()
+    }
+
+    /// The service's answer to a message. Dropped if the session is gone meanwhile.
+    pub fn respond(&mut self, to: Key<Session>, message: &[u8], now: Now) {
+        self.send_message(to, message, now);
+    }
+
+    /// What has happened.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The guards as they are to be stored, if they have changed since the last call.
+    pub fn guards_to_store(&mut self) -> Option<String> {
+        self.guards.take_changed().then(|| self.guards.save())
+    }
+
+    /// The own descriptor, if it has changed since the last call.
+    pub fn changed_descriptor(&mut self) -> Option<Arc<ServiceDescriptor>> {
+        if std::mem::take(&mut self.publishing.changed) {
+            self.publishing.descriptor.clone()
+        } else {
+            None
+        }
+    }
+
+    /// Whether peers and the directory can be reached.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.online
+    }
+
+    /// Says goodbye to everybody. It is over when [`Self::is_stopped`].
+    pub fn shut_down(&mut self, now: Now) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(now.instant);
+        for query in self.queries.drain() {
+            if let Some(number) = query.asker.number() {
+                self.reply(number, Err(QueryError::Stopped));
+            }
+        }
+        self.withdraw(now);
+        for key in self.sessions.keys() {
+            if self
+                .sessions
+                .get(key)
+                .is_some_and(|session| session.persona == Persona::Own)
+            {
+                self.end(key, &Ending::Stopping, now);
+            }
+        }
+        self.stirred = true;
+    }
+
+    /// Whether all has been said. Links are closed when it is asked for the first time after
+    /// that; the outbox has to be emptied once more.
+    pub fn is_stopped(&mut self, now: Now) -> bool {
+        let Some(since) = self.stopping else {
+            return false;
+        };
+        let late = now.instant.saturating_duration_since(since) >= SHUTDOWN;
+        if !late && !self.queries.is_empty() {
+            return false;
+        }
+        for key in self.sessions.keys() {
+            self.end(key, &Ending::Stopping, now);
+        }
+        self.links.close(&mut self.outbox);
+        true
+    }
+
+    fn maintain(&mut self, now: Now) {
+        let late = |at: Instant| now.instant.saturating_duration_since(at) >= STALL;
+        if self.last_tick.is_some_and(late) {
+            for (_, session) in self.sessions.iter_mut() {
+                session.waiting = None;
+                session.paths.forgive();
+            }
+        }
+        let slow = |at: Instant| now.instant.saturating_duration_since(at) >= SLOW_TICK;
+        if self.last_slow.is_none_or(slow) {
+            self.last_slow = Some(now.instant);
+            self.slowly(now);
+        }
+        self.links.poll(now, &mut self.outbox, &mut self.rng);
+        self.link_events();
+        if self.stopping.is_none() {
+            self.build_spares(now);
+            self.publish(now);
+        }
+        let grace = self.grace();
+        self.mailboxes
+            .register(&mut self.tails, &self.links, now, grace, &mut self.outbox);
+        self.drive_queries(now);
+        for key in self.sessions.keys() {
+            self.tend(key, now);
+        }
+        self.go_online();
+    }
+
+    /// What changes slowly: guards, and what ends.
+    fn slowly(&mut self, now: Now) {
+        if let Some(network) = &self.network {
+            let links = &self.links;
+            self.guards.update(
+                network,
+                now,
+                |guard| links.is_up(guard),
+                |relay| links.can_reach(relay),
+                &mut self.rng,
+            );
+            let wanted: Vec<_> = self.guards.in_use().map(|(id, _)| id).collect();
+            self.links
+                .want(network, wanted.into_iter(), now, &mut self.rng);
+        }
+        let grace = self.grace();
+        self.tails.expire(now, grace);
+        self.descriptors.expire(now);
+        self.renew_personas(now);
+    }
+
+    fn link_events(&mut self) {
+        for event in self.links.take_events() {
+            match event {
+                LinkEvent::Up { guard, fresh } => {
+                    if fresh {
+                        self.tails.register_again(&guard);
+                    }
+                }
+                LinkEvent::Down(_) => {}
+                LinkEvent::Registered {
+                    guard,
+                    request,
+                    refused,
+                } => {
+                    for useless in self.tails.registered(&guard, request, &refused) {
+                        self.tails.drop_now(useless);
+                    }
+                }
+            }
+            self.stirred = true;
+        }
+    }
+
+    fn go_online(&mut self) {
+        let online = self.network.is_some() && self.links.any_up() && self.shortage.is_none();
+        if online == self.online {
+            return;
+        }
+        self.online = online;
+        if online {
+            self.event(Event::Online);
+        } else {
+            let why = self.problems().join("; ");
+            self.event(Event::Offline(why));
+        }
+    }
+
+    fn grace(&self) -> u64 {
+        self.network
+            .as_ref()
+            .map_or(0, |network| network.parameters().grace_seconds.into())
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}

@@ -1,0 +1,337 @@
+//! Being found: public tails, the own descriptor, and spare tails for sessions.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mixline_protocol::directory::RequestBody;
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::records::ServiceDescriptor;
+
+use super::Engine;
+use crate::QueryError;
+use crate::clock::Now;
+use crate::command::RequestNumber;
+use crate::directory::pending::{Asker, QUERY_DEADLINE};
+use crate::relays::selection::{OWN_GUARD, SHARED, Shortage};
+use crate::slab::Key;
+use crate::status::Event;
+use crate::tails::{Owner, Tail};
+
+/// Spare tails that are kept ready: enough for a session and both throw-away IDs.
+pub const SPARES: usize = 8;
+/// Spare tails while sessions are short of them.
+pub const MORE_SPARES: usize = 24;
+/// Tails that are built in one call: each costs half a millisecond.
+const BUILDS: usize = 4;
+/// A descriptor with fewer tails than wanted waits this long for the others.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// A publication that failed is tried again after this ...
+const FIRST_RETRY: Duration = Duration::from_secs(2);
+/// ... which doubles up to this.
+const LAST_RETRY: Duration = Duration::from_secs(60);
+/// The descriptor is signed anew when so little of its life is left, seconds.
+const REFRESH: u64 = 1800;
+/// The life of a descriptor at most, seconds.
+const LIFE: u64 = 6 * 3600;
+
+/// The own descriptor.
+pub struct Publishing {
+    /// Public tails.
+    pub tails: Vec<Key<Tail>>,
+    /// The descriptor as it was signed last.
+    pub descriptor: Option<Arc<ServiceDescriptor>>,
+    /// Whether the outside has not seen it yet.
+    pub changed: bool,
+    /// Since when it does not say what it should.
+    stale: Option<Instant>,
+    /// Which version the directory has.
+    published: u64,
+    /// When it accepted that, unix seconds.
+    pub published_at: u64,
+    next: Instant,
+    retry: Duration,
+    /// Who waits for a descriptor to be there, and until when.
+    waiting: Vec<(Instant, RequestNumber)>,
+    /// Nothing is offered any more.
+    withdrawn: bool,
+}
+
+impl Publishing {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            tails: Vec::new(),
+            descriptor: None,
+            changed: false,
+            stale: None,
+            published: 0,
+            published_at: 0,
+            next: now,
+            retry: FIRST_RETRY,
+            waiting: Vec::new(),
+            withdrawn: false,
+        }
+    }
+
+    /// The descriptor has to say something else now.
+    pub fn make_stale(&mut self, now: Instant) {
+        self.stale.get_or_insert(now);
+    }
+}
+
+impl Engine {
+    /// Keeps spare tails ready.
+    pub(super) fn build_spares(&mut self, now: Now) {
+        let short = std::mem::take(&mut self.spares_short);
+        let publics = if self.config.accept_sessions {
+            self.config
+                .public_tails
+                .saturating_sub(self.publishing.tails.len())
+        } else {
+            0
+        };
+        let wanted = if short { MORE_SPARES } else { SPARES } + publics;
+        let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
+        let spare = |tail: &Tail| {
+            tail.owner == Owner::Spare && now.unix() < tail.renew && works(&tail.guard)
+        };
+        let have = self.tails.iter().filter(|(_, tail)| spare(tail)).count();
+        for _ in have..wanted.min(have + BUILDS) {
+            match self.build_tail(now) {
+                Ok(()) => self.shortage = None,
+                Err(Some(shortage)) => {
+                    self.shortage = Some(shortage.to_string());
+                    return;
+                }
+                Err(None) => return,
+            }
+        }
+    }
+
+    /// Builds one spare at the guard that has the fewest. `Err(None)` if there is no guard.
+    fn build_tail(&mut self, now: Now) -> Result<(), Option<Shortage>> {
+        let network = self.network.as_ref().ok_or(None)?;
+        let mut guards: Vec<(ShortId, usize)> = self
+            .links
+            .usable()
+            .map(|guard| (guard, self.tails.at_guard(&guard)))
+            .filter(|(_, (_, room))| *room)
+            .map(|(guard, (count, _))| (guard, count))
+            .collect();
+        crate::relays::selection::shuffle(&mut guards, &mut self.rng);
+        let (guard, _) = guards
+            .into_iter()
+            .min_by_key(|(_, count)| *count)
+            .ok_or(None)?;
+        let guards = &self.guards;
+        let spares: Vec<ShortId> = self
+            .tails
+            .iter()
+            .filter(|(_, tail)| tail.owner == Owner::Spare)
+            .flat_map(|(_, tail)| tail.relays.iter().copied())
+            .collect();
+        let penalty = |relay: &ShortId| {
+            let shared = spares.iter().filter(|used| *used == relay).count();
+            let guard = if guards.is_guard(relay) { OWN_GUARD } else { 0 };
+            guard + SHARED * u8::try_from(shared.min(MORE_SPARES)).unwrap_or(0)
+        };
+        let length = self.config.tail_length;
+        self.tails
+            .build(network, &guard, length, now, penalty, &mut self.rng)
+            .map(drop)
+            .map_err(Some)
+    }
+
+    /// Keeps public tails alive, and the descriptor true.
+    pub(super) fn publish(&mut self, now: Now) {
+        if !self.config.accept_sessions || self.publishing.withdrawn {
+            return;
+        }
+        if self.renew_public_tails(now) {
+            self.publishing.make_stale(now.instant);
+        }
+        if let Some(descriptor) = &self.publishing.descriptor
+            && (descriptor.expires.since(now.unix()) < REFRESH.min(self.descriptor_life(now) / 2)
+                || descriptor.lease.as_ref() != self.personas.lease(now.unix()))
+        {
+            self.publishing.make_stale(now.instant);
+        }
+        let full = self.publishing.tails.len() >= self.config.public_tails;
+        let settled =
+            |since: Instant| full || now.instant.saturating_duration_since(since) >= SETTLE;
+        if self.publishing.stale.is_some_and(settled) && !self.publishing.tails.is_empty() {
+            self.sign_descriptor(now);
+        }
+        let Some(descriptor) = &self.publishing.descriptor else {
+            self.give_up_publishing(now);
+            return;
+        };
+        let waiting = std::mem::take(&mut self.publishing.waiting);
+        let due = self.config.publish
+            && self.publishing.published < descriptor.version
+            && now.instant >= self.publishing.next
+            && !self.queries.is_publishing();
+        if due && waiting.is_empty() {
+            self.ask_to_publish(None, now);
+        }
+        for (_, number) in waiting {
+            self.ask_to_publish(Some(number), now);
+        }
+    }
+
+    /// Somebody asks for publication.
+    pub(super) fn publish_now(&mut self, number: RequestNumber, now: Now) {
+        if !self.config.accept_sessions {
+            let why = "this endpoint does not accept sessions".to_owned();
+            self.reply(number, Err(QueryError::Refused(why)));
+        } else if self.publishing.descriptor.is_some() && self.publishing.stale.is_none() {
+            self.ask_to_publish(Some(number), now);
+        } else if self.publishing.waiting.len() < crate::directory::pending::MAX_QUERIES {
+            let deadline = now.instant + QUERY_DEADLINE;
+            self.publishing.waiting.push((deadline, number));
+        } else {
+            self.reply(number, Err(QueryError::Busy));
+        }
+    }
+
+    /// There are no public tails yet: nobody waits for them for ever.
+    fn give_up_publishing(&mut self, now: Now) {
+        let late = |waiting: &mut (Instant, RequestNumber)| now.instant >= waiting.0;
+        for (_, number) in self
+            .publishing
+            .waiting
+            .extract_if(.., late)
+            .collect::<Vec<_>>()
+        {
+            let why = format!("there is nothing to publish yet: {}", self.obstacle());
+            self.reply(number, Err(QueryError::Timeout(why)));
+        }
+    }
+
+    fn ask_to_publish(&mut self, number: Option<RequestNumber>, now: Now) {
+        if let Some(descriptor) = self.publishing.descriptor.clone() {
+            let asker = Asker::Publish(descriptor.version, number);
+            let body = RequestBody::Publish((*descriptor).clone());
+            self.ask_directory(body, asker, now);
+        }
+    }
+
+    /// The directory has accepted a version of the descriptor, or not.
+    pub(super) fn publication(&mut self, version: u64, result: Result<(), String>, now: Now) {
+        match result {
+            Ok(()) => {
+                self.publishing.published = self.publishing.published.max(version);
+                self.publishing.published_at = now.unix().0;
+                self.publishing.retry = FIRST_RETRY;
+                self.event(Event::Published);
+            }
+            Err(why) => {
+                self.publishing.next = now.instant + self.publishing.retry;
+                self.publishing.retry = (self.publishing.retry * 2).min(LAST_RETRY);
+                self.event(Event::PublishFailed(why));
+            }
+        }
+    }
+
+    /// Replaces public tails that end soon or do not work; whether any is another now.
+    fn renew_public_tails(&mut self, now: Now) -> bool {
+        let mut changed = false;
+        for at in (0..self.publishing.tails.len()).rev() {
+            let old = self.publishing.tails[at];
+            if !self.tail_is_due(old, now) {
+                continue;
+            }
+            if let Some(new) = self.spare_for_public(now) {
+                self.tails.drain(old, now);
+                self.publishing.tails[at] = new;
+                changed = true;
+            } else if self
+                .tails
+                .get(old)
+                .is_none_or(|tail| now.unix() >= tail.expires)
+            {
+                self.publishing.tails.remove(at);
+                changed = true;
+            }
+        }
+        while self.publishing.tails.len() < self.config.public_tails {
+            let Some(new) = self.spare_for_public(now) else {
+                break;
+            };
+            self.publishing.tails.push(new);
+            changed = true;
+        }
+        changed
+    }
+
+    fn spare_for_public(&mut self, now: Now) -> Option<Key<Tail>> {
+        let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
+        self.tails
+            .take_spare(Owner::Public, &self.publishing.tails, now, works)
+    }
+
+    fn descriptor_life(&self, now: Now) -> u64 {
+        let tails = self
+            .publishing
+            .tails
+            .iter()
+            .filter_map(|key| self.tails.get(*key));
+        let last = tails.map(|tail| tail.expires).max().unwrap_or_default();
+        last.since(now.unix()).clamp(1, LIFE)
+    }
+
+    fn sign_descriptor(&mut self, now: Now) {
+        let tails = self
+            .publishing
+            .tails
+            .iter()
+            .filter_map(|key| self.tails.get(*key));
+        let tails = tails.map(Tail::offer).collect();
+        let life = self.descriptor_life(now);
+        self.sign(tails, life, now);
+    }
+
+    fn sign(&mut self, tails: Vec<mixline_protocol::records::TailOffer>, life: u64, now: Now) {
+        let own = self
+            .personas
+            .get(crate::directory::pseudonyms::Persona::Own);
+        let last = self
+            .publishing
+            .descriptor
+            .as_ref()
+            .map_or(0, |descriptor| descriptor.version);
+        let unsigned = ServiceDescriptor {
+            id: own.id,
+            version: now.unix_ms.max(last + 1),
+            issued: now.unix(),
+            expires: now.unix().plus(life),
+            session: own.secret.public(),
+            lease: self.personas.lease(now.unix()).copied(),
+            tails,
+            signature: [0; mixline_protocol::identity::SIGNATURE],
+        };
+        match unsigned.sign(&own.key) {
+            Ok(descriptor) => {
+                self.publishing.descriptor = Some(Arc::new(descriptor));
+                self.publishing.changed = true;
+                self.publishing.stale = None;
+                self.publishing.next = now.instant;
+                self.publishing.retry = FIRST_RETRY;
+            }
+            Err(error) => self.event(Event::PublishFailed(error.to_string())),
+        }
+    }
+
+    /// Tells the directory that nobody is here any more, so that who asks is told at once.
+    pub(super) fn withdraw(&mut self, now: Now) {
+        if self.publishing.descriptor.is_none() || self.publishing.withdrawn {
+            return;
+        }
+        self.publishing.withdrawn = true;
+        self.sign(Vec::new(), REFRESH, now);
+        if self.config.publish && self.publishing.published > 0 {
+            self.ask_to_publish(None, now);
+        }
+    }
+}

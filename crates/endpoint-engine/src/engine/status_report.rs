@@ -1,0 +1,202 @@
+//! The engine's state, for a person.
+
+use super::Engine;
+use crate::clock::Now;
+use crate::directory::pseudonyms::Persona;
+use crate::session::paths::{Health, Path};
+use crate::session::transmit::{Load, Route, Sender};
+use crate::session::{Phase, Session};
+use crate::status::{
+    DirectoryStatus, GuardStatus, NetworkStatus, PathStatus, SessionStatus, Status, TailStatus,
+};
+use crate::tails::Owner;
+
+impl Engine {
+    /// The state of everything.
+    #[must_use]
+    pub fn status(&self, now: Now) -> Status {
+        let lease = self.personas.lease(now.unix());
+        let mut counters = self.counters;
+        counters.datagrams_out = self.outbox.total();
+        counters.overflow += self.outbox.dropped();
+        Status {
+            id: self.personas.get(Persona::Own).id.to_string(),
+            ipv4: lease.map(|lease| lease.ipv4.to_string()),
+            ipv6: self.ipv6.to_string(),
+            online: self.online,
+            uptime_s: now
+                .instant
+                .saturating_duration_since(self.started.instant)
+                .as_secs(),
+            problems: self.problems_at(now),
+            network: self.network_status(),
+            guards: self.guard_status(),
+            tails: self.tail_status(),
+            sessions: self
+                .sessions
+                .iter()
+                .map(|(_, s)| self.session_status(s, now))
+                .collect(),
+            directory: DirectoryStatus {
+                pending: self.queries.len(),
+                published: self.publishing.published_at,
+                last_error: self.queries.last_error.clone(),
+            },
+            counters,
+        }
+    }
+
+    /// What keeps the endpoint from being online.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.network.is_none() {
+            problems.push("there is no snapshot of the network yet".to_owned());
+        } else if self.guards.in_use().next().is_none() {
+            problems.push("the network has no relay that can be a guard from here".to_owned());
+        } else if !self.links.any_up() {
+            problems.push("no guard can be reached".to_owned());
+        }
+        problems.extend(self.shortage.clone());
+        problems
+    }
+
+    fn problems_at(&self, now: Now) -> Vec<String> {
+        let mut problems = self.problems();
+        if let Some(network) = &self.network
+            && now.unix() >= network.snapshot().valid_until
+        {
+            problems.push(
+                "the snapshot of the network has expired: the directory cannot be reached, or \
+                 this machine's clock is wrong"
+                    .to_owned(),
+            );
+        }
+        problems
+    }
+
+    fn network_status(&self) -> NetworkStatus {
+        let shortage = self.shortage.clone();
+        match &self.network {
+            Some(network) => NetworkStatus {
+                relays: network.relays().len(),
+                issued: network.snapshot().issued.0,
+                valid_until: network.snapshot().valid_until.0,
+                shortage,
+            },
+            None => NetworkStatus {
+                shortage,
+                ..NetworkStatus::default()
+            },
+        }
+    }
+
+    fn guard_status(&self) -> Vec<GuardStatus> {
+        let one = |(id, temporary): (mixline_protocol::identity::RelayId, bool)| {
+            let short = id.short();
+            let view = self.links.view(&id);
+            let relay = self
+                .network
+                .as_ref()
+                .and_then(|network| network.relay_of(&id));
+            let state = match (&view, relay) {
+                (Some(view), _) if view.up => "up",
+                (_, None) => "not in the snapshot",
+                (Some(view), _) if view.last_error.is_some() => "down",
+                _ => "connecting",
+            };
+            GuardStatus {
+                name: relay.map_or_else(|| short.to_string(), |relay| relay.name.clone()),
+                relay: short.to_string(),
+                temporary,
+                state: state.to_owned(),
+                rtt_ms: view.as_ref().and_then(|view| view.rtt).map(milliseconds),
+                mailboxes: self.tails.at_guard(&short).0,
+                last_error: view.and_then(|view| view.last_error),
+            }
+        };
+        self.guards.in_use().map(one).collect()
+    }
+
+    fn tail_status(&self) -> TailStatus {
+        let mut status = TailStatus::default();
+        for (_, tail) in self.tails.iter() {
+            match tail.owner {
+                _ if !tail.registration.is_done() => status.registering += 1,
+                _ if tail.draining.is_some() => {}
+                Owner::Public => status.public += 1,
+                Owner::Session(_) => status.private += 1,
+                Owner::Spare => status.spare += 1,
+            }
+        }
+        status
+    }
+
+    fn session_status(&self, session: &Session, now: Now) -> SessionStatus {
+        let since = |at| now.instant.saturating_duration_since(at).as_secs();
+        SessionStatus {
+            peer: session.peer.to_string(),
+            ipv4: session.ipv4.map(|(ip, _)| ip.to_string()),
+            ipv6: session.ipv6.to_string(),
+            state: match session.phase {
+                Phase::Opening => "connecting",
+                Phase::Unconfirmed => "answering",
+                Phase::Established => "established",
+            }
+            .to_owned(),
+            local: session.persona.name().to_owned(),
+            initiated: session.initiated,
+            age_s: since(session.since),
+            idle_s: since(session.used),
+            paths: session
+                .paths
+                .iter()
+                .map(|path| self.path_status(path, now))
+                .collect(),
+            traffic: session.traffic,
+            last_error: session.last_error.clone(),
+        }
+    }
+
+    fn path_status(&self, path: &Path, now: Now) -> PathStatus {
+        let name = |relay| match &self.network {
+            Some(network) => network.name(relay),
+            None => relay.to_string(),
+        };
+        PathStatus {
+            head: path.relays.iter().map(name).collect(),
+            tail: name(&path.tail_first),
+            state: match path.health(now.instant) {
+                _ if path.retiring.is_some() => "retiring",
+                Health::Alive => "alive",
+                Health::Unproven => "unproven",
+                Health::Suspect => "suspect",
+            }
+            .to_owned(),
+            rtt_ms: path.rtt.map(milliseconds),
+            cells: path.cells,
+        }
+    }
+
+    /// Sends control frames to all peers as they are, for tests that play a malicious peer.
+    #[doc(hidden)]
+    pub fn inject_controls(&mut self, bodies: &[Vec<u8>], now: Now) {
+        for key in self.sessions.keys() {
+            if let Some(session) = self.sessions.get_mut(key) {
+                let mut sender = Sender {
+                    links: &self.links,
+                    outbox: &mut self.outbox,
+                    counters: &mut self.counters,
+                    now: now.instant,
+                };
+                for body in bodies {
+                    session.pack(Load::Control(body), Route::InTurn, &mut sender);
+                }
+            }
+            self.wake(key);
+        }
+    }
+}
+
+fn milliseconds(time: std::time::Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,5 @@
+//! IP packets: their headers, answers to them, batches of them.
+
+pub mod batch;
+pub mod headers;
+pub mod icmp;

@@ -1,0 +1,224 @@
+//! The relays of a snapshot, as path selection looks at them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use mixline_protocol::epoch;
+use mixline_protocol::identity::{RelayId, ShortId, X25519Public};
+use mixline_protocol::path::Hop;
+use mixline_protocol::records::{
+    MAX_ADDRESSES, OnionKeys, Parameters, RelayDescriptor, ServiceDescriptor, Snapshot,
+};
+use mixline_protocol::time::UnixTime;
+use rand_core::CryptoRng;
+
+use crate::relays::selection::below;
+
+/// No relay counts for more than this many times the median: a capacity is what a relay says
+/// of itself, and must not buy all the paths.
+const MOST_MEDIANS: u64 = 10;
+
+/// A neighbourhood that no two relays of a head or tail may share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Neighbourhood {
+    /// An IPv4 /16.
+    V4([u8; 2]),
+    /// An IPv6 /32.
+    V6([u8; 4]),
+}
+
+impl Neighbourhood {
+    fn of(address: &IpAddr) -> Self {
+        match address {
+            IpAddr::V4(ip) => {
+                let [a, b, ..] = ip.octets();
+                Self::V4([a, b])
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.octets();
+                Self::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+/// One relay.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// Its identity.
+    pub id: RelayId,
+    /// Its short ID.
+    pub short: ShortId,
+    /// What people call it.
+    pub name: String,
+    /// Its link key.
+    pub link: X25519Public,
+    /// Where it is reached.
+    pub addresses: Vec<SocketAddr>,
+    /// How much it counts when relays are drawn, at least 1.
+    pub weight: u64,
+    onion: OnionKeys,
+    family: Option<String>,
+    places: ArrayVec<Neighbourhood, MAX_ADDRESSES>,
+    expires: UnixTime,
+}
+
+impl Relay {
+    fn new(descriptor: &RelayDescriptor) -> Self {
+        let mut places: ArrayVec<Neighbourhood, MAX_ADDRESSES> = ArrayVec::new();
+        for address in &descriptor.addresses {
+            let place = Neighbourhood::of(&address.ip());
+            if !places.contains(&place) {
+                // As many places as addresses, and the record has at most that many of them.
+                let _ = places.try_push(place);
+            }
+        }
+        Self {
+            id: descriptor.id,
+            short: descriptor.short_id(),
+            name: descriptor.name.clone(),
+            link: descriptor.link,
+            addresses: descriptor.addresses.clone(),
+            weight: u64::from(descriptor.capacity.max(1)),
+            onion: descriptor.onion.clone(),
+            family: descriptor.family.clone(),
+            places,
+            expires: descriptor.expires,
+        }
+    }
+
+    /// Whether two relays must not stand in one head or tail: the same one, one network, or
+    /// one family.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        self.short == other.short
+            || self.places.iter().any(|place| other.places.contains(place))
+            || (self.family.is_some() && self.family == other.family)
+    }
+}
+
+/// The relays of one snapshot, and what everybody agrees on.
+pub struct Network {
+    snapshot: Arc<Snapshot>,
+    relays: Vec<Relay>,
+    by_short: HashMap<ShortId, usize>,
+}
+
+impl Network {
+    /// From a verified snapshot.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        let mut relays: Vec<Relay> = snapshot.relays.iter().map(Relay::new).collect();
+        let mut weights: Vec<u64> = relays.iter().map(|relay| relay.weight).collect();
+        weights.sort_unstable();
+        let median = weights.get(weights.len() / 2).copied().unwrap_or(1);
+        for relay in &mut relays {
+            relay.weight = relay.weight.min(median.saturating_mul(MOST_MEDIANS));
+        }
+        let by_short = relays
+            .iter()
+            .enumerate()
+            .map(|(at, relay)| (relay.short, at))
+            .collect();
+        Self {
+            snapshot,
+            relays,
+            by_short,
+        }
+    }
+
+    /// The snapshot that it is made of.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// What everybody agrees on.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.snapshot.parameters
+    }
+
+    /// Where the directory is reached.
+    #[must_use]
+    pub fn directory(&self) -> &ServiceDescriptor {
+        &self.snapshot.directory_service
+    }
+
+    /// All relays.
+    #[must_use]
+    pub fn relays(&self) -> &[Relay] {
+        &self.relays
+    }
+
+    /// The relay with a short ID.
+    #[must_use]
+    pub fn relay(&self, short: &ShortId) -> Option<&Relay> {
+        self.by_short.get(short).and_then(|at| self.relays.get(*at))
+    }
+
+    /// The relay with an identity.
+    #[must_use]
+    pub fn relay_of(&self, id: &RelayId) -> Option<&Relay> {
+        self.relay(&id.short()).filter(|relay| relay.id == *id)
+    }
+
+    /// The name of a relay, or its short ID if it is gone.
+    #[must_use]
+    pub fn name(&self, short: &ShortId) -> String {
+        self.relay(short)
+            .map_or_else(|| short.to_string(), |relay| relay.name.clone())
+    }
+
+    /// Whether a relay is listed, but not with this onion key any more: it has started anew, and what
+    /// was built with the key leads nowhere.
+    #[must_use]
+    pub fn has_forgotten(&self, hop: &Hop) -> bool {
+        self.relay(&hop.relay)
+            .is_some_and(|relay| relay.onion.iter().all(|(_, key)| *key != hop.onion))
+    }
+
+    /// The relay as a hop of something that is built now, and the epoch of its key: the one that
+    /// builders should use, or the current one if the relay has not published the next yet.
+    #[must_use]
+    pub fn hop(&self, relay: &Relay, now: UnixTime) -> Option<(Hop, u32)> {
+        let seconds = self.parameters().epoch_seconds;
+        if now >= relay.expires {
+            return None;
+        }
+        [
+            epoch::for_building(now, seconds),
+            epoch::current(now, seconds),
+        ]
+        .into_iter()
+        .find_map(|wanted| {
+            let (of, key) = relay.onion.iter().find(|(of, _)| *of == wanted)?;
+            Some((
+                Hop {
+                    relay: relay.short,
+                    onion: *key,
+                },
+                *of,
+            ))
+        })
+    }
+
+    /// When something that uses the keys of these epochs ends.
+    #[must_use]
+    pub fn expiry(&self, epochs: impl IntoIterator<Item = u32>) -> UnixTime {
+        epoch::expiry(epochs, self.parameters().epoch_seconds).unwrap_or_default()
+    }
+
+    /// When something that ends at `expires` should be replaced: when between a fifth and a
+    /// twentieth of an epoch is left. Builders use the next epoch's key from the last quarter on,
+    /// so what is built then lives a whole epoch longer; chance keeps all clients from
+    /// building in the same second.
+    #[must_use]
+    pub fn renewal(&self, expires: UnixTime, rng: &mut (impl CryptoRng + ?Sized)) -> UnixTime {
+        let epoch = u64::from(self.parameters().epoch_seconds);
+        let earliest = epoch / 20 + below(epoch * 3 / 20 + 1, rng);
+        expires.minus(earliest)
+    }
+}

@@ -1,0 +1,166 @@
+//! The flows between this host and one peer: which path each uses, and how to end it.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use mixline_protocol::identity::AnonymousId;
+
+use crate::packets::headers::{FlowKey, IpPacket, protocol};
+use crate::packets::icmp::{Segment, reset};
+use crate::policy::{PathPolicy, PolicyRule};
+use crate::session::paths::{Health, Paths};
+
+/// Flows with one peer that are remembered. One more replaces another, which then only loses
+/// its place on a path.
+pub const MAX_FLOWS: usize = 512;
+/// Connections that have been silent for longer are not reset when the peer goes.
+const RESET_WITHIN: Duration = Duration::from_secs(600);
+
+struct Flow {
+    policy: PathPolicy,
+    path: Option<u32>,
+    used: Instant,
+    /// TCP only. `None` once it is closing.
+    connection: Option<Connection>,
+}
+
+/// What this host waits for on a TCP connection.
+#[derive(Clone, Copy)]
+enum Connection {
+    /// An answer to its SYN of this number.
+    Opening(u32),
+    /// The byte of this number.
+    Open(u32),
+}
+
+impl Connection {
+    /// After a segment of this host.
+    fn after(segment: &Segment) -> Option<Self> {
+        if segment.reset || segment.finishes {
+            None
+        } else if segment.acknowledges {
+            Some(Self::Open(segment.ack))
+        } else {
+            segment.syn.then_some(Self::Opening(segment.sequence))
+        }
+    }
+
+    /// What makes this host believe that it is over.
+    fn reset(self, flow: &FlowKey) -> Vec<u8> {
+        match self {
+            Self::Opening(syn) => reset(flow, 0, Some(syn.wrapping_add(1))),
+            Self::Open(expects) => reset(flow, expects, None),
+        }
+    }
+}
+
+/// The flows with one peer.
+pub struct Flows {
+    flows: HashMap<FlowKey, Flow>,
+    /// Mixed into what ranks paths, so that nobody outside can choose which path a flow takes.
+    salt: u64,
+}
+
+impl Flows {
+    /// None yet. `salt` is random.
+    #[must_use]
+    pub fn new(salt: u64) -> Self {
+        Self {
+            flows: HashMap::new(),
+            salt,
+        }
+    }
+
+    /// How a packet to `peer` is sent: by which policy, and if that is per flow, over which path.
+    /// A flow stays on its path as long as that works; `None` if no path is known to.
+    pub fn place(
+        &mut self,
+        packet: &IpPacket<'_>,
+        peer: &AnonymousId,
+        rules: &[PolicyRule],
+        paths: &Paths,
+        now: Instant,
+    ) -> (PathPolicy, Option<u32>) {
+        if !self.flows.contains_key(&packet.flow) {
+            self.make_room(now);
+            let flow = Flow {
+                policy: policy(rules, peer, &packet.flow),
+                path: None,
+                used: now,
+                connection: None,
+            };
+            self.flows.insert(packet.flow, flow);
+        }
+        let Some(flow) = self.flows.get_mut(&packet.flow) else {
+            return (PathPolicy::PerFlow, None);
+        };
+        flow.used = now;
+        if packet.flow.protocol == protocol::TCP
+            && let Some(segment) = Segment::read(packet.payload)
+        {
+            flow.connection = Connection::after(&segment);
+        }
+        if flow.policy == PathPolicy::PerFlow {
+            let alive = |id: &u32| {
+                paths.get(*id).is_some_and(|path| {
+                    path.retiring.is_none() && path.health(now) == Health::Alive
+                })
+            };
+            if !flow.path.is_some_and(|id| alive(&id)) {
+                let mut hash = DefaultHasher::new();
+                (self.salt, packet.flow).hash(&mut hash);
+                flow.path = paths.for_flow(hash.finish(), now).filter(alive);
+            }
+        }
+        (flow.policy, flow.path)
+    }
+
+    /// Whether a TCP connection with the peer is open, as far as is known.
+    #[must_use]
+    pub fn any_open(&self) -> bool {
+        let open = |flow: &Flow| matches!(flow.connection, Some(Connection::Open(_)));
+        self.flows.values().any(open)
+    }
+
+    /// Resets for the TCP connections with the peer, those that are being opened included, as
+    /// packets to this host.
+    pub fn resets(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        self.flows
+            .drain()
+            .filter(|(_, flow)| now.saturating_duration_since(flow.used) < RESET_WITHIN)
+            .filter_map(|(key, flow)| Some(flow.connection?.reset(&key)))
+            .collect()
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        if self.flows.len() < MAX_FLOWS {
+            return;
+        }
+        let oldest = self
+            .flows
+            .iter()
+            .max_by_key(|(_, flow)| now.saturating_duration_since(flow.used));
+        if let Some(key) = oldest.map(|(key, _)| *key) {
+            self.flows.remove(&key);
+        }
+    }
+}
+
+/// What the first rule that fits says.
+#[must_use]
+pub fn policy(rules: &[PolicyRule], peer: &AnonymousId, flow: &FlowKey) -> PathPolicy {
+    let fits = |rule: &&PolicyRule| {
+        rule.id.is_none_or(|id| id == *peer)
+            && rule.to.is_none_or(|range| range.contains(flow.destination))
+            && rule.port.is_none_or(|port| {
+                matches!(flow.protocol, protocol::TCP | protocol::UDP)
+                    && (port == flow.ports.0 || port == flow.ports.1)
+            })
+    };
+    rules
+        .iter()
+        .find(fits)
+        .map(|rule| rule.policy)
+        .unwrap_or_default()
+}

@@ -1,0 +1,48 @@
+//! Who has opened a session lately, so that nobody can play an initiation again.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::session::TIMESTAMP_TOLERANCE_MS;
+
+use crate::clock::Now;
+use crate::engine::handshakes::{ANSWERS_BURST, ANSWERS_PER_SECOND};
+
+/// Initiators whose last timestamp is remembered: all that can be answered while a timestamp is
+/// good, so that none has to be forgotten before.
+pub const MAX_INITIATORS: usize = 65536;
+
+const _: () = {
+    let window_s = 2 * TIMESTAMP_TOLERANCE_MS / 1000;
+    assert!(MAX_INITIATORS as u64 > window_s * ANSWERS_PER_SECOND as u64 + ANSWERS_BURST as u64);
+};
+
+/// The last timestamp of each initiator: an initiation that is not newer is a replay.
+#[derive(Default)]
+pub struct Initiators {
+    last: HashMap<AnonymousId, u64>,
+    swept: Option<Instant>,
+}
+
+impl Initiators {
+    /// Remembers a timestamp; false if it is not newer than the last, or there is no room.
+    pub fn admit(&mut self, id: AnonymousId, timestamp_ms: u64, now: Now) -> bool {
+        let due = |at: Instant| now.instant.saturating_duration_since(at) > Duration::from_secs(60);
+        if self.swept.is_none_or(due) {
+            self.swept = Some(now.instant);
+            self.last
+                .retain(|_, at| at.saturating_add(TIMESTAMP_TOLERANCE_MS) >= now.unix_ms);
+        }
+        let room = self.last.len() < MAX_INITIATORS;
+        match self.last.get_mut(&id) {
+            Some(last) if timestamp_ms > *last => *last = timestamp_ms,
+            Some(_) => return false,
+            None if room => {
+                self.last.insert(id, timestamp_ms);
+            }
+            None => return false,
+        }
+        true
+    }
+}

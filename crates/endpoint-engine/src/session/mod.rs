@@ -1,0 +1,449 @@
+//! A session with one peer: its keys, tails, paths, and what waits to be sent.
+
+pub mod flows;
+pub mod initiation_replay;
+pub mod paths;
+pub mod transmit;
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use mixline_protocol::frames::{FragmentIds, Reassembly};
+use mixline_protocol::identity::{AnonymousId, X25519Public};
+use mixline_protocol::path::TailId;
+use mixline_protocol::records::{Lease, TailOffer};
+use mixline_protocol::session::{MAX_OFFERS, SessionInitiator, SessionKeys, SessionOpen};
+use mixline_protocol::size::Payload;
+use mixline_protocol::time::UnixTime;
+use mixline_protocol::{Error, address};
+
+use crate::directory::pseudonyms::Persona;
+use crate::relays::blame::Blame;
+use crate::session::flows::Flows;
+use crate::session::paths::Paths;
+use crate::session::transmit::Lane;
+use crate::slab::Key;
+use crate::status::Traffic;
+use crate::tails::Tail;
+use crate::token_bucket::Bucket;
+
+/// Answers of ours whose initiator has not yet used the keys; the oldest goes first.
+pub const MAX_PENDING: usize = 3;
+/// Initiations of one handshake.
+pub const MAX_ATTEMPTS: usize = 10;
+/// Packets that wait for one session.
+pub const MAX_HELD: usize = 64;
+/// Their bytes.
+pub const MAX_HELD_BYTES: usize = 128 * 1024;
+/// Messages that wait for one session.
+pub const MAX_HELD_MESSAGES: usize = 32;
+/// How long the keys before the last are still received under.
+pub const KEEP_PREVIOUS: Duration = Duration::from_secs(30);
+/// Handshakes from both sides within this of one another are one: see
+/// [`Session::keeps_own_keys`].
+pub const CROSSING: Duration = Duration::from_secs(10);
+/// A session without packets is in use for so long after the last one.
+pub const IN_USE: Duration = Duration::from_secs(4);
+/// Probes of a peer that are answered: at once, and in a second.
+const ACKS_BURST: u32 = 40;
+const ACKS_PER_SECOND: u32 = 40;
+/// Own tails that a peer may declare broken: at once, and in an hour.
+pub const BROKEN_BURST: u32 = 8;
+/// One in three minutes: a peer must not choose for us, by rejecting, which relays our tails use.
+pub const BROKEN_PER_HOUR: u32 = 20;
+/// Own tails that are replaced because nothing comes through them: at once, and in an hour.
+pub const TROUBLE_BURST: u32 = 16;
+/// See [`BROKEN_PER_HOUR`]: a peer can bring this about by saying little.
+pub const TROUBLE_PER_HOUR: u32 = 60;
+
+/// What an initiator says of itself.
+pub struct Introduction {
+    /// Where it is reached.
+    pub tails: Vec<TailOffer>,
+    /// Its address.
+    pub lease: Option<Lease>,
+    /// Its session key.
+    pub remote: X25519Public,
+}
+
+/// Keys whose initiator has not yet shown that it has them.
+pub struct Pending {
+    /// The keys.
+    pub keys: SessionKeys,
+    /// What holds once they are used.
+    pub said: Introduction,
+}
+
+/// The keys of a session.
+#[derive(Default)]
+pub struct KeyRing {
+    /// What is sent under.
+    pub current: Option<SessionKeys>,
+    /// What may come to be.
+    pub pending: ArrayVec<Pending, MAX_PENDING>,
+    /// What was, until when.
+    previous: Option<(SessionOpen, Instant)>,
+}
+
+/// What a payload turned out to be.
+pub enum Opened {
+    /// Data under the keys in use, or (`old`) under those before.
+    Data {
+        /// Whether it is under the keys before.
+        old: bool,
+    },
+    /// The first data under keys that were pending; they are in use now.
+    Promoted(Box<Introduction>),
+    /// It is a duplicate.
+    Duplicate,
+    /// It was changed on the way.
+    Changed,
+    /// It is not under any of the keys: unchanged.
+    Unknown,
+}
+
+impl KeyRing {
+    /// Opens a payload in place under whichever keys fit. With `keep`, pending keys that come
+    /// into use do not replace those that there are: both sides have begun at the same time,
+    /// and agree to use ours.
+    pub fn open(&mut self, payload: &mut Payload, keep: bool, now: Instant) -> Opened {
+        if let Some(current) = &mut self.current {
+            match current.open.open(payload) {
+                Ok(_) => return Opened::Data { old: false },
+                Err(error) => {
+                    if let Some(refused) = refused(&error) {
+                        return refused;
+                    }
+                }
+            }
+        }
+        for at in 0..self.pending.len() {
+            match self.pending[at].keys.open.open(payload) {
+                Ok(_) if keep => {
+                    let Pending { keys, .. } = self.pending.remove(at);
+                    self.previous = Some((keys.open, now + KEEP_PREVIOUS));
+                    return Opened::Data { old: true };
+                }
+                Ok(_) => return self.promote(at, now),
+                Err(error) => {
+                    if let Some(refused) = refused(&error) {
+                        return refused;
+                    }
+                }
+            }
+        }
+        self.previous.take_if(|(_, until)| now >= *until);
+        if let Some((previous, _)) = &mut self.previous {
+            match previous.open(payload) {
+                Ok(_) => return Opened::Data { old: true },
+                Err(error) => {
+                    if let Some(refused) = refused(&error) {
+                        return refused;
+                    }
+                }
+            }
+        }
+        Opened::Unknown
+    }
+
+    fn promote(&mut self, at: usize, now: Instant) -> Opened {
+        let Pending { keys, said } = self.pending.remove(at);
+        // Older answers are of no use any more; newer ones may yet be.
+        self.pending.drain(..at);
+        self.install(keys, now);
+        Opened::Promoted(Box::new(said))
+    }
+
+    /// Uses new keys from now on.
+    pub fn install(&mut self, keys: SessionKeys, now: Instant) {
+        if let Some(old) = self.current.replace(keys) {
+            self.previous = Some((old.open, now + KEEP_PREVIOUS));
+        }
+    }
+
+    /// Keys that the initiator has to use first.
+    pub fn expect(&mut self, pending: Pending) {
+        if self.pending.is_full() {
+            self.pending.remove(0);
+        }
+        self.pending.push(pending);
+    }
+}
+
+/// What an error says about a payload; `None` if it may belong to other keys.
+fn refused(error: &Error) -> Option<Opened> {
+    match error {
+        Error::Malformed { .. } => None,
+        Error::Replay => Some(Opened::Duplicate),
+        _ => Some(Opened::Changed),
+    }
+}
+
+/// A handshake that this side has begun.
+pub struct Opening {
+    /// When it began.
+    pub since: Instant,
+    /// When it is given up.
+    pub deadline: Instant,
+    /// When the next initiation is due.
+    pub next: Instant,
+    /// Those under way.
+    pub attempts: ArrayVec<SessionInitiator, MAX_ATTEMPTS>,
+    /// How many there have been.
+    pub made: usize,
+    /// Where they go, in random order.
+    pub targets: Vec<TailOffer>,
+    /// The directory has been asked for a newer descriptor.
+    pub refreshed: bool,
+    /// The peer was unreachable a moment ago: packets are refused, not held.
+    pub quiet: bool,
+}
+
+/// How far a session is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Initiations are under way.
+    Opening,
+    /// An initiation was answered, and the initiator has not been heard since.
+    Unconfirmed,
+    /// Both sides have the keys.
+    Established,
+}
+
+/// A tail of the peer's.
+pub struct PeerTail {
+    /// The tail.
+    pub offer: TailOffer,
+    /// Nothing came through it lately; used again from then on.
+    pub broken_until: Option<Instant>,
+}
+
+impl PeerTail {
+    /// The tail's name.
+    #[must_use]
+    pub fn id(&self) -> TailId {
+        self.offer.tail.id()
+    }
+}
+
+/// What waits for the session to be established.
+#[derive(Default)]
+pub struct Held {
+    packets: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Keeps a packet; false if there is no room.
+    pub fn push(&mut self, packet: &[u8]) -> bool {
+        if self.packets.len() >= MAX_HELD || self.bytes + packet.len() > MAX_HELD_BYTES {
+            return false;
+        }
+        self.bytes += packet.len();
+        self.packets.push_back(packet.to_vec());
+        true
+    }
+
+    /// Gives everything back, in order.
+    pub fn take(&mut self) -> VecDeque<Vec<u8>> {
+        self.bytes = 0;
+        std::mem::take(&mut self.packets)
+    }
+
+    /// How many packets wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether none does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+}
+
+/// A session with one peer.
+pub struct Session {
+    /// As which of our IDs.
+    pub persona: Persona,
+    /// With whom.
+    pub peer: AnonymousId,
+    /// The peer's session key.
+    pub remote: X25519Public,
+    /// How far it is.
+    pub phase: Phase,
+    /// Whether this side began it, and so replaces its keys.
+    pub initiated: bool,
+    /// Its keys.
+    pub keys: KeyRing,
+    /// When the keys in use were made.
+    pub keyed: Instant,
+    /// They are to be replaced before their time: the certificate has changed.
+    pub rekey: bool,
+    /// The handshake under way.
+    pub opening: Option<Opening>,
+    /// Our tails that the peer has.
+    pub own_tails: ArrayVec<Key<Tail>, MAX_OFFERS>,
+    /// Their version, counted from the handshake on.
+    pub own_version: u32,
+    /// The peer has to be told of them; when it was told last.
+    pub own_unacknowledged: Option<Option<Instant>>,
+    /// The peer's tails.
+    pub peer_tails: ArrayVec<PeerTail, MAX_OFFERS>,
+    /// Their version.
+    pub peer_version: Option<u32>,
+    /// Paths to the peer.
+    pub paths: Paths,
+    /// When a path was last built.
+    pub built: Option<Instant>,
+    /// Cells that are being filled.
+    pub lanes: Vec<Lane>,
+    /// Names fragments.
+    pub ids: FragmentIds,
+    /// Puts the peer's fragments together.
+    pub reassembly: Reassembly,
+    /// Flows to the peer.
+    pub flows: Flows,
+    /// Packets that wait.
+    pub held: Held,
+    /// Messages that wait.
+    pub held_messages: VecDeque<Vec<u8>>,
+    /// Probes of the peer to answer with the next cells.
+    pub acks: ArrayVec<u32, 16>,
+    /// Bounds them.
+    pub ack_bucket: Bucket,
+    /// Bounds how many of our tails are replaced because the peer says so.
+    pub broken_bucket: Bucket,
+    /// Bounds how many are because nothing comes, which may be the peer's doing.
+    pub trouble_bucket: Bucket,
+    /// Control frames to send with the next cells.
+    pub controls: Vec<Vec<u8>>,
+    /// Relays that heads had better do without.
+    pub blame: Blame,
+    /// When it was made.
+    pub since: Instant,
+    /// When the last packet or message went either way.
+    pub used: Instant,
+    /// Whether any packet ever did: sessions for messages only end sooner.
+    pub carries_packets: bool,
+    /// When something was last heard.
+    pub heard: Instant,
+    /// The first probe since then.
+    pub waiting: Option<Instant>,
+    /// When own tails were last replaced because nothing came through them.
+    pub troubled: Option<Instant>,
+    /// The peer's leased address.
+    pub ipv4: Option<(Ipv4Addr, UnixTime)>,
+    /// The peer's derived address.
+    pub ipv6: Ipv6Addr,
+    /// It has cells or control to flush.
+    pub dirty: bool,
+    /// What went over it.
+    pub traffic: Traffic,
+    /// The last thing that went wrong.
+    pub last_error: Option<String>,
+}
+
+impl Session {
+    /// A session that is to be opened, or that a peer has asked for. `salt` is random.
+    #[must_use]
+    pub fn new(
+        persona: Persona,
+        peer: AnonymousId,
+        remote: X25519Public,
+        initiated: bool,
+        salt: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            persona,
+            peer,
+            remote,
+            phase: if initiated {
+                Phase::Opening
+            } else {
+                Phase::Unconfirmed
+            },
+            initiated,
+            keys: KeyRing::default(),
+            keyed: now,
+            rekey: false,
+            opening: None,
+            own_tails: ArrayVec::new(),
+            own_version: 0,
+            own_unacknowledged: None,
+            peer_tails: ArrayVec::new(),
+            peer_version: None,
+            paths: Paths::default(),
+            built: None,
+            lanes: Vec::new(),
+            ids: FragmentIds::new(),
+            reassembly: Reassembly::new(),
+            flows: Flows::new(salt),
+            held: Held::default(),
+            held_messages: VecDeque::new(),
+            acks: ArrayVec::new(),
+            ack_bucket: Bucket::new(ACKS_PER_SECOND, ACKS_BURST, now),
+            broken_bucket: Bucket::per_hour(BROKEN_PER_HOUR, BROKEN_BURST, now),
+            trouble_bucket: Bucket::per_hour(TROUBLE_PER_HOUR, TROUBLE_BURST, now),
+            controls: Vec::new(),
+            blame: Blame::default(),
+            since: now,
+            used: now,
+            carries_packets: false,
+            heard: now,
+            waiting: None,
+            troubled: None,
+            ipv4: None,
+            ipv6: address::ipv6(&peer),
+            dirty: false,
+            traffic: Traffic::default(),
+            last_error: None,
+        }
+    }
+
+    /// Whether keys that the peer has initiated give way to those that we have: when both began
+    /// at about the same time, the side with the smaller ID wins.
+    #[must_use]
+    pub fn keeps_own_keys(&self, own: &AnonymousId, now: Instant) -> bool {
+        self.phase == Phase::Established
+            && self.initiated
+            && now.saturating_duration_since(self.keyed) < CROSSING
+            && *own < self.peer
+    }
+
+    /// Whether packets or messages went over it just now.
+    #[must_use]
+    pub fn in_use(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.used) < IN_USE
+    }
+
+    /// The session's peer is told of new tails with the next cells.
+    pub fn own_tails_changed(&mut self) {
+        self.own_version = self.own_version.wrapping_add(1);
+        self.own_unacknowledged = Some(None);
+    }
+
+    /// Takes the peer's tails as they are now. Paths over others are to be replaced.
+    pub fn set_peer_tails(&mut self, offers: &[TailOffer], now: Instant) {
+        let old = std::mem::take(&mut self.peer_tails);
+        for offer in offers.iter().take(MAX_OFFERS) {
+            let broken_until = old
+                .iter()
+                .find(|tail| tail.id() == offer.tail.id())
+                .and_then(|tail| tail.broken_until);
+            self.peer_tails.push(PeerTail {
+                offer: *offer,
+                broken_until,
+            });
+        }
+        for path in self.paths.iter_mut() {
+            if !self.peer_tails.iter().any(|tail| tail.id() == path.tail) {
+                path.retiring.get_or_insert(now);
+            }
+        }
+    }
+}

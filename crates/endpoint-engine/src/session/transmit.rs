@@ -1,0 +1,294 @@
+//! From packets to datagrams: packing, sealing, wrapping, in whole batches.
+//!
+//! A *lane* is a cell that is being filled, and where it goes: one path, the next path in
+//! turn, or copies over several. At the end of a batch all lanes are flushed, so no packet
+//! waits for another. In the steady state nothing is allocated.
+
+use mixline_protocol::frames::{CellSink, FragmentIds, Packer};
+use mixline_protocol::link::CellKind;
+use mixline_protocol::session::SessionSeal;
+use mixline_protocol::size::{COUNTER, FRAMES, PATH_HEADER, PAYLOAD, Payload};
+
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+
+use crate::guard_links::{Links, cell_mut};
+use crate::outbox::Outbox;
+use crate::policy::{MAX_DUPLICATES, PathPolicy};
+use crate::session::Session;
+use crate::session::paths::Paths;
+use crate::status::Counters;
+
+/// Copies of control frames and messages: what answers a probe must not depend on one path.
+pub const CONTROL_COPIES: usize = 3;
+/// Copies of them while no path is known to work.
+pub const MORE_COPIES: usize = 6;
+/// Cells that are being filled for one peer at most; beyond that the oldest goes as it is.
+const MAX_LANES: usize = 16;
+
+/// Where a cell goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Over this path, or the best one if it is gone.
+    Path(u32),
+    /// Over the next path in turn.
+    InTurn,
+    /// Over so many paths.
+    Copies(usize),
+}
+
+impl Route {
+    /// Where the packets of a flow go. A flow without a path that is known to work has its
+    /// packets copied until there is one.
+    #[must_use]
+    pub fn of(policy: PathPolicy, path: Option<u32>) -> Self {
+        match (policy, path) {
+            (PathPolicy::PerFlow, Some(path)) => Self::Path(path),
+            (PathPolicy::PerFlow, None) => Self::Copies(CONTROL_COPIES),
+            (PathPolicy::PerPacket, _) => Self::InTurn,
+            (PathPolicy::Duplicate(copies), _) => Self::Copies(copies),
+        }
+    }
+}
+
+/// A cell that is being filled.
+pub struct Lane {
+    route: Route,
+    packer: Packer,
+    frames: Box<[u8; FRAMES]>,
+}
+
+/// What turns the frames of a session's cells into datagrams.
+pub struct Wire<'a> {
+    /// The session's key.
+    pub seal: &'a mut SessionSeal,
+    /// The session's paths.
+    pub paths: &'a mut Paths,
+    /// Links to the guards.
+    pub links: &'a Links,
+    /// Where the datagrams go.
+    pub outbox: &'a mut Outbox,
+    /// Counts cells.
+    pub counters: &'a mut Counters,
+    /// The time.
+    pub now: Instant,
+}
+
+impl Wire<'_> {
+    /// Seals frames once and sends them where the route says.
+    pub fn send(&mut self, frames: &[u8; FRAMES], route: Route) {
+        match route {
+            Route::Path(id) if self.paths.get(id).is_some() => self.single(frames, id),
+            Route::Path(_) | Route::InTurn => match self.paths.in_turn(self.now) {
+                Some(id) => self.single(frames, id),
+                None => self.counters.overflow += 1,
+            },
+            Route::Copies(copies) => self.copies(frames, copies),
+        }
+    }
+
+    /// In place, in the outbox.
+    fn single(&mut self, frames: &[u8; FRAMES], id: u32) {
+        let seal = &mut *self.seal;
+        let sealed = |payload: &mut Payload| {
+            payload[COUNTER..COUNTER + FRAMES].copy_from_slice(frames);
+            seal.seal(payload).is_ok()
+        };
+        over_path(
+            self.paths,
+            id,
+            self.links,
+            self.outbox,
+            self.counters,
+            sealed,
+        );
+    }
+
+    /// Sealed once, since the counter is what the receiver knows copies by; every path wraps
+    /// it differently.
+    fn copies(&mut self, frames: &[u8; FRAMES], copies: usize) {
+        let paths: ArrayVec<u32, MORE_COPIES> = self.paths.apart(copies, self.now);
+        if paths.is_empty() {
+            self.counters.overflow += 1;
+            return;
+        }
+        let mut sealed: Payload = [0; PAYLOAD];
+        sealed[COUNTER..COUNTER + FRAMES].copy_from_slice(frames);
+        if self.seal.seal(&mut sealed).is_err() {
+            return;
+        }
+        for id in paths {
+            let copied = |payload: &mut Payload| {
+                *payload = sealed;
+                true
+            };
+            over_path(
+                self.paths,
+                id,
+                self.links,
+                self.outbox,
+                self.counters,
+                copied,
+            );
+        }
+    }
+}
+
+/// Makes one datagram for a path; `fill` writes the sealed payload.
+fn over_path(
+    paths: &mut Paths,
+    id: u32,
+    links: &Links,
+    outbox: &mut Outbox,
+    counters: &mut Counters,
+    fill: impl FnOnce(&mut Payload) -> bool,
+) {
+    let Some(path) = paths.get_mut(id) else {
+        return;
+    };
+    let Some((link, to)) = links.route(&path.guard()) else {
+        counters.overflow += 1;
+        return;
+    };
+    let Some(datagram) = outbox.push(to) else {
+        counters.overflow += 1;
+        return;
+    };
+    let filled = cell_mut(datagram).is_some_and(|cell| {
+        let Some((header, payload)) = cell.split_first_chunk_mut::<PATH_HEADER>() else {
+            return false;
+        };
+        let Ok(payload) = <&mut Payload>::try_from(payload) else {
+            return false;
+        };
+        *header = *path.head.header();
+        fill(payload) && {
+            path.head.wrap(payload);
+            true
+        }
+    });
+    if filled && link.seal(datagram, CellKind::Cell).is_ok() {
+        path.cells += 1;
+        counters.cells_out += 1;
+    } else {
+        outbox.retract();
+    }
+}
+
+/// One lane's cells on their way to the wire.
+struct Sink<'a, 'w> {
+    frames: &'a mut [u8; FRAMES],
+    route: Route,
+    wire: &'a mut Wire<'w>,
+}
+
+impl CellSink for Sink<'_, '_> {
+    fn cell(&mut self) -> &mut [u8; FRAMES] {
+        self.frames
+    }
+
+    fn complete(&mut self) {
+        self.wire.send(self.frames, self.route);
+    }
+}
+
+/// What is packed.
+#[derive(Debug, Clone, Copy)]
+pub enum Load<'a> {
+    /// An IP packet.
+    Packet(&'a [u8]),
+    /// A message.
+    Message(&'a [u8]),
+    /// A control frame.
+    Control(&'a [u8]),
+}
+
+/// The context in which a session sends.
+pub struct Sender<'a> {
+    /// Links to the guards.
+    pub links: &'a Links,
+    /// Where the datagrams go.
+    pub outbox: &'a mut Outbox,
+    /// Counts cells.
+    pub counters: &'a mut Counters,
+    /// The time.
+    pub now: Instant,
+}
+
+const _: () = assert!(MORE_COPIES >= MAX_DUPLICATES && MORE_COPIES >= CONTROL_COPIES);
+
+impl Session {
+    /// Over how many paths control frames and messages go.
+    #[must_use]
+    pub fn control_route(&self, now: Instant) -> Route {
+        let alive = self.paths.any_alive(now);
+        Route::Copies(if alive { CONTROL_COPIES } else { MORE_COPIES })
+    }
+
+    /// Packs something into the lane of a route. False if the session cannot send yet, or the
+    /// thing is too long.
+    pub fn pack(&mut self, load: Load<'_>, route: Route, sender: &mut Sender<'_>) -> bool {
+        let Some(keys) = &mut self.keys.current else {
+            return false;
+        };
+        let at = match self.lanes.iter().position(|lane| lane.route == route) {
+            Some(at) => at,
+            None => {
+                if self.lanes.len() >= MAX_LANES {
+                    // Lanes of paths that are gone; all are empty but within a batch.
+                    self.lanes.retain(|lane| !lane.packer.is_empty());
+                }
+                self.lanes.push(Lane {
+                    route,
+                    packer: Packer::new(FragmentIds::clone(&self.ids)),
+                    frames: Box::new([0; FRAMES]),
+                });
+                self.lanes.len() - 1
+            }
+        };
+        let lane = &mut self.lanes[at];
+        let mut wire = Wire {
+            seal: &mut keys.seal,
+            paths: &mut self.paths,
+            links: sender.links,
+            outbox: sender.outbox,
+            counters: sender.counters,
+            now: sender.now,
+        };
+        let mut sink = Sink {
+            frames: &mut lane.frames,
+            route,
+            wire: &mut wire,
+        };
+        match load {
+            Load::Packet(bytes) => lane.packer.packet(bytes, &mut sink),
+            Load::Message(bytes) => lane.packer.message(bytes, &mut sink),
+            Load::Control(bytes) => lane.packer.control(bytes, &mut sink),
+        }
+        .is_ok()
+    }
+
+    /// Sends all lanes as they are.
+    pub fn flush(&mut self, sender: &mut Sender<'_>) {
+        let Some(keys) = &mut self.keys.current else {
+            return;
+        };
+        let mut wire = Wire {
+            seal: &mut keys.seal,
+            paths: &mut self.paths,
+            links: sender.links,
+            outbox: sender.outbox,
+            counters: sender.counters,
+            now: sender.now,
+        };
+        for lane in &mut self.lanes {
+            let mut sink = Sink {
+                frames: &mut lane.frames,
+                route: lane.route,
+                wire: &mut wire,
+            };
+            lane.packer.flush(&mut sink);
+        }
+    }
+}

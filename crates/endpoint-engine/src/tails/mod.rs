@@ -1,0 +1,254 @@
+//! Own tails: the ends of paths that lead here.
+//!
+//! A tail is built, its mailbox registered at its guard, and only then given away: to
+//! everybody (public, in the descriptor) or to one peer (private). Some are kept ready as
+//! spares, so that a handshake does not wait. A tail that is replaced goes on receiving for a
+//! while; one that has been given away is never given to somebody else.
+
+pub mod registration;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::path::{
+    Hop, MailboxToken, PublishedTail, TailId, TailKeys, TailSecrets, build_tail,
+};
+use mixline_protocol::records::TailOffer;
+use mixline_protocol::size::Payload;
+use mixline_protocol::time::UnixTime;
+use rand_core::CryptoRng;
+
+use crate::clock::Now;
+use crate::relays::network::Network;
+use crate::relays::selection::{Shortage, choose};
+use crate::session::Session;
+use crate::slab::{Key, Slab};
+use crate::tails::registration::Registration;
+
+/// How long a replaced tail goes on receiving.
+pub const DRAIN: Duration = Duration::from_secs(30);
+/// Own tails at most, of all kinds: four for each of 1000 sessions, and as many that drain.
+pub const MAX_OWN_TAILS: usize = 8192;
+
+/// Whom a tail was given to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody yet.
+    Spare,
+    /// Everybody, in the descriptor.
+    Public,
+    /// The peer of this session.
+    Session(Key<Session>),
+}
+
+/// An own tail.
+pub struct Tail {
+    /// What others get.
+    pub published: PublishedTail,
+    /// Its relays, the first of the tail first, the guard last.
+    pub relays: Vec<ShortId>,
+    /// Where its mailbox is.
+    pub guard: ShortId,
+    /// Under which name.
+    pub token: MailboxToken,
+    /// When it ends.
+    pub expires: UnixTime,
+    /// When it should be replaced.
+    pub renew: UnixTime,
+    /// Who has it.
+    pub owner: Owner,
+    /// Set when it was replaced: until when it goes on receiving.
+    pub draining: Option<Instant>,
+    /// How far its mailbox is.
+    pub registration: Registration,
+    keys: TailKeys,
+    hops: Vec<Hop>,
+}
+
+impl Tail {
+    /// What others get, and until when.
+    #[must_use]
+    pub fn offer(&self) -> TailOffer {
+        TailOffer {
+            tail: self.published,
+            expires: self.expires,
+        }
+    }
+
+    /// Whether it can be given away now.
+    #[must_use]
+    pub fn is_ready(&self, now: UnixTime) -> bool {
+        self.registration.is_done() && self.draining.is_none() && now < self.renew
+    }
+}
+
+/// All own tails.
+#[derive(Default)]
+pub struct Tails {
+    tails: Slab<Tail>,
+    tokens: HashMap<MailboxToken, Key<Tail>>,
+    /// Mailboxes that are no longer wanted, by guard.
+    pub(crate) dropped: Vec<(ShortId, MailboxToken)>,
+    /// Some registration may be due.
+    pub(crate) unregistered: bool,
+}
+
+impl Tails {
+    /// Builds a spare that ends at `guard`. Its mailbox is registered next.
+    ///
+    /// # Errors
+    /// [`Shortage`] if the network is too small.
+    pub fn build(
+        &mut self,
+        network: &Network,
+        guard: &ShortId,
+        length: usize,
+        now: Now,
+        penalty: impl Fn(&ShortId) -> u8,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Key<Tail>, Shortage> {
+        let mut chosen = choose(network, guard, length, now.unix(), penalty, rng)?;
+        // The guard, first when chosen, is the last relay of a tail.
+        chosen.hops.reverse();
+        let mut token = [0; 8];
+        rng.fill_bytes(&mut token);
+        let token = MailboxToken(token);
+        let secrets = TailSecrets::random(rng);
+        let built = build_tail(&secrets, &chosen.hops, token);
+        let (Ok((published, keys)), true) = (built, self.tails.len() < MAX_OWN_TAILS) else {
+            // A relay whose onion key is no key, or no room: as if there were no such relay.
+            return Err(Shortage {
+                wanted: length,
+                found: 0,
+                listed: network.relays().len(),
+                usable: 0,
+            });
+        };
+        let key = self.tails.insert(Tail {
+            published,
+            relays: chosen.hops.iter().map(|hop| hop.relay).collect(),
+            guard: *guard,
+            token,
+            expires: chosen.expires,
+            renew: network.renewal(chosen.expires, rng),
+            owner: Owner::Spare,
+            draining: None,
+            registration: Registration::Needed,
+            keys,
+            hops: chosen.hops,
+        });
+        self.tokens.insert(token, key);
+        self.unregistered = true;
+        Ok(key)
+    }
+
+    /// Undoes what the relays of a tail did to a payload. Whose it is; `None` if the mailbox is
+    /// not ours.
+    pub fn unwrap(&self, token: MailboxToken, payload: &mut Payload) -> Option<(Key<Tail>, Owner)> {
+        let key = *self.tokens.get(&token)?;
+        let tail = self.tails.get(key)?;
+        tail.keys.unwrap(payload);
+        Some((key, tail.owner))
+    }
+
+    /// The tail of a key.
+    #[must_use]
+    pub fn get(&self, key: Key<Tail>) -> Option<&Tail> {
+        self.tails.get(key)
+    }
+
+    /// All tails.
+    pub fn iter(&self) -> impl Iterator<Item = (Key<Tail>, &Tail)> {
+        self.tails.iter()
+    }
+
+    /// All tails, to change them.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key<Tail>, &mut Tail)> {
+        self.tails.iter_mut()
+    }
+
+    /// The tail of this name among `keys`.
+    #[must_use]
+    pub fn find(&self, keys: &[Key<Tail>], id: TailId) -> Option<Key<Tail>> {
+        let named = |key: &Key<Tail>| self.get(*key).is_some_and(|tail| tail.published.id() == id);
+        keys.iter().copied().find(named)
+    }
+
+    /// Gives a spare that is ready to `owner`, one that shares the fewest relays, and above all
+    /// not its guard, with the tails `beside` it. `None` if there is none.
+    pub fn take_spare(
+        &mut self,
+        owner: Owner,
+        beside: &[Key<Tail>],
+        now: Now,
+        guard_works: impl Fn(&ShortId) -> bool,
+    ) -> Option<Key<Tail>> {
+        let others: Vec<&Tail> = beside.iter().filter_map(|key| self.get(*key)).collect();
+        let shares = |tail: &Tail| {
+            let guard = others
+                .iter()
+                .filter(|other| other.guard == tail.guard)
+                .count();
+            let relays = others.iter().flat_map(|other| &other.relays);
+            2 * guard + relays.filter(|relay| tail.relays.contains(relay)).count()
+        };
+        let best = self
+            .tails
+            .iter()
+            .filter(|(_, tail)| {
+                tail.owner == Owner::Spare && tail.is_ready(now.unix()) && guard_works(&tail.guard)
+            })
+            .min_by_key(|(_, tail)| shares(tail))
+            .map(|(key, _)| key)?;
+        self.tails.get_mut(best)?.owner = owner;
+        Some(best)
+    }
+
+    /// A tail is to be replaced as soon as there is another.
+    pub fn make_due(&mut self, key: Key<Tail>) {
+        if let Some(tail) = self.tails.get_mut(key) {
+            tail.renew = UnixTime(0);
+        }
+    }
+
+    /// Tails of relays that have forgotten their onion keys are to be replaced. Nobody else would
+    /// tell: a public tail is heard of only when it works.
+    pub fn check_keys(&mut self, network: &Network) {
+        for (_, tail) in self.tails.iter_mut() {
+            if tail.hops.iter().any(|hop| network.has_forgotten(hop)) {
+                tail.renew = UnixTime(0);
+            }
+        }
+    }
+
+    /// A tail is no longer offered: it receives for a while yet, then it goes.
+    pub fn drain(&mut self, key: Key<Tail>, now: Now) {
+        if let Some(tail) = self.tails.get_mut(key) {
+            tail.draining.get_or_insert(now.instant + DRAIN);
+        }
+    }
+
+    /// A tail goes at once, and its mailbox with it.
+    pub fn drop_now(&mut self, key: Key<Tail>) {
+        if let Some(tail) = self.tails.remove(key) {
+            self.tokens.remove(&tail.token);
+            self.dropped.push((tail.guard, tail.token));
+        }
+    }
+
+    /// Removes what has ended: drained tails, and those that `grace` seconds ago no relay would
+    /// honour any more.
+    pub fn expire(&mut self, now: Now, grace: u64) {
+        for key in self.tails.keys() {
+            let over = self.get(key).is_some_and(|tail| {
+                now.unix() >= tail.expires.plus(grace)
+                    || tail.draining.is_some_and(|until| now.instant >= until)
+                    || (tail.owner == Owner::Spare && now.unix() >= tail.renew)
+            });
+            if over {
+                self.drop_now(key);
+            }
+        }
+    }
+}

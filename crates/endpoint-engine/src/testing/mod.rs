@@ -1,0 +1,18 @@
+//! A network in memory, for tests.
+#![expect(missing_docs, reason = "for tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::vec_box,
+    reason = "for tests"
+)]
+
+pub mod packets;
+pub mod relay;
+pub mod store;
+pub mod world;
+
+pub use packets::*;
+pub use relay::{Action, SimRelay};
+pub use store::Store;
+pub use world::*;

@@ -1,0 +1,657 @@
+//! A network in memory: relays made of the protocol's own parts, a directory, endpoints, and
+//! wires that delay, lose, repeat and reorder. Time moves from event to event.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Now;
+use crate::command::{Command, Outcome, Question, RequestNumber};
+use crate::engine::Engine;
+use crate::guard_links::Families;
+use crate::relays::guards::Guards;
+use crate::status::Event;
+use crate::{Config, Identity, PacketBatch, Status};
+use chacha20::ChaCha20Rng;
+use mixline_protocol::address::ipv4_candidate;
+use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
+use mixline_protocol::path::{HeadSecrets, PublishedTail, build_head};
+use mixline_protocol::records::{Lease, Parameters, ServiceDescriptor, Snapshot};
+use mixline_protocol::size::{Datagram, Payload};
+use mixline_protocol::time::UnixTime;
+use rand_core::{Rng, SeedableRng};
+
+use super::packets::udp;
+use super::relay::{Action, SimRelay};
+use super::store::Store;
+
+/// How long a datagram takes from one node to the next.
+pub const HOP: Duration = Duration::from_millis(3);
+
+/// What is on its way to whom.
+pub enum Delivery {
+    /// A datagram to a relay, or to an endpoint.
+    Datagram {
+        to: SocketAddr,
+        from: SocketAddr,
+        bytes: Box<Datagram>,
+    },
+    /// A cell from relay to relay: their links are not what is tested here.
+    Cell { to: usize, cell: Box<[u8; 1368]> },
+}
+
+/// What the wires do.
+#[derive(Clone, Copy, Default)]
+pub struct Weather {
+    /// Share of datagrams that are lost.
+    pub loss: f64,
+    /// Share that arrives twice.
+    pub repeat: f64,
+    /// Up to so much is added to the delay of each.
+    pub jitter: Duration,
+}
+
+/// One endpoint.
+pub struct Node {
+    pub engine: Engine,
+    pub address: SocketAddr,
+    pub id: AnonymousId,
+    /// Packets that came out.
+    pub received: Vec<Vec<u8>>,
+    pub events: Vec<Event>,
+    /// Answers to questions, once each.
+    pub answers: HashMap<RequestNumber, Outcome>,
+    pub guards: Option<String>,
+    pub descriptor: Option<Arc<ServiceDescriptor>>,
+    /// It has been killed: it neither sends nor receives.
+    pub dead: bool,
+    /// Its network is away: it runs, but nothing comes or goes.
+    pub unplugged: bool,
+    /// It does not run.
+    pub frozen: bool,
+    /// It answers messages as the directory does.
+    pub is_directory: bool,
+}
+
+pub struct World {
+    start: Now,
+    /// How many questions were asked.
+    questions: u64,
+    pub now: Now,
+    pub relays: Vec<SimRelay>,
+    pub nodes: Vec<Node>,
+    pub store: Store,
+    pub directory_key: IdentityKey,
+    pub weather: Weather,
+    pub parameters: Parameters,
+    queue: BTreeMap<(Instant, u64), Delivery>,
+    sequence: u64,
+    rng: ChaCha20Rng,
+    /// Datagrams that went from endpoints to relays.
+    pub sent: u64,
+}
+
+impl World {
+    /// Relays in different /16 networks, and a directory (node 0). The directory has not said
+    /// anything yet: [`Self::settle`].
+    pub fn new(relays: usize, seed: u64) -> Self {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let mut rng = ChaCha20Rng::from_seed(bytes);
+        let now = Now {
+            instant: Instant::now(),
+            unix_ms: 1_800_000_123_000,
+        };
+        let directory_key = IdentityKey::generate(&mut rng);
+        let mut world = Self {
+            start: now,
+            questions: 0,
+            now,
+            relays: Vec::new(),
+            nodes: Vec::new(),
+            store: Store::default(),
+            directory_key,
+            weather: Weather::default(),
+            parameters: Parameters::default(),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            rng,
+            sent: 0,
+        };
+        for number in 0..relays {
+            let relay = SimRelay::new(number, &world.parameters, now, &mut world.rng);
+            world.relays.push(relay);
+        }
+        let key = IdentityKey::from_seed(*world.directory_key.seed());
+        world.add(key, |config| {
+            config.accept_sessions = true;
+        });
+        world.nodes[0].is_directory = true;
+        world
+    }
+
+    /// A network in which everything has started: the directory is node 0.
+    pub fn settled(relays: usize, seed: u64) -> Self {
+        let mut world = Self::new(relays, seed);
+        world.publish_snapshot();
+        world.run(Duration::from_secs(3));
+        assert!(
+            world.nodes[0].descriptor.is_some(),
+            "the directory has tails"
+        );
+        world.publish_snapshot();
+        world
+    }
+
+    /// A network with a service (1) and a client (2), both ready.
+    pub fn pair(seed: u64) -> Self {
+        let mut world = Self::settled(8, seed);
+        world.service();
+        world.client(|_| {});
+        let id = world.nodes[1].id;
+        assert!(
+            world.run_until(Duration::from_secs(5), |world| world
+                .store
+                .services
+                .contains_key(&id)),
+            "the service publishes itself: {:#?}",
+            world.status(1)
+        );
+        world
+    }
+
+    /// The same, with a session between the two, and all paths proven.
+    pub fn connected(seed: u64) -> Self {
+        let mut world = Self::pair(seed);
+        let (client, service) = (world.ipv4(2), world.ipv4(1));
+        world.send(2, &[udp(client, service, (1, 1), b"hello")]);
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.take(1).len(), 1);
+        let ready = |world: &Self, a: usize, b: usize| {
+            let paths = world.session(a, b).paths;
+            paths.len() == 4 && paths.iter().all(|path| path.state == "alive")
+        };
+        assert!(
+            ready(&world, 1, 2) && ready(&world, 2, 1),
+            "{:#?}",
+            world.status(2)
+        );
+        world
+    }
+
+    /// What `node` says of its session with `peer`.
+    pub fn session(&self, node: usize, peer: usize) -> crate::status::SessionStatus {
+        let id = self.nodes[peer].id.to_string();
+        let sessions = self.status(node).sessions;
+        sessions
+            .into_iter()
+            .find(|session| session.peer == id)
+            .expect("a session")
+    }
+
+    /// A relay comes back after a crash.
+    pub fn restart(&mut self, relay: usize) {
+        let (parameters, now) = (self.parameters, self.now);
+        self.relays[relay].restart(&parameters, now, &mut self.rng);
+    }
+
+    /// More relays, in other networks.
+    pub fn add_relays(&mut self, more: usize) {
+        for _ in 0..more {
+            let number = self.relays.len();
+            let relay = SimRelay::new(number, &self.parameters, self.now, &mut self.rng);
+            self.relays.push(relay);
+        }
+    }
+
+    /// Adds an endpoint.
+    pub fn add(&mut self, key: IdentityKey, change: impl FnOnce(&mut Config)) -> usize {
+        self.add_with(key, None, change)
+    }
+
+    /// Adds an endpoint that has guards already.
+    pub fn add_with(
+        &mut self,
+        key: IdentityKey,
+        guards: Option<Guards>,
+        change: impl FnOnce(&mut Config),
+    ) -> usize {
+        let number = self.nodes.len();
+        let mut config = Config::new(PathBuf::from("/nowhere"));
+        change(&mut config);
+        config.check().unwrap();
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let id = key.anonymous_id();
+        let identity = Identity {
+            key,
+            session: X25519Secret::generate(&mut self.rng),
+        };
+        let families = Families { v4: true, v6: true };
+        let answers = number == 0;
+        let engine = Engine::new(config, identity, guards, families, answers, seed, self.now);
+        let last = u8::try_from(number).unwrap();
+        self.nodes.push(Node {
+            engine,
+            address: SocketAddr::from(([192, 0, 2, last], 40_000)),
+            id,
+            received: Vec::new(),
+            answers: HashMap::new(),
+            events: Vec::new(),
+            guards: None,
+            descriptor: None,
+            dead: false,
+            unplugged: false,
+            frozen: false,
+            is_directory: false,
+        });
+        if number > 0 {
+            let snapshot = self.snapshot();
+            self.nodes[number]
+                .engine
+                .handle_snapshot(snapshot, self.now);
+            self.drain(number);
+        }
+        number
+    }
+
+    /// Adds a client with a leased address.
+    pub fn client(&mut self, change: impl FnOnce(&mut Config)) -> usize {
+        let key = IdentityKey::generate(&mut self.rng);
+        let lease = self.grant(key.anonymous_id());
+        let node = self.add(key, change);
+        self.command(node, Command::SetLease(Box::new(lease)));
+        node
+    }
+
+    /// Adds a service with a leased address that publishes itself.
+    pub fn service(&mut self) -> usize {
+        self.client(|config| {
+            config.accept_sessions = true;
+            config.publish = true;
+        })
+    }
+
+    pub fn random_key(&mut self) -> IdentityKey {
+        IdentityKey::generate(&mut self.rng)
+    }
+
+    pub fn grant(&mut self, id: AnonymousId) -> Lease {
+        let ipv4 = ipv4_candidate(&id, 0, &self.parameters.network);
+        let lease = Lease::grant(ipv4, id, self.unix().plus(7200), &self.directory_key);
+        self.store.leases.insert(ipv4, lease);
+        lease
+    }
+
+    pub fn unix(&self) -> UnixTime {
+        self.now.unix()
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        let own = self.nodes.first().and_then(|node| node.descriptor.clone());
+        let directory = self.directory_key.anonymous_id();
+        let empty = ServiceDescriptor {
+            id: directory,
+            version: self.now.unix_ms,
+            issued: self.unix(),
+            expires: self.unix().plus(3600),
+            session: mixline_protocol::identity::X25519Public([9; 32]),
+            lease: None,
+            tails: Vec::new(),
+            signature: [0; 64],
+        };
+        let empty = empty.sign(&self.directory_key).unwrap();
+        let alive = self.relays.iter().filter(|relay| !relay.unlisted);
+        let snapshot = Snapshot {
+            directory,
+            issued: self.unix(),
+            valid_until: self.unix().plus(3600),
+            parameters: self.parameters,
+            relays: alive.map(|relay| relay.descriptor(self.unix())).collect(),
+            directory_service: own.map_or(empty, |descriptor| (*descriptor).clone()),
+            signature: [0; 64],
+        };
+        let signed = snapshot.sign(&self.directory_key).unwrap();
+        let bytes = signed.encode();
+        Arc::new(Snapshot::decode_and_verify(&bytes, &directory, self.unix()).unwrap())
+    }
+
+    /// Gives everybody a snapshot of how things are.
+    pub fn publish_snapshot(&mut self) {
+        for relay in &mut self.relays {
+            relay.renew_onion_keys(&self.parameters, self.now.unix(), &mut self.rng);
+        }
+        let snapshot = self.snapshot();
+        for number in 0..self.nodes.len() {
+            self.nodes[number]
+                .engine
+                .handle_snapshot(snapshot.clone(), self.now);
+            self.drain(number);
+        }
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, time: Duration) {
+        let until = self.now.instant + time;
+        loop {
+            let delivery = self.queue.keys().next().map(|(at, _)| *at);
+            let timeout = self
+                .nodes
+                .iter()
+                .filter(|node| !node.dead && !node.frozen)
+                .map(|node| node.engine.next_timeout(self.now))
+                .min();
+            let next = [delivery, timeout, Some(until)]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap();
+            let next = next.max(self.now.instant);
+            self.advance(next);
+            if next >= until {
+                break;
+            }
+            while let Some(entry) = self.queue.first_entry() {
+                if entry.key().0 > self.now.instant {
+                    break;
+                }
+                let delivery = entry.remove();
+                self.deliver(delivery);
+            }
+            for number in 0..self.nodes.len() {
+                let node = &mut self.nodes[number];
+                if !node.dead
+                    && !node.frozen
+                    && node.engine.next_timeout(self.now) <= self.now.instant
+                {
+                    node.engine.handle_timeout(self.now);
+                    self.drain(number);
+                }
+            }
+        }
+    }
+
+    /// Lets time pass until something holds; whether it does within `time`.
+    pub fn run_until(&mut self, time: Duration, mut holds: impl FnMut(&Self) -> bool) -> bool {
+        let until = self.now.instant + time;
+        while self.now.instant < until {
+            if holds(self) {
+                return true;
+            }
+            self.run(Duration::from_millis(10));
+        }
+        holds(self)
+    }
+
+    fn advance(&mut self, to: Instant) {
+        self.now.instant = self.now.instant.max(to);
+        let passed = self
+            .now
+            .instant
+            .saturating_duration_since(self.start.instant);
+        self.now.unix_ms = self.start.unix_ms + u64::try_from(passed.as_millis()).unwrap();
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Datagram {
+                to,
+                from,
+                mut bytes,
+            } => {
+                if let Some(at) = self.relays.iter().position(|r| r.addresses.contains(&to)) {
+                    let actions =
+                        self.relays[at].datagram(&mut bytes, from, self.now, &mut self.rng);
+                    self.act(at, actions);
+                } else if let Some(at) = self.nodes.iter().position(|node| node.address == to) {
+                    let node = &mut self.nodes[at];
+                    if !node.dead && !node.unplugged {
+                        node.engine.handle_datagram(&mut bytes, self.now);
+                        node.engine.finish_batch(self.now);
+                        self.drain(at);
+                    }
+                }
+            }
+            Delivery::Cell { to, mut cell } => {
+                let actions = self.relays[to].cell(&mut cell, self.now, &mut self.rng);
+                self.act(to, actions);
+            }
+        }
+    }
+
+    /// For networks whose epochs are changed after the relays were made.
+    pub fn renew_onion_keys_from_scratch(&mut self) {
+        for relay in 0..self.relays.len() {
+            self.restart(relay);
+        }
+    }
+
+    pub fn random_secret(&mut self) -> X25519Secret {
+        X25519Secret::generate(&mut self.rng)
+    }
+
+    pub fn rng(&mut self) -> &mut ChaCha20Rng {
+        &mut self.rng
+    }
+
+    /// Sends a payload through a published tail, over a head of one relay.
+    pub fn inject(&mut self, payload: &Payload, tail: &PublishedTail) {
+        let at = usize::try_from(self.rng.next_u32()).unwrap() % self.relays.len();
+        let hop = self.relays[at].hop();
+        let secrets = HeadSecrets::random(&mut self.rng);
+        let head = build_head(&secrets, &[hop], tail).unwrap();
+        let mut wrapped = *payload;
+        head.wrap(&mut wrapped);
+        let mut cell = Box::new([0; 1368]);
+        cell[..296].copy_from_slice(head.header());
+        cell[296..].copy_from_slice(&wrapped);
+        self.post(Delivery::Cell { to: at, cell });
+    }
+
+    /// Carries datagrams through the relays at once, without delay; those that come to `to`.
+    pub fn carry(
+        &mut self,
+        from: SocketAddr,
+        datagrams: Vec<(SocketAddr, Box<Datagram>)>,
+        to: SocketAddr,
+    ) -> Vec<Box<Datagram>> {
+        let mut arrived = Vec::new();
+        for (relay, mut bytes) in datagrams {
+            let Some(at) = self
+                .relays
+                .iter()
+                .position(|r| r.addresses.contains(&relay))
+            else {
+                continue;
+            };
+            let mut todo: Vec<(usize, Action)> = self.relays[at]
+                .datagram(&mut bytes, from, self.now, &mut self.rng)
+                .into_iter()
+                .map(|action| (at, action))
+                .collect();
+            while let Some((_, action)) = todo.pop() {
+                match action {
+                    Action::Send(whom, bytes) if whom == to => arrived.push(bytes),
+                    Action::Send(..) => {}
+                    Action::Pass(short, mut cell) => {
+                        let next = self.relays.iter().position(|r| r.short == short).unwrap();
+                        let actions = self.relays[next].cell(&mut cell, self.now, &mut self.rng);
+                        todo.extend(actions.into_iter().map(|action| (next, action)));
+                    }
+                }
+            }
+        }
+        arrived
+    }
+
+    /// Frees what the relays remember of cells.
+    pub fn forget_replays(&mut self) {
+        self.relays.iter_mut().for_each(SimRelay::forget_replays);
+    }
+
+    fn act(&mut self, relay: usize, actions: Vec<Action>) {
+        for action in actions {
+            let delivery = match action {
+                Action::Send(to, bytes) => {
+                    let from = self.relays[relay].addresses[0];
+                    Delivery::Datagram { to, from, bytes }
+                }
+                Action::Pass(short, cell) => {
+                    let Some(to) = self.relays.iter().position(|r| r.short == short) else {
+                        continue;
+                    };
+                    Delivery::Cell { to, cell }
+                }
+            };
+            self.post(delivery);
+        }
+    }
+
+    fn chance(&mut self, share: f64) -> bool {
+        share > 0.0 && (self.rng.next_u32() as f64) < share * f64::from(u32::MAX)
+    }
+
+    fn post(&mut self, delivery: Delivery) {
+        if self.chance(self.weather.loss) {
+            return;
+        }
+        if self.chance(self.weather.repeat) {
+            let copy = match &delivery {
+                Delivery::Datagram { to, from, bytes } => Delivery::Datagram {
+                    to: *to,
+                    from: *from,
+                    bytes: bytes.clone(),
+                },
+                Delivery::Cell { to, cell } => Delivery::Cell {
+                    to: *to,
+                    cell: cell.clone(),
+                },
+            };
+            self.enqueue(copy);
+        }
+        self.enqueue(delivery);
+    }
+
+    fn enqueue(&mut self, delivery: Delivery) {
+        let share = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
+        let at = self.now.instant + HOP + self.weather.jitter.mul_f64(share);
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), delivery);
+    }
+
+    /// Takes what an engine has made.
+    pub fn drain(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        let from = node.address;
+        let mut out = Vec::new();
+        for (_, datagram, to) in node.engine.outbox().waiting() {
+            out.push((to, Box::new(*datagram)));
+        }
+        node.engine.outbox().clear();
+        let inbound = node.engine.inbound();
+        node.received.extend(inbound.iter().map(<[u8]>::to_vec));
+        inbound.clear();
+        while let Some(event) = node.engine.next_event() {
+            node.events.push(event);
+        }
+        while let Some((request, outcome)) = node.engine.next_answer() {
+            let before = node.answers.insert(request, outcome);
+            assert!(before.is_none(), "one answer to each question");
+        }
+        if let Some(guards) = node.engine.guards_to_store() {
+            node.guards = Some(guards);
+        }
+        if let Some(descriptor) = node.engine.changed_descriptor() {
+            node.descriptor = Some(descriptor);
+        }
+        let mut requests = Vec::new();
+        while let Some(request) = node.engine.next_request() {
+            requests.push(request);
+        }
+        let dead = node.dead || node.unplugged;
+        for (to, bytes) in out {
+            if !dead {
+                self.sent += 1;
+                self.post(Delivery::Datagram { to, from, bytes });
+            }
+        }
+        if !requests.is_empty() {
+            for request in requests {
+                let answer = self.store.answer(
+                    request.from,
+                    &request.message,
+                    self.now.unix(),
+                    &self.directory_key,
+                );
+                self.nodes[number]
+                    .engine
+                    .respond(request.session, &answer, self.now);
+            }
+            self.nodes[number].engine.finish_batch(self.now);
+            self.drain(number);
+        }
+    }
+
+    /// Gives a command to an endpoint.
+    pub fn command(&mut self, node: usize, command: Command) {
+        self.nodes[node].engine.handle_command(command, self.now);
+        self.nodes[node].engine.finish_batch(self.now);
+        self.drain(node);
+    }
+
+    /// Asks a question and lets time pass until it is answered.
+    pub fn ask(&mut self, node: usize, question: Question) -> Outcome {
+        self.questions += 1;
+        let number = RequestNumber(self.questions);
+        self.command(node, Command::Ask(number, question));
+        for _ in 0..2000 {
+            if let Some(outcome) = self.nodes[node].answers.remove(&number) {
+                return outcome;
+            }
+            self.run(Duration::from_millis(10));
+        }
+        panic!("no answer, not even a timeout");
+    }
+
+    /// An application sends packets.
+    pub fn send(&mut self, node: usize, packets: &[Vec<u8>]) {
+        let mut batch = PacketBatch::new();
+        for packet in packets {
+            assert!(batch.push(packet));
+        }
+        let mut at = 0;
+        while at < batch.len() {
+            let engine = &mut self.nodes[node].engine;
+            at = engine.handle_packets(&batch, at, self.now);
+            engine.finish_batch(self.now);
+            self.drain(node);
+        }
+    }
+
+    pub fn status(&self, node: usize) -> Status {
+        self.nodes[node].engine.status(self.now)
+    }
+
+    pub fn ipv4(&self, node: usize) -> Ipv4Addr {
+        self.status(node).ipv4.unwrap().parse().unwrap()
+    }
+
+    pub fn ipv6(&self, node: usize) -> Ipv6Addr {
+        self.status(node).ipv6.parse().unwrap()
+    }
+
+    /// Packets that came out at a node since the last call.
+    pub fn take(&mut self, node: usize) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.nodes[node].received)
+    }
+
+    /// The relay of a name.
+    pub fn relay_named(&self, name: &str) -> usize {
+        self.relays
+            .iter()
+            .position(|relay| relay.name == name)
+            .unwrap()
+    }
+}

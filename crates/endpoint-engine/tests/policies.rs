@@ -1,0 +1,127 @@
+//! Per flow, per packet, duplicate.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::time::Duration;
+
+use mixline_endpoint_engine::testing::relay::Malice;
+use mixline_endpoint_engine::testing::*;
+use mixline_endpoint_engine::{PathPolicy, PolicyRule};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Service (1) and client (2) with a rule for port 9; all paths are proven.
+fn with(policy: PathPolicy, seed: u64) -> World {
+    let mut world = World::settled(12, seed);
+    world.service();
+    world.client(|config| {
+        config.policies = vec![PolicyRule {
+            id: None,
+            to: None,
+            port: Some(9),
+            policy,
+        }];
+    });
+    world.run(4 * SECOND);
+    let (client, service) = (world.ipv4(2), world.ipv4(1));
+    world.send(2, &[udp(client, service, (1, 1), b"hello")]);
+    world.run(3 * SECOND);
+    assert_eq!(world.take(1).len(), 1);
+    world
+}
+
+/// Cells per path that a hundred packets of a flow have taken.
+fn cells(world: &mut World, port: u16) -> Vec<u64> {
+    let count = |world: &World| -> std::collections::BTreeMap<Vec<String>, u64> {
+        world
+            .session(2, 1)
+            .paths
+            .into_iter()
+            .map(|path| (path.head, path.cells))
+            .collect()
+    };
+    let before = count(world);
+    let (client, service) = (world.ipv4(2), world.ipv4(1));
+    for _ in 0..100 {
+        world.send(2, &[udp(client, service, (1000, port), b"x")]);
+    }
+    let after = count(world);
+    world.run(SECOND);
+    assert_eq!(world.take(1).len(), 100);
+    after
+        .into_iter()
+        .map(|(head, cells)| cells - before.get(&head).unwrap_or(&0))
+        .collect()
+}
+
+#[test]
+fn a_flow_keeps_to_its_path_and_flows_spread() {
+    let mut world = with(PathPolicy::PerPacket, 1);
+    let mut used = [0; 4];
+    for port in 10..50 {
+        let cells = cells(&mut world, port);
+        assert_eq!(cells.len(), 4);
+        assert_eq!(
+            cells.iter().filter(|cells| **cells == 100).count(),
+            1,
+            "{cells:?}"
+        );
+        let at = cells.iter().position(|cells| *cells == 100).unwrap();
+        used[at] += 1;
+    }
+    assert!(used.iter().all(|flows| *flows > 0), "{used:?}");
+}
+
+#[test]
+fn per_packet_uses_all_paths() {
+    let mut world = with(PathPolicy::PerPacket, 2);
+    let cells = cells(&mut world, 9);
+    assert_eq!(cells.iter().sum::<u64>(), 100);
+    assert!(
+        cells.iter().all(|cells| (20..=30).contains(cells)),
+        "{cells:?}"
+    );
+}
+
+#[test]
+fn duplicates_go_over_different_paths_and_arrive_once() {
+    for copies in [2, 3, 4] {
+        let mut world = with(PathPolicy::Duplicate(copies), 3);
+        world.run(2 * SECOND);
+        let cells = cells(&mut world, 9);
+        let copied = cells.iter().filter(|cells| **cells == 100).count();
+        assert_eq!(copied, copies, "{cells:?}");
+        let seen = world.status(1).counters.duplicates;
+        assert!(seen >= 100 * (copies as u64 - 1), "{seen} duplicates");
+        let replays: u64 = world.relays.iter().map(|relay| relay.replays).sum();
+        assert_eq!(replays, 0, "no relay saw a cell twice");
+    }
+}
+
+#[test]
+fn with_duplicates_a_dying_relay_costs_no_packet() {
+    let mut world = with(PathPolicy::Duplicate(2), 4);
+    let (client, service) = (world.ipv4(2), world.ipv4(1));
+    let paths = world.session(2, 1).paths;
+    // A relay that is in one of the heads and tails only.
+    let others = |name: &String| {
+        paths
+            .iter()
+            .filter(|path| path.head.contains(name) || path.tail == *name)
+            .count()
+    };
+    let victim = paths
+        .iter()
+        .flat_map(|path| &path.head[1..])
+        .find(|name| others(name) == 1);
+    let at = world.relay_named(victim.unwrap());
+    world.relays[at].malice = Malice::Dead;
+    for _ in 0..300 {
+        world.send(2, &[udp(client, service, (1000, 9), b"x")]);
+        world.run(Duration::from_millis(10));
+    }
+    world.run(SECOND);
+    assert!(
+        world.take(1).len() >= 297,
+        "but for what a tail's hidden relays may cost"
+    );
+}
