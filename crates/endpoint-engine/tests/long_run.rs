@@ -138,7 +138,7 @@ fn a_dead_guard_is_noticed_in_time() {
         world.run(3 * SECOND);
         let guard = world.status(1).guards[0].name.clone();
         let at = world.relay_named(&guard);
-        world.relays[at].malice = world::relay::Malice::Dead;
+        world.relays[at].malice = relay::Malice::Dead;
         let died = world.now.instant;
         let down = |world: &World| world.status(1).guards[0].state != "up";
         assert!(world.run_until(5 * SECOND, down));
