@@ -9,7 +9,7 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::Lease;
 use mixline_protocol::time::UnixTime;
 
-use super::session::Shared;
+use super::lifecycle::Shared;
 use crate::Result;
 
 /// A renewal that failed is tried again after this.

@@ -1,15 +1,15 @@
 //! The running client: from the configuration to a stop that leaves nothing behind.
 //!
-//! A [`session`] is one life of the interface and the endpoint behind it. Two things end
+//! A [`lifecycle`] is one life of the interface and the endpoint behind it. Two things end
 //! it without ending the process: the first name that is published and the last that is
 //! withdrawn, because an endpoint decides at its start whether it can be found; and a
 //! directory that moved the virtual network.
 
 pub mod backend;
+pub mod control_requests;
 pub mod lease;
+pub mod lifecycle;
 pub mod names;
-pub mod orders;
-pub mod session;
 pub mod status;
 
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub async fn run(config: Config, host: Host, progress: &Progress) -> Result<()> 
     let state = Arc::new(State::open(&config.state_dir)?);
     let mut signals = StopSignals::listen()?;
     loop {
-        match session::run(&config, &host, &state, &mut signals, progress).await? {
+        match lifecycle::run(&config, &host, &state, &mut signals, progress).await? {
             End::Stop => return Ok(()),
             End::Restart => progress.step("starting again"),
         }

@@ -7,7 +7,7 @@ use mixline_protocol::time::UnixTime;
 use serde::Serialize;
 
 use super::names::{Name, Standing};
-use super::session::Shared;
+use super::lifecycle::Shared;
 use crate::host_dns::{self, Active};
 
 /// The wall clock, for records.

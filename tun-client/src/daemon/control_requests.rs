@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mixline_protocol::name::AnonName;
 use serde_json::{Value, json};
 
-use super::session::Shared;
+use super::lifecycle::Shared;
 use super::{End, status};
 use crate::config::{Accept, parse_label};
 use crate::control::Request;

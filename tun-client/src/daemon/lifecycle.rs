@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::backend::EndpointBackend;
 use super::names::{Names, Standing};
-use super::orders::Orders;
+use super::control_requests::Orders;
 use super::status::{self, DnsStatus, Phase, Problems};
 use super::{End, StopSignals, lease};
 use crate::config::{Accept, Config, DNS_PORT, DnsMode};
