@@ -1,39 +1,35 @@
-//! What the control socket asks of a running client.
+//! What commands ask of a running client, through the control socket.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use mixline_protocol::name::AnonName;
 use serde_json::{Value, json};
 
-use super::lifecycle::Shared;
-use super::{End, status};
+use super::shared::{Ending, Shared};
+use super::{resolve, status_report};
 use crate::config::{Accept, parse_label};
 use crate::control::Request;
 use crate::control::server::Handler;
-use crate::dns::{Backend, Entry, LookupError};
 
 /// Answers the control socket.
-pub struct Orders(pub Arc<Shared>);
+pub struct ControlRequests(pub Arc<Shared>);
 
-impl Handler for Orders {
+impl Handler for ControlRequests {
     async fn handle(&self, request: Request) -> Result<Value, String> {
         match request {
-            Request::Status => {
-                serde_json::to_value(status::collect(&self.0).await).map_err(|e| e.to_string())
-            }
+            Request::Status => serde_json::to_value(status_report::collect(&self.0).await)
+                .map_err(|e| e.to_string()),
             Request::Down => {
-                self.order(End::Stop);
+                self.end(Ending::Stop);
                 Ok(json!({ "pid": std::process::id() }))
             }
             Request::Publish { name } => self.publish(&name).await,
             Request::Unpublish { name } => self.unpublish(&name),
-            Request::Resolve { what } => resolve(self.0.backend.as_ref(), &what).await,
+            Request::Resolve { what } => resolve::resolve(self.0.backend.as_ref(), &what).await,
         }
     }
 }
 
-impl Orders {
+impl ControlRequests {
     async fn publish(&self, name: &str) -> Result<Value, String> {
         let label = parse_label(name)?;
         let shared = &self.0;
@@ -49,7 +45,7 @@ impl Orders {
         // An endpoint decides at its start whether it can be found.
         let restarting = !shared.accepting;
         if restarting {
-            self.order(End::Restart);
+            self.end(Ending::Restart);
         }
         Ok(json!({
             "name": label.host(),
@@ -66,7 +62,7 @@ impl Orders {
         // A configured name would come back with a restart.
         let restarting = shared.accepting && last && !configured;
         if restarting {
-            self.order(End::Restart);
+            self.end(Ending::Restart);
         }
         Ok(json!({
             "name": label.host(),
@@ -75,45 +71,8 @@ impl Orders {
         }))
     }
 
-    fn order(&self, end: End) {
-        // The first order counts; a second one while it is carried out changes nothing.
-        let _ = self.0.orders.try_send(end);
+    fn end(&self, ending: Ending) {
+        // The first request counts; a second one changes nothing while the first is carried out.
+        let _ = self.0.ending.try_send(ending);
     }
-}
-
-/// Looks up a name, an ID or a virtual address.
-///
-/// # Errors
-/// One line.
-pub async fn resolve<B: Backend>(backend: &B, what: &str) -> Result<Value, String> {
-    let failed = |error: LookupError| format!("{what}: {error}");
-    let (entry, name): (Entry, _) = if let Ok(address) = what.parse::<IpAddr>() {
-        let entry = backend.by_address(address).await.map_err(failed)?;
-        let name = backend.name_of(&entry.id).await.map_err(failed)?;
-        (entry, name)
-    } else {
-        let name = what
-            .parse::<AnonName>()
-            .ok()
-            .or_else(|| what.parse().ok().map(AnonName::Id))
-            .or_else(|| what.parse().ok().map(AnonName::Label))
-            .ok_or_else(|| {
-                format!("{what:?} is no name (label.anon), no ID and no virtual address")
-            })?;
-        match name {
-            AnonName::Label(label) => {
-                (backend.by_label(&label).await.map_err(failed)?, Some(label))
-            }
-            AnonName::Id(id) => {
-                let entry = backend.by_id(&id).await.map_err(failed)?;
-                (entry, backend.name_of(&id).await.map_err(failed)?)
-            }
-        }
-    };
-    Ok(json!({
-        "name": name.map(|label| label.host()),
-        "id": entry.id.to_string(),
-        "ipv4": entry.ipv4,
-        "ipv6": entry.ipv6,
-    }))
 }

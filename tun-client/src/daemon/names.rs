@@ -12,22 +12,22 @@ use tokio::sync::watch;
 use crate::config::MAX_NAMES;
 use crate::state::State;
 
-/// A claim lives for seven days; it is renewed when so much has passed.
+/// A claim lives for seven days; it is renewed after this.
 const RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// After a question that got no answer.
+/// How long until a claim without an answer is tried again.
 const RETRY: Duration = Duration::from_secs(15);
-/// After a refusal: the name may become free.
+/// How long until a refused claim is tried again: the name may become free.
 const RETRY_REFUSED: Duration = Duration::from_secs(600);
-/// How often is looked whether a claim is due.
+/// Between two searches for claims that are due.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How it stands with a name.
+/// How far the claim of a name is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "state", content = "reason")]
-pub enum Standing {
-    /// Not asked for yet.
+pub enum ClaimState {
+    /// The directory has not been asked yet.
     Claiming,
-    /// It is ours.
+    /// The name is ours.
     Published,
     /// The directory did not answer; it is asked again.
     Waiting(String),
@@ -40,9 +40,9 @@ pub enum Standing {
 pub struct Name {
     /// `label.anon`.
     pub name: String,
-    /// How it stands.
+    /// How far its claim is.
     #[serde(flatten)]
-    pub standing: Standing,
+    pub claim: ClaimState,
     /// Whether the configuration lists it.
     pub configured: bool,
     #[serde(skip)]
@@ -83,7 +83,7 @@ impl Names {
         })
     }
 
-    /// How all names stand.
+    /// All names, and how far their claims are.
     #[must_use]
     pub fn list(&self) -> Vec<Name> {
         self.lock().clone()
@@ -169,36 +169,36 @@ impl Names {
 
     /// Writes down how a claim went.
     fn note(&self, label: Label, result: &Result<(), QueryError>) {
-        let (standing, wait) = match result {
-            Ok(()) => (Standing::Published, RENEW_AFTER),
-            Err(QueryError::Refused(why)) => (Standing::Refused(why.clone()), RETRY_REFUSED),
-            Err(error) => (Standing::Waiting(error.to_string()), RETRY),
+        let (claim, wait) = match result {
+            Ok(()) => (ClaimState::Published, RENEW_AFTER),
+            Err(QueryError::Refused(why)) => (ClaimState::Refused(why.clone()), RETRY_REFUSED),
+            Err(error) => (ClaimState::Waiting(error.to_string()), RETRY),
         };
         let mut entries = self.lock();
         let Some(entry) = entries.iter_mut().find(|entry| entry.label == label) else {
             return;
         };
-        match &standing {
-            Standing::Refused(why) if entry.standing != standing => {
+        match &claim {
+            ClaimState::Refused(why) if entry.claim != claim => {
                 tracing::error!(
                     "{} is not published: the directory refused: {why}",
                     entry.name
                 );
             }
-            Standing::Published if entry.standing != standing => {
+            ClaimState::Published if entry.claim != claim => {
                 tracing::info!("{} is published", entry.name);
             }
             _ => {}
         }
         // A renewal without an answer changes nothing yet: the claim still lives.
-        let lives = entry.standing == Standing::Published;
-        if !(lives && matches!(standing, Standing::Waiting(_))) {
-            entry.standing = standing;
+        let lives = entry.claim == ClaimState::Published;
+        if !(lives && matches!(claim, ClaimState::Waiting(_))) {
+            entry.claim = claim;
         }
         entry.due = Instant::now() + wait;
         let held = entries
             .iter()
-            .filter(|entry| entry.standing == Standing::Published)
+            .filter(|entry| entry.claim == ClaimState::Published)
             .map(|entry| entry.label)
             .collect();
         self.held.send_replace(held);
@@ -224,7 +224,7 @@ impl Names {
 fn entry(label: Label, configured: bool) -> Name {
     Name {
         name: label.host(),
-        standing: Standing::Claiming,
+        claim: ClaimState::Claiming,
         configured,
         label,
         due: Instant::now(),
@@ -246,8 +246,8 @@ mod tests {
         (directory, names)
     }
 
-    fn standing(names: &Names, at: usize) -> Standing {
-        names.list()[at].standing.clone()
+    fn claim(names: &Names, at: usize) -> ClaimState {
+        names.list()[at].claim.clone()
     }
 
     #[test]
@@ -275,10 +275,10 @@ mod tests {
         assert_eq!(*held.borrow(), [label]);
         // Not answered: still ours. Refused: not.
         names.note(label, &Err(QueryError::Timeout("x".into())));
-        assert_eq!(standing(&names, 0), Standing::Published);
+        assert_eq!(claim(&names, 0), ClaimState::Published);
         assert_eq!(*held.borrow(), [label]);
         names.note(label, &Err(QueryError::Refused("taken".into())));
-        assert_eq!(standing(&names, 0), Standing::Refused("taken".into()));
+        assert_eq!(claim(&names, 0), ClaimState::Refused("taken".into()));
         assert!(held.borrow().is_empty());
     }
 

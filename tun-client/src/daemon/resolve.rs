@@ -1,0 +1,45 @@
+//! The command `resolve`.
+
+use std::net::IpAddr;
+
+use mixline_protocol::name::AnonName;
+use serde_json::{Value, json};
+
+use crate::dns::{Backend, Entry, LookupError};
+
+/// Looks up a name, an ID or a virtual address.
+///
+/// # Errors
+/// One line.
+pub async fn resolve<B: Backend>(backend: &B, what: &str) -> Result<Value, String> {
+    let failed = |error: LookupError| format!("{what}: {error}");
+    let (entry, name): (Entry, _) = if let Ok(address) = what.parse::<IpAddr>() {
+        let entry = backend.by_address(address).await.map_err(failed)?;
+        let name = backend.name_of(&entry.id).await.map_err(failed)?;
+        (entry, name)
+    } else {
+        let name = what
+            .parse::<AnonName>()
+            .ok()
+            .or_else(|| what.parse().ok().map(AnonName::Id))
+            .or_else(|| what.parse().ok().map(AnonName::Label))
+            .ok_or_else(|| {
+                format!("{what:?} is no name (label.anon), no ID and no virtual address")
+            })?;
+        match name {
+            AnonName::Label(label) => {
+                (backend.by_label(&label).await.map_err(failed)?, Some(label))
+            }
+            AnonName::Id(id) => {
+                let entry = backend.by_id(&id).await.map_err(failed)?;
+                (entry, backend.name_of(&id).await.map_err(failed)?)
+            }
+        }
+    };
+    Ok(json!({
+        "name": name.map(|label| label.host()),
+        "id": entry.id.to_string(),
+        "ipv4": entry.ipv4,
+        "ipv6": entry.ipv6,
+    }))
+}
