@@ -10,7 +10,7 @@ use mixline_protocol::records::Lease;
 use mixline_protocol::time::UnixTime;
 
 use super::shared::Shared;
-use crate::Result;
+use crate::error::Result;
 
 /// A renewal that failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(10);

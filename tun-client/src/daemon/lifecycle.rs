@@ -18,12 +18,12 @@ use super::status::{DnsStatus, Phase, Problems};
 use super::stop_signals::StopSignals;
 use crate::config::{Accept, Config, DnsMode};
 use crate::control;
+use crate::error::{Error, Result};
 use crate::host_dns::{self, Active, Earlier, Host};
 use crate::net::interface::Interface;
 use crate::progress::Progress;
 use crate::state::State;
 use crate::tun::device::Tun;
-use crate::{Error, Result};
 
 /// How long peers, guards and the directory are given to hear the goodbye.
 const GOODBYE: Duration = Duration::from_secs(8);
@@ -58,9 +58,9 @@ pub async fn run(
         result = working => result,
         () = signals.wait() => Ok(Ending::Stop),
         Some(ending) = endings.recv() => Ok(ending),
-        error = shared.handle.stopped() => Err(Error::Stopped {
-            reason: error.map_or_else(|| "the endpoint stopped".to_owned(), |e| e.to_string()),
-        }),
+        error = shared.handle.stopped() => {
+            Err(error.map_or(Error::EndpointStopped, Error::EndpointFailed))
+        }
     };
     let left = lifecycle.finish().await;
     match (result, left) {
@@ -85,12 +85,8 @@ fn begin<'a>(
         }
         earlier => earlier?,
     };
-    let directory =
-        DirectoryClient::new(&config.directory.url, config.directory.id).map_err(|error| {
-            Error::Directory {
-                reason: error.to_string(),
-            }
-        })?;
+    let directory = DirectoryClient::new(&config.directory.url, config.directory.id)
+        .map_err(Error::Directory)?;
     let control = control::server::Server::bind(&config.control_socket())?;
 
     let tun = Tun::create(&config.interface, config.mtu)?;
@@ -112,7 +108,8 @@ fn begin<'a>(
         snapshots.clone(),
         tun.into_device(),
         None,
-    )?;
+    )
+    .map_err(Error::Endpoint)?;
 
     let (lease, own_lease) = watch::channel(None);
     let backend = EndpointBackend::new(handle.clone(), own_lease, names.held());
@@ -176,9 +173,7 @@ impl Lifecycle<'_> {
             tracing::warn!("the directory moved the virtual network");
             return Ok(Ending::Restart);
         }
-        Err(Error::Stopped {
-            reason: "snapshots are no longer fetched".to_owned(),
-        })
+        Err(Error::SnapshotsEnded)
     }
 
     /// Puts the host back and says goodbye.
@@ -203,8 +198,6 @@ impl Lifecycle<'_> {
         let goodbye = tokio::time::timeout(GOODBYE, shared.handle.shutdown()).await;
         self.tasks.shutdown().await;
         restored?;
-        goodbye.map_err(|_| Error::Stopped {
-            reason: "the endpoint did not stop in time".to_owned(),
-        })
+        goodbye.map_err(|_| Error::EndpointHangs)
     }
 }

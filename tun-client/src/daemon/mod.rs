@@ -23,8 +23,8 @@ pub mod stop_signals;
 
 use std::sync::Arc;
 
-use crate::Result;
 use crate::config::Config;
+use crate::error::Result;
 use crate::host_dns::Host;
 use crate::progress::Progress;
 use crate::state::State;

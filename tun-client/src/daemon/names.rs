@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::config::MAX_NAMES;
+use crate::error::{Error, Result};
 use crate::state::State;
 
 /// A claim lives for seven days; it is renewed after this.
@@ -33,6 +34,31 @@ pub enum ClaimState {
     Waiting(String),
     /// The directory says no.
     Refused(String),
+}
+
+/// Why a name is not published, or not withdrawn.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    /// One client publishes no more names.
+    #[error("{MAX_NAMES} names are published already")]
+    TooMany,
+    /// The directory refused it, or could not be asked.
+    #[error("{} is not published: {error}", label.host())]
+    NotClaimed {
+        /// The name.
+        label: Label,
+        /// What the directory said, or why it was not asked.
+        error: QueryError,
+    },
+    /// It is not among the names.
+    #[error("{} is not published here", label.host())]
+    NotPublished {
+        /// The name.
+        label: Label,
+    },
+    /// It is done, but a restart will not know of it.
+    #[error("{0}")]
+    NotRemembered(Error),
 }
 
 /// One name.
@@ -64,8 +90,8 @@ impl Names {
     /// The names of the configuration, then those that commands published before.
     ///
     /// # Errors
-    /// [`crate::Error::Content`] if the remembered names are damaged.
-    pub fn load(configured: &[Label], state: Arc<State>) -> crate::Result<Self> {
+    /// [`Error::Content`] if the remembered names are damaged.
+    pub fn load(configured: &[Label], state: Arc<State>) -> Result<Self> {
         let remembered = state.names()?;
         let all = configured.iter().map(|label| (label, true));
         let all = all.chain(remembered.iter().map(|label| (label, false)));
@@ -127,37 +153,36 @@ impl Names {
     /// Claims a name by command, and remembers it.
     ///
     /// # Errors
-    /// One line: the directory's refusal, or why it could not be asked. Nothing is
-    /// remembered then.
-    pub async fn publish(&self, label: Label, directory: &DirectoryQueries) -> Result<(), String> {
+    /// [`NameError::TooMany`] and [`NameError::NotClaimed`], with nothing remembered;
+    /// [`NameError::NotRemembered`].
+    pub async fn publish(
+        &self,
+        label: Label,
+        directory: &DirectoryQueries,
+    ) -> std::result::Result<(), NameError> {
         let known = self.lock().iter().any(|entry| entry.label == label);
         if !known && self.lock().len() >= MAX_NAMES {
-            return Err(format!("{MAX_NAMES} names are published already"));
+            return Err(NameError::TooMany);
         }
         let result = directory.claim_name(label).await;
-        if let Err(error) = &result {
-            if known {
-                self.note(label, &result);
-            }
-            return Err(format!("{} is not published: {error}", label.host()));
-        }
-        if !known {
+        if result.is_ok() && !known {
             self.lock().push(entry(label, false));
             self.remember()?;
         }
+        // What is not among the names is not noted.
         self.note(label, &result);
-        Ok(())
+        result.map_err(|error| NameError::NotClaimed { label, error })
     }
 
     /// Serves a name no longer; whether the configuration will bring it back.
     ///
     /// # Errors
-    /// One line, if it is not among the names.
-    pub fn unpublish(&self, label: Label) -> Result<bool, String> {
+    /// [`NameError::NotPublished`], [`NameError::NotRemembered`].
+    pub fn unpublish(&self, label: Label) -> std::result::Result<bool, NameError> {
         let configured = {
             let mut entries = self.lock();
             let Some(at) = entries.iter().position(|entry| entry.label == label) else {
-                return Err(format!("{} is not published here", label.host()));
+                return Err(NameError::NotPublished { label });
             };
             entries.remove(at).configured
         };
@@ -168,7 +193,7 @@ impl Names {
     }
 
     /// Writes down how a claim went.
-    fn note(&self, label: Label, result: &Result<(), QueryError>) {
+    fn note(&self, label: Label, result: &std::result::Result<(), QueryError>) {
         let (claim, wait) = match result {
             Ok(()) => (ClaimState::Published, RENEW_AFTER),
             Err(QueryError::Refused(why)) => (ClaimState::Refused(why.clone()), RETRY_REFUSED),
@@ -204,7 +229,7 @@ impl Names {
         self.held.send_replace(held);
     }
 
-    fn remember(&self) -> Result<(), String> {
+    fn remember(&self) -> std::result::Result<(), NameError> {
         let labels: Vec<Label> = self
             .lock()
             .iter()
@@ -213,7 +238,7 @@ impl Names {
             .collect();
         self.state
             .keep_names(&labels)
-            .map_err(|error| error.to_string())
+            .map_err(NameError::NotRemembered)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Name>> {
@@ -286,12 +311,18 @@ mod tests {
     fn unpublishing_is_remembered() {
         let (_directory, names) = names(&["a"], &["b"]);
         let (a, b): (Label, Label) = ("a".parse().unwrap(), "b".parse().unwrap());
-        assert_eq!(names.unpublish(a), Ok(true));
+        assert!(names.unpublish(a).unwrap());
         assert_eq!(names.state.names().unwrap(), [b]);
-        assert_eq!(names.unpublish(b), Ok(false));
+        assert!(!names.unpublish(b).unwrap());
         assert_eq!(names.state.names().unwrap(), []);
         assert!(names.is_empty());
-        assert!(names.unpublish(b).unwrap_err().contains("b.anon"));
+        assert!(
+            names
+                .unpublish(b)
+                .unwrap_err()
+                .to_string()
+                .contains("b.anon")
+        );
     }
 
     #[test]

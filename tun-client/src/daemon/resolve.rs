@@ -1,4 +1,4 @@
-//! The command `resolve`.
+//! What the command `resolve` asks for: who has a name, an ID or a virtual address.
 
 use std::net::IpAddr;
 
@@ -7,12 +7,34 @@ use serde_json::{Value, json};
 
 use crate::dns::{Backend, Entry, LookupError};
 
+/// Why something was not found.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// It can be nobody's.
+    #[error("{what:?} is no name (label.anon), no ID and no virtual address")]
+    NotASubject {
+        /// What was asked for.
+        what: String,
+    },
+    /// The directory does not know it, or cannot be asked.
+    #[error("{what}: {error}")]
+    Lookup {
+        /// What was asked for.
+        what: String,
+        /// What came of the lookup.
+        error: LookupError,
+    },
+}
+
 /// Looks up a name, an ID or a virtual address.
 ///
 /// # Errors
-/// One line.
-pub async fn resolve<B: Backend>(backend: &B, what: &str) -> Result<Value, String> {
-    let failed = |error: LookupError| format!("{what}: {error}");
+/// [`ResolveError`].
+pub async fn resolve<B: Backend>(backend: &B, what: &str) -> Result<Value, ResolveError> {
+    let failed = |error| ResolveError::Lookup {
+        what: what.to_owned(),
+        error,
+    };
     let (entry, name): (Entry, _) = if let Ok(address) = what.parse::<IpAddr>() {
         let entry = backend.by_address(address).await.map_err(failed)?;
         let name = backend.name_of(&entry.id).await.map_err(failed)?;
@@ -23,8 +45,8 @@ pub async fn resolve<B: Backend>(backend: &B, what: &str) -> Result<Value, Strin
             .ok()
             .or_else(|| what.parse().ok().map(AnonName::Id))
             .or_else(|| what.parse().ok().map(AnonName::Label))
-            .ok_or_else(|| {
-                format!("{what:?} is no name (label.anon), no ID and no virtual address")
+            .ok_or_else(|| ResolveError::NotASubject {
+                what: what.to_owned(),
             })?;
         match name {
             AnonName::Label(label) => {

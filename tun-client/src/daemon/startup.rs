@@ -19,9 +19,9 @@ use crate::dns::forward::Forwarder;
 use crate::dns::responder::{Families, Responder};
 use crate::dns::server::Server as DnsServer;
 use crate::dns::zone::{Zone, is_virtual};
+use crate::error::{Error, Result};
 use crate::host_dns::{self, Earlier};
 use crate::progress::Progress;
-use crate::{Error, Result};
 
 /// While a step takes long, what delays it is reported this often.
 const REMIND: Duration = Duration::from_secs(10);
@@ -163,11 +163,11 @@ impl Startup<'_> {
                 self.tasks.spawn(server.serve(responder));
                 true
             }
-            Err(source) if config.dns.mode == DnsMode::Off => {
-                problem = Some(Error::DnsListen { address, source }.to_string());
+            Err(error) if config.dns.mode == DnsMode::Off => {
+                problem = Some(Error::DnsListen { address, error }.to_string());
                 false
             }
-            Err(source) => return Err(Error::DnsListen { address, source }),
+            Err(error) => return Err(Error::DnsListen { address, error }),
         };
         let (mode, warning) = host_dns::apply(
             &shared.host,

@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The signals that ask for a clean stop. SIGHUP is among them: it comes when the
 /// terminal goes, and must not leave the host's resolver pointing at nothing.
@@ -14,16 +14,12 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Takes the signals over.
+    /// Replaces what the signals do by default.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// [`Error::Signals`].
     pub fn listen() -> Result<Self> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Error::Stopped {
-                reason: format!("no signals: {error}"),
-            })
-        };
+        let listen = |kind| signal(kind).map_err(Error::Signals);
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
