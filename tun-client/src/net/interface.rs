@@ -9,7 +9,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::netlink::{Netlink, Prefix};
 use super::routes;
-use crate::dns::responder::Families;
+use crate::dns::Families;
 use crate::dns::zone::IPV6_NETWORK;
 use crate::error::{Error, Result};
 
