@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::forward::{CORE, kind};
-use crate::generator::{Fed, Feed, Garbage, Generator, Look, NEIGHBOURS, in_new_namespace};
+use crate::generator::{Fed, Feed, Garbage, Generator, Load, NEIGHBOURS, in_new_namespace};
 use crate::measure::{Summary, Turns};
 use crate::outcome::{Bar, Bars, Bound};
 use crate::{Goal, Options, Plot, machine};
@@ -137,12 +137,12 @@ struct Subject {
 impl Subject {
     /// Finds out what the relay is good for, and so what it is offered.
     fn new(name: &'static str, mut feed: Feed, generator: &mut Generator) -> Result<Self> {
-        let look = Look {
+        let load = Load {
             rate: OFFERED,
             count: FRAMES,
             flood: 0,
         };
-        let runs = (0..3).map(|_| feed.run(generator, NEIGHBOURS, look));
+        let runs = (0..3).map(|_| feed.run(generator, NEIGHBOURS, load));
         let runs = runs.collect::<Result<Vec<_>>>()?;
         let good = runs.iter().map(|fed| fed.returned).collect::<Turns>();
         let most = f64::from(FRAMES) / TURN.as_secs_f64();
@@ -166,20 +166,20 @@ impl Subject {
             // They are replays when they have come once.
             self.feed.send(
                 generator,
-                Look {
+                Load {
                     rate: OFFERED,
                     count: 0,
                     flood: GARBAGE,
                 },
             )?;
         }
-        let look = Look {
+        let load = Load {
             rate: self.honest,
             count: (self.honest * TURN.as_secs_f64()) as u32,
             flood: if kinds.is_empty() { 0 } else { GARBAGE },
         };
         self.feed
-            .run(generator, NEIGHBOURS, look)
+            .run(generator, NEIGHBOURS, load)
             .with_context(|| self.name)
     }
 

@@ -12,7 +12,7 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use crate::generator::{Fed, Feed, Generator, Kind, Look, NEIGHBOURS, in_new_namespace};
+use crate::generator::{Fed, Feed, Generator, Kind, Load, NEIGHBOURS, in_new_namespace};
 use crate::measure::{Summary, Turns};
 use crate::outcome::{Bar, Bars, Bound};
 use crate::{Goal, Options, Plot, machine};
@@ -127,7 +127,10 @@ pub fn run(options: &Options) -> Result<Report> {
 /// An echo, or a relay with this in its configuration.
 pub fn kind(more: Option<&str>) -> Kind {
     more.map_or(Kind::Echo, |more| {
-        Kind::Relay(format!("interface: {}\n{more}", crate::inside::DEVICE))
+        Kind::Relay(format!(
+            "interface: {}\n{more}",
+            crate::generator::node::DEVICE
+        ))
     })
 }
 
@@ -141,7 +144,7 @@ fn take_turns(
         .into_iter()
         .flat_map(|(name, _)| [1, NEIGHBOURS].map(|hops| (name, hops, Vec::new())))
         .collect();
-    let look = Look {
+    let load = Load {
         rate: OFFERED,
         count: FRAMES,
         flood: 0,
@@ -153,7 +156,7 @@ fn take_turns(
             let at = (at + turn) % all.len();
             let (name, hops, runs) = &mut all[at];
             let fed = feeds[at / 2]
-                .run(generator, *hops, look)
+                .run(generator, *hops, load)
                 .with_context(|| format!("{name}, {hops} neighbours"))?;
             ensure!(
                 fed.to == *hops,

@@ -14,21 +14,18 @@ use mixline_protocol::path::open_header;
 use mixline_protocol::size::PAYLOAD;
 use serde::{Deserialize, Serialize};
 
-use crate::floor::Floor;
+use crate::baseline::Baseline;
 use crate::measure::{FirstError, Subject, Summary, Turns, take_turns};
 use crate::outcome::{Bar, Bars, Bound};
 use crate::peers::{Peers, peers};
-use crate::stand::{Stand, header, nanoseconds, path};
+use crate::testbed::{Testbed, header, nanoseconds, path};
 use crate::{Goal, Options, Plot, machine};
-
-/// Its name on the command line and in the JSON.
-pub const NAME: &str = "hop";
 
 /// Headers opened in a turn.
 const OPENED: usize = 6;
 
 /// At most so many times the bare primitives.
-const OVER_FLOOR: f64 = 1.35;
+const OVER_BASELINE: f64 = 1.35;
 /// At least so many times as fast as `sphinx-packet`: built for all processors, and for this one.
 const FASTER: [f64; 2] = [60.0, 80.0];
 /// At least so many new paths a second.
@@ -102,20 +99,20 @@ pub struct PeerSpread {
 pub fn run(options: &Options) -> Result<Report> {
     machine::stay_on_one_core();
     eprintln!("hop: one datagram of a known path on one core");
-    let mut stand = Stand::new(16)?;
-    let onion = stand.onion();
+    let mut testbed = Testbed::new(16)?;
+    let onion = testbed.onion();
     let known = path(&onion)?;
     let of_known = known.header;
-    stand.learn(known)?;
-    let mut floor = Floor::new()?;
-    let mut parts_of = Floor::new()?;
+    testbed.learn(known)?;
+    let mut baseline = Baseline::new()?;
+    let mut parts_of = Baseline::new()?;
     let fresh = header(&onion)?;
     let mut peers = peers()?;
     let parts = RefCell::new(Vec::new());
     let failed = FirstError::default();
     let mut subjects: Vec<Subject<'_>> = vec![
-        Box::new(|| failed.or_nan(stand.turn(|| &of_known))),
-        Box::new(|| failed.or_nan(floor.turn())),
+        Box::new(|| failed.or_nan(testbed.turn(|| &of_known))),
+        Box::new(|| failed.or_nan(baseline.turn())),
         Box::new(|| {
             failed.or_nan(parts_of.parts().map(|took| {
                 parts.borrow_mut().push(took);
@@ -147,11 +144,11 @@ pub fn run(options: &Options) -> Result<Report> {
     report(&turns, &parts.into_inner())
 }
 
-fn report(turns: &[Turns], parts: &[crate::floor::Took]) -> Result<Report> {
-    let [hop, floor, _, opening, others @ ..] = turns else {
+fn report(turns: &[Turns], parts: &[crate::baseline::Took]) -> Result<Report> {
+    let [hop, baseline, _, opening, others @ ..] = turns else {
         return Err(anyhow!("a subject is missing"));
     };
-    let part = |of: fn(&crate::floor::Took) -> f64| -> Summary {
+    let part = |of: fn(&crate::baseline::Took) -> f64| -> Summary {
         parts.iter().map(of).collect::<Turns>().summary()
     };
     let peers = match others {
@@ -165,8 +162,8 @@ fn report(turns: &[Turns], parts: &[crate::floor::Took]) -> Result<Report> {
     };
     let spread = Spread {
         ns: hop.summary(),
-        floor_ns: floor.summary(),
-        over_floor: hop.over(floor).summary(),
+        floor_ns: baseline.summary(),
+        over_floor: hop.over(baseline).summary(),
         open_ns: part(|took| took.open),
         hctr2_ns: part(|took| took.hctr2),
         seal_ns: part(|took| took.seal),
@@ -212,7 +209,7 @@ impl crate::Report for Report {
                 Goal::at_most(
                     "a datagram, over its bare primitives (times)",
                     Some(self.over_floor),
-                    OVER_FLOOR,
+                    OVER_BASELINE,
                 ),
             );
             goals.push(Goal::at_least(
@@ -226,7 +223,7 @@ impl crate::Report for Report {
 
     fn plots(&self) -> Vec<Plot> {
         let (spread, build) = (&self.spread, self.build());
-        let floor = spread.floor_ns.median;
+        let baseline = spread.floor_ns.median;
         let mut plots = vec![Plot::Bars(Bars {
             title: format!("One datagram of a known path, {build}"),
             note: "From sealed to sealed: the link opened, the replay filter asked, the path's \
@@ -236,7 +233,7 @@ impl crate::Report for Report {
             unit: "ns".into(),
             bars: vec![
                 Bar::new("relay, sealed to sealed", spread.ns)
-                    .with(Bound::AtMost(OVER_FLOOR * floor)),
+                    .with(Bound::AtMost(OVER_BASELINE * baseline)),
                 Bar::new("bare primitives", spread.floor_ns),
                 Bar::new("· AES-256-GCM open", spread.open_ns),
                 Bar::new("· HCTR2", spread.hctr2_ns),
@@ -335,7 +332,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
     use crate::Report as _;
-    use crate::floor::Took;
+    use crate::baseline::Took;
 
     fn measured(peers: bool) -> Report {
         let turns = |ns| Turns::from_iter([ns; 3]);

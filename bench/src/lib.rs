@@ -5,15 +5,16 @@
 //! machine does then falls on all of them alike. Ratios are taken turn by turn.
 //!
 //! A benchmark is a function from [`Options`] to something that implements [`Report`], and a
-//! line in [`benchmarks::ALL`].
+//! name in [`cli::Name`].
 
+pub mod baseline;
 pub mod benchmarks;
+pub mod child;
+pub mod cli;
 pub mod flood;
-pub mod floor;
 pub mod forward;
 pub mod generator;
 pub mod hop;
-pub mod inside;
 pub mod machine;
 pub mod measure;
 pub mod outcome;
@@ -21,16 +22,7 @@ pub mod path;
 pub mod peers;
 pub mod report;
 pub mod scale;
-pub mod stand;
+pub mod testbed;
 
-pub use mixline_testnet::Port;
+pub use cli::Options;
 pub use outcome::{Goal, Outcome, Plot, Report};
-
-/// What all benchmarks are told.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Fewer turns, and no case that takes minutes.
-    pub quick: bool,
-    /// What the relays of a network receive and send with.
-    pub port: Port,
-}

@@ -6,12 +6,11 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::Parser;
-use clap::builder::PossibleValuesParser;
-use mixline_bench::benchmarks::{ALL, Benchmark};
+use clap::{Parser, ValueEnum as _};
+use mixline_bench::cli::{Name, Options, Selection};
 use mixline_bench::machine::{self, Machine};
 use mixline_bench::report::{self, Section, short};
-use mixline_bench::{Goal, Options, Outcome, Port, hop, inside, path};
+use mixline_bench::{Goal, Outcome, benchmarks, child, hop, path};
 use mixline_testnet::interrupted;
 use serde_json::{Map, Value};
 
@@ -19,21 +18,8 @@ use serde_json::{Map, Value};
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Arguments {
-    /// Which benchmarks to run; all, if none is named.
-    #[arg(value_name = "BENCHMARK", value_parser = names())]
-    which: Vec<String>,
-    /// Fewer turns, shorter rounds.
-    #[arg(long)]
-    quick: bool,
-    /// Write all figures to this file, with a description of the machine.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write a report with plots into this directory: report.html.
-    #[arg(long, value_name = "DIR")]
-    report: Option<PathBuf>,
-    /// What the relays of a network receive and send with.
-    #[arg(long, value_enum, default_value_t = Port::Auto)]
-    port: Port,
+    #[command(flatten)]
+    selection: Selection,
     /// This program built for this processor: `hop` is run with it too.
     #[arg(long, value_name = "PROGRAM")]
     native: Option<PathBuf>,
@@ -41,19 +27,15 @@ struct Arguments {
     tool: Option<path::Tool>,
 }
 
-fn names() -> PossibleValuesParser {
-    PossibleValuesParser::new(ALL.iter().map(|benchmark| benchmark.name))
-}
-
 /// A benchmark that has been run.
 struct Ran {
     name: &'static str,
-    about: &'static str,
+    about: String,
     outcome: Outcome,
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = inside::asked() {
+    if let Some(code) = child::run_if_child() {
         return code;
     }
     let arguments = Arguments::parse();
@@ -71,45 +53,49 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let options = Options {
-        quick: arguments.quick,
-        port: arguments.port,
-    };
-    let wanted = |benchmark: &&Benchmark| {
-        arguments.which.is_empty() || arguments.which.iter().any(|name| name == benchmark.name)
-    };
+    let options = &arguments.selection.options;
     let machine = machine::describe();
     let mut ran = Vec::new();
-    for benchmark in ALL.iter().filter(wanted) {
+    for name in Name::ALL {
+        if !arguments.selection.wants(name) {
+            continue;
+        }
         if interrupted() {
             bail!("interrupted");
         }
-        let outcome = alone(benchmark, &options).context(benchmark.name)?;
+        let outcome = alone(name, options).context(name.as_str())?;
         print!("{}", outcome.table);
         ran.push(Ran {
-            name: benchmark.name,
-            about: benchmark.about,
+            name: name.as_str(),
+            about: about(name),
             outcome,
         });
-        if let (hop::NAME, Some(program)) = (benchmark.name, &arguments.native) {
-            let outcome = native(program, &options).context("hop, built for this processor")?;
+        if let (Name::Hop, Some(program)) = (name, &arguments.native) {
+            let outcome = native(program, options).context("hop, built for this processor")?;
             print!("{}", outcome.table);
             ran.push(Ran {
                 name: "hop_native",
-                about: "the same, built for this processor",
+                about: "The same, built for this processor".into(),
                 outcome,
             });
         }
         // After each, so that what was measured is there if a later one fails.
-        save(arguments, &machine, &ran)?;
+        save(&arguments.selection, &machine, &ran)?;
     }
     goals(ran.iter().flat_map(|ran| &ran.outcome.goals));
     Ok(())
 }
 
+/// What it measures, as the help says.
+fn about(name: Name) -> String {
+    let value = name.to_possible_value();
+    let help = value.as_ref().and_then(|value| value.get_help());
+    help.map(ToString::to_string).unwrap_or_default()
+}
+
 /// On a thread of its own, so that a core that it keeps to is not kept by the next.
-fn alone(benchmark: &Benchmark, options: &Options) -> Result<Outcome> {
-    thread::scope(|scope| scope.spawn(|| (benchmark.run)(options)).join())
+fn alone(name: Name, options: &Options) -> Result<Outcome> {
+    thread::scope(|scope| scope.spawn(|| benchmarks::run(name, options)).join())
         .map_err(|_| anyhow!("has panicked"))?
 }
 
@@ -117,7 +103,7 @@ fn alone(benchmark: &Benchmark, options: &Options) -> Result<Outcome> {
 fn native(program: &Path, options: &Options) -> Result<Outcome> {
     let file = std::env::temp_dir().join(format!("mixline-hop-{}.json", std::process::id()));
     let mut command = Command::new(program);
-    command.args([hop::NAME, "--json"]).arg(&file);
+    command.args([Name::Hop.as_str(), "--json"]).arg(&file);
     if options.quick {
         command.arg("--quick");
     }
@@ -131,15 +117,15 @@ fn native(program: &Path, options: &Options) -> Result<Outcome> {
     let text = fs::read_to_string(&file);
     let _ = fs::remove_file(&file);
     let mut figures: Map<String, Value> = serde_json::from_str(&text?)?;
-    let figures = figures.remove(hop::NAME).context("no figures")?;
+    let figures = figures.remove(Name::Hop.as_str()).context("no figures")?;
     Outcome::of(&serde_json::from_value::<hop::Report>(figures)?)
 }
 
-fn save(arguments: &Arguments, machine: &Machine, ran: &[Ran]) -> Result<()> {
+fn save(selection: &Selection, machine: &Machine, ran: &[Ran]) -> Result<()> {
     let write = |file: &Path, text: String| {
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
     };
-    if let Some(file) = &arguments.json {
+    if let Some(file) = &selection.json {
         let mut figures = Map::new();
         figures.insert("machine".into(), serde_json::to_value(machine)?);
         for ran in ran {
@@ -148,14 +134,14 @@ fn save(arguments: &Arguments, machine: &Machine, ran: &[Ran]) -> Result<()> {
         let text = serde_json::to_string_pretty(&Value::Object(figures))?;
         write(file, text + "\n")?;
     }
-    if let Some(directory) = &arguments.report {
+    if let Some(directory) = &selection.report {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
         let sections: Vec<Section<'_>> = ran
             .iter()
             .map(|ran| Section {
                 name: ran.name,
-                about: ran.about,
+                about: &ran.about,
                 outcome: &ran.outcome,
             })
             .collect();
@@ -189,9 +175,10 @@ mod tests {
     #[test]
     fn arguments_and_tools_are_told_apart() {
         let arguments = Arguments::parse_from(["mixline-bench", "hop", "--quick"]);
-        assert_eq!(arguments.which, ["hop"]);
+        assert_eq!(arguments.selection.which, [Name::Hop]);
         let tool = Arguments::parse_from(["mixline-bench", "echo", "127.0.0.1:1"]).tool;
         assert!(matches!(tool, Some(path::Tool::Echo { .. })));
         assert!(Arguments::try_parse_from(["mixline-bench", "nothing"]).is_err());
+        assert!(about(Name::Hop).starts_with("One datagram"));
     }
 }

@@ -55,7 +55,7 @@ mod built_in {
     };
 
     use super::{Peers, Turn};
-    use crate::stand::nanoseconds;
+    use crate::testbed::nanoseconds;
 
     /// Packets of `sphinx-packet` in a turn: as long as a turn of the others.
     const PACKETS: usize = 6;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::machine::{available, resident, stay_on_one_core};
 use crate::measure::{FirstError, Subject, Summary, Turns, take_turns};
 use crate::outcome::{Axis, Lines, Point, Scale, Series};
-use crate::stand::{Path, Stand, path};
+use crate::testbed::{Path, Testbed, path};
 use crate::{Goal, Options, Plot};
 
 /// How many paths are known, from case to case.
@@ -52,7 +52,7 @@ pub struct Case {
 /// A relay, and what comes to it.
 struct Subjected {
     n: usize,
-    stand: Stand,
+    testbed: Testbed,
     headers: Vec<Header>,
     neighbours: usize,
     bytes: u64,
@@ -84,7 +84,7 @@ pub fn run(options: &Options) -> Result<Report> {
         let (mut of_path, mut of_neighbour) = (Lcg(1), Lcg(2));
         let failed = &failed;
         subjects.push(Box::new(move || {
-            failed.or_nan(case.stand.turn_from(
+            failed.or_nan(case.testbed.turn_from(
                 || of_neighbour.below(case.neighbours),
                 || &case.headers[of_path.below(case.headers.len())],
             ))
@@ -124,8 +124,8 @@ fn told(case: &Subjected, turns: &Turns, one: &Turns) -> Case {
 /// relay's slow path would have made of headers that it opened; that takes 100 µs each.
 fn with_paths(n: usize) -> Result<Subjected> {
     let rng = &mut OsRandom::new();
-    let mut stand = Stand::new(n)?;
-    let real = path(&stand.onion())?;
+    let mut testbed = Testbed::new(n)?;
+    let real = path(&testbed.onion())?;
     let mut headers: Vec<Header> = vec![[1; PATH_HEADER]; n];
     let mut told = Instant::now();
     let before = resident();
@@ -137,16 +137,16 @@ fn with_paths(n: usize) -> Result<Subjected> {
         let mut key = [0; 32];
         rng.fill_bytes(&mut key);
         rng.fill_bytes(header);
-        stand.learn(Path {
+        testbed.learn(Path {
             header: *header,
             known: real.known.beside(&key),
         })?;
     }
     headers[0] = real.header;
-    stand.learn(real)?;
+    testbed.learn(real)?;
     Ok(Subjected {
         n,
-        stand,
+        testbed,
         headers,
         neighbours: 1,
         bytes: resident().saturating_sub(before),
@@ -156,7 +156,7 @@ fn with_paths(n: usize) -> Result<Subjected> {
 /// A relay with `n` link sessions and one path.
 fn with_sessions(n: usize) -> Result<Subjected> {
     let mut case = with_paths(1)?;
-    case.bytes = case.stand.add_neighbours(n)?;
+    case.bytes = case.testbed.add_neighbours(n)?;
     (case.n, case.neighbours) = (n, n);
     Ok(case)
 }
@@ -272,7 +272,7 @@ mod tests {
             // A path has 1.4 KB and a session 1.8 KB; other tests may free some meanwhile.
             assert!(case.bytes < 64 << 20, "{} bytes", case.bytes);
             let (mut at, mut from) = (Lcg(1), Lcg(2));
-            let took = case.stand.turn_from(
+            let took = case.testbed.turn_from(
                 || from.below(case.neighbours),
                 || &case.headers[at.below(case.headers.len())],
             );

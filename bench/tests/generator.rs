@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use mixline_bench::generator::{Feed, Garbage, Generator, Kind, Look, in_new_namespace, is_built};
+use mixline_bench::generator::{Feed, Garbage, Generator, Kind, Load, in_new_namespace, is_built};
 
 const FRAMES: u32 = 4096;
 /// Of which so many come back at least, whatever else the machine does: a veth has room for 256.
@@ -41,8 +41,8 @@ fn start(generator: &mut Generator, directory: &Path, kind: &Kind) -> Feed {
 }
 
 /// Slow enough that nothing is lost for want of speed.
-fn slowly(flood: u32) -> Look {
-    Look {
+fn gently(flood: u32) -> Load {
+    Load {
         rate: 4000.0,
         count: FRAMES,
         flood,
@@ -55,7 +55,7 @@ fn frames_reach_an_echo_and_come_back() {
     with_generator(|generator| {
         let mut echo = start(generator, directory.path(), &Kind::Echo);
         let before: u64 = generator.returned(3).unwrap().iter().sum();
-        let fed = echo.run(generator, 64, slowly(0)).unwrap();
+        let fed = echo.run(generator, 64, gently(0)).unwrap();
         let after = generator.returned(3).unwrap();
         assert_eq!(fed.sent.honest, u64::from(FRAMES));
         let returned = after.iter().sum::<u64>() - before;
@@ -70,14 +70,14 @@ fn a_relay_forwards_what_is_sealed_and_drops_what_is_not() {
     with_generator(|generator| {
         let kind = Kind::Relay("port: xdp\ninterface: relay0".into());
         let mut relay = start(generator, directory.path(), &kind);
-        let fed = relay.run(generator, 64, slowly(0)).unwrap();
+        let fed = relay.run(generator, 64, gently(0)).unwrap();
         assert!(fed.verdicts["forwarded"] >= MOST, "{fed:?}");
         for at in 0..64 {
             let garbage = Garbage::ALL[at as usize % 2];
             let frame = garbage.frame(&mut relay, at as usize).unwrap();
             generator.set_flood(at, &frame).unwrap();
         }
-        let fed = relay.run(generator, 64, slowly(64)).unwrap();
+        let fed = relay.run(generator, 64, gently(64)).unwrap();
         assert!(fed.verdicts["forwarded"] > 0, "{fed:?}");
         assert!(fed.verdicts["xdp unknown_type"] > 0, "{fed:?}");
         assert!(fed.verdicts["link_authentication"] > 0, "{fed:?}");

@@ -7,7 +7,8 @@ use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::records::{Parameters, Snapshot};
 use serde::Deserialize;
 
-use crate::registry::Welcome;
+use crate::error::ConfigProblem;
+use crate::registry::AdmissionPolicy;
 use crate::{Error, Result};
 
 /// A directory's configuration, in YAML. Unknown keys are refused by name and line.
@@ -81,13 +82,17 @@ impl Config {
     /// # Errors
     /// [`Error::Config`].
     pub fn load(path: &Path) -> Result<Self> {
-        let wrong = |reason: String| Error::Config {
+        Self::read(path).map_err(|problem| Error::Config {
             path: path.to_owned(),
-            reason,
-        };
-        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-        let config: Self = serde_yaml::from_str(&text).map_err(|e| wrong(one_line(&e)))?;
-        config.check().map_err(wrong)?;
+            problem,
+        })
+    }
+
+    fn read(path: &Path) -> std::result::Result<Self, ConfigProblem> {
+        let text = std::fs::read_to_string(path).map_err(ConfigProblem::Unreadable)?;
+        let config: Self = serde_yaml::from_str(&text)
+            .map_err(|error| ConfigProblem::Form(one_line(&error.to_string())))?;
+        config.check()?;
         Ok(config)
     }
 
@@ -102,23 +107,16 @@ impl Config {
         }
     }
 
-    /// Which relays are welcome.
+    /// Which relays are admitted.
     #[must_use]
-    pub fn welcome(&self) -> Welcome {
-        Welcome {
+    pub fn admission_policy(&self) -> AdmissionPolicy {
+        AdmissionPolicy {
             private_addresses: self.allow_private_addresses,
             check_source: self.check_source,
         }
     }
 
-    fn check(&self) -> std::result::Result<(), String> {
-        let within = |key, value: u64, low, high| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(format!("{key} is {value}; it must be {low} to {high}"))
-            }
-        };
+    fn check(&self) -> std::result::Result<(), ConfigProblem> {
         within("epoch_seconds", self.epoch_seconds.into(), 60, 86_400)?;
         within(
             "grace_seconds",
@@ -133,16 +131,33 @@ impl Config {
             60,
             Snapshot::MAX_LIFETIME,
         )?;
-        if let Err(e) = self.network.parse::<VirtualNetwork>() {
-            return Err(format!(
-                "network `{}`: {e}; it looks like 10.0.0.0/8, with a length of 8 to 22",
-                self.network
-            ));
-        }
+        self.network
+            .parse::<VirtualNetwork>()
+            .map_err(|error| ConfigProblem::Network {
+                network: self.network.clone(),
+                error,
+            })?;
         mixline_endpoint::Config::from(self)
             .check()
-            .map_err(|e| format!("endpoint: {e}"))
+            .map_err(|error| ConfigProblem::Endpoint(error.to_string()))
     }
+}
+
+fn within(
+    key: &'static str,
+    value: u64,
+    low: u64,
+    high: u64,
+) -> std::result::Result<(), ConfigProblem> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigProblem::Range {
+        key,
+        value,
+        low,
+        high,
+    })
 }
 
 impl From<&Config> for mixline_endpoint::Config {
@@ -160,13 +175,8 @@ impl From<&Config> for mixline_endpoint::Config {
     }
 }
 
-/// What the parser says, in one line; it names key and line.
-fn one_line(error: &serde_yaml::Error) -> String {
-    error
-        .to_string()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn epoch_seconds() -> u32 {

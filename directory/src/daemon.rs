@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::http::{App, listen};
 use crate::metrics::{Metrics, count};
-use crate::private::PrivateService;
+use crate::query_service::QueryService;
 use crate::registry::{Limits, Registry};
 use crate::snapshot::Publisher;
 use crate::store::RedbStore;
@@ -38,7 +38,7 @@ pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> 
         Box::new(store),
         identity.clone(),
         config.parameters(),
-        config.welcome(),
+        config.admission_policy(),
         Limits::default(),
         now,
     )?);
@@ -63,7 +63,7 @@ pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> 
     ));
     tasks.spawn(sweep(registry.clone(), stop.clone()));
     if config.endpoint.enabled {
-        let service = Arc::new(PrivateService::new(registry.clone(), metrics));
+        let service = Arc::new(QueryService::new(registry.clone(), metrics));
         let endpoint = mixline_endpoint::Config::from(&config);
         let session = keys.session;
         tasks.spawn(crate::endpoint::run(

@@ -10,12 +10,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The configuration is not usable.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {problem}", path.display())]
     Config {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with key and line if it is one key.
-        reason: String,
+        /// What is wrong with it.
+        problem: ConfigProblem,
     },
     /// The state directory, or a file in it, is not usable.
     #[error("{}: {reason}", path.display())]
@@ -49,4 +49,45 @@ pub enum Error {
     /// A snapshot could not be made.
     #[error("snapshot: {0}")]
     Snapshot(#[source] mixline_protocol::Error),
+}
+
+/// What is wrong with a configuration: one line that names the key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigProblem {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Unreadable(std::io::Error),
+    /// The file is not as documented.
+    #[error("{0}")]
+    Form(
+        /// What the parser says, with key and line.
+        String,
+    ),
+    /// A number is not within its bounds.
+    #[error("{key} is {value}; it must be {low} to {high}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// As configured.
+        value: u64,
+        /// The least that it may be.
+        low: u64,
+        /// The most that it may be.
+        high: u64,
+    },
+    /// The network of virtual addresses is none.
+    #[error("network `{network}`: {error}; it looks like 10.0.0.0/8, with a length of 8 to 22")]
+    Network {
+        /// As configured.
+        network: String,
+        /// Why it is none.
+        error: mixline_protocol::Error,
+    },
+    /// A value of the private part cannot be.
+    #[error("endpoint: {0}")]
+    Endpoint(
+        /// What the endpoint says, with the key.
+        String,
+    ),
 }

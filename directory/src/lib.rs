@@ -3,7 +3,7 @@
 //! It holds four kinds of signed record (relays, services, names, leases of virtual
 //! addresses) and signs *snapshots* of the network. Its public part is HTTP ([`http`]):
 //! the snapshot, registration of relays, a page for people. Its private part
-//! ([`private`]) answers over sessions that come through the relays: the directory is an
+//! ([`query_service`]) answers over sessions that come through the relays: the directory is an
 //! endpoint of the network that it describes, and does not learn who asks.
 //!
 //! [`registry`] decides, [`store`] keeps, [`snapshot`] publishes; the rest is the daemon.
@@ -17,7 +17,7 @@ pub mod http;
 pub mod keys;
 pub mod limit;
 pub mod metrics;
-pub mod private;
+pub mod query_service;
 pub mod registry;
 pub mod snapshot;
 pub mod store;

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use mixline_daemon::logging::{self, Modules};
 use mixline_directory::cli::{Cli, Command};
 use mixline_directory::config::Config;
 use mixline_directory::{daemon, keys};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     match run() {
@@ -31,7 +31,7 @@ fn run() -> Result<()> {
         ),
         Command::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
         Command::Run => {
-            log()?;
+            logging::start(Modules::Hidden)?;
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()
@@ -60,18 +60,5 @@ async fn serve(config: Config) -> Result<()> {
         std::process::exit(1);
     });
     daemon::run(config, stopping).await?;
-    Ok(())
-}
-
-fn log() -> Result<()> {
-    let filter = std::env::var("MIXLINE_LOG").unwrap_or_else(|_| "info".into());
-    let filter =
-        EnvFilter::try_new(&filter).with_context(|| format!("MIXLINE_LOG is `{filter}`"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_target(false)
-        .init();
     Ok(())
 }

@@ -20,7 +20,7 @@ pub struct Metrics {
     pub requests: AtomicU64,
     /// Private requests refused.
     pub requests_refused: AtomicU64,
-    /// Connections that found no place.
+    /// Connections that found no slot.
     pub connections_refused: AtomicU64,
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use common::*;
+use hyper::Method;
 use mixline_directory_client::{DirectoryClient, Error, Fetched};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
@@ -15,30 +16,30 @@ use nix::unistd::{Pid, Uid};
 /// The daemon's answer to a plain request: status and text.
 async fn get(daemon: &Daemon, path: &str) -> (u16, String) {
     let url = format!("{}{path}", daemon.url);
-    let answer = http_from(500).get(url).send().await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
+    let answer = ask(500, Method::GET, &url, None, vec![]).await.unwrap();
+    (answer.status, answer.text())
 }
 
 async fn post(daemon: &Daemon, n: u16, body: Vec<u8>) -> (u16, String) {
     let url = format!("{}/v1/relays", daemon.url);
-    let answer = http_from(n).post(url).body(body).send().await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
+    let answer = ask(n, Method::POST, &url, None, body).await.unwrap();
+    (answer.status, answer.text())
 }
 
 #[test]
 fn init_makes_the_id_once() {
-    let place = Place::new("");
-    assert!(place.failure(&["id"]).contains("init"));
-    assert!(place.failure(&[]).contains("init"));
-    let id = place.init();
-    let again = place.output(&["id"]);
+    let setup = Setup::new("");
+    assert!(setup.failure(&["id"]).contains("init"));
+    assert!(setup.failure(&[]).contains("init"));
+    let id = setup.init();
+    let again = setup.output(&["id"]);
     assert!(again.status.success());
     assert_eq!(
         String::from_utf8(again.stdout).unwrap().trim(),
         id.to_string()
     );
-    assert!(place.failure(&["init"]).contains("already"));
-    let mode = std::fs::metadata(place.state())
+    assert!(setup.failure(&["init"]).contains("already"));
+    let mode = std::fs::metadata(setup.state())
         .unwrap()
         .permissions()
         .mode();
@@ -47,9 +48,9 @@ fn init_makes_the_id_once() {
 
 #[tokio::test]
 async fn a_relay_registers_and_is_in_the_next_snapshot() {
-    let place = Place::new("");
-    let id = place.init();
-    let daemon = Daemon::start(&place);
+    let setup = Setup::new("");
+    let id = setup.init();
+    let daemon = Daemon::start(&setup);
     let mut client = DirectoryClient::new(&daemon.url, id).unwrap();
     let Fetched::Snapshot(first) = client.fetch().await.unwrap() else {
         panic!("none")
@@ -98,39 +99,35 @@ async fn a_relay_registers_and_is_in_the_next_snapshot() {
 
 #[tokio::test]
 async fn conditional_requests() {
-    let place = Place::new("");
-    place.init();
-    let daemon = Daemon::start(&place);
-    let http = http_from(1);
+    let setup = Setup::new("");
+    setup.init();
+    let daemon = Daemon::start(&setup);
     let url = format!("{}/v1/snapshot", daemon.url);
-    let ask = |tag: Option<String>| {
-        let request = http.get(&url);
-        let request = tag
-            .into_iter()
-            .fold(request, |r, tag| r.header("if-none-match", tag));
-        async { request.send().await.unwrap() }
+    let snapshot = async |tag: Option<&str>| {
+        let header = tag.map(|tag| ("if-none-match", tag));
+        ask(1, Method::GET, &url, header, vec![]).await.unwrap()
     };
-    let whole = ask(None).await;
-    assert_eq!(whole.status(), 200);
-    assert_eq!(whole.headers()["content-type"], "application/octet-stream");
-    assert_eq!(whole.headers()["cache-control"], "public, max-age=2");
-    assert!(whole.headers().contains_key("date"));
-    let tag = whole.headers()["etag"].to_str().unwrap().to_owned();
-    assert!(!whole.bytes().await.unwrap().is_empty());
-    for fresh in [tag.clone(), format!("\"x\", W/{tag}"), "*".into()] {
-        let answer = ask(Some(fresh)).await;
-        assert_eq!(answer.status(), 304);
-        assert_eq!(answer.headers()["etag"], tag.as_str());
-        assert!(answer.bytes().await.unwrap().is_empty());
+    let whole = snapshot(None).await;
+    assert_eq!(whole.status, 200);
+    assert_eq!(whole.headers["content-type"], "application/octet-stream");
+    assert_eq!(whole.headers["cache-control"], "public, max-age=2");
+    assert!(whole.headers.contains_key("date"));
+    let tag = whole.headers["etag"].to_str().unwrap();
+    assert!(!whole.body.is_empty());
+    for fresh in [tag, &format!("\"x\", W/{tag}"), "*"] {
+        let answer = snapshot(Some(fresh)).await;
+        assert_eq!(answer.status, 304);
+        assert_eq!(answer.headers["etag"], tag);
+        assert!(answer.body.is_empty());
     }
-    assert_eq!(ask(Some("\"x\"".into())).await.status(), 200);
+    assert_eq!(snapshot(Some("\"x\"")).await.status, 200);
 }
 
 #[tokio::test]
 async fn refusals_say_why() {
-    let place = Place::new("");
-    let id = place.init();
-    let daemon = Daemon::start(&place);
+    let setup = Setup::new("");
+    let id = setup.init();
+    let daemon = Daemon::start(&setup);
     let (status, text) = post(&daemon, 1, b"noise".to_vec()).await;
     assert_eq!(status, 400, "{text}");
     assert_eq!(post(&daemon, 1, vec![0; 100_000]).await.0, 413);
@@ -157,9 +154,9 @@ async fn refusals_say_why() {
 
 #[tokio::test]
 async fn a_hasty_source_is_told_to_wait() {
-    let place = Place::new("");
-    place.init();
-    let daemon = Daemon::start(&place);
+    let setup = Setup::new("");
+    setup.init();
+    let daemon = Daemon::start(&setup);
     let mut refused = None;
     for _ in 0..1000 {
         let (status, text) = post(&daemon, 1, b"noise".to_vec()).await;
@@ -178,14 +175,14 @@ async fn a_hasty_source_is_told_to_wait() {
 
 #[test]
 fn a_wrong_key_is_named_with_its_line() {
-    let place = Place::new("relay_timeout: 60");
-    let line = place.failure(&[]);
+    let setup = Setup::new("relay_timeout: 60");
+    let line = setup.failure(&[]);
     assert!(
         line.contains("relay_timeout") && line.contains("line 4"),
         "{line}"
     );
-    std::fs::remove_file(place.config()).unwrap();
-    let line = place.failure(&[]);
+    std::fs::remove_file(setup.config()).unwrap();
+    let line = setup.failure(&[]);
     assert!(
         line.contains("directory.yaml") && line.contains("No such file"),
         "{line}"
@@ -194,60 +191,60 @@ fn a_wrong_key_is_named_with_its_line() {
 
 #[test]
 fn a_port_in_use_is_said() {
-    let place = Place::new("");
-    place.init();
+    let setup = Setup::new("");
+    setup.init();
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
-    place.configure(&address, "");
-    let line = place.failure(&[]);
+    setup.configure(&address, "");
+    let line = setup.failure(&[]);
     assert!(
         line.contains(&address) && line.contains("another program"),
         "{line}"
     );
-    place.configure("192.0.2.77:8080", "");
-    let line = place.failure(&[]);
+    setup.configure("192.0.2.77:8080", "");
+    let line = setup.failure(&[]);
     assert!(line.contains("does not have that address"), "{line}");
 }
 
 #[test]
 fn two_daemons_do_not_share_a_state() {
-    let place = Place::new("");
-    place.init();
-    let first = Daemon::start(&place);
-    let line = place.failure(&[]);
+    let setup = Setup::new("");
+    setup.init();
+    let first = Daemon::start(&setup);
+    let line = setup.failure(&[]);
     assert!(line.contains("another mixline-directory"), "{line}");
     first.kill();
-    drop(Daemon::start(&place));
+    drop(Daemon::start(&setup));
 }
 
 #[test]
 fn an_unreadable_state_is_said() {
-    let place = Place::new("");
-    place.init();
+    let setup = Setup::new("");
+    setup.init();
     // As a user who may not: root is never refused.
     let open = |path: &std::path::Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     };
-    open(place.dir.path(), 0o755);
-    let binary = place.dir.path().join("mixline-directory");
+    open(setup.dir.path(), 0o755);
+    let binary = setup.dir.path().join("mixline-directory");
     std::fs::copy(BINARY, &binary).unwrap();
     open(&binary, 0o755);
     let mut command = Command::new(&binary);
-    command.arg("--config").arg(place.config());
+    command.arg("--config").arg(setup.config());
     if Uid::effective().is_root() {
         command.uid(65_534).gid(65_534);
     } else {
-        open(&place.state(), 0o000);
+        open(&setup.state(), 0o000);
     }
     let line = one_line(&command.output().unwrap());
     assert!(
         line.contains("Permission denied") && line.contains("user that owns it"),
         "{line}"
     );
-    open(&place.state(), 0o700);
-    std::fs::remove_dir_all(place.state()).unwrap();
-    std::fs::write(place.state(), "a file").unwrap();
-    let line = place.failure(&[]);
+    open(&setup.state(), 0o700);
+    std::fs::remove_dir_all(setup.state()).unwrap();
+    std::fs::write(setup.state(), "a file").unwrap();
+    let line = setup.failure(&[]);
     assert!(
         line.contains("state") && line.contains("Not a directory"),
         "{line}"
@@ -256,14 +253,14 @@ fn an_unreadable_state_is_said() {
 
 #[test]
 fn a_damaged_database_is_said() {
-    let place = Place::new("");
-    place.init();
+    let setup = Setup::new("");
+    setup.init();
     std::fs::write(
-        place.state().join("directory.redb"),
+        setup.state().join("directory.redb"),
         "not a database at all",
     )
     .unwrap();
-    let line = place.failure(&[]);
+    let line = setup.failure(&[]);
     assert!(line.contains("directory.redb"), "{line}");
 }
 
@@ -271,11 +268,11 @@ fn a_damaged_database_is_said() {
 /// in the same way.
 #[tokio::test]
 async fn a_full_disk_stops_it_and_loses_nothing() {
-    let place = Place::new("");
-    let id = place.init();
+    let setup = Setup::new("");
+    let id = setup.init();
     let mut limited = Command::new("bash");
     let script = "trap '' XFSZ; ulimit -f 400; exec \"$0\" --config \"$1\"";
-    limited.args(["-c", script, BINARY]).arg(place.config());
+    limited.args(["-c", script, BINARY]).arg(setup.config());
     let mut daemon = Daemon::from(limited);
     let mut acknowledged = Vec::new();
     let refused = loop {
@@ -292,7 +289,7 @@ async fn a_full_disk_stops_it_and_loses_nothing() {
     let log = daemon.log();
     assert!(log.last().unwrap().contains("disk full"), "{log:?}");
 
-    let daemon = Daemon::start(&place);
+    let daemon = Daemon::start(&setup);
     let mut client = DirectoryClient::new(&daemon.url, id).unwrap();
     let Fetched::Snapshot(snapshot) = client.fetch().await.unwrap() else {
         panic!("none")
@@ -308,9 +305,9 @@ async fn a_full_disk_stops_it_and_loses_nothing() {
 #[test]
 fn signals_stop_it_cleanly() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let place = Place::new("");
-        place.init();
-        let mut daemon = Daemon::start(&place);
+        let setup = Setup::new("");
+        setup.init();
+        let mut daemon = Daemon::start(&setup);
         let pid = Pid::from_raw(i32::try_from(daemon.child.id()).unwrap());
         // Also with a connection that says nothing.
         let _idle = std::net::TcpStream::connect(daemon.address()).unwrap();

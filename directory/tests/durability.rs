@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::*;
-use mixline_directory::registry::{Limits, Registry, Welcome};
+use hyper::Method;
+use mixline_directory::registry::{AdmissionPolicy, Limits, Registry};
 use mixline_directory::store::RedbStore;
 use mixline_directory_client::{DirectoryClient, Fetched};
 use mixline_protocol::identity::IdentityKey;
@@ -24,16 +25,17 @@ const ROUNDS: usize = 4;
 /// every one that was told so, in the version that was, or a newer one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registrations_survive() {
-    let place = Place::new("relay_timeout_s: 3600");
-    let id = place.init();
+    let setup = Setup::new("relay_timeout_s: 3600");
+    let id = setup.init();
     let acknowledged = Arc::new(Mutex::new(HashMap::new()));
     let mut version = 0;
     for round in 0..ROUNDS {
-        let daemon = Daemon::start(&place);
+        let daemon = Daemon::start(&setup);
         let enough = acknowledged.lock().unwrap().len() + 40 + 13 * round;
         let writers: Vec<_> = (0..6u16)
             .map(|writer| {
-                let (acknowledged, url) = (acknowledged.clone(), daemon.url.clone());
+                let (acknowledged, url) =
+                    (acknowledged.clone(), format!("{}/v1/relays", daemon.url));
                 // Some old relays again, and many new ones.
                 let first = u16::try_from(round).unwrap() * 1500 + writer * 250;
                 let relays = (writer * 250..writer * 250 + 5).chain(first..first + 250);
@@ -42,18 +44,14 @@ async fn registrations_survive() {
                 tokio::spawn(async move {
                     for n in relays {
                         let body = relay(n, version).encode();
-                        let sent = http_from(n)
-                            .post(format!("{url}/v1/relays"))
-                            .body(body)
-                            .send();
-                        match sent.await {
-                            Ok(answer) if answer.status() == 204 => {
+                        match ask(n, Method::POST, &url, None, body).await {
+                            Ok(answer) if answer.status == 204 => {
                                 acknowledged
                                     .lock()
                                     .unwrap()
                                     .insert(relay_key(n).relay_id(), version);
                             }
-                            Ok(answer) => panic!("{}", answer.text().await.unwrap()),
+                            Ok(answer) => panic!("{}", answer.text()),
                             Err(_) => return,
                         }
                     }
@@ -67,7 +65,7 @@ async fn registrations_survive() {
         for writer in writers {
             writer.await.unwrap();
         }
-        let daemon = Daemon::start(&place);
+        let daemon = Daemon::start(&setup);
         let mut client = DirectoryClient::new(&daemon.url, id).unwrap();
         let Fetched::Snapshot(snapshot) = client.fetch().await.unwrap() else {
             panic!("none")
@@ -91,7 +89,7 @@ const WRITERS: usize = 6;
 fn open(path: &std::path::Path) -> Registry {
     let store = Box::new(RedbStore::open(path).unwrap());
     let key = Arc::new(IdentityKey::from_seed([99; 32]));
-    let welcome = Welcome {
+    let admission = AdmissionPolicy {
         private_addresses: true,
         check_source: true,
     };
@@ -99,7 +97,7 @@ fn open(path: &std::path::Path) -> Registry {
         store,
         key,
         Parameters::default(),
-        welcome,
+        admission,
         Limits::default(),
         now(),
     )

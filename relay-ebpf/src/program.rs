@@ -9,12 +9,14 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use mixline_relay_common::bucket::Bucket;
-use mixline_relay_common::frame::{self, Frame, Message};
+use mixline_relay_common::frame::{self, Message};
 use mixline_relay_common::maps::{
-    Address, MAX_ADDRESSES, MAX_QUEUES, MAX_SESSIONS, MAX_SOURCES, MODE_GUARD, Settings,
+    Address, MAX_ADDRESSES, MAX_QUEUES, MAX_SESSIONS, MAX_SOURCES, MODE_FILTER, Settings,
 };
 use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::Verdict;
+
+use crate::packet::Packet;
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -33,23 +35,6 @@ static TOTAL: Array<Bucket> = Array::with_max_entries(1, 0);
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
 #[map]
 static SOCKETS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
-
-/// The frame between the context's `data` and `data_end`.
-struct Packet<'a>(&'a XdpContext);
-
-impl Frame for Packet<'_> {
-    #[inline(always)]
-    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.0.data() + offset;
-        if start + N > self.0.data_end() {
-            return None;
-        }
-        // SAFETY: the bytes from start to start + N lie before data_end by the check above, and
-        // the kernel does not change a frame while the program looks at it. An array of bytes
-        // has no alignment and no invalid value.
-        Some(unsafe { (start as *const [u8; N]).read() })
-    }
-}
 
 /// Counts the verdict and turns it into the action.
 #[xdp]
@@ -159,8 +144,8 @@ fn data(ctx: &XdpContext, settings: &Settings, tag: [u64; 2]) -> Verdict {
             return Verdict::Replayed;
         }
     }
-    if settings.mode == MODE_GUARD {
-        return Verdict::Guarded;
+    if settings.mode == MODE_FILTER {
+        return Verdict::Filtered;
     }
     // SAFETY: the context is the one that the kernel called this program with.
     let queue = unsafe { (*ctx.ctx).rx_queue_index };

@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
-use mixline_relay_common::maps::{Address, MODE_GUARD, MODE_REDIRECT, Settings, mapped};
+use mixline_relay_common::maps::{Address, MODE_FILTER, MODE_REDIRECT, Settings, mapped};
 use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::Verdict;
 use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
@@ -184,13 +184,13 @@ fn datagram(kind: u8, index: u32, tag: [u64; 2]) -> Vec<u8> {
 const FORMS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
 
 #[test]
-fn data_of_a_live_session_passes_the_guard_and_anything_else_of_ours_does_not() {
-    let Some(mut kernel) = load(MODE_GUARD, PLENTY) else {
+fn data_of_a_live_session_passes_the_filter_and_anything_else_of_ours_does_not() {
+    let Some(mut kernel) = load(MODE_FILTER, PLENTY) else {
         return;
     };
     for (v6, vlan) in FORMS {
         let good = frame(v6, vlan, &datagram(TYPE_DATA, INDEX, [1, 2]));
-        kernel.expect(&good, Verdict::Guarded, "data");
+        kernel.expect(&good, Verdict::Filtered, "data");
         let other = frame(v6, vlan, &datagram(TYPE_DATA, INDEX + 1, [1, 2]));
         kernel.expect(&other, Verdict::UnknownIndex, "another index");
         for kind in [0, 5, 200] {
@@ -206,7 +206,7 @@ fn data_of_a_live_session_passes_the_guard_and_anything_else_of_ours_does_not() 
 
 #[test]
 fn what_is_not_ours_passes() {
-    let Some(mut kernel) = load(MODE_GUARD, PLENTY) else {
+    let Some(mut kernel) = load(MODE_FILTER, PLENTY) else {
         return;
     };
     let good = frame(false, false, &datagram(TYPE_DATA, INDEX, [1, 2]));
@@ -230,7 +230,7 @@ fn what_is_not_ours_passes() {
 
 #[test]
 fn frames_cut_at_every_boundary_never_count_as_data() {
-    let Some(mut kernel) = load(MODE_GUARD, PLENTY) else {
+    let Some(mut kernel) = load(MODE_FILTER, PLENTY) else {
         return;
     };
     for (v6, vlan) in FORMS {
@@ -245,7 +245,7 @@ fn frames_cut_at_every_boundary_never_count_as_data() {
             }
             let (_, counted) = kernel.run(&good[..n]);
             let expected = if n == good.len() {
-                Verdict::Guarded
+                Verdict::Filtered
             } else if n < udp + 8 {
                 Verdict::NotOurs
             } else {
@@ -258,18 +258,18 @@ fn frames_cut_at_every_boundary_never_count_as_data() {
 
 #[test]
 fn a_marked_tag_is_a_replay_in_either_generation() {
-    let Some(mut kernel) = load(MODE_GUARD, PLENTY) else {
+    let Some(mut kernel) = load(MODE_FILTER, PLENTY) else {
         return;
     };
     for generation in [0, 1] {
         let tag = [100 + u64::from(generation), 7];
         let seen = frame(true, false, &datagram(TYPE_DATA, INDEX, tag));
-        kernel.expect(&seen, Verdict::Guarded, "before");
-        kernel.expect(&seen, Verdict::Guarded, "the kernel alone marks nothing");
+        kernel.expect(&seen, Verdict::Filtered, "before");
+        kernel.expect(&seen, Verdict::Filtered, "the kernel alone marks nothing");
         kernel.mark(tag, generation);
         kernel.expect(&seen, Verdict::Replayed, "after");
         let fresh = frame(true, false, &datagram(TYPE_DATA, INDEX, [tag[0], 8]));
-        kernel.expect(&fresh, Verdict::Guarded, "another tag");
+        kernel.expect(&fresh, Verdict::Filtered, "another tag");
     }
 }
 
@@ -327,7 +327,7 @@ fn data_without_a_socket_goes_to_the_kernel() {
 #[test]
 fn merged_datagrams_pass_only_where_they_are_expected() {
     let two = frame(false, false, &vec![4; 2 * DATAGRAM_LENGTH]);
-    let Some(mut kernel) = load(MODE_GUARD, PLENTY) else {
+    let Some(mut kernel) = load(MODE_FILTER, PLENTY) else {
         return;
     };
     kernel.expect(&two, Verdict::WrongLength, "in the driver");

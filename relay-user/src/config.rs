@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{MAX_ADDRESSES, MAX_TEXT};
+use mixline_relay_engine::link_sessions::MAX_WORKERS;
 use serde::{Deserialize, Serialize};
 
-use crate::sessions::MAX_WORKERS;
+pub use mixline_relay_engine::port_kind::PortKind;
 
 /// Datagrams a second that a worker is taken to be good for, if the operator says nothing.
 const CAPACITY_PER_WORKER: u32 = 100_000;
@@ -118,34 +119,6 @@ pub enum Workers {
     Auto,
     /// So many.
     Count(usize),
-}
-
-/// How datagrams get in and out.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PortKind {
-    /// The best that this machine has.
-    #[default]
-    Auto,
-    /// UDP sockets of the kernel.
-    Udp,
-    /// AF_XDP.
-    Xdp,
-    /// UDP sockets behind an XDP program that drops what is wrong.
-    XdpFilter,
-}
-
-impl PortKind {
-    /// As it is written in the configuration.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Udp => "udp",
-            Self::Xdp => "xdp",
-            Self::XdpFilter => "xdp-filter",
-        }
-    }
 }
 
 /// How frames leave with `port: xdp`.

@@ -1,36 +1,25 @@
-//! The Mixline relay: a constant-length mix of links and paths.
+//! The daemon of a Mixline relay: a constant-length mix of links and paths.
 //!
-//! From the outside in:
+//! What happens to a datagram is in [`mixline_relay_engine`], and nowhere else. Here is what
+//! brings it there and takes it away:
 //!
-//! - [`config`], [`mod@run`], [`status`], [`metrics`], [`doctor`]: the daemon;
+//! - [`config`], [`mod@run`], [`state_dir`], [`onion_keys`]: the daemon and what it keeps;
+//! - [`port`]: how datagrams get in and out;
+//! - [`workers`]: a thread for each core that forwards, and those that open the headers of
+//!   new paths;
 //! - [`control`]: link handshakes, the directory, onion keys; on one thread, in tokio;
-//! - [`worker`]: a thread for each core that forwards, each with a [`port`] and a
-//!   [`pipeline`] of its own;
-//! - [`slow_path`]: threads that open the headers of new paths;
-//! - [`mail`]: the bounded queues between all these.
-//!
-//! What happens to a datagram of a known path is in [`pipeline`], and nowhere else.
+//! - [`observe`]: `status` and metrics;
+//! - [`doctor`]: whether a machine carries a relay.
 
-pub mod batch;
 pub mod config;
 pub mod control;
 pub mod doctor;
-pub mod links;
-pub mod mail;
-pub mod metrics;
+pub mod observe;
 pub mod onion_keys;
-pub mod pipeline;
-pub mod pool;
 pub mod port;
 pub mod run;
-pub mod sessions;
-pub mod share;
-pub mod slow_path;
 pub mod state_dir;
-pub mod status;
-pub mod threads;
-pub mod verdict;
-pub mod worker;
+pub mod workers;
 
 pub use config::Config;
 pub use run::run;

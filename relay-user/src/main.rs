@@ -1,14 +1,14 @@
 //! `mixline-relay`: a relay of a Mixline network.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use mixline_relay::pipeline::Honest;
-use mixline_relay::{Config, doctor, run, status};
-use tracing_subscriber::EnvFilter;
+use mixline_daemon::logging::{self, Modules};
+use mixline_relay::{Config, doctor, observe, run};
+use mixline_relay_engine::pipeline::Honest;
 
 /// A relay of a Mixline network: it forwards datagrams of one length through encryption
 /// in layers, and knows neither who sends nor who receives.
@@ -81,13 +81,14 @@ fn main() -> ExitCode {
 
 fn relay(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    start_log();
+    // What is not a filter counts as none.
+    let _ = logging::start(Modules::Hidden);
     Ok(run(config, |_| Honest)?)
 }
 
 fn show_status(config: &Path, json: bool) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    let report = status::ask(&config.state_dir).with_context(|| {
+    let report = observe::ask(&config.state_dir).with_context(|| {
         format!(
             "no relay answers on state directory {}",
             config.state_dir.display()
@@ -124,15 +125,4 @@ fn examine(config: Option<&Path>, interface: Option<&str>, json: bool) -> anyhow
 fn print(text: &str) {
     // Whoever reads may have had enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// Logs to standard error what `MIXLINE_LOG` asks for, by default from `info` on.
-fn start_log() {
-    let filter = EnvFilter::try_from_env("MIXLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }

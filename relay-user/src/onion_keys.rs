@@ -12,10 +12,9 @@ use mixline_protocol::records::{MAX_ONION_KEYS, OnionKeys as Published, Paramete
 use mixline_protocol::time::UnixTime;
 use mixline_protocol::wire::{Reader, Writer};
 use mixline_protocol::{Error, Result};
+use mixline_relay_engine::slow_path::Keyring;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
-
-use crate::slow_path::Keyring;
 
 const WHAT: &str = "onion keys";
 const VERSION: u8 = 1;

@@ -12,6 +12,10 @@ use mixline_directory_client::{DirectoryClient, FollowStatus};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
+use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::pipeline::Behaviour;
+use mixline_relay_engine::queues::WorkerHandle;
+use mixline_relay_engine::slow_path::Keys;
 use rand_core::Rng;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -19,16 +23,13 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
-use crate::control::{Control, ControlBoard, SharedOnionKeys, tell};
-use crate::mail::{Command, WorkerAddress};
-use crate::metrics;
+use crate::control::{Control, ControlStatistics, SharedOnionKeys, tell};
+use crate::observe::{PortReport, Source, metrics, socket};
 use crate::onion_keys::OnionKeys;
-use crate::pipeline::Behaviour;
 use crate::port::{OpenError, Ports};
-use crate::slow_path::Keys;
 use crate::state_dir::{StateDir, StateError};
-use crate::status::{self, PortReport, Source};
-use crate::threads::{Started, Threads};
+use crate::workers::ControlWaker;
+use crate::workers::{Started, Threads};
 
 /// How long a relay waits for its workers when it stops.
 const STOP: Duration = Duration::from_secs(3);
@@ -89,7 +90,7 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Runs a relay until SIGTERM or SIGINT. `behave` gives each worker its behaviour:
-/// [`Honest`](crate::pipeline::Honest), outside of tests.
+/// [`Honest`](mixline_relay_engine::pipeline::Honest), outside of tests.
 ///
 /// # Errors
 /// [`RunError`].
@@ -138,7 +139,7 @@ pub struct Relay {
     control: tokio::task::JoinHandle<Control>,
     tasks: tokio::task::JoinSet<()>,
     workers: Vec<JoinHandle<io::Result<()>>>,
-    addresses: Vec<WorkerAddress>,
+    handles: Vec<WorkerHandle>,
     state: Arc<StateDir>,
     replay: Arc<ReplayFilter>,
     source: Arc<Source>,
@@ -166,7 +167,7 @@ impl Relay {
         let Ports {
             ports,
             sockets,
-            guard,
+            filter: guard,
             kind: port,
             why,
         } = crate::port::open(&config, worker_count).map_err(|error| match error {
@@ -177,7 +178,7 @@ impl Relay {
             },
             error => RunError::Port(error),
         })?;
-        let guard = guard.map(Arc::new);
+        let xdp_filter = guard.map(Arc::new);
         let metrics = match config.metrics {
             None => None,
             Some(address) => {
@@ -193,7 +194,7 @@ impl Relay {
             }
         };
         let control_socket =
-            status::listen(&config.state_dir).map_err(|error| RunError::ControlSocket {
+            socket::listen(&config.state_dir).map_err(|error| RunError::ControlSocket {
                 path: StateDir::control_socket(&config.state_dir),
                 error,
             })?;
@@ -202,6 +203,7 @@ impl Relay {
         let onion = Arc::new(SharedOnionKeys::new(onion));
         let keys = Arc::new(Keys::default());
         let own = identity.relay_id();
+        let waker = Arc::new(ControlWaker::default());
         let threads = Threads {
             cores,
             behave,
@@ -209,11 +211,18 @@ impl Relay {
         };
         let Started {
             workers,
-            addresses,
-            boards,
-            inbox,
+            handles,
+            statistics,
+            queues,
         } = threads
-            .start(&config, own.short(), Arc::clone(&replay), &keys, &mut rng)
+            .start(
+                &config,
+                own.short(),
+                Arc::clone(&replay),
+                &keys,
+                Arc::clone(&waker) as _,
+                &mut rng,
+            )
             .map_err(|error| RunError::System {
                 what: "start a thread",
                 error,
@@ -224,7 +233,7 @@ impl Relay {
         let (load_sender, load) = watch::channel(0);
         let (stop, stopping) = watch::channel(false);
         let registration_status = Arc::new(Mutex::new(Default::default()));
-        let control_board = Arc::new(ControlBoard::default());
+        let control_statistics = Arc::new(ControlStatistics::default());
         let capacity = config.stated_capacity(worker_count);
         let source = Arc::new(Source {
             started,
@@ -236,14 +245,14 @@ impl Relay {
                 kind: port.into(),
                 why: why.clone(),
             },
-            guard: guard.clone(),
+            xdp_filter: xdp_filter.clone(),
             directory_url: config.directory.url.clone(),
             follow,
             registration: Arc::clone(&registration_status),
             snapshots: snapshots.clone(),
             onion: Arc::clone(&onion),
-            control: Arc::clone(&control_board),
-            boards: boards.clone(),
+            control: Arc::clone(&control_statistics),
+            workers: statistics.clone(),
             max_paths: config.max_paths,
             replay: Arc::clone(&replay),
             load,
@@ -257,7 +266,7 @@ impl Relay {
             name: config.name.clone(),
             family: config.family.clone(),
             onion: Arc::clone(&onion),
-            boards,
+            workers: statistics,
             status: registration_status,
             load: load_sender,
         };
@@ -274,25 +283,26 @@ impl Relay {
                 rng,
                 Instant::now(),
             ),
-            inbox,
-            workers: addresses.clone(),
+            queues,
+            waker,
+            workers: handles.clone(),
             sockets,
             snapshots: snapshots.clone(),
             onion,
             keys,
             replay: Arc::clone(&replay),
             state: Arc::clone(&state),
-            board: control_board,
+            statistics: control_statistics,
         };
-        if let Some(guard) = &guard {
-            control.neighbours.set_gate(guard.sessions());
+        if let Some(filter) = &xdp_filter {
+            control.neighbours.set_gate(filter.sessions());
         }
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(follower.follow(snapshot_sender, follow_sender));
         tasks.spawn(registration.run(registrar, snapshots));
-        tasks.spawn(status::serve(control_socket, Arc::clone(&source)));
-        if let Some(guard) = guard {
-            tasks.spawn(tend(guard));
+        tasks.spawn(socket::serve(control_socket, Arc::clone(&source)));
+        if let Some(filter) = xdp_filter {
+            tasks.spawn(tend(filter));
         }
         if let Some(metrics) = metrics {
             tasks.spawn(metrics::serve(metrics, Arc::clone(&source)));
@@ -313,7 +323,7 @@ impl Relay {
             control,
             tasks,
             workers,
-            addresses,
+            handles,
             state,
             replay,
             source,
@@ -344,9 +354,9 @@ impl Relay {
         tracing::info!("stopping");
         self.tasks.shutdown().await;
         let workers = self.workers;
-        let addresses = self.addresses;
+        let handles = self.handles;
         let joined = tokio::task::spawn_blocking(move || {
-            addresses
+            handles
                 .iter()
                 .for_each(|worker| tell(worker, Command::Stop));
             workers
@@ -381,11 +391,11 @@ impl Relay {
 }
 
 /// Renews the replay filter of the XDP program when its time has come, and passes on what it logs.
-async fn tend(guard: Arc<crate::port::Guard>) {
+async fn tend(guard: Arc<crate::port::XdpFilter>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tick.tick().await;
-        guard.tend(Instant::now());
+        guard.maintain(Instant::now());
     }
 }
 

@@ -19,8 +19,8 @@ use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram};
 use mixline_protocol::time::UnixTime;
 use mixline_relay::control::neighbours::{MAX_CLIENTS_PER_PREFIX, Neighbours, Output};
-use mixline_relay::links::Link;
-use mixline_relay::mail::{Command, Signal};
+use mixline_relay_engine::messages::{Command, Signal};
+use mixline_relay_engine::next_hops::Link;
 
 /// A relay's control plane, and what its workers would know.
 struct Node {
@@ -76,7 +76,7 @@ impl Node {
     }
 
     /// Does what the control plane says.
-    fn obey(&mut self) {
+    fn apply(&mut self) {
         for output in self.neighbours.take_output() {
             match output {
                 Output::Send(datagram, to) => self.sent.push((datagram, to)),
@@ -126,7 +126,7 @@ impl Node {
     fn take(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
         if datagram_type(datagram) != Ok(DatagramType::Data) {
             self.neighbours.handshake(datagram, source, now);
-            return self.obey();
+            return self.apply();
         }
         let index = receiver_index(datagram);
         let Some((open, _)) = self.sessions.get(&index) else {
@@ -138,7 +138,7 @@ impl Node {
         if kind == CellKind::Control {
             self.neighbours.message(index, &mut datagram, now);
         }
-        self.obey();
+        self.apply();
     }
 
     /// The link to a relay.
@@ -174,7 +174,7 @@ fn two(now: Instant) -> (Node, Node) {
     let snapshot = [a.descriptor.clone(), b.descriptor.clone()];
     for node in [&mut a, &mut b] {
         node.neighbours.set_relays(&snapshot);
-        node.obey();
+        node.apply();
         // Not itself.
         assert_eq!(node.relays.len(), 1);
     }
@@ -261,7 +261,7 @@ fn relays_connect_when_one_wants() {
     let (mut a, mut b) = two(now);
     assert!(a.link_to(&b).is_none());
     a.neighbours.signal(Signal::Want(b.short()), now);
-    a.obey();
+    a.apply();
     exchange(&mut a, &mut b, now);
     assert_eq!(a.link_to(&b).unwrap().to, b.address);
     assert_eq!(b.link_to(&a).unwrap().to, a.address);
@@ -269,7 +269,7 @@ fn relays_connect_when_one_wants() {
     assert_eq!((census.relays, census.clients), (1, 0));
     // Nobody makes a link to a relay that there is not.
     a.neighbours.signal(Signal::Want(ShortId([9; 8])), now);
-    a.obey();
+    a.apply();
     assert!(a.sent.is_empty());
 }
 
@@ -280,7 +280,7 @@ fn relays_that_want_at_once_connect_too() {
     let (a_short, b_short) = (a.short(), b.short());
     for (node, other) in [(&mut a, b_short), (&mut b, a_short)] {
         node.neighbours.signal(Signal::Want(other), now);
-        node.obey();
+        node.apply();
     }
     exchange(&mut a, &mut b, now);
     let (to_b, to_a) = (a.link_to(&b).unwrap(), b.link_to(&a).unwrap());
@@ -299,7 +299,7 @@ fn an_unanswered_relay_is_tried_at_its_other_addresses() {
     a.neighbours.signal(Signal::Want(b.short()), now);
     a.neighbours.tick(now + Duration::from_secs(6));
     a.neighbours.tick(now + Duration::from_secs(12));
-    a.obey();
+    a.apply();
     let tried: Vec<_> = a.sent.iter().map(|(_, to)| *to).collect();
     assert_eq!(tried, [b.address, other, b.address]);
 }
@@ -312,17 +312,17 @@ fn a_relay_that_leaves_the_snapshot_stays_while_it_is_linked() {
     a.neighbours
         .set_relays(&[b.descriptor.clone(), stranger.descriptor.clone()]);
     a.neighbours.signal(Signal::Want(b.short()), now);
-    a.obey();
+    a.apply();
     exchange(&mut a, &mut b, now);
     a.neighbours.set_relays(&[]);
-    a.obey();
+    a.apply();
     assert!(a.link_to(&b).is_some());
     assert!(!a.relays.contains_key(&stranger.short()));
     b.neighbours.close_all(now);
-    b.obey();
+    b.apply();
     exchange(&mut a, &mut b, now);
     a.neighbours.set_relays(&[]);
-    a.obey();
+    a.apply();
     assert!(a.relays.is_empty());
 }
 
@@ -331,16 +331,16 @@ fn a_relay_with_a_new_link_key_is_another_neighbour() {
     let now = Instant::now();
     let (mut a, mut b) = two(now);
     a.neighbours.signal(Signal::Want(b.short()), now);
-    a.obey();
+    a.apply();
     exchange(&mut a, &mut b, now);
     let mut changed = b.descriptor.clone();
     changed.link = X25519Secret::generate(&mut OsRandom::new()).public();
     a.neighbours.set_relays(&[changed]);
-    a.obey();
+    a.apply();
     // Nothing goes to the old key any more in the relay's name.
     assert_eq!(a.relays[&b.short()], None);
     a.neighbours.set_relays(&[]);
-    a.obey();
+    a.apply();
     assert!(a.relays.is_empty());
 }
 
@@ -349,7 +349,7 @@ fn links_end_with_their_time_and_with_close() {
     let now = Instant::now();
     let (mut a, mut b) = two(now);
     a.neighbours.signal(Signal::Want(b.short()), now);
-    a.obey();
+    a.apply();
     exchange(&mut a, &mut b, now);
     // Nothing goes over it: it is not renewed, and ends.
     let mut later = now;
@@ -357,7 +357,7 @@ fn links_end_with_their_time_and_with_close() {
         later += Duration::from_secs(1);
         for node in [&mut a, &mut b] {
             node.neighbours.tick(later);
-            node.obey();
+            node.apply();
         }
         exchange(&mut a, &mut b, later);
     }
@@ -365,11 +365,11 @@ fn links_end_with_their_time_and_with_close() {
     assert_eq!(a.relays[&b.short()], None);
     // And comes again when wanted; and ends at once when the other one goes.
     a.neighbours.signal(Signal::Want(b.short()), later);
-    a.obey();
+    a.apply();
     exchange(&mut a, &mut b, later);
     assert!(a.link_to(&b).is_some());
     b.neighbours.close_all(later);
-    b.obey();
+    b.apply();
     exchange(&mut a, &mut b, later);
     assert!(a.link_to(&b).is_none() && a.sessions.is_empty());
 }
@@ -432,7 +432,7 @@ fn clients_register_mailboxes() {
     );
     // A registration ends by itself, too.
     node.neighbours.tick(now + Duration::from_secs(601));
-    node.obey();
+    node.apply();
     assert!(node.mailboxes.is_empty());
 }
 
@@ -446,7 +446,7 @@ fn a_client_behind_a_nat_moves() {
     let number = node.sessions[&session.remote_index].1;
     node.neighbours
         .signal(Signal::Moved(session.remote_index, elsewhere), now);
-    node.obey();
+    node.apply();
     assert_eq!(node.links[&number].to, elsewhere);
     // An initiation that somebody sends on from elsewhere moves nobody: only who uses the
     // session does.
@@ -482,7 +482,7 @@ fn one_corner_does_not_fill_a_relay() {
         now += Duration::from_secs(1);
         node.neighbours.tick(now);
     }
-    node.obey();
+    node.apply();
     assert_eq!(node.neighbours.census().clients, 0);
     assert!(node.sessions.is_empty() && node.links.is_empty());
     assert!(Client::new("192.0.2.1:1").connect(&mut node, now).is_some());

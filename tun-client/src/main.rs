@@ -14,8 +14,8 @@ use mixline_client::host_dns::{self, Host};
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
 use mixline_client::{Config, Error, detach, show};
+use mixline_daemon::logging::{self, Modules};
 use serde_json::Value;
-use tracing_subscriber::EnvFilter;
 
 /// How long `down` waits for the client's clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -26,12 +26,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("MIXLINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    // What is not a filter counts as none.
+    let _ = logging::start(Modules::Shown);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -7,11 +7,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::{self, sleep};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::AnonymousId;
-use nix::sched::{CloneFlags, unshare};
+use mixline_testnet::{netns, skip};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -93,31 +93,15 @@ fn failure(output: &Output) -> String {
     lines[0].to_owned()
 }
 
-/// Runs in a network namespace of its own, or not at all.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    let made = thread::spawn(|| {
-        if unshare(CloneFlags::CLONE_NEWNET).is_err() {
-            return false;
-        }
-        test();
-        true
-    });
-    if !made.join().unwrap() {
-        assert_ne!(
-            std::env::var("MIXLINE_REQUIRE_ROOT").as_deref(),
-            Ok("1"),
-            "needs root"
-        );
-        eprintln!("skipped: needs root for network namespaces");
+/// Runs a test in a network namespace of its own.
+fn in_namespace(test: impl FnOnce() + Send) {
+    if let Some(namespace) = skip::namespace_or_skip() {
+        namespace.run(test).unwrap();
     }
 }
 
 fn has_interface() -> bool {
-    let output = Command::new("ip")
-        .args(["-o", "link", "show"])
-        .output()
-        .unwrap();
-    String::from_utf8(output.stdout)
+    netns::ip_output("-o link show")
         .unwrap()
         .contains("mixcli0")
 }
@@ -197,8 +181,7 @@ fn help_and_version() {
 
 #[test]
 fn without_permission_the_interface_is_refused_in_one_line() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can become nobody");
+    if !skip::is_root_or_skip() {
         return;
     }
     let fixture = Fixture::new("");

@@ -5,7 +5,6 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
 use std::sync::mpsc as blocking;
 use std::thread;
 use std::time::Duration;
@@ -17,42 +16,18 @@ use mixline_client::net::netlink::{Netlink, Prefix};
 use mixline_client::tun::device::Tun;
 use mixline_endpoint::{PacketBatch, PacketDevice};
 use mixline_protocol::address::VirtualNetwork;
-use nix::sched::{CloneFlags, unshare};
+use mixline_testnet::{netns, skip};
 use tokio::sync::mpsc;
 
-/// Runs `test` on a thread in a network namespace of its own; `false` if that cannot be.
-fn in_namespace<T: Send + 'static>(
-    test: impl FnOnce() -> T + Send + 'static,
-) -> Option<thread::JoinHandle<T>> {
-    let (ready, is_ready) = blocking::channel();
-    let handle = thread::spawn(move || {
-        let made = unshare(CloneFlags::CLONE_NEWNET).is_ok();
-        ready.send(made).unwrap();
-        made.then(test)
-    });
-    if is_ready.recv().unwrap() {
-        return Some(thread::spawn(move || handle.join().unwrap().unwrap()));
+/// Runs a test in a network namespace of its own.
+fn in_namespace(test: impl FnOnce() + Send) {
+    if let Some(namespace) = skip::namespace_or_skip() {
+        namespace.run(test).unwrap();
     }
-    assert_ne!(
-        std::env::var("MIXLINE_REQUIRE_ROOT").as_deref(),
-        Ok("1"),
-        "MIXLINE_REQUIRE_ROOT=1, but no network namespace can be made"
-    );
-    eprintln!("skipped: needs root for network namespaces");
-    None
 }
 
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip")
-        .args(arguments.split(' '))
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "ip {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
+    netns::ip_output(arguments).unwrap()
 }
 
 fn ipv6(host: u16) -> Ipv6Addr {
@@ -135,16 +110,15 @@ fn pair(
 ) -> bool {
     let (to_server, from_client) = mpsc::unbounded_channel();
     let (to_client, from_server) = mpsc::unbounded_channel();
-    let Some(a) = in_namespace(move || {
-        exchange("mixsrv", 1, mtu, to_client, from_client, server);
-    }) else {
+    let (Some(one), Some(other)) = (skip::namespace_or_skip(), skip::namespace_or_skip()) else {
         return false;
     };
-    let b = in_namespace(move || {
-        exchange("mixcli", 2, mtu, to_server, from_server, client);
+    thread::scope(|scope| {
+        let server = move || exchange("mixsrv", 1, mtu, to_client, from_client, server);
+        let client = move || exchange("mixcli", 2, mtu, to_server, from_server, client);
+        scope.spawn(move || one.run(server).unwrap());
+        other.run(client).unwrap();
     });
-    b.unwrap().join().unwrap();
-    a.join().unwrap();
     true
 }
 
@@ -216,7 +190,7 @@ fn datagrams_and_their_fragments_cross() {
 
 #[test]
 fn addresses_and_routes() {
-    let Some(test) = in_namespace(|| {
+    in_namespace(|| {
         let (tun, mut held) = interface("mixaddr", 1, 1400);
         let addresses = ip("-o addr show dev mixaddr");
         for expected in ["10.77.0.1/8", "10.0.0.53/32", "fd77:1:2:3:4:5:6:1/8"] {
@@ -247,15 +221,12 @@ fn addresses_and_routes() {
             thread::sleep(Duration::from_millis(10));
         }
         Tun::create("mixaddr", 1500).unwrap();
-    }) else {
-        return;
-    };
-    test.join().unwrap();
+    });
 }
 
 #[test]
 fn before_the_lease_virtual_addresses_do_not_leave_by_the_default_route() {
-    let Some(test) = in_namespace(|| {
+    in_namespace(|| {
         ip("link set lo up");
         ip("link add up0 type veth peer name up1");
         ip("link set up1 up");
@@ -270,15 +241,12 @@ fn before_the_lease_virtual_addresses_do_not_leave_by_the_default_route() {
         assert!(ip("route get 10.200.1.1").contains("dev mixearly"));
         assert!(ip("route get 192.0.2.77").contains("dev up0"));
         assert!(ip("route get 8.8.8.8").contains("dev up0"));
-    }) else {
-        return;
-    };
-    test.join().unwrap();
+    });
 }
 
 #[test]
 fn overlapping_routes_are_told_or_refused() {
-    let Some(test) = in_namespace(|| {
+    in_namespace(|| {
         ip("link add lan0 type veth peer name lan1");
         ip("addr add 10.9.0.1/16 dev lan0");
         ip("link set lan0 up");
@@ -296,15 +264,12 @@ fn overlapping_routes_are_told_or_refused() {
             error.contains("10.0.0.0/8") && error.contains("lan0"),
             "{error}"
         );
-    }) else {
-        return;
-    };
-    test.join().unwrap();
+    });
 }
 
 #[test]
 fn without_ipv6_there_is_ipv4() {
-    let Some(test) = in_namespace(|| {
+    in_namespace(|| {
         // Of this thread's namespace: /proc/sys/net follows the one who opens it.
         for interfaces in ["all", "default"] {
             let setting = format!("/proc/sys/net/ipv6/conf/{interfaces}/disable_ipv6");
@@ -318,23 +283,17 @@ fn without_ipv6_there_is_ipv4() {
         assert!(families.ipv4 && !families.ipv6);
         let warning = warning.unwrap();
         assert!(warning.contains("disabled in the kernel"), "{warning}");
-    }) else {
-        return;
-    };
-    test.join().unwrap();
+    });
 }
 
 #[test]
 fn a_refused_address_is_an_error() {
-    let Some(test) = in_namespace(|| {
+    in_namespace(|| {
         let mut netlink = Netlink::open().unwrap();
         let prefix = Prefix::new(Ipv4Addr::new(10, 1, 1, 1), 8);
         assert!(netlink.add_address(4711, prefix).is_err());
         assert!(netlink.add_route(4711, prefix, 1).is_err());
-    }) else {
-        return;
-    };
-    test.join().unwrap();
+    });
 }
 
 /// A named namespace beside the test's own; it goes with this.
@@ -343,12 +302,12 @@ struct Neighbour(String);
 impl Neighbour {
     fn new() -> Self {
         let name = format!("mixline-test-{}", std::process::id());
-        ip(&format!("netns add {name}"));
+        netns::add(&name).unwrap();
         Self(name)
     }
 
-    fn ip(&self, arguments: &str) {
-        ip(&format!("-n {} {arguments}", self.0));
+    fn ip(&self, line: &str) {
+        netns::ip_in(&self.0, &format!("{line}\n")).unwrap();
     }
 
     /// Whether a TCP connection from there to the resolver's address is taken.
@@ -358,32 +317,19 @@ impl Neighbour {
             resolver.ip(),
             resolver.port()
         );
-        let arguments = [
-            "netns",
-            "exec",
-            self.0.as_str(),
-            "bash",
-            "-c",
-            script.as_str(),
-        ];
-        Command::new("ip")
-            .args(arguments)
-            .output()
-            .unwrap()
-            .status
-            .success()
+        netns::said(netns::command(&self.0, "bash").args(["-c", &script])).is_ok()
     }
 }
 
 impl Drop for Neighbour {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+        let _ = netns::delete(&self.0);
     }
 }
 
 #[test]
 fn the_responder_answers_this_host_alone() {
-    let Some(test) = in_namespace(|| {
+    in_namespace(|| {
         ip("link set lo up");
         let neighbour = Neighbour::new();
         ip(&format!(
@@ -414,8 +360,5 @@ fn the_responder_answers_this_host_alone() {
         // The way is there: a socket that hears every device is reached.
         let _open = TcpListener::bind(resolver).unwrap();
         assert!(neighbour.reaches(resolver), "the test shows nothing");
-    }) else {
-        return;
-    };
-    test.join().unwrap();
+    });
 }

@@ -1,44 +1,22 @@
 //! `cargo xtask bench`: builds the benchmarks and what they run, and runs them.
 
-use crate::demo::give_to_user;
+use crate::privileges::give_to_user;
 use crate::setup::{self, Purpose};
 use crate::{privileges, run};
 use anyhow::{Context, Result, bail};
-use mixline_testnet::Port;
+use cli::{Name, Selection};
 use mixline_testnet::programs::{self, root, target_directory};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// The benchmarks, and whether each needs namespaces, which only root may make.
-const BENCHMARKS: [(&str, bool); 5] = [
-    ("hop", false),
-    ("scale", false),
-    ("path", true),
-    ("forward", true),
-    ("flood", true),
-];
+#[path = "../../bench/src/cli.rs"]
+mod cli;
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Which to run; all, if none is named. hop: one datagram on one core, beside its bare
-    /// primitives, Nym's sphinx-packet and Tor's relay crypto. scale: the same with many paths and
-    /// sessions. path: three and three relays end to end. forward: datagrams a second through a
-    /// relay on a wire. flood: what is left of that while garbage comes.
-    #[arg(value_name = "BENCHMARK", value_parser = names())]
-    which: Vec<String>,
-    /// Fewer turns, shorter rounds: all of it in 3 minutes on 2 cores, once it is built.
-    #[arg(long)]
-    quick: bool,
-    /// Write all figures to this file, with a description of the machine.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Write a report with plots into this directory: report.html.
-    #[arg(long, value_name = "DIR")]
-    report: Option<PathBuf>,
-    /// What the relays of `path` receive and send with.
-    #[arg(long, value_enum, default_value_t = Port::Auto)]
-    port: Port,
+    #[command(flatten)]
+    selection: Selection,
     /// Run hop also in a build for this processor; without --quick that is so anyway.
     #[arg(long)]
     native: bool,
@@ -47,19 +25,13 @@ pub struct Arguments {
     built: bool,
 }
 
-fn names() -> clap::builder::PossibleValuesParser {
-    clap::builder::PossibleValuesParser::new(BENCHMARKS.map(|(name, _)| name))
-}
-
 /// Runs the benchmarks.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let wanted = |name: &str| {
-        arguments.which.is_empty() || arguments.which.iter().any(|wanted| wanted == name)
-    };
-    let needs_root = BENCHMARKS
-        .iter()
-        .any(|(name, needs_root)| *needs_root && wanted(name));
-    let native = wanted("hop") && (arguments.native || !arguments.quick);
+    let selection = &arguments.selection;
+    let needs_root = Name::ALL
+        .into_iter()
+        .any(|name| name.needs_root() && selection.wants(name));
+    let native = selection.wants(Name::Hop) && (arguments.native || !selection.options.quick);
     if !arguments.built {
         build(needs_root, native)?;
     }
@@ -70,27 +42,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     let mut command = Command::new(target_directory().join("release/mixline-bench"));
-    command
-        .args(&arguments.which)
-        .args(["--port", arguments.port.name()]);
-    if arguments.quick {
-        command.arg("--quick");
-    }
+    command.args(selection.arguments());
     if native {
         command
             .arg("--native")
             .arg(native_directory().join("release/mixline-bench"));
     }
-    if let Some(file) = &arguments.json {
-        command.arg("--json").arg(file);
-    }
-    if let Some(directory) = &arguments.report {
-        command.arg("--report").arg(directory);
-    }
     let status = command.status().context("running mixline-bench")?;
-    let report = arguments.report.as_deref();
+    let report = selection.report.as_deref();
     let page = report.map(|directory| directory.join("report.html"));
-    let written = [arguments.json.as_deref(), report, page.as_deref()];
+    let written = [selection.json.as_deref(), report, page.as_deref()];
     for path in written.into_iter().flatten().filter(|path| path.exists()) {
         give_to_user(path);
     }

@@ -1,110 +1,89 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
 use crate::setup::{self, Purpose};
-use crate::{licences, run, xdp_tools};
+use crate::{dependencies, run, test, workspaces};
 use anyhow::{Result, bail};
 use mixline_testnet::programs;
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
+/// What `cargo xtask ci` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Instead of all of it, only lint and test the benchmarks that measure others' code beside
+    /// ours: its 200 crates take minutes to compile, and change with nothing in this project.
+    #[arg(long)]
+    peers: bool,
+}
+
 /// Everything that must hold, the quick checks first.
-pub fn run() -> Result<()> {
+pub fn run(arguments: &Arguments) -> Result<()> {
     let began = Instant::now();
-    step("set-up", set_up)?;
-    step("format", || run::cargo(["fmt", "--all", "--", "--check"]))?;
-    step("licences", || {
-        println!(
-            "{} dependencies, all with licences that deny.toml allows",
-            licences::check()?
-        );
-        Ok(())
-    })?;
-    step("cargo deny", cargo_deny)?;
-    step("lints", || {
-        run::cargo([
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            // All but the benchmarks' `peers`: 200 crates of others, which take minutes.
-            "--features=mixline-protocol/vectors,mixline-testnet/rogue",
-            "--",
-            "-Dwarnings",
-        ])
-    })?;
-    step("tests", || all_tests(None))?;
-    step("tests of the XDP program", xdp_program_tests)?;
-    step("documentation", || {
+    if arguments.peers {
+        return peers();
+    }
+    step("set-up", || set_up(Purpose::Ci))?;
+    step("format", || in_all(workspaces::Workspace::check_format))?;
+    step(
+        "licences, sources and names of dependencies",
+        dependencies::deny,
+    )?;
+    step("borders between crates", dependencies::borders)?;
+    step("lints", || in_all(workspaces::Workspace::lint))?;
+    let summary = step("tests", || test::all(None))?;
+    let documented = step("documentation", || {
         run::finish(
             programs::cargo()
                 .args(["doc", "--workspace", "--no-deps", "--quiet"])
                 .env("RUSTDOCFLAGS", "-Dwarnings"),
         )
-    })?;
+    });
     println!("== all of it: {} s", began.elapsed().as_secs());
-    Ok(())
+    test::conclude(&summary).and(documented)
 }
 
-/// All tests. Those on networks of namespaces run the optimised programs, which are built first.
-pub fn test(filter: Option<&str>) -> Result<()> {
-    set_up()?;
-    all_tests(filter)?;
-    if filter.is_none() {
-        xdp_program_tests()?;
-    }
-    Ok(())
+/// All tests, or those whose names contain `filter`. Those on networks of namespaces run the
+/// optimised programs, which are built first.
+pub fn test_all(filter: Option<&str>) -> Result<()> {
+    set_up(Purpose::All)?;
+    test::conclude(&test::all(filter)?)
 }
 
-fn set_up() -> Result<()> {
-    if !setup::ensure(Purpose::All)? {
+/// The benchmarks with their feature `peers`.
+fn peers() -> Result<()> {
+    let of_bench = ["--package", "mixline-bench", "--features", "peers"];
+    step("set-up", || set_up(Purpose::All))?;
+    step("lints of the benchmarks with peers", || {
+        run::finish(
+            programs::cargo()
+                .args(["clippy", "--all-targets"])
+                .args(of_bench)
+                .args(["--", "-Dwarnings"]),
+        )
+    })?;
+    step("tests of the benchmarks with peers", || {
+        run::finish(programs::cargo().arg("test").args(of_bench))
+    })
+}
+
+fn set_up(purpose: Purpose) -> Result<()> {
+    if !setup::ensure(purpose)? {
         bail!("this machine lacks what the tests need");
     }
     Ok(())
 }
 
-/// The XDP program is a workspace of its own. Its tests run it in the kernel, as it was built for
-/// the relay.
-fn xdp_program_tests() -> Result<()> {
-    let mut command = programs::cargo();
-    command.args(["test", "--manifest-path", "relay-ebpf/Cargo.toml"]);
-    match xdp_tools::built_program() {
-        Some(program) => {
-            command.env("MIXLINE_XDP_OBJECT", program);
-        }
-        None => println!("no XDP program was built: its tests in the kernel cannot run"),
+fn in_all(check: impl Fn(&workspaces::Workspace) -> Result<()>) -> Result<()> {
+    for workspace in workspaces::ALL {
+        println!("{}", workspace.manifest);
+        check(workspace)?;
     }
-    run::finish(&mut command)
+    Ok(())
 }
 
-fn all_tests(filter: Option<&str>) -> Result<()> {
-    run::build(true)?;
-    let mut arguments = vec!["test", "--workspace"];
-    arguments.extend(filter);
-    run::cargo(arguments)
-}
-
-/// Runs `cargo deny` where it is installed; its advisories need the network, so they are left to
-/// whoever has one.
-fn cargo_deny() -> Result<()> {
-    let there = Command::new("cargo-deny")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !there {
-        println!("skipped: not installed (cargo install cargo-deny)");
-        return Ok(());
-    }
-    run::cargo(["deny", "check", "bans", "licenses", "sources"])
-}
-
-fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("== {name}");
     let began = Instant::now();
     let outcome = work();
     println!("== {name}: {} s", began.elapsed().as_secs());
-    match outcome {
-        Ok(()) => Ok(()),
-        Err(error) => bail!("{name}: {error:#}"),
-    }
+    outcome.map_err(|error| error.context(name.to_owned()))
 }

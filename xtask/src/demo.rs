@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let report = report(&mut network, &page, &download)?;
     if let Some(file) = &arguments.json {
         report.save(file)?;
-        give_to_user(file);
+        privileges::give_to_user(file);
     }
     explain(&network, &report)?;
     if !arguments.once {
@@ -247,16 +247,4 @@ fn stay(network: &mut Network) -> Result<()> {
         std::thread::sleep(Duration::from_millis(200));
     }
     Ok(())
-}
-
-/// Under sudo, a file that the user asked for belongs to the user.
-pub fn give_to_user(path: &std::path::Path) {
-    let id = |name| {
-        std::env::var(name)
-            .ok()
-            .and_then(|value| value.parse::<u32>().ok())
-    };
-    if let (Some(user), Some(group)) = (id("SUDO_UID"), id("SUDO_GID")) {
-        let _ = std::os::unix::fs::chown(path, Some(user), Some(group));
-    }
 }

@@ -4,12 +4,16 @@
 mod bench;
 mod ci;
 mod demo;
-mod licences;
+mod dependencies;
 mod privileges;
 mod report;
 mod run;
 mod setup;
+mod summary;
+mod test;
+mod tools;
 mod vectors;
+mod workspaces;
 mod xdp_tools;
 
 use anyhow::Result;
@@ -33,14 +37,15 @@ enum Task {
     Build,
     /// A whole network on this machine: fetch a page and 100 MB through it, then keep it for trying.
     Demo(demo::Arguments),
-    /// All tests, those on networks of namespaces included (which need root).
+    /// All tests, those on networks of namespaces included. What needs root is run by sudo. The last
+    /// line says how many passed, failed, and were skipped.
     Test {
         /// For the test programs: a part of the names of the tests to run.
         filter: Option<String>,
     },
-    /// Everything that must hold before a change is handed in: format, lints, licences, tests,
+    /// Everything that must hold before a change is handed in: format, dependencies, lints, tests,
     /// documentation.
-    Ci,
+    Ci(ci::Arguments),
     /// Check the project's own path cryptography against a file of test vectors.
     Vectors {
         /// The vectors (JSON).
@@ -48,6 +53,12 @@ enum Task {
     },
     /// Measure, beside bare primitives and beside others' code.
     Bench(bench::Arguments),
+    /// Run these tests (for the second half of `test`, under sudo).
+    #[command(hide = true)]
+    RunTests {
+        /// Which (JSON).
+        task: String,
+    },
     /// Remove what a killed demo or test left: processes, namespaces, files in /etc/netns.
     CleanTestnet,
 }
@@ -57,10 +68,11 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&arguments),
         Task::Build => run::build(false).map(|()| ExitCode::SUCCESS),
         Task::Demo(arguments) => demo::run(&arguments),
-        Task::Test { filter } => ci::test(filter.as_deref()).map(|()| ExitCode::SUCCESS),
-        Task::Ci => ci::run().map(|()| ExitCode::SUCCESS),
+        Task::Test { filter } => ci::test_all(filter.as_deref()).map(|()| ExitCode::SUCCESS),
+        Task::Ci(arguments) => ci::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Vectors { file } => vectors::run(&file),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::RunTests { task } => test::run_task(&task),
         Task::CleanTestnet => clean_testnet(),
     };
     outcome.unwrap_or_else(|error| {

@@ -4,9 +4,9 @@
 //! No service is started, neither now nor at the next boot, that did not run before: web and ssh
 //! servers are only used inside namespaces, with configurations of their own.
 
-use crate::{privileges, run, xdp_tools};
+use crate::{dependencies, privileges, run, xdp_tools};
 use anyhow::{Context, Result, bail};
-use mixline_testnet::namespaces::system_path;
+use mixline_testnet::netns::system_path;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -47,6 +47,7 @@ const NEEDS: &[Need] = &[
     need("iperf3", "iperf3", "measures TCP and UDP through it"),
     need("bind9-dnsutils", "dig", "asks for .anon names in tests"),
     need("tcpdump", "tcpdump", "captures on every wire in tests"),
+    need("g++", "c++", "compiles the library of the fuzz targets"),
 ];
 
 /// Packages that bring a system service, and the service's name.
@@ -89,8 +90,10 @@ pub struct Arguments {
 pub enum Purpose {
     /// The demo on UDP sockets.
     Demo,
-    /// All: tests, benchmarks, the XDP program.
+    /// All of it: tests, benchmarks, the XDP program.
     All,
+    /// All, and what checks a change.
+    Ci,
 }
 
 /// Runs `cargo xtask setup`.
@@ -101,7 +104,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else if arguments.check {
         check()
     } else {
-        ensure(Purpose::All)?
+        ensure(Purpose::Ci)?
     };
     Ok(if done {
         ExitCode::SUCCESS
@@ -121,7 +124,14 @@ fn check() -> bool {
         println!("{state}  {:16} {}", need.package, need.purpose);
     }
     xdp_tools::report();
-    let there = tun_is_there() && NEEDS.iter().all(Need::is_there) && xdp_tools::all_there();
+    let cargo_deny = dependencies::CARGO_DENY.find().is_some();
+    println!(
+        "{}  {:16} checks dependencies in CI",
+        if cargo_deny { "there  " } else { "MISSING" },
+        dependencies::CARGO_DENY.name
+    );
+    let there =
+        tun_is_there() && NEEDS.iter().all(Need::is_there) && xdp_tools::all_there() && cargo_deny;
     if !there {
         println!("to install what is missing: cargo xtask setup");
     }
@@ -134,7 +144,7 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| !need.is_there()).collect();
     let optional = match purpose {
         Purpose::Demo => Vec::new(),
-        Purpose::All => xdp_tools::missing_packages(),
+        Purpose::All | Purpose::Ci => xdp_tools::missing_packages(),
     };
     if missing.is_empty() && optional.is_empty() {
         println!("all packages are there");
@@ -171,8 +181,11 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
             }
         }
     }
-    if purpose == Purpose::All {
+    if purpose != Purpose::Demo {
         xdp_tools::install_linker()?;
+    }
+    if purpose == Purpose::Ci {
+        dependencies::install_cargo_deny()?;
     }
     if !could_build_xdp && xdp_tools::all_there() {
         xdp_tools::build_anew()?;

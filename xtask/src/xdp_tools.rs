@@ -2,7 +2,7 @@
 //!
 //! A machine without them still builds a relay, one that works on UDP sockets.
 
-use crate::run;
+use crate::tools::Tool;
 use anyhow::{Context, Result};
 use mixline_testnet::programs;
 use std::ffi::OsStr;
@@ -17,8 +17,16 @@ const COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 const LLVM: [&str; 2] = ["llvm-22-dev", "libpolly-22-dev"];
 /// Where these packages put LLVM.
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
-/// The linker's version; the program's BTF is checked against it.
-const LINKER_VERSION: &str = "0.13.0";
+/// The linker; the program's BTF is checked against its version.
+const LINKER: Tool = Tool {
+    name: "bpf-linker",
+    version: "0.13.0",
+    options: &["--no-default-features", "--features", "llvm-22"],
+    environment: &[
+        ("LLVM_PREFIX", LLVM_PREFIX),
+        ("LLVM_SYS_221_PREFIX", LLVM_PREFIX),
+    ],
+};
 
 /// Packages that are missing and that Debian may or may not have.
 pub fn missing_packages() -> Vec<&'static str> {
@@ -63,30 +71,18 @@ pub fn install_linker() -> Result<()> {
     }
     if !Path::new(LLVM_PREFIX).join("bin/llvm-config").exists() {
         println!(
-            "no XDP program: install bpf-linker {LINKER_VERSION} yourself, since {} are not to be \
-             had here; relays work on UDP sockets",
+            "no XDP program: install bpf-linker {} yourself, since {} are not to be had here; relays \
+             work on UDP sockets",
+            LINKER.version,
             LLVM.join(" and ")
         );
         return Ok(());
     }
-    println!("building bpf-linker {LINKER_VERSION}, which links the XDP program");
-    let mut command = programs::cargo();
-    command
-        .args([
-            "install",
-            "bpf-linker",
-            "--version",
-            LINKER_VERSION,
-            "--locked",
-        ])
-        .args(["--no-default-features", "--features", "llvm-22"])
-        .env("LLVM_PREFIX", LLVM_PREFIX)
-        .env("LLVM_SYS_221_PREFIX", LLVM_PREFIX);
-    // Others than root have it among their own programs of cargo's.
-    if crate::privileges::is_root() {
-        command.arg("--root").arg(tools_directory());
-    }
-    run::finish(&mut command)
+    println!(
+        "building bpf-linker {}, which links the XDP program",
+        LINKER.version
+    );
+    LINKER.install()
 }
 
 /// Has cargo build the XDP programs although it has built the rest without. Their build scripts
@@ -102,37 +98,8 @@ pub fn build_anew() -> Result<()> {
     Ok(())
 }
 
-/// The XDP program that the last build of `mixline-xdp` made; an empty file stands for none.
-pub fn built_program() -> Option<PathBuf> {
-    let target = programs::target_directory();
-    ["debug", "release"]
-        .iter()
-        .filter_map(|profile| fs::read_dir(target.join(profile).join("build")).ok())
-        .flatten()
-        .filter_map(|entry| entry.ok())
-        .filter(|entry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with("mixline-xdp-")
-        })
-        .map(|entry| entry.path().join("out/mixline-xdp"))
-        .filter_map(|file| Some((fs::metadata(&file).ok()?, file)))
-        .filter(|(metadata, _)| metadata.len() > 0)
-        .max_by_key(|(metadata, _)| metadata.modified().ok())
-        .map(|(_, file)| file)
-}
-
-/// Where the relay's build looks for the linker, before it looks on the path.
-fn tools_directory() -> PathBuf {
-    std::env::var_os("MIXLINE_TOOLS").map_or_else(|| "/opt/mixline-tools".into(), PathBuf::from)
-}
-
 fn linker_is_there() -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(tools_directory().join("bin"))
-        .chain(std::env::split_paths(&path))
-        .any(|directory| directory.join("bpf-linker").is_file())
+    LINKER.find().is_some()
 }
 
 fn compiler_is_there() -> bool {

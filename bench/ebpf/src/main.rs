@@ -4,6 +4,10 @@
 
 #[cfg(target_arch = "bpf")]
 mod abi;
+/// The frame reader of the relay's program.
+#[cfg(target_arch = "bpf")]
+#[path = "../../../relay-ebpf/src/packet.rs"]
+mod packet;
 #[cfg(target_arch = "bpf")]
 mod program;
 

@@ -14,6 +14,7 @@ use crate::abi::{
     BACKLOG, DEVICE, DUE, FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, NEIGHBOURS, NETWORK,
     NEXT, RELAYS, REMARK, SPOOF, SPOOFED, Settings, State,
 };
+use crate::packet::Packet;
 
 #[map]
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
@@ -30,23 +31,6 @@ static GARBAGE: Array<Frame> = Array::with_max_entries(1, 0);
 static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(RELAYS * NEIGHBOURS, 0);
 #[map]
 static SOCKETS: XskMap = XskMap::with_max_entries(1, 0);
-
-/// The frame between the context's `data` and `data_end`.
-struct Packet<'a>(&'a XdpContext);
-
-impl frame::Frame for Packet<'_> {
-    #[inline(always)]
-    fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let start = self.0.data() + offset;
-        if start + N > self.0.data_end() {
-            return None;
-        }
-        // SAFETY: the bytes from start to start + N lie before data_end by the check above, and
-        // the kernel does not change a frame while the program looks at it. An array of bytes
-        // has no alignment and no invalid value.
-        Some(unsafe { (start as *const [u8; N]).read() })
-    }
-}
 
 /// Run by `BPF_PROG_TEST_RUN` with live frames: makes each the next honest frame, if one is
 /// due, or one of the flood, and sends it.

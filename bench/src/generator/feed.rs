@@ -1,4 +1,4 @@
-//! What is measured, with what it is fed: a place, and the neighbours of the relay there.
+//! What is measured, with what it is fed: a node, and the neighbours of the relay on it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mixline_protocol::size::DATAGRAM;
-use mixline_relay::status::{self, Report};
+use mixline_relay::observe::{self, Report};
 use rand_core::Rng as _;
 
 use super::abi::Frame;
+use super::addresses::{NEIGHBOURS, PORT, address, neighbour};
 use super::directory::Directory;
-use super::frame::{PORT, frame_of};
-use super::neighbours::{NEIGHBOURS, Neighbours};
-use super::place::{Kind, Place, address, neighbour};
-use super::{Generator, Sent, settings};
-use crate::inside::Task;
+use super::frame::frame_of;
+use super::kernel::{Generator, Sent, settings};
+use super::neighbours::Neighbours;
+use super::node::{Kind, Node, Task};
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,14 +30,14 @@ const DRAIN: Duration = Duration::from_millis(60);
 
 /// See the module's description.
 pub struct Feed {
-    place: Place,
+    node: Node,
     core: usize,
     relay: Option<(Directory, Neighbours)>,
 }
 
 /// How a run is to be.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct Load {
     /// Honest datagrams offered a second.
     pub rate: f64,
     /// How many.
@@ -84,13 +84,13 @@ impl Feed {
         fs::create_dir_all(&directory)?;
         let file = directory.join("relay.yaml");
         let task = Task {
-            place: number,
+            node: number,
             core,
             relay: matches!(kind, Kind::Relay(_)).then(|| file.clone()),
         };
         // The relay reads it when its wire is there, and that it cannot be before the directory.
         fs::write(&file, "")?;
-        let place = Place::lay(generator, program, number, &directory, &task)?;
+        let node = Node::lay(generator, program, number, &directory, &task)?;
         let mut relay = None;
         if let Kind::Relay(more) = kind {
             let neighbours = Neighbours::new(number)?;
@@ -100,14 +100,14 @@ impl Feed {
             let yaml = format!(
                 "name: measured\nstate_dir: {}\nlisten: [\"{own}\"]\n\
                  directory: {{url: \"http://{listen}\", id: {}}}\nworkers: 1\n{more}\n",
-                place.directory.join("state").display(),
+                node.directory.join("state").display(),
                 directory.id
             );
             fs::write(&file, yaml)?;
             relay = Some((directory, neighbours));
         }
-        let mut feed = Self { place, core, relay };
-        feed.place.go()?;
+        let mut feed = Self { node, core, relay };
+        feed.node.go()?;
         feed.meet()?;
         Ok(feed)
     }
@@ -141,11 +141,11 @@ impl Feed {
     }
 
     fn wait(&mut self, until: Instant, what: &str) -> Result<()> {
-        self.place.check()?;
+        self.node.check()?;
         ensure!(
             Instant::now() < until,
             "waited in vain for {what}: {}",
-            self.place.last_words()
+            self.node.last_words()
         );
         std::thread::sleep(Duration::from_millis(20));
         Ok(())
@@ -156,19 +156,19 @@ impl Feed {
     /// # Errors
     /// If it does not answer, or there is none.
     pub fn report(&self) -> Result<Report> {
-        Ok(status::ask(&self.place.directory.join("state"))?)
+        Ok(observe::ask(&self.node.directory.join("state"))?)
     }
 
     /// The address of a neighbour.
     #[must_use]
     pub fn neighbour(&self, at: usize) -> Ipv4Addr {
-        neighbour(self.place.number, at)
+        neighbour(self.node.number, at)
     }
 
-    /// The wire.
+    /// The node.
     #[must_use]
-    pub fn place(&self) -> &Place {
-        &self.place
+    pub fn node(&self) -> &Node {
+        &self.node
     }
 
     /// The neighbours, if this is a relay.
@@ -190,43 +190,43 @@ impl Feed {
         if let Some((_, neighbours)) = &mut self.relay {
             neighbours.fill(datagram, from, to)?;
         }
-        Ok(frame_of(&self.place.ends, self.neighbour(from), datagram))
+        Ok(frame_of(&self.node.ends, self.neighbour(from), datagram))
     }
 
     /// Seals datagrams between `hops` neighbours, has the generator send them, and counts.
     ///
     /// # Errors
     /// If the generator does not run, or what is measured has ended.
-    pub fn run(&mut self, generator: &mut Generator, hops: usize, look: Look) -> Result<Fed> {
-        self.place.check()?;
+    pub fn run(&mut self, generator: &mut Generator, hops: usize, load: Load) -> Result<Fed> {
+        self.node.check()?;
         if let Some((_, neighbours)) = &mut self.relay {
             neighbours.renew()?;
         }
         let mut rng = mixline_protocol::random::OsRandom::new();
-        let mut random = vec![0; 2 * look.count as usize];
+        let mut random = vec![0; 2 * load.count as usize];
         rng.fill_bytes(&mut random);
         let mut datagram = [0x5a; DATAGRAM];
         datagram[..16].copy_from_slice(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        for (at, random) in (0..look.count).zip(random.chunks_exact(2)) {
+        for (at, random) in (0..load.count).zip(random.chunks_exact(2)) {
             let [from, to] = [random[0], random[1]].map(|byte| usize::from(byte) % hops);
             let frame = self.frame(&mut datagram, from, to)?;
             generator.set(at, &frame)?;
         }
-        self.send(generator, look)
+        self.send(generator, load)
     }
 
     /// Has the generator send what it has.
     ///
     /// # Errors
     /// If the generator does not run, or what is measured has ended.
-    pub fn send(&mut self, generator: &mut Generator, look: Look) -> Result<Fed> {
+    pub fn send(&mut self, generator: &mut Generator, load: Load) -> Result<Fed> {
         let before = self.verdicts()?;
-        let interval = Duration::from_secs_f64(1.0 / look.rate.max(1.0));
-        let settings = settings(self.place.device, interval, look.count, look.flood);
-        let longest = (interval * look.count * 4).max(SHORTEST);
-        let warm = (f64::from(look.count) * WARM_UP) as u64;
+        let interval = Duration::from_secs_f64(1.0 / load.rate.max(1.0));
+        let settings = settings(self.node.device, interval, load.count, load.flood);
+        let longest = (interval * load.count * 4).max(SHORTEST);
+        let warm = (f64::from(load.count) * WARM_UP) as u64;
         let mut window: Option<(Sample, Sample)> = None;
-        let (number, core) = (self.place.number, self.core);
+        let (number, core) = (self.node.number, self.core);
         let sent = generator.run(settings, longest, |generator, sent| {
             if sent.honest >= warm {
                 let sample = Sample::take(generator, number, core, sent)?;
@@ -240,7 +240,7 @@ impl Feed {
         let (first, last) =
             window.with_context(|| format!("the generator sent too little: {sent:?}"))?;
         std::thread::sleep(DRAIN);
-        self.place.check()?;
+        self.node.check()?;
         let after = self.verdicts()?;
         let verdicts = after.into_iter().map(|(name, count)| {
             let before = before.get(&name).copied().unwrap_or(0);
@@ -273,11 +273,11 @@ struct Sample {
 }
 
 impl Sample {
-    fn take(generator: &Generator, place: u8, core: usize, sent: Sent) -> Result<Self> {
+    fn take(generator: &Generator, node: u8, core: usize, sent: Sent) -> Result<Self> {
         Ok(Self {
             at: Instant::now(),
             sent,
-            returned: generator.returned(place)?,
+            returned: generator.returned(node)?,
             busy: busy(core),
         })
     }

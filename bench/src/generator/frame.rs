@@ -3,10 +3,12 @@
 use std::net::Ipv4Addr;
 
 use mixline_protocol::size::{DATAGRAM, Datagram};
+use mixline_relay_common::checksum::Sum;
 use mixline_relay_common::frame::{Route, write_headers};
 use mixline_relay_common::maps::mapped;
 
 use super::abi::{FRAME, Frame, REMARK, ROOM, SPOOF};
+use super::addresses::PORT;
 
 /// Bytes before a datagram.
 const HEADERS: usize = FRAME - DATAGRAM;
@@ -14,8 +16,6 @@ const HEADERS: usize = FRAME - DATAGRAM;
 const IP: usize = 14;
 /// Where the UDP header stands.
 const UDP: usize = IP + 20;
-/// The port of all relays.
-pub const PORT: u16 = 7000;
 
 /// The two ends of a wire.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +33,8 @@ pub struct Ends {
 #[must_use]
 pub fn frame_of(ends: &Ends, from: Ipv4Addr, datagram: &Datagram) -> Frame {
     let mut frame = bare(ends, from, datagram);
-    let sum = checksum(&frame[IP + 12..FRAME], u32::from(frame[IP + 9]) + 8 + 1408);
-    frame[UDP + 6..UDP + 8].copy_from_slice(&sum.to_be_bytes());
+    let checksum = udp_sum(&frame).udp_checksum();
+    frame[UDP + 6..UDP + 8].copy_from_slice(&checksum);
     frame
 }
 
@@ -62,20 +62,10 @@ fn bare(ends: &Ends, from: Ipv4Addr, datagram: &Datagram) -> Frame {
     frame
 }
 
-/// The checksum of UDP (RFC 768) over addresses, header and payload, and `sum` of the rest of
-/// the pseudo header.
-fn checksum(bytes: &[u8], sum: u32) -> u16 {
-    let words = bytes.chunks_exact(2);
-    let mut sum = words.fold(sum, |sum, word| {
-        sum + u32::from(u16::from_be_bytes([word[0], word[1]]))
-    });
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    match !(sum as u16) {
-        0 => 0xffff,
-        sum => sum,
-    }
+/// The sum over pseudo-header, UDP header and datagram.
+fn udp_sum(frame: &Frame) -> Sum {
+    let length = u16::from_be_bytes([frame[UDP + 4], frame[UDP + 5]]);
+    Sum::pseudo_header(&frame[IP + 12..UDP], frame[IP + 9], length).with(&frame[UDP..FRAME])
 }
 
 #[cfg(test)]
@@ -93,9 +83,10 @@ mod tests {
         datagram[77] = 3;
         let frame = frame_of(&ends, Ipv4Addr::new(10, 77, 1, 9), &datagram);
         assert_eq!(frame[HEADERS..FRAME], datagram);
-        // What includes its own checksum sums up to nothing.
-        assert_eq!(checksum(&frame[IP..UDP], 0), 0xffff);
-        assert_eq!(checksum(&frame[IP + 12..FRAME], 17 + 8 + 1408), 0xffff);
+        assert_eq!(frame[UDP + 4..UDP + 6], 1416u16.to_be_bytes());
+        // What includes its own checksum sums up to all ones.
+        assert_eq!(Sum::new().with(&frame[IP..UDP]).fold(), [0xff; 2]);
+        assert_eq!(udp_sum(&frame).fold(), [0xff; 2]);
         assert_eq!(spoofed(&ends, &datagram)[26..30], [0; 4]);
     }
 }

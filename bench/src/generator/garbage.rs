@@ -10,9 +10,9 @@ use mixline_protocol::size::DATAGRAM;
 use rand_core::Rng as _;
 
 use super::abi::Frame;
+use super::addresses::NEIGHBOURS;
 use super::feed::Feed;
 use super::frame::{frame_of, spoofed};
-use super::neighbours::NEIGHBOURS;
 
 /// What comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Garbage {
         let rng = &mut OsRandom::new();
         let mut datagram = [0; DATAGRAM];
         rng.fill_bytes(&mut datagram);
-        let ends = feed.place().ends;
+        let ends = feed.node().ends;
         let from = feed.neighbour(neighbour % NEIGHBOURS);
         let neighbours = feed.neighbours().context("an echo has no neighbours")?;
         match self {

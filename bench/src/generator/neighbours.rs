@@ -16,12 +16,9 @@ use mixline_protocol::records::{OnionKeys, RelayDescriptor};
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, Header, PATH_HEADER};
 use mixline_protocol::time::UnixTime;
 
-use super::frame::PORT;
-use super::place::{address, neighbour};
-use crate::stand::header_over;
+use super::addresses::{NEIGHBOURS, PORT, address, neighbour};
+use crate::testbed::header_over;
 
-/// How many there are.
-pub const NEIGHBOURS: usize = 64;
 /// Links are made anew after so long: they end after three minutes, and neither side shall do
 /// so by itself while something is measured.
 const RENEW: Duration = Duration::from_secs(60);
@@ -30,7 +27,7 @@ const ATTEMPTS: usize = 10;
 
 /// All neighbours of one relay.
 pub struct Neighbours {
-    place: u8,
+    node: u8,
     all: Vec<Neighbour>,
     /// Of the relay.
     relay: Option<RelayDescriptor>,
@@ -49,14 +46,14 @@ struct Neighbour {
 }
 
 impl Neighbours {
-    /// The neighbours of what is at this place, whose addresses this namespace has.
+    /// The neighbours of this node, whose addresses this namespace has.
     ///
     /// # Errors
     /// Of the network.
-    pub fn new(place: u8) -> Result<Self> {
+    pub fn new(node: u8) -> Result<Self> {
         let rng = &mut OsRandom::new();
         let all = (0..NEIGHBOURS).map(|at| {
-            let address = neighbour(place, at);
+            let address = neighbour(node, at);
             let socket = UdpSocket::bind((address, PORT))?;
             socket.set_read_timeout(Some(Duration::from_secs(1)))?;
             Ok(Neighbour {
@@ -68,7 +65,7 @@ impl Neighbours {
             })
         });
         Ok(Self {
-            place,
+            node,
             all: all.collect::<Result<_>>()?,
             relay: None,
             headers: Vec::new(),
@@ -135,7 +132,7 @@ impl Neighbours {
             return Ok(());
         }
         let relay = self.relay.as_ref().context("no relay")?;
-        let to = SocketAddr::from((address(self.place), PORT));
+        let to = SocketAddr::from((address(self.node), PORT));
         for (at, neighbour) in (0..).zip(&mut self.all) {
             neighbour
                 .connect(relay, to, at)
@@ -150,7 +147,7 @@ impl Neighbours {
     /// # Errors
     /// Of the network.
     pub fn walk(&mut self) -> Result<()> {
-        let to = SocketAddr::from((address(self.place), PORT));
+        let to = SocketAddr::from((address(self.node), PORT));
         let mut datagram = [0; DATAGRAM];
         for at in 0..NEIGHBOURS {
             self.fill(&mut datagram, 0, at)?;
@@ -162,7 +159,7 @@ impl Neighbours {
     /// The address of a neighbour.
     #[must_use]
     pub fn address(&self, at: usize) -> Ipv4Addr {
-        neighbour(self.place, at)
+        neighbour(self.node, at)
     }
 
     /// The relay's link key.

@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use mixline_testnet::namespaces;
+use mixline_testnet::netns;
 use mixline_testnet::process::{POLL, wait_for};
 use mixline_testnet::topology::Node;
 use mixline_testnet::{Network, interrupted};
@@ -31,7 +31,7 @@ impl Server {
     /// # Errors
     /// If it does not.
     pub fn start() -> Result<Self> {
-        let child = namespaces::command(&Node::Service.namespace(), "iperf3")
+        let child = netns::command(&Node::Service.namespace(), "iperf3")
             .arg("--server")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -40,7 +40,7 @@ impl Server {
             .context("running iperf3")?;
         let server = Self(child);
         wait_for("iperf3 to listen", Duration::from_secs(10), || {
-            let output = namespaces::command(&Node::Service.namespace(), "ss")
+            let output = netns::command(&Node::Service.namespace(), "ss")
                 .args(["-Hltn", &format!("sport = :{PORT}")])
                 .output()?;
             Ok((!output.stdout.is_empty()).then_some(()))
@@ -75,7 +75,7 @@ impl Client {
         options: &[&str],
     ) -> Result<Self> {
         let output = network.directory().join("iperf3.json");
-        let child = namespaces::command(&Node::Client.namespace(), "iperf3")
+        let child = netns::command(&Node::Client.namespace(), "iperf3")
             .args(["--json", "--interval", "0", "--client", &to.to_string()])
             .args(["--time", &time.as_secs().to_string()])
             .args(options)

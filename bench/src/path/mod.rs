@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use mixline_testnet::topology::{Node, RELAYS};
-use mixline_testnet::{Network, Programs, interrupted, namespaces};
+use mixline_testnet::{Network, Programs, interrupted, netns};
 use serde::Serialize;
 
 use crate::Options;
@@ -217,7 +217,7 @@ fn loaded(network: &Network, to: Ipv4Addr, plan: &Plan) -> Result<Counts> {
 /// Sends probes from the client to the echo.
 fn probes(to: Ipv4Addr, count: u64) -> Result<Counts> {
     let own = std::env::current_exe().context("finding this program")?;
-    let mut child = namespaces::command(&Node::Client.namespace(), own)
+    let mut child = netns::command(&Node::Client.namespace(), own)
         .arg("round-trips")
         .arg(SocketAddr::from((to, ECHO_PORT)).to_string())
         .args(["--count", &count.to_string(), "--every", &EVERY.to_string()])
@@ -243,7 +243,7 @@ struct Echo(Child);
 impl Echo {
     fn start(at: Ipv4Addr) -> Result<Self> {
         let own = std::env::current_exe().context("finding this program")?;
-        let child = namespaces::command(&Node::Service.namespace(), own)
+        let child = netns::command(&Node::Service.namespace(), own)
             .arg("echo")
             .arg(SocketAddr::from((at, ECHO_PORT)).to_string())
             .stdin(Stdio::null())

@@ -43,7 +43,7 @@ impl Scaled {
 
     /// Where a value stands; what is beyond an end stands at that end.
     #[must_use]
-    pub fn place(&self, value: f64) -> f64 {
+    pub fn position(&self, value: f64) -> f64 {
         let measured = measure(self.scale, value).unwrap_or(self.low);
         let share = ((measured - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
         self.from + share * (self.to - self.from)
@@ -158,11 +158,11 @@ mod tests {
     #[test]
     fn ends_and_middle() {
         let linear = Scaled::new(Scale::Linear, [3.0, 9.0].into_iter(), 0.0, 100.0);
-        assert_eq!(linear.place(0.0), 0.0);
-        assert!(linear.place(9.0) < 100.0 && linear.place(1e9) == 100.0);
-        assert_eq!(linear.place(f64::NAN), 0.0);
+        assert_eq!(linear.position(0.0), 0.0);
+        assert!(linear.position(9.0) < 100.0 && linear.position(1e9) == 100.0);
+        assert_eq!(linear.position(f64::NAN), 0.0);
         let decades = Scaled::new(Scale::Logarithmic, [1.0, 1e6].into_iter(), 0.0, 60.0);
-        assert_eq!((decades.place(1e3), decades.ticks().len()), (30.0, 7));
+        assert_eq!((decades.position(1e3), decades.ticks().len()), (30.0, 7));
         let nines = Scaled::new(Scale::Nines, [0.1, 0.999].into_iter(), 0.0, 1.0);
         assert_eq!(nines.ticks().last().unwrap().1, "99.9 %");
     }
@@ -171,7 +171,7 @@ mod tests {
     fn nothing_at_all_is_drawn_too() {
         for scale in [Scale::Linear, Scale::Logarithmic, Scale::Nines] {
             let axis = Scaled::new(scale, std::iter::empty(), 0.0, 10.0);
-            assert!(axis.place(0.5).is_finite());
+            assert!(axis.position(0.5).is_finite());
             assert!(axis.ticks().len() < 20);
         }
     }

@@ -24,17 +24,17 @@ pub fn bars(markup: &mut Markup, plot: &Bars) {
             let middle = 4.0 + ROW * (number as f64 + 0.5);
             name(svg, &bar.label, middle);
             let class = if number == 0 { "bar first" } else { "bar" };
-            self::bar(svg, class, axis.place(bar.value.median), middle);
+            self::bar(svg, class, axis.position(bar.value.median), middle);
             if bar.value.high > bar.value.low {
                 spread(
                     svg,
-                    axis.place(bar.value.low),
-                    axis.place(bar.value.high),
+                    axis.position(bar.value.low),
+                    axis.position(bar.value.high),
                     middle,
                 );
             }
             if let Some(bound) = bar.bound {
-                mark(svg, axis.place(value(bound)), middle);
+                mark(svg, axis.position(value(bound)), middle);
             }
             let mut figure = format!("{} {}", short(bar.value.median), plot.unit);
             if let Some(bound) = bar.bound {
@@ -65,8 +65,8 @@ pub fn goals(markup: &mut Markup, goals: &[Goal]) {
             };
             let reached = goal.reached() == Some(true);
             let class = if reached { "bar good" } else { "bar bad" };
-            from(svg, class, 8.0, axis.place(measured / bound), bar);
-            mark(svg, axis.place(1.0), bar);
+            from(svg, class, 8.0, axis.position(measured / bound), bar);
+            mark(svg, axis.position(1.0), bar);
             let text = format!(
                 "{} {}  ({})",
                 if reached { "✓" } else { "✗" },

@@ -23,22 +23,22 @@ pub fn lines(markup: &mut Markup, plot: &Lines) {
     drawing(markup, &plot.title, (WIDTH, HEIGHT), |svg| {
         grid(svg, plot, &x, &y);
         for (label, at) in &plot.bounds {
-            let at = y.place(*at);
+            let at = y.position(*at);
             line(svg, "bound dashed", (LEFT, at), (RIGHT, at));
-            let place = (LEFT + 8.0, at - 9.0);
-            text(svg, "tick", place, "start", label);
+            let position = (LEFT + 8.0, at - 9.0);
+            text(svg, "tick", position, "start", label);
         }
         for (number, series) in plot.series.iter().enumerate() {
             draw(svg, number, series, |point| {
-                (x.place(point.x), y.place(point.y))
+                (x.position(point.x), y.position(point.y))
             });
             for point in &series.points {
                 if let Some((low, high)) = point.spread
                     && high > low
                 {
-                    let at = x.place(point.x);
+                    let at = x.position(point.x);
                     let class = format!("spread series{number}");
-                    line(svg, &class, (at, y.place(low)), (at, y.place(high)));
+                    line(svg, &class, (at, y.position(low)), (at, y.position(high)));
                 }
             }
         }
@@ -48,12 +48,12 @@ pub fn lines(markup: &mut Markup, plot: &Lines) {
 
 fn grid(svg: &mut Markup, plot: &Lines, x: &Scaled, y: &Scaled) {
     for (value, label) in y.ticks() {
-        let at = y.place(value);
+        let at = y.position(value);
         line(svg, "grid", (LEFT, at), (RIGHT, at));
         text(svg, "tick", (LEFT - 8.0, at), "end", &label);
     }
     for (value, label) in x.ticks() {
-        let at = x.place(value);
+        let at = x.position(value);
         if plot.x.scale != Scale::Linear {
             line(svg, "grid", (at, TOP), (at, BOTTOM));
         }
@@ -71,14 +71,14 @@ fn grid(svg: &mut Markup, plot: &Lines, x: &Scaled, y: &Scaled) {
     text(svg, "axis-name", (8.0, 14.0), "start", &plot.y.label);
 }
 
-fn draw(svg: &mut Markup, number: usize, series: &Series, place: impl Fn(&Point) -> (f64, f64)) {
-    let places: Vec<(f64, f64)> = series
+fn draw(svg: &mut Markup, number: usize, series: &Series, position: impl Fn(&Point) -> (f64, f64)) {
+    let positions: Vec<(f64, f64)> = series
         .points
         .iter()
         .filter(|point| point.y.is_finite())
-        .map(place)
+        .map(position)
         .collect();
-    let path: Vec<String> = places
+    let path: Vec<String> = positions
         .iter()
         .map(|(x, y)| format!("{},{}", coordinate(*x), coordinate(*y)))
         .collect();
@@ -89,7 +89,7 @@ fn draw(svg: &mut Markup, number: usize, series: &Series, place: impl Fn(&Point)
             ("points", &path.join(" ")),
         ],
     );
-    for (x, y) in places {
+    for (x, y) in positions {
         svg.shape(
             "circle",
             &[

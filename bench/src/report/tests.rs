@@ -52,7 +52,7 @@ fn outcome() -> Outcome {
                 unit: "ns".into(),
                 bars: vec![
                     Bar::new("relay", summary).with(Bound::AtMost(13.5)),
-                    Bar::new("floor", Summary::of(f64::NAN)),
+                    Bar::new("baseline", Summary::of(f64::NAN)),
                 ],
             }),
             lines(Scale::Linear),

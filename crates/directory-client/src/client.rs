@@ -1,21 +1,19 @@
 //! One request at a time.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_TYPE, DATE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
+};
+use hyper::{Method, StatusCode};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{CLOCK_SKEW, MAX_SNAPSHOT, RelayDescriptor, Snapshot};
 use mixline_protocol::time::UnixTime;
-use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, ETAG, HeaderValue, IF_NONE_MATCH};
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
+use crate::http::{Answer, Failure, Server, one_line};
 use crate::{ClockError, Error, Result};
 
-/// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
-/// How long a whole exchange may take.
-const EXCHANGE: Duration = Duration::from_secs(60);
 /// The most bytes that are read of a snapshot.
 const MAX_BODY: usize = 8 << 20;
 /// The most bytes that are read of a refusal.
@@ -37,8 +35,7 @@ pub enum Fetched {
 /// A directory's public part, under one address.
 #[derive(Debug)]
 pub struct DirectoryClient {
-    http: Client,
-    base: Url,
+    server: Server,
     id: AnonymousId,
     etag: Option<HeaderValue>,
     clock_ahead: Option<i64>,
@@ -60,30 +57,12 @@ impl DirectoryClient {
     /// # Errors
     /// As [`DirectoryClient::new`].
     pub fn with_clock(url: &str, id: AnonymousId, now: fn() -> SystemTime) -> Result<Self> {
-        let wrong = |reason: String| Error::Url {
+        let server = Server::new(url).map_err(|error| Error::Url {
             url: url.to_owned(),
-            reason,
-        };
-        let mut base: Url = url.trim().parse().map_err(|e| wrong(format!("{e}")))?;
-        if base.scheme() != "http" {
-            return Err(wrong(
-                "not an http address (what it gives is signed)".into(),
-            ));
-        }
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
-        // Proxies and redirects lead elsewhere than the configuration says.
-        let http = Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .timeout(EXCHANGE)
-            .build()
-            .map_err(|e| wrong(reason(&e)))?;
+            reason: error.to_string(),
+        })?;
         Ok(Self {
-            http,
-            base,
+            server,
             id,
             etag: None,
             clock_ahead: None,
@@ -116,24 +95,21 @@ impl DirectoryClient {
     /// # Errors
     /// Everything but [`Error::Url`] and [`Error::Refused`].
     pub async fn fetch(&mut self) -> Result<Fetched> {
-        let mut request = self.request(Method::GET, "v1/snapshot")?;
-        if let Some(etag) = &self.etag {
-            request = request.header(IF_NONE_MATCH, etag);
-        }
-        let response = self.send(request).await?;
-        match response.status() {
+        let seen = self.etag.clone().map(|etag| (IF_NONE_MATCH, etag));
+        let answer = self
+            .ask(Method::GET, "v1/snapshot", seen, Vec::new())
+            .await?;
+        match answer.status() {
             StatusCode::NOT_MODIFIED if self.etag.is_some() => {
-                self.max_age = max_age(&response);
+                self.max_age = max_age(&answer);
                 Ok(Fetched::NotModified)
             }
             StatusCode::OK => {
-                let fresh = max_age(&response);
-                let etag = response
-                    .headers()
-                    .get(ETAG)
-                    .filter(|e| e.len() <= MAX_ETAG)
-                    .cloned();
-                let body = self.body(response, MAX_BODY).await?;
+                let fresh = max_age(&answer);
+                let etag = answer.headers().get(ETAG);
+                let etag = etag.filter(|e| e.len() <= MAX_ETAG).cloned();
+                let body = answer.body(MAX_BODY).await;
+                let body = body.map_err(|failure| self.failed(failure))?;
                 let snapshot = self.verified(&body)?;
                 self.etag = etag;
                 self.max_age = fresh;
@@ -149,15 +125,12 @@ impl DirectoryClient {
     /// [`Error::Refused`] with the directory's words, [`Error::Clock`] if it refuses and
     /// the clocks do not agree, [`Error::Unreachable`], [`Error::NotADirectory`].
     pub async fn register(&mut self, descriptor: &RelayDescriptor) -> Result<()> {
-        let request = self
-            .request(Method::POST, "v1/relays")?
-            .header(
-                CONTENT_TYPE,
-                HeaderValue::from_static("application/octet-stream"),
-            )
-            .body(descriptor.encode());
-        let response = self.send(request).await?;
-        let status = response.status();
+        let binary = HeaderValue::from_static("application/octet-stream");
+        let header = Some((CONTENT_TYPE, binary));
+        let answer = self
+            .ask(Method::POST, "v1/relays", header, descriptor.encode())
+            .await?;
+        let status = answer.status();
         if status == StatusCode::NO_CONTENT {
             return Ok(());
         }
@@ -165,7 +138,7 @@ impl DirectoryClient {
             return Err(self.odd(format!("status {status}")));
         }
         self.check_clock()?;
-        let body = self.body(response, MAX_REFUSAL).await.unwrap_or_default();
+        let body = answer.body(MAX_REFUSAL).await.unwrap_or_default();
         let text = one_line(&String::from_utf8_lossy(&body));
         let text = if text.is_empty() {
             format!("status {status}")
@@ -180,27 +153,23 @@ impl DirectoryClient {
 
     /// The address without a trailing slash, as it was configured.
     pub(crate) fn url(&self) -> String {
-        self.base.as_str().trim_end_matches('/').to_owned()
+        self.server.url()
     }
 
     pub(crate) fn now(&self) -> UnixTime {
         (self.now)().into()
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder> {
-        let url = self.base.join(path).map_err(|e| Error::Url {
-            url: self.url(),
-            reason: e.to_string(),
-        })?;
-        Ok(self.http.request(method, url))
-    }
-
-    async fn send(&mut self, request: RequestBuilder) -> Result<Response> {
-        let response = request.send().await.map_err(|e| Error::Unreachable {
-            url: self.url(),
-            reason: reason(&e),
-        })?;
-        self.clock_ahead = response
+    async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        header: Option<(HeaderName, HeaderValue)>,
+        body: Vec<u8>,
+    ) -> Result<Answer> {
+        let answer = self.server.ask(method, path, header, body).await;
+        let answer = answer.map_err(|failure| self.failed(failure))?;
+        self.clock_ahead = answer
             .headers()
             .get(DATE)
             .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok())
@@ -208,22 +177,15 @@ impl DirectoryClient {
                 let signed = |time: UnixTime| i64::try_from(time.0).unwrap_or(i64::MAX);
                 signed(self.now()) - signed(theirs.into())
             });
-        Ok(response)
+        Ok(answer)
     }
 
-    async fn body(&self, mut response: Response, most: usize) -> Result<Vec<u8>> {
-        let mut body = Vec::new();
-        let broken = |e| Error::Unreachable {
-            url: self.url(),
-            reason: reason(&e),
-        };
-        while let Some(chunk) = response.chunk().await.map_err(broken)? {
-            if body.len() + chunk.len() > most {
-                return Err(self.odd(format!("more than {most} bytes")));
-            }
-            body.extend_from_slice(&chunk);
+    fn failed(&self, failure: Failure) -> Error {
+        let (url, reason) = (self.url(), failure.to_string());
+        match failure {
+            Failure::TooLong(_) => Error::NotADirectory { url, reason },
+            Failure::Timeout | Failure::Network(_) => Error::Unreachable { url, reason },
         }
-        Ok(body)
     }
 
     fn verified(&self, body: &[u8]) -> Result<Snapshot> {
@@ -271,31 +233,10 @@ impl DirectoryClient {
 }
 
 /// `max-age` of `Cache-Control`, if it says one.
-fn max_age(response: &Response) -> Option<Duration> {
-    let header = response.headers().get(CACHE_CONTROL)?.to_str().ok()?;
+fn max_age(answer: &Answer) -> Option<Duration> {
+    let header = answer.headers().get(CACHE_CONTROL)?.to_str().ok()?;
     let seconds = header
         .split(',')
         .find_map(|part| part.trim().strip_prefix("max-age="))?;
     seconds.parse().ok().map(Duration::from_secs)
-}
-
-/// The innermost cause: `Connection refused`, rather than that a request failed.
-fn reason(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".into();
-    }
-    let mut cause = error.source();
-    while let Some(deeper) = cause.and_then(|c| c.source()) {
-        cause = Some(deeper);
-    }
-    one_line(&cause.map_or_else(|| error.to_string(), ToString::to_string))
-}
-
-/// Words from outside, fit for a log: one line of printable characters.
-fn one_line(text: &str) -> String {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    line.trim().chars().take(200).collect()
 }

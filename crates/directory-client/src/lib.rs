@@ -10,6 +10,7 @@
 mod client;
 mod error;
 mod follow;
+mod http;
 
 pub use client::{DirectoryClient, Fetched};
 pub use error::{ClockError, Error, Result};

@@ -324,6 +324,19 @@ async fn an_absent_directory_is_unreachable() {
     assert!(text.contains(&url), "{text}");
 }
 
+/// Time passes at once whenever nothing else happens.
+#[tokio::test(start_paused = true)]
+async fn a_silent_directory_is_not_waited_for() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let began = tokio::time::Instant::now();
+    let mut client = DirectoryClient::new(&url, id()).unwrap();
+    let error = client.fetch().await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("no answer in time"), "{error}");
+    assert!(began.elapsed() <= Duration::from_secs(61));
+}
+
 #[tokio::test]
 async fn relays_are_registered_or_told_why_not() {
     let (server, url) = Server::start(Answer {
@@ -376,7 +389,15 @@ async fn relays_are_registered_or_told_why_not() {
 
 #[test]
 fn addresses_that_are_none_are_refused() {
-    for url in ["", "directory", "https://192.0.2.1", "ftp://x", "http://"] {
+    for url in [
+        "",
+        "directory",
+        "https://192.0.2.1",
+        "ftp://x",
+        "http://",
+        "http://192.0.2.1:80800",
+        "http://user@192.0.2.1",
+    ] {
         let error = DirectoryClient::new(url, id()).unwrap_err();
         assert!(matches!(error, Error::Url { .. }), "{url}: {error}");
         assert_eq!(error.to_string().lines().count(), 1);

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
+use std::{env, fmt, fs, io};
 
 /// Debian's compiler, whose package of `core` for BPF stands beside it.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -53,9 +53,35 @@ fn empty(object: &Path) {
     }
 }
 
+/// Why there is no program.
+#[derive(Debug)]
+enum Error {
+    NoLinker,
+    NoCompiler,
+    /// Cargo did not start.
+    Cargo(io::Error),
+    /// The compiler's first error.
+    Compiler(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLinker => f.write_str("bpf-linker is not installed"),
+            Self::NoCompiler => f.write_str(
+                "neither nightly with rust-src nor rustc-web with libstd-rust-web-dev-bpf",
+            ),
+            Self::Cargo(error) => write!(f, "cargo: {error}"),
+            Self::Compiler(line) => f.write_str(line),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
 /// Builds the program; the error says what is missing.
-fn build(source: &Path, binary: &str, out: &Path) -> Result<PathBuf, String> {
-    let linker = find_linker().ok_or("bpf-linker is not installed")?;
+fn build(source: &Path, binary: &str, out: &Path) -> Result<PathBuf, Error> {
+    let linker = find_linker().ok_or(Error::NoLinker)?;
     // One for all profiles and programs, as what they depend on is the same: `out` is
     // target/PROFILE/build/PACKAGE/out.
     let target_dir = out.ancestors().nth(4).unwrap_or(out).join("xdp-programs");
@@ -90,18 +116,16 @@ fn build(source: &Path, binary: &str, out: &Path) -> Result<PathBuf, String> {
             .env("RUSTUP_TOOLCHAIN", "nightly")
             .args(["-Z", "build-std=core"]);
     } else {
-        return Err(
-            "neither nightly with rust-src nor rustc-web with libstd-rust-web-dev-bpf".into(),
-        );
+        return Err(Error::NoCompiler);
     }
-    let output = cargo.output().map_err(|e| format!("cargo: {e}"))?;
+    let output = cargo.output().map_err(Error::Cargo)?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let line = text
             .lines()
             .find(|l| l.starts_with("error"))
             .unwrap_or("the compiler failed");
-        return Err(format!("building {binary}: {line}"));
+        return Err(Error::Compiler(line.into()));
     }
     Ok(target_dir.join(TARGET).join("release").join(binary))
 }

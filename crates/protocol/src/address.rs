@@ -1,6 +1,6 @@
 //! Virtual addresses: what applications see of an anonymous ID.
 //!
-//! The IPv6 address is 120 bits of a hash of the ID and needs nobody's word. The IPv4
+//! The IPv6 address is 120 bits of a hash of the ID and needs no confirmation. The IPv4
 //! address is the first free one of a sequence of candidates that the ID determines;
 //! 24 bits collide, so the directory *leases* it (see [`crate::records::Lease`]), and
 //! it is never taken for an identity.
@@ -11,12 +11,12 @@ use std::str::FromStr;
 
 use ring::digest::{Context, SHA256};
 
-use crate::identity::{AnonymousId, front};
+use crate::identity::{AnonymousId, first_bytes};
 use crate::{Error, Result};
 
 /// Where virtual IPv6 addresses are: `fd00::/8` (RFC 4193, locally assigned).
 pub const IPV6_FIRST_BYTE: u8 = 0xfd;
-/// Addresses at the front of the virtual network that nobody gets: its first /24.
+/// Addresses at the beginning of the virtual network that are given to nobody: its first /24.
 pub const RESERVED: u64 = 256;
 /// The resolver is this address of the reserved ones.
 const RESOLVER: u32 = 53;
@@ -118,7 +118,7 @@ pub fn ipv4_candidate(id: &AnonymousId, attempt: u32, network: &VirtualNetwork) 
     hash.update(b"mixline/v1/ipv4");
     hash.update(&id.0);
     hash.update(&attempt.to_be_bytes());
-    let number = u64::from_be_bytes(front(hash.finish().as_ref()));
+    let number = u64::from_be_bytes(first_bytes(hash.finish().as_ref()));
     let host = RESERVED + number % network.size().max(1);
     #[expect(
         clippy::cast_possible_truncation,
@@ -133,7 +133,7 @@ pub fn ipv6(id: &AnonymousId) -> Ipv6Addr {
     let mut hash = Context::new(&SHA256);
     hash.update(b"mixline/v1/ipv6");
     hash.update(&id.0);
-    let tail: [u8; 15] = front(hash.finish().as_ref());
+    let tail: [u8; 15] = first_bytes(hash.finish().as_ref());
     let mut octets = [IPV6_FIRST_BYTE; 16];
     for (to, from) in octets.iter_mut().skip(1).zip(tail) {
         *to = from;

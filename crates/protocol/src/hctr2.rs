@@ -4,7 +4,7 @@
 //! Every bit of the output depends on every bit of the input, the key and the tweak;
 //! input and output are of one length. The internals are little-endian, as in the paper.
 //!
-//! What is fast here: one keystream call covers a payload, so that the cipher's widest
+//! It is fast for three reasons: one keystream call covers a payload, so that the cipher's widest
 //! backend (64 blocks at once with VAES) is filled; POLYVAL takes four blocks a step with
 //! its powers ready in the key; nothing is allocated.
 
@@ -33,7 +33,7 @@ const PARTIAL_BLOCK: u128 = 2 * 128 + 3;
 /// Blocks that POLYVAL takes in one step.
 const STEP: usize = 4;
 
-/// Of a long message, the last so many blocks are hashed beside the rest: a step of one half
+/// The last blocks of a long message, this many, are hashed beside the rest: a step of one half
 /// waits for nothing in the other, so that the processor overlaps them.
 const FOLD: usize = 32;
 
@@ -43,7 +43,7 @@ pub struct Hctr2 {
     l: u128,
     /// POLYVAL under `h = E(0)`, nothing hashed yet.
     polyval: Polyval,
-    /// POLYVAL under the [`FOLD`]th power of `h`: one block of it is worth so many of `h`.
+    /// POLYVAL under the [`FOLD`]th power of `h`: one block of it counts for as many of `h`.
     fold: Polyval,
     aes: Aes256,
 }
@@ -174,7 +174,7 @@ fn value(state: Polyval) -> u128 {
     u128::from_le_bytes(state.finalize().0)
 }
 
-/// Runs inside the cipher's backend, compiled for its instructions.
+/// Runs within the cipher's backend, compiled for its instructions.
 struct Xctr<'a> {
     s: u128,
     data: &'a mut [u8],

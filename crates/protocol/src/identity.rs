@@ -1,4 +1,4 @@
-//! Who somebody is: Ed25519 identities of relays, directories and anonymous
+//! Identities: Ed25519 keys of relays, directories and anonymous
 //! endpoints, and the X25519 keys that they vouch for.
 //!
 //! An identity is its public key; nothing else is needed to check what it signed.
@@ -25,7 +25,7 @@ pub const ID_TEXT: usize = 52;
 /// The pseudo top-level domain of everything that Mixline carries.
 pub const DOMAIN: &str = "anon";
 
-/// The front of a relay's SHA-256 fingerprint: how path headers name a relay.
+/// The first bytes of a relay's SHA-256 fingerprint: how path headers name a relay.
 ///
 /// Eight bytes do not identify anybody by themselves; the directory refuses a relay
 /// whose short ID is taken, and a link authenticates the relay behind it.
@@ -65,7 +65,7 @@ impl RelayId {
     /// The first 8 bytes of the key's SHA-256.
     #[must_use]
     pub fn short(&self) -> ShortId {
-        ShortId(front(digest(&SHA256, &self.0).as_ref()))
+        ShortId(first_bytes(digest(&SHA256, &self.0).as_ref()))
     }
 }
 
@@ -266,7 +266,7 @@ impl fmt::Debug for X25519Public {
 }
 
 /// The first `N` bytes of a digest that has at least as many.
-pub(crate) fn front<const N: usize>(digest: &[u8]) -> [u8; N] {
+pub(crate) fn first_bytes<const N: usize>(digest: &[u8]) -> [u8; N] {
     let mut out = [0; N];
     for (to, from) in out.iter_mut().zip(digest) {
         *to = *from;

@@ -15,7 +15,7 @@ const _: () = assert!(MAX_LABEL < ID_TEXT);
 
 /// A name without its `.anon`: 1 to 40 of `a-z 0-9 -`, the hyphen neither first nor last.
 ///
-/// Hyphens in both the third and the fourth place are refused too (RFC 5891, section
+/// Hyphens in both the third and the fourth position are refused too (RFC 5891, section
 /// 4.2.3.1): programs would show such a label as the Unicode text that it stands for,
 /// and text that looks the same is the tool of impostors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

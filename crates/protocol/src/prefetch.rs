@@ -1,11 +1,11 @@
 //! Memory that is asked for before it is needed.
 //!
-//! What a busy relay needs for one datagram (a session, a path, two places of the replay filter)
-//! is in none of the processor's caches, and each wait takes as long as a tenth of the cryptography.
-//! So a batch goes through its stages a group at a time, and each stage asks for what the next
+//! What a busy relay needs for one datagram (a session, a path, two blocks of the replay filter)
+//! is in none of the processor's caches, and each wait takes a tenth as long as the cryptography.
+//! A batch goes through its stages a group at a time, and each stage asks for what the next
 //! one reads. Unlike a read, a prefetch is done with at once, so that any number of them overlap
 //! (Chen, Ailamaki, Gibbons, Mowry: "Improving Hash Join Performance through Prefetching", ICDE
-//! 2004, section 3, calls this group prefetching). A hint is all it is: it changes no result.
+//! 2004, section 3, calls this group prefetching). It is only a hint and changes no result.
 
 use prefetch_index::prefetch_index;
 
@@ -19,21 +19,21 @@ pub fn prefetch_element<T>(of: &[T], at: usize) {
     }
 }
 
-/// Asks for `bytes` bytes from where `front` begins, which may be more than it has.
+/// Asks for `bytes` bytes from where `start` begins, which may be more than it has.
 #[inline]
-pub fn prefetch(front: &[u8], bytes: usize) {
+pub fn prefetch(start: &[u8], bytes: usize) {
     for at in (0..bytes).step_by(LINE) {
-        prefetch_index(front, at);
+        prefetch_index(start, at);
     }
     // Where the first byte is not the first of a line, the last ones are in a line more.
-    prefetch_index(front, bytes.saturating_sub(1));
+    prefetch_index(start, bytes.saturating_sub(1));
 }
 
 /// The first field of a struct (`repr(C)`): nothing but the address at which the struct begins.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Front([u8; 0]);
+pub struct Start([u8; 0]);
 
-impl Front {
+impl Start {
     /// Asks for the struct's first `bytes` bytes.
     #[inline]
     pub fn prefetch(&self, bytes: usize) {

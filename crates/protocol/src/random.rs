@@ -38,7 +38,7 @@ impl TryRng for OsRandom {
 
     #[expect(
         clippy::expect_used,
-        reason = "without randomness nothing here is safe: there is no way to go on"
+        reason = "without randomness nothing here is safe, so nothing may go on"
     )]
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
         self.0.fill(bytes).expect("the kernel gives random bytes");

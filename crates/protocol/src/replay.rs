@@ -2,14 +2,14 @@
 //!
 //! A malicious neighbour can seal an old cell into a fresh datagram; the link's window does
 //! not see that, but the replay tag is the same, whatever link it comes over. The filter
-//! forgets no tag before its time, and takes a new one for an old one once in a while.
+//! forgets no tag before its time, and at times takes a new one for an old one.
 //!
 //! # Shape
 //!
 //! A split-block Bloom filter (Putze, Sanders, Singler 2007, section 3; as in Apache Parquet):
 //! a keyed hash of the tag selects one block of 512 bits, and in each of its eight words one
 //! bit. The key is secret, because whoever builds a path chooses the tags that its relays see,
-//! and could else aim at blocks. One bit of each block (the highest of its first word) is a
+//! and could otherwise aim at blocks. One bit of each block (the highest of its first word) is a
 //! lock that is held for the few nanoseconds in which eight words are read and written. So
 //! of any number of threads that bring the same tag at the same time, exactly one is told
 //! that it is new; and one atomic exchange is cheaper than eight.
@@ -20,15 +20,15 @@
 //!
 //! # What it promises
 //!
-//! - *Horizon*: a tag that was new is remembered for at least as long as the current generation lasts after
-//!   it, so between one and two generations. With `b` bytes in a generation and `r` cells a
+//! - *Horizon*: a tag that was new is remembered for at least as long as the current generation
+//!   lasts after it, so between one and two generations. With `b` bytes in a generation and `r` cells a
 //!   second, a generation lasts `8 b / (32 r)` seconds, at most the life that was set: 16 MiB at
 //!   10,000 cells a second last seven minutes. A replay older than the horizon passes, until
 //!   the onion key's life ends; [`ReplayFilter::horizon`] tells an operator what memory buys.
 //! - *False positives*: 1.7 in 100,000 in a generation that has just become full, 0.25 averaged
 //!   over the time in which it fills. Both generations add up: on average 2 new cells in
-//!   100,000, at worst 3.4, are dropped by each relay of a path whose filter has been full. At 24 bits an
-//!   entry it would be 10, which over six relays is a loss that TCP inside feels.
+//!   100,000, at worst 3.4, are dropped by each relay of a path whose filter has been full. At 24
+//!   bits an entry it would be 10, which over six relays is a loss that TCP above notices.
 //! - *Memory*: twice the bytes given. Pages that no tag has touched cost none, but they are large,
 //!   and some hundred tags touch them all.
 
@@ -46,7 +46,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::{Duration, Instant};
 use zeroize::Zeroize;
 
-/// A generation is full when it has so many bits for each entry.
+/// A generation is full when it has this many bits for each entry.
 pub const BITS_PER_ENTRY: usize = 32;
 
 /// Words of a block.
@@ -55,9 +55,9 @@ const WORDS: usize = 8;
 const BLOCK: usize = WORDS * 8;
 /// The bit of a block's first word that is a lock and no part of the filter.
 const LOCK: u64 = 1 << 63;
-/// The first word has so many bits that entries use.
+/// How many bits of the first word entries use.
 const FIRST_BITS: u64 = 63;
-/// Entries are counted in one block of so many, so that threads do not fight over a counter.
+/// Entries are counted in one block of this many, so that threads do not contend for a counter.
 const SAMPLE: u64 = 64;
 /// The least and the most bytes of a generation.
 const BYTES: std::ops::RangeInclusive<usize> = 64 * BLOCK..=1 << 36;
@@ -134,8 +134,8 @@ impl ReplayFilter {
         self.check_and_set_at(self.locate(tag))
     }
 
-    /// [`ReplayFilter::check_and_set`]'s first step, for whoever has something else to do while the
-    /// memory comes: asks for where the tag stands.
+    /// [`ReplayFilter::check_and_set`]'s first step, for a caller that has something else to do
+    /// while the memory is fetched: asks for where the tag stands.
     #[must_use]
     pub fn locate(&self, tag: &[u8; 16]) -> Position {
         let position = self.position(tag);
@@ -370,7 +370,7 @@ impl Generation {
             while block[0].load(Ordering::Relaxed) & LOCK != 0 {
                 spins = spins.wrapping_add(1);
                 if spins.is_multiple_of(1024) {
-                    // Whoever holds it was put off the processor.
+                    // The thread that holds it was taken off the processor.
                     std::thread::yield_now();
                 } else {
                     std::hint::spin_loop();

@@ -27,7 +27,7 @@ pub const CELL_OFFSET: usize = LINK_HEADER + KIND;
 pub const PATH_HEADER: usize = 296;
 /// Bytes of the payload that paths carry.
 pub const PAYLOAD: usize = 1072;
-/// Bytes of the masked counter at the front of a session's payload.
+/// Bytes of the masked counter at the beginning of a session's payload.
 pub const COUNTER: usize = 16;
 /// Bytes of frames in a payload.
 pub const FRAMES: usize = 1040;

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 
-/// Reads fields off the front of a slice; an error names what was being read.
+/// Reads fields from the beginning of a slice; an error names what was being read.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],

@@ -7,6 +7,7 @@
 //! Whatever is not plainly a UDP datagram to our port is the kernel's business: IPv4 with
 //! options or in fragments, IPv6 with extension headers, more than one VLAN tag.
 
+use crate::checksum::Sum;
 use crate::maps::{Address, mapped};
 use crate::wire::{
     DATAGRAM_LENGTH, INDEX_OFFSET, TAG_OFFSET, TYPE_COOKIE, TYPE_DATA, TYPE_INITIATION,
@@ -277,21 +278,19 @@ pub fn write_headers(headers: &mut [u8], route: &Route, datagram: &[u8; DATAGRAM
         ]);
         ip[12..16].copy_from_slice(&route.from[12..]);
         ip[16..20].copy_from_slice(&route.to[12..]);
-        let checksum = !fold(sum(ip));
-        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let checksum = Sum::new().with(ip).checksum();
+        ip[10..12].copy_from_slice(&checksum);
         headers[12..14].copy_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
     } else {
         let length = UDP_LENGTH.to_be_bytes();
         ip[..8].copy_from_slice(&[0x60, 0, 0, 0, length[0], length[1], PROTOCOL_UDP, HOP_LIMIT]);
         ip[8..24].copy_from_slice(&route.from);
         ip[24..40].copy_from_slice(&route.to);
-        let pseudo = sum(&ip[8..40]) + u64::from(UDP_LENGTH) + u64::from(PROTOCOL_UDP);
-        let checksum = match !fold(pseudo + sum(udp) + sum(datagram)) {
-            // zero says that there is none (RFC 768)
-            0 => 0xffff,
-            checksum => checksum,
-        };
-        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
+        let checksum = Sum::pseudo_header(&ip[8..40], PROTOCOL_UDP, UDP_LENGTH)
+            .with(udp)
+            .with(datagram)
+            .udp_checksum();
+        udp[6..8].copy_from_slice(&checksum);
         headers[12..14].copy_from_slice(&ETHERTYPE_IPV6.to_be_bytes());
     }
     true
@@ -299,21 +298,6 @@ pub fn write_headers(headers: &mut [u8], route: &Route, datagram: &[u8; DATAGRAM
 
 /// Time to live, or hop limit, of what we send.
 const HOP_LIMIT: u8 = 64;
-
-/// The sum of the 16-bit words (RFC 1071), not folded yet; an even number of bytes.
-fn sum(bytes: &[u8]) -> u64 {
-    bytes.chunks_exact(4).fold(0u64, |sum, b| {
-        sum + u64::from(u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
-    })
-}
-
-/// Folds a sum of 16-bit or 32-bit words into 16 bits.
-const fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
 
 #[cfg(test)]
 mod tests;

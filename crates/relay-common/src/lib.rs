@@ -1,14 +1,15 @@
 //! What the XDP program and the relay agree on.
 //!
 //! [`wire`] has the few offsets of a datagram that both need, [`frame`] finds datagrams in
-//! Ethernet frames and writes their headers, [`maps`] the layout of
-//! the maps they share, [`verdict`] the reasons for which the program passes or drops
-//! a frame, [`tag_filter`] where a datagram's tag stands in the replay filter, and
-//! [`bucket`] how handshakes are limited. The XDP program never sees the protocol
-//! crate; the protocol crate asserts at compile time that its own numbers are these.
+//! Ethernet frames and writes their headers, [`checksum`] is the checksum of those headers,
+//! [`maps`] has the layout of the maps they share, [`verdict`] the reasons for which the program
+//! passes or drops a frame, [`tag_filter`] finds where a datagram's tag stands in the replay
+//! filter, and [`bucket`] limits handshakes. The XDP program never sees the protocol crate; the
+//! protocol crate asserts at compile time that its own numbers are these.
 #![no_std]
 
 pub mod bucket;
+pub mod checksum;
 pub mod frame;
 pub mod maps;
 pub mod tag_filter;

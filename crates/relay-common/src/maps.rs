@@ -27,8 +27,8 @@ pub const fn mapped(v4: [u8; 4]) -> Address {
 
 /// Data of live sessions goes to the queue's AF_XDP socket.
 pub const MODE_REDIRECT: u32 = 0;
-/// Data of live sessions passes to the kernel's socket: the program is a guard.
-pub const MODE_GUARD: u32 = 1;
+/// Data of live sessions passes to the kernel's socket: the program is a filter.
+pub const MODE_FILTER: u32 = 1;
 
 /// What user space tells the program; written before it is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,7 +38,7 @@ pub struct Settings {
     pub key: [u64; 2],
     /// Blocks of one generation of the replay filter, less one; a power of two less one.
     pub mask: u32,
-    /// [`MODE_REDIRECT`] or [`MODE_GUARD`].
+    /// [`MODE_REDIRECT`] or [`MODE_FILTER`].
     pub mode: u32,
     /// Our UDP port, host order.
     pub port: u32,

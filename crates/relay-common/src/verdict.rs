@@ -8,9 +8,9 @@ pub enum Verdict {
     NotOurs = 0,
     /// Data of a live session, given to the queue's AF_XDP socket.
     Redirected = 1,
-    /// Data of a live session, passed to the kernel's socket: the program runs as a guard
-    /// before the UDP port.
-    Guarded = 2,
+    /// Data of a live session, passed to the kernel's socket: the program runs as a filter
+    /// before the UDP port. Status and metrics show it as `guarded`.
+    Filtered = 2,
     /// A handshake message within its limits, passed to the kernel's socket.
     Handshake = 3,
     /// To our port, and not 1408 bytes long.
@@ -39,7 +39,7 @@ impl Verdict {
     pub const ALL: [Self; Self::COUNT] = [
         Self::NotOurs,
         Self::Redirected,
-        Self::Guarded,
+        Self::Filtered,
         Self::Handshake,
         Self::WrongLength,
         Self::UnknownType,
@@ -57,7 +57,7 @@ impl Verdict {
         match self {
             Self::NotOurs => "not_ours",
             Self::Redirected => "redirected",
-            Self::Guarded => "guarded",
+            Self::Filtered => "guarded",
             Self::Handshake => "handshake",
             Self::WrongLength => "wrong_length",
             Self::UnknownType => "unknown_type",

@@ -1,6 +1,6 @@
 //! Fetching by curl inside a namespace, as a user would, with curl's own measurements.
 
-use crate::namespaces;
+use crate::netns;
 use anyhow::{Context, Result, bail};
 use ring::digest;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ impl Fetched {
 
 /// Fetches a URL into a file, with further options for curl.
 pub fn fetch(namespace: &str, url: &str, to: &Path, options: &[&str]) -> Result<Fetched> {
-    let mut child = namespaces::command(namespace, "curl")
+    let mut child = netns::command(namespace, "curl")
         .args([
             "--silent",
             "--show-error",
@@ -69,7 +69,7 @@ pub fn fetch(namespace: &str, url: &str, to: &Path, options: &[&str]) -> Result<
 
 /// Fetches a small document.
 pub fn fetch_bytes(namespace: &str, url: &str) -> Result<Vec<u8>> {
-    let output = namespaces::command(namespace, "curl")
+    let output = netns::command(namespace, "curl")
         .args([
             "--silent",
             "--show-error",

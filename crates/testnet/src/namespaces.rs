@@ -1,15 +1,13 @@
-//! Makes and removes the namespaces and the wires between them, with `ip` from iproute2.
+//! The network's namespaces and the wires between them, as one whole.
 //!
 //! Everything here works by name, so that it also removes what a killed run left behind.
 
+use crate::netns::{self, ip_in};
 use crate::topology::{Node, ROUTER};
-use anyhow::{Context, Result, bail};
-use std::ffi::OsString;
+use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// Where `ip netns exec` looks for files to lay over those in `/etc`.
 const NETNS_ETC: &str = "/etc/netns";
@@ -31,40 +29,6 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
 ";
 
-/// A command that runs inside a namespace, with the namespace's own `/etc/resolv.conf`.
-///
-/// `ip netns exec` and `setpriv` replace themselves by the program, so the child's PID is the
-/// program's. The program is killed when the thread that spawned it ends, however it ends: spawn
-/// from the main thread, or from one that lives as long as the program should.
-pub fn command(namespace: &str, program: impl AsRef<std::ffi::OsStr>) -> Command {
-    let mut command = tool("ip");
-    command
-        .args([
-            "netns",
-            "exec",
-            namespace,
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            "--",
-        ])
-        .arg(program);
-    command
-}
-
-/// The search path with the directories of system programs, which not every root has in it.
-pub fn system_path() -> OsString {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
-    path
-}
-
-fn tool(name: &str) -> Command {
-    let mut command = Command::new(name);
-    command.env("PATH", system_path());
-    command
-}
-
 /// Makes all namespaces and wires. Fails when one of them already exists.
 pub fn create() -> Result<()> {
     let mut batch = format!("netns add {ROUTER}\n");
@@ -76,7 +40,7 @@ pub fn create() -> Result<()> {
             "link add eth0 netns {namespace} type veth peer name {wire} netns {ROUTER}"
         );
     }
-    ip_batch(None, &batch).context("making the namespaces")?;
+    netns::ip(&batch).context("making the namespaces")?;
     shell(ROUTER, &format!("{SETTINGS}{FORWARDING}"))?;
 
     let mut router = String::from("link set lo up\n");
@@ -87,7 +51,7 @@ pub fn create() -> Result<()> {
         let _ = writeln!(own, "addr add {}/64 dev eth0 nodad", node.ipv6());
         let _ = writeln!(own, "route add default via {}", node.gateway_ipv4());
         let _ = writeln!(own, "route add default via {}", node.gateway_ipv6());
-        ip_batch(Some(&node.namespace()), &own).with_context(|| format!("setting up {node}"))?;
+        ip_in(&node.namespace(), &own).with_context(|| format!("setting up {node}"))?;
 
         let _ = writeln!(router, "link set {node} up");
         let _ = writeln!(router, "addr add {}/24 dev {node}", node.gateway_ipv4());
@@ -97,7 +61,7 @@ pub fn create() -> Result<()> {
             node.gateway_ipv6()
         );
     }
-    ip_batch(Some(ROUTER), &router).context("setting up the router")?;
+    ip_in(ROUTER, &router).context("setting up the router")?;
     for node in [Node::Service, Node::Client] {
         write_etc(&node.namespace())?;
     }
@@ -106,17 +70,17 @@ pub fn create() -> Result<()> {
 
 /// Makes a namespace with nothing in it but a loopback interface.
 pub fn create_lonely(namespace: &str) -> Result<()> {
-    ip_batch(None, &format!("netns add {namespace}\n"))?;
+    netns::add(namespace)?;
     shell(namespace, SETTINGS)?;
-    ip_batch(Some(namespace), "link set lo up\n")?;
+    ip_in(namespace, "link set lo up\n")?;
     write_etc(namespace)
 }
 
 /// Removes one namespace with what is in it, processes included.
 pub fn remove_one(namespace: &str) -> Result<()> {
     kill_inside(namespace);
-    if exists(namespace) {
-        ip_batch(None, &format!("netns del {namespace}\n"))?;
+    if netns::exists(namespace) {
+        netns::delete(namespace)?;
     }
     let _ = fs::remove_dir_all(Path::new(NETNS_ETC).join(namespace));
     let _ = fs::remove_dir(NETNS_ETC); // only when it is empty
@@ -135,11 +99,6 @@ pub fn remove() -> Result<()> {
     Ok(())
 }
 
-/// Whether a namespace of this name exists.
-pub fn exists(namespace: &str) -> bool {
-    Path::new("/run/netns").join(namespace).exists()
-}
-
 /// The namespace's own `/etc/resolv.conf`.
 pub fn resolv_conf(namespace: &str) -> PathBuf {
     Path::new(NETNS_ETC).join(namespace).join("resolv.conf")
@@ -155,17 +114,11 @@ pub fn set_offloads(on: bool) -> Result<()> {
             (node.namespace(), "eth0".to_owned()),
             (ROUTER.into(), node.name()),
         ] {
-            let output = command(&namespace, "ethtool")
-                .args(["-K", &device, "tso", value, "gso", value, "gro", "off"])
-                .args(["tx-udp-segmentation", value])
-                .output()
-                .context("running ethtool")?;
-            if !output.status.success() {
-                bail!(
-                    "ethtool on {device} in {namespace}: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
-            }
+            netns::said(
+                netns::command(&namespace, "ethtool")
+                    .args(["-K", &device, "tso", value, "gso", value, "gro", "off"])
+                    .args(["tx-udp-segmentation", value]),
+            )?;
         }
     }
     Ok(())
@@ -201,53 +154,16 @@ fn write_etc(namespace: &str) -> Result<()> {
 /// Kills what runs inside a namespace. Whatever is in a namespace of this name was started by a
 /// testnet or by its user to look around in it, and has no network left once it is gone.
 fn kill_inside(namespace: &str) {
-    let Ok(output) = tool("ip").args(["netns", "pids", namespace]).output() else {
-        return;
-    };
-    for pid in String::from_utf8_lossy(&output.stdout).split_whitespace() {
-        if let Ok(pid) = pid.parse() {
-            let _ = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid),
-                nix::sys::signal::Signal::SIGKILL,
-            );
-        }
+    for pid in netns::processes(namespace) {
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid),
+            nix::sys::signal::Signal::SIGKILL,
+        );
     }
 }
 
 /// Runs shell lines inside a namespace.
 fn shell(namespace: &str, script: &str) -> Result<()> {
-    let output = command(namespace, "sh")
-        .args(["-euc", script])
-        .output()
-        .context("running sh")?;
-    if !output.status.success() {
-        bail!(
-            "in {namespace}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(())
-}
-
-/// Runs `ip -batch` with the given lines.
-fn ip_batch(namespace: Option<&str>, lines: &str) -> Result<()> {
-    let mut command = tool("ip");
-    if let Some(namespace) = namespace {
-        command.args(["-n", namespace]);
-    }
-    let mut child = command
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("running ip (package iproute2)")?;
-    if let Some(stdin) = child.stdin.as_mut() {
-        stdin.write_all(lines.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("ip: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
+    netns::said(netns::command(namespace, "sh").args(["-euc", script]))?;
     Ok(())
 }

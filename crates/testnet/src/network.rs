@@ -5,6 +5,7 @@ use crate::configs::{self, Files, SERVICE_NAME};
 use crate::fetch::fetch_bytes;
 use crate::lock::Lock;
 use crate::namespaces;
+use crate::netns;
 use crate::port::Port;
 use crate::process::{self, Process, Program, wait_for};
 use crate::programs::{Programs, testnet_directory};
@@ -322,7 +323,7 @@ impl Network {
     /// What `mixline-relay status --json` says.
     pub fn relay_status(&self, number: usize) -> Result<Value> {
         let node = Node::Relay(number);
-        let output = namespaces::command(&node.namespace(), &self.programs.relay)
+        let output = netns::command(&node.namespace(), &self.programs.relay)
             .args(["status", "--json", "--config"])
             .arg(self.files(node).config)
             .output()?;
@@ -334,7 +335,7 @@ impl Network {
 
     /// A subcommand of `mixline-client` for a node's running client.
     pub fn client_command(&self, node: Node, subcommand: &str) -> Command {
-        let mut command = namespaces::command(&node.namespace(), &self.programs.client);
+        let mut command = netns::command(&node.namespace(), &self.programs.client);
         command
             .arg(subcommand)
             .arg("--config")
@@ -385,7 +386,7 @@ impl Network {
     fn init_directory(&mut self) -> Result<()> {
         let files = self.files(Node::Directory);
         fs::write(&files.config, configs::directory(&files))?;
-        let output = namespaces::command(&Node::Directory.namespace(), &self.programs.directory)
+        let output = netns::command(&Node::Directory.namespace(), &self.programs.directory)
             .args(["init", "--config"])
             .arg(&files.config)
             .output()

@@ -1,6 +1,6 @@
 //! Programs that run inside namespaces, what the kernel says of them, and how they end.
 
-use crate::namespaces;
+use crate::netns;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -50,14 +50,14 @@ pub struct Usage {
 }
 
 impl Program {
-    /// Starts it. The caller's thread must outlive it: see [`namespaces::command`].
+    /// Starts it. The caller's thread must outlive it: see [`netns::command`].
     pub fn start(self) -> Result<Process> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(&self.log)
             .with_context(|| format!("opening {}", self.log.display()))?;
-        let child = namespaces::command(&self.namespace, &self.executable)
+        let child = netns::command(&self.namespace, &self.executable)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

@@ -1,8 +1,9 @@
 //! Where the working copy, its target directory and the built programs are.
 
-use crate::namespaces::system_path;
+use crate::netns::system_path;
 use anyhow::{Result, bail};
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,7 +16,7 @@ pub struct Programs {
     pub relay: PathBuf,
     /// `mixline-client`.
     pub client: PathBuf,
-    /// `mixline-rogue-relay`, the relay that misbehaves; there only for the tests.
+    /// `rogue_relay`, an example of `mixline-relay` that misbehaves; there only for the tests.
     pub rogue_relay: PathBuf,
 }
 
@@ -42,10 +43,13 @@ impl Programs {
             directory: server,
             relay,
             client,
-            rogue_relay: directory.join("mixline-rogue-relay"),
+            rogue_relay: directory.join("examples/rogue_relay"),
         })
     }
 }
+
+/// Set for tests whose programs are built already, perhaps by another user: they build nothing.
+pub const BUILT: &str = "MIXLINE_PROGRAMS_ARE_BUILT";
 
 /// Cargo: the one that runs this, else the one on the path. What a cargo that runs this has put
 /// into the environment about its own package is taken out again: build scripts look at it, and
@@ -78,15 +82,10 @@ pub fn build_arguments(rogue: bool) -> Vec<&'static str> {
     for name in ["mixline-directory", "mixline-relay", "mixline-client"] {
         arguments.extend(["--package", name]);
     }
-    if rogue {
-        arguments.extend([
-            "--package",
-            "mixline-testnet",
-            "--features",
-            "mixline-testnet/rogue",
-        ]);
-    }
     arguments.push("--bins");
+    if rogue {
+        arguments.extend(["--example", "rogue_relay"]);
+    }
     arguments
 }
 
@@ -113,6 +112,32 @@ pub fn target_directory() -> PathBuf {
         Some(path) => root().join(path),
         None => root().join("target"),
     }
+}
+
+/// The relay's XDP program that the last build of `mixline-xdp` made; none if it was built without.
+pub fn xdp_program() -> Option<PathBuf> {
+    let target = target_directory();
+    ["debug", "release"]
+        .iter()
+        .filter_map(|profile| fs::read_dir(target.join(profile).join("build")).ok())
+        .flatten()
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            let name = entry.file_name();
+            name.to_string_lossy().starts_with("mixline-xdp-")
+        })
+        .filter_map(|entry| fs::read_dir(entry.path().join("out")).ok())
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| {
+            file.file_name()
+                .is_some_and(|name| name == "mixline-relay-xdp")
+        })
+        .filter_map(|file| Some((fs::metadata(&file).ok()?, file)))
+        // An empty file stands for none.
+        .filter(|(metadata, _)| metadata.len() > 0)
+        .max_by_key(|(metadata, _)| metadata.modified().ok())
+        .map(|(_, file)| file)
 }
 
 /// Where a network keeps configurations, state, logs and `state.json`.

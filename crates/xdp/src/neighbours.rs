@@ -1,5 +1,5 @@
-//! Which Ethernet address the next hop of an IP address has, from the kernel's routes and
-//! neighbours (rtnetlink).
+//! The next hop of an IP address and its Ethernet address, from the kernel's routes and
+//! neighbours (rtnetlink(7)).
 //!
 //! What is not known, or was last asked for too long ago, is left to the kernel: the
 //! caller sends that datagram through an ordinary socket, upon which the kernel resolves
@@ -12,18 +12,17 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use mixline_netlink::{Changes, Client, Error, ROUTE, Result};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// How a frame gets to an IP address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hop {
+pub struct NextHop {
     /// Index of the interface that leads there.
     pub interface: u32,
     /// That interface's Ethernet address.
@@ -46,10 +45,9 @@ const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
 
 /// The table. One thread's own.
 pub struct Neighbours {
-    questions: Socket,
-    changes: Socket,
-    hops: HashMap<IpAddr, (Hop, Instant)>,
-    buffer: Vec<u8>,
+    client: Client<RouteNetlinkMessage>,
+    changes: Changes,
+    hops: HashMap<IpAddr, (NextHop, Instant)>,
 }
 
 impl Neighbours {
@@ -58,25 +56,15 @@ impl Neighbours {
     /// # Errors
     /// What the kernel says of netlink sockets.
     pub fn new() -> io::Result<Self> {
-        let mut questions = Socket::new(NETLINK_ROUTE)?;
-        questions.bind_auto()?;
-        questions.connect(&SocketAddr::new(0, 0))?;
-        let mut changes = Socket::new(NETLINK_ROUTE)?;
-        changes.bind_auto()?;
-        for group in GROUPS {
-            changes.add_membership(group)?;
-        }
-        changes.set_non_blocking(true)?;
         Ok(Self {
-            questions,
-            changes,
+            client: Client::open(ROUTE)?,
+            changes: Changes::listen(ROUTE, &GROUPS)?,
             hops: HashMap::new(),
-            buffer: Vec::with_capacity(8192),
         })
     }
 
     /// How to get to `to`, or nothing if this datagram is to go through the kernel's socket.
-    pub fn hop(&mut self, to: IpAddr, now: Instant) -> Option<Hop> {
+    pub fn next_hop(&mut self, to: IpAddr, now: Instant) -> Option<NextHop> {
         if let Some((hop, asked)) = self.hops.get(&to) {
             if now.saturating_duration_since(*asked) < VERIFY {
                 return Some(*hop);
@@ -98,24 +86,13 @@ impl Neighbours {
     /// Empties the table if the kernel has announced a change. Call it now and then: it costs
     /// a system call.
     pub fn hear(&mut self) {
-        let mut changed = false;
-        loop {
-            self.buffer.clear();
-            match self.changes.recv(&mut self.buffer, 0) {
-                Ok(0) => break,
-                Ok(_) => changed = true,
-                // more was announced than the socket holds: something did change
-                Err(e) if e.raw_os_error() == Some(nix::libc::ENOBUFS) => changed = true,
-                Err(_) => break,
-            }
-        }
-        if changed {
+        if self.changes.heard() {
             self.hops.clear();
         }
     }
 
     /// Asks for the route, the neighbour on it and the interface's own address.
-    fn ask(&mut self, to: IpAddr) -> io::Result<Option<Hop>> {
+    fn ask(&self, to: IpAddr) -> Result<Option<NextHop>> {
         let Some((interface, gateway, source)) = self.route(to)? else {
             return Ok(None);
         };
@@ -125,7 +102,7 @@ impl Neighbours {
         let Some(own) = self.link_address(interface)? else {
             return Ok(None);
         };
-        Ok(Some(Hop {
+        Ok(Some(NextHop {
             interface,
             from: own,
             to: neighbour,
@@ -134,7 +111,7 @@ impl Neighbours {
     }
 
     /// Interface, gateway (or `to` itself) and source address of the route to `to`.
-    fn route(&mut self, to: IpAddr) -> io::Result<Option<(u32, IpAddr, IpAddr)>> {
+    fn route(&self, to: IpAddr) -> Result<Option<(u32, IpAddr, IpAddr)>> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(to);
         message.header.destination_prefix_length = if to.is_ipv4() { 32 } else { 128 };
@@ -165,7 +142,7 @@ impl Neighbours {
     }
 
     /// Ethernet address of a neighbour that the kernel holds for valid.
-    fn neighbour(&mut self, interface: u32, address: IpAddr) -> io::Result<Option<[u8; 6]>> {
+    fn neighbour(&self, interface: u32, address: IpAddr) -> Result<Option<[u8; 6]>> {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);
         message.header.ifindex = interface;
@@ -199,7 +176,7 @@ impl Neighbours {
     }
 
     /// Ethernet address of an interface; nothing if it has none.
-    fn link_address(&mut self, interface: u32) -> io::Result<Option<[u8; 6]>> {
+    fn link_address(&self, interface: u32) -> Result<Option<[u8; 6]>> {
         let mut message = LinkMessage::default();
         message.header.index = interface;
         let answer = self.question(RouteNetlinkMessage::GetLink(message))?;
@@ -215,26 +192,14 @@ impl Neighbours {
             }))
     }
 
-    /// One question and its one answer; an error of the kernel (no route, no such neighbour)
-    /// is no answer.
-    fn question(
-        &mut self,
-        message: RouteNetlinkMessage,
-    ) -> io::Result<Option<RouteNetlinkMessage>> {
-        let mut packet = NetlinkMessage::from(message);
-        packet.header.flags = NLM_F_REQUEST;
-        packet.finalize();
-        self.buffer.clear();
-        self.buffer.resize(packet.buffer_len(), 0);
-        packet.serialize(&mut self.buffer);
-        self.questions.send(&self.buffer, 0)?;
-        let (answer, _) = self.questions.recv_from_full()?;
-        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        Ok(match answer.payload {
-            NetlinkPayload::InnerMessage(message) => Some(message),
-            _ => None,
-        })
+    /// One question and its one answer; a refusal of the kernel (no route, no such neighbour) is
+    /// no answer.
+    fn question(&self, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>> {
+        match self.client.ask(message) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(Error::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 

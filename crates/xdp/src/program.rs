@@ -10,16 +10,17 @@ use aya::programs::{Xdp, xdp::XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
 use mixline_relay_common::maps::{
-    Address, GENERATIONS, MODE_GUARD, MODE_REDIRECT, Settings, mapped,
+    Address, GENERATIONS, MODE_FILTER, MODE_REDIRECT, Settings, mapped,
 };
 use mixline_relay_common::tag_filter::Block;
 use mixline_relay_common::verdict::Verdict;
 
+use crate::error::chain;
 use crate::program_log::ProgramLog;
-use crate::{Error, Result, TagFilter};
+use crate::{Card, Error, Result, TagFilter};
 
 /// The program as the build left it; empty when this machine could not build it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-xdp"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-relay-xdp"));
 
 /// Handshake messages that one source may send: a client opens a link to a guard once in
 /// two minutes, and tries again every five seconds.
@@ -44,7 +45,8 @@ pub struct ProgramConfig {
     pub port: u16,
     /// Our addresses.
     pub addresses: Vec<IpAddr>,
-    /// Data goes to AF_XDP sockets if true; if not, the program guards the UDP port.
+    /// Data goes to AF_XDP sockets if true; if not, to the kernel's UDP sockets once the program
+    /// has let it through.
     pub redirect: bool,
     /// Bytes of the replay filter, both generations; rounded down to a power of two.
     pub filter_bytes: usize,
@@ -110,7 +112,7 @@ impl Program {
             mode: if config.redirect {
                 MODE_REDIRECT
             } else {
-                MODE_GUARD
+                MODE_FILTER
             },
             port: u32::from(config.port),
             merged: 0,
@@ -155,7 +157,7 @@ impl Program {
         let program = xdp(&mut self.ebpf)?;
         let native = match program.attach(interface, XdpMode::Driver) {
             Ok(_) => return Ok(Attached::Native),
-            Err(e) => chain(&e),
+            Err(error) => Box::new(error),
         };
         // The generic path sees datagrams merged.
         self.settings.merged = 1;
@@ -164,9 +166,10 @@ impl Program {
             .map_err(|e| refused("SETTINGS", &e))?;
         match program.attach(interface, XdpMode::Skb) {
             Ok(_) => Ok(Attached::Generic),
-            Err(e) => Err(Error::Attach {
-                interface: interface.into(),
-                why: format!("native: {native}; generic: {}", chain(&e)),
+            Err(error) => Err(Error::Attach {
+                card: Card::of(interface),
+                native,
+                generic: Box::new(error),
             }),
         }
     }
@@ -286,16 +289,4 @@ fn refused(map: &'static str, error: &dyn std::error::Error) -> Error {
         map,
         why: chain(error),
     }
-}
-
-/// An error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text.lines().next().unwrap_or_default().to_string()
 }

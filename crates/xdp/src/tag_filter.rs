@@ -71,7 +71,7 @@ impl TagFilter {
         unsafe { std::slice::from_raw_parts(self.0.map.as_ptr().cast::<AtomicU64>(), words) }
     }
 
-    /// Where the tag of a datagram stands, whose memory is asked for, so that it is there when the
+    /// The position of a datagram's tag, whose memory is prefetched, so that it is there when the
     /// datagram has authenticated.
     #[must_use]
     pub fn locate(&self, tag: &[u8; 16]) -> Position {

@@ -8,50 +8,39 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use mixline_relay_common::verdict::Verdict;
 use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
-use mixline_xdp::{Attached, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig};
-use nix::sched::{CloneFlags, unshare};
+use mixline_testnet::{netns, skip};
+use mixline_xdp::{
+    Attached, Card, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig,
+};
 
 const PORT: u16 = 7000;
 const INDEX: u32 = 0x0a0b_0c0d;
 
-/// Runs a test in a thread with a new namespace and the veth pair `relay0`, `peer0`.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    let thread = std::thread::spawn(|| {
-        let required = std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|v| v == "1");
-        let missing = if !Program::is_built() {
-            Some("built without the XDP program".to_string())
-        } else {
-            unshare(CloneFlags::CLONE_NEWNET)
-                .err()
-                .map(|e| format!("new namespace: {e}"))
-        };
-        if let Some(missing) = missing {
-            assert!(!required, "{missing}");
-            eprintln!("skipped: {missing}");
-            return;
-        }
-        ip("link add relay0 type veth peer name peer0");
-        ip("addr add 198.51.100.2/24 dev relay0");
-        ip("link set relay0 up");
-        ip("link set peer0 up");
-        test();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
+/// Runs a test in a new namespace with the veth pair `relay0`, `peer0`.
+fn in_namespace(test: impl FnOnce() + Send) {
+    if !Program::is_built() {
+        skip::skip("built without the XDP program");
+        return;
     }
+    let Some(namespace) = skip::namespace_or_skip() else {
+        return;
+    };
+    let wired = || {
+        ip("link add relay0 type veth peer name peer0\n\
+            addr add 198.51.100.2/24 dev relay0\n\
+            link set relay0 up\n\
+            link set peer0 up\n");
+        test();
+    };
+    namespace.run(wired).unwrap();
 }
 
-fn ip(arguments: &str) {
-    let status = Command::new("ip")
-        .args(arguments.split(' '))
-        .status()
-        .unwrap();
-    assert!(status.success(), "ip {arguments}");
+fn ip(lines: &str) {
+    netns::ip(lines).unwrap();
 }
 
 fn program(redirect: bool) -> Program {
@@ -252,14 +241,14 @@ fn frames_wait_while_the_interface_is_down() {
         assert_eq!(peer.send(&mut early).unwrap(), 50);
         assert_eq!((peer.held(), peer.in_flight()), (0, 50));
         assert!(peer.is_conserved());
-        ip("link set peer0 up");
+        ip("link set peer0 up\n");
         send(&mut peer, sent[50..].iter().cloned());
         assert_eq!(receive(&mut relay, 100), sent);
     });
 }
 
 #[test]
-fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
+fn as_a_filter_the_program_passes_data_to_the_kernels_socket() {
     in_namespace(|| {
         let program = program(false);
         let socket = std::net::UdpSocket::bind(("198.51.100.2", PORT)).unwrap();
@@ -270,11 +259,7 @@ fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
         // the kernel wants its own MAC address and a good IP checksum
         let mac = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
         assert!(mac.contains("relay0:"));
-        let output = Command::new("ip")
-            .args(["-br", "link", "show", "relay0"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = netns::ip_output("-br link show relay0").unwrap();
         let mac = text.split_whitespace().nth(2).unwrap().to_string();
         let mut good = frame(INDEX, 1);
         for (i, byte) in mac.split(':').enumerate() {
@@ -292,7 +277,7 @@ fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
         let mut datagram = [0; 2000];
         let (n, _) = socket.recv_from(&mut datagram).unwrap();
         assert_eq!(datagram[..n], good[42..]);
-        assert_eq!(count(&program, Verdict::Guarded), 1);
+        assert_eq!(count(&program, Verdict::Filtered), 1);
         assert_eq!(count(&program, Verdict::UnknownIndex), 1);
     });
 }
@@ -301,11 +286,8 @@ fn as_a_guard_the_program_passes_data_to_the_kernels_socket() {
 fn the_program_leaves_with_its_owner() {
     in_namespace(|| {
         let attached = || {
-            let output = Command::new("ip")
-                .args(["link", "show", "relay0"])
-                .output()
-                .unwrap();
-            String::from_utf8(output.stdout).unwrap().contains("xdp")
+            let text = netns::ip_output("link show relay0").unwrap();
+            text.contains("xdp")
         };
         let program = program(true);
         assert!(attached());
@@ -321,32 +303,88 @@ fn next_hops_follow_the_kernels_routes_and_neighbours() {
         let now = Instant::now();
         let direct = "198.51.100.1".parse().unwrap();
         let far = "203.0.113.9".parse().unwrap();
-        assert_eq!(table.hop(direct, now), None, "not resolved yet");
-        assert_eq!(table.hop(far, now), None, "no route");
-        ip("neigh add 198.51.100.1 lladdr 02:00:00:00:00:11 dev relay0 nud permanent");
-        ip("route add 203.0.113.0/24 via 198.51.100.1");
+        assert_eq!(table.next_hop(direct, now), None, "not resolved yet");
+        assert_eq!(table.next_hop(far, now), None, "no route");
+        ip("neigh add 198.51.100.1 lladdr 02:00:00:00:00:11 dev relay0 nud permanent\n");
+        ip("route add 203.0.113.0/24 via 198.51.100.1\n");
         table.hear();
-        let hop = table.hop(direct, now).unwrap();
+        let hop = table.next_hop(direct, now).unwrap();
         assert_eq!(hop.to, [2, 0, 0, 0, 0, 0x11]);
         assert_eq!(hop.source, IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2)));
-        assert_eq!(table.hop(far, now), Some(hop), "through the gateway");
-        ip("neigh replace 198.51.100.1 lladdr 02:00:00:00:00:22 dev relay0 nud permanent");
-        assert_eq!(table.hop(far, now), Some(hop), "remembered");
+        assert_eq!(table.next_hop(far, now), Some(hop), "through the gateway");
+        ip("neigh replace 198.51.100.1 lladdr 02:00:00:00:00:22 dev relay0 nud permanent\n");
+        assert_eq!(table.next_hop(far, now), Some(hop), "remembered");
         table.hear();
         assert_eq!(
-            table.hop(far, now).unwrap().to,
+            table.next_hop(far, now).unwrap().to,
             [2, 0, 0, 0, 0, 0x22],
             "heard"
         );
         let later = now + Duration::from_secs(11);
         assert_eq!(
-            table.hop(far, later),
+            table.next_hop(far, later),
             None,
             "one through the kernel, which verifies"
         );
-        assert!(table.hop(far, later).is_some());
+        assert!(table.next_hop(far, later).is_some());
         ip("link set relay0 down");
         table.hear();
-        assert_eq!(table.hop(far, later), None);
+        assert_eq!(table.next_hop(far, later), None);
+    });
+}
+
+#[test]
+fn drivers_and_what_they_can_do_are_known() {
+    in_namespace(|| {
+        let card = Card::of("relay0");
+        assert_eq!(card.to_string(), "relay0 (driver veth)");
+        if let Some(abilities) = card.abilities() {
+            assert!(abilities.native && abilities.redirect && !abilities.zero_copy);
+        }
+        if let Some(abilities) = Card::of("lo").abilities() {
+            assert!(!abilities.native && !abilities.zero_copy);
+        }
+    });
+}
+
+#[test]
+fn a_socket_that_is_refused_names_the_card_the_driver_and_what_to_do() {
+    in_namespace(|| {
+        let refused = |interface, queue| {
+            let error = Socket::bind(interface, queue, small()).err().unwrap();
+            error.to_string()
+        };
+        assert!(refused("none", 0).contains("no interface none"));
+        let text = refused("relay0", 9);
+        assert!(text.contains("relay0 (driver veth)"), "{text}");
+        assert!(text.contains("queue 9"), "{text}");
+        let _first = Socket::bind("relay0", 0, small()).unwrap();
+        let text = refused("relay0", 0);
+        assert!(text.contains("relay0 (driver veth)"), "{text}");
+        assert!(text.contains("Device or resource busy"), "{text}");
+        assert!(text.contains("end the other program"), "{text}");
+    });
+}
+
+#[test]
+fn a_program_that_cannot_be_attached_names_the_card_the_driver_and_what_to_do() {
+    in_namespace(|| {
+        let _first = program(true);
+        let mut second = Program::load(&ProgramConfig {
+            port: PORT,
+            addresses: Vec::new(),
+            redirect: false,
+            filter_bytes: 0,
+            filter_key: [5, 6],
+        })
+        .unwrap();
+        let text = second.attach("relay0").unwrap_err().to_string();
+        assert!(
+            text.contains("relay0 (driver veth) refuses native XDP"),
+            "{text}"
+        );
+        assert!(text.contains("ip link set dev relay0 xdp off"), "{text}");
+        // Without native XDP, the generic path is taken.
+        assert_eq!(second.attach("lo").unwrap(), Attached::Generic);
     });
 }

@@ -65,7 +65,7 @@ pub async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let routes = app.routes();
-    let places = Arc::new(Places::new(CONNECTIONS, PER_SITE));
+    let slots = Arc::new(Slots::new(CONNECTIONS, PER_SITE));
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -84,7 +84,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let Some(place) = places.take(peer.ip()) else {
+        let Some(slot) = slots.take(peer.ip()) else {
             count(&metrics.connections_refused);
             continue;
         };
@@ -97,7 +97,7 @@ pub async fn serve(
         tokio::spawn(async move {
             // A connection that breaks, or is cut off, concerns only its other end.
             let _ = tokio::time::timeout(CONNECTION, connection).await;
-            drop(place);
+            drop(slot);
         });
     }
     drop(listener);
@@ -109,21 +109,21 @@ pub async fn serve(
     }
 }
 
-/// The room for connections.
-struct Places {
+/// As many connections as there may be, in all and from each site.
+struct Slots {
     all: Arc<Semaphore>,
     per_site: usize,
     sites: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A connection's place, given back when dropped.
-struct Place {
-    places: Arc<Places>,
+/// A connection's slot, given back when dropped.
+struct Slot {
+    slots: Arc<Slots>,
     site: IpAddr,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Places {
+impl Slots {
     fn new(all: usize, per_site: usize) -> Self {
         Self {
             all: Arc::new(Semaphore::new(all)),
@@ -132,7 +132,7 @@ impl Places {
         }
     }
 
-    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Place> {
+    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Slot> {
         let permit = self.all.clone().try_acquire_owned().ok()?;
         let site = site(ip);
         let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
@@ -142,18 +142,18 @@ impl Places {
         }
         *taken += 1;
         drop(sites);
-        Some(Place {
-            places: self.clone(),
+        Some(Slot {
+            slots: self.clone(),
             site,
             _permit: permit,
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut sites = self
-            .places
+            .slots
             .sites
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -171,21 +171,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_and_given_back() {
-        let places = Arc::new(Places::new(3, 2));
+    fn slots_are_bounded_and_given_back() {
+        let slots = Arc::new(Slots::new(3, 2));
         let (a, b): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
-        let (first, second) = (places.take(a), places.take(a));
+        let (first, second) = (slots.take(a), slots.take(a));
         assert!(first.is_some() && second.is_some());
-        assert!(places.take(a).is_none(), "a site has its bound");
-        let other = places.take(b);
+        assert!(slots.take(a).is_none(), "a site has its bound");
+        let other = slots.take(b);
         assert!(other.is_some());
         assert!(
-            places.take([192, 0, 2, 3].into()).is_none(),
+            slots.take([192, 0, 2, 3].into()).is_none(),
             "and so have all"
         );
         drop(first);
-        assert!(places.take(a).is_some());
+        assert!(slots.take(a).is_some());
         drop((second, other));
-        assert!(places.sites.lock().unwrap().is_empty(), "no trace is left");
+        assert!(slots.sites.lock().unwrap().is_empty(), "no trace is left");
     }
 }

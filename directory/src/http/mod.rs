@@ -31,7 +31,7 @@ use mixline_protocol::time::UnixTime;
 
 use crate::limit::{Rate, RateLimiter, site};
 use crate::metrics::{Gauges, Metrics, count};
-use crate::registry::{Counts, Refusal, Registry, Verdict};
+use crate::registry::{Counts, Decision, Refusal, Registry};
 use crate::snapshot::{Published, Publisher};
 
 /// Registrations of one source (an IPv4 address, an IPv6 /64). A relay sends a few a minute.
@@ -143,7 +143,7 @@ async fn register(
     Extension(Source(source)): Extension<Source>,
     body: Bytes,
 ) -> Response {
-    let verdict = if app.registrations.admit(site(source), Instant::now()) {
+    let decision = if app.registrations.admit(site(source), Instant::now()) {
         let app = app.clone();
         let decided = move || decide(&app.registry, &body, source);
         // Checking a signature and waiting for the disk are not for the thread that serves.
@@ -159,7 +159,7 @@ async fn register(
         let text = "too many registrations from your address; again in a minute";
         Err(Refusal::new(RefusalCode::TooFast, text))
     };
-    match verdict {
+    match decision {
         Ok(()) => {
             count(&app.metrics.registrations);
             plain(StatusCode::NO_CONTENT, "")
@@ -178,7 +178,7 @@ async fn register(
     }
 }
 
-fn decide(registry: &Registry, body: &[u8], source: IpAddr) -> Verdict<()> {
+fn decide(registry: &Registry, body: &[u8], source: IpAddr) -> Decision<()> {
     let descriptor = RelayDescriptor::decode(body)
         .map_err(|e| Refusal::new(RefusalCode::Malformed, e.to_string()))?;
     registry.register_relay(descriptor, Some(source), SystemTime::now().into())

@@ -8,7 +8,8 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{Lease, LeaseRequest};
 use mixline_protocol::time::UnixTime;
 
-use super::{ATTEMPTS, Refusal, Registry, Verdict, contended, damaged, unavailable};
+use super::refusal::{Decision, Refusal, contended, damaged, unavailable};
+use super::{ATTEMPTS, Registry};
 use crate::store::{Entry, Outcome, Table, Transaction};
 
 /// How long a lease is granted for, in seconds.
@@ -27,7 +28,7 @@ impl Registry {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub fn lease(&self, request: &LeaseRequest, now: UnixTime) -> Verdict<Lease> {
+    pub fn lease(&self, request: &LeaseRequest, now: UnixTime) -> Decision<Lease> {
         request.verify(now).map_err(|e| Refusal::of(&e, now))?;
         let id = request.id;
         for _ in 0..ATTEMPTS {
@@ -65,7 +66,7 @@ impl Registry {
     }
 
     /// What the ID has, ended or not, as long as nobody else has it and it is in the network.
-    fn own_lease(&self, id: &AnonymousId, own: Option<&Entry>) -> Verdict<Option<(Lease, Entry)>> {
+    fn own_lease(&self, id: &AnonymousId, own: Option<&Entry>) -> Decision<Option<(Lease, Entry)>> {
         let Some(own) = own else { return Ok(None) };
         let entry = self
             .store
@@ -82,7 +83,7 @@ impl Registry {
         &self,
         request: &LeaseRequest,
         now: UnixTime,
-    ) -> Verdict<(Ipv4Addr, Option<Entry>)> {
+    ) -> Decision<(Ipv4Addr, Option<Entry>)> {
         let candidates: Vec<_> = (0..CANDIDATES)
             .map(|attempt| ipv4_candidate(&request.id, attempt, &self.parameters.network))
             .collect();

@@ -6,7 +6,9 @@
 //! answers only from what it has stored durably.
 
 mod leases;
+mod live;
 mod names;
+mod refusal;
 mod relays;
 mod services;
 #[cfg(test)]
@@ -18,15 +20,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use mixline_protocol::directory::RefusalCode;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, RelayId};
-use mixline_protocol::records::{CLOCK_SKEW, MAX_RELAYS, Parameters};
+use mixline_protocol::records::{MAX_RELAYS, Parameters};
 use mixline_protocol::time::UnixTime;
 
 use crate::Result;
 use crate::store::{Store, Table};
+use refusal::unavailable;
 
 pub use leases::{CANDIDATES, LEASE_LIFETIME, LEASE_QUARANTINE};
+pub use live::LiveRelay;
 pub use names::{NAME_GRACE, NAMES_PER_ID};
-pub use relays::LiveRelay;
+pub(crate) use refusal::span;
+pub use refusal::{Decision, Refusal};
 
 /// How often a decision is made anew when others changed what it rests on.
 const ATTEMPTS: usize = 16;
@@ -61,9 +66,9 @@ impl Default for Limits {
     }
 }
 
-/// Which relays are welcome.
+/// Which relays are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Welcome {
+pub struct AdmissionPolicy {
     /// Also at addresses that only exist within one machine or one site: for trials, and for
     /// networks that live in one.
     pub private_addresses: bool,
@@ -72,55 +77,6 @@ pub struct Welcome {
     pub check_source: bool,
 }
 
-/// Why a request is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// For programs.
-    pub code: RefusalCode,
-    /// For people, one line.
-    pub text: String,
-}
-
-impl Refusal {
-    /// A refusal.
-    pub fn new(code: RefusalCode, text: impl Into<String>) -> Self {
-        Self {
-            code,
-            text: text.into(),
-        }
-    }
-
-    /// Because of a record's form, signature or time.
-    fn of(error: &mixline_protocol::Error, now: UnixTime) -> Self {
-        use mixline_protocol::Error as E;
-        match error {
-            E::Authentication { .. } => Self::new(
-                RefusalCode::BadSignature,
-                "the record's signature does not hold",
-            ),
-            E::NotYetValid { what, from } => Self::new(
-                RefusalCode::NotYetValid,
-                format!(
-                    "{what}: your clock is {} ahead of the directory's; set it",
-                    span(UnixTime(*from).since(now))
-                ),
-            ),
-            E::Expired { what, at } => Self::new(
-                RefusalCode::Expired,
-                format!(
-                    "{what}: ended {} ago by the directory's clock; send a new one, or set your \
-                     clock if it is behind",
-                    span(now.since(UnixTime(*at)))
-                ),
-            ),
-            other => Self::new(RefusalCode::Malformed, other.to_string()),
-        }
-    }
-}
-
-/// A request's result: granted, or refused with a reason.
-pub type Verdict<T> = std::result::Result<T, Refusal>;
-
 /// The records, and what may become of them.
 pub struct Registry {
     store: Box<dyn Store>,
@@ -128,7 +84,7 @@ pub struct Registry {
     key: Arc<IdentityKey>,
     parameters: Parameters,
     limits: Limits,
-    welcome: Welcome,
+    admission: AdmissionPolicy,
     live: RwLock<HashMap<RelayId, LiveRelay>>,
     /// Grows when the network changes: a relay comes, goes, or has new keys or addresses.
     changes: AtomicU64,
@@ -143,7 +99,7 @@ impl Registry {
         store: Box<dyn Store>,
         key: Arc<IdentityKey>,
         parameters: Parameters,
-        welcome: Welcome,
+        admission: AdmissionPolicy,
         limits: Limits,
         now: UnixTime,
     ) -> Result<Self> {
@@ -153,7 +109,7 @@ impl Registry {
             key,
             parameters,
             limits,
-            welcome,
+            admission,
             live: RwLock::default(),
             changes: AtomicU64::new(0),
         };
@@ -210,7 +166,7 @@ impl Registry {
     }
 
     /// Past a bound nothing new gets in.
-    fn room(&self, table: Table, limit: u64, what: &str) -> Verdict<()> {
+    fn room(&self, table: Table, limit: u64, what: &str) -> Decision<()> {
         if self.store.count(table).map_err(|e| unavailable(&e))? >= limit {
             let text = format!("the directory is full: it holds {limit} {what}; again later");
             return Err(Refusal::new(RefusalCode::Full, text));
@@ -240,56 +196,4 @@ pub struct Counts {
     pub names: u64,
     /// Virtual addresses that are held.
     pub leases: u64,
-}
-
-/// The store does not work: nothing that the asker did, and nothing that it may rely on.
-fn unavailable(error: &crate::Error) -> Refusal {
-    tracing::error!("{error}");
-    Refusal::new(
-        RefusalCode::Unavailable,
-        "the directory cannot store at present; again later",
-    )
-}
-
-/// Others kept changing what the decision rests on.
-fn contended() -> Refusal {
-    Refusal::new(
-        RefusalCode::Unavailable,
-        "too many requests about the same; again later",
-    )
-}
-
-/// A record that a directory has stored and cannot read: its disk is damaged.
-fn damaged(error: impl std::fmt::Display) -> Refusal {
-    unavailable(&crate::Error::Store(format!("damaged record: {error}")))
-}
-
-fn older() -> Refusal {
-    Refusal::new(
-        RefusalCode::Older,
-        "the directory has a newer version of this record; is the same key used twice, or the \
-         clock set back?",
-    )
-}
-
-/// The maker's clock is right, by records that are made when they are sent.
-fn check_fresh(what: &str, issued: UnixTime, now: UnixTime) -> Verdict<()> {
-    if now.since(issued) > CLOCK_SKEW {
-        let text = format!(
-            "{what}: your clock is {} behind the directory's; set it",
-            span(now.since(issued))
-        );
-        return Err(Refusal::new(RefusalCode::Expired, text));
-    }
-    Ok(())
-}
-
-/// A time span for people, rounded.
-pub(crate) fn span(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} seconds"),
-        120..7170 => format!("{} minutes", (seconds + 30) / 60),
-        7170..171_000 => format!("{} hours", (seconds + 1800) / 3600),
-        _ => format!("{} days", (seconds + 43_200) / 86_400),
-    }
 }

@@ -6,7 +6,8 @@ use mixline_protocol::name::Label;
 use mixline_protocol::records::NameRecord;
 use mixline_protocol::time::UnixTime;
 
-use super::{ATTEMPTS, Refusal, Registry, Verdict, contended, damaged, older, unavailable};
+use super::refusal::{Decision, Refusal, contended, damaged, older, unavailable};
+use super::{ATTEMPTS, Registry};
 use crate::store::{Outcome, Table, Transaction};
 
 /// The most names of one ID.
@@ -19,7 +20,7 @@ impl Registry {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub fn claim_name(&self, record: &NameRecord, now: UnixTime) -> Verdict<()> {
+    pub fn claim_name(&self, record: &NameRecord, now: UnixTime) -> Decision<()> {
         record.verify(now).map_err(|e| Refusal::of(&e, now))?;
         let label = record.label.as_str();
         let of = name_of_key(&record.id, &record.label);
@@ -72,7 +73,7 @@ impl Registry {
     ///
     /// # Errors
     /// A [`Refusal`] if the store does not work.
-    pub fn lookup_name(&self, label: &Label, now: UnixTime) -> Verdict<Option<NameRecord>> {
+    pub fn lookup_name(&self, label: &Label, now: UnixTime) -> Decision<Option<NameRecord>> {
         let key = label.as_str().as_bytes();
         let entry = self
             .store
@@ -89,7 +90,7 @@ impl Registry {
     ///
     /// # Errors
     /// A [`Refusal`] if the store does not work.
-    pub fn name_of(&self, id: &AnonymousId, now: UnixTime) -> Verdict<Option<NameRecord>> {
+    pub fn name_of(&self, id: &AnonymousId, now: UnixTime) -> Decision<Option<NameRecord>> {
         for label in self.names_of(id, now)? {
             let found = self.lookup_name(&label, now)?;
             if let Some(record) = found.filter(|record| record.id == *id) {
@@ -100,7 +101,7 @@ impl Registry {
     }
 
     /// The names that are kept for an ID.
-    fn names_of(&self, id: &AnonymousId, now: UnixTime) -> Verdict<Vec<Label>> {
+    fn names_of(&self, id: &AnonymousId, now: UnixTime) -> Decision<Vec<Label>> {
         // Ended ones may stand there until they are swept.
         let most = 4 * NAMES_PER_ID;
         let found = self

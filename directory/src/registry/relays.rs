@@ -8,51 +8,14 @@ use mixline_protocol::directory::RefusalCode;
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::time::UnixTime;
 
-use super::{
-    ATTEMPTS, Refusal, Registry, Verdict, check_fresh, contended, damaged, older, unavailable,
-};
+use super::live::{LiveRelay, decode, encode};
+use super::refusal::{Decision, Refusal, check_fresh, contended, damaged, older, unavailable};
+use super::{ATTEMPTS, Registry};
+use crate::Result;
 use crate::store::{Entry, Outcome, Table, Transaction};
-use crate::{Error, Result};
 
 /// Entries that are read from the store at once.
 const PAGE: usize = 1000;
-
-/// A relay that was heard from of late.
-#[derive(Debug, Clone)]
-pub struct LiveRelay {
-    /// What it last said.
-    pub descriptor: Arc<RelayDescriptor>,
-    /// When.
-    pub heard: UnixTime,
-    /// Since when it is there without a gap.
-    pub since: UnixTime,
-}
-
-/// As stored: `heard 8 | since 8 | descriptor`.
-fn encode(relay: &LiveRelay) -> Vec<u8> {
-    [
-        &relay.heard.0.to_be_bytes(),
-        &relay.since.0.to_be_bytes(),
-        relay.descriptor.encode().as_slice(),
-    ]
-    .concat()
-}
-
-fn decode(value: &[u8]) -> Result<LiveRelay> {
-    let broken = |why: String| Error::Store(format!("damaged relay: {why}"));
-    let (heard, rest) = value
-        .split_first_chunk()
-        .ok_or_else(|| broken("too short".into()))?;
-    let (since, record) = rest
-        .split_first_chunk()
-        .ok_or_else(|| broken("too short".into()))?;
-    let descriptor = RelayDescriptor::decode(record).map_err(|e| broken(e.to_string()))?;
-    Ok(LiveRelay {
-        descriptor: Arc::new(descriptor),
-        heard: UnixTime(u64::from_be_bytes(*heard)),
-        since: UnixTime(u64::from_be_bytes(*since)),
-    })
-}
 
 impl Registry {
     /// Registers a relay, or hears from it again. `source` is where the request came from.
@@ -67,7 +30,7 @@ impl Registry {
         descriptor: RelayDescriptor,
         source: Option<IpAddr>,
         now: UnixTime,
-    ) -> Verdict<()> {
+    ) -> Decision<()> {
         descriptor.verify(now).map_err(|e| Refusal::of(&e, now))?;
         for address in &descriptor.addresses {
             self.check_address(address.ip())?;
@@ -203,7 +166,7 @@ impl Registry {
         }
     }
 
-    fn check_room(&self, stored: Option<&Entry>) -> Verdict<()> {
+    fn check_room(&self, stored: Option<&Entry>) -> Decision<()> {
         let limit = self.limits.relays;
         if self.read_live().len() >= limit {
             let text = format!("the network is full: it has {limit} relays; again later");
@@ -216,11 +179,11 @@ impl Registry {
         Ok(())
     }
 
-    fn check_address(&self, ip: IpAddr) -> Verdict<()> {
+    fn check_address(&self, ip: IpAddr) -> Decision<()> {
         let refuse = |why: String| Err(Refusal::new(RefusalCode::NotAllowed, why));
         match scope(ip, &self.parameters.network) {
             Scope::Public => Ok(()),
-            Scope::Private if self.welcome.private_addresses => Ok(()),
+            Scope::Private if self.admission.private_addresses => Ok(()),
             Scope::Private => refuse(format!(
                 "{ip} is not a public address; the relay must advertise one, or the directory \
                  allow others (allow_private_addresses: true)"
@@ -232,8 +195,8 @@ impl Registry {
         }
     }
 
-    fn check_source(&self, descriptor: &RelayDescriptor, source: Option<IpAddr>) -> Verdict<()> {
-        let Some(source) = source.filter(|_| self.welcome.check_source) else {
+    fn check_source(&self, descriptor: &RelayDescriptor, source: Option<IpAddr>) -> Decision<()> {
+        let Some(source) = source.filter(|_| self.admission.check_source) else {
             return Ok(());
         };
         let source = source.to_canonical();

@@ -8,7 +8,8 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{Lease, ServiceDescriptor};
 use mixline_protocol::time::UnixTime;
 
-use super::{ATTEMPTS, Refusal, Registry, Verdict, contended, damaged, older, unavailable};
+use super::refusal::{Decision, Refusal, contended, damaged, older, unavailable};
+use super::{ATTEMPTS, Registry};
 use crate::store::{Outcome, Table, Transaction};
 
 impl Registry {
@@ -16,7 +17,7 @@ impl Registry {
     ///
     /// # Errors
     /// A [`Refusal`].
-    pub fn publish(&self, descriptor: &ServiceDescriptor, now: UnixTime) -> Verdict<()> {
+    pub fn publish(&self, descriptor: &ServiceDescriptor, now: UnixTime) -> Decision<()> {
         descriptor.verify(now).map_err(|e| Refusal::of(&e, now))?;
         if let Some(lease) = &descriptor.lease {
             lease
@@ -75,7 +76,11 @@ impl Registry {
     ///
     /// # Errors
     /// A [`Refusal`] if the store does not work.
-    pub fn lookup_id(&self, id: &AnonymousId, now: UnixTime) -> Verdict<Option<ServiceDescriptor>> {
+    pub fn lookup_id(
+        &self,
+        id: &AnonymousId,
+        now: UnixTime,
+    ) -> Decision<Option<ServiceDescriptor>> {
         let entry = self
             .store
             .get(Table::Services, &id.0)
@@ -95,7 +100,7 @@ impl Registry {
         &self,
         address: IpAddr,
         now: UnixTime,
-    ) -> Verdict<Option<ServiceDescriptor>> {
+    ) -> Decision<Option<ServiceDescriptor>> {
         match address {
             IpAddr::V4(address) => {
                 let key = address.octets();

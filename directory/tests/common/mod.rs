@@ -2,14 +2,20 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::SystemTime;
 
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{HeaderMap, Method, Request, Uri};
+use hyper_util::rt::TokioIo;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Public};
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::time::UnixTime;
+use tokio::net::TcpSocket;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_mixline-directory");
 
@@ -18,18 +24,18 @@ pub fn now() -> UnixTime {
 }
 
 /// A directory of files: configuration and state.
-pub struct Place {
+pub struct Setup {
     pub dir: tempfile::TempDir,
 }
 
-impl Place {
+impl Setup {
     /// With a configuration that listens at a port of the kernel's choice.
     pub fn new(more: &str) -> Self {
-        let place = Self {
+        let setup = Self {
             dir: tempfile::tempdir().unwrap(),
         };
-        place.configure("127.0.0.1:0", more);
-        place
+        setup.configure("127.0.0.1:0", more);
+        setup
     }
 
     pub fn configure(&self, listen: &str, more: &str) {
@@ -105,8 +111,8 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts it, and waits until it serves.
-    pub fn start(place: &Place) -> Self {
-        Self::from(command(&place.config()))
+    pub fn start(setup: &Setup) -> Self {
+        Self::from(command(&setup.config()))
     }
 
     /// Starts it by a command, and waits until it serves.
@@ -189,11 +195,46 @@ pub fn relay(n: u16, version: u64) -> RelayDescriptor {
     .unwrap()
 }
 
-/// An HTTP client that comes from relay `n`'s address.
-pub fn http_from(n: u16) -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy();
-    builder
-        .local_address(IpAddr::from(address_of(n)))
-        .build()
-        .unwrap()
+/// What was answered to a request.
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.to_vec()).unwrap()
+    }
+}
+
+/// A request that comes from relay `n`'s address, over a connection of its own.
+pub async fn ask(
+    n: u16,
+    method: Method,
+    url: &str,
+    header: Option<(&'static str, &str)>,
+    body: Vec<u8>,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
+    let uri: Uri = url.parse()?;
+    let to = uri.authority().ok_or("no authority")?.as_str();
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((address_of(n), 0)))?;
+    let stream = socket.connect(to.parse()?).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut request = Request::builder()
+        .method(method)
+        .uri(uri.path())
+        .header("host", to);
+    if let Some((name, value)) = header {
+        request = request.header(name, value);
+    }
+    let request = request.body(Full::<Bytes>::from(body))?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    Ok(Answer {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: body.collect().await?.to_bytes(),
+    })
 }

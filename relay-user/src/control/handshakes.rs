@@ -44,7 +44,7 @@ impl<R: CryptoRng> Neighbours<R> {
         if incoming.remote() == self.public {
             return;
         }
-        let known = self.by_key.get(&incoming.remote()).copied();
+        let known = self.table.number_of(&incoming.remote());
         let Some(number) = known.or_else(|| self.add(incoming.remote(), Some(source), now)) else {
             self.refused += 1;
             return;
@@ -111,11 +111,7 @@ impl<R: CryptoRng> Neighbours<R> {
 
     /// Sends an initiation, as a neighbour's state asks.
     pub(super) fn initiate(&mut self, number: u32, now: Instant) {
-        let Some(known) = self
-            .neighbours
-            .get_mut(number as usize)
-            .and_then(Option::as_mut)
-        else {
+        let Some(known) = self.table.get_mut(number) else {
             return;
         };
         let addresses = known

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use mixline_relay_engine::link_sessions::{
+    MAX_SESSIONS_PER_WORKER, MAX_WORKERS, POSITION_BITS, WORKER_BITS, index,
+};
 use rand_core::CryptoRng;
 
-use crate::sessions::{MAX_SESSIONS_PER_WORKER, MAX_WORKERS, PLACE_BITS, WORKER_BITS, index};
-
 /// Indices in use at a time: sessions, and handshakes in flight. Half of one worker's
-/// places, so that a free one is found at once.
+/// positions, so that a free one is found at once.
 pub const MAX_INDICES: usize = MAX_SESSIONS_PER_WORKER / 2;
 
-/// The bits of an index that name worker and place.
-const PLACE: u32 = (1 << (WORKER_BITS + PLACE_BITS)) - 1;
+/// The bits of an index that name worker and position.
+const POSITION: u32 = (1 << (WORKER_BITS + POSITION_BITS)) - 1;
 
 /// What an index in use belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +24,10 @@ pub struct Owner {
     pub source: Option<SocketAddr>,
 }
 
-/// Indices in use, by worker and place.
+/// Indices in use, by worker and position.
 #[derive(Default)]
 pub struct Indices {
-    places: HashMap<u32, (u32, Owner)>,
+    positions: HashMap<u32, (u32, Owner)>,
     /// What the XDP program lets through, where there is one.
     gate: Option<mixline_xdp::Sessions>,
 }
@@ -40,7 +41,7 @@ impl Indices {
 
     /// An index of `worker` that is not in use, for `owner`; none if there are too many.
     pub fn take(&mut self, worker: usize, owner: Owner, rng: &mut impl CryptoRng) -> Option<u32> {
-        if self.places.len() >= MAX_INDICES {
+        if self.positions.len() >= MAX_INDICES {
             return None;
         }
         loop {
@@ -51,7 +52,7 @@ impl Indices {
                 random >> 24,
             );
             // Zero stands for no session.
-            if index != 0 && !self.places.contains_key(&(index & PLACE)) {
+            if index != 0 && !self.positions.contains_key(&(index & POSITION)) {
                 // Before the first datagram can bear it.
                 if let Some(gate) = &self.gate
                     && let Err(error) = gate.add(index)
@@ -59,7 +60,7 @@ impl Indices {
                     tracing::warn!(%error, "no more sessions");
                     return None;
                 }
-                self.places.insert(index & PLACE, (index, owner));
+                self.positions.insert(index & POSITION, (index, owner));
                 return Some(index);
             }
         }
@@ -68,14 +69,14 @@ impl Indices {
     /// Whose index it is.
     #[must_use]
     pub fn owner(&self, index: u32) -> Option<Owner> {
-        let (known, owner) = self.places.get(&(index & PLACE))?;
+        let (known, owner) = self.positions.get(&(index & POSITION))?;
         (*known == index).then_some(*owner)
     }
 
     /// Gives an index back.
     pub fn give_back(&mut self, index: u32) {
         if self.owner(index).is_some() {
-            self.places.remove(&(index & PLACE));
+            self.positions.remove(&(index & POSITION));
             if let Some(gate) = &self.gate {
                 gate.remove(index);
             }
@@ -85,13 +86,13 @@ impl Indices {
     /// How many are in use.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.positions.len()
     }
 
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.positions.is_empty()
     }
 }
 
@@ -99,8 +100,9 @@ impl Indices {
 mod tests {
     use mixline_protocol::random::OsRandom;
 
+    use mixline_relay_engine::link_sessions::{position_of, worker_of};
+
     use super::*;
-    use crate::sessions::{place_of, worker_of};
 
     #[test]
     fn no_place_twice() {
@@ -109,17 +111,17 @@ mod tests {
             neighbour,
             source: None,
         };
-        let mut places = std::collections::HashSet::new();
+        let mut positions = std::collections::HashSet::new();
         for n in 0..MAX_INDICES as u32 {
             let index = indices.take(5, owner(n), &mut rng).unwrap();
             assert_eq!(worker_of(index), 5);
-            assert!(places.insert(place_of(index)));
+            assert!(positions.insert(position_of(index)));
             assert_eq!(indices.owner(index), Some(owner(n)));
-            // Another index of the same place is nobody's.
+            // Another index of the same position is nobody's.
             assert_eq!(indices.owner(index ^ (1 << 31)), None);
         }
         assert_eq!(indices.take(5, owner(0), &mut rng), None);
-        let index = indices.places.values().next().unwrap().0;
+        let index = indices.positions.values().next().unwrap().0;
         indices.give_back(index ^ (1 << 31));
         assert_eq!(indices.len(), MAX_INDICES);
         indices.give_back(index);

@@ -3,7 +3,9 @@
 
 mod handshakes;
 pub mod indices;
+mod known_relays;
 pub mod mailboxes;
+mod neighbour_table;
 pub mod neighbours;
 mod prefix;
 pub mod registration;
@@ -15,14 +17,17 @@ use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
+use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::queues::{ControlQueues, WorkerHandle};
+use mixline_relay_engine::slow_path::Keys;
+use mixline_relay_engine::wake::Wake as _;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::mail::{Command, ControlInbox, WorkerAddress};
 use crate::onion_keys::OnionKeys;
 use crate::port::ControlSockets;
-use crate::slow_path::Keys;
 use crate::state_dir::StateDir;
+use crate::workers::ControlWaker;
 use neighbours::{Census, Neighbours, Output};
 
 /// How often the control plane looks at the time.
@@ -49,11 +54,11 @@ impl SharedOnionKeys {
 
 /// What the control plane shows of itself.
 #[derive(Debug, Default)]
-pub struct ControlBoard {
+pub struct ControlStatistics {
     census: Mutex<Census>,
 }
 
-impl ControlBoard {
+impl ControlStatistics {
     /// How many neighbours and mailboxes there are.
     #[must_use]
     pub fn census(&self) -> Census {
@@ -70,9 +75,11 @@ pub struct Control {
     /// All neighbours.
     pub neighbours: Neighbours<OsRandom>,
     /// What workers have for the control plane.
-    pub inbox: Arc<ControlInbox>,
+    pub queues: Arc<ControlQueues>,
+    /// Wakes this task when something was added to them.
+    pub waker: Arc<ControlWaker>,
     /// The workers.
-    pub workers: Vec<WorkerAddress>,
+    pub workers: Vec<WorkerHandle>,
     /// Where to send from.
     pub sockets: ControlSockets,
     /// The directory's snapshots.
@@ -86,23 +93,23 @@ pub struct Control {
     /// Where they are stored.
     pub state: Arc<StateDir>,
     /// What is shown.
-    pub board: Arc<ControlBoard>,
+    pub statistics: Arc<ControlStatistics>,
 }
 
 impl Control {
     /// Works until `stop` says so.
     pub async fn run(&mut self, mut stop: watch::Receiver<bool>) {
-        let inbox = Arc::clone(&self.inbox);
+        let waker = Arc::clone(&self.waker);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = inbox.bell.notified() => {}
+                () = waker.woken() => {}
                 _ = ticks.tick() => self.tick(),
                 Ok(()) = self.snapshots.changed() => self.take_snapshot(),
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            self.read_mail();
+            self.read_queues();
             self.flush();
         }
     }
@@ -113,30 +120,30 @@ impl Control {
         self.flush();
     }
 
-    fn read_mail(&mut self) {
+    fn read_queues(&mut self) {
         let now = Instant::now();
         // These are cheap, and bounded by their queues.
-        for _ in 0..self.inbox.signals.len() {
-            let Some(signal) = self.inbox.signals.pop() else {
+        for _ in 0..self.queues.signals.len() {
+            let Some(signal) = self.queues.signals.pop() else {
                 break;
             };
             self.neighbours.signal(signal, now);
         }
-        for _ in 0..self.inbox.messages.len() {
-            let Some(mut message) = self.inbox.messages.pop() else {
+        for _ in 0..self.queues.messages.len() {
+            let Some(mut message) = self.queues.messages.pop() else {
                 break;
             };
             self.neighbours
                 .message(message.index, &mut message.datagram, now);
         }
         for _ in 0..HANDSHAKES_AT_ONCE {
-            let Some(handshake) = self.inbox.handshakes.pop() else {
+            let Some(handshake) = self.queues.handshakes.pop() else {
                 return;
             };
             self.neighbours
                 .handshake(&handshake.datagram, handshake.source, now);
         }
-        self.inbox.bell.notify_one();
+        self.waker.wake();
     }
 
     fn tick(&mut self) {
@@ -144,7 +151,7 @@ impl Control {
         self.neighbours.tick(now);
         self.replay.rotate(now);
         self.advance_onion_keys();
-        self.board.show(self.neighbours.census());
+        self.statistics.show(self.neighbours.census());
     }
 
     fn take_snapshot(&mut self) {
@@ -220,11 +227,11 @@ impl Control {
 
 /// Gives a worker a command; waits for room, which a worker soon makes. One that has ended
 /// needs none.
-pub fn tell(worker: &WorkerAddress, command: Command) {
+pub fn tell(worker: &WorkerHandle, command: Command) {
     if let Err(crossbeam::channel::TrySendError::Full(command)) = worker.commands.try_send(command)
     {
-        worker.bell.ring();
+        worker.waker.wake();
         let _ = worker.commands.send(command);
     }
-    worker.bell.ring();
+    worker.waker.wake();
 }

@@ -2,8 +2,9 @@
 //! key of theirs that lives as long as they please.
 //!
 //! No sockets and no clock: messages and time go in, [`Output`] comes out. Everything that
-//! somebody outside can make more of is bounded here, by the constants below, by
-//! [`MAX_INDICES`](super::indices::MAX_INDICES), and by those of the mailboxes.
+//! an outsider can make more of is bounded: by [`MAX_NEIGHBOURS`] and
+//! [`MAX_CLIENTS_PER_PREFIX`], by [`MAX_INDICES`](super::indices::MAX_INDICES), and by the
+//! constants of the mailboxes.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,26 +13,24 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::{ShortId, X25519Public, X25519Secret};
 use mixline_protocol::link::control::Control;
-use mixline_protocol::link::peer::{Action, Peer, Upkeep};
+use mixline_protocol::link::peer::Action;
 use mixline_protocol::link::{CellKind, LoadMeter, Responder, SourceLimiter};
 use mixline_protocol::path::MailboxToken;
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::size::{DATAGRAM, Datagram};
+use mixline_relay_engine::headers::cell_of;
+use mixline_relay_engine::link_sessions::worker_of;
+use mixline_relay_engine::messages::{Command, Signal};
+use mixline_relay_engine::next_hops::Link;
 use rand_core::CryptoRng;
 
 use super::indices::{Indices, Owner};
+use super::known_relays::{KnownRelays, Relay};
 use super::mailboxes::Mailboxes;
-use super::prefix::Prefix;
-use crate::batch::cell_of;
-use crate::links::Link;
-use crate::mail::{Command, Signal};
-use crate::share::Shares;
+use super::neighbour_table::{Neighbour, NeighbourTable, upkeep};
 
-/// Neighbours that a relay has at a time: some 5 KB each, with their sessions.
-pub const MAX_NEIGHBOURS: usize = 32_768;
-/// Clients that it has at a time from one IPv4 /24 or IPv6 /48. Many may be behind one
-/// address; and nobody can fill the relay from one corner.
-pub const MAX_CLIENTS_PER_PREFIX: usize = 512;
+pub use super::neighbour_table::{MAX_CLIENTS_PER_PREFIX, MAX_NEIGHBOURS};
+
 /// A neighbour without session and mailboxes is forgotten after this long.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// How often mailboxes are looked through.
@@ -60,33 +59,6 @@ pub struct Census {
     pub refused: u64,
 }
 
-/// Where a relay is and which key it has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Relay {
-    link: X25519Public,
-    pub(super) addresses: Vec<SocketAddr>,
-}
-
-pub(super) struct Neighbour {
-    pub(super) peer: Peer,
-    /// The relay that it is, if it is one.
-    pub(super) relay: Option<ShortId>,
-    /// Where it is, as far as is known.
-    pub(super) address: Option<SocketAddr>,
-    /// The index of the session that is sent under.
-    current: Option<u32>,
-    /// The worker that owns its sessions: neighbours are spread evenly, unless a port says
-    /// that its datagrams come elsewhere.
-    pub(super) worker: usize,
-    /// For a client, where it came from.
-    prefix: Option<Prefix>,
-    shares: Shares,
-    /// How many handshakes were begun: addresses take turns.
-    pub(super) attempts: usize,
-    /// Since when it has had neither session nor mailboxes.
-    idle_since: Option<Instant>,
-}
-
 /// All neighbours.
 pub struct Neighbours<R> {
     pub(super) secret: X25519Secret,
@@ -96,18 +68,11 @@ pub struct Neighbours<R> {
     pub(super) responder: Responder,
     pub(super) load: LoadMeter,
     pub(super) limiter: SourceLimiter,
-    workers: usize,
     /// Which address families there is a socket for: IPv4, IPv6.
     families: (bool, bool),
-    pub(super) neighbours: Vec<Option<Neighbour>>,
-    /// Numbers that nobody has.
-    free: Vec<u32>,
-    pub(super) by_key: HashMap<X25519Public, u32>,
-    prefixes: HashMap<Prefix, usize>,
+    pub(super) table: NeighbourTable,
     pub(super) indices: Indices,
-    pub(super) relays: HashMap<ShortId, Relay>,
-    /// Which relays say that this is their link key.
-    relays_by_key: HashMap<X25519Public, Vec<ShortId>>,
+    pub(super) relays: KnownRelays,
     mailboxes: Mailboxes,
     swept: Instant,
     pub(super) refused: u64,
@@ -124,23 +89,19 @@ impl<R: CryptoRng> Neighbours<R> {
         mut rng: R,
         now: Instant,
     ) -> Self {
+        let public = secret.public();
         Self {
-            public: secret.public(),
+            public,
             responder: Responder::new(&secret, now, &mut rng),
             secret,
             own,
             rng,
             load: LoadMeter::new(),
             limiter: SourceLimiter::new(),
-            workers: workers.max(1),
             families,
-            neighbours: Vec::new(),
-            free: Vec::new(),
-            by_key: HashMap::new(),
-            prefixes: HashMap::new(),
+            table: NeighbourTable::new(public, workers),
             indices: Indices::default(),
-            relays: HashMap::new(),
-            relays_by_key: HashMap::new(),
+            relays: KnownRelays::default(),
             mailboxes: Mailboxes::default(),
             swept: now,
             refused: 0,
@@ -162,12 +123,12 @@ impl<R: CryptoRng> Neighbours<R> {
     /// not in it any more stay for as long as there is a link to them: a directory that has
     /// just restarted does not know everybody at once, and paths in use need not suffer.
     pub fn set_relays(&mut self, relays: &[RelayDescriptor]) {
-        let before = std::mem::take(&mut self.relays);
-        let stay = before.into_iter().filter(|(_, relay)| {
-            let number = self.by_key.get(&relay.link).copied();
-            let known = number.and_then(|number| self.neighbours.get(number as usize)?.as_ref());
+        let stay = self.relays.iter().filter(|(_, relay)| {
+            let number = self.table.number_of(&relay.link);
+            let known = number.and_then(|number| self.table.get(number));
             known.is_some_and(|known| known.peer.is_up())
         });
+        let stay = stay.map(|(short, relay)| (*short, relay.clone()));
         let new = relays.iter().map(|descriptor| {
             let addresses = descriptor.addresses.iter().copied();
             let relay = Relay {
@@ -177,25 +138,14 @@ impl<R: CryptoRng> Neighbours<R> {
             (descriptor.short_id(), relay)
         });
         let relays: HashMap<_, _> = stay.chain(new).filter(|(s, _)| *s != self.own).collect();
-        self.relays = relays;
-        self.relays_by_key.clear();
-        for (short, relay) in &self.relays {
-            self.relays_by_key
-                .entry(relay.link)
-                .or_default()
-                .push(*short);
-        }
-        for neighbour in self.neighbours.iter_mut().flatten() {
-            let shorts = self.relays_by_key.get(&neighbour.peer.remote());
-            neighbour.relay = shorts.and_then(|shorts| shorts.first()).copied();
-            let upkeep = match neighbour.relay {
-                Some(_) => Upkeep::OnDemand,
-                None => Upkeep::Never,
-            };
-            neighbour.peer.set_upkeep(upkeep);
+        self.relays = KnownRelays::new(relays);
+        for neighbour in self.table.iter_mut() {
+            let shorts = self.relays.with_key(&neighbour.peer.remote());
+            neighbour.relay = shorts.first().copied();
+            neighbour.peer.set_upkeep(upkeep(neighbour.relay));
         }
         let table = self.relays.iter();
-        let table = table.map(|(short, relay)| (*short, self.by_key.get(&relay.link).copied()));
+        let table = table.map(|(short, relay)| (*short, self.table.number_of(&relay.link)));
         self.output
             .push(Output::All(Command::Relays(table.collect())));
     }
@@ -272,8 +222,7 @@ impl<R: CryptoRng> Neighbours<R> {
     /// Does what time asks for; at least once a second.
     pub fn tick(&mut self, now: Instant) {
         self.responder.tick(now, &mut self.rng);
-        for number in 0..self.neighbours.len() {
-            let number = u32::try_from(number).unwrap_or(u32::MAX);
+        for number in self.table.numbers() {
             self.drive(number, None, now);
             self.forget_idle(number, now);
         }
@@ -286,8 +235,7 @@ impl<R: CryptoRng> Neighbours<R> {
 
     /// Tells all neighbours that this relay goes.
     pub fn close_all(&mut self, now: Instant) {
-        for number in 0..self.neighbours.len() {
-            let number = u32::try_from(number).unwrap_or(u32::MAX);
+        for number in self.table.numbers() {
             self.say(number, &Control::Close);
             if let Some(known) = self.get(number) {
                 known.peer.close(now);
@@ -298,11 +246,7 @@ impl<R: CryptoRng> Neighbours<R> {
     /// How many of what there are.
     #[must_use]
     pub fn census(&self) -> Census {
-        let up = self
-            .neighbours
-            .iter()
-            .flatten()
-            .filter(|known| known.peer.is_up());
+        let up = self.table.iter().filter(|known| known.peer.is_up());
         let (relays, clients): (Vec<_>, Vec<_>) = up.partition(|known| known.relay.is_some());
         Census {
             relays: relays.len(),
@@ -353,11 +297,10 @@ impl<R: CryptoRng> Neighbours<R> {
                     let command = Command::Session {
                         open,
                         neighbour: number,
-                        shares: known.shares.clone(),
+                        usage: known.usage.clone(),
                         source: heard.or(source).or(known.address).unwrap_or(unknown),
                     };
-                    self.output
-                        .push(Output::One(crate::sessions::worker_of(index), command));
+                    self.output.push(Output::One(worker_of(index), command));
                 }
                 Action::Use(seal) => {
                     let Some(known) = self.get(number) else {
@@ -373,7 +316,7 @@ impl<R: CryptoRng> Neighbours<R> {
                 Action::Silence => self.output.push(Output::All(Command::Link(number, None))),
                 Action::Remove(index) => {
                     self.indices.give_back(index);
-                    let worker = crate::sessions::worker_of(index);
+                    let worker = worker_of(index);
                     self.output
                         .push(Output::One(worker, Command::Forget(index)));
                 }
@@ -393,8 +336,8 @@ impl<R: CryptoRng> Neighbours<R> {
 
     fn neighbour_of_relay(&mut self, short: &ShortId, now: Instant) -> Option<u32> {
         let link = self.relays.get(short)?.link;
-        match self.by_key.get(&link) {
-            Some(number) => Some(*number),
+        match self.table.number_of(&link) {
+            Some(number) => Some(number),
             None => self.add(link, None, now),
         }
     }
@@ -406,46 +349,8 @@ impl<R: CryptoRng> Neighbours<R> {
         source: Option<SocketAddr>,
         now: Instant,
     ) -> Option<u32> {
-        if self.by_key.len() >= MAX_NEIGHBOURS {
-            return None;
-        }
-        let relay = self
-            .relays_by_key
-            .get(&key)
-            .and_then(|shorts| shorts.first())
-            .copied();
-        let prefix = source.filter(|_| relay.is_none()).map(Prefix::of);
-        if let Some(prefix) = prefix {
-            let count = self.prefixes.entry(prefix).or_default();
-            if *count >= MAX_CLIENTS_PER_PREFIX {
-                return None;
-            }
-            *count += 1;
-        }
-        let upkeep = if relay.is_some() {
-            Upkeep::OnDemand
-        } else {
-            Upkeep::Never
-        };
-        let number = match self.free.pop() {
-            Some(free) => free,
-            None => {
-                self.neighbours.push(None);
-                u32::try_from(self.neighbours.len() - 1).ok()?
-            }
-        };
-        self.neighbours[number as usize] = Some(Neighbour {
-            peer: Peer::new(self.public, key, upkeep, now),
-            relay,
-            address: source,
-            current: None,
-            worker: number as usize % self.workers,
-            prefix,
-            shares: Shares::default(),
-            attempts: 0,
-            idle_since: None,
-        });
-        self.by_key.insert(key, number);
+        let relay = self.relays.with_key(&key).first().copied();
+        let number = self.table.add(key, relay, source, now)?;
         self.tell_relay(key, Some(number));
         Some(number)
     }
@@ -467,29 +372,15 @@ impl<R: CryptoRng> Neighbours<R> {
 
     /// Forgets a neighbour that has no session.
     fn forget(&mut self, number: u32) {
-        let Some(known) = self
-            .neighbours
-            .get_mut(number as usize)
-            .and_then(Option::take)
-        else {
+        let Some(known) = self.table.remove(number) else {
             return;
         };
         let key = known.peer.remote();
-        self.by_key.remove(&key);
-        if let Some(prefix) = known.prefix
-            && let Some(count) = self.prefixes.get_mut(&prefix)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.prefixes.remove(&prefix);
-            }
-        }
         // Before the number is another's, no worker knows it.
         self.tell_relay(key, None);
         self.output.push(Output::All(Command::Link(number, None)));
         let tokens = self.mailboxes.remove_all(number);
         self.tell_mailboxes(tokens, None);
-        self.free.push(number);
     }
 
     /// Seals a control message for a neighbour, if there is a session.
@@ -514,7 +405,7 @@ impl<R: CryptoRng> Neighbours<R> {
     }
 
     fn tell_relay(&mut self, key: X25519Public, neighbour: Option<u32>) {
-        let shorts = self.relays_by_key.get(&key).into_iter().flatten();
+        let shorts = self.relays.with_key(&key).iter();
         let commands = shorts.map(|short| Command::Relay(*short, neighbour));
         self.output.extend(commands.map(Output::All));
     }
@@ -528,7 +419,7 @@ impl<R: CryptoRng> Neighbours<R> {
     }
 
     pub(super) fn get(&mut self, number: u32) -> Option<&mut Neighbour> {
-        self.neighbours.get_mut(number as usize)?.as_mut()
+        self.table.get_mut(number)
     }
 
     fn reaches(&self, address: &SocketAddr) -> bool {

@@ -8,11 +8,11 @@ use mixline_directory_client::DirectoryClient;
 use mixline_protocol::identity::{IdentityKey, SIGNATURE, X25519Public};
 use mixline_protocol::records::{MAX_TEXT, OnionKeys as Published, RelayDescriptor, Snapshot};
 use mixline_protocol::time::UnixTime;
+use mixline_relay_engine::outcome::Outcome;
 use tokio::sync::watch;
 
 use super::SharedOnionKeys;
-use crate::verdict::Verdict;
-use crate::worker::Board;
+use crate::workers::WorkerStatistics;
 
 /// How often the relay registers.
 const EVERY: Duration = Duration::from_secs(20);
@@ -28,6 +28,17 @@ pub struct RegistrationStatus {
     pub last_success: Option<UnixTime>,
     /// What went wrong since, one line.
     pub last_error: Option<String>,
+}
+
+/// Why a registration failed, as an operator reads it.
+#[derive(Debug, thiserror::Error)]
+enum RegistrationError {
+    /// The descriptor cannot be made: something in it is too long, or too much.
+    #[error("{0}")]
+    Descriptor(mixline_protocol::Error),
+    /// The directory was not reached, or said no.
+    #[error("{0}")]
+    Directory(mixline_directory_client::Error),
 }
 
 /// What a descriptor says that does not change.
@@ -47,7 +58,7 @@ pub struct Registration {
     /// The onion keys.
     pub onion: Arc<SharedOnionKeys>,
     /// What the workers count.
-    pub boards: Vec<Arc<Board>>,
+    pub workers: Vec<Arc<WorkerStatistics>>,
     /// How it goes.
     pub status: Arc<Mutex<RegistrationStatus>>,
     /// Datagrams a second relayed of late.
@@ -84,8 +95,8 @@ impl Registration {
             version = next_version(version, self.known_version(&snapshots));
             wait = match self.register(&mut client, published, version, now).await {
                 Ok(()) => EVERY,
-                Err(text) => {
-                    self.failed(text);
+                Err(error) => {
+                    self.failed(&error);
                     if wait == EVERY {
                         RETRY
                     } else {
@@ -103,7 +114,7 @@ impl Registration {
         onion: Published,
         version: u64,
         now: UnixTime,
-    ) -> Result<(), String> {
+    ) -> Result<(), RegistrationError> {
         let descriptor = RelayDescriptor {
             id: self.identity.relay_id(),
             version,
@@ -121,11 +132,11 @@ impl Registration {
         };
         let descriptor = descriptor
             .sign(&self.identity)
-            .map_err(|error| error.to_string())?;
+            .map_err(RegistrationError::Descriptor)?;
         client
             .register(&descriptor)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(RegistrationError::Directory)?;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.last_success.is_none() || status.last_error.is_some() {
             tracing::info!("registered with the directory");
@@ -137,7 +148,8 @@ impl Registration {
         Ok(())
     }
 
-    fn failed(&self, text: String) {
+    fn failed(&self, error: &RegistrationError) {
+        let text = error.to_string();
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.last_error.as_ref() != Some(&text) {
             tracing::warn!("not registered: {text}; trying again");
@@ -146,11 +158,11 @@ impl Registration {
     }
 
     fn relayed(&self) -> u64 {
-        let of = |board: &Arc<Board>| {
-            let tally = board.tally();
-            tally.of(Verdict::Forwarded) + tally.of(Verdict::Delivered)
+        let of = |worker: &Arc<WorkerStatistics>| {
+            let counters = worker.counters();
+            counters.of(Outcome::Forwarded) + counters.of(Outcome::Delivered)
         };
-        self.boards.iter().map(of).sum()
+        self.workers.iter().map(of).sum()
     }
 
     /// The version that the directory has of us: this machine's clock may have been ahead.

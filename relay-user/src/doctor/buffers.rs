@@ -18,7 +18,7 @@ pub struct Buffers {
 const NAMES: [&str; 2] = ["net.core.rmem_max", "net.core.wmem_max"];
 
 impl Buffers {
-    /// Looks.
+    /// Looks at the machine.
     #[must_use]
     pub fn read(may_force: bool) -> Self {
         Self {
@@ -30,7 +30,7 @@ impl Buffers {
         }
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self) -> Vec<Finding> {
         let wanted = BindOptions::default().buffer_bytes as u64;

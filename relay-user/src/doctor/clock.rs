@@ -9,7 +9,7 @@ use super::finding::Finding;
 pub struct Clock(pub Option<bool>);
 
 impl Clock {
-    /// Looks.
+    /// Looks at the machine.
     #[must_use]
     pub fn read() -> Self {
         let said = command::output(
@@ -23,7 +23,7 @@ impl Clock {
         }))
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(self) -> Finding {
         let check = "clock";

@@ -1,4 +1,4 @@
-//! Programs of the system that know what the kernel tells nobody else.
+//! Programs of the system that know what the kernel tells no other program.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 /// How long one may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Where system programs are, which is not on everybody's path.
+/// Where system programs are; not every user has these folders on the path.
 const FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
-/// What a program says; nothing if it is not there, fails, or takes too long.
+/// A program's output; nothing if it is not there, fails, or takes too long.
 #[must_use]
 pub fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default();
@@ -28,7 +28,7 @@ pub fn output(program: &str, arguments: &[&str]) -> Option<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let read = out.read_to_end(&mut bytes).map(|_| bytes);
-        // Nobody waits any more when it took too long.
+        // If it took too long, nobody waits any more.
         let _ = done.send(read);
     });
     let text = text.recv_timeout(PATIENCE);

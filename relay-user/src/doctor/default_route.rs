@@ -1,4 +1,4 @@
-//! The interface that leads out, for who gives neither a configuration nor a name.
+//! The interface that leads out, for a call with neither a configuration nor a name.
 
 use std::fs;
 

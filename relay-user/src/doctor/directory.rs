@@ -30,8 +30,8 @@ impl Directory {
         }
     }
 
-    /// What of it the relay needs. One that does not answer is asked again by a relay that runs;
-    /// a wrong address, ID or clock stays wrong.
+    /// Compares it with what the relay needs. A running relay asks a silent directory again; a
+    /// wrong address, ID or clock stays wrong.
     #[must_use]
     pub fn judge(&self) -> Finding {
         let check = "directory";

@@ -1,4 +1,4 @@
-//! What the doctor found: one line of what is, and one of what to change.
+//! What the doctor found: a line on what is so, and one on what to change.
 
 use std::fmt::Write as _;
 
@@ -35,7 +35,7 @@ pub struct Finding {
     pub check: String,
     /// How bad it is.
     pub level: Level,
-    /// What is.
+    /// What is so.
     pub found: String,
     /// What to change, where something is to be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +100,7 @@ const LEVEL: usize = 7;
 const CHECK: usize = 18;
 
 impl Diagnosis {
-    /// Of these findings.
+    /// A diagnosis of these findings.
     #[must_use]
     pub fn new(
         relay: Option<String>,

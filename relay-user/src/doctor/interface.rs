@@ -5,14 +5,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use mixline_netlink::{Client, ROUTE};
 use mixline_protocol::size::DATAGRAM;
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
 };
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use nix::net::if_::if_nametoindex;
 
 use super::finding::Finding;
@@ -56,7 +54,7 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// Looks.
+    /// Looks at the machine.
     ///
     /// # Errors
     /// If there is no such interface, or netlink does not say.
@@ -93,7 +91,7 @@ impl Interface {
         Ok(this)
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
         vec![
@@ -168,23 +166,11 @@ impl Interface {
 
 /// Asks for one interface.
 fn link(index: u32) -> io::Result<LinkMessage> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
     let mut question = LinkMessage::default();
     question.header.index = index;
-    let mut packet = NetlinkMessage::from(RouteNetlinkMessage::GetLink(question));
-    packet.header.flags = NLM_F_REQUEST;
-    packet.finalize();
-    let mut buffer = vec![0; packet.buffer_len()];
-    packet.serialize(&mut buffer);
-    socket.send(&buffer, 0)?;
-    let (answer, _) = socket.recv_from_full()?;
-    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer)
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-    match answer.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => Ok(link),
-        NetlinkPayload::Error(error) => Err(error.to_io()),
+    let client = Client::open(ROUTE)?;
+    match client.ask(RouteNetlinkMessage::GetLink(question))? {
+        RouteNetlinkMessage::NewLink(link) => Ok(link),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }

@@ -10,10 +10,10 @@ use socket2::{Domain, Socket, Type};
 use super::finding::Finding;
 use super::plan::Plan;
 
-/// BPF links of XDP programs, which are detached when the relay dies in whatever way, came with
+/// BPF links of XDP programs, which the kernel detaches whatever way the relay dies, came with
 /// Linux 5.9 (commit aa8d3a716b59).
 const LINKS: (u32, u32) = (5, 9);
-/// UDP GRO, which the UDP port lives by, came with Linux 5.0 (commit e20cf8d3f1f7).
+/// UDP GRO, which the UDP port needs, came with Linux 5.0 (commit e20cf8d3f1f7).
 const GRO: (u32, u32) = (5, 0);
 /// `AF_XDP` of `linux/socket.h`.
 const AF_XDP: i32 = 44;
@@ -21,11 +21,11 @@ const AF_XDP: i32 = 44;
 /// The build's XDP program, and the kernel's opinion of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnProgram {
-    /// This relay was built without.
+    /// This relay was built without it.
     NotBuilt,
     /// The kernel's verifier took it.
     Loads,
-    /// It did not, or we may not ask: what it said.
+    /// The verifier refused it, or we may not ask; with what the kernel said.
     Refused(String),
 }
 
@@ -45,7 +45,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Looks. The program is loaded and let go again; it is not attached.
+    /// Looks at the machine. The program is loaded and let go again; it is not attached.
     #[must_use]
     pub fn read() -> Self {
         let text = |path: &str| {
@@ -66,7 +66,7 @@ impl Kernel {
         }
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
         vec![
@@ -180,7 +180,7 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Has the kernel verify the program, with the smallest maps.
+/// Makes the kernel verify the program, with the smallest maps.
 fn load() -> OwnProgram {
     if !Program::is_built() {
         return OwnProgram::NotBuilt;

@@ -2,18 +2,18 @@
 //! change.
 //!
 //! Each part is a file with two halves: `read` looks at the machine and changes nothing that
-//! runs; `judge` decides on what was seen, and is tested on machines that nobody has.
+//! runs; `judge` decides on what was seen, and is tested on machines that do not exist.
 
 mod buffers;
 mod clock;
 mod command;
 mod default_route;
 mod directory;
+mod ethtool;
 mod finding;
 mod interface;
 mod kernel;
 mod mode;
-mod netlink;
 mod offloads;
 mod plan;
 mod privileges;
@@ -26,22 +26,23 @@ use std::thread::available_parallelism;
 pub use finding::{Diagnosis, Finding, Level, Section};
 
 use crate::config::Config;
-use crate::{port, status};
+use crate::observe;
+use crate::port;
 use plan::Plan;
 
 /// Examines this machine for a relay of this configuration, or for one on `port: auto`;
 /// `interface` counts before the configuration's.
 pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagnosis {
     let cores = available_parallelism().map_or(1, usize::from);
-    let running = config.and_then(|config| status::ask(&config.state_dir).ok());
+    let running = config.and_then(|config| observe::ask(&config.state_dir).ok());
     let plan = match config {
         Some(config) => Plan::of(config, cores, running),
         None => Plan::bare(cores),
     };
-    let generic = netlink::Generic::new().ok();
+    let ethtool = ethtool::Ethtool::open();
     let name = match (interface, config) {
         (Some(name), _) => Ok(name.to_string()),
-        (None, Some(config)) => port::interface_of(config),
+        (None, Some(config)) => port::interface_of(config).map_err(|e| e.to_string()),
         (None, None) => default_route::interface()
             .ok_or_else(|| "there is no default route: name one with --interface".into()),
     };
@@ -66,9 +67,9 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
         }
         Ok(interface) => {
             let name = &interface.name;
-            let queues = queues::Queues::read(generic.as_ref(), name);
-            let modes = mode::Modes::read(generic.as_ref(), interface, &plan);
-            let offloads = offloads::Offloads::read(generic.as_ref(), name, &interface.vlans);
+            let queues = queues::Queues::read(ethtool.as_ref(), name);
+            let modes = mode::Modes::read(ethtool.as_ref(), interface, &plan);
+            let offloads = offloads::Offloads::read(ethtool.as_ref(), name, &interface.vlans);
             section("privileges", privileges.judge(&plan, queues.receive));
             let mut checks = interface.judge(&plan);
             checks.extend(modes.judge(&plan));

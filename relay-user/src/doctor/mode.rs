@@ -6,9 +6,9 @@
 
 use mixline_xdp::{Granted, Socket, SocketConfig};
 
+use super::ethtool::Ethtool;
 use super::finding::Finding;
 use super::interface::Interface;
-use super::netlink::Generic;
 use super::plan::{Need, Plan};
 use crate::config::{PortKind, XdpSend};
 
@@ -17,14 +17,14 @@ const BASIC: u64 = 1;
 const REDIRECT: u64 = 2;
 const ZERO_COPY: u64 = 8;
 
-/// What came of binding an AF_XDP socket.
+/// The result of binding an AF_XDP socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tried {
     /// The kernel granted it, in this mode.
     Granted(Granted),
-    /// The kernel did not.
+    /// The kernel refused it.
     Refused(String),
-    /// It would have disturbed what runs.
+    /// It was not tried, since it would have disturbed what runs.
     Not(&'static str),
 }
 
@@ -33,14 +33,14 @@ pub enum Tried {
 pub struct Modes {
     /// Bits of `enum netdev_xdp_act`; none if the kernel does not say.
     pub features: Option<u64>,
-    /// What came of binding a socket to the first queue.
+    /// The result of binding a socket to the first queue.
     pub tried: Tried,
 }
 
 impl Modes {
-    /// Looks, and binds a socket if no XDP program is there.
+    /// Looks at the machine, and binds a socket if no XDP program is there.
     #[must_use]
-    pub fn read(generic: Option<&Generic>, interface: &Interface, plan: &Plan) -> Self {
+    pub fn read(ethtool: Option<&Ethtool>, interface: &Interface, plan: &Plan) -> Self {
         let tried = if plan.runs_with_xdp() {
             Tried::Not("the relay runs on it")
         } else if interface.attached.is_some() {
@@ -56,12 +56,12 @@ impl Modes {
             }
         };
         Self {
-            features: generic.and_then(|generic| generic.xdp_features(interface.index)),
+            features: ethtool.and_then(|ethtool| ethtool.xdp_features(interface.index)),
             tried,
         }
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
         vec![self.judge_native(plan), self.judge_zero_copy(plan)]

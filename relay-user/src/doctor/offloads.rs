@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::ethtool::{Ethtool, Feature};
 use super::finding::Finding;
-use super::netlink::{Feature, Generic};
 use super::plan::{Need, Plan};
 
 /// Names of features (`net/ethtool/common.c`), and what ethtool calls them when it sets them.
@@ -26,19 +26,19 @@ pub struct Offloads {
 }
 
 impl Offloads {
-    /// Looks.
+    /// Looks at the machine.
     #[must_use]
-    pub fn read(generic: Option<&Generic>, interface: &str, vlans: &[String]) -> Self {
+    pub fn read(ethtool: Option<&Ethtool>, interface: &str, vlans: &[String]) -> Self {
         Self {
             interface: interface.into(),
-            features: generic
-                .map(|generic| generic.features(interface))
+            features: ethtool
+                .map(|ethtool| ethtool.features(interface))
                 .unwrap_or_default(),
             vlans: vlans.to_vec(),
         }
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
         if self.features.is_empty() {

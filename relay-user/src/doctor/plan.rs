@@ -1,10 +1,10 @@
-//! What the relay is meant to do: by it, what is missing is a problem or none.
+//! What the relay is meant to do, which decides whether something missing is a problem.
 
 use std::net::SocketAddr;
 
 use super::finding::Finding;
 use crate::config::{Config, PortKind, XdpSend};
-use crate::status::Report;
+use crate::observe::Report;
 
 /// What the configuration asks of the machine.
 #[derive(Debug, Clone, Default)]
@@ -17,7 +17,7 @@ pub struct Plan {
     pub listen: Vec<SocketAddr>,
     /// Threads that forward.
     pub workers: usize,
-    /// What the relay says of itself, if it runs.
+    /// The relay's own status, if it runs.
     pub running: Option<Box<Report>>,
 }
 
@@ -26,14 +26,14 @@ pub struct Plan {
 pub enum Need {
     /// It is not used.
     No,
-    /// It is used where it is to be had.
+    /// It is used where it is available.
     Maybe,
-    /// The relay does not start without.
+    /// The relay does not start without it.
     Must,
 }
 
 impl Plan {
-    /// What a configuration asks for, on a machine with so many cores.
+    /// What a configuration asks for, on a machine with this many cores.
     #[must_use]
     pub fn of(config: &Config, cores: usize, running: Option<Report>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What this process may do: capabilities, and memory that stays in place.
+//! What this process may do: its capabilities, and how much memory it may lock.
 
 use std::fs;
 
@@ -30,7 +30,7 @@ pub struct Privileges {
 }
 
 impl Privileges {
-    /// Looks.
+    /// Looks at the machine.
     #[must_use]
     pub fn read() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -52,7 +52,7 @@ impl Privileges {
         self.has(NET_ADMIN)
     }
 
-    /// What the relay needs of them, with so many queues.
+    /// What the relay needs of them, with this many queues.
     #[must_use]
     pub fn judge(&self, plan: &Plan, queues: u32) -> Vec<Finding> {
         vec![
@@ -147,8 +147,8 @@ mod tests {
         assert_eq!(none.found, "without CAP_NET_ADMIN, CAP_BPF, CAP_NET_RAW");
         assert_eq!(judge(&[], PortKind::Auto).level, Level::Warning);
         assert_eq!(judge(&[], PortKind::Udp).level, Level::Ok);
-        let guard = judge(&[NET_ADMIN, SYS_ADMIN], PortKind::XdpFilter);
-        assert_eq!(guard.level, Level::Ok, "a guard opens no AF_XDP socket");
+        let filter = judge(&[NET_ADMIN, SYS_ADMIN], PortKind::XdpFilter);
+        assert_eq!(filter.level, Level::Ok, "a filter opens no AF_XDP socket");
         let redirect = judge(&[NET_ADMIN, BPF], PortKind::Xdp);
         assert_eq!(redirect.found, "without CAP_NET_RAW");
     }

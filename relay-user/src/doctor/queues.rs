@@ -3,14 +3,14 @@
 use mixline_relay_common::maps::MAX_QUEUES;
 
 use super::command;
+use super::ethtool::{Channels, Ethtool, RingSize};
 use super::finding::Finding;
-use super::netlink::{Channels, Generic, RingSize};
 use super::plan::Plan;
 use crate::port::receive_queues;
 
 /// Entries of a receive ring that a burst of 40 neighbours fits into.
 const RING: u32 = 1024;
-/// Entries that are advised where the card has more.
+/// How many entries are advised where the card has more.
 const DEEP: u32 = 4096;
 
 /// Whether the card spreads UDP datagrams over its queues by their ports.
@@ -42,9 +42,9 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Looks.
+    /// Looks at the machine.
     #[must_use]
-    pub fn read(generic: Option<&Generic>, interface: &str) -> Self {
+    pub fn read(ethtool: Option<&Ethtool>, interface: &str) -> Self {
         let receive = receive_queues(interface);
         let spread = if receive < 2 {
             Spread::Unknown
@@ -57,13 +57,13 @@ impl Queues {
         Self {
             interface: interface.into(),
             receive,
-            most: generic.and_then(|generic| generic.channels(interface)),
-            ring: generic.and_then(|generic| generic.receive_ring(interface)),
+            most: ethtool.and_then(|ethtool| ethtool.channels(interface)),
+            ring: ethtool.and_then(|ethtool| ethtool.receive_ring(interface)),
             spread,
         }
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
         vec![

@@ -11,10 +11,10 @@ use super::command;
 use super::finding::Finding;
 use super::plan::Plan;
 
-/// What was seen of the ways in.
+/// What was seen of how others reach the port.
 #[derive(Debug, Clone)]
 pub struct Reach {
-    /// Addresses to listen on, and the number of the error that binding there gave.
+    /// Addresses to listen on, and the number of the error that binding to each gave.
     pub listen: Vec<(SocketAddr, Result<(), i32>)>,
     /// The rules of nftables, which also show those that iptables made; none if `nft` is not
     /// there or does not say.
@@ -22,7 +22,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Looks. Addresses are bound for a moment, if the relay does not run.
+    /// Looks at the machine. Addresses are bound for a moment, if the relay does not run.
     #[must_use]
     pub fn read(plan: &Plan) -> Self {
         let listen = plan.listen.iter().map(|address| {
@@ -39,7 +39,7 @@ impl Reach {
         }
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self, plan: &Plan) -> Vec<Finding> {
         let mut findings: Vec<_> = self

@@ -1,5 +1,5 @@
-//! The state directory: ours to write, and nobody else's to read. It is looked at, and nothing
-//! is made: what root makes here is not the relay's.
+//! The state directory, which only the relay's user may write and read. Nothing is made here: what
+//! root makes is not the relay's.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,12 +18,12 @@ pub struct State {
     pub owned: Option<(u32, u32)>,
     /// Whether it, or the nearest folder above that is there, can be written.
     pub writable: bool,
-    /// Who we are.
+    /// The user that this process runs as.
     pub user: u32,
 }
 
 impl State {
-    /// Looks.
+    /// Looks at the machine.
     #[must_use]
     pub fn read(path: &Path) -> Self {
         let there = path.ancestors().find(|path| path.exists());
@@ -38,7 +38,7 @@ impl State {
         }
     }
 
-    /// What of it the relay needs.
+    /// Compares it with what the relay needs.
     #[must_use]
     pub fn judge(&self) -> Finding {
         let check = "state directory";

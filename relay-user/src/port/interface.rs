@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use mixline_relay_common::maps::MAX_QUEUES;
 use nix::ifaddrs::getifaddrs;
 
+use super::error::InterfaceError;
 use super::udp::ControlSockets;
 use crate::config::Config;
 
@@ -12,7 +13,7 @@ use crate::config::Config;
 pub(super) fn interface(
     config: &Config,
     sockets: &ControlSockets,
-) -> Result<(String, Vec<IpAddr>), String> {
+) -> Result<(String, Vec<IpAddr>), InterfaceError> {
     let all = addresses()?;
     let name = choose(config, &all)?;
     let addresses: Vec<IpAddr> = all
@@ -21,9 +22,7 @@ pub(super) fn interface(
         .map(|(_, address)| address)
         .collect();
     if addresses.is_empty() {
-        return Err(format!(
-            "interface {name} has no address that the relay listens on"
-        ));
+        return Err(InterfaceError::NotListening { interface: name });
     }
     Ok((name, addresses))
 }
@@ -31,27 +30,25 @@ pub(super) fn interface(
 /// The interface that XDP would attach to.
 ///
 /// # Errors
-/// If none has an address where others reach the relay, in words for the operator.
-pub fn interface_of(config: &Config) -> Result<String, String> {
+/// [`InterfaceError`], if none has an address where others reach the relay.
+pub fn interface_of(config: &Config) -> Result<String, InterfaceError> {
     choose(config, &addresses()?)
 }
 
-fn choose(config: &Config, all: &[(String, IpAddr)]) -> Result<String, String> {
+fn choose(config: &Config, all: &[(String, IpAddr)]) -> Result<String, InterfaceError> {
     match &config.interface {
         Some(name) => Ok(name.clone()),
         None => all
             .iter()
             .find(|(_, address)| config.advertised().iter().any(|a| a.ip() == *address))
             .map(|(name, _)| name.clone())
-            .ok_or_else(|| {
-                "no interface has an address of `advertise`: name it with `interface`".into()
-            }),
+            .ok_or(InterfaceError::NotAdvertised),
     }
 }
 
 /// All interfaces with their addresses.
-fn addresses() -> Result<Vec<(String, IpAddr)>, String> {
-    let entries = getifaddrs().map_err(|e| format!("cannot list interfaces: {e}"))?;
+fn addresses() -> Result<Vec<(String, IpAddr)>, InterfaceError> {
+    let entries = getifaddrs().map_err(InterfaceError::List)?;
     Ok(entries
         .filter_map(|entry| {
             let address = entry.address?;

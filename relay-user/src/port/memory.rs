@@ -5,9 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use mixline_protocol::size::Datagram;
+use mixline_relay_engine::batch::{BATCH, Batch};
 
 use super::{Dropped, Port};
-use crate::batch::{BATCH, Batch};
 
 /// Receives what is put into `input`, and keeps what is sent in `output`.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct MemoryPort {
 }
 
 impl Port for MemoryPort {
-    fn turn(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
+    fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
         let count = self.input.len().min(BATCH);
         let mut received: Vec<_> = self.input.drain(..count).collect();
         let mut batch = Batch::new();

@@ -4,31 +4,35 @@
 //! paths and mixing are the same behind each; another kind of port is another file here.
 
 mod af_xdp;
+mod error;
 mod interface;
-mod marking;
 mod memory;
 mod open;
+mod replay_marking;
 mod udp;
+mod xdp_filter;
 
 use std::io;
 
+use mixline_relay_engine::batch::Batch;
+
+pub use error::{InterfaceError, OpenError, XdpError};
 pub use interface::{interface_of, receive_queues};
 pub use memory::MemoryPort;
-pub use open::{Guard, OpenError, Ports, open};
+pub use open::{Ports, open};
 pub use udp::{ControlSockets, UdpPort, open_udp};
-
-use crate::batch::Batch;
+pub use xdp_filter::XdpFilter;
 
 /// A worker's way to the network.
 pub trait Port: Send {
     /// Receives one batch, lets `work` take it through the pipeline, and sends what that
-    /// decided to send, from where it stands. Returns how many datagrams came, those that
+    /// decided to send, from where it is. Returns how many datagrams came, those that
     /// the port itself dropped included; none means that there is nothing more until the port
     /// is [ready](Port::ready) again.
     ///
     /// # Errors
     /// Of the system, if they concern more than single datagrams.
-    fn turn(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize>;
+    fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize>;
 
     /// Sends a batch whose bytes are not the port's own.
     fn send(&mut self, batch: &Batch<'_>);

@@ -1,22 +1,20 @@
 //! Which port a relay has, and how it is opened.
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
-
 use mixline_protocol::random::OsRandom;
 use mixline_relay_common::maps::MAX_QUEUES;
-use mixline_relay_common::verdict::Verdict;
-use mixline_xdp::{Attached, Granted, Program, ProgramConfig, Sessions, Socket, SocketConfig};
+use mixline_xdp::{
+    Attached, Card, Error, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig,
+};
 use nix::net::if_::if_nametoindex;
 use rand_core::Rng as _;
 
 use super::Port;
-use super::af_xdp::{AfXdpPort, Ring, Sending};
+use super::af_xdp::{AfXdpPort, RingSender, Sending};
+use super::error::{InterfaceError, OpenError, XdpError};
 use super::interface::{interface, receive_queues};
-use super::marking::Marking;
+use super::replay_marking::ReplayMarking;
 use super::udp::{ControlSockets, UdpPort, open_udp};
+use super::xdp_filter::XdpFilter;
 use crate::config::{Config, PortKind, XdpSend};
 
 /// Bytes of the kernel's replay filter, both generations: 2.8 million tags each.
@@ -28,66 +26,12 @@ pub struct Ports {
     pub ports: Vec<Box<dyn Port>>,
     /// What the control plane sends from.
     pub sockets: ControlSockets,
-    /// The XDP program, where there is one.
-    pub guard: Option<Guard>,
+    /// The XDP program in front of them, where there is one.
+    pub filter: Option<XdpFilter>,
     /// What kind of port this is.
     pub kind: &'static str,
     /// Why this one, and what the kernel granted.
     pub why: String,
-}
-
-/// The XDP program before the port. It is detached when this is dropped, and by the kernel
-/// when the process ends in any other way.
-pub struct Guard(Mutex<Program>);
-
-impl Guard {
-    /// The set of indices that the program lets through.
-    #[must_use]
-    pub fn sessions(&self) -> Sessions {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .sessions()
-    }
-
-    /// Verdicts of the program and how often each was given.
-    #[must_use]
-    pub fn verdicts(&self) -> Vec<(&'static str, u64)> {
-        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match program.verdicts() {
-            Ok(counts) => Verdict::ALL.iter().map(|v| v.name()).zip(counts).collect(),
-            Err(error) => {
-                tracing::warn!(%error, "cannot read the verdicts of the XDP program");
-                Vec::new()
-            }
-        }
-    }
-
-    /// Renews the replay filter when its time has come, and logs what the program has to say. To
-    /// be called now and then.
-    pub fn tend(&self, now: Instant) {
-        let mut program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        program.flush_log();
-        let filter = program.tag_filter();
-        drop(program);
-        filter.rotate(now);
-    }
-}
-
-/// Why a port was not opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// An address to listen on.
-    #[error("{0}: {1}")]
-    Listen(SocketAddr, io::Error),
-    /// XDP was asked for, and is not to be had.
-    #[error("port: {kind}: {why}; `port: udp` works without XDP")]
-    Xdp {
-        /// The port that was asked for.
-        kind: &'static str,
-        /// What is missing.
-        why: String,
-    },
 }
 
 /// Opens the port that the configuration asks for. `auto` takes AF_XDP where the driver grants
@@ -99,20 +43,20 @@ pub fn open(config: &Config, workers: usize) -> Result<Ports, OpenError> {
     let (udp, sockets) =
         open_udp(&config.listen, workers).map_err(|(a, e)| OpenError::Listen(a, e))?;
     let plan = match config.port {
-        PortKind::Udp => Err("as configured".to_string()),
+        PortKind::Udp => return Ok(plain(udp, sockets, "as configured".into())),
         PortKind::Xdp => Ok(("xdp", true)),
         PortKind::XdpFilter => Ok(("xdp-filter", false)),
         PortKind::Auto => may_zero_copy(config, &sockets).map(|()| ("xdp", true)),
     };
     let (kind, redirect) = match plan {
         Ok(plan) => plan,
-        Err(why) => return Ok(plain(udp, sockets, why)),
+        Err(why) => return Ok(plain(udp, sockets, why.to_string())),
     };
     match open_xdp(config, &sockets, redirect) {
         Ok(xdp) => xdp
             .ports(config, kind, udp, sockets)
             .map_err(|why| OpenError::Xdp { kind, why }),
-        Err(why) if config.port == PortKind::Auto => Ok(plain(udp, sockets, why)),
+        Err(why) if config.port == PortKind::Auto => Ok(plain(udp, sockets, why.to_string())),
         Err(why) => Err(OpenError::Xdp { kind, why }),
     }
 }
@@ -122,7 +66,7 @@ fn plain(udp: Vec<UdpPort>, sockets: ControlSockets, why: String) -> Ports {
     Ports {
         ports: udp.into_iter().map(boxed).collect(),
         sockets,
-        guard: None,
+        filter: None,
         kind: "udp",
         why,
     }
@@ -132,22 +76,25 @@ fn boxed(port: impl Port + 'static) -> Box<dyn Port> {
     Box::new(port)
 }
 
-/// Whether zero-copy is granted on the first queue: what `auto` wants AF_XDP for.
-fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), String> {
+/// Whether zero-copy is granted on the first queue: what `auto` wants AF_XDP for. The driver is
+/// asked first, so that nothing is bound to a card that cannot.
+fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), XdpError> {
     if !Program::is_built() {
-        return Err(mixline_xdp::Error::NotBuilt.to_string());
+        return Err(XdpError::Xdp(Error::NotBuilt));
     }
-    let (interface, _) = interface(config, sockets)?;
+    let (interface, _) = interface(config, sockets).map_err(XdpError::Interface)?;
+    let card = Card::of(&interface);
+    if card.abilities().is_some_and(|can| !can.zero_copy) {
+        return Err(XdpError::NoZeroCopy(card));
+    }
     let small = SocketConfig {
         frames: 64,
         zero_copy: true,
     };
-    let socket = Socket::bind(&interface, 0, small).map_err(|e| e.to_string())?;
+    let socket = Socket::bind(&interface, 0, small).map_err(XdpError::Xdp)?;
     match socket.granted() {
         Granted::ZeroCopy => Ok(()),
-        Granted::Copy => Err(format!(
-            "the driver of {interface} grants no zero-copy, without which UDP with GRO and GSO is faster"
-        )),
+        Granted::Copy => Err(XdpError::NoZeroCopy(card)),
     }
 }
 
@@ -159,13 +106,12 @@ struct Xdp {
     sockets: Vec<Socket>,
 }
 
-fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result<Xdp, String> {
-    let text = |e: mixline_xdp::Error| e.to_string();
-    let (interface, addresses) = interface(config, control)?;
+fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result<Xdp, XdpError> {
+    let (interface, addresses) = interface(config, control).map_err(XdpError::Interface)?;
     let mut ports = control.addresses().map(|address| address.port());
     let port = ports.next().unwrap_or_default();
     if ports.any(|other| other != port) {
-        return Err("all addresses of `listen` must have one port".into());
+        return Err(XdpError::Ports);
     }
     let mut rng = OsRandom::new();
     let mut program = Program::load(&ProgramConfig {
@@ -175,23 +121,22 @@ fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result
         filter_bytes: FILTER_BYTES,
         filter_key: [rng.next_u64(), rng.next_u64()],
     })
-    .map_err(text)?;
+    .map_err(XdpError::Xdp)?;
     let mut sockets = Vec::new();
     if redirect {
         let queues = receive_queues(&interface);
         if queues > MAX_QUEUES {
-            return Err(format!(
-                "{interface} has {queues} queues, of which {MAX_QUEUES} can be used: \
-                 `ethtool -L {interface} combined {MAX_QUEUES}`"
-            ));
+            let card = Card::of(&interface);
+            return Err(XdpError::Queues { card, queues });
         }
         for queue in 0..queues {
-            let socket = Socket::bind(&interface, queue, SocketConfig::default()).map_err(text)?;
-            program.add_socket(queue, &socket).map_err(text)?;
+            let socket =
+                Socket::bind(&interface, queue, SocketConfig::default()).map_err(XdpError::Xdp)?;
+            program.add_socket(queue, &socket).map_err(XdpError::Xdp)?;
             sockets.push(socket);
         }
     }
-    let attached = program.attach(&interface).map_err(text)?;
+    let attached = program.attach(&interface).map_err(XdpError::Xdp)?;
     Ok(Xdp {
         program,
         attached,
@@ -208,7 +153,7 @@ impl Xdp {
         kind: &'static str,
         udp: Vec<UdpPort>,
         sockets: ControlSockets,
-    ) -> Result<Ports, String> {
+    ) -> Result<Ports, XdpError> {
         let Self {
             program,
             attached,
@@ -222,7 +167,7 @@ impl Xdp {
             (XdpSend::Ring, _) | (XdpSend::Auto, Some(Granted::ZeroCopy)) => true,
         };
         let why = match granted {
-            None => format!("{attached} XDP on {interface} guards the UDP port"),
+            None => format!("{attached} XDP on {interface} filters in front of the UDP port"),
             Some(granted) => format!(
                 "{attached} XDP on {interface}, {} queues, {granted}, sending {}",
                 queues.len(),
@@ -238,7 +183,10 @@ impl Xdp {
         for (number, socket) in queues.into_iter().enumerate() {
             of_worker[number % workers].push(socket);
         }
-        let index = if_nametoindex(interface.as_str()).map_err(|e| e.to_string())?;
+        let index = if_nametoindex(interface.as_str()).map_err(|errno| {
+            let interface = interface.clone();
+            XdpError::Interface(InterfaceError::Gone { interface, errno })
+        })?;
         let port = sockets
             .addresses()
             .next()
@@ -246,15 +194,19 @@ impl Xdp {
         let mut ports = Vec::with_capacity(workers);
         for (udp, queues) in udp.into_iter().zip(of_worker) {
             if queues.is_empty() {
-                ports.push(boxed(Marking::new(udp, filter.clone())));
+                ports.push(boxed(ReplayMarking::new(udp, filter.clone())));
                 continue;
             }
             let sending = if ring {
-                Sending::Ring(Box::new(Ring::new(index, port).map_err(|e| e.to_string())?))
+                let next_hops = Neighbours::new().map_err(|source| XdpError::NextHops {
+                    card: Card::of(&interface),
+                    source,
+                })?;
+                Sending::Ring(Box::new(RingSender::new(next_hops, index, port)))
             } else {
                 Sending::Gso
             };
-            ports.push(boxed(Marking::new(
+            ports.push(boxed(ReplayMarking::new(
                 AfXdpPort::new(queues, udp, sending),
                 filter.clone(),
             )));
@@ -262,7 +214,7 @@ impl Xdp {
         Ok(Ports {
             ports,
             sockets,
-            guard: Some(Guard(Mutex::new(program))),
+            filter: Some(XdpFilter::new(program)),
             kind,
             why,
         })

@@ -13,12 +13,12 @@ use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use mixline_protocol::size::Datagram;
+use mixline_relay_engine::batch::{BATCH, Batch};
+use mixline_relay_engine::link_sessions::MAX_WORKERS;
 use mixline_udp::{BatchSocket, BindOptions, MAX_MESSAGES, Outgoing, ReceiveRing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Dropped, FIRST_PORT_TOKEN, Port};
-use crate::batch::{BATCH, Batch};
-use crate::sessions::MAX_WORKERS;
 
 /// The most addresses that a relay listens on: one of each family.
 const SOCKETS: usize = 2;
@@ -121,7 +121,7 @@ impl UdpPort {
 }
 
 impl Port for UdpPort {
-    fn turn(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
+    fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
         if self.ring.left() == 0 {
             self.receive()?;
         }

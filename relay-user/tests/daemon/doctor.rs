@@ -4,9 +4,10 @@ use std::process::{Command, Output};
 
 use mixline_protocol::records::Parameters;
 use mixline_relay::doctor::{Diagnosis, Finding, Level};
+use mixline_testnet::netns::{self, ip_in};
 
 use crate::directory::Directory;
-use crate::network::{INTERFACE, Network, ip};
+use crate::network::{INTERFACE, Network};
 use crate::process::{PROGRAM, Relay};
 
 /// The diagnosis of a run, whose exit code agrees with it.
@@ -123,16 +124,15 @@ fn a_veth_pair_carries_af_xdp_and_a_bad_mtu_does_not() {
         assert!(find(&running, "zero-copy").found.contains("not tried"));
         relay.stop();
 
-        ip(&format!("-n {name} link set {INTERFACE} mtu 1400"));
+        ip_in(&name, &format!("link set {INTERFACE} mtu 1400\n")).unwrap();
         let small = doctor(&relay);
         assert!(!small.runs);
         assert_eq!(find(&small, "MTU").level, Level::Problem);
-        ip(&format!("-n {name} link set {INTERFACE} mtu 1500"));
+        ip_in(&name, &format!("link set {INTERFACE} mtu 1500\n")).unwrap();
         assert!(doctor(&relay).runs);
 
         // Root without the capabilities, as in a container.
-        let output = Command::new("ip")
-            .args(["netns", "exec", &name, "setpriv"])
+        let output = netns::command(&name, "setpriv")
             .arg("--bounding-set=-net_admin,-net_raw,-bpf,-sys_admin")
             .args([PROGRAM, "doctor", "--json", "--config"])
             .arg(&relay.config)

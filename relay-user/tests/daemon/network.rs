@@ -4,13 +4,12 @@
 //! Needs root. Without it, or without the XDP program in the build, the tests say so and pass,
 //! unless `MIXLINE_REQUIRE_ROOT=1`.
 
-use std::fs::File;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mixline_testnet::netns::{self, Namespace, ip_in};
+use mixline_testnet::skip;
 use mixline_xdp::Program;
-use nix::sched::{CloneFlags, setns};
 
 /// The interface of a relay's namespace.
 pub const INTERFACE: &str = "relay0";
@@ -28,18 +27,12 @@ pub struct Network {
 impl Network {
     /// Runs a test in the hub of a network with so many relays, whose interfaces have so many
     /// queues.
-    pub fn run(relays: usize, queues: usize, test: impl FnOnce(&Network) + Send + 'static) {
-        let required = std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|v| v == "1");
-        let missing = if !nix::unistd::geteuid().is_root() {
-            "needs root"
-        } else if !Program::is_built() {
-            "built without the XDP program"
-        } else {
-            ""
-        };
-        if !missing.is_empty() {
-            assert!(!required, "{missing}");
-            eprintln!("skipped: {missing}");
+    pub fn run(relays: usize, queues: usize, test: impl FnOnce(&Network) + Send) {
+        if !skip::is_root_or_skip() {
+            return;
+        }
+        if !Program::is_built() {
+            skip::skip("built without the XDP program");
             return;
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -48,22 +41,17 @@ impl Network {
             relays,
         };
         network.build(queues);
-        let hub = File::open(format!("/run/netns/{}", network.hub())).unwrap();
-        let thread = std::thread::spawn(move || {
-            setns(hub, CloneFlags::CLONE_NEWNET).unwrap();
-            test(&network);
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
+        let hub = Namespace::named(&network.hub()).unwrap();
+        hub.run(|| test(&network)).unwrap();
     }
 
     fn build(&self, queues: usize) {
         let hub = self.hub();
-        ip(&format!("netns add {hub}"));
-        ip(&format!("-n {hub} link set lo up"));
-        ip(&format!("-n {hub} addr add 198.51.100.1/32 dev lo"));
-        ip(&format!("-n {hub} addr add 2001:db8:100::1/128 dev lo"));
+        netns::add(&hub).unwrap();
+        let mut lines = "link set lo up\n\
+            addr add 198.51.100.1/32 dev lo\n\
+            addr add 2001:db8:100::1/128 dev lo\n"
+            .to_owned();
         // A router that forwards, and says so when its Ethernet address changes, as those do that
         // take over from one another.
         for key in [
@@ -72,37 +60,33 @@ impl Network {
             "ipv4/conf/all/arp_notify",
             "ipv6/conf/all/ndisc_notify",
         ] {
-            inside(
+            output(
                 &hub,
                 &["sh", "-c", &format!("echo 1 > /proc/sys/net/{key}")],
             );
         }
         for relay in 0..self.relays {
             let name = self.relay(relay);
-            ip(&format!("netns add {name}"));
-            ip(&format!(
-                "-n {hub} link add hub{relay} numrxqueues {queues} numtxqueues {queues} type veth \
-                 peer name {INTERFACE} netns {name} numrxqueues {queues} numtxqueues {queues}"
-            ));
-            ip(&format!(
-                "-n {hub} addr add 198.51.{relay}.1/24 dev hub{relay}"
-            ));
-            ip(&format!(
-                "-n {hub} addr add 2001:db8:{relay}::1/64 dev hub{relay} nodad"
-            ));
-            ip(&format!("-n {hub} link set hub{relay} up"));
-            ip(&format!("-n {name} link set lo up"));
-            ip(&format!(
-                "-n {name} addr add 198.51.{relay}.2/24 dev {INTERFACE}"
-            ));
-            ip(&format!(
-                "-n {name} addr add 2001:db8:{relay}::2/64 dev {INTERFACE} nodad"
-            ));
-            ip(&format!("-n {name} link set {INTERFACE} up"));
-            ip(&format!("-n {name} route add default via 198.51.{relay}.1"));
-            ip(&format!(
-                "-n {name} -6 route add default via 2001:db8:{relay}::1"
-            ));
+            netns::add(&name).unwrap();
+            lines += &format!(
+                "link add hub{relay} numrxqueues {queues} numtxqueues {queues} type veth \
+                 peer name {INTERFACE} netns {name} numrxqueues {queues} numtxqueues {queues}\n\
+                 addr add 198.51.{relay}.1/24 dev hub{relay}\n\
+                 addr add 2001:db8:{relay}::1/64 dev hub{relay} nodad\n\
+                 link set hub{relay} up\n"
+            );
+        }
+        ip_in(&hub, &lines).unwrap();
+        for relay in 0..self.relays {
+            let own = format!(
+                "link set lo up\n\
+                 addr add 198.51.{relay}.2/24 dev {INTERFACE}\n\
+                 addr add 2001:db8:{relay}::2/64 dev {INTERFACE} nodad\n\
+                 link set {INTERFACE} up\n\
+                 route add default via 198.51.{relay}.1\n\
+                 route add default via 2001:db8:{relay}::1\n"
+            );
+            ip_in(&self.relay(relay), &own).unwrap();
         }
     }
 
@@ -136,7 +120,7 @@ impl Network {
 
     /// Whether an XDP program is on a relay's interface, as the kernel says.
     pub fn has_program(&self, relay: usize) -> bool {
-        let text = inside(
+        let text = output(
             &self.relay(relay),
             &["ip", "-json", "link", "show", "dev", INTERFACE],
         );
@@ -152,7 +136,7 @@ impl Network {
         } else {
             "Udp6OutDatagrams"
         };
-        let text = inside(&self.relay(relay), &["nstat", "-asz", counter]);
+        let text = output(&self.relay(relay), &["nstat", "-asz", counter]);
         let line = text.lines().find(|line| line.starts_with(counter)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
@@ -160,51 +144,22 @@ impl Network {
     /// Gives the hub's end of a relay's wire another Ethernet address.
     pub fn change_gateway(&self, relay: usize) {
         let hub = self.hub();
-        ip(&format!(
-            "-n {hub} link set hub{relay} address 02:00:00:00:77:0{relay}"
-        ));
+        let line = format!("link set hub{relay} address 02:00:00:00:77:0{relay}\n");
+        ip_in(&hub, &line).unwrap();
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
         for relay in 0..self.relays {
-            remove(&self.relay(relay));
+            let _ = netns::delete(&self.relay(relay));
         }
-        remove(&self.hub());
+        let _ = netns::delete(&self.hub());
     }
 }
 
-fn remove(namespace: &str) {
-    let _ = Command::new("ip")
-        .args(["netns", "delete", namespace])
-        .output();
-}
-
-/// Runs `ip`.
-pub fn ip(arguments: &str) {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "ip {arguments}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 /// Runs a command in a namespace: what it prints.
-pub fn inside(namespace: &str, command: &[&str]) -> String {
-    let output = Command::new("ip")
-        .args(["netns", "exec", namespace])
-        .args(command)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
+fn output(namespace: &str, command: &[&str]) -> String {
+    let (program, arguments) = command.split_first().unwrap();
+    netns::said(netns::command(namespace, program).args(arguments)).unwrap()
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use mixline_relay::status::Report;
+use mixline_relay::observe::Report;
+use mixline_testnet::netns;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -97,15 +98,11 @@ impl Relay {
         wait_for("an answer to status", || self.try_report());
     }
 
-    /// The program, in the relay's namespace; `ip` becomes the program, so that signals reach it.
+    /// The program, in the relay's namespace.
     pub fn command(&self) -> Command {
         match &self.namespace {
             None => Command::new(PROGRAM),
-            Some(namespace) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace, PROGRAM]);
-                command
-            }
+            Some(namespace) => netns::command(namespace, PROGRAM),
         }
     }
 
@@ -121,7 +118,7 @@ impl Relay {
     }
 
     pub fn try_report(&self) -> Option<Report> {
-        mixline_relay::status::ask(&self.state).ok()
+        mixline_relay::observe::ask(&self.state).ok()
     }
 
     pub fn report(&self) -> Report {

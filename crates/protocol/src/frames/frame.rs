@@ -139,7 +139,7 @@ pub struct FrameWriter<'a> {
 }
 
 impl<'a> FrameWriter<'a> {
-    /// Starts at the front of a cell.
+    /// Starts at the beginning of a cell.
     pub fn new(cell: &'a mut [u8; FRAMES]) -> Self {
         Self { cell, used: 0 }
     }

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Small packets share a cell and large ones span cells, as in RFC 9347; unlike there, every
-//! cell stands alone, because paths reorder. A fragment's `offset` counts from the front of
+//! cell stands alone, because paths reorder. A fragment's `offset` counts from the beginning of
 //! its packet, `total` is the packet's length; an `id` is not used again by the same sender
 //! within [`REASSEMBLY_TIME`].
 

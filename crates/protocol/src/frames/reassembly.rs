@@ -61,7 +61,7 @@ pub struct Reassembly {
     /// Where the partial of a key (kind and id) stands in `slots`.
     index: HashMap<Key, usize>,
     slots: Vec<Partial>,
-    /// The ends of the list of live slots by age, and the front of the list of unused ones.
+    /// The ends of the list of live slots by age, and the head of the list of unused ones.
     oldest: usize,
     newest: usize,
     unused: usize,

@@ -10,8 +10,8 @@
 //! 5 close
 //! ```
 //!
-//! A relay delivers cells for a token to the link that registered it last, and only if that
-//! link is the one that holds it or nobody does. A lifetime of zero unregisters. `registered`
+//! A relay delivers cells for a token to the link that registered it last, and only if
+//! that link holds it already or no link does. A lifetime of zero unregisters. `registered`
 //! names the tokens of the request that are *not* registered: somebody else's, or beyond
 //! [`MAX_TOKENS_PER_LINK`].
 
@@ -86,8 +86,8 @@ impl Control {
                 out.u8(5);
             }
         }
-        let (front, rest) = cell.split_at_mut(out.written().len());
-        front.copy_from_slice(out.written());
+        let (message, rest) = cell.split_at_mut(out.written().len());
+        message.copy_from_slice(out.written());
         rest.fill(0);
         Ok(())
     }

@@ -17,20 +17,22 @@
 //! The keys of both directions come from the raw split `k1 | k2` of Noise *and* the KEM's
 //! secret: `HKDF-SHA256(salt = handshake hash, ikm = k1 | k2 | secret, info = "mixline/v1/link
 //! keys")`, the initiator's sealing key first. Both must be broken for a recorded link to be
-//! read. Who is at the other end rests on X25519 alone, which is enough for as long as a
-//! quantum computer does not exist at the time of the handshake.
+//! read. The other end's identity rests on X25519 alone, which is enough as long as no quantum
+//! computer exists at the time of the handshake.
 //!
 //! Both indices are authenticated: the initiator's by the prologue, the responder's because
-//! it is sealed. mac1 keeps out whoever does not know whom they talk to; see [`super`].
+//! it is sealed. mac1 keeps out anyone who does not know the responder's key; see [`super`].
 
 use super::cookie::{self, Cookie};
-use super::mac::{self, MAC};
-use super::{
-    DatagramType, OpenKey, SealKey, expect_header, expect_zeros, noise, receiver_index,
-    write_header,
+use super::layout::{
+    DatagramType, INDEX, INITIATION_END, KEM_CIPHERTEXT, KEM_KEY, MAC1, MAC2, RESPONSE_END,
+    TIMESTAMP, expect_header, expect_zeros, receiver_index, write_header,
 };
+use super::mac::{self, MAC};
+use super::transport::{OpenKey, SealKey};
 use crate::identity::{X25519Public, X25519Secret};
-use crate::size::{DATAGRAM, Datagram, LINK_HEADER, TAG};
+use crate::noise;
+use crate::size::{DATAGRAM, Datagram, LINK_HEADER};
 use crate::wire::Reader;
 use crate::{Error, Result};
 use ml_kem::kem::{Decapsulate, Encapsulate, KeyExport};
@@ -40,28 +42,6 @@ use ring::hmac;
 use snow::HandshakeState;
 use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::{Zeroize, Zeroizing};
-
-/// Bytes of an ML-KEM-768 encapsulation key (FIPS 203, table 3).
-const KEM_KEY: usize = 1184;
-/// Bytes of an ML-KEM-768 ciphertext.
-const KEM_CIPHERTEXT: usize = 1088;
-/// Bytes of a timestamp.
-const TIMESTAMP: usize = 12;
-/// Bytes of an index.
-const INDEX: usize = 4;
-/// Bytes of a public key.
-const POINT: usize = 32;
-
-/// Where the Noise message of an initiation ends.
-const INITIATION_END: usize = LINK_HEADER + POINT + (POINT + TAG) + (KEM_KEY + TIMESTAMP + TAG);
-/// Where the Noise message of a response ends.
-const RESPONSE_END: usize = LINK_HEADER + POINT + (KEM_CIPHERTEXT + INDEX + TAG);
-/// Where mac1 stands; it covers all before.
-pub(super) const MAC1: usize = DATAGRAM - 2 * MAC;
-/// Where mac2 stands; it covers all before.
-pub(super) const MAC2: usize = DATAGRAM - MAC;
-
-const _: () = assert!(INITIATION_END == 1308 && RESPONSE_END == 1156 && MAC1 == 1376);
 
 /// One initiation accepts at most this many responses that do not authenticate. Making one
 /// that costs public-key work takes knowledge of the initiator's static key and its index.

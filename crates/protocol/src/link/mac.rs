@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 /// Bytes of a MAC or a cookie.
 pub(super) const MAC: usize = 16;
 
-/// `SHA-256(label | public)`, a key that everyone has who knows whom they talk to.
+/// `SHA-256(label | public)`, a key that everyone has who knows the public key.
 pub(super) fn public_key(label: &str, public: &X25519Public) -> [u8; 32] {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(label.as_bytes());

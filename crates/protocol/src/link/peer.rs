@@ -23,15 +23,14 @@
 //! Three sessions, one handshake in flight, and the actions not yet polled for, of which
 //! each event makes at most five.
 
+use super::cookie::{COOKIE_LIFE, Cookie};
+use super::handshake::{Established, Initiator, Timestamp};
 use super::timers::{
     ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, REJECT_AFTER,
     REKEY_AFTER, REKEY_AFTER_AS_RESPONDER,
 };
 use super::traffic::Traffic;
-use super::{
-    COOKIE_LIFE, CellKind, Cookie, Established, Initiator, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey,
-    Timestamp,
-};
+use super::transport::{CellKind, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey};
 use crate::identity::{X25519Public, X25519Secret};
 use crate::size::Datagram;
 use crate::{Error, Result};
@@ -85,7 +84,7 @@ struct Attempt {
     began: Instant,
     /// When the next initiation is due.
     due: Instant,
-    /// `Action::Initiate` was given out and `initiate` not yet called.
+    /// `Action::Initiate` was returned and `initiate` has not been called yet.
     asked: bool,
     flight: Option<Flight>,
     /// A cookie has brought one initiation forward already.
@@ -179,7 +178,7 @@ impl Peer {
             && self.actions.is_empty()
     }
 
-    /// Makes another choice about handshakes, as when a relay that was a mere neighbour
+    /// Makes another choice about handshakes, for example when a relay that was only a neighbour
     /// becomes a next hop.
     pub fn set_upkeep(&mut self, upkeep: Upkeep) {
         self.upkeep = upkeep;
@@ -193,7 +192,7 @@ impl Peer {
         self.wanted = self.current.is_none() && self.upkeep != Upkeep::Never;
     }
 
-    /// What to do, one thing at a time; called until it returns `None`, after each event and
+    /// The next thing to do; called until it returns `None`, after each event and
     /// at least every [`super::POLL_EVERY`].
     pub fn poll(&mut self, now: Instant) -> Option<Action> {
         if self.actions.is_empty() {
@@ -301,8 +300,8 @@ impl Peer {
         Ok(())
     }
 
-    /// A [`super::Responder`] has answered the neighbour's initiation. Poll, and so install
-    /// the key, before the response is sent.
+    /// A [`super::Responder`] has answered the neighbour's initiation. The owner polls, and so
+    /// installs the key, before it sends the response.
     ///
     /// # Errors
     /// [`Error::Replay`] if the initiation is not newer than the last, [`Error::Limit`] if it
@@ -336,9 +335,9 @@ impl Peer {
         Ok(())
     }
 
-    /// Something has authenticated under the session `local_index`. To be told at once when it
-    /// is the first under that session, and of the rest about once a second; `kind` is
-    /// anything but cover if anything but cover was among them.
+    /// Something has authenticated under the session `local_index`. The owner tells at once of
+    /// the first under that session, and of the rest about once a second; `kind` is other than
+    /// cover if anything else was among them.
     pub fn heard(&mut self, local_index: u32, kind: CellKind, now: Instant) {
         let is = |session: &Option<Session>| {
             session

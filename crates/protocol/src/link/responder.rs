@@ -1,8 +1,9 @@
 //! The side that answers: which initiations cost it work, and which are old.
 
 use super::cookie::CookieMaker;
-use super::handshake::{Established, Incoming, MAC1, MAC2, Timestamp};
-use super::{DatagramType, expect_header, mac};
+use super::handshake::{Established, Incoming, Timestamp};
+use super::layout::{DatagramType, MAC1, MAC2, expect_header};
+use super::mac;
 use crate::identity::{X25519Public, X25519Secret};
 use crate::size::Datagram;
 use crate::{Error, Result};
@@ -91,7 +92,7 @@ impl Responder {
     }
 
     /// [`Responder::read`], then [`Incoming::respond`]; `index` is what we will call the
-    /// session. The established session is to be received under before the response is sent.
+    /// session. The caller receives under the established session before it sends the response.
     ///
     /// # Errors
     /// Those of the two.
@@ -105,10 +106,10 @@ impl Responder {
     }
 }
 
-/// Of so many static keys, or up to twice as many, the last timestamp is remembered.
+/// The last timestamp is remembered of this many static keys, and of at most twice as many.
 ///
-/// Who makes static keys by the thousand can push another's out, and then replay an
-/// initiation of theirs. That buys one response of the same size and a session that nobody
+/// Anyone who makes static keys by the thousand can push another's out, and then replay an
+/// initiation of that key. This yields one response of the same size and a session that nobody
 /// can confirm: a [`super::peer::Peer`] remembers the timestamp of its own neighbour and does
 /// not let go of a session for one that is not confirmed.
 pub const MAX_TIMESTAMPS: usize = 32_768;

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// The side that initiated a session replaces it at this age, if it is used.
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
 
-/// The other side does it at this age, if by then nobody has.
+/// The other side does it at this age, if neither has by then.
 pub const REKEY_AFTER_AS_RESPONDER: Duration = Duration::from_secs(165);
 
 /// Nothing is sealed or opened under a session of this age; its keys are erased.
@@ -23,10 +23,10 @@ pub const HANDSHAKE_JITTER: Duration = Duration::from_millis(334);
 /// Initiations without an answer for this long: the neighbour is unreachable.
 pub const HANDSHAKE_GIVE_UP: Duration = Duration::from_secs(90);
 
-/// Who has received data and sent nothing for this long sends a cover datagram.
+/// A side that has received data and sent nothing for this long sends a cover datagram.
 pub const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// Who has sent data and received nothing for this long begins a handshake:
+/// A side that has sent data and received nothing for this long begins a handshake:
 /// [`KEEPALIVE`] and [`HANDSHAKE_RETRY`].
 pub const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 

@@ -2,10 +2,10 @@
 //! life, or to begin anew.
 
 use super::timers::{KEEPALIVE, SILENCE_LIMIT, UPKEEP_PING};
-use super::{CellKind, SealKey};
+use super::transport::{CellKind, SealKey};
 use std::time::{Duration, Instant};
 
-/// The traffic of one session. What is sent is seen on the key, which workers seal with; what
+/// The traffic of one session. What is sent shows in the key, which workers seal with; what
 /// is received has to be told.
 pub(super) struct Traffic {
     /// Datagrams sealed, when last looked at.
@@ -23,7 +23,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    /// That of a session that begins now.
+    /// The traffic of a session that begins now.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             sent: 0,
@@ -36,8 +36,8 @@ impl Traffic {
         }
     }
 
-    /// Looks at what has been sealed. Before something is heard too: what was sent before
-    /// that is answered by it.
+    /// Looks at what has been sealed. It is called before [`Traffic::heard`] too, since what is
+    /// received answers what was sent before it.
     pub(super) fn observe(&mut self, seal: &SealKey, now: Instant) {
         let (sent, data) = (seal.sent(), seal.sent_data());
         if sent > self.sent {

@@ -9,8 +9,8 @@
 //! [`OpenKey`] has no state at all. `ring` does not erase its expanded keys when they are
 //! dropped; the key bytes they are made of are erased.
 
-use super::{DatagramType, counter, datagram_type, receiver_index, write_header};
-use crate::prefetch::Front;
+use super::layout::{DatagramType, counter, datagram_type, receiver_index, write_header};
+use crate::prefetch::Start;
 use crate::size::{CELL_OFFSET, Datagram, LINK_HEADER, SEALED, TAG};
 use crate::{Error, Result};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Minematsu, CRYPTO 2012), and a session does not live long enough to send them.
 pub const MAX_COUNTER: u64 = 1 << 32;
 
-/// After so many datagrams a session is replaced, whatever its age.
+/// A session is replaced after this many datagrams, whatever its age.
 pub const REKEY_AFTER_DATAGRAMS: u64 = 1 << 31;
 
 /// What a sealed datagram holds.
@@ -123,7 +123,7 @@ impl SealKey {
 /// Opens what is received under one session. Shared by threads; keeps no state.
 #[repr(C)]
 pub struct OpenKey {
-    front: Front,
+    start: Start,
     key: LessSafeKey,
     local_index: u32,
 }
@@ -131,7 +131,7 @@ pub struct OpenKey {
 impl OpenKey {
     pub(super) fn new(key: &[u8; 32], local_index: u32) -> Result<Self> {
         Ok(Self {
-            front: Front::default(),
+            start: Start::default(),
             key: aes(key)?,
             local_index,
         })
@@ -139,7 +139,7 @@ impl OpenKey {
 
     /// Asks for the key, which is about to be used.
     pub fn prefetch(&self) {
-        self.front.prefetch(size_of::<Self>());
+        self.start.prefetch(size_of::<Self>());
     }
 
     /// Authenticates and decrypts in place; the cell is then at [`CELL_OFFSET`]. The caller
@@ -187,7 +187,7 @@ impl OpenKey {
 }
 
 /// One direction of a session without its handshake, for measurements that need many: the
-/// sender's side, and that of who receives and calls the session `index`.
+/// sender's side, and the receiver's, who calls the session `index`.
 ///
 /// # Errors
 /// None that happen.

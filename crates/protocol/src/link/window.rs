@@ -38,8 +38,8 @@ impl<const WORDS: usize> SlidingWindow<WORDS> {
         }
     }
 
-    /// Asks for what says whether `counter` has been seen; not for the beginning of the window,
-    /// which is at its front.
+    /// Asks for what says whether `counter` has been seen; not for the window's first field,
+    /// which is at its address.
     pub fn prefetch(&self, counter: u64) {
         prefetch_element(&self.words, Self::slot(counter / BITS));
     }

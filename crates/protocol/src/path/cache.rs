@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::KnownPath;
+use super::peel::KnownPath;
 use super::table::{Hash, Table};
 use crate::size::Header;
 
-/// A path that no cell has used for so long may make room for a new one. A path in use is
+/// A path that no cell has used for this long may make room for a new one. A path in use is
 /// probed several times a second, so what is idle for this long costs at worst one more
 /// opening of its header.
 pub const IDLE: Duration = Duration::from_secs(10);
@@ -53,8 +53,8 @@ impl PathCache {
         self.find(self.locate(header), header, now)
     }
 
-    /// [`PathCache::lookup`]'s first step, for whoever looks up several and waits for memory once
-    /// and not for each: asks for where the header is to be looked for.
+    /// [`PathCache::lookup`]'s first step, for a caller that looks up several and waits for memory
+    /// once and not for each: asks for the memory where the search begins.
     #[must_use]
     pub fn locate(&self, header: &Header) -> Located {
         Located(self.table.locate(header))
@@ -85,7 +85,7 @@ impl PathCache {
 
     /// Adds a path that was opened under the onion key of `epoch`, or replaces the one of the
     /// same header. If the cache is full, one that has been idle for
-    /// [`IDLE`] goes.
+    /// [`IDLE`] is evicted.
     ///
     /// # Errors
     /// [`Full`] if none was found among some thousands; the next time others are looked at.

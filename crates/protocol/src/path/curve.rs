@@ -3,7 +3,7 @@
 //! A relay multiplies each alpha twice, so it pays to take the point to Edwards form once,
 //! where vector instructions multiply it in 60 % of the time of a Montgomery ladder. Points
 //! of the curve's twist, which no honest builder sends, have no Edwards form and take the
-//! ladder. The result is X25519's in either case; which of the two ways it took says only
+//! ladder. The result is X25519's in either case; which of the two was taken says only
 //! what everybody can see of the point.
 
 use curve25519_dalek::edwards::EdwardsPoint;

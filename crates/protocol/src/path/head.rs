@@ -5,8 +5,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::keys::segment_keys;
 use super::layers::{Slot, build};
+use super::layout::{ALPHA, BETA, GAMMA, Hop, JUNCTION, JUNCTION_REST, SEED, SLOT};
 use super::tail::{PayloadLayers, PublishedTail, encrypt};
-use super::{ALPHA, BETA, GAMMA, Hop, JUNCTION, JUNCTION_REST, SEED, SLOT};
 use crate::Result;
 use crate::hctr2::Hctr2;
 use crate::identity::ShortId;

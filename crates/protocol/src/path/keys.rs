@@ -6,8 +6,9 @@ use chacha20::cipher::{KeyIvInit, StreamCipher};
 use ring::{hkdf, hmac};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::{ALPHA, BETA, GAMMA, Hop, MAX_SEGMENT, curve};
-use crate::identity::{X25519Public, front};
+use super::curve;
+use super::layout::{ALPHA, BETA, GAMMA, Hop, MAX_SEGMENT};
+use crate::identity::{X25519Public, first_bytes};
 use crate::{Error, Result};
 
 /// What sets this use of HKDF apart.
@@ -61,7 +62,7 @@ impl HopKeys {
     /// Gamma of a beta.
     pub(super) fn gamma(&self, beta: &[u8; BETA]) -> [u8; GAMMA] {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.authentication);
-        front(hmac::sign(&key, beta).as_ref())
+        first_bytes(hmac::sign(&key, beta).as_ref())
     }
 }
 

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::keys::{HopKeys, apply_stream};
-use super::{BETA, FORWARD, GAMMA, Hop, MAX_SEGMENT, SLOT};
+use super::layout::{BETA, FORWARD, GAMMA, Hop, MAX_SEGMENT, SLOT};
 
 /// Command and argument of one hop.
 pub(super) struct Slot {
@@ -70,7 +70,7 @@ pub(super) fn build(keys: &[HopKeys], hops: &[Hop], last: &Slot, rest: &[u8]) ->
     Layers { beta, gammas }
 }
 
-/// Adds `from` to the front of `to`, as far as both go.
+/// Adds `from` to the beginning of `to`, as far as both go.
 pub(super) fn add(to: &mut [u8], from: &[u8]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to ^= from;

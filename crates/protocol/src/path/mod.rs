@@ -38,6 +38,7 @@ mod curve;
 mod head;
 mod keys;
 mod layers;
+mod layout;
 mod onion;
 mod peel;
 mod table;
@@ -45,72 +46,9 @@ mod tail;
 #[cfg(feature = "vectors")]
 pub mod vectors;
 
-use std::fmt;
-
 pub use cache::{Full, IDLE, Located, MAX_PATHS, PathCache, PathSlot};
 pub use head::{Head, HeadSecrets, build_head};
+pub use layout::{Hop, MAX_SEGMENT, MailboxToken, ReplayTag};
 pub use onion::OnionSecret;
 pub use peel::{KnownPath, Next, open_header};
 pub use tail::{PUBLISHED_TAIL, PublishedTail, TailId, TailKeys, TailSecrets, build_tail};
-
-use crate::identity::{ShortId, X25519Public};
-use crate::size::PATH_HEADER;
-
-/// The most relays in a head, and in a tail.
-pub const MAX_SEGMENT: usize = 4;
-
-/// Bytes of alpha, an X25519 public value.
-const ALPHA: usize = 32;
-/// Bytes of gamma, a truncated HMAC-SHA256.
-const GAMMA: usize = 16;
-/// Bytes of beta, what is layered.
-const BETA: usize = PATH_HEADER - ALPHA - GAMMA;
-/// Bytes of a slot: command, argument, gamma of the next hop.
-const SLOT: usize = 1 + 8 + GAMMA;
-/// Bytes of a tail's seed.
-const SEED: usize = 16;
-/// Bytes of beta that a tail publishes; the rest is made from its seed.
-const TAIL_BETA: usize = MAX_SEGMENT * SLOT;
-/// Bytes of a tail that stand behind the junction's slot.
-const JUNCTION_REST: usize = ALPHA + SEED + TAIL_BETA;
-
-const _: () = assert!(BETA == MAX_SEGMENT * SLOT + JUNCTION_REST);
-
-/// Commands of a slot.
-const FORWARD: u8 = 1;
-const JUNCTION: u8 = 2;
-const DELIVER: u8 = 3;
-
-/// What a client registers at a guard so that cells find it: 8 random bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MailboxToken(pub [u8; 8]);
-
-/// The first 16 bytes of a payload that a relay has decrypted: they depend on every bit of
-/// the message and on the hop's key, so they tell messages apart at no cost.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ReplayTag(pub [u8; 16]);
-
-/// One relay of a head or a tail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hop {
-    /// The relay's short ID.
-    pub relay: ShortId,
-    /// Its onion key of the epoch in which the path is used.
-    pub onion: X25519Public,
-}
-
-impl fmt::Debug for MailboxToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "MailboxToken({})",
-            data_encoding::HEXLOWER.encode(&self.0)
-        )
-    }
-}
-
-impl fmt::Debug for ReplayTag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ReplayTag({})", data_encoding::HEXLOWER.encode(&self.0))
-    }
-}

@@ -4,13 +4,14 @@ use subtle::ConstantTimeEq;
 
 use super::curve::Point;
 use super::keys::{HopKeys, apply_stream};
-use super::tail::extend;
-use super::{
-    ALPHA, BETA, DELIVER, FORWARD, GAMMA, JUNCTION, JUNCTION_REST, MailboxToken, OnionSecret,
-    ReplayTag, SEED, SLOT, TAIL_BETA,
+use super::layout::{
+    ALPHA, BETA, DELIVER, FORWARD, GAMMA, JUNCTION, JUNCTION_REST, MailboxToken, ReplayTag, SEED,
+    SLOT, TAIL_BETA,
 };
+use super::onion::OnionSecret;
+use super::tail::extend;
 use crate::hctr2::Hctr2;
-use crate::identity::{ShortId, front};
+use crate::identity::{ShortId, first_bytes};
 use crate::size::{Cell, Header, PATH_HEADER};
 use crate::{Error, Result};
 
@@ -69,7 +70,7 @@ impl KnownPath {
         let (header, payload) = cell.split_at_mut(PATH_HEADER);
         self.hctr2.decrypt(&self.tweak, payload);
         header.copy_from_slice(&self.next_header);
-        ReplayTag(front(payload))
+        ReplayTag(first_bytes(payload))
     }
 }
 
@@ -80,9 +81,9 @@ impl KnownPath {
 /// for another relay or epoch or was changed, [`Error::UnknownCommand`] for a command that
 /// the builder invented.
 pub fn open_header(onion: &OnionSecret, header: &Header) -> Result<KnownPath> {
-    let alpha: [u8; ALPHA] = front(header);
-    let tweak: [u8; GAMMA] = front(&header[ALPHA..]);
-    let beta: [u8; BETA] = front(&header[ALPHA + GAMMA..]);
+    let alpha: [u8; ALPHA] = first_bytes(header);
+    let tweak: [u8; GAMMA] = first_bytes(&header[ALPHA..]);
+    let beta: [u8; BETA] = first_bytes(&header[ALPHA + GAMMA..]);
     let point = Point::new(&alpha);
     let shared = point.exchange(&onion.secret)?;
     let keys = HopKeys::derive(&shared, &alpha, &onion.public())?;
@@ -94,7 +95,7 @@ pub fn open_header(onion: &OnionSecret, header: &Header) -> Result<KnownPath> {
     let mut plain = [0; BETA + SLOT];
     plain[..BETA].copy_from_slice(&beta);
     apply_stream(&keys.stream, &mut plain);
-    let argument: [u8; 8] = front(&plain[1..]);
+    let argument: [u8; 8] = first_bytes(&plain[1..]);
     let (next_gamma, rest) = plain[9..].split_at(GAMMA);
     let mut next_header = [0; PATH_HEADER];
     let mut write = |alpha: &[u8], beta: &[u8], behind: &[u8]| {
@@ -111,7 +112,7 @@ pub fn open_header(onion: &OnionSecret, header: &Header) -> Result<KnownPath> {
         JUNCTION => {
             let (tail_alpha, rest) = rest.split_at(ALPHA);
             let (seed, rest) = rest.split_at(SEED);
-            write(tail_alpha, &rest[..TAIL_BETA], &extend(&front(seed)));
+            write(tail_alpha, &rest[..TAIL_BETA], &extend(&first_bytes(seed)));
             Next::Junction(ShortId(argument))
         }
         DELIVER => Next::Deliver(MailboxToken(argument)),

@@ -1,6 +1,6 @@
 //! A bounded table keyed by whole headers, with eviction of what is idle.
 //!
-//! Four parts, all but the last touched by a lookup, which asks for them before ([`crate::prefetch`]):
+//! Four parts; a lookup touches all but the last, and asks for them before ([`crate::prefetch`]):
 //! - an index, open addressing with linear probing, at most half full, whose 8-byte cells
 //!   hold a position and 32 bits of the keyed hash;
 //! - the entries, in chunks that are allocated as they are needed and never moved;
@@ -8,18 +8,18 @@
 //!   that has been idle;
 //! - the epoch of each, 4 bytes, for the same reason.
 //!
-//! All but the entries is allocated once, as zero pages that cost nothing until they are written.
-//! So no insertion ever copies the table, and an empty table is small.
+//! Everything but the entries is allocated once, as zero pages that cost nothing until they are
+//! written. So no insertion ever copies the table, and an empty table is small.
 //!
 //! A list from the most to the least recently used entry would name the one that has been idle
-//! for longest, but each lookup would write to two or three other entries' places.
+//! for longest, but each lookup would write to two or three other entries.
 
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
 
-use super::{ALPHA, GAMMA};
+use super::layout::{ALPHA, GAMMA};
 use crate::prefetch::{prefetch, prefetch_element};
 use crate::size::{Header, PATH_HEADER};
 
@@ -27,11 +27,11 @@ use crate::size::{Header, PATH_HEADER};
 /// entries have been written to.
 const CHUNK: usize = if cfg!(test) { 64 } else { 4096 };
 
-/// A full table looks at so many entries for an idle one, and at the next ones the next time. All
-/// of them take some microseconds, a twentieth of what opening a header does.
+/// How many entries a full table looks at for an idle one; the next time it goes on from there.
+/// All of them take some microseconds, a twentieth of what opening a header does.
 const SEARCHED: usize = if cfg!(test) { 50 } else { 4096 };
 
-/// In the order of reading, the header at the front. It is free if there is no value.
+/// In the order of reading, the header first. The entry is free if there is no value.
 #[repr(C)]
 struct Entry<V> {
     header: Header,

@@ -5,13 +5,14 @@ use rand_core::CryptoRng;
 use ring::digest::{SHA256, digest};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::curve;
 use super::keys::{apply_stream, segment_keys};
 use super::layers::{Slot, add, build, stream};
-use super::{
-    ALPHA, BETA, DELIVER, GAMMA, Hop, MAX_SEGMENT, MailboxToken, SEED, SLOT, TAIL_BETA, curve,
+use super::layout::{
+    ALPHA, BETA, DELIVER, GAMMA, Hop, MAX_SEGMENT, MailboxToken, SEED, SLOT, TAIL_BETA,
 };
 use crate::hctr2::Hctr2;
-use crate::identity::{ShortId, front};
+use crate::identity::{ShortId, first_bytes};
 use crate::size::Payload;
 use crate::wire::Reader;
 use crate::{Error, Result};
@@ -32,7 +33,7 @@ pub struct PublishedTail {
     pub alpha: [u8; ALPHA],
     /// The authentication that the first relay checks.
     pub gamma: [u8; GAMMA],
-    /// The front of the beta that the first relay sees.
+    /// The first bytes of the beta that the first relay sees.
     pub beta: [u8; TAIL_BETA],
     /// What the rest of that beta is made of.
     pub seed: [u8; SEED],
@@ -84,14 +85,14 @@ impl PublishedTail {
     /// The tail's name.
     #[must_use]
     pub fn id(&self) -> TailId {
-        TailId(front(&self.gamma))
+        TailId(first_bytes(&self.gamma))
     }
 }
 
 /// The bytes of beta behind the published ones, made from a tail's seed.
 pub(super) fn extend(seed: &[u8; SEED]) -> [u8; BETA - TAIL_BETA] {
     let mut bytes = [0; BETA - TAIL_BETA];
-    apply_stream(&front(digest(&SHA256, seed).as_ref()), &mut bytes);
+    apply_stream(&first_bytes(digest(&SHA256, seed).as_ref()), &mut bytes);
     bytes
 }
 
@@ -175,7 +176,7 @@ pub fn build_tail(
         first: hops.first().map(|hop| hop.relay).unwrap_or_default(),
         alpha,
         gamma: layers.gammas.first().copied().unwrap_or_default(),
-        beta: front(&layers.beta),
+        beta: first_bytes(&layers.beta),
         seed: secrets.seed,
     };
     debug_assert_eq!(layers.beta[TAIL_BETA..], extend(&secrets.seed));

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{CLOCK_SKEW, check_now, close, front, open, sealed};
+use super::format::{CLOCK_SKEW, begin, check_now, close, open, sealed};
 use crate::Result;
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, verify};
 use crate::time::UnixTime;
@@ -115,7 +115,7 @@ impl Lease {
     }
 
     fn body(&self) -> Writer {
-        let mut writer = front(LEASE_KIND);
+        let mut writer = begin(LEASE_KIND);
         writer
             .bytes(&self.id.0)
             .bytes(&self.ipv4.octets())
@@ -211,7 +211,7 @@ impl LeaseRequest {
     }
 
     fn body(&self) -> Writer {
-        let mut writer = front(REQUEST_KIND);
+        let mut writer = begin(REQUEST_KIND);
         writer
             .bytes(&self.id.0)
             .u64(self.timestamp.0)

@@ -1,6 +1,6 @@
 //! The right to a name.
 
-use super::{check_now, check_span, close, front, open, sealed};
+use super::format::{begin, check_now, check_span, close, open, sealed};
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, verify};
 use crate::name::{Label, MAX_LABEL};
 use crate::time::UnixTime;
@@ -103,7 +103,7 @@ impl NameRecord {
     }
 
     fn body(&self) -> Writer {
-        let mut writer = front(KIND);
+        let mut writer = begin(KIND);
         writer.text(self.label.as_str()).bytes(&self.id.0);
         writer
             .u64(self.version)

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 
-use super::{MAX_TEXT, check_now, check_span, close, front, open, sealed};
+use super::format::{MAX_TEXT, begin, check_now, check_span, close, open, sealed};
 use crate::identity::{IdentityKey, RelayId, SIGNATURE, ShortId, X25519Public, verify};
 use crate::time::UnixTime;
 use crate::wire::{Reader, Writer};
@@ -199,7 +199,7 @@ impl RelayDescriptor {
     }
 
     fn body(&self) -> Writer {
-        let mut writer = front(KIND);
+        let mut writer = begin(KIND);
         writer
             .bytes(&self.id.0)
             .u64(self.version)

@@ -1,6 +1,8 @@
 //! How an anonymous ID is reached.
 
-use super::{Lease, TailOffer, check_now, check_span, close, front, open, sealed};
+use super::format::{begin, check_now, check_span, close, open, sealed};
+use super::lease::Lease;
+use super::tail_offer::TailOffer;
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, X25519Public, verify};
 use crate::time::UnixTime;
 use crate::wire::Writer;
@@ -153,7 +155,7 @@ impl ServiceDescriptor {
     }
 
     fn body(&self) -> Writer {
-        let mut writer = front(KIND);
+        let mut writer = begin(KIND);
         writer
             .bytes(&self.id.0)
             .u64(self.version)

@@ -1,8 +1,8 @@
 //! The network as the directory sees it.
 
-use super::{
-    RelayDescriptor, ServiceDescriptor, check_now, check_span, close, front, open, sealed,
-};
+use super::format::{begin, check_now, check_span, close, open, sealed};
+use super::relay::RelayDescriptor;
+use super::service::ServiceDescriptor;
 use crate::address::VirtualNetwork;
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, ShortId, verify};
 use crate::time::UnixTime;
@@ -173,7 +173,7 @@ impl Snapshot {
     }
 
     fn body(&self) -> Writer {
-        let mut writer = front(KIND);
+        let mut writer = begin(KIND);
         writer
             .bytes(&self.directory.0)
             .u64(self.issued.0)

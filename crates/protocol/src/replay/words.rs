@@ -1,7 +1,7 @@
 //! The memory of a filter: words that threads share, in huge pages if the kernel has any.
 //!
-//! Each tag is at a random place. In pages of 4 KiB, the processor had to look up the page's
-//! address in memory too, which took a tenth of a hop.
+//! Each tag is at a random position. With pages of 4 KiB, the processor has to look up the page's
+//! address in memory too, which takes a tenth of a relay's work on a cell.
 
 use crate::{Error, Result};
 use memmap2::{Advice, MmapMut};
@@ -20,7 +20,7 @@ self_cell!(
     }
 );
 
-/// So many words of zeros.
+/// This many words of zeros.
 ///
 /// # Errors
 /// [`Error::Limit`] if there is no memory for them.

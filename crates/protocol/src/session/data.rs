@@ -17,7 +17,7 @@ const WORDS: usize = (SESSION_WINDOW / 64) as usize + 1;
 /// No counter reaches this; by then a session must have been replaced. Keeps the advantage of
 /// an attacker on AES-GCM's confidentiality under 2^-50 (2^32 cells of 66 blocks).
 pub const MAX_CELLS: u64 = 1 << 32;
-/// After so many cells a session should be replaced.
+/// A session should be replaced after this many cells.
 pub const REKEY_AFTER_CELLS: u64 = 1 << 31;
 
 /// What a handshake yields.

@@ -9,7 +9,7 @@ use super::certificate::Certificate;
 use super::data::SessionKeys;
 use super::offers;
 use crate::identity::{AnonymousId, X25519Public, X25519Secret};
-use crate::link::noise;
+use crate::noise;
 use crate::records::TailOffer;
 use crate::size::{PAYLOAD, Payload, TAG};
 use crate::time::UnixTime;
@@ -99,7 +99,7 @@ pub struct Initiation {
 ///
 /// # Errors
 /// [`Error::Authentication`] if it is not for us, was changed, or its certificate or lease is
-/// not signed by whom it should be; [`Error::Expired`] and [`Error::NotYetValid`] for a
+/// not signed as it should be; [`Error::Expired`] and [`Error::NotYetValid`] for a
 /// certificate, lease or timestamp; [`Error::Version`], [`Error::Malformed`], [`Error::Length`],
 /// [`Error::Limit`], [`Error::LowOrder`].
 pub fn accept(
@@ -167,10 +167,10 @@ fn prologue(responder: &AnonymousId) -> Vec<u8> {
 /// A message that says `said`, filled with zeros to `N` bytes.
 fn write<const N: usize>(noise: &mut HandshakeState, said: &[u8]) -> Result<Box<Payload>> {
     let mut padded = [0; N];
-    let front = padded.get_mut(..said.len()).ok_or(Error::Limit {
+    let beginning = padded.get_mut(..said.len()).ok_or(Error::Limit {
         what: "session handshake",
     })?;
-    front.copy_from_slice(said);
+    beginning.copy_from_slice(said);
     let mut payload = Box::new([0; PAYLOAD]);
     noise
         .write_message(&padded, payload.as_mut())

@@ -180,11 +180,11 @@ fn headers_written_are_headers_read() {
         let (ip, udp_header) = frame[ETHERNET..].split_at(ip_length);
         // a checksum over what it covers, itself included, is all ones
         if is_ipv4 {
-            assert_eq!(fold(sum(ip)), 0xffff);
+            assert_eq!(Sum::new().with(ip).fold(), [0xff; 2]);
             assert_eq!(udp_header[6..], [0, 0]);
         } else {
-            let pseudo = sum(&ip[8..40]) + u64::from(UDP_LENGTH) + u64::from(PROTOCOL_UDP);
-            assert_eq!(fold(pseudo + sum(udp_header) + sum(&datagram)), 0xffff);
+            let sum = Sum::pseudo_header(&ip[8..40], PROTOCOL_UDP, UDP_LENGTH);
+            assert_eq!(sum.with(udp_header).with(&datagram).fold(), [0xff; 2]);
         }
         frame.extend(datagram);
         let found = udp(&frame[..]).unwrap();

@@ -5,7 +5,7 @@ use crate::{Kind, Tests};
 use anyhow::{Context, Result, ensure};
 use mixline_testnet::Network;
 use mixline_testnet::fetch::{fetch, sha256_file};
-use mixline_testnet::namespaces;
+use mixline_testnet::netns;
 use mixline_testnet::topology::Node;
 use mixline_testnet::web::{DOWNLOAD_BYTES, DOWNLOAD_NAME};
 use ring::digest;
@@ -162,7 +162,7 @@ fn ssh(network: &mut Network) -> Result<()> {
 /// A few seconds of iperf3; `-R` is from the service to the client.
 fn iperf3(network: &mut Network, options: &[&str]) -> Result<()> {
     let address = network.identity(Node::Service)?.ipv4.to_string();
-    let mut server = namespaces::command(&Node::Service.namespace(), "iperf3")
+    let mut server = netns::command(&Node::Service.namespace(), "iperf3")
         .args(["--server", "--one-off", "--bind", &address])
         .stdout(Stdio::null())
         .spawn()?;

@@ -3,16 +3,16 @@
 
 use crate::Tests;
 use crate::tools::eventually;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{Parameters, ServiceDescriptor, Snapshot};
 use mixline_protocol::time::UnixTime;
 use mixline_testnet::lock::Lock;
+use mixline_testnet::netns::{self, Namespace};
 use mixline_testnet::process::{Process, Program};
 use mixline_testnet::{Programs, namespaces};
-use nix::sched::{CloneFlags, setns};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -208,7 +208,7 @@ impl Room {
             if process.ended().is_some() {
                 return Ok(true);
             }
-            let output = namespaces::command(NAMESPACE, executable)
+            let output = netns::command(NAMESPACE, executable)
                 .args(["status", "--config"])
                 .arg(config)
                 .output()?;
@@ -298,15 +298,9 @@ impl Somewhere for Directory {
 }
 
 impl Somewhere for FakeDirectory {
-    /// Listens in the namespace, from a thread that goes there.
+    /// Listens in the namespace.
     fn open(&self) -> Result<Directory> {
-        let entrance = File::open(Path::new("/run/netns").join(NAMESPACE))?;
-        let listener = std::thread::spawn(move || -> Result<TcpListener> {
-            setns(entrance, CloneFlags::CLONE_NEWNET)?;
-            Ok(TcpListener::bind("127.0.0.1:0")?)
-        })
-        .join()
-        .map_err(|_| anyhow!("the listener's thread panicked"))??;
+        let listener = Namespace::named(NAMESPACE)?.run(|| TcpListener::bind("127.0.0.1:0"))??;
         let address: SocketAddr = listener.local_addr()?;
         let answer = [
             format!(
@@ -449,16 +443,12 @@ fn no_tun(programs: &Programs) -> Result<()> {
 /// A port that somebody else has is named.
 fn port_in_use(programs: &Programs) -> Result<()> {
     let room = Room::new()?;
-    let entrance = File::open(Path::new("/run/netns").join(NAMESPACE))?;
-    let taken = std::thread::spawn(move || -> Result<(UdpSocket, TcpListener)> {
-        setns(entrance, CloneFlags::CLONE_NEWNET)?;
+    let taken = Namespace::named(NAMESPACE)?.run(|| -> Result<_> {
         Ok((
             UdpSocket::bind("127.0.0.1:7000")?,
             TcpListener::bind("127.0.0.1:8080")?,
         ))
-    })
-    .join()
-    .map_err(|_| anyhow!("the thread panicked"))??;
+    })??;
 
     let config = room.relay(&Directory::nobody(), "")?;
     let process = room.start(&programs.relay, &[], &config)?;
@@ -467,7 +457,7 @@ fn port_in_use(programs: &Programs) -> Result<()> {
 
     fs::remove_dir_all(room.path().join("state")).ok();
     let config = room.directory("")?;
-    let init = namespaces::command(NAMESPACE, &programs.directory)
+    let init = netns::command(NAMESPACE, &programs.directory)
         .args(["init", "--config"])
         .arg(&config)
         .output()?;

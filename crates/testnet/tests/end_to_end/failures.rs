@@ -5,7 +5,7 @@ use crate::{Kind, Tests};
 use anyhow::{Context, Result, ensure};
 use mixline_testnet::Network;
 use mixline_testnet::fetch::{fetch, sha256_file};
-use mixline_testnet::namespaces;
+use mixline_testnet::netns;
 use mixline_testnet::topology::{Node, RELAYS};
 use mixline_testnet::web::DOWNLOAD_NAME;
 use std::path::Path;
@@ -146,7 +146,7 @@ fn service_gone(
 
 /// A download that takes some ten seconds, so that there is time to break something.
 fn start_download(to: &Path) -> Result<Child> {
-    namespaces::command(&Node::Client.namespace(), "curl")
+    netns::command(&Node::Client.namespace(), "curl")
         .args([
             "--silent",
             "--show-error",

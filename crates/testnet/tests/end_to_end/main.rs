@@ -12,6 +12,7 @@ mod names;
 mod pcap;
 mod ports;
 mod rogue;
+mod stream;
 mod tools;
 mod underlay;
 mod wires;
@@ -20,7 +21,7 @@ use anyhow::{Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
 use mixline_testnet::process::tail;
 use mixline_testnet::topology::Node;
-use mixline_testnet::{Network, Options, Port, Programs, programs};
+use mixline_testnet::{Network, Options, Port, Programs, programs, skip};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// The network that is up, if one is. Tests of one kind stand together, so that each kind is brought
@@ -123,37 +124,37 @@ fn main() {
         ports: Ports::All(Port::Udp),
         trials: Vec::new(),
     };
-    let required = std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|value| value == "1");
-    let root = nix::unistd::geteuid().is_root();
-    if !root && !arguments.list {
-        let message = "the end-to-end tests need root (namespaces, TUN)";
-        if required {
-            eprintln!("{message}, and MIXLINE_REQUIRE_ROOT=1 says that they must run");
-            std::process::exit(1);
-        }
-        println!("skipped: {message}");
-        libtest_mimic::run(&arguments, Vec::new()).exit();
-    }
     underlay::tests(&mut tests);
     bad_input::tests(&mut tests);
     everything(&mut tests, Port::Udp);
-    if mixline_xdp::Program::is_built() || required {
-        everything(&mut tests, Port::Xdp);
-        tests.ports = Ports::Mixed;
-        ports::tests(&mut tests);
-        tests.ports = Ports::All(Port::XdpFilter);
-        ports::tests(&mut tests);
-        rogue::tests(&mut tests);
-    } else {
-        println!(
-            "skipped: the tests on XDP, without which the relay was built: run `cargo xtask setup`"
-        );
+    let on_sockets = tests.trials.len();
+    everything(&mut tests, Port::Xdp);
+    tests.ports = Ports::Mixed;
+    ports::tests(&mut tests);
+    tests.ports = Ports::All(Port::XdpFilter);
+    ports::tests(&mut tests);
+    rogue::tests(&mut tests);
+    if !arguments.list {
+        if !nix::unistd::geteuid().is_root() {
+            leave_out(&arguments, tests.trials.drain(..), skip::NEEDS_ROOT);
+        } else if programs::xdp_program().is_none() {
+            let on_xdp = tests.trials.drain(on_sockets..);
+            leave_out(&arguments, on_xdp, "built without the XDP program");
+        }
     }
     let conclusion = libtest_mimic::run(&arguments, tests.trials);
     if let Ok(mut network) = shared.lock() {
         *network = None; // takes it down
     }
     conclusion.exit();
+}
+
+/// Says of each test that was asked for that it is skipped.
+fn leave_out(arguments: &Arguments, trials: impl Iterator<Item = Trial>, reason: &str) {
+    let filter = arguments.filter.as_deref().unwrap_or_default();
+    trials
+        .filter(|trial| trial.name().contains(filter))
+        .for_each(|_| skip::skip(reason));
 }
 
 /// All that relays with one kind of port have to do.
@@ -196,6 +197,9 @@ fn network(slot: &mut Option<(Setting, Network)>, setting: Setting) -> Result<&m
 fn built() -> Result<Programs> {
     static BUILT: OnceLock<bool> = OnceLock::new();
     let built = *BUILT.get_or_init(|| {
+        if std::env::var_os(programs::BUILT).is_some() {
+            return true;
+        }
         let status = programs::cargo()
             .args(programs::build_arguments(true))
             .status();

@@ -1,15 +1,19 @@
 //! Relays that misbehave under link encryption that is in order.
 //!
-//! Every relay here is `mixline-rogue-relay`, which is honest until a file tells it otherwise. One
-//! of the client's busiest path is told so in the middle of a download.
+//! Every relay here is `rogue_relay`, which is honest until a file tells it otherwise. One of the
+//! service's busiest path to the client is told so while data flows. What becomes of its cells is
+//! counted on both sides: how many it sent twice or changed, and how many were found out; so a test
+//! fails if whatever should find them out does not, even if something further on, such as a
+//! checksum of TCP, keeps the harm from the user.
 
+use crate::stream::Stream;
 use crate::tools::{HOST, eventually, length};
 use crate::{Kind, Tests};
 use anyhow::{Context, Result, ensure};
 use mixline_testnet::Network;
 use mixline_testnet::fetch::{fetch, sha256_file};
 use mixline_testnet::metrics::Metrics;
-use mixline_testnet::namespaces;
+use mixline_testnet::netns;
 use mixline_testnet::topology::{Node, RELAY_PORT, RELAYS};
 use mixline_testnet::web::DOWNLOAD_NAME;
 use std::fs;
@@ -21,64 +25,112 @@ use std::time::Duration;
 pub fn tests(tests: &mut Tests) {
     tests.on(Kind::Rogue, "relay_that_replays", replay);
     tests.on(Kind::Rogue, "relay_that_flips_bits", |network| {
-        goes_on(network, "flip")
+        change(network, "flip")
     });
     tests.on(Kind::Rogue, "relay_that_cuts_messages", |network| {
-        goes_on(network, "blank")
+        change(network, "blank")
     });
-    tests.on(Kind::Rogue, "relay_that_drops", |network| {
-        goes_on(network, "drop")
-    });
+    tests.on(Kind::Rogue, "relay_that_drops", lose);
     tests.on(Kind::Rogue, "datagrams_that_are_cut", cut);
 }
 
 /// The metric that counts datagrams by what became of them.
-const VERDICTS: &str = "mixline_relay_datagrams_total";
+const OUTCOMES: &str = "mixline_relay_datagrams_total";
 /// The same of the XDP program.
 const XDP_VERDICTS: &str = "mixline_relay_xdp_frames_total";
 
 /// New cells that replay filters may take for old ones in the course of a test.
 const FALSE_ALARMS: f64 = 1000.0;
+/// Cells that are sent twice at least, lest false alarms look like replays found out.
+const MANY_REPLAYS: f64 = 10.0 * FALSE_ALARMS;
+/// Cells that are changed at least, lest a handful of other losses decide.
+const MANY_CHANGES: f64 = 100.0;
+/// Of the cells that the relay did something to, those that must be found out. The others were
+/// lost on the way, or belonged to somebody whose counters are not read (the directory).
+const MOST: f64 = 0.9;
 
 /// Every cell is sent twice: the next relay drops and counts the second.
 fn replay(network: &mut Network) -> Result<()> {
-    let before = all_relays("verdict=\"replay\"")?;
-    let deeds = misbehave(network, "replay")?;
-    let counted = all_relays("verdict=\"replay\"")? - before;
-    // Some of the second ones may be lost on the way or belong to paths that died, but not many.
+    let found_before = all_relays("verdict=\"replay\"")?;
+    let arrived_before = endpoints(network, "duplicates")?;
+    let done = during_download(network, "replay")?;
+    let found = all_relays("verdict=\"replay\"")? - found_before;
+    let arrived = endpoints(network, "duplicates")? - arrived_before;
+    eprintln!("  {done} cells sent twice, {found} replays dropped, {arrived} arrived");
+    ensure!(done >= MANY_REPLAYS, "only {done} cells were sent twice");
     ensure!(
-        counted > 0.0,
-        "{deeds} cells were sent twice, and no relay counted a replay"
+        found >= done * MOST,
+        "{done} cells were sent twice, but relays counted {found} replays"
     );
     ensure!(
-        counted <= deeds as f64 * 1.01 + FALSE_ALARMS,
-        "{deeds} cells were sent twice, but {counted} replays were counted"
+        found <= done * 1.01 + FALSE_ALARMS,
+        "{done} cells were sent twice, but relays counted {found} replays"
     );
-    eprintln!("  {deeds} cells sent twice, {counted} replays dropped");
+    ensure!(
+        arrived <= done * 0.01,
+        "{done} cells were sent twice, and {arrived} arrived twice"
+    );
     Ok(())
 }
 
-/// The download gets past the relay unharmed.
-fn goes_on(network: &mut Network, behaviour: &str) -> Result<()> {
-    let deeds = misbehave(network, behaviour)?;
-    eprintln!("  {deeds} cells were treated so");
+/// The download gets past a relay that drops.
+fn lose(network: &mut Network) -> Result<()> {
+    let done = during_download(network, "drop")?;
+    eprintln!("  {done} cells were dropped");
+    Ok(())
+}
+
+/// Cells that were changed on the way are found out by the endpoint, none of what was in them
+/// reaches an application, and packets go on arriving over other relays.
+///
+/// The packets are UDP without a checksum, so that nothing but Mixline can find out.
+fn change(network: &mut Network, behaviour: &str) -> Result<()> {
+    open_session(network)?;
+    let found_before = endpoints(network, "bad_cells")?;
+    let stream = Stream::start(network)?;
+    eventually("the first packets", 60, || Ok(stream.arrived() > 2000))?;
+    let node = busy_relay(network)?;
+    tell(network, node, behaviour)?;
+    let begun = eventually(&format!("{node} to {behaviour}"), 30, || {
+        Ok(done_by(network, node) >= MANY_CHANGES)
+    });
+    // Time to find out, and to go on over another path.
+    thread::sleep(Duration::from_secs(10));
+    let report = stream.end()?;
+    let done = honest_again(network, node)?;
+    begun?;
+    // What is on its way arrives.
+    thread::sleep(Duration::from_secs(1));
+    let found = endpoints(network, "bad_cells")? - found_before;
+    eprintln!("  {done} cells were changed, {found} found out; of packets, {report}");
+    ensure!(
+        report.changed == 0,
+        "changed packets reached the application: {report}"
+    );
+    // A head and a tail are chosen by two who do not know of each other: the relay may be in both, and
+    // change a cell twice.
+    ensure!(
+        found >= done / 2.0 * MOST,
+        "{done} cells were changed, but endpoints found out {found}"
+    );
+    ensure!(
+        found <= done * 1.01 + MANY_CHANGES,
+        "{done} cells were changed, but endpoints found out {found}"
+    );
+    ensure!(
+        report.last_arrived >= report.last_sent * 9 / 10,
+        "packets do not go on: {report}"
+    );
     Ok(())
 }
 
 /// Lets a relay misbehave in the middle of a download, which has to arrive intact; gives the number
-/// of cells that the relay treated so.
-fn misbehave(network: &mut Network, behaviour: &str) -> Result<u64> {
+/// of cells that the relay did it to.
+fn during_download(network: &mut Network, behaviour: &str) -> Result<f64> {
     let to = network.directory().join("download");
     let _ = fs::remove_file(&to);
-    // The path has to be in use before it is looked for.
-    let page = network.directory().join("page.html");
-    fetch(
-        &Node::Client.namespace(),
-        &format!("http://{HOST}/"),
-        &page,
-        &["--max-time", "60"],
-    )?;
-    let curl = namespaces::command(&Node::Client.namespace(), "curl")
+    open_session(network)?;
+    let curl = netns::command(&Node::Client.namespace(), "curl")
         .args([
             "--silent",
             "--show-error",
@@ -96,28 +148,14 @@ fn misbehave(network: &mut Network, behaviour: &str) -> Result<u64> {
         .spawn()
         .context("running curl")?;
     eventually("the first 5 MB", 60, || Ok(length(&to) > 5_000_000))?;
-
-    // The service's busiest path carries the download.
-    let chosen = network.chosen_paths(Node::Service)?;
-    let path = chosen.paths.first().context("the service has no path")?;
-    let name = path.head.get(1).context("a short head")?.clone();
-    let node = (1..=RELAYS)
-        .map(Node::Relay)
-        .find(|node| node.name() == name)
-        .with_context(|| format!("{name} is no relay"))?;
-    fs::write(order_file(network, node), behaviour)?;
-    let deeds = eventually(&format!("{node} to {behaviour}"), 30, || {
-        Ok(deeds_of(network, node) > 0)
+    let node = busy_relay(network)?;
+    tell(network, node, behaviour)?;
+    let begun = eventually(&format!("{node} to {behaviour}"), 30, || {
+        Ok(done_by(network, node) > 0.0)
     });
     let output = curl.wait_with_output()?;
-    fs::write(order_file(network, node), "honest")?;
-    eventually(&format!("{node} to be honest again"), 30, || {
-        Ok(deeds_line(network, node).starts_with("honest"))
-    })?;
-    // The last batch may not have been counted yet.
-    thread::sleep(Duration::from_millis(500));
-    let done = deeds_of(network, node);
-    deeds?;
+    let done = honest_again(network, node)?;
+    begun?;
     ensure!(
         output.status.success(),
         "curl: {}",
@@ -131,6 +169,28 @@ fn misbehave(network: &mut Network, behaviour: &str) -> Result<u64> {
     Ok(done)
 }
 
+/// Fetches a page, so that client and service have a session with paths.
+fn open_session(network: &Network) -> Result<()> {
+    fetch(
+        &Node::Client.namespace(),
+        &format!("http://{HOST}/"),
+        &network.directory().join("page.html"),
+        &["--max-time", "60"],
+    )?;
+    Ok(())
+}
+
+/// The second relay of the service's busiest path, which carries what flows to the client.
+fn busy_relay(network: &Network) -> Result<Node> {
+    let chosen = network.chosen_paths(Node::Service)?;
+    let path = chosen.paths.first().context("the service has no path")?;
+    let name = path.head.get(1).context("a short head")?;
+    (1..=RELAYS)
+        .map(Node::Relay)
+        .find(|node| node.name() == *name)
+        .with_context(|| format!("{name} is no relay"))
+}
+
 /// A datagram of the wrong length is dropped and counted, whoever sends it.
 fn cut(network: &mut Network) -> Result<()> {
     let relay = Node::Relay(1);
@@ -138,14 +198,14 @@ fn cut(network: &mut Network) -> Result<()> {
     let dropped = || -> Result<f64> {
         let metrics = Metrics::of(relay)?;
         let wrong = "verdict=\"wrong_length\"";
-        Ok(metrics.sum(VERDICTS, wrong) + metrics.sum(XDP_VERDICTS, wrong))
+        Ok(metrics.sum(OUTCOMES, wrong) + metrics.sum(XDP_VERDICTS, wrong))
     };
     let before = dropped()?;
     let target = format!("/dev/udp/{}/{RELAY_PORT}", relay.ipv4());
     let script = format!(
         "for length in 1 16 700 1407 1409; do head -c $length /dev/urandom > {target}; done"
     );
-    let output = namespaces::command(&Node::Client.namespace(), "bash")
+    let output = netns::command(&Node::Client.namespace(), "bash")
         .args(["-c", &script])
         .output()?;
     ensure!(
@@ -168,24 +228,50 @@ fn cut(network: &mut Network) -> Result<()> {
 /// The sum of a counter over all relays.
 fn all_relays(label: &str) -> Result<f64> {
     (1..=RELAYS)
-        .map(|number| Ok(Metrics::of(Node::Relay(number))?.sum(VERDICTS, label)))
+        .map(|number| Ok(Metrics::of(Node::Relay(number))?.sum(OUTCOMES, label)))
         .sum()
 }
 
-/// What the relay is told to do.
-fn order_file(network: &Network, node: Node) -> PathBuf {
-    network.files(node).state.join("behaviour")
+/// The sum of a counter over client and service.
+fn endpoints(network: &Network, counter: &str) -> Result<f64> {
+    [Node::Client, Node::Service]
+        .into_iter()
+        .map(|node| {
+            network.client_status(node)?["counters"][counter]
+                .as_f64()
+                .with_context(|| format!("no {counter} in the status of {node}"))
+        })
+        .sum()
 }
 
-/// What the relay says that it does, and how often it has.
-fn deeds_line(network: &Network, node: Node) -> String {
-    fs::read_to_string(network.files(node).state.join("deeds")).unwrap_or_default()
+/// Tells a relay what to do.
+fn tell(network: &Network, node: Node, behaviour: &str) -> Result<()> {
+    fs::write(network.files(node).state.join("behaviour"), behaviour)?;
+    Ok(())
 }
 
-fn deeds_of(network: &Network, node: Node) -> u64 {
-    let line = deeds_line(network, node);
+/// Has the relay be honest again; gives to how many cells it did what it was told before.
+fn honest_again(network: &Network, node: Node) -> Result<f64> {
+    tell(network, node, "honest")?;
+    eventually(&format!("{node} to be honest again"), 30, || {
+        Ok(fs::read_to_string(done_file(network, node))
+            .is_ok_and(|line| line.starts_with("honest")))
+    })?;
+    // The last batch may not have been counted yet.
+    thread::sleep(Duration::from_millis(500));
+    Ok(done_by(network, node))
+}
+
+/// To how many cells the relay did what it was told.
+fn done_by(network: &Network, node: Node) -> f64 {
+    let line = fs::read_to_string(done_file(network, node)).unwrap_or_default();
     line.split_whitespace()
         .nth(1)
         .and_then(|count| count.parse().ok())
-        .unwrap_or(0)
+        .unwrap_or(0.0)
+}
+
+/// Where the relay says what it does, and to how many cells it has.
+fn done_file(network: &Network, node: Node) -> PathBuf {
+    network.files(node).state.join("deeds")
 }

@@ -1,7 +1,7 @@
 //! What the tests share: programs run inside namespaces within bounds, and checks.
 
 use anyhow::{Context, Result, bail, ensure};
-use mixline_testnet::namespaces;
+use mixline_testnet::netns;
 use mixline_testnet::process::POLL;
 use mixline_testnet::topology::Node;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ pub fn on_client(seconds: u32, program: impl AsRef<OsStr>) -> Command {
 
 /// A command in a node's namespace that is killed after `seconds`.
 pub fn on(node: Node, seconds: u32, program: impl AsRef<OsStr>) -> Command {
-    let mut command = namespaces::command(&node.namespace(), "timeout");
+    let mut command = netns::command(&node.namespace(), "timeout");
     command
         .args(["--kill-after=2", &seconds.to_string()])
         .arg(program)

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use mixline_testnet::fetch::{fetch, sha256_file};
 use mixline_testnet::lock::Lock;
 use mixline_testnet::namespaces;
+use mixline_testnet::netns;
 use mixline_testnet::process::{Process, Program, wait_for};
 use mixline_testnet::ssh::Ssh;
 use mixline_testnet::topology::{Node, ROUTER};
@@ -104,7 +105,7 @@ fn reach_and_go() -> Result<()> {
     let status = sleep.wait(Duration::from_secs(10))?;
     ensure!(!status.success(), "sleep was not killed");
     for name in Node::all().map(Node::namespace).chain([ROUTER.into()]) {
-        ensure!(!namespaces::exists(&name), "{name} is still there");
+        ensure!(!netns::exists(&name), "{name} is still there");
         ensure!(
             !namespaces::resolv_conf(&name).exists(),
             "{name} has files in /etc"

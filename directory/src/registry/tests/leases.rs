@@ -100,7 +100,7 @@ fn a_new_key_of_the_directory_signs_leases_anew() {
     drop(first);
     let key = Arc::new(IdentityKey::from_seed([98; 32]));
     let store = Box::new(RedbStore::open(&path).unwrap());
-    let welcome = Welcome {
+    let admission = AdmissionPolicy {
         private_addresses: false,
         check_source: true,
     };
@@ -109,7 +109,7 @@ fn a_new_key_of_the_directory_signs_leases_anew() {
         store,
         key.clone(),
         parameters,
-        welcome,
+        admission,
         Limits::default(),
         NOW,
     )

@@ -36,12 +36,12 @@ pub fn registry() -> Registry {
 }
 
 fn open(store: Box<dyn Store>, limits: Limits) -> Registry {
-    let welcome = Welcome {
+    let admission = AdmissionPolicy {
         private_addresses: false,
         check_source: true,
     };
     let key = Arc::new(directory_key());
-    Registry::open(store, key, Parameters::default(), welcome, limits, NOW).unwrap()
+    Registry::open(store, key, Parameters::default(), admission, limits, NOW).unwrap()
 }
 
 /// The key of relay `n`.
@@ -117,8 +117,8 @@ fn lease_request(n: u8, at: UnixTime) -> LeaseRequest {
 }
 
 #[track_caller]
-fn refused<T: std::fmt::Debug>(verdict: Verdict<T>, code: RefusalCode, word: &str) {
-    let refusal = verdict.expect_err("it was granted");
+fn refused<T: std::fmt::Debug>(decision: Decision<T>, code: RefusalCode, word: &str) {
+    let refusal = decision.expect_err("it was granted");
     assert_eq!(refusal.code, code, "{}", refusal.text);
     assert!(
         refusal.text.contains(word),
@@ -128,7 +128,7 @@ fn refused<T: std::fmt::Debug>(verdict: Verdict<T>, code: RefusalCode, word: &st
     assert!(!refusal.text.contains('\n'));
 }
 
-fn register(registry: &Registry, relay: RelayDescriptor, now: UnixTime) -> Verdict<()> {
+fn register(registry: &Registry, relay: RelayDescriptor, now: UnixTime) -> Decision<()> {
     let source = relay.addresses[0].ip();
     registry.register_relay(relay, Some(source), now)
 }
@@ -172,10 +172,10 @@ fn conflicts_are_decided_anew_and_not_for_ever() {
     for (conflicts, granted) in [(3, true), (1000, false)] {
         let store = Contended(RedbStore::in_memory().unwrap(), conflicts.into());
         let registry = open(Box::new(store), Limits::default());
-        let verdict = registry.lease(&lease_request(1, NOW), NOW);
-        assert_eq!(verdict.is_ok(), granted, "{verdict:?}");
+        let decision = registry.lease(&lease_request(1, NOW), NOW);
+        assert_eq!(decision.is_ok(), granted, "{decision:?}");
         if !granted {
-            refused(verdict, RefusalCode::Unavailable, "again later");
+            refused(decision, RefusalCode::Unavailable, "again later");
         }
     }
 }

@@ -100,8 +100,8 @@ fn relays_must_be_where_they_can_be_reached() {
         "[::1]:7000",
         "[3fff:1::2]:7000",
     ] {
-        let verdict = register(&registry, at(private), NOW);
-        refused(verdict, RefusalCode::NotAllowed, "allow_private_addresses");
+        let decision = register(&registry, at(private), NOW);
+        refused(decision, RefusalCode::NotAllowed, "allow_private_addresses");
     }
     for nowhere in [
         "10.1.2.3:7000",
@@ -110,10 +110,10 @@ fn relays_must_be_where_they_can_be_reached() {
         "169.254.1.1:7000",
     ] {
         let mut lenient = open(Box::new(RedbStore::in_memory().unwrap()), Limits::default());
-        lenient.welcome.private_addresses = true;
-        let verdict = register(&lenient, at(nowhere), NOW);
+        lenient.admission.private_addresses = true;
+        let decision = register(&lenient, at(nowhere), NOW);
         assert_eq!(
-            verdict.unwrap_err().code,
+            decision.unwrap_err().code,
             RefusalCode::NotAllowed,
             "{nowhere}"
         );
@@ -124,13 +124,13 @@ fn relays_must_be_where_they_can_be_reached() {
 fn relays_register_from_their_own_addresses() {
     let mut registry = registry();
     let elsewhere: IpAddr = [45, 9, 9, 9].into();
-    let verdict = registry.register_relay(relay(1, NOW), Some(elsewhere), NOW);
-    refused(verdict, RefusalCode::NotAllowed, "check_source");
+    let decision = registry.register_relay(relay(1, NOW), Some(elsewhere), NOW);
+    refused(decision, RefusalCode::NotAllowed, "check_source");
     let mapped: IpAddr = Ipv4Addr::new(45, 1, 0, 2).to_ipv6_mapped().into();
     registry
         .register_relay(relay(1, NOW), Some(mapped), NOW)
         .unwrap();
-    registry.welcome.check_source = false;
+    registry.admission.check_source = false;
     registry
         .register_relay(relay(2, NOW), Some(elsewhere), NOW)
         .unwrap();

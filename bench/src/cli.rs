@@ -1,0 +1,138 @@
+//! The benchmarks' options and names. `cargo xtask bench` has the same: it includes this file, so
+//! that nothing here may need more than `clap` and `mixline_testnet`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use mixline_testnet::Port;
+
+/// One benchmark. Its name on the command line is also that of its object in the JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    /// One datagram of a known path on one core, from sealed to sealed, beside its bare primitives,
+    /// Nym's sphinx-packet and Tor's relay crypto.
+    Hop,
+    /// The same with many known paths and link sessions, and their memory.
+    Scale,
+    /// Three and three relays end to end: TCP, UDP, round trips, processor time.
+    Path,
+    /// Datagrams a second through a relay on a wire: AF_XDP, UDP, and a bare AF_XDP echo.
+    Forward,
+    /// What honest neighbours get through a relay while garbage comes: AF_XDP and UDP.
+    Flood,
+}
+
+impl Name {
+    /// All benchmarks, in the order in which they are run.
+    pub const ALL: [Self; 5] = [
+        Self::Hop,
+        Self::Scale,
+        Self::Path,
+        Self::Forward,
+        Self::Flood,
+    ];
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hop => "hop",
+            Self::Scale => "scale",
+            Self::Path => "path",
+            Self::Forward => "forward",
+            Self::Flood => "flood",
+        }
+    }
+
+    /// Whether it makes namespaces, which only root may.
+    #[must_use]
+    pub fn needs_root(self) -> bool {
+        matches!(self, Self::Path | Self::Forward | Self::Flood)
+    }
+}
+
+/// What all benchmarks are told.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Options {
+    /// Fewer turns, shorter rounds: all of it in 3 minutes on 2 cores, once it is built.
+    #[arg(long)]
+    pub quick: bool,
+    /// What the relays of `path` receive and send with.
+    #[arg(long, value_enum, default_value_t = Port::Auto)]
+    pub port: Port,
+}
+
+/// Which benchmarks to run, how, and where the figures go.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Selection {
+    /// Which benchmarks to run; all, if none is named.
+    #[arg(value_name = "BENCHMARK", value_enum)]
+    pub which: Vec<Name>,
+    /// How to run them.
+    #[command(flatten)]
+    pub options: Options,
+    /// Write all figures to this file, with a description of the machine.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a report with plots into this directory: report.html.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+}
+
+impl Selection {
+    /// Whether this benchmark is to be run.
+    #[must_use]
+    pub fn wants(&self, name: Name) -> bool {
+        self.which.is_empty() || self.which.contains(&name)
+    }
+
+    /// The arguments that say the same.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = self.which.iter().map(|w| w.as_str().into()).collect();
+        arguments.extend(["--port".into(), self.options.port.name().into()]);
+        if self.options.quick {
+            arguments.push("--quick".into());
+        }
+        if let Some(file) = &self.json {
+            arguments.extend(["--json".into(), file.into()]);
+        }
+        if let Some(directory) = &self.report {
+            arguments.extend(["--report".into(), directory.into()]);
+        }
+        arguments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        selection: Selection,
+    }
+
+    #[test]
+    fn arguments_say_the_same() {
+        let given = [
+            "", "hop", "flood", "--port", "udp", "--quick", "--json", "f", "--report", "d",
+        ];
+        let selection = Alone::parse_from(given).selection;
+        assert_eq!(selection.arguments(), given[1..]);
+        assert!(selection.wants(Name::Flood) && !selection.wants(Name::Path));
+        let all = Alone::parse_from([""]).selection;
+        assert!(Name::ALL.into_iter().all(|name| all.wants(name)));
+    }
+
+    #[test]
+    fn names_are_those_of_the_command_line() {
+        assert_eq!(Name::value_variants(), Name::ALL);
+        for name in Name::ALL {
+            assert_eq!(Name::from_str(name.as_str(), false), Ok(name));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What the three daemons do alike when they start.
+
+pub mod logging;

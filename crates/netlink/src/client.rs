@@ -1,0 +1,166 @@
+//! Questions and their answers.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+
+use netlink_packet_core::{
+    NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable,
+};
+use netlink_sys::{Socket, SocketAddr};
+
+use crate::error::{Error, Result};
+
+/// A connection to the kernel for messages `M`. One thread's own: a question waits for its
+/// answers.
+pub struct Client<M> {
+    socket: Socket,
+    sequence: Cell<u32>,
+    messages: PhantomData<M>,
+}
+
+impl<M: NetlinkSerializable + NetlinkDeserializable> Client<M> {
+    /// Opens a socket of a netlink protocol, such as `NETLINK_ROUTE`. It needs no privilege;
+    /// questions may.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn open(protocol: isize) -> Result<Self> {
+        let mut socket = Socket::new(protocol).map_err(Error::Socket)?;
+        socket.bind_auto().map_err(Error::Socket)?;
+        socket
+            .connect(&SocketAddr::new(0, 0))
+            .map_err(Error::Socket)?;
+        Ok(Self {
+            socket,
+            sequence: Cell::new(0),
+            messages: PhantomData,
+        })
+    }
+
+    /// Asks a question that has exactly one answer.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the kernel has none; [`Error::Socket`], [`Error::Malformed`].
+    pub fn ask(&self, question: M) -> Result<M> {
+        self.send(question, 0)?;
+        let mut answer = None;
+        while answer.is_none() {
+            self.receive(|payload| {
+                match payload {
+                    NetlinkPayload::InnerMessage(message) => answer = Some(message),
+                    NetlinkPayload::Error(error) => return Err(Error::Refused(error.to_io())),
+                    _ => {}
+                }
+                Ok(())
+            })?;
+        }
+        answer.ok_or(Error::Missing("message"))
+    }
+
+    /// Sends a request and collects the answers. `flags` have to make the kernel say where they
+    /// end: `NLM_F_ACK`, or `NLM_F_DUMP` for all there are.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the kernel refuses; [`Error::Socket`], [`Error::Malformed`].
+    pub fn request(&self, request: M, flags: u16) -> Result<Vec<M>> {
+        self.send(request, flags)?;
+        let mut answers = Vec::new();
+        let mut ended = false;
+        while !ended {
+            self.receive(|payload| {
+                match payload {
+                    NetlinkPayload::InnerMessage(message) => answers.push(message),
+                    NetlinkPayload::Error(error) if error.code.is_some() => {
+                        return Err(Error::Refused(error.to_io()));
+                    }
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => ended = true,
+                    _ => {}
+                }
+                Ok(())
+            })?;
+        }
+        Ok(answers)
+    }
+
+    fn send(&self, message: M, flags: u16) -> Result<()> {
+        self.sequence.set(self.sequence.get().wrapping_add(1));
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence.get();
+        let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        self.socket.send(&bytes, 0).map_err(Error::Socket)?;
+        Ok(())
+    }
+
+    /// Waits for one datagram, and gives each of its messages that belongs to the last question
+    /// to `take`.
+    fn receive(&self, mut take: impl FnMut(NetlinkPayload<M>) -> Result<()>) -> Result<()> {
+        let (bytes, _) = self.socket.recv_from_full().map_err(Error::Socket)?;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<M>::deserialize(rest).map_err(Error::Malformed)?;
+            let length = message.header.length as usize;
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            if message.header.sequence_number == self.sequence.get() {
+                take(message.payload)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+    use netlink_sys::protocols::NETLINK_ROUTE as ROUTE;
+
+    use super::*;
+
+    fn link(index: u32) -> RouteNetlinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        RouteNetlinkMessage::GetLink(message)
+    }
+
+    fn name(message: &RouteNetlinkMessage) -> Option<&str> {
+        let RouteNetlinkMessage::NewLink(link) = message else {
+            return None;
+        };
+        link.attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name.as_str()),
+                _ => None,
+            })
+    }
+
+    #[test]
+    fn one_question_has_one_answer() {
+        let client = Client::open(ROUTE).unwrap();
+        assert_eq!(name(&client.ask(link(1)).unwrap()), Some("lo"));
+        assert!(matches!(
+            client.ask(link(i32::MAX as u32)),
+            Err(Error::Refused(_))
+        ));
+        assert_eq!(name(&client.ask(link(1)).unwrap()), Some("lo"), "goes on");
+    }
+
+    #[test]
+    fn a_dump_has_all_and_an_acknowledged_question_ends() {
+        let client = Client::open(ROUTE).unwrap();
+        let all = client.request(link(0), NLM_F_DUMP).unwrap();
+        assert!(all.iter().any(|link| name(link) == Some("lo")));
+        let one = client.request(link(1), NLM_F_ACK).unwrap();
+        assert_eq!(one.iter().map(name).collect::<Vec<_>>(), [Some("lo")]);
+        assert!(matches!(
+            client.request(link(i32::MAX as u32), NLM_F_ACK),
+            Err(Error::Refused(_))
+        ));
+    }
+}

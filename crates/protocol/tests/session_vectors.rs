@@ -1,0 +1,131 @@
+//! The bytes of one session's handshake and first cells, from written-down keys and randomness.
+//!
+//! `session.rs` has a handshake by another implementation of Noise; this file pins every byte,
+//! so that nothing underneath can change one unseen.
+
+use std::convert::Infallible;
+
+use data_encoding::HEXLOWER;
+use mixline_protocol::identity::{IdentityKey, ShortId, X25519Secret};
+use mixline_protocol::path::PublishedTail;
+use mixline_protocol::records::{Lease, TailOffer};
+use mixline_protocol::session::{Certificate, SessionInitiator, accept};
+use mixline_protocol::size::{FRAMES, PAYLOAD, Payload};
+use mixline_protocol::time::UnixTime;
+use rand_core::{TryCryptoRng, TryRng};
+use ring::digest::{SHA256, digest};
+
+const NOW: u64 = 1_800_000_000;
+
+/// Bytes that count up.
+struct Counting(u8);
+
+impl TryRng for Counting {
+    type Error = Infallible;
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), Infallible> {
+        for byte in out {
+            *byte = self.0;
+            self.0 = self.0.wrapping_add(1);
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Counting {}
+
+fn tails(seed: u8, count: u8) -> Vec<TailOffer> {
+    (0..count)
+        .map(|n| TailOffer {
+            tail: PublishedTail {
+                first: ShortId([n; 8]),
+                alpha: [seed; 32],
+                gamma: [n; 16],
+                beta: [seed ^ n; 100],
+                seed: [seed + n; 16],
+            },
+            expires: UnixTime(NOW + 60 * u64::from(n)),
+        })
+        .collect()
+}
+
+fn sha256(payload: &Payload) -> String {
+    HEXLOWER.encode(digest(&SHA256, payload).as_ref())
+}
+
+#[test]
+fn every_byte_is_as_it_was_written_down() {
+    let directory = IdentityKey::from_seed([1; 32]);
+    let (client, service) = (
+        IdentityKey::from_seed([2; 32]),
+        IdentityKey::from_seed([3; 32]),
+    );
+    let (client_key, service_key) = (
+        X25519Secret::from_bytes([4; 32]),
+        X25519Secret::from_bytes([5; 32]),
+    );
+    let lease = Lease::grant(
+        [10, 1, 2, 3].into(),
+        client.anonymous_id(),
+        UnixTime(NOW + 3000),
+        &directory,
+    );
+    let expires = UnixTime(NOW + 3600);
+    let certificate =
+        Certificate::sign(&client, &client_key.public(), expires, Some(lease)).unwrap();
+
+    let (mut initiator, initiation) = SessionInitiator::start(
+        &client_key,
+        &service_key.public(),
+        &service.anonymous_id(),
+        &certificate,
+        &tails(7, 3),
+        NOW * 1000 + 5,
+        &mut Counting(100),
+    )
+    .unwrap();
+    let (mut theirs, response) = accept(
+        &service_key,
+        &service.anonymous_id(),
+        &directory.anonymous_id(),
+        &initiation,
+        NOW * 1000 + 500,
+        &mut Counting(200),
+    )
+    .unwrap()
+    .respond(&tails(9, 2))
+    .unwrap();
+    let (mut ours, offered) = initiator.finish(&response).unwrap();
+    assert_eq!(offered, tails(9, 2));
+    let (mut there, mut back) = ([0; PAYLOAD], [0; PAYLOAD]);
+    for (i, byte) in there[16..16 + FRAMES].iter_mut().enumerate() {
+        *byte = i as u8;
+    }
+    back[16..16 + FRAMES].fill(0xa5);
+    ours.seal.seal(&mut there).unwrap();
+    theirs.seal.seal(&mut back).unwrap();
+
+    assert_eq!(
+        [
+            sha256(&initiation),
+            sha256(&response),
+            sha256(&there),
+            sha256(&back)
+        ],
+        [
+            "24fd9f74e70541000e8ee123383e97e32fb0f034d63486df0f4aff0c81e96776",
+            "49d816166cf1238b07c00581628767e5f77c16c761b39d57be02eedfc8cb3c8e",
+            "33b9b252a49efcb217f66810fbc661a6f730ba72378cfe11fca90ec4a4fa57aa",
+            "a7e9fe4ebaeeb96b5651468897ef2b86f87cf7b35875fb73ad1a9030e097fcaf",
+        ]
+    );
+}

@@ -1,0 +1,103 @@
+//! A batch of datagrams on its way through the pipeline, in place.
+//!
+//! The bytes stay where the port has them, be it a receive buffer or a frame of a UMEM;
+//! a slot borrows them. What becomes of a slot is written into it: the stages of the
+//! pipeline move its [`State`] on, and the port sends those that end as [`State::Send`].
+
+use std::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+use mixline_protocol::path::Next;
+use mixline_protocol::size::Datagram;
+
+use crate::headers::Flow;
+
+/// The most datagrams of a batch.
+pub const BATCH: usize = 64;
+
+/// How far a datagram has come.
+#[derive(Debug, Clone, Copy)]
+pub enum State {
+    /// As it came off the wire.
+    Arrived,
+    /// The link's layer is off; a cell of a path is inside.
+    Cell,
+    /// The path's layer is off. Where it goes.
+    Peeled(Next, Flow),
+    /// As before, and whatever delay there is has passed.
+    Due(Next, Flow),
+    /// Sealed for the neighbour at this address.
+    Send(SocketAddr, Flow),
+    /// Dropped, or taken elsewhere.
+    Ended,
+}
+
+/// A datagram in a batch.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    /// Its bytes.
+    pub datagram: &'a mut Datagram,
+    /// Who sent it; for one that does not come from a port, what was known then.
+    pub source: SocketAddr,
+    /// The index of the session that it has authenticated under; 0, which no session has, before.
+    pub session: u32,
+    /// How far it has come.
+    pub state: State,
+}
+
+impl Slot<'_> {
+    /// Whether it has authenticated under a session.
+    #[must_use]
+    #[inline]
+    pub fn is_authentic(&self) -> bool {
+        self.session != 0
+    }
+
+    /// Where it is to be sent, if it is.
+    #[must_use]
+    #[inline]
+    pub fn destination(&self) -> Option<SocketAddr> {
+        match self.state {
+            State::Send(to, _) => Some(to),
+            _ => None,
+        }
+    }
+}
+
+/// Up to [`BATCH`] datagrams, and in which order those to be sent go.
+#[derive(Debug, Default)]
+pub struct Batch<'a> {
+    /// The datagrams, as they came.
+    pub slots: ArrayVec<Slot<'a>, BATCH>,
+    /// Indices of those to be sent, in the order of sending.
+    pub order: ArrayVec<u8, BATCH>,
+}
+
+impl<'a> Batch<'a> {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a datagram that has just arrived; one too many is not added.
+    #[inline]
+    pub fn push(&mut self, datagram: &'a mut Datagram, source: SocketAddr) {
+        let slot = Slot {
+            datagram,
+            source,
+            session: 0,
+            state: State::Arrived,
+        };
+        let _ = self.slots.try_push(slot);
+    }
+
+    /// The datagrams to be sent, and where to, in order.
+    #[inline]
+    pub fn to_send(&self) -> impl Iterator<Item = (&Datagram, SocketAddr)> {
+        self.order.iter().filter_map(|at| {
+            let slot = self.slots.get(usize::from(*at))?;
+            Some((&*slot.datagram, slot.destination()?))
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! What the control plane and the workers say to each other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::link::{CellKind, OpenKey};
+use mixline_protocol::path::MailboxToken;
+
+use crate::buffer_pool::Pooled;
+use crate::next_hops::Link;
+use crate::quota::{NeighbourUsage, Permit};
+
+/// What the control plane tells a worker.
+#[derive(Clone)]
+pub enum Command {
+    /// Receive under this session.
+    Session {
+        /// Its key, which has its index.
+        open: Arc<OpenKey>,
+        /// Whose it is.
+        neighbour: u32,
+        /// What that neighbour takes up.
+        usage: NeighbourUsage,
+        /// Where it is thought to be.
+        source: SocketAddr,
+    },
+    /// Receive no longer under the session of this index.
+    Forget(u32),
+    /// Send to this neighbour over this link, or no longer.
+    Link(u32, Option<Link>),
+    /// These relays there are, and no others; and which neighbours they are.
+    Relays(Arc<[(ShortId, Option<u32>)]>),
+    /// This relay is this neighbour, or none.
+    Relay(ShortId, Option<u32>),
+    /// These mailboxes are delivered to this neighbour, or to nobody.
+    Mailboxes(Arc<[MailboxToken]>, Option<u32>),
+    /// The onion keys of epochs before this one are erased.
+    ForgetEpochsBefore(u32),
+    /// Send what there is, and end.
+    Stop,
+}
+
+/// What a worker tells the control plane, beside datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Something of this kind has authenticated under the session of this index.
+    Heard(u32, CellKind),
+    /// The neighbour of this session sends from this address now.
+    Moved(u32, SocketAddr),
+    /// There are cells for this relay, and no link.
+    Want(ShortId),
+    /// Datagrams under this session come to this worker, which is not its owner.
+    Strayed(u32, usize),
+}
+
+/// A handshake message.
+#[derive(Debug)]
+pub struct Handshake {
+    /// Its bytes.
+    pub datagram: Pooled,
+    /// Who sent it, by its address.
+    pub source: SocketAddr,
+}
+
+/// A control message, out of its seal.
+#[derive(Debug)]
+pub struct ControlMessage {
+    /// The datagram with the message in its cell.
+    pub datagram: Pooled,
+    /// The session that it came under.
+    pub index: u32,
+    /// The neighbour's permit for it.
+    pub permit: Permit,
+}

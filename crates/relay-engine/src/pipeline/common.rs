@@ -1,0 +1,86 @@
+//! What the workers of a relay share, and the queues that join them to its other threads.
+
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, Sender};
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::replay::ReplayFilter;
+
+use super::delay::DELAYED_CELLS;
+use super::opening::OPENING_PATHS;
+use super::waiting::HELD_CELLS;
+use crate::buffer_pool::Pool;
+use crate::queues::{
+    ControlQueues, HANDOVERS, HANDSHAKES, MESSAGES, WorkerHandle, WorkerQueues, worker_queues,
+};
+use crate::quota::Quota;
+use crate::slow_path::{self, Job};
+use crate::wake::Wake;
+
+/// What all workers of a relay share.
+pub struct Common {
+    /// The relay's own short ID.
+    pub own: ShortId,
+    /// Remembers what has been relayed.
+    pub replay: Arc<ReplayFilter>,
+    /// Memory for datagrams outside of batches.
+    pub pool: Arc<Pool>,
+    /// Datagrams that may be held for a path, a link or a delay.
+    pub held: Arc<Quota>,
+    /// New paths that may wait to be opened.
+    pub opening: Arc<Quota>,
+    /// Control messages that may wait for the control plane.
+    pub control_messages: Arc<Quota>,
+    /// The control plane.
+    pub control: Arc<ControlQueues>,
+    /// All workers, by number.
+    pub workers: Vec<WorkerHandle>,
+    /// The slow path.
+    pub slow: Sender<Job>,
+}
+
+/// What workers share, and the ends of their queues that are somebody's own.
+pub struct Assembly {
+    /// What they share.
+    pub common: Arc<Common>,
+    /// Each worker's own ends, by number.
+    pub workers: Vec<WorkerQueues>,
+    /// The slow path's own end: headers to be opened.
+    pub jobs: Receiver<Job>,
+}
+
+impl Common {
+    /// Makes what `workers` workers share, within the bounds that all relays have.
+    ///
+    /// `delays`: whether cells are delayed, and so more of them held at a time; `control`: wakes
+    /// the control plane when there is something in its queues.
+    #[must_use]
+    pub fn assemble(
+        own: ShortId,
+        replay: Arc<ReplayFilter>,
+        workers: usize,
+        delays: bool,
+        control: Arc<dyn Wake>,
+    ) -> Assembly {
+        let (handles, queues): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker_queues()).unzip();
+        let (slow, jobs) = slow_path::queue(workers);
+        let held = HELD_CELLS + if delays { DELAYED_CELLS } else { 0 };
+        let common = Arc::new(Self {
+            own,
+            replay,
+            // As many as all that hold them together may.
+            pool: Pool::new(held + HANDSHAKES + MESSAGES + workers * HANDOVERS),
+            held: Quota::new(held),
+            opening: Quota::new(OPENING_PATHS),
+            control_messages: Quota::new(MESSAGES),
+            control: ControlQueues::new(control),
+            workers: handles,
+            slow,
+        });
+        Assembly {
+            common,
+            workers: queues,
+            jobs,
+        }
+    }
+}

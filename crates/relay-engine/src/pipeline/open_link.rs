@@ -1,0 +1,138 @@
+//! Off with the link's layer: which session, is it fresh, is it authentic, what is
+//! inside.
+
+use std::time::{Duration, Instant};
+
+use mixline_protocol::link::{CellKind, DatagramType, counter, datagram_type, receiver_index};
+
+use super::{Behaviour, Leave, Pipeline, Step};
+use crate::batch::{Slot, State};
+use crate::link_sessions::worker_of;
+use crate::messages::{ControlMessage, Handshake, Signal};
+use crate::outcome::Outcome;
+use crate::quota::Permit;
+
+/// How often the control plane is told that a neighbour is heard.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+impl<B: Behaviour> Pipeline<B> {
+    /// From a datagram as it arrived to a cell of a path; everything else leaves here.
+    pub(super) fn open_link(&mut self, slot: &mut Slot<'_>, now: Instant) -> Step {
+        match datagram_type(&slot.datagram[..]) {
+            Ok(DatagramType::Data) => {}
+            Ok(_) => return Err(self.hand_to_control(slot)),
+            Err(_) => return Err(Leave::With(Outcome::Malformed)),
+        }
+        let index = receiver_index(slot.datagram);
+        if worker_of(index) != self.worker {
+            return Err(self.hand_over(slot, index, now));
+        }
+        let Some(session) = self.sessions.get_mut(index) else {
+            return Err(Leave::With(Outcome::UnknownIndex));
+        };
+        // A counter that was seen costs no decryption; it is marked as seen only after
+        // the datagram has authenticated, so that nobody else can use up counters.
+        let counter = counter(slot.datagram);
+        if !session.window.check(counter) {
+            return Err(Leave::With(Outcome::LinkReplay));
+        }
+        let Ok(kind) = session.open.open(slot.datagram) else {
+            return Err(Leave::With(Outcome::LinkAuthentication));
+        };
+        if session.window.accept(counter).is_err() {
+            return Err(Leave::With(Outcome::LinkReplay));
+        }
+        slot.session = index;
+        // The first is told at once, since the control plane waits for it to use the
+        // session; so is the first that is not cover.
+        let tell = session.told.is_none_or(|(at, told)| {
+            (told == CellKind::Cover && kind != CellKind::Cover)
+                || now.saturating_duration_since(at) >= TELL_EVERY
+        });
+        if tell && self.common.control.signal(Signal::Heard(index, kind)) {
+            session.told = Some((now, kind));
+        }
+        // A neighbour is where its newest datagram comes from: behind a NAT, that changes.
+        if session.newest.is_none_or(|newest| counter > newest) {
+            session.newest = Some(counter);
+            if session.source != slot.source
+                && self
+                    .common
+                    .control
+                    .signal(Signal::Moved(index, slot.source))
+            {
+                session.source = slot.source;
+            }
+        }
+        match kind {
+            CellKind::Cell => Ok(State::Cell),
+            CellKind::Cover => Err(Leave::With(Outcome::Cover)),
+            CellKind::Control => {
+                let usage = &session.usage.control;
+                let outcome = match self.common.control_messages.take(usage) {
+                    Some(permit) => self.hand_message(slot, permit),
+                    None => Outcome::ControlLimit,
+                };
+                Err(Leave::With(outcome))
+            }
+        }
+    }
+
+    fn hand_message(&self, slot: &Slot<'_>, permit: Permit) -> Outcome {
+        let Some(datagram) = self.common.pool.copy(slot.datagram) else {
+            return Outcome::ControlLimit;
+        };
+        let message = ControlMessage {
+            datagram,
+            index: slot.session,
+            permit,
+        };
+        if self.common.control.messages.push(message).is_err() {
+            return Outcome::ControlLimit;
+        }
+        self.common.control.waker.wake();
+        Outcome::Control
+    }
+
+    fn hand_to_control(&self, slot: &Slot<'_>) -> Leave {
+        let Some(datagram) = self.common.pool.copy(slot.datagram) else {
+            return Leave::With(Outcome::ControlLimit);
+        };
+        let handshake = Handshake {
+            datagram,
+            source: slot.source,
+        };
+        if self.common.control.handshakes.push(handshake).is_err() {
+            return Leave::With(Outcome::ControlLimit);
+        }
+        self.common.control.waker.wake();
+        Leave::With(Outcome::Handshake)
+    }
+
+    /// To the worker that owns the session. It counts what becomes of the datagram.
+    fn hand_over(&mut self, slot: &Slot<'_>, index: u32, now: Instant) -> Leave {
+        let Some(owner) = self.common.workers.get(worker_of(index)) else {
+            return Leave::With(Outcome::UnknownIndex);
+        };
+        let Some(datagram) = self.common.pool.copy(slot.datagram) else {
+            return Leave::With(Outcome::HandoverLimit);
+        };
+        if owner.handovers.push((datagram, slot.source)).is_err() {
+            return Leave::With(Outcome::HandoverLimit);
+        }
+        owner.waker.wake();
+        // The next session of this neighbour had better be ours.
+        let told = self
+            .strayed
+            .is_some_and(|at| now.saturating_duration_since(at) < TELL_EVERY);
+        if !told
+            && self
+                .common
+                .control
+                .signal(Signal::Strayed(index, self.worker))
+        {
+            self.strayed = Some(now);
+        }
+        Leave::ForNow
+    }
+}

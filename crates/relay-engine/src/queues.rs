@@ -1,0 +1,114 @@
+//! The bounded queues between the threads of a relay.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crossbeam::channel::{self, Receiver, Sender};
+use crossbeam::queue::ArrayQueue;
+
+use crate::buffer_pool::Pooled;
+use crate::messages::{Command, ControlMessage, Handshake, Signal};
+use crate::slow_path::{Opened, SLOW_WINDOW};
+use crate::wake::{Wake, WorkerWaker};
+
+/// Commands that wait for a worker; the control plane waits for room.
+const COMMANDS: usize = 4096;
+/// Datagrams on their way to the worker that owns their session, per worker.
+pub const HANDOVERS: usize = 1024;
+/// Handshake messages that wait for the control plane. At some 300 µs each, this is
+/// 80 ms of its work.
+pub const HANDSHAKES: usize = 256;
+/// Control messages that wait for the control plane.
+pub const MESSAGES: usize = 256;
+/// Signals that wait for the control plane.
+const SIGNALS: usize = 4096;
+
+/// What the workers have for the control plane.
+pub struct ControlQueues {
+    /// Handshake messages.
+    pub handshakes: ArrayQueue<Handshake>,
+    /// Control messages.
+    pub messages: ArrayQueue<ControlMessage>,
+    /// Everything else.
+    pub signals: ArrayQueue<Signal>,
+    /// Wakes the control plane; to be called when something was added.
+    pub waker: Arc<dyn Wake>,
+}
+
+impl ControlQueues {
+    /// Empty queues of a control plane that `waker` wakes.
+    #[must_use]
+    pub fn new(waker: Arc<dyn Wake>) -> Arc<Self> {
+        Arc::new(Self {
+            handshakes: ArrayQueue::new(HANDSHAKES),
+            messages: ArrayQueue::new(MESSAGES),
+            signals: ArrayQueue::new(SIGNALS),
+            waker,
+        })
+    }
+
+    /// Adds a signal; false if there is no room, and then it may come later.
+    pub fn signal(&self, signal: Signal) -> bool {
+        let fits = self.signals.push(signal).is_ok();
+        self.waker.wake();
+        fits
+    }
+}
+
+/// What others reach a worker by.
+#[derive(Clone)]
+pub struct WorkerHandle {
+    /// Commands of the control plane.
+    pub commands: Sender<Command>,
+    /// Headers that the slow path has opened.
+    pub opened: Sender<Opened>,
+    /// Datagrams of its sessions that came to another worker.
+    pub handovers: Arc<ArrayQueue<(Pooled, SocketAddr)>>,
+    /// Wakes the worker; to be called after something was added to any of these.
+    pub waker: Arc<WorkerWaker>,
+}
+
+/// A worker's own ends of its queues.
+pub struct WorkerQueues {
+    /// Commands of the control plane.
+    pub commands: Receiver<Command>,
+    /// Headers that the slow path has opened.
+    pub opened: Receiver<Opened>,
+    /// Datagrams of its sessions that came to another worker.
+    pub handovers: Arc<ArrayQueue<(Pooled, SocketAddr)>>,
+    /// Who adds to them wakes the worker by this.
+    pub waker: Arc<WorkerWaker>,
+}
+
+/// The queues of one worker: the others' ends, and its own.
+#[must_use]
+pub fn worker_queues() -> (WorkerHandle, WorkerQueues) {
+    let (send_commands, commands) = channel::bounded(COMMANDS);
+    // A worker has no more than this on the slow path, so answers always fit.
+    let (send_opened, opened) = channel::bounded(SLOW_WINDOW);
+    let handovers = Arc::new(ArrayQueue::new(HANDOVERS));
+    let waker = Arc::new(WorkerWaker::default());
+    let handle = WorkerHandle {
+        commands: send_commands,
+        opened: send_opened,
+        handovers: Arc::clone(&handovers),
+        waker: Arc::clone(&waker),
+    };
+    (
+        handle,
+        WorkerQueues {
+            commands,
+            opened,
+            handovers,
+            waker,
+        },
+    )
+}
+
+impl WorkerQueues {
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty() && self.opened.is_empty() && self.handovers.is_empty()
+    }
+}

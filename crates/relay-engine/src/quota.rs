@@ -1,0 +1,115 @@
+//! Quotas that neighbours share, so that one that floods leaves room for all others.
+//!
+//! A neighbour gets a permit only while it holds fewer than are free. One that takes
+//! all it can gets half of the permits, two get a third each, and so on, and there is
+//! always room for who comes next. No neighbour needs to be known beforehand, and
+//! nothing is looked through. (Dynamic thresholds: Choudhury and Hahne, "Dynamic queue
+//! length thresholds for shared-memory packet switches", 1998, with alpha = 1.)
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A fixed number of permits.
+#[derive(Debug)]
+pub struct Quota {
+    capacity: usize,
+    used: AtomicUsize,
+}
+
+/// How many permits of one quota one neighbour holds.
+#[derive(Debug, Default)]
+pub struct Usage(AtomicUsize);
+
+/// Room for one datagram, path or message; given back when this is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    quota: Arc<Quota>,
+    usage: Arc<Usage>,
+}
+
+impl Quota {
+    /// `capacity` permits, all free.
+    #[must_use]
+    pub fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self {
+            capacity,
+            used: AtomicUsize::new(0),
+        })
+    }
+
+    /// A permit for the neighbour of `usage`, if it holds fewer than are free.
+    pub fn take(self: &Arc<Self>, usage: &Arc<Usage>) -> Option<Permit> {
+        let used = self.used.fetch_add(1, Ordering::Relaxed);
+        if usage.0.load(Ordering::Relaxed) >= self.capacity.saturating_sub(used) {
+            self.used.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        usage.0.fetch_add(1, Ordering::Relaxed);
+        Some(Permit {
+            quota: Arc::clone(self),
+            usage: Arc::clone(usage),
+        })
+    }
+
+    /// How many permits are held.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.quota.used.fetch_sub(1, Ordering::Relaxed);
+        self.usage.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What one neighbour takes up in a relay, by quota.
+#[derive(Debug, Clone, Default)]
+pub struct NeighbourUsage {
+    /// Datagrams held for a path or a link.
+    pub held: Arc<Usage>,
+    /// Paths whose header waits to be opened.
+    pub opening: Arc<Usage>,
+    /// Control messages.
+    pub control: Arc<Usage>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take_all(quota: &Arc<Quota>, usage: &Arc<Usage>) -> Vec<Permit> {
+        std::iter::from_fn(|| quota.take(usage)).collect()
+    }
+
+    #[test]
+    fn a_flood_leaves_room() {
+        let quota = Quota::new(100);
+        let usages: Vec<Arc<Usage>> = (0..4).map(|_| Arc::default()).collect();
+        let first = take_all(&quota, &usages[0]);
+        assert_eq!(first.len(), 50);
+        let second = take_all(&quota, &usages[1]);
+        assert_eq!(second.len(), 25);
+        // Those who flood keep what they have, and the next still finds some.
+        assert_eq!(take_all(&quota, &usages[2]).len(), 13);
+        drop(first);
+        assert_eq!(quota.used(), 25);
+        assert!(!take_all(&quota, &usages[0]).is_empty());
+        drop(second);
+        assert_eq!(quota.used(), 0);
+    }
+
+    #[test]
+    fn never_more_than_there_are() {
+        let quota = Quota::new(8);
+        let usages: Vec<Arc<Usage>> = (0..100).map(|_| Arc::default()).collect();
+        let taken: Vec<_> = usages
+            .iter()
+            .flat_map(|usage| take_all(&quota, usage))
+            .collect();
+        assert_eq!(taken.len(), 8);
+        assert_eq!(quota.used(), 8);
+    }
+}

@@ -1,0 +1,185 @@
+//! Floods: what they may take is bounded, and others keep their part.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::{Neighbour, TestRelay, path};
+use mixline_protocol::identity::ShortId;
+use mixline_protocol::link::CellKind;
+use mixline_protocol::link::control::Control;
+use mixline_protocol::path::Hop;
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::size::{Cell, DATAGRAM, Datagram};
+use mixline_relay_engine::outcome::Outcome;
+use mixline_relay_engine::pipeline::{HELD_CELLS, OPENING_PATHS};
+use mixline_relay_engine::queues::{HANDSHAKES, MESSAGES};
+use mixline_relay_engine::slow_path::SLOW_WINDOW;
+use rand_core::Rng;
+
+const NEXT: ShortId = ShortId([2; 8]);
+
+/// A cell of a path that is none.
+fn garbage(from: &Neighbour) -> (Datagram, SocketAddr) {
+    let mut cell: Cell = [0; 1368];
+    OsRandom::new().fill_bytes(&mut cell[..60]);
+    (from.seal(&cell, CellKind::Cell), from.address)
+}
+
+#[test]
+fn new_paths_of_one_neighbour_neither_starve_nor_evict_others() {
+    let mut relay = TestRelay::new(1);
+    let (bad, good, next) = (relay.neighbour(), relay.neighbour(), relay.neighbour());
+    relay.relays(&[(NEXT, Some(next.number))]);
+    let to = Hop {
+        relay: NEXT,
+        onion: relay.onion.public(),
+    };
+    let known = path(&[relay.hop()], &[to], 1);
+    let first = good.seal(&known.cell(1), CellKind::Cell);
+    assert_eq!(relay.relay(&[(first, good.address)]).len(), 1);
+
+    // Many headers that open under no key, and the slow path does not get to them.
+    let flood: Vec<_> = (0..3000).map(|_| garbage(&bad)).collect();
+    assert!(relay.process(&flood).is_empty());
+    assert!(relay.common.opening.used() <= OPENING_PATHS / 2);
+    assert!(relay.common.held.used() <= HELD_CELLS / 2);
+    assert_eq!(relay.jobs.len(), SLOW_WINDOW);
+    assert!(relay.count(Outcome::NewPathLimit) >= 3000 - OPENING_PATHS as u64 / 2);
+
+    // A known path does not notice.
+    let cell = good.seal(&known.cell(2), CellKind::Cell);
+    assert_eq!(relay.process(&[(cell, good.address)]).len(), 1);
+
+    // A new path of another neighbour is let in, and has its turn after what the slow path
+    // has already, and one more of the flood.
+    let new = path(&[relay.hop()], &[to], 2);
+    let cell = good.seal(&new.cell(1), CellKind::Cell);
+    assert!(relay.process(&[(cell, good.address)]).is_empty());
+    let mut opened = 0;
+    while let Ok(job) = relay.jobs.try_recv() {
+        let path = mixline_relay_engine::slow_path::open(&relay.keyring, &job.header);
+        let done = path.is_some();
+        let answer = mixline_relay_engine::slow_path::Opened {
+            header: job.header,
+            path,
+        };
+        relay.pipeline.take_opened(answer, relay.now);
+        if done {
+            break;
+        }
+        opened += 1;
+    }
+    assert!(
+        opened <= SLOW_WINDOW + 1,
+        "{opened} of the flood went before"
+    );
+    assert_eq!(relay.again().len(), 1);
+
+    // It all passes.
+    relay.slow_path();
+    assert_eq!(
+        (relay.common.opening.used(), relay.common.held.used()),
+        (0, 0)
+    );
+    assert_eq!(relay.pipeline.known().1, 2);
+}
+
+#[test]
+fn cells_of_one_new_path_are_bounded() {
+    let mut relay = TestRelay::new(1);
+    let (from, next) = (relay.neighbour(), relay.neighbour());
+    relay.relays(&[(NEXT, Some(next.number))]);
+    let to = Hop {
+        relay: NEXT,
+        onion: relay.onion.public(),
+    };
+    let path = path(&[relay.hop()], &[to], 1);
+    let cells: Vec<_> = (0..1000)
+        .map(|n| (from.seal(&path.cell(n), CellKind::Cell), from.address))
+        .collect();
+    assert!(relay.process(&cells).is_empty());
+    let held = relay.common.held.used();
+    assert!((100..=256).contains(&held), "{held}");
+    assert_eq!(relay.slow_path().len(), held);
+}
+
+#[test]
+fn a_relay_that_does_not_answer_holds_little() {
+    let mut relay = TestRelay::new(1);
+    let from = relay.neighbour();
+    let silent: Vec<_> = (0..100).map(|n| ShortId([n + 10; 8])).collect();
+    relay.relays(
+        &silent
+            .iter()
+            .map(|short| (*short, None))
+            .collect::<Vec<_>>(),
+    );
+    for (number, short) in (0..).zip(&silent) {
+        let to = Hop {
+            relay: *short,
+            onion: relay.onion.public(),
+        };
+        let path = path(&[relay.hop()], &[to], number);
+        let cells: Vec<_> = (0..100)
+            .map(|n| (from.seal(&path.cell(n), CellKind::Cell), from.address))
+            .collect();
+        assert!(relay.relay(&cells).is_empty());
+    }
+    assert!(relay.common.held.used() <= HELD_CELLS / 2);
+    let refused = relay.count(Outcome::LinkDown) + relay.count(Outcome::NewPathLimit);
+    assert!(refused >= 10_000 - HELD_CELLS as u64 / 2, "{refused}");
+    // Another neighbour still finds room.
+    let other = relay.neighbour();
+    let to = Hop {
+        relay: silent[0],
+        onion: relay.onion.public(),
+    };
+    let path = path(&[relay.hop()], &[to], 1000);
+    let before = relay.common.held.used();
+    relay.relay(&[(other.seal(&path.cell(1), CellKind::Cell), other.address)]);
+    assert_eq!(relay.common.held.used(), before + 1);
+}
+
+#[test]
+fn handshakes_and_control_messages_are_bounded() {
+    let mut relay = TestRelay::new(1);
+    let (bad, good) = (relay.neighbour(), relay.neighbour());
+    let mut initiation = [7; DATAGRAM];
+    initiation[..16].copy_from_slice(&[1, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
+    let flood = vec![(initiation, bad.address); 1000];
+    relay.process(&flood);
+    assert_eq!(relay.control.handshakes.len(), HANDSHAKES);
+    assert_eq!(relay.count(Outcome::ControlLimit), 1000 - HANDSHAKES as u64);
+
+    let ping = |from: &Neighbour| {
+        let mut cell = [0; 1368];
+        Control::Ping(1).encode_into(&mut cell).unwrap();
+        (from.seal(&cell, CellKind::Control), from.address)
+    };
+    let flood: Vec<_> = (0..1000).map(|_| ping(&bad)).collect();
+    relay.process(&flood);
+    assert_eq!(relay.control.messages.len(), MESSAGES / 2);
+    relay.process(&[ping(&good)]);
+    assert_eq!(relay.control.messages.len(), MESSAGES / 2 + 1);
+    // What has been worked off makes room.
+    while relay.control.messages.pop().is_some() {}
+    relay.process(&[ping(&bad)]);
+    assert_eq!(relay.control.messages.len(), 1);
+}
+
+#[test]
+fn datagrams_for_another_worker_are_bounded() {
+    let mut relay = TestRelay::new(1);
+    let from = relay.neighbour();
+    let mut datagram = from.seal(&[0; 1368], CellKind::Cell);
+    datagram[7] = datagram[7] & 0xc0 | 1;
+    relay.process(&vec![(datagram, from.address); 2000]);
+    let other = &relay.common.workers[1];
+    assert_eq!(
+        other.handovers.len(),
+        mixline_relay_engine::queues::HANDOVERS
+    );
+    assert_eq!(relay.count(Outcome::HandoverLimit), 2000 - 1024);
+}

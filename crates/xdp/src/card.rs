@@ -1,0 +1,138 @@
+//! A network card: its driver, and what that says that it can do.
+
+use std::ffi::CString;
+use std::fmt;
+
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use std::os::fd::AsRawFd;
+use xdp::nic::NicIndex;
+
+/// An interface by its name, and the driver behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// The interface's name.
+    pub interface: String,
+    /// Its driver's name; none if the kernel does not say.
+    pub driver: Option<String>,
+}
+
+/// What a driver says that it can do (`enum netdev_xdp_act` of `linux/netdev.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    /// It runs XDP programs.
+    pub native: bool,
+    /// It carries out what they redirect.
+    pub redirect: bool,
+    /// It reads and writes the memory of AF_XDP sockets.
+    pub zero_copy: bool,
+}
+
+impl Card {
+    /// Asks for the driver of an interface.
+    #[must_use]
+    pub fn of(interface: &str) -> Self {
+        Self {
+            interface: interface.into(),
+            driver: driver(interface),
+        }
+    }
+
+    /// Asks the driver what it can do. None if the kernel does not say: it does from 6.3 on.
+    #[must_use]
+    pub fn abilities(&self) -> Option<Abilities> {
+        let name = CString::new(self.interface.as_str()).ok()?;
+        let nic = NicIndex::lookup_by_name(&name).ok()??;
+        let features = nic.query_capabilities().ok()?.xdp_features;
+        Some(Abilities {
+            native: features.basic(),
+            redirect: features.redirect(),
+            zero_copy: features.zero_copy(),
+        })
+    }
+}
+
+impl fmt::Display for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.interface)?;
+        match &self.driver {
+            Some(driver) => write!(f, " (driver {driver})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `struct ethtool_drvinfo` of `linux/ethtool.h`, of which one field is read.
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    rest: [u8; 160],
+}
+const _: () = assert!(size_of::<DriverInfo>() == 196);
+
+/// `ETHTOOL_GDRVINFO` of `linux/ethtool.h`.
+const GET_DRIVER_INFO: u32 = 3;
+
+/// The name of an interface's driver, which for a virtual interface is its kind.
+fn driver(interface: &str) -> Option<String> {
+    let any = socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .ok()?;
+    let mut info = DriverInfo {
+        command: GET_DRIVER_INFO,
+        driver: [0; 32],
+        rest: [0; 160],
+    };
+    let mut name = [0; libc::IFNAMSIZ];
+    // The last byte stays zero.
+    if interface.len() >= name.len() {
+        return None;
+    }
+    for (to, from) in name.iter_mut().zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    let mut request = libc::ifreq {
+        ifr_name: name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: (&raw mut info).cast(),
+        },
+    };
+    // SAFETY: the kernel reads a name that ends, and writes a `struct ethtool_drvinfo` to where
+    // `ifru_data` points, which is one.
+    let result = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result != 0 {
+        return None;
+    }
+    let text = info.driver.split(|byte| *byte == 0).next()?;
+    let text = String::from_utf8_lossy(text).into_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_is_named_with_its_driver_if_that_is_known() {
+        let mut card = Card {
+            interface: "eth0".into(),
+            driver: Some("igb".into()),
+        };
+        assert_eq!(card.to_string(), "eth0 (driver igb)");
+        card.driver = None;
+        assert_eq!(card.to_string(), "eth0");
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_has_no_driver_and_no_abilities() {
+        for name in ["none-such", "longer-than-any-interface", "zero\0inside"] {
+            let card = Card::of(name);
+            assert_eq!((card.driver.as_deref(), card.abilities()), (None, None));
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The memory of a socket: frames of 2 KiB, of which some are free, and some are held by us. Those
+//! that are neither are in the rings, or with the driver.
+
+use std::mem::ManuallyDrop;
+
+use xdp::Umem;
+use xdp::umem::{FrameSize, UmemCfgBuilder};
+
+use crate::Packet;
+use crate::error::BindError;
+
+/// Frames, and how many of them we hold.
+pub(crate) struct Memory {
+    umem: ManuallyDrop<Umem>,
+    held: usize,
+}
+
+impl Memory {
+    /// Maps `frames` frames, all of them free.
+    pub(crate) fn map(frames: u32) -> Result<Self, BindError> {
+        let config = UmemCfgBuilder {
+            frame_size: FrameSize::TwoK,
+            frame_count: frames,
+            ..UmemCfgBuilder::default()
+        };
+        let config = config.build().map_err(BindError::Configuration)?;
+        let umem = Umem::map(config).map_err(|source| BindError::System {
+            step: "mapping memory for frames",
+            source,
+        })?;
+        Ok(Self {
+            umem: ManuallyDrop::new(umem),
+            held: 0,
+        })
+    }
+
+    /// Frames that are nobody's.
+    #[inline]
+    pub(crate) fn free(&self) -> usize {
+        self.umem.allocatable()
+    }
+
+    /// Frames that we hold.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// A free frame, held from now on.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<Packet> {
+        // SAFETY: the memory stays mapped for as long as a packet is held, see `Drop`.
+        let packet = unsafe { self.umem.alloc() }?;
+        self.held += 1;
+        Some(Packet(packet))
+    }
+
+    /// A frame that we held is free again.
+    #[inline]
+    pub(crate) fn give_back(&mut self, packet: Packet) {
+        self.umem.free_packet(packet.0);
+        self.held -= 1;
+    }
+
+    /// The kernel has given us this many frames.
+    #[inline]
+    pub(crate) fn received(&mut self, frames: usize) {
+        self.held += frames;
+    }
+
+    /// The kernel has taken from us this many frames.
+    #[inline]
+    pub(crate) fn submitted(&mut self, frames: usize) {
+        self.held -= frames;
+    }
+
+    /// What the rings work on.
+    #[inline]
+    pub(crate) fn umem(&mut self) -> &mut Umem {
+        &mut self.umem
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.held == 0 {
+            // SAFETY: dropped once, here; no packet points into it, and the kernel keeps its own
+            // reference to the pages until the socket is closed.
+            unsafe { ManuallyDrop::drop(&mut self.umem) };
+        }
+        // Otherwise the memory stays mapped: a packet may still point into it.
+    }
+}

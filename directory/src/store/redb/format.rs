@@ -1,0 +1,46 @@
+//! Tables and entries as the database holds them.
+
+use mixline_protocol::time::UnixTime;
+use redb::TableDefinition;
+
+use crate::store::{Entry, Table};
+use crate::{Error, Result};
+
+pub(super) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+pub(super) const ENDS: Bytes = TableDefinition::new("ends");
+/// One entry, the last revision.
+pub(super) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
+pub(super) const REVISION: &str = "revision";
+
+pub(super) fn definition(table: Table) -> Bytes {
+    TableDefinition::new(match table {
+        Table::Relays => "relays",
+        Table::ShortIds => "short_ids",
+        Table::Services => "services",
+        Table::Addresses => "addresses",
+        Table::Names => "names",
+        Table::NamesOf => "names_of",
+        Table::Leases => "leases",
+        Table::LeaseOf => "lease_of",
+    })
+}
+
+pub(super) fn end_key(expires: UnixTime, table: Table, key: &[u8]) -> Vec<u8> {
+    [&expires.0.to_be_bytes(), [table as u8].as_slice(), key].concat()
+}
+
+pub(super) fn entry(bytes: &[u8]) -> Result<Entry> {
+    let damaged = || Error::Store("damaged entry".into());
+    let (revision, rest) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
+    let (expires, value) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+    Ok(Entry {
+        value: value.to_vec(),
+        revision: u64::from_be_bytes(*revision),
+        expires: UnixTime(u64::from_be_bytes(*expires)),
+    })
+}
+
+pub(super) fn broken(error: impl std::fmt::Display) -> Error {
+    Error::Store(error.to_string())
+}

@@ -1,0 +1,212 @@
+//! The embedded store: one file, one process.
+//!
+//! All writes go through one thread, which puts whatever waits into one commit of the
+//! database and answers when that is on disk. So an acknowledged write survives a
+//! crash, and a crowd of writers shares the cost of waiting for the disk. After a write that
+//! fails (a full disk) the database takes no other until it is opened anew.
+//!
+//! An entry is stored as `revision 8 | expires 8 | value`. A table of ends, keyed by
+//! `expires 8 | table 1 | key`, finds what is over.
+
+mod format;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread::JoinHandle;
+
+use mixline_protocol::time::UnixTime;
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+use self::format::{ENDS, META, broken, definition, entry};
+use self::writer::{Job, begin, write_all};
+use super::{Entry, Outcome, Store, Table, Transaction};
+use crate::{Error, Result};
+
+/// Writers that may wait for the next commit.
+const QUEUE: usize = 1024;
+/// Bytes of the database's cache.
+const CACHE: usize = 32 << 20;
+
+/// A store in a `redb` file. Dropping it waits for the writes under way.
+pub struct RedbStore {
+    database: Arc<Database>,
+    failure: Arc<OnceLock<String>>,
+    jobs: Option<mpsc::SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl RedbStore {
+    /// Opens the file, or makes it. The file stays locked until the store is dropped.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] if another process has it open, [`Error::State`] if it cannot be
+    /// opened, [`Error::Store`] if it can and does not work.
+    pub fn open(path: &Path) -> Result<Self> {
+        let state = |reason: String| Error::State {
+            path: path.to_owned(),
+            reason,
+        };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| state(e.to_string()))?;
+        // Locks the file.
+        let opened = FileBackend::new(file).and_then(|file| {
+            Database::builder()
+                .set_cache_size(CACHE)
+                .create_with_backend(file)
+        });
+        let database = opened.map_err(|e| match e {
+            DatabaseError::DatabaseAlreadyOpen => Error::InUse {
+                path: path.to_owned(),
+            },
+            DatabaseError::Storage(redb::StorageError::Io(e)) => state(e.to_string()),
+            other => state(format!("not a usable database: {other}")),
+        })?;
+        Self::with(database)
+    }
+
+    /// A store that forgets everything when it is dropped, for trials.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn in_memory() -> Result<Self> {
+        let backend = InMemoryBackend::new();
+        Self::with(
+            Database::builder()
+                .create_with_backend(backend)
+                .map_err(broken)?,
+        )
+    }
+
+    fn with(database: Database) -> Result<Self> {
+        let first = begin(&database)?;
+        for table in Table::ALL {
+            first.open_table(definition(table)).map_err(broken)?;
+        }
+        first.open_table(ENDS).map_err(broken)?;
+        first.open_table(META).map_err(broken)?;
+        first.commit().map_err(broken)?;
+        let database = Arc::new(database);
+        let (jobs, waiting) = mpsc::sync_channel(QUEUE);
+        let failure = Arc::new(OnceLock::new());
+        let shared = (database.clone(), failure.clone());
+        let writer = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || write_all(&shared.0, &waiting, &shared.1))
+            .map_err(broken)?;
+        Ok(Self {
+            database,
+            failure,
+            jobs: Some(jobs),
+            writer: Some(writer),
+        })
+    }
+
+    /// Without writing anything.
+    fn is_something_over(&self, now: UnixTime) -> Result<bool> {
+        let read = self.database.begin_read().map_err(broken)?;
+        let ends = read.open_table(ENDS).map_err(broken)?;
+        let first = ends.first().map_err(broken)?;
+        let over = |key: &[u8]| {
+            key.first_chunk()
+                .is_none_or(|e| u64::from_be_bytes(*e) <= now.0)
+        };
+        Ok(first.is_some_and(|(key, _)| over(key.value())))
+    }
+
+    fn ask<T>(&self, job: impl FnOnce(mpsc::SyncSender<Result<T>>) -> Job) -> Result<T> {
+        let stopped = || Error::Store("the writing thread has stopped".into());
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.jobs
+            .as_ref()
+            .ok_or_else(stopped)?
+            .send(job(reply))
+            .map_err(|_| stopped())?;
+        answer.recv().map_err(|_| stopped())?
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has answered nobody: nothing is lost that was promised.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Store for RedbStore {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Entry>> {
+        let read = self.database.begin_read().map_err(broken)?;
+        let entries = read.open_table(definition(table)).map_err(broken)?;
+        entries
+            .get(key)
+            .map_err(broken)?
+            .map(|found| entry(found.value()))
+            .transpose()
+    }
+
+    fn commit(&self, transaction: Transaction) -> Result<Outcome> {
+        self.ask(|reply| Job::Commit(transaction, reply))
+    }
+
+    fn list(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> Result<Vec<(Vec<u8>, Entry)>> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let read = self.database.begin_read().map_err(broken)?;
+        let entries = read.open_table(definition(table)).map_err(broken)?;
+        let start = match after {
+            Some(after) if after >= prefix => Excluded(after),
+            _ => Included(prefix),
+        };
+        let mut found = Vec::new();
+        for item in entries
+            .range::<&[u8]>((start, Unbounded))
+            .map_err(broken)?
+            .take(most)
+        {
+            let (key, value) = item.map_err(broken)?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            found.push((key.value().to_vec(), entry(value.value())?));
+        }
+        Ok(found)
+    }
+
+    fn count(&self, table: Table) -> Result<u64> {
+        let read = self.database.begin_read().map_err(broken)?;
+        read.open_table(definition(table))
+            .map_err(broken)?
+            .len()
+            .map_err(broken)
+    }
+
+    fn expire(&self, now: UnixTime, most: usize) -> Result<usize> {
+        if !self.is_something_over(now)? {
+            return Ok(0);
+        }
+        self.ask(|reply| Job::Expire(now, most, reply))
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+}

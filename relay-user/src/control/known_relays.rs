@@ -1,0 +1,49 @@
+//! The relays of the newest snapshot, by short ID and by link key.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use mixline_protocol::identity::{ShortId, X25519Public};
+
+/// Where a relay is and which key it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    /// Its link key.
+    pub link: X25519Public,
+    /// Where it says that it is, as far as we have a socket for it.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// All relays that are known.
+#[derive(Debug, Default)]
+pub struct KnownRelays {
+    relays: HashMap<ShortId, Relay>,
+    /// Which relays say that this is their link key.
+    by_key: HashMap<X25519Public, Vec<ShortId>>,
+}
+
+impl KnownRelays {
+    /// These relays.
+    pub fn new(relays: HashMap<ShortId, Relay>) -> Self {
+        let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+        for (short, relay) in &relays {
+            by_key.entry(relay.link).or_default().push(*short);
+        }
+        Self { relays, by_key }
+    }
+
+    /// The relay of this short ID.
+    pub fn get(&self, short: &ShortId) -> Option<&Relay> {
+        self.relays.get(short)
+    }
+
+    /// All relays.
+    pub fn iter(&self) -> impl Iterator<Item = (&ShortId, &Relay)> {
+        self.relays.iter()
+    }
+
+    /// The relays with this link key: none for a client, and one for an honest relay.
+    pub fn with_key(&self, key: &X25519Public) -> &[ShortId] {
+        self.by_key.get(key).map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,161 @@
+//! Collects a report from the parts of a running relay.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use mixline_directory_client::FollowStatus;
+use mixline_protocol::identity::{RelayId, ShortId};
+use mixline_protocol::records::Snapshot;
+use mixline_protocol::replay::ReplayFilter;
+use mixline_protocol::time::UnixTime;
+use mixline_relay_engine::outcome::Counters;
+use tokio::sync::watch;
+
+use super::report::{DirectoryReport, LinksReport, PathsReport, PortReport, ReplayReport, Report};
+use crate::control::registration::RegistrationStatus;
+use crate::control::{ControlStatistics, SharedOnionKeys};
+use crate::workers::WorkerStatistics;
+
+/// Where a report comes from.
+pub struct Source {
+    /// Since when the relay runs.
+    pub started: Instant,
+    /// What does not change; the rest is filled in.
+    pub name: String,
+    /// Its identity.
+    pub id: RelayId,
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Where others reach it.
+    pub advertise: Vec<SocketAddr>,
+    /// The port in use.
+    pub port: PortReport,
+    /// The XDP program, where there is one.
+    pub xdp_filter: Option<Arc<crate::port::XdpFilter>>,
+    /// Where the directory is.
+    pub directory_url: String,
+    /// How following it goes.
+    pub follow: watch::Receiver<FollowStatus>,
+    /// How registering goes.
+    pub registration: Arc<Mutex<RegistrationStatus>>,
+    /// The newest snapshot.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// The onion keys.
+    pub onion: Arc<SharedOnionKeys>,
+    /// The control plane.
+    pub control: Arc<ControlStatistics>,
+    /// The workers.
+    pub workers: Vec<Arc<WorkerStatistics>>,
+    /// The most paths.
+    pub max_paths: usize,
+    /// What has been relayed.
+    pub replay: Arc<ReplayFilter>,
+    /// Datagrams a second relayed of late.
+    pub load: watch::Receiver<u32>,
+    /// Datagrams a second that it says it is good for.
+    pub capacity: u32,
+}
+
+impl Source {
+    /// The state at this moment.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let census = self.control.census();
+        let mut verdicts = BTreeMap::new();
+        for (outcome, count) in self.counters().iter() {
+            verdicts.insert(outcome.name().to_owned(), count);
+        }
+        Report {
+            name: self.name.clone(),
+            id: self.id.to_string(),
+            short_id: self.id.short().to_string(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: self.started.elapsed().as_secs(),
+            listen: self.listen.clone(),
+            advertise: self.advertise.clone(),
+            port: self.port.clone(),
+            workers: self.workers.len(),
+            memory_bytes: memory(),
+            directory: self.directory(),
+            onion_epochs: self
+                .onion
+                .lock()
+                .iter()
+                .flat_map(|onion| onion.epochs())
+                .collect(),
+            links: LinksReport {
+                relays: census.relays,
+                clients: census.clients,
+                sessions: self.workers.iter().map(|worker| worker.sessions()).sum(),
+                mailboxes: census.mailboxes,
+                refused: census.refused,
+            },
+            paths: PathsReport {
+                known: self.workers.iter().map(|worker| worker.paths()).sum(),
+                most: self.max_paths,
+            },
+            replay: ReplayReport {
+                horizon_s: self.replay.horizon(Instant::now()).as_secs(),
+                fill: self.replay.fill(),
+            },
+            load: *self.load.borrow(),
+            capacity: self.capacity,
+            verdicts,
+            xdp: self
+                .xdp_filter
+                .iter()
+                .flat_map(|filter| filter.verdicts())
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+        }
+    }
+
+    fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for worker in &self.workers {
+            for (outcome, count) in worker.counters().iter() {
+                sum.add(outcome, count);
+            }
+        }
+        sum
+    }
+
+    fn directory(&self) -> DirectoryReport {
+        let now = UnixTime::from(SystemTime::now());
+        let snapshot = self.snapshots.borrow().clone();
+        let snapshot = snapshot.as_ref();
+        let follow = self.follow.borrow().clone();
+        let registration = self
+            .registration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let own: ShortId = self.id.short();
+        DirectoryReport {
+            url: self.directory_url.clone(),
+            relays: snapshot.map(|s| s.relays.len()),
+            snapshot_age_s: snapshot.map(|s| now.since(s.issued)),
+            snapshot_valid_for_s: snapshot.map(|s| s.valid_until.since(now)),
+            registered_s_ago: registration.last_success.map(|at| now.since(at)),
+            listed: snapshot.is_some_and(|s| s.relay(&own).is_some()),
+            last_error: follow.last_error.or(registration.last_error),
+            clock_ahead_s: follow.clock_ahead,
+        }
+    }
+
+    /// The workers, for metrics.
+    #[must_use]
+    pub fn workers(&self) -> &[Arc<WorkerStatistics>] {
+        &self.workers
+    }
+}
+
+/// Bytes of memory that this process has in use (`VmRSS`).
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

@@ -1,0 +1,12 @@
+//! What a running relay shows of itself: over a socket in its state directory, as JSON for
+//! programs and as text for people, and as metrics over HTTP.
+
+mod collect;
+pub mod metrics;
+mod report;
+pub mod socket;
+mod text;
+
+pub use collect::Source;
+pub use report::{DirectoryReport, LinksReport, PathsReport, PortReport, ReplayReport, Report};
+pub use socket::ask;

@@ -1,0 +1,113 @@
+//! The state of a relay as `status` reports it. The names of the fields are those in its JSON.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a relay.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// What people call it.
+    pub name: String,
+    /// Its identity, in hexadecimal.
+    pub id: String,
+    /// Its short ID.
+    pub short_id: String,
+    /// What it runs.
+    pub version: String,
+    /// For how long, in seconds.
+    pub uptime_s: u64,
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
+    /// Where others reach it.
+    pub advertise: Vec<SocketAddr>,
+    /// How datagrams get in and out.
+    pub port: PortReport,
+    /// Threads that forward.
+    pub workers: usize,
+    /// Bytes of memory in use.
+    pub memory_bytes: u64,
+    /// How it stands with the directory.
+    pub directory: DirectoryReport,
+    /// Epochs that it has onion keys of.
+    pub onion_epochs: Vec<u32>,
+    /// Its neighbours.
+    pub links: LinksReport,
+    /// Paths that it knows.
+    pub paths: PathsReport,
+    /// What it remembers of what it has relayed.
+    pub replay: ReplayReport,
+    /// Datagrams a second relayed of late.
+    pub load: u32,
+    /// Datagrams a second that it says it is good for.
+    pub capacity: u32,
+    /// Datagrams by what became of them.
+    pub verdicts: BTreeMap<String, u64>,
+    /// Frames by the XDP program's verdict; empty without one.
+    #[serde(default)]
+    pub xdp: BTreeMap<String, u64>,
+}
+
+/// Which port is in use.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PortReport {
+    /// Its kind.
+    pub kind: String,
+    /// Why this one.
+    pub why: String,
+}
+
+/// How a relay stands with the directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DirectoryReport {
+    /// Where it is.
+    pub url: String,
+    /// Relays in the newest snapshot; none without one.
+    pub relays: Option<usize>,
+    /// Seconds since the newest snapshot was made.
+    pub snapshot_age_s: Option<u64>,
+    /// Seconds until it ends; 0 if it has.
+    pub snapshot_valid_for_s: Option<u64>,
+    /// Seconds since the directory last took a registration.
+    pub registered_s_ago: Option<u64>,
+    /// Whether the newest snapshot has this relay.
+    pub listed: bool,
+    /// What went wrong last, and still does.
+    pub last_error: Option<String>,
+    /// Seconds that this machine's clock is ahead of the directory's, which is a hint.
+    pub clock_ahead_s: Option<i64>,
+}
+
+/// Neighbours.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinksReport {
+    /// Relays with a link.
+    pub relays: usize,
+    /// Clients with a link.
+    pub clients: usize,
+    /// Sessions that are received under.
+    pub sessions: usize,
+    /// Mailbox tokens.
+    pub mailboxes: usize,
+    /// Handshakes that were refused for want of room.
+    pub refused: u64,
+}
+
+/// Paths.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PathsReport {
+    /// Known now.
+    pub known: usize,
+    /// At most.
+    pub most: usize,
+}
+
+/// Replay memory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplayReport {
+    /// Everything relayed in so many seconds is surely remembered.
+    pub horizon_s: u64,
+    /// How full the current generation is, 1 when it is replaced.
+    pub fill: f64,
+}

@@ -1,0 +1,177 @@
+//! The port over AF_XDP: data comes from the worker's queues without passing the
+//! kernel's network stack; handshakes, and what the kernel must resolve, go through the UDP
+//! port that it has beside.
+//!
+//! How it sends depends on what the kernel granted. With zero-copy, frames leave through
+//! the TX ring from where they were received. In copy mode the kernel makes an skb of each
+//! frame of that ring, and sending through UDP with GSO is several times faster
+//! (docs/performance.md): then only receiving goes through AF_XDP.
+
+mod frames;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use arrayvec::ArrayVec;
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use mixline_protocol::prefetch::{prefetch, prefetch_element};
+use mixline_xdp::{Bound, Kernel, Neighbours, Packet, Socket};
+
+use self::frames::{HEADERS, datagram_of};
+use self::queue::Queue;
+use self::transmit::Leaving;
+pub use self::transmit::{NextHops, RingSender, Sending};
+use super::udp::UdpPort;
+use super::{Dropped, FIRST_PORT_TOKEN, Port};
+use mixline_relay_engine::batch::{BATCH, Batch};
+
+/// Events of AF_XDP sockets have tokens from here; those of the UDP port are below.
+const FIRST_QUEUE_TOKEN: usize = FIRST_PORT_TOKEN + 8;
+/// The UDP port is polled after so many batches from the queues.
+const UDP_EVERY: u32 = 8;
+
+/// A worker's queues, and its UDP port.
+pub struct AfXdpPort<K = Bound, N = Neighbours> {
+    queues: Vec<Queue<K>>,
+    /// Which queue is asked next.
+    next: usize,
+    udp: UdpPort,
+    sending: Sending<N>,
+    /// Batches from queues since the UDP port was polled.
+    batches: u32,
+    /// Frames of the batch under way; kept for its memory.
+    packets: Vec<Packet>,
+}
+
+impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
+    /// A port over sockets that are bound, and whose queues the XDP program redirects to.
+    #[must_use]
+    pub fn new(sockets: Vec<Socket<K>>, udp: UdpPort, sending: Sending<N>) -> Self {
+        Self {
+            queues: sockets.into_iter().map(Queue::new).collect(),
+            next: 0,
+            udp,
+            sending,
+            batches: 0,
+            packets: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Receives from the next queue that has something: which queue it was.
+    fn receive(&mut self) -> io::Result<Option<usize>> {
+        for _ in 0..self.queues.len() {
+            self.next = (self.next + 1) % self.queues.len();
+            let queue = &mut self.queues[self.next];
+            if !queue.ready {
+                continue;
+            }
+            match queue.socket.receive(&mut self.packets) {
+                // Edge-triggered: an empty ring says that there will be an event.
+                Ok(0) => queue.ready = false,
+                Ok(_) => return Ok(Some(self.next)),
+                Err(error) => {
+                    queue.free(&mut self.packets);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<K: Kernel + Send, N: NextHops> Port for AfXdpPort<K, N> {
+    fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
+        let mut busy = false;
+        for queue in &mut self.queues {
+            busy |= queue.retry()?;
+        }
+        let Some(number) = self.receive()? else {
+            // There is no event for a kernel that is not busy any more.
+            return Ok(self.udp.poll(work)?.max(usize::from(busy)));
+        };
+        let Self {
+            queues,
+            packets,
+            udp,
+            sending,
+            ..
+        } = self;
+        let queue = &mut queues[number];
+        let count = packets.len();
+        let mut leaving: Leaving = ArrayVec::new();
+        {
+            // The kernel may have written the frames on another core.
+            for packet in packets.iter() {
+                prefetch(packet, HEADERS);
+                prefetch_element(packet, packet.len().saturating_sub(1));
+            }
+            let mut batch = Batch::new();
+            let mut frames: ArrayVec<u8, BATCH> = ArrayVec::new();
+            for (frame, packet) in (0..).zip(packets.iter_mut()) {
+                // The program lets nothing through that does not parse; a frame that does not
+                // all the same is left out, and so dropped.
+                if let Some((datagram, source)) = datagram_of(packet) {
+                    frames.push(frame);
+                    batch.push(datagram, source);
+                }
+            }
+            work(&mut batch);
+            match sending {
+                Sending::Gso => udp.send(&batch),
+                Sending::Ring(ring) => ring.sort(&mut batch, &frames, &mut leaving, udp),
+            }
+        }
+        let sent = match sending {
+            Sending::Gso => Ok(()),
+            Sending::Ring(ring) => ring.send(queue, packets, &leaving),
+        };
+        queue.free(packets);
+        sent?;
+        // However busy the queues are, handshakes come through the kernel's socket.
+        self.batches = (self.batches + 1) % UDP_EVERY;
+        if self.batches == 0 {
+            return Ok(count + self.udp.poll(work)?);
+        }
+        Ok(count)
+    }
+
+    fn send(&mut self, batch: &Batch<'_>) {
+        // What was held is not in a frame any more, and is rare: the kernel sends it.
+        self.udp.send(batch);
+    }
+
+    fn register(&mut self, registry: &Registry) -> io::Result<()> {
+        self.udp.register(registry)?;
+        for (number, queue) in self.queues.iter().enumerate() {
+            let token = Token(FIRST_QUEUE_TOKEN + number);
+            let fd = queue.socket.as_raw_fd();
+            registry.register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self, event: &Event) {
+        match event.token().0.checked_sub(FIRST_QUEUE_TOKEN) {
+            Some(number) => {
+                if let Some(queue) = self.queues.get_mut(number) {
+                    queue.ready = true;
+                }
+            }
+            None => self.udp.ready(event),
+        }
+    }
+
+    fn dropped(&self) -> Dropped {
+        let mut dropped = self.udp.dropped();
+        if let Sending::Ring(ring) = &self.sending {
+            dropped.unsent += ring.unsent();
+        }
+        dropped
+    }
+}
