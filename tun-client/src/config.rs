@@ -1,6 +1,7 @@
 //! The configuration file, YAML. An unknown key is refused with its name and line.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,15 +11,13 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::{AnonName, Label};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Error, Result};
-
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/mixline/client.yaml";
 /// The longest name of a Linux interface (`IFNAMSIZ`, with its zero).
 const MAX_INTERFACE_NAME: usize = 15;
 /// The smallest MTU that carries IPv6 (RFC 8200, section 5).
 const MIN_MTU: u16 = 1280;
-/// Names that one client publishes at most.
+/// The most names that one client publishes.
 pub const MAX_NAMES: usize = 16;
 /// The port of DNS.
 pub const DNS_PORT: u16 = 53;
@@ -131,28 +130,103 @@ impl fmt::Display for DnsMode {
     }
 }
 
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("configuration {}: {problem}", path.display())]
+pub struct ConfigError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: ConfigProblem,
+}
+
+/// What is wrong with a configuration: one line that names the key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigProblem {
+    /// The file cannot be read.
+    #[error("cannot read it: {0}")]
+    Read(io::Error),
+    /// It is not YAML, or a key or value is not one that is known. Says which line.
+    #[error("{0}")]
+    Yaml(serde_yaml::Error),
+    /// No interface can have this name.
+    #[error(
+        "interface: {name:?} is no name for an interface (1 to {MAX_INTERFACE_NAME} letters, \
+         digits, `_`, `-`, `.`)"
+    )]
+    Interface {
+        /// As configured.
+        name: String,
+    },
+    /// IPv6 needs a larger MTU.
+    #[error("mtu: {mtu} is below {MIN_MTU}")]
+    Mtu {
+        /// As configured, bytes.
+        mtu: u16,
+    },
+    /// The directory's address is not one for HTTP.
+    #[error(
+        "directory.url: {url:?} does not begin with http:// (the snapshot is signed, it needs no \
+         TLS)"
+    )]
+    DirectoryUrl {
+        /// As configured.
+        url: String,
+    },
+    /// The state directory depends on where the client is started.
+    #[error("state_dir: {} is not absolute", path.display())]
+    StateDir {
+        /// As configured.
+        path: PathBuf,
+    },
+    /// More names than one client publishes.
+    #[error("publish: {count} names, of at most {MAX_NAMES}")]
+    TooManyNames {
+        /// How many are configured.
+        count: usize,
+    },
+    /// Names are published and nobody may open a session.
+    #[error("accept: `never` contradicts `publish`: nobody could reach it")]
+    PublishedButClosed,
+}
+
+/// A text that is no name to publish.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no name: 1 to 40 letters, digits and hyphens, such as freespeech.anon")]
+pub struct NotALabel {
+    /// The text.
+    pub text: String,
+}
+
+/// A text that is no address of a name server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no IP address, with or without a port")]
+struct NotAnUpstream {
+    text: String,
+}
+
 impl Config {
     /// Reads and checks a file.
     ///
     /// # Errors
-    /// [`Error::Config`] with the key, its line, and what it may be.
-    pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::Config {
-            path: path.to_owned(),
-            reason: format!("cannot read it: {error}"),
-        })?;
-        Self::parse(&text).map_err(|reason| Error::Config {
-            path: path.to_owned(),
-            reason,
-        })
+    /// The file, the key, its line, and what it may be.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        std::fs::read_to_string(path)
+            .map_err(ConfigProblem::Read)
+            .and_then(|text| Self::parse(&text))
+            .map_err(|problem| ConfigError {
+                path: path.to_owned(),
+                problem,
+            })
     }
 
     /// Reads and checks the text of a configuration.
     ///
     /// # Errors
-    /// One line that names the key.
-    pub fn parse(text: &str) -> std::result::Result<Self, String> {
-        let config: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+    /// Any [`ConfigProblem`] but [`ConfigProblem::Read`].
+    pub fn parse(text: &str) -> Result<Self, ConfigProblem> {
+        let config: Self = serde_yaml::from_str(text).map_err(ConfigProblem::Yaml)?;
         config.check()?;
         Ok(config)
     }
@@ -165,7 +239,7 @@ impl Config {
             .unwrap_or_else(|| self.state_dir.join("control.sock"))
     }
 
-    fn check(&self) -> std::result::Result<(), String> {
+    fn check(&self) -> Result<(), ConfigProblem> {
         let name = self.interface.as_str();
         if name.is_empty()
             || name.len() > MAX_INTERFACE_NAME
@@ -174,32 +248,29 @@ impl Config {
                 .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
             || name.starts_with(['.', '-'])
         {
-            return Err(format!(
-                "interface: {name:?} is no name for an interface (1 to {MAX_INTERFACE_NAME} \
-                 letters, digits, `_`, `-`, `.`)"
-            ));
+            return Err(ConfigProblem::Interface {
+                name: name.to_owned(),
+            });
         }
         if self.mtu < MIN_MTU {
-            return Err(format!("mtu: {} is below {MIN_MTU}", self.mtu));
+            return Err(ConfigProblem::Mtu { mtu: self.mtu });
         }
         let url = &self.directory.url;
         if url.strip_prefix("http://").is_none_or(str::is_empty) {
-            return Err(format!(
-                "directory.url: {url:?} does not begin with http:// (the snapshot is signed, it \
-                 needs no TLS)"
-            ));
+            return Err(ConfigProblem::DirectoryUrl { url: url.clone() });
         }
         if !self.state_dir.is_absolute() {
-            return Err(format!(
-                "state_dir: {} is not absolute",
-                self.state_dir.display()
-            ));
+            return Err(ConfigProblem::StateDir {
+                path: self.state_dir.clone(),
+            });
         }
         if self.publish.len() > MAX_NAMES {
-            return Err(format!("publish: more than {MAX_NAMES} names"));
+            return Err(ConfigProblem::TooManyNames {
+                count: self.publish.len(),
+            });
         }
         if self.accept == Accept::Never && !self.publish.is_empty() {
-            return Err("accept: `never` contradicts `publish`: nobody could reach it".to_owned());
+            return Err(ConfigProblem::PublishedButClosed);
         }
         Ok(())
     }
@@ -208,29 +279,31 @@ impl Config {
 /// A name with or without its `.anon`.
 ///
 /// # Errors
-/// One line that says what a name may be.
-pub fn parse_label(text: &str) -> std::result::Result<Label, String> {
+/// [`NotALabel`], which says what a name may be.
+pub fn parse_label(text: &str) -> Result<Label, NotALabel> {
     let parsed = match text.parse::<AnonName>() {
         Ok(AnonName::Label(label)) => Some(label),
         Ok(AnonName::Id(_)) => None,
         Err(_) => text.parse().ok(),
     };
-    parsed.ok_or_else(|| {
-        format!("{text:?} is no name: 1 to 40 letters, digits and hyphens, such as freespeech.anon")
+    parsed.ok_or_else(|| NotALabel {
+        text: text.to_owned(),
     })
 }
 
 /// An IP address, or one with a port; port 53 if there is none.
-fn parse_upstream(text: &str) -> std::result::Result<SocketAddr, String> {
+fn parse_upstream(text: &str) -> Result<SocketAddr, NotAnUpstream> {
     text.parse::<SocketAddr>()
         .or_else(|_| {
             text.parse::<IpAddr>()
                 .map(|ip| SocketAddr::new(ip, DNS_PORT))
         })
-        .map_err(|_| format!("{text:?} is no IP address, with or without a port"))
+        .map_err(|_| NotAnUpstream {
+            text: text.to_owned(),
+        })
 }
 
-fn from_text<'de, T, D>(deserializer: D) -> std::result::Result<T, D::Error>
+fn from_text<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: FromStr<Err: fmt::Display>,
     D: Deserializer<'de>,
@@ -246,9 +319,9 @@ where
 struct NameText(Label);
 
 impl TryFrom<String> for NameText {
-    type Error = String;
+    type Error = NotALabel;
 
-    fn try_from(text: String) -> std::result::Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, NotALabel> {
         parse_label(&text).map(Self)
     }
 }
@@ -258,21 +331,19 @@ impl TryFrom<String> for NameText {
 struct UpstreamText(SocketAddr);
 
 impl TryFrom<String> for UpstreamText {
-    type Error = String;
+    type Error = NotAnUpstream;
 
-    fn try_from(text: String) -> std::result::Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, NotAnUpstream> {
         parse_upstream(&text).map(Self)
     }
 }
 
-fn names<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<Label>, D::Error> {
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Label>, D::Error> {
     let names = Vec::<NameText>::deserialize(deserializer)?;
     Ok(names.into_iter().map(|NameText(name)| name).collect())
 }
 
-fn upstreams<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> std::result::Result<Vec<SocketAddr>, D::Error> {
+fn upstreams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
     let upstreams = Vec::<UpstreamText>::deserialize(deserializer)?;
     Ok(upstreams
         .into_iter()
@@ -307,6 +378,11 @@ mod tests {
         )
     }
 
+    /// What is said about a text that is not taken.
+    fn refused(text: &str) -> String {
+        Config::parse(text).unwrap_err().to_string()
+    }
+
     #[test]
     fn only_the_directory_is_needed() {
         let config = Config::parse(&minimal()).unwrap();
@@ -319,7 +395,7 @@ mod tests {
         );
         assert_eq!(config.dns, Dns::default());
         assert_eq!(config.accept, Accept::Published);
-        let error = Config::parse("interface: mixline0\n").unwrap_err();
+        let error = refused("interface: mixline0\n");
         assert!(error.contains("missing field `directory`"), "{error}");
     }
 
@@ -348,15 +424,15 @@ mod tests {
 
     #[test]
     fn a_wrong_key_is_named_with_its_line() {
-        let error = Config::parse(&(minimal() + "interfaec: mixline1\n")).unwrap_err();
+        let error = refused(&(minimal() + "interfaec: mixline1\n"));
         assert!(
             error.contains("interfaec") && error.contains("line 4"),
             "{error}"
         );
-        let error = Config::parse(&(minimal() + "dns:\n  mod: off\n")).unwrap_err();
+        let error = refused(&(minimal() + "dns:\n  mod: off\n"));
         assert!(error.contains("dns") && error.contains("mod"), "{error}");
         assert!(error.contains("line 5"), "{error}");
-        let error = Config::parse(&(minimal() + "dns: {mode: perhaps}\n")).unwrap_err();
+        let error = refused(&(minimal() + "dns: {mode: perhaps}\n"));
         assert!(
             error.contains("perhaps") && error.contains("resolv-conf"),
             "{error}"
@@ -378,17 +454,17 @@ mod tests {
             ("dns: {upstream: [nonsense]}", "dns"),
             ("policies: [{policy: fastest}]", "policies"),
         ] {
-            let error = Config::parse(&format!("{}{line}\n", minimal())).unwrap_err();
+            let error = refused(&format!("{}{line}\n", minimal()));
             assert!(error.contains(key), "{line}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
-        let error = Config::parse("directory: {url: \"http://a\", id: abc}").unwrap_err();
+        let error = refused("directory: {url: \"http://a\", id: abc}");
         assert!(
             error.contains("directory") && error.contains("abc"),
             "{error}"
         );
         let text = minimal().replace("http://", "ftp://");
-        assert!(Config::parse(&text).unwrap_err().contains("directory.url"));
+        assert!(refused(&text).contains("directory.url"));
     }
 
     #[test]

@@ -11,28 +11,26 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::error::{Error, Result};
 use crate::progress::{FAILED, READY};
-use crate::{Error, Result};
 
 /// The log of a client in the background, in its state directory.
 pub const LOG: &str = "client.log";
-/// A log longer than this is put aside when a client starts.
+/// A log longer than this is renamed when a client starts, bytes.
 const LOG_LIMIT: u64 = 1 << 20;
 /// How long a client that was not ready in time has for its clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Starts `mixline-client up` in the background and waits until it is ready. What it does
-/// meanwhile is told on standard error.
+/// meanwhile goes to standard error.
 ///
 /// # Errors
-/// [`Error::Refused`] with the client's last line if it failed, or what held it up if it
-/// was not ready in time; nothing is left running then.
+/// [`Error::BackgroundFailed`] with the client's last line if it failed,
+/// [`Error::BackgroundLate`] with the step that delayed it if it was not ready in time. Nothing
+/// is left running then.
 pub fn start(config: &Path, state_dir: &Path, wait: Duration) -> Result<()> {
     let log = open_log(state_dir)?;
-    let failed = |error: std::io::Error| Error::Stopped {
-        reason: format!("cannot start: {error}"),
-    };
-    let program = std::env::current_exe().map_err(failed)?;
+    let program = std::env::current_exe().map_err(Error::Background)?;
     let mut child = Command::new(program)
         .args(["up", "--detached", "--config"])
         .arg(config)
@@ -40,32 +38,32 @@ pub fn start(config: &Path, state_dir: &Path, wait: Duration) -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
-        .map_err(failed)?;
+        .map_err(Error::Background)?;
     match follow(&mut child, Instant::now() + wait) {
-        Ending::Ready => Ok(()),
-        Ending::Failed(why) => {
+        Outcome::Ready => Ok(()),
+        Outcome::Failed(why) => {
             let _ = child.wait();
-            Err(Error::Refused(why))
+            Err(Error::BackgroundFailed(why))
         }
-        Ending::Late(step) => {
+        Outcome::Late(step) => {
             stop(&mut child);
-            let last = step.unwrap_or_else(|| "it said nothing".to_owned());
-            Err(Error::Refused(format!(
-                "not ready after {} s: {last}",
-                wait.as_secs()
-            )))
+            Err(Error::BackgroundLate {
+                seconds: wait.as_secs(),
+                step,
+            })
         }
     }
 }
 
-enum Ending {
+/// How the start of the client in the background went.
+enum Outcome {
     Ready,
     Failed(String),
     Late(Option<String>),
 }
 
-/// Passes on what the child tells, until it tells how it ended.
-fn follow(child: &mut Child, deadline: Instant) -> Ending {
+/// Passes on what the child says, until it says how the start went.
+fn follow(child: &mut Child, deadline: Instant) -> Outcome {
     let (lines, told) = mpsc::channel();
     if let Some(output) = child.stdout.take() {
         // Ends with the pipe, or with this process.
@@ -83,17 +81,17 @@ fn follow(child: &mut Child, deadline: Instant) -> Ending {
     let mut last = None;
     loop {
         match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) if line == READY => return Ending::Ready,
+            Ok(line) if line == READY => return Outcome::Ready,
             Ok(line) => {
                 if let Some(why) = line.strip_prefix(FAILED) {
-                    return Ending::Failed(why.to_owned());
+                    return Outcome::Failed(why.to_owned());
                 }
                 eprintln!("mixline-client: {line}");
                 last = Some(line);
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => return Ending::Late(last),
+            Err(mpsc::RecvTimeoutError::Timeout) => return Outcome::Late(last),
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                return Ending::Failed("the client stopped before it was ready".to_owned());
+                return Outcome::Failed("the client stopped before it was ready".to_owned());
             }
         }
     }

@@ -1,9 +1,12 @@
 //! What can go wrong in the client, one line each, saying what to do where there is
 //! something to do.
+//!
+//! Each line already has what the system said, so no variant names it as its source.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mixline_protocol::address::VirtualNetwork;
 
@@ -14,31 +17,23 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration cannot be read or says something that it may not.
-    #[error("configuration {}: {reason}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// Key, line and what is wrong.
-        reason: String,
-    },
     /// A file or directory of the state cannot be used.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {error}", path.display())]
     File {
         /// What was tried, such as "write".
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// A file of the state does not hold what it should.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {problem}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
         /// What is wrong, and what to do.
-        reason: String,
+        problem: ContentProblem,
     },
     /// Another process uses the identity.
     #[error(
@@ -73,14 +68,14 @@ pub enum Error {
         interface: String,
     },
     /// The interface cannot be made or set up.
-    #[error("interface {interface}: cannot {action}: {source}")]
+    #[error("interface {interface}: cannot {action}: {error}")]
     Interface {
         /// The interface's name.
         interface: String,
         /// What was tried.
         action: &'static str,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The virtual network is routed elsewhere already.
     #[error(
@@ -95,14 +90,14 @@ pub enum Error {
     },
     /// The DNS responder cannot listen.
     #[error(
-        "DNS responder: cannot listen on {address}: {source}; see who does with `ss -lnutp 'sport \
+        "DNS responder: cannot listen on {address}: {error}; see who does with `ss -lnutp 'sport \
          = :53'`, or set `dns: {{mode: off}}` to go on without .anon names"
     )]
     DnsListen {
         /// The address.
         address: SocketAddr,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The host's resolver cannot be pointed at the responder.
     #[error("{reason}; set `dns: {{mode: off}}` to leave the host's resolver alone")]
@@ -111,16 +106,39 @@ pub enum Error {
         reason: String,
     },
     /// The directory's address cannot be used.
-    #[error("{reason}")]
-    Directory {
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The client stopped without being told to.
-    #[error("stopped: {reason}")]
-    Stopped {
-        /// Why.
-        reason: String,
+    #[error("{0}")]
+    Directory(mixline_directory_client::Error),
+    /// The endpoint does not start.
+    #[error("{0}")]
+    Endpoint(mixline_endpoint::Error),
+    /// The signals that ask for a stop cannot be heard.
+    #[error("cannot listen for signals: {0}")]
+    Signals(io::Error),
+    /// The endpoint failed while the client was running.
+    #[error("stopped: {0}")]
+    EndpointFailed(Arc<mixline_endpoint::Error>),
+    /// The endpoint stopped without being told to.
+    #[error("stopped: the endpoint stopped")]
+    EndpointStopped,
+    /// The endpoint was told to stop and has not.
+    #[error("stopped: the endpoint did not stop in time")]
+    EndpointHangs,
+    /// The task that fetches snapshots ended.
+    #[error("stopped: snapshots are no longer fetched")]
+    SnapshotsEnded,
+    /// The client in the background cannot be started.
+    #[error("cannot start the client in the background: {0}")]
+    Background(io::Error),
+    /// The client in the background failed. In its own words.
+    #[error("{0}")]
+    BackgroundFailed(String),
+    /// The client in the background was not ready in time, and was stopped.
+    #[error("not ready after {seconds} s: {}", step.as_deref().unwrap_or("it said nothing"))]
+    BackgroundLate {
+        /// How long it was waited for.
+        seconds: u64,
+        /// The step that it was at.
+        step: Option<String>,
     },
     /// No client is running that could be asked.
     #[error("no client is running (control socket {}): start it with `mixline-client up`",
@@ -129,29 +147,87 @@ pub enum Error {
         /// The control socket.
         path: PathBuf,
     },
-    /// The running client does not answer as it should.
-    #[error("control socket {}: {reason}", path.display())]
+    /// The control socket cannot be used.
+    #[error("control socket {}: {problem}", path.display())]
     Control {
         /// The control socket.
         path: PathBuf,
         /// What went wrong.
-        reason: String,
+        problem: ControlProblem,
     },
-    /// The running client says no.
+    /// The running client did not do what was asked. In its own words.
     #[error("{0}")]
-    Refused(String),
-    /// The endpoint does not start, or stopped.
-    #[error(transparent)]
-    Endpoint(#[from] mixline_endpoint::Error),
+    RequestFailed(String),
+}
+
+/// What a file of the state holds that it should not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContentProblem {
+    /// More names than a client publishes.
+    #[error("more than {most} names")]
+    TooManyNames {
+        /// How many there may be.
+        most: usize,
+    },
+    /// A line is no name.
+    #[error("{line:?} is no name; remove the line")]
+    NotAName {
+        /// The line.
+        line: String,
+    },
+    /// The key is not secret.
+    #[error(
+        "others can read this secret key (mode {mode:04o}); if nobody has, run `chmod 600` on it"
+    )]
+    KeyReadable {
+        /// The file's permissions.
+        mode: u32,
+    },
+    /// The key is damaged.
+    #[error(
+        "{length} bytes where a key has {expected}: restore it from a backup, or remove it to get \
+         a new identity"
+    )]
+    KeyLength {
+        /// The file's length, bytes.
+        length: usize,
+        /// A key's length, bytes.
+        expected: usize,
+    },
+}
+
+/// Why the control socket cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlProblem {
+    /// Another client listens there.
+    #[error("another client answers there; give this one a control_socket of its own")]
+    Taken,
+    /// It belongs to another user.
+    #[error("permission denied: ask as the user that the client runs as, or root")]
+    PermissionDenied,
+    /// The connection failed.
+    #[error("{0}")]
+    Connection(io::Error),
+    /// The client took too long.
+    #[error("no answer")]
+    NoAnswer,
+    /// The connection ended.
+    #[error("the client stopped before it answered")]
+    Closed,
+    /// What came is no answer.
+    #[error("not an answer: {0}")]
+    NotAnAnswer(serde_json::Error),
 }
 
 impl Error {
     /// For `map_err`: a file operation that failed.
     pub fn file<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::File {
+        move |error| Self::File {
             action,
             path: path.to_owned(),
-            source,
+            error,
         }
     }
 }

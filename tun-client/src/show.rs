@@ -1,7 +1,9 @@
 //! The status and lookups as a person reads them.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
+use mixline_protocol::time::UnixTime;
 use serde_json::Value;
 
 /// The status, from its JSON.
@@ -275,7 +277,7 @@ fn bytes(count: u64) -> String {
 }
 
 fn unix_now() -> u64 {
-    crate::daemon::status::now().0
+    UnixTime::from(SystemTime::now()).0
 }
 
 #[cfg(test)]

@@ -16,10 +16,16 @@ use serde_json::{Value, json};
 
 struct Echo;
 
+#[derive(Debug, thiserror::Error)]
+#[error("{0}.anon is taken")]
+struct Taken(String);
+
 impl Handler for Echo {
-    async fn handle(&self, request: Request) -> Result<Value, String> {
+    type Error = Taken;
+
+    async fn handle(&self, request: Request) -> Result<Value, Taken> {
         match request {
-            Request::Publish { name } if name == "taken" => Err("taken.anon is taken".to_owned()),
+            Request::Publish { name } if name == "taken" => Err(Taken(name)),
             Request::Resolve { what } => Ok(json!({ "what": what })),
             Request::Status => Ok(json!({ "state": "up" })),
             _ => Ok(Value::Null),
@@ -77,7 +83,7 @@ fn requests_are_answered() {
         },
     )
     .unwrap_err();
-    assert!(matches!(&error, Error::Refused(text) if text == "taken.anon is taken"));
+    assert!(matches!(&error, Error::RequestFailed(text) if text == "taken.anon is taken"));
     assert_eq!(
         std::fs::metadata(&fixture.path)
             .unwrap()

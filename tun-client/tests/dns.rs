@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use mixline_client::dns::Families;
 use mixline_client::dns::forward::Forwarder;
-use mixline_client::dns::responder::{Families, Responder};
+use mixline_client::dns::responder::Responder;
 use mixline_client::dns::server::Server;
 use mixline_client::dns::zone::Zone;
 use mixline_client::dns::{Backend, Entry, LookupError};
@@ -482,7 +483,7 @@ async fn bad_queries() {
 
 #[tokio::test]
 async fn answers_fit_and_marks_of_cut_ones_are_kept() {
-    use mixline_client::dns::responder::Transport;
+    use mixline_client::dns::Transport;
     let zone = Zone::new(VirtualNetwork::default(), &[]);
     let responder = Responder::new(Table::new(), zone, BOTH, None);
     // The question comes back in the answer: with the longest name there is and an SOA
@@ -527,7 +528,7 @@ async fn answers_fit_and_marks_of_cut_ones_are_kept() {
 
 #[test]
 fn any_bytes_are_survived() {
-    use mixline_client::dns::responder::Transport;
+    use mixline_client::dns::Transport;
     use proptest::prelude::*;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()

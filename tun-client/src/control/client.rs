@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Answer, MAX_ANSWER, Request};
-use crate::{Error, Result};
+use crate::error::{ControlProblem, Error, Result};
 
 /// How long an answer is waited for: longer than any question to the directory takes.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -16,21 +16,19 @@ const TIMEOUT: Duration = Duration::from_secs(90);
 /// Asks the running client one thing.
 ///
 /// # Errors
-/// [`Error::NotRunning`] if nobody listens there, [`Error::Refused`] with the client's own
+/// [`Error::NotRunning`] if nobody listens there, [`Error::RequestFailed`] with the client's own
 /// words, [`Error::Control`] for everything else.
 pub fn ask(path: &Path, request: &Request) -> Result<Value> {
-    let failed = |reason: String| Error::Control {
+    let failed = |problem| Error::Control {
         path: path.to_owned(),
-        reason,
+        problem,
     };
     let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => Error::NotRunning {
             path: path.to_owned(),
         },
-        ErrorKind::PermissionDenied => {
-            failed("permission denied: ask as the user that the client runs as, or root".to_owned())
-        }
-        _ => failed(error.to_string()),
+        ErrorKind::PermissionDenied => failed(ControlProblem::PermissionDenied),
+        _ => failed(ControlProblem::Connection(error)),
     })?;
     let exchange = || {
         stream.set_read_timeout(Some(TIMEOUT))?;
@@ -43,15 +41,15 @@ pub fn ask(path: &Path, request: &Request) -> Result<Value> {
         Ok::<_, std::io::Error>(answer)
     };
     let answer = exchange().map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => failed("no answer".to_owned()),
-        _ => failed(error.to_string()),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => failed(ControlProblem::NoAnswer),
+        _ => failed(ControlProblem::Connection(error)),
     })?;
     if answer.is_empty() {
-        return Err(failed("the client stopped before it answered".to_owned()));
+        return Err(failed(ControlProblem::Closed));
     }
     match serde_json::from_slice(&answer) {
         Ok(Answer::Ok(value)) => Ok(value),
-        Ok(Answer::Error(text)) => Err(Error::Refused(text)),
-        Err(error) => Err(failed(format!("not an answer: {error}"))),
+        Ok(Answer::Error(text)) => Err(Error::RequestFailed(text)),
+        Err(error) => Err(failed(ControlProblem::NotAnAnswer(error))),
     }
 }

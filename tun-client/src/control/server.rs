@@ -15,20 +15,23 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::{Answer, MAX_REQUEST, Request};
-use crate::{Error, Result};
+use crate::error::{ControlProblem, Error, Result};
 
 /// Connections at once; one more waits in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 16;
 /// How long a connection may be silent, or not take its answer.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Who does what is asked.
+/// What answers requests.
 pub trait Handler: Send + Sync + 'static {
-    /// Does it; the error is one line for a person.
+    /// Why a request fails: one line for a person.
+    type Error: std::error::Error;
+
+    /// Answers one request.
     fn handle(
         &self,
         request: Request,
-    ) -> impl Future<Output = std::result::Result<Value, String>> + Send;
+    ) -> impl Future<Output = std::result::Result<Value, Self::Error>> + Send;
 }
 
 /// A bound control socket. Its file goes when this is dropped.
@@ -47,8 +50,7 @@ impl Server {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(Error::Control {
                 path: path.to_owned(),
-                reason: "another client answers there; give this one a control_socket of its own"
-                    .to_owned(),
+                problem: ControlProblem::Taken,
             });
         }
         let bind = || {
@@ -152,7 +154,7 @@ async fn connection<H: Handler>(stream: UnixStream, handler: &H) -> io::Result<(
             match serde_json::from_slice(&line) {
                 Ok(request) => match handler.handle(request).await {
                     Ok(value) => Answer::Ok(value),
-                    Err(error) => Answer::Error(error),
+                    Err(error) => Answer::Error(error.to_string()),
                 },
                 Err(error) => Answer::Error(format!("not a request: {error}")),
             }

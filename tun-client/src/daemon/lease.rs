@@ -1,16 +1,16 @@
-//! The leased IPv4 address: asked for, kept, renewed.
+//! The leased IPv4 address: the client asks for it, keeps it and renews it.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::Lease;
 use mixline_protocol::time::UnixTime;
 
-use super::session::Shared;
-use crate::Result;
+use super::shared::Shared;
+use crate::error::Result;
 
 /// A renewal that failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ pub async fn keep(shared: Arc<Shared>) {
             Ok(lease) => match adopt(&shared, lease) {
                 Ok(()) => {
                     shared.problems().lease = None;
-                    Duration::from_secs(renewal(&lease, super::status::now()))
+                    Duration::from_secs(renewal(&lease, UnixTime::from(SystemTime::now())))
                 }
                 Err(error) => {
                     tracing::error!(%error, "the leased address cannot be used");
@@ -59,8 +59,8 @@ pub async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Puts a lease to use: kept on disk, on the interface, known to the responder. The
-/// endpoint has it already.
+/// Uses a lease: it goes to the disk, to the interface and to the responder. The endpoint has
+/// it already.
 ///
 /// # Errors
 /// [`crate::Error::Interface`].

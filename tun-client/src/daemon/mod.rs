@@ -1,85 +1,48 @@
 //! The running client: from the configuration to a stop that leaves nothing behind.
 //!
-//! A [`session`] is one life of the interface and the endpoint behind it. Two things end
-//! it without ending the process: the first name that is published and the last that is
+//! A [`lifecycle`] is one life of the interface and the endpoint behind it. Two things end it
+//! without ending the process: the first name that is published or the last that is
 //! withdrawn, because an endpoint decides at its start whether it can be found; and a
 //! directory that moved the virtual network.
+//!
+//! From the ground up: [`status`] and [`names`] are what there is to know, [`shared`] is what
+//! the tasks of a lifecycle have in common, [`lease`], [`status_report`] and [`startup`] work
+//! on it, [`control_requests`] answers commands, and [`lifecycle`] owns them all.
 
 pub mod backend;
+pub mod control_requests;
 pub mod lease;
+pub mod lifecycle;
 pub mod names;
-pub mod orders;
-pub mod session;
+pub mod resolve;
+pub mod shared;
+pub mod startup;
 pub mod status;
+pub mod status_report;
+pub mod stop_signals;
 
 use std::sync::Arc;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use crate::config::Config;
+use crate::error::Result;
 use crate::host_dns::Host;
 use crate::progress::Progress;
 use crate::state::State;
-use crate::{Error, Result};
-
-/// How a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// As it was asked to.
-    Stop,
-    /// To begin again.
-    Restart,
-}
+use shared::Ending;
+use stop_signals::StopSignals;
 
 /// Runs a client until it is told to stop, by signal or by command.
 ///
 /// # Errors
-/// What keeps it from starting, or made it stop. What the host was changed in is put back
-/// in any case.
+/// What keeps it from starting, or made it stop. What was changed on the host is put back in
+/// any case.
 pub async fn run(config: Config, host: Host, progress: &Progress) -> Result<()> {
     let state = Arc::new(State::open(&config.state_dir)?);
     let mut signals = StopSignals::listen()?;
     loop {
-        match session::run(&config, &host, &state, &mut signals, progress).await? {
-            End::Stop => return Ok(()),
-            End::Restart => progress.step("starting again"),
-        }
-    }
-}
-
-/// The signals that ask for a clean stop. SIGHUP is among them: it comes when the
-/// terminal goes, and must not leave the host's resolver pointing at nothing.
-#[derive(Debug)]
-pub struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl StopSignals {
-    /// Takes the signals over.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn listen() -> Result<Self> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Error::Stopped {
-                reason: format!("no signals: {error}"),
-            })
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    /// Waits for one.
-    pub async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
+        match lifecycle::run(&config, &host, &state, &mut signals, progress).await? {
+            Ending::Stop => return Ok(()),
+            Ending::Restart => progress.step("starting again"),
         }
     }
 }

@@ -10,24 +10,25 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::config::MAX_NAMES;
+use crate::error::{Error, Result};
 use crate::state::State;
 
-/// A claim lives for seven days; it is renewed when so much has passed.
+/// A claim lives for seven days; it is renewed after this.
 const RENEW_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// After a question that got no answer.
+/// How long until a claim without an answer is tried again.
 const RETRY: Duration = Duration::from_secs(15);
-/// After a refusal: the name may become free.
+/// How long until a refused claim is tried again: the name may become free.
 const RETRY_REFUSED: Duration = Duration::from_secs(600);
-/// How often is looked whether a claim is due.
+/// Between two searches for claims that are due.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How it stands with a name.
+/// How far the claim of a name is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "state", content = "reason")]
-pub enum Standing {
-    /// Not asked for yet.
+pub enum ClaimState {
+    /// The directory has not been asked yet.
     Claiming,
-    /// It is ours.
+    /// The name is ours.
     Published,
     /// The directory did not answer; it is asked again.
     Waiting(String),
@@ -35,14 +36,39 @@ pub enum Standing {
     Refused(String),
 }
 
+/// Why a name is not published, or not withdrawn.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    /// One client publishes no more names.
+    #[error("{MAX_NAMES} names are published already")]
+    TooMany,
+    /// The directory refused it, or could not be asked.
+    #[error("{} is not published: {error}", label.host())]
+    NotClaimed {
+        /// The name.
+        label: Label,
+        /// What the directory said, or why it was not asked.
+        error: QueryError,
+    },
+    /// It is not among the names.
+    #[error("{} is not published here", label.host())]
+    NotPublished {
+        /// The name.
+        label: Label,
+    },
+    /// It is done, but a restart will not know of it.
+    #[error("{0}")]
+    NotRemembered(Error),
+}
+
 /// One name.
 #[derive(Debug, Clone, Serialize)]
 pub struct Name {
     /// `label.anon`.
     pub name: String,
-    /// How it stands.
+    /// How far its claim is.
     #[serde(flatten)]
-    pub standing: Standing,
+    pub claim: ClaimState,
     /// Whether the configuration lists it.
     pub configured: bool,
     #[serde(skip)]
@@ -64,8 +90,8 @@ impl Names {
     /// The names of the configuration, then those that commands published before.
     ///
     /// # Errors
-    /// [`crate::Error::Content`] if the remembered names are damaged.
-    pub fn load(configured: &[Label], state: Arc<State>) -> crate::Result<Self> {
+    /// [`Error::Content`] if the remembered names are damaged.
+    pub fn load(configured: &[Label], state: Arc<State>) -> Result<Self> {
         let remembered = state.names()?;
         let all = configured.iter().map(|label| (label, true));
         let all = all.chain(remembered.iter().map(|label| (label, false)));
@@ -83,7 +109,7 @@ impl Names {
         })
     }
 
-    /// How all names stand.
+    /// All names, and how far their claims are.
     #[must_use]
     pub fn list(&self) -> Vec<Name> {
         self.lock().clone()
@@ -127,37 +153,36 @@ impl Names {
     /// Claims a name by command, and remembers it.
     ///
     /// # Errors
-    /// One line: the directory's refusal, or why it could not be asked. Nothing is
-    /// remembered then.
-    pub async fn publish(&self, label: Label, directory: &DirectoryQueries) -> Result<(), String> {
+    /// [`NameError::TooMany`] and [`NameError::NotClaimed`], with nothing remembered;
+    /// [`NameError::NotRemembered`].
+    pub async fn publish(
+        &self,
+        label: Label,
+        directory: &DirectoryQueries,
+    ) -> std::result::Result<(), NameError> {
         let known = self.lock().iter().any(|entry| entry.label == label);
         if !known && self.lock().len() >= MAX_NAMES {
-            return Err(format!("{MAX_NAMES} names are published already"));
+            return Err(NameError::TooMany);
         }
         let result = directory.claim_name(label).await;
-        if let Err(error) = &result {
-            if known {
-                self.note(label, &result);
-            }
-            return Err(format!("{} is not published: {error}", label.host()));
-        }
-        if !known {
+        if result.is_ok() && !known {
             self.lock().push(entry(label, false));
             self.remember()?;
         }
+        // What is not among the names is not noted.
         self.note(label, &result);
-        Ok(())
+        result.map_err(|error| NameError::NotClaimed { label, error })
     }
 
     /// Serves a name no longer; whether the configuration will bring it back.
     ///
     /// # Errors
-    /// One line, if it is not among the names.
-    pub fn unpublish(&self, label: Label) -> Result<bool, String> {
+    /// [`NameError::NotPublished`], [`NameError::NotRemembered`].
+    pub fn unpublish(&self, label: Label) -> std::result::Result<bool, NameError> {
         let configured = {
             let mut entries = self.lock();
             let Some(at) = entries.iter().position(|entry| entry.label == label) else {
-                return Err(format!("{} is not published here", label.host()));
+                return Err(NameError::NotPublished { label });
             };
             entries.remove(at).configured
         };
@@ -168,43 +193,43 @@ impl Names {
     }
 
     /// Writes down how a claim went.
-    fn note(&self, label: Label, result: &Result<(), QueryError>) {
-        let (standing, wait) = match result {
-            Ok(()) => (Standing::Published, RENEW_AFTER),
-            Err(QueryError::Refused(why)) => (Standing::Refused(why.clone()), RETRY_REFUSED),
-            Err(error) => (Standing::Waiting(error.to_string()), RETRY),
+    fn note(&self, label: Label, result: &std::result::Result<(), QueryError>) {
+        let (claim, wait) = match result {
+            Ok(()) => (ClaimState::Published, RENEW_AFTER),
+            Err(QueryError::Refused(why)) => (ClaimState::Refused(why.clone()), RETRY_REFUSED),
+            Err(error) => (ClaimState::Waiting(error.to_string()), RETRY),
         };
         let mut entries = self.lock();
         let Some(entry) = entries.iter_mut().find(|entry| entry.label == label) else {
             return;
         };
-        match &standing {
-            Standing::Refused(why) if entry.standing != standing => {
+        match &claim {
+            ClaimState::Refused(why) if entry.claim != claim => {
                 tracing::error!(
                     "{} is not published: the directory refused: {why}",
                     entry.name
                 );
             }
-            Standing::Published if entry.standing != standing => {
+            ClaimState::Published if entry.claim != claim => {
                 tracing::info!("{} is published", entry.name);
             }
             _ => {}
         }
         // A renewal without an answer changes nothing yet: the claim still lives.
-        let lives = entry.standing == Standing::Published;
-        if !(lives && matches!(standing, Standing::Waiting(_))) {
-            entry.standing = standing;
+        let lives = entry.claim == ClaimState::Published;
+        if !(lives && matches!(claim, ClaimState::Waiting(_))) {
+            entry.claim = claim;
         }
         entry.due = Instant::now() + wait;
         let held = entries
             .iter()
-            .filter(|entry| entry.standing == Standing::Published)
+            .filter(|entry| entry.claim == ClaimState::Published)
             .map(|entry| entry.label)
             .collect();
         self.held.send_replace(held);
     }
 
-    fn remember(&self) -> Result<(), String> {
+    fn remember(&self) -> std::result::Result<(), NameError> {
         let labels: Vec<Label> = self
             .lock()
             .iter()
@@ -213,7 +238,7 @@ impl Names {
             .collect();
         self.state
             .keep_names(&labels)
-            .map_err(|error| error.to_string())
+            .map_err(NameError::NotRemembered)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Name>> {
@@ -224,7 +249,7 @@ impl Names {
 fn entry(label: Label, configured: bool) -> Name {
     Name {
         name: label.host(),
-        standing: Standing::Claiming,
+        claim: ClaimState::Claiming,
         configured,
         label,
         due: Instant::now(),
@@ -246,8 +271,8 @@ mod tests {
         (directory, names)
     }
 
-    fn standing(names: &Names, at: usize) -> Standing {
-        names.list()[at].standing.clone()
+    fn claim(names: &Names, at: usize) -> ClaimState {
+        names.list()[at].claim.clone()
     }
 
     #[test]
@@ -275,10 +300,10 @@ mod tests {
         assert_eq!(*held.borrow(), [label]);
         // Not answered: still ours. Refused: not.
         names.note(label, &Err(QueryError::Timeout("x".into())));
-        assert_eq!(standing(&names, 0), Standing::Published);
+        assert_eq!(claim(&names, 0), ClaimState::Published);
         assert_eq!(*held.borrow(), [label]);
         names.note(label, &Err(QueryError::Refused("taken".into())));
-        assert_eq!(standing(&names, 0), Standing::Refused("taken".into()));
+        assert_eq!(claim(&names, 0), ClaimState::Refused("taken".into()));
         assert!(held.borrow().is_empty());
     }
 
@@ -286,12 +311,18 @@ mod tests {
     fn unpublishing_is_remembered() {
         let (_directory, names) = names(&["a"], &["b"]);
         let (a, b): (Label, Label) = ("a".parse().unwrap(), "b".parse().unwrap());
-        assert_eq!(names.unpublish(a), Ok(true));
+        assert!(names.unpublish(a).unwrap());
         assert_eq!(names.state.names().unwrap(), [b]);
-        assert_eq!(names.unpublish(b), Ok(false));
+        assert!(!names.unpublish(b).unwrap());
         assert_eq!(names.state.names().unwrap(), []);
         assert!(names.is_empty());
-        assert!(names.unpublish(b).unwrap_err().contains("b.anon"));
+        assert!(
+            names
+                .unpublish(b)
+                .unwrap_err()
+                .to_string()
+                .contains("b.anon")
+        );
     }
 
     #[test]

@@ -1,20 +1,11 @@
-//! What the client tells about itself.
+//! What the client says about itself, as types; `status --json` prints [`Status`].
 
 use std::net::Ipv4Addr;
-use std::time::SystemTime;
 
-use mixline_protocol::time::UnixTime;
 use serde::Serialize;
 
-use super::names::{Name, Standing};
-use super::session::Shared;
-use crate::host_dns::{self, Active};
-
-/// The wall clock, for records.
-#[must_use]
-pub fn now() -> UnixTime {
-    UnixTime::from(SystemTime::now())
-}
+use super::names::Name;
+use crate::host_dns::Active;
 
 /// What a client is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -60,12 +51,12 @@ impl Default for DnsStatus {
     }
 }
 
-/// How the snapshot is got.
+/// How the snapshot is fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SnapshotStatus {
-    /// From where.
+    /// Where it is fetched.
     pub url: String,
-    /// When it was last got, unix seconds.
+    /// When it was fetched last, unix seconds.
     pub last_success: Option<u64>,
     /// What went wrong since.
     pub last_error: Option<String>,
@@ -92,90 +83,9 @@ pub struct Status {
     pub dns: DnsStatus,
     /// The names that it serves.
     pub names: Vec<Name>,
-    /// How the snapshot is got.
+    /// How the snapshot is fetched.
     pub snapshot: SnapshotStatus,
     /// Everything else; `problems` has the client's as well.
     #[serde(flatten)]
     pub endpoint: mixline_endpoint::Status,
-}
-
-/// Puts it all together.
-pub async fn collect(shared: &Shared) -> Status {
-    let mut endpoint = shared.handle.status().await.unwrap_or_default();
-    let facts = shared.facts();
-    let follow = shared.follow.borrow().clone();
-    let names = shared.names.list();
-    let lease = *shared.lease.borrow();
-    if endpoint.id.is_empty() {
-        endpoint.id = shared.handle.id().to_string();
-    }
-    let mut problems = Vec::new();
-    problems.extend(follow.last_error.clone());
-    problems.extend(clock_problem(follow.clock_ahead));
-    problems.append(&mut endpoint.problems);
-    {
-        let own = shared.problems();
-        problems.extend(own.interface.iter().cloned());
-        problems.extend(own.lease.clone());
-        problems.extend(own.dns.clone());
-    }
-    problems.extend(host_dns::check(
-        &shared.host,
-        &facts.dns.mode,
-        shared.state.directory(),
-    ));
-    for name in &names {
-        match &name.standing {
-            Standing::Refused(why) => problems.push(format!("{}: refused: {why}", name.name)),
-            Standing::Waiting(why) => problems.push(format!("{}: {why}", name.name)),
-            Standing::Claiming | Standing::Published => {}
-        }
-    }
-    endpoint.problems = problems;
-    Status {
-        state: facts.phase,
-        step: facts.step,
-        pid: std::process::id(),
-        interface: shared.config.interface.clone(),
-        accepting: shared.accepting,
-        lease_expires: lease.map(|lease| lease.expires.0),
-        dns: facts.dns,
-        names,
-        snapshot: SnapshotStatus {
-            url: shared.config.directory.url.clone(),
-            last_success: follow.last_success.map(|time| time.0),
-            last_error: follow.last_error,
-            clock_ahead_s: follow.clock_ahead,
-        },
-        endpoint,
-    }
-}
-
-/// A clock that is off by so much that records soon seem over, seconds.
-const CLOCK_TOLERANCE: i64 = 60;
-
-fn clock_problem(ahead: Option<i64>) -> Option<String> {
-    let ahead = ahead.filter(|ahead| ahead.abs() > CLOCK_TOLERANCE)?;
-    let way = if ahead > 0 { "ahead of" } else { "behind" };
-    Some(format!(
-        "this machine's clock is {} s {way} the directory's: set it",
-        ahead.abs()
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wrong_clock_is_told() {
-        assert_eq!(clock_problem(None), None);
-        assert_eq!(clock_problem(Some(-30)), None);
-        assert!(clock_problem(Some(3600)).unwrap().contains("3600 s ahead"));
-        assert!(
-            clock_problem(Some(-3600))
-                .unwrap()
-                .contains("3600 s behind")
-        );
-    }
 }

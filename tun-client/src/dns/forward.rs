@@ -10,7 +10,7 @@ use rand_core::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::responder::Transport;
+use super::Transport;
 
 /// How long one server is waited for.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(3);

@@ -13,12 +13,13 @@
 //! domains appended; all that an asker can make it hold is bounded.
 //!
 //! [`zone`] decides what a question is about, [`cache`] remembers the directory's
-//! answers, [`responder`] turns query bytes into response bytes, [`forward`] passes on
-//! what is not ours, and [`server`] owns the sockets.
+//! answers, [`responder`] decides what is answered, [`response`] makes bytes of it, [`forward`]
+//! passes on what is not ours, and [`server`] owns the sockets.
 
 pub mod cache;
 pub mod forward;
 pub mod responder;
+pub mod response;
 pub mod server;
 pub mod zone;
 
@@ -27,6 +28,25 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
+
+/// How a query came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// One datagram; a long answer is cut and marked so.
+    Udp,
+    /// A stream, with a length before each message.
+    Tcp,
+}
+
+/// Which address families this host can use. An address whose packets would not enter
+/// the tunnel must not be told: they would leave in the clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Families {
+    /// The virtual IPv4 network is routed into the tunnel.
+    pub ipv4: bool,
+    /// `fd00::/8` is routed into the tunnel.
+    pub ipv6: bool,
+}
 
 /// Where somebody can be reached, as far as DNS cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,37 +1,24 @@
-//! Query bytes in, response bytes out.
+//! What is answered to a query.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{
-    Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode,
-};
-use hickory_proto::rr::rdata::{A, AAAA, PTR, SOA};
+use hickory_proto::op::{Edns, Header, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 
-use super::cache::{Cache, NEGATIVE_LIFE, POSITIVE_LIFE};
+use super::cache::{Cache, POSITIVE_LIFE};
 use super::forward::Forwarder;
+use super::response::{MAX_UDP_ANSWER, encode, reply, soa};
 use super::zone::{Subject, Zone};
-use super::{Backend, Entry, LookupError};
+use super::{Backend, Entry, Families, LookupError, Transport};
 
-/// The largest answer over UDP, and what the responder says that it takes: what fits
-/// every path without fragments (RFC 9715, section 3.1).
-pub const MAX_UDP_ANSWER: u16 = 1232;
 /// Bytes of a DNS header.
 const HEADER: usize = 12;
-
-/// How a query came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// One datagram; a long answer is cut and marked so.
-    Udp,
-    /// A stream, with a length before each message.
-    Tcp,
-}
 
 /// What was looked up, and so what the cache is keyed by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,16 +33,6 @@ enum Key {
 struct Known {
     entry: Entry,
     name: Option<Label>,
-}
-
-/// Which address families this host can use. An address whose packets would not enter
-/// the tunnel must not be told: they would leave in the clear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Families {
-    /// The virtual IPv4 network is routed into the tunnel.
-    pub ipv4: bool,
-    /// `fd00::/8` is routed into the tunnel.
-    pub ipv6: bool,
 }
 
 /// Answers queries.
@@ -101,7 +78,7 @@ impl<B: Backend> Responder<B> {
         }
         let mut response = reply(&header.metadata);
         if header.metadata.op_code != OpCode::Query {
-            return finish(response, ResponseCode::NotImp, transport, 0);
+            return encode(response, ResponseCode::NotImp, transport, 0);
         }
         // The counts are checked before the rest is decoded, so that what is reserved
         // for the sections is in proportion to what was sent.
@@ -109,10 +86,10 @@ impl<B: Backend> Responder<B> {
             + usize::from(header.counts.authorities)
             + usize::from(header.counts.additionals);
         if header.counts.queries != 1 || records > 4 {
-            return finish(response, ResponseCode::FormErr, transport, 0);
+            return encode(response, ResponseCode::FormErr, transport, 0);
         }
         let Ok(query) = Message::from_vec(request) else {
-            return finish(response, ResponseCode::FormErr, transport, 0);
+            return encode(response, ResponseCode::FormErr, transport, 0);
         };
         let question = query.queries.first()?.clone();
         response.add_query(question.clone());
@@ -123,13 +100,13 @@ impl<B: Backend> Responder<B> {
             own.set_dnssec_ok(edns.flags().dnssec_ok);
             response.set_edns(own);
             if edns.version() > 0 {
-                return finish(response, ResponseCode::BADVERS, transport, limit);
+                return encode(response, ResponseCode::BADVERS, transport, limit);
             }
         }
         if question.query_class() != DNSClass::IN
             || matches!(question.query_type(), RecordType::AXFR | RecordType::IXFR)
         {
-            return finish(response, ResponseCode::Refused, transport, limit);
+            return encode(response, ResponseCode::Refused, transport, limit);
         }
         let subject = self.zone.subject(question.name());
         if subject == Subject::Outside {
@@ -138,7 +115,7 @@ impl<B: Backend> Responder<B> {
                 .await;
         }
         let code = self.fill(&mut response, &question, subject).await;
-        finish(response, code, transport, limit)
+        encode(response, code, transport, limit)
     }
 
     /// Passes on what is not ours, or refuses it.
@@ -151,13 +128,13 @@ impl<B: Backend> Responder<B> {
         limit: u16,
     ) -> Option<Vec<u8>> {
         let Some(forwarder) = &self.forwarder else {
-            return finish(response, ResponseCode::Refused, transport, limit);
+            return encode(response, ResponseCode::Refused, transport, limit);
         };
         match forwarder.forward(request, question, transport).await {
             Some(answer) => Some(answer),
             None => {
                 response.metadata.recursion_available = true;
-                finish(response, ResponseCode::ServFail, transport, limit)
+                encode(response, ResponseCode::ServFail, transport, limit)
             }
         }
     }
@@ -280,73 +257,4 @@ impl<B: Backend> Responder<B> {
 
 fn known(entry: Result<Entry, LookupError>) -> Result<Known, LookupError> {
     entry.map(|entry| Known { entry, name: None })
-}
-
-fn reply(request: &Metadata) -> Message {
-    let mut response = Message::response(request.id, request.op_code);
-    response.metadata = Metadata::response_from_request(request);
-    response
-}
-
-/// Encodes a response with its code, cut to `limit` bytes over UDP.
-fn finish(
-    mut response: Message,
-    code: ResponseCode,
-    transport: Transport,
-    limit: u16,
-) -> Option<Vec<u8>> {
-    response.metadata.response_code = code;
-    let bytes = response.to_vec().ok()?;
-    let limit = usize::from(limit.clamp(512, MAX_UDP_ANSWER));
-    if transport == Transport::Udp && bytes.len() > limit {
-        return response.truncate().to_vec().ok();
-    }
-    Some(bytes)
-}
-
-/// The SOA record of a zone of ours: its minimum says how long a negative answer is kept
-/// (RFC 2308, section 5).
-fn soa(apex: Name) -> Record {
-    let life = NEGATIVE_LIFE.as_secs();
-    let (seconds, minimum) = (
-        i32::try_from(life).unwrap_or(1),
-        u32::try_from(life).unwrap_or(1),
-    );
-    let data = SOA::new(
-        apex.clone(),
-        apex.clone(),
-        1,
-        seconds,
-        seconds,
-        seconds,
-        minimum,
-    );
-    Record::from_rdata(apex, minimum, RData::SOA(data))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_answer_is_cut_over_udp_only() {
-        let owner = Name::from_ascii("freespeech.anon.").unwrap();
-        let mut response = Message::response(7, OpCode::Query);
-        response.add_query(Query::query(owner.clone(), RecordType::AAAA));
-        for host in 0..100u16 {
-            let address = std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host);
-            let data = RData::AAAA(AAAA(address));
-            response.add_answer(Record::from_rdata(owner.clone(), 60, data));
-        }
-        let code = ResponseCode::NoError;
-        let whole = finish(response.clone(), code, Transport::Tcp, 512).unwrap();
-        assert!(whole.len() > usize::from(MAX_UDP_ANSWER));
-        for limit in [0, 512, 4096] {
-            let cut = finish(response.clone(), code, Transport::Udp, limit).unwrap();
-            assert!(cut.len() <= 512);
-            let cut = Message::from_vec(&cut).unwrap();
-            assert!(cut.metadata.truncation && cut.answers.is_empty());
-            assert_eq!(cut.queries, response.queries);
-        }
-    }
 }

@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::Backend;
-use super::responder::{Responder, Transport};
+use super::responder::Responder;
+use super::{Backend, Transport};
 
 /// Queries that are being answered at once; over UDP what comes beyond is dropped, and
 /// asked again by its sender.

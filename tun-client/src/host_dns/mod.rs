@@ -16,7 +16,7 @@ use mixline_protocol::address::VirtualNetwork;
 use serde::Serialize;
 
 use crate::config::{DNS_PORT, Dns, DnsMode};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use resolv_conf::ResolvConf;
 use resolved::Resolved;
 

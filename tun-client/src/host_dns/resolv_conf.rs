@@ -12,8 +12,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::{Earlier, failed};
-use crate::Result;
 use crate::config::DNS_PORT;
+use crate::error::Result;
 use crate::state::State;
 
 /// The first line of a file of ours, up to the state directory.

@@ -10,7 +10,7 @@ use mixline_protocol::identity::DOMAIN;
 use tokio::process::Command;
 
 use super::failed;
-use crate::Result;
+use crate::error::Result;
 
 /// How long `resolvectl` may take: it waits for D-Bus, which may be stuck.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -9,9 +9,9 @@ use nix::net::if_::if_nametoindex;
 
 use super::netlink::{Netlink, Prefix};
 use super::routes;
-use crate::dns::responder::Families;
+use crate::dns::Families;
 use crate::dns::zone::IPV6_NETWORK;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The metric of the route that is there before the lease is: it keeps packets to virtual
 /// addresses from leaving by the default route, and gives way to the lease's own route,
@@ -35,10 +35,10 @@ impl Interface {
     /// # Errors
     /// [`Error::Interface`].
     pub fn find(name: &str) -> Result<Self> {
-        let failed = |action, source| Error::Interface {
+        let failed = |action, error| Error::Interface {
             interface: name.into(),
             action,
-            source,
+            error,
         };
         let index = if_nametoindex(name).map_err(|error| failed("find it", error.into()))?;
         let netlink = Netlink::open().map_err(|error| failed("open netlink", error))?;
@@ -145,11 +145,11 @@ impl Interface {
         Ok(())
     }
 
-    fn failed(&self, action: &'static str, source: io::Error) -> Error {
+    fn failed(&self, action: &'static str, error: io::Error) -> Error {
         Error::Interface {
             interface: self.name.clone(),
             action,
-            source,
+            error,
         }
     }
 

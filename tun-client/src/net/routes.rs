@@ -6,7 +6,7 @@ use mixline_protocol::address::VirtualNetwork;
 
 use super::netlink::{Prefix, Route};
 use crate::dns::zone::IPV6_NETWORK;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What the host's routes mean for the virtual networks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

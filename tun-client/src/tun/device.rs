@@ -10,7 +10,7 @@ use tun_rs::{AsyncDevice, DeviceBuilder, Layer, SyncDevice};
 use super::coalesce::{Coalescer, MAX_SEGMENTS};
 use super::segment::Split;
 use super::{VIRTIO_HEADER, VirtioHeader};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Packets, or superpackets, that wait in the interface for the client at most: enough for
 /// a burst of a few milliseconds; what is beyond is dropped by the kernel and sent again.
@@ -53,16 +53,16 @@ impl Tun {
     }
 }
 
-fn creation_error(name: &str, source: io::Error) -> Error {
+fn creation_error(name: &str, error: io::Error) -> Error {
     let interface = name.to_owned();
-    match source.raw_os_error().map(Errno::from_raw) {
+    match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EPERM | Errno::EACCES) => Error::TunPermission { interface },
         Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => Error::TunMissing,
         Some(Errno::EBUSY | Errno::EINVAL | Errno::EEXIST) => Error::InterfaceTaken { interface },
         _ => Error::Interface {
             interface,
             action: "create it",
-            source,
+            error,
         },
     }
 }

@@ -11,9 +11,11 @@
 //! host or elsewhere: whoever runs two copies has two hosts that answer for one ID, and
 //! take each other's sessions. Copy a state directory only to move it.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+mod lock;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use mixline_endpoint::Identity;
@@ -24,9 +26,9 @@ use mixline_protocol::records::Lease;
 use zeroize::Zeroizing;
 
 use crate::config::MAX_NAMES;
-use crate::{Error, Result};
+use crate::error::{ContentProblem, Error, Result};
+use lock::DirectoryLock;
 
-const LOCK: &str = "lock";
 const IDENTITY: &str = "identity.key";
 const SESSION: &str = "session.key";
 const LEASE: &str = "lease";
@@ -40,8 +42,7 @@ const MAX_FILE: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct State {
     directory: PathBuf,
-    // The lock goes with the descriptor, and so with the process.
-    lock: File,
+    _lock: DirectoryLock,
 }
 
 impl State {
@@ -50,63 +51,16 @@ impl State {
     /// # Errors
     /// [`Error::InUse`] if another process holds it; [`Error::File`].
     pub fn open(directory: &Path) -> Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)
-            .map_err(Error::file("create", directory))?;
-        let metadata = std::fs::metadata(directory).map_err(Error::file("read", directory))?;
-        if metadata.mode() & 0o077 != 0 {
-            std::fs::set_permissions(directory, Permissions::from_mode(0o700))
-                .map_err(Error::file("restrict", directory))?;
-        }
-        let path = directory.join(LOCK);
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(Error::file("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::InUse {
-                    directory: directory.to_owned(),
-                    pid: read_pid(&mut lock),
-                });
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(Error::File {
-                    action: "lock",
-                    path,
-                    source,
-                });
-            }
-        }
-        let written = lock
-            .set_len(0)
-            .and_then(|()| lock.seek(SeekFrom::Start(0)))
-            .and_then(|_| writeln!(lock, "{}", std::process::id()));
-        written.map_err(Error::file("write", &path))?;
         Ok(Self {
             directory: directory.to_owned(),
-            lock,
+            _lock: DirectoryLock::take(directory)?,
         })
     }
 
     /// Whether a process holds the directory, without taking it.
     #[must_use]
     pub fn is_held(directory: &Path) -> bool {
-        let Ok(lock) = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(directory.join(LOCK))
-        else {
-            return false;
-        };
-        matches!(lock.try_lock(), Err(TryLockError::WouldBlock))
+        DirectoryLock::is_held(directory)
     }
 
     /// The directory.
@@ -174,8 +128,13 @@ impl State {
             .collect::<std::result::Result<Vec<_>, _>>()
         {
             Ok(names) if names.len() <= MAX_NAMES => Ok(names),
-            Ok(_) => Err(self.content(NAMES, format!("more than {MAX_NAMES} names"))),
-            Err(line) => Err(self.content(NAMES, format!("{line:?} is no name; remove the line"))),
+            Ok(_) => Err(self.content(NAMES, ContentProblem::TooManyNames { most: MAX_NAMES })),
+            Err(line) => Err(self.content(
+                NAMES,
+                ContentProblem::NotAName {
+                    line: line.to_owned(),
+                },
+            )),
         }
     }
 
@@ -188,10 +147,10 @@ impl State {
         self.write(NAMES, text.as_bytes())
     }
 
-    fn content(&self, name: &str, reason: String) -> Error {
+    fn content(&self, name: &str, problem: ContentProblem) -> Error {
         Error::Content {
             path: self.directory.join(name),
-            reason,
+            problem,
         }
     }
 
@@ -200,13 +159,7 @@ impl State {
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => {
-                return Err(Error::File {
-                    action: "read",
-                    path,
-                    source,
-                });
-            }
+            Err(error) => return Err(Error::file("read", &path)(error)),
         };
         let mut bytes = Vec::new();
         file.take(MAX_FILE)
@@ -222,21 +175,17 @@ impl State {
         };
         let metadata = std::fs::metadata(&path).map_err(Error::file("read", &path))?;
         if metadata.mode() & 0o077 != 0 {
-            let reason = format!(
-                "others can read this secret key (mode {:04o}); if nobody has, run `chmod 600` on it",
-                metadata.mode() & 0o7777
-            );
-            return Err(self.content(name, reason));
+            let mode = metadata.mode() & 0o7777;
+            return Err(self.content(name, ContentProblem::KeyReadable { mode }));
         }
         match <[u8; KEY]>::try_from(bytes.as_slice()) {
             Ok(key) => Ok(Some(Zeroizing::new(key))),
             Err(_) => Err(self.content(
                 name,
-                format!(
-                    "{} bytes where a key has {KEY}: restore it from a backup, or remove it to \
-                     get a new identity",
-                    bytes.len()
-                ),
+                ContentProblem::KeyLength {
+                    length: bytes.len(),
+                    expected: KEY,
+                },
             )),
         }
     }
@@ -256,22 +205,11 @@ impl State {
     }
 }
 
-impl Drop for State {
-    /// Closing the file is not enough: a child that was just forked, and has not begun its own
-    /// program yet, has it open too.
-    fn drop(&mut self) {
-        let _ = self.lock.unlock();
-    }
-}
-
-fn read_pid(lock: &mut File) -> Option<u32> {
-    let mut text = String::new();
-    lock.take(16).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -295,38 +233,6 @@ mod tests {
             (again.key.anonymous_id(), again.session.public()),
             (id, session)
         );
-    }
-
-    #[test]
-    fn the_lock_is_given_back_though_a_child_has_its_file_open() {
-        let directory = tempfile::tempdir().unwrap();
-        let state = State::open(directory.path()).unwrap();
-        // What a fork gives to the child.
-        let inherited = state.lock.try_clone().unwrap();
-        drop(state);
-        State::open(directory.path()).unwrap();
-        drop(inherited);
-    }
-
-    #[test]
-    fn a_second_user_is_refused_and_told_who_holds_it() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(!State::is_held(directory.path()));
-        let first = State::open(directory.path()).unwrap();
-        assert!(State::is_held(directory.path()));
-        let error = State::open(directory.path()).unwrap_err();
-        assert!(
-            matches!(&error, Error::InUse { pid: Some(pid), .. } if *pid == std::process::id()),
-            "{error}"
-        );
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("process {}", std::process::id()))
-        );
-        drop(first);
-        assert!(!State::is_held(directory.path()));
-        State::open(directory.path()).unwrap();
     }
 
     #[test]

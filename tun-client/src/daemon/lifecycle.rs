@@ -1,0 +1,203 @@
+//! One life of the interface and the endpoint behind it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mixline_directory_client::{DirectoryClient, FollowStatus};
+use mixline_endpoint::Endpoint;
+use mixline_protocol::records::Snapshot;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::backend::EndpointBackend;
+use super::control_requests::ControlRequests;
+use super::names::Names;
+use super::shared::{Ending, Facts, Shared};
+use super::startup::{Snapshots, Startup};
+use super::status::{DnsStatus, Phase, Problems};
+use super::stop_signals::StopSignals;
+use crate::config::{Accept, Config, DnsMode};
+use crate::control;
+use crate::error::{Error, Result};
+use crate::host_dns::{self, Active, Earlier, Host};
+use crate::net::interface::Interface;
+use crate::progress::Progress;
+use crate::state::State;
+use crate::tun::device::Tun;
+
+/// How long peers, guards and the directory are given to hear the goodbye.
+const GOODBYE: Duration = Duration::from_secs(8);
+
+/// A lifecycle and the tasks that keep it going.
+struct Lifecycle<'a> {
+    shared: Arc<Shared>,
+    snapshots: Snapshots,
+    earlier: Earlier,
+    progress: &'a Progress,
+    tasks: JoinSet<()>,
+}
+
+/// Runs one lifecycle.
+///
+/// # Errors
+/// What keeps it from starting, or made it stop; the host is as before then.
+pub async fn run(
+    config: &Config,
+    host: &Host,
+    state: &Arc<State>,
+    signals: &mut StopSignals,
+    progress: &Progress,
+) -> Result<Ending> {
+    let (mut lifecycle, mut endings) = begin(config, host, state, progress)?;
+    let shared = Arc::clone(&lifecycle.shared);
+    let working = async {
+        lifecycle.startup().run().await?;
+        lifecycle.watch().await
+    };
+    let result = tokio::select! {
+        result = working => result,
+        () = signals.wait() => Ok(Ending::Stop),
+        Some(ending) = endings.recv() => Ok(ending),
+        error = shared.handle.stopped() => {
+            Err(error.map_or(Error::EndpointStopped, Error::EndpointFailed))
+        }
+    };
+    let left = lifecycle.finish().await;
+    match (result, left) {
+        (Err(error), _) | (Ok(_), Err(error)) => Err(error),
+        (Ok(ending), Ok(())) => Ok(ending),
+    }
+}
+
+/// Makes everything that can be made without the network; what fails here fails at once.
+fn begin<'a>(
+    config: &Config,
+    host: &Host,
+    state: &Arc<State>,
+    progress: &'a Progress,
+) -> Result<(Lifecycle<'a>, mpsc::Receiver<Ending>)> {
+    let identity = state.identity()?;
+    let names = Arc::new(Names::load(&config.publish, Arc::clone(state))?);
+    let earlier = match host_dns::recover(host, state.directory()) {
+        Err(error) if config.dns.mode == DnsMode::Off => {
+            tracing::debug!(%error, "the host's resolver is left alone");
+            Earlier::default()
+        }
+        earlier => earlier?,
+    };
+    let directory = DirectoryClient::new(&config.directory.url, config.directory.id)
+        .map_err(Error::Directory)?;
+    let control = control::server::Server::bind(&config.control_socket())?;
+
+    let tun = Tun::create(&config.interface, config.mtu)?;
+    let interface = Interface::find(&config.interface)?;
+    let accepting = match config.accept {
+        Accept::Always => true,
+        Accept::Published => !names.is_empty(),
+        Accept::Never => false,
+    };
+    let mut settings = mixline_endpoint::Config::new(config.state_dir.clone());
+    settings.policies.clone_from(&config.policies);
+    settings.accept_sessions = accepting;
+    settings.publish = accepting;
+    settings.mtu = config.mtu;
+    let (snapshot_sender, snapshots) = watch::channel(None);
+    let handle = Endpoint::start(
+        settings,
+        identity,
+        snapshots.clone(),
+        tun.into_device(),
+        None,
+    )
+    .map_err(Error::Endpoint)?;
+
+    let (lease, own_lease) = watch::channel(None);
+    let backend = EndpointBackend::new(handle.clone(), own_lease, names.held());
+    let (follow_sender, follow) = watch::channel(FollowStatus::default());
+    let (ending, endings) = mpsc::channel(4);
+    let shared = Arc::new(Shared {
+        config: config.clone(),
+        host: host.clone(),
+        state: Arc::clone(state),
+        handle,
+        accepting,
+        names,
+        lease,
+        backend: Arc::new(backend),
+        follow,
+        ending,
+        interface: Mutex::new(interface),
+        facts: Mutex::new(Facts::default()),
+        problems: Mutex::new(Problems::default()),
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(directory.follow(snapshot_sender, follow_sender));
+    tasks.spawn(control.serve(Arc::new(ControlRequests(Arc::clone(&shared)))));
+    Ok((
+        Lifecycle {
+            shared,
+            snapshots,
+            earlier,
+            progress,
+            tasks,
+        },
+        endings,
+    ))
+}
+
+impl Lifecycle<'_> {
+    fn startup(&mut self) -> Startup<'_> {
+        Startup {
+            shared: Arc::clone(&self.shared),
+            snapshots: self.snapshots.clone(),
+            earlier: &self.earlier,
+            progress: self.progress,
+            tasks: &mut self.tasks,
+        }
+    }
+
+    /// Waits for what makes a lifecycle end by itself: the directory moved the network.
+    async fn watch(&mut self) -> Result<Ending> {
+        let mut snapshots = self.snapshots.clone();
+        let network = |snapshot: &Option<Arc<Snapshot>>| {
+            snapshot
+                .as_ref()
+                .map(|snapshot| snapshot.parameters.network)
+        };
+        let first = network(&snapshots.borrow());
+        let moved = snapshots
+            .wait_for(|snapshot| network(snapshot) != first)
+            .await
+            .is_ok();
+        if moved {
+            tracing::warn!("the directory moved the virtual network");
+            return Ok(Ending::Restart);
+        }
+        Err(Error::SnapshotsEnded)
+    }
+
+    /// Puts the host back and says goodbye.
+    async fn finish(mut self) -> Result<()> {
+        let shared = &self.shared;
+        let active = shared.facts().dns.mode;
+        shared.update(|facts| facts.phase = Phase::Stopping);
+        let restored = host_dns::restore(
+            &shared.host,
+            &active,
+            shared.state.directory(),
+            &shared.config.interface,
+        );
+        let restored = restored.await;
+        shared.update(|facts| {
+            facts.dns = DnsStatus {
+                mode: Active::Off,
+                ..DnsStatus::default()
+            }
+        });
+        // The interface goes with the endpoint's thread.
+        let goodbye = tokio::time::timeout(GOODBYE, shared.handle.shutdown()).await;
+        self.tasks.shutdown().await;
+        restored?;
+        goodbye.map_err(|_| Error::EndpointHangs)
+    }
+}

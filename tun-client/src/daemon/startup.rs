@@ -1,0 +1,296 @@
+//! The start: every step until applications can use the interface.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mixline_protocol::address::{self, VirtualNetwork};
+use mixline_protocol::records::Snapshot;
+use mixline_protocol::time::UnixTime;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::names::ClaimState;
+use super::shared::Shared;
+use super::status::{DnsStatus, Phase};
+use super::{lease, status_report};
+use crate::config::{DNS_PORT, DnsMode};
+use crate::dns::Families;
+use crate::dns::forward::Forwarder;
+use crate::dns::responder::Responder;
+use crate::dns::server::Server as DnsServer;
+use crate::dns::zone::{Zone, is_virtual};
+use crate::error::{Error, Result};
+use crate::host_dns::{self, Earlier};
+use crate::progress::Progress;
+
+/// While a step takes long, what delays it is reported this often.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// The latest snapshot, `None` before the first.
+pub type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
+
+/// What the steps of a start work with.
+pub struct Startup<'a> {
+    /// What the tasks share.
+    pub shared: Arc<Shared>,
+    /// The directory's snapshots.
+    pub snapshots: Snapshots,
+    /// What the host's resolver used before.
+    pub earlier: &'a Earlier,
+    /// Where progress is reported.
+    pub progress: &'a Progress,
+    /// Where the tasks go that keep the lifecycle going.
+    pub tasks: &'a mut JoinSet<()>,
+}
+
+impl Startup<'_> {
+    /// Takes all steps. It waits, visibly, for what the network delays; what waiting does not
+    /// mend is an error.
+    ///
+    /// # Errors
+    /// What keeps the client from starting.
+    pub async fn run(mut self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let url = &shared.config.directory.url;
+        self.step(&format!("fetching the snapshot from {url}"));
+        let mut snapshots = self.snapshots.clone();
+        let network = self
+            .patiently(async move {
+                let snapshot = snapshots.wait_for(Option::is_some).await;
+                snapshot
+                    .ok()
+                    .and_then(|s| s.as_ref().map(|s| s.parameters.network))
+            })
+            .await
+            .unwrap_or_default();
+
+        self.step(&format!("setting up {}", shared.config.interface));
+        let families = self.configure_interface(&network)?;
+
+        self.step("connecting to guards");
+        let mut online = shared.handle.online();
+        let _ = self
+            .patiently(async move { online.wait_for(|up| *up).await.map(|_| ()) })
+            .await;
+
+        self.lease(&network).await?;
+        self.dns(&network, families).await?;
+        self.publish().await;
+
+        shared.update(|facts| {
+            facts.phase = Phase::Up;
+            facts.step.clear();
+        });
+        self.progress.step(&self.summary());
+        self.progress.ready();
+        Ok(())
+    }
+
+    fn configure_interface(&self, network: &VirtualNetwork) -> Result<Families> {
+        let shared = &self.shared;
+        let mut interface = shared.interface();
+        let mut warnings = interface.conflicts(network)?;
+        warnings.extend(self.underlay_conflict(network));
+        let own = address::ipv6(&shared.handle.id());
+        let (families, warning) = interface.configure(network, own)?;
+        warnings.extend(warning);
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        shared.problems().interface = warnings;
+        Ok(families)
+    }
+
+    /// Relays whose own addresses lie in the virtual network cannot be reached once that
+    /// is routed into the tunnel.
+    fn underlay_conflict(&self, network: &VirtualNetwork) -> Option<String> {
+        let snapshot = self.snapshots.borrow();
+        let relays = &snapshot.as_ref()?.relays;
+        let hidden = relays.iter().filter(|relay| {
+            relay
+                .addresses
+                .iter()
+                .all(|address| is_virtual(network, address.ip()))
+        });
+        let count = hidden.count();
+        (count > 0).then(|| {
+            format!(
+                "{count} of {} relays have no address outside {network} and cannot be used",
+                relays.len()
+            )
+        })
+    }
+
+    /// Uses the kept lease, or waits for one; renews it from then on.
+    async fn lease(&mut self, network: &VirtualNetwork) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let (id, directory) = (shared.handle.id(), shared.config.directory.id);
+        let kept = lease::usable(
+            shared.state.lease(),
+            id,
+            &directory,
+            network,
+            UnixTime::from(SystemTime::now()),
+        );
+        if let Some(kept) = kept {
+            lease::adopt(&shared, kept)?;
+            shared.handle.set_lease(kept).await;
+        }
+        self.tasks.spawn(lease::keep(Arc::clone(&shared)));
+        if kept.is_none() {
+            self.step("leasing an address");
+            let mut lease = shared.lease.subscribe();
+            let _ = self
+                .patiently(async move { lease.wait_for(Option::is_some).await.map(|_| ()) })
+                .await;
+        }
+        Ok(())
+    }
+
+    async fn dns(&mut self, network: &VirtualNetwork, families: Families) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let (config, resolver) = (&shared.config, network.resolver());
+        self.step(&format!("answering names at {resolver}"));
+        let upstreams = host_dns::upstreams(&config.dns, self.earlier, resolver);
+        let mut problem = upstream_problem(network, &upstreams);
+        let forwarder = Forwarder::new(&upstreams);
+        let zone = Zone::new(*network, &self.earlier.search);
+        let backend = Arc::clone(&shared.backend);
+        let responder = Arc::new(Responder::new(backend, zone, families, forwarder));
+        let address = SocketAddr::new(IpAddr::V4(resolver), DNS_PORT);
+        let listening = match DnsServer::bind(address, &config.interface).await {
+            Ok(server) => {
+                self.tasks.spawn(server.serve(responder));
+                true
+            }
+            Err(error) if config.dns.mode == DnsMode::Off => {
+                problem = Some(Error::DnsListen { address, error }.to_string());
+                false
+            }
+            Err(error) => return Err(Error::DnsListen { address, error }),
+        };
+        let (mode, warning) = host_dns::apply(
+            &shared.host,
+            config.dns.mode,
+            shared.state.directory(),
+            &config.interface,
+            resolver,
+            network,
+        )
+        .await?;
+        shared.update(|facts| {
+            facts.dns = DnsStatus {
+                mode,
+                resolver: listening.then_some(resolver),
+                upstream: upstreams
+                    .iter()
+                    .map(|server| server.ip().to_string())
+                    .collect(),
+            };
+        });
+        let problem = warning.or(problem);
+        if let Some(problem) = &problem {
+            tracing::warn!("{problem}");
+        }
+        shared.problems().dns = problem;
+        Ok(())
+    }
+
+    /// Publishes and claims the names, once; what fails is tried again in the background.
+    async fn publish(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        if shared.accepting {
+            self.step("publishing where this service is reached");
+            let directory = shared.handle.directory();
+            if let Err(error) = self
+                .patiently(async move { directory.publish().await })
+                .await
+            {
+                tracing::warn!("not published yet: {error}");
+            }
+        }
+        if !shared.names.is_empty() {
+            self.step("claiming names");
+            let (names, directory) = (Arc::clone(&shared.names), shared.handle.directory());
+            self.patiently(async move { names.claim_due(&directory).await })
+                .await;
+        }
+        // A command may give it its first name.
+        self.tasks
+            .spawn(Arc::clone(&shared.names).keep(shared.handle.directory()));
+    }
+
+    fn step(&self, text: &str) {
+        self.shared.update(|facts| text.clone_into(&mut facts.step));
+        self.progress.step(text);
+    }
+
+    /// Waits for something, and reports what delays it while it takes long.
+    async fn patiently<T>(&self, waiting: impl Future<Output = T>) -> T {
+        tokio::pin!(waiting);
+        loop {
+            match tokio::time::timeout(REMIND, &mut waiting).await {
+                Ok(done) => return done,
+                Err(_) => {
+                    let status = status_report::collect(&self.shared).await;
+                    let why = status
+                        .endpoint
+                        .problems
+                        .first()
+                        .map(|problem| format!(": {problem}"));
+                    self.progress.step(&format!(
+                        "still {}{}",
+                        status.step,
+                        why.unwrap_or_default()
+                    ));
+                }
+            }
+        }
+    }
+
+    fn summary(&self) -> String {
+        let shared = &self.shared;
+        let id = shared.handle.id();
+        let ipv4 = shared
+            .lease
+            .borrow()
+            .as_ref()
+            .map(|lease| format!("{} and ", lease.ipv4));
+        let names: Vec<String> = shared
+            .names
+            .list()
+            .into_iter()
+            .filter(|name| name.claim == ClaimState::Published)
+            .map(|name| name.name)
+            .collect();
+        let mut line = format!(
+            "up on {} as {}, {}{}; .anon names through {}",
+            shared.config.interface,
+            id.host(),
+            ipv4.unwrap_or_default(),
+            address::ipv6(&id),
+            shared.facts().dns.mode,
+        );
+        if !names.is_empty() {
+            line += &format!("; serving {}", names.join(", "));
+        }
+        line
+    }
+}
+
+/// Servers for other domains whose addresses lie inside the virtual network.
+fn upstream_problem(network: &VirtualNetwork, upstreams: &[SocketAddr]) -> Option<String> {
+    let inside: Vec<String> = upstreams
+        .iter()
+        .filter(|server| is_virtual(network, server.ip()))
+        .map(|server| server.ip().to_string())
+        .collect();
+    (!inside.is_empty()).then(|| {
+        format!(
+            "the name server {} lies in {network}: it is reached only if the host has a route of \
+             its own to it; name others under `dns: {{upstream: [...]}}`",
+            inside.join(", ")
+        )
+    })
+}
