@@ -1,4 +1,7 @@
 //! Tables and entries as the database holds them.
+//!
+//! An entry is stored as `revision 8 | expires 8 | value`. A table of ends, keyed by
+//! `expires 8 | table 1 | key`, finds what is over.
 
 use mixline_protocol::time::UnixTime;
 use redb::TableDefinition;

@@ -1,12 +1,7 @@
 //! The embedded store: one file, one process.
 //!
-//! All writes go through one thread, which puts whatever waits into one commit of the
-//! database and answers when that is on disk. So an acknowledged write survives a
-//! crash, and a crowd of writers shares the cost of waiting for the disk. After a write that
-//! fails (a full disk) the database takes no other until it is opened anew.
-//!
-//! An entry is stored as `revision 8 | expires 8 | value`. A table of ends, keyed by
-//! `expires 8 | table 1 | key`, finds what is over.
+//! Reads run where they are called. All writes go through one thread (`writer`); how entries
+//! look in the file is in `format`.
 
 mod format;
 #[cfg(test)]
@@ -16,29 +11,24 @@ mod writer;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use mixline_protocol::time::UnixTime;
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use self::format::{ENDS, META, broken, definition, entry};
-use self::writer::{Job, begin, write_all};
+use self::writer::{Writer, begin};
 use super::{Entry, Outcome, Store, Table, Transaction};
 use crate::{Error, Result};
 
-/// Writers that may wait for the next commit.
-const QUEUE: usize = 1024;
 /// Bytes of the database's cache.
 const CACHE: usize = 32 << 20;
 
 /// A store in a `redb` file. Dropping it waits for the writes under way.
 pub struct RedbStore {
     database: Arc<Database>,
-    failure: Arc<OnceLock<String>>,
-    jobs: Option<mpsc::SyncSender<Job>>,
-    writer: Option<JoinHandle<()>>,
+    writer: Writer,
 }
 
 impl RedbStore {
@@ -98,19 +88,8 @@ impl RedbStore {
         first.open_table(META).map_err(broken)?;
         first.commit().map_err(broken)?;
         let database = Arc::new(database);
-        let (jobs, waiting) = mpsc::sync_channel(QUEUE);
-        let failure = Arc::new(OnceLock::new());
-        let shared = (database.clone(), failure.clone());
-        let writer = std::thread::Builder::new()
-            .name("store".into())
-            .spawn(move || write_all(&shared.0, &waiting, &shared.1))
-            .map_err(broken)?;
-        Ok(Self {
-            database,
-            failure,
-            jobs: Some(jobs),
-            writer: Some(writer),
-        })
+        let writer = Writer::start(Arc::clone(&database))?;
+        Ok(Self { database, writer })
     }
 
     /// Without writing anything.
@@ -123,27 +102,6 @@ impl RedbStore {
                 .is_none_or(|e| u64::from_be_bytes(*e) <= now.0)
         };
         Ok(first.is_some_and(|(key, _)| over(key.value())))
-    }
-
-    fn ask<T>(&self, job: impl FnOnce(mpsc::SyncSender<Result<T>>) -> Job) -> Result<T> {
-        let stopped = || Error::Store("the writing thread has stopped".into());
-        let (reply, answer) = mpsc::sync_channel(1);
-        self.jobs
-            .as_ref()
-            .ok_or_else(stopped)?
-            .send(job(reply))
-            .map_err(|_| stopped())?;
-        answer.recv().map_err(|_| stopped())?
-    }
-}
-
-impl Drop for RedbStore {
-    fn drop(&mut self) {
-        drop(self.jobs.take());
-        if let Some(writer) = self.writer.take() {
-            // A writer that panicked has answered nobody: nothing is lost that was promised.
-            let _ = writer.join();
-        }
     }
 }
 
@@ -159,7 +117,7 @@ impl Store for RedbStore {
     }
 
     fn commit(&self, transaction: Transaction) -> Result<Outcome> {
-        self.ask(|reply| Job::Commit(transaction, reply))
+        self.writer.commit(transaction)
     }
 
     fn list(
@@ -203,10 +161,10 @@ impl Store for RedbStore {
         if !self.is_something_over(now)? {
             return Ok(0);
         }
-        self.ask(|reply| Job::Expire(now, most, reply))
+        self.writer.expire(now, most)
     }
 
     fn failure(&self) -> Option<String> {
-        self.failure.get().cloned()
+        self.writer.failure()
     }
 }

@@ -1,6 +1,12 @@
 //! The thread that writes.
+//!
+//! It puts whatever waits into one commit of the database and answers when that is on disk. So an
+//! acknowledged write survives a crash, and a crowd of writers shares the cost of waiting for
+//! the disk. After a write that fails (a full disk) the database takes no other until it is opened
+//! anew.
 
-use std::sync::{OnceLock, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread::JoinHandle;
 
 use mixline_protocol::time::UnixTime;
 use redb::{Database, ReadableTable, WriteTransaction};
@@ -9,20 +15,79 @@ use super::format::{ENDS, META, REVISION, broken, definition, end_key, entry};
 use crate::store::{Outcome, Table, Transaction, Write};
 use crate::{Error, Result};
 
+/// Writers that may wait for the next commit.
+const QUEUE: usize = 1024;
 /// Transactions in one commit of the database, at most.
 const GROUP: usize = 256;
 
-pub(super) enum Job {
+enum Job {
     Commit(Transaction, mpsc::SyncSender<Result<Outcome>>),
     Expire(UnixTime, usize, mpsc::SyncSender<Result<usize>>),
 }
 
+/// The writing thread, and the way to it. Dropping it waits for the writes under way.
+pub(super) struct Writer {
+    jobs: Option<mpsc::SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    failure: Arc<OnceLock<String>>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    pub(super) fn start(database: Arc<Database>) -> Result<Self> {
+        let (jobs, waiting) = mpsc::sync_channel(QUEUE);
+        let failure = Arc::new(OnceLock::new());
+        let failed = Arc::clone(&failure);
+        let thread = std::thread::Builder::new()
+            .name("store".into())
+            .spawn(move || write_all(&database, &waiting, &failed))
+            .map_err(broken)?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+            failure,
+        })
+    }
+
+    /// Does a transaction; returns when it is on disk, or has met a conflict.
+    pub(super) fn commit(&self, transaction: Transaction) -> Result<Outcome> {
+        self.ask(|reply| Job::Commit(transaction, reply))
+    }
+
+    /// Removes up to `most` entries that have ended by `now`; says how many.
+    pub(super) fn expire(&self, now: UnixTime, most: usize) -> Result<usize> {
+        self.ask(|reply| Job::Expire(now, most, reply))
+    }
+
+    /// The first write's failure, after which there are no more writes.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    fn ask<T>(&self, job: impl FnOnce(mpsc::SyncSender<Result<T>>) -> Job) -> Result<T> {
+        let stopped = || Error::Store("the writing thread has stopped".into());
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.jobs
+            .as_ref()
+            .ok_or_else(stopped)?
+            .send(job(reply))
+            .map_err(|_| stopped())?;
+        answer.recv().map_err(|_| stopped())?
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has answered nobody: nothing is lost that was promised.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// The writing thread: until the store is dropped, one commit after another.
-pub(super) fn write_all(
-    database: &Database,
-    waiting: &mpsc::Receiver<Job>,
-    failure: &OnceLock<String>,
-) {
+fn write_all(database: &Database, waiting: &mpsc::Receiver<Job>, failure: &OnceLock<String>) {
     while let Ok(first) = waiting.recv() {
         let group: Vec<Job> = std::iter::once(first)
             .chain(waiting.try_iter().take(GROUP - 1))
