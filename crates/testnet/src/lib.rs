@@ -14,7 +14,6 @@ pub mod metrics;
 pub mod namespaces;
 pub mod netns;
 pub mod network;
-pub mod port;
 pub mod proc;
 pub mod process;
 pub mod programs;
@@ -25,7 +24,7 @@ pub mod state;
 pub mod topology;
 pub mod web;
 
+pub use mixline_relay_engine::port_kind::PortKind as Port;
 pub use network::{Network, Options};
-pub use port::Port;
 pub use programs::Programs;
 pub use signals::{end_on_signals, interrupt, interrupted};
