@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How datagrams get in and out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum PortKind {
     /// The best that this machine has.
     #[default]
@@ -27,5 +28,11 @@ impl PortKind {
             Self::Xdp => "xdp",
             Self::XdpFilter => "xdp-filter",
         }
+    }
+
+    /// Whether it has to have the XDP program.
+    #[must_use]
+    pub fn needs_xdp(self) -> bool {
+        matches!(self, Self::Xdp | Self::XdpFilter)
     }
 }

@@ -1,6 +1,6 @@
 //! The configuration files of the nodes, and where each node keeps what.
 
-use crate::port::Port;
+use crate::Port;
 use crate::topology::{DIRECTORY_PORT, METRICS, Node, RELAY_PORT, directory_url};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,6 @@ pub mod lock;
 pub mod metrics;
 pub mod namespaces;
 pub mod network;
-pub mod port;
 pub mod process;
 pub mod programs;
 mod signals;
@@ -24,8 +23,8 @@ pub mod web;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use mixline_relay_engine::port_kind::PortKind as Port;
 pub use network::{Network, Options};
-pub use port::Port;
 pub use programs::Programs;
 pub use signals::end_on_signals;
 

@@ -1,11 +1,11 @@
 //! Brings the network up, changes it, and takes it down.
 
+use crate::Port;
 use crate::client_status::{ChosenPaths, Identity, virtual_addresses};
 use crate::configs::{self, Files, SERVICE_NAME};
 use crate::fetch::fetch_bytes;
 use crate::lock::Lock;
 use crate::namespaces;
-use crate::port::Port;
 use crate::process::{self, Process, Program, wait_for};
 use crate::programs::{Programs, testnet_directory};
 use crate::ssh::Ssh;
