@@ -1,4 +1,44 @@
-//! The anonymous communication stack without I/O.
+//! The anonymous communication stack without I/O: guards, path selection, tails, sessions,
+//! failover, directory requests.
+//!
+//! An [`engine::Engine`] is one endpoint. Time, randomness, datagrams, packets and commands go in;
+//! datagrams, packets, answers and events come out of the queues that it owns. Nothing here reads
+//! a clock or has a socket, so whole networks of engines and relays run in one thread of a test:
+//!
+//! ```
+//! use mixline_endpoint_engine::testing::{World, udp};
+//! use std::time::Duration;
+//!
+//! // A network in memory: eight relays, the directory (node 0), a service (1), a client (2).
+//! let mut world = World::pair(7);
+//! let (client, service) = (world.ipv4(2), world.ipv4(1));
+//!
+//! // An application of the client sends a packet to the service's virtual address. The client's
+//! // engine asks the directory whose it is, opens a session through six relays, and sends it.
+//! let packet = udp(client, service, (4000, 53), b"hello");
+//! world.send(2, &[packet.clone()]);
+//! world.run(Duration::from_secs(3));
+//!
+//! // It comes out at the service as it was.
+//! assert_eq!(world.take(1), [packet]);
+//! ```
+//!
+//! `crates/endpoint` is the driver that gives an engine sockets, a device, a clock and a disk.
+//!
+//! State stands below, steps above. What one session, the own tails or the links to the guards
+//! are is in [`session`], [`tails`] and [`guard_links`], which know nothing of the engine; what
+//! happens to them, and in which order, is in [`engine`], a step to a file.
+//!
+//! | module | has |
+//! |---|---|
+//! | [`engine`] | the steps: packets out, datagrams in, handshakes, liveness, publication, requests to the directory |
+//! | [`session`] | one session with one peer: keys, paths, flows, lanes of cells |
+//! | [`tails`] | the own tails and the mailboxes at their guards |
+//! | [`guard_links`] | the links to the guards |
+//! | [`directory`] | descriptors, questions under way, the throw-away IDs that ask them |
+//! | [`relays`] | the snapshot's relays: which to choose, which to blame, which are guards |
+//! | [`packets`] | IP headers, ICMP errors, batches |
+//! | [`command`], [`status`] | what the outside asks, and what it is told |
 
 pub mod clock;
 pub mod command;
@@ -7,12 +47,13 @@ pub mod directory;
 pub mod engine;
 pub mod error;
 pub mod guard_links;
+pub mod keys;
 pub mod outbox;
 pub mod packets;
 pub mod policy;
+pub mod random;
 pub mod relays;
 pub mod session;
-pub mod slab;
 pub mod status;
 pub mod tails;
 #[cfg(feature = "testing")]

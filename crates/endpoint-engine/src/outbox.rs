@@ -70,7 +70,7 @@ impl Outbox {
         self.waiting == 0
     }
 
-    /// What waits: place, datagram, destination.
+    /// What waits: position, datagram, destination.
     pub fn waiting(&self) -> impl Iterator<Item = (usize, &Datagram, SocketAddr)> {
         (0..)
             .zip(self.datagrams.iter().zip(&self.to).zip(&self.sent))
@@ -78,7 +78,7 @@ impl Outbox {
             .map(|(at, ((datagram, to), _))| (at, datagram, *to))
     }
 
-    /// The datagram at a place of [`Self::waiting`] is sent, or given up.
+    /// The datagram at a position of [`Self::waiting`] is sent, or given up.
     pub fn mark_sent(&mut self, at: usize) {
         if let Some(sent) = self.sent.get_mut(at)
             && !std::mem::replace(sent, true)

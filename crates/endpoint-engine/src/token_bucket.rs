@@ -4,14 +4,14 @@ use std::time::Instant;
 
 /// A bucket of tokens: one for each time.
 #[derive(Debug, Clone)]
-pub struct Bucket {
+pub struct TokenBucket {
     per_second: f64,
     burst: f64,
     tokens: f64,
     filled: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// A full one.
     #[must_use]
     pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {

@@ -13,7 +13,7 @@ use mixline_endpoint_engine::engine::outbound::{LOOKUPS_BURST, LOOKUPS_PER_SECON
 use mixline_endpoint_engine::outbox::OUTBOX;
 use mixline_endpoint_engine::packets::icmp::{BURST, PER_SECOND};
 use mixline_endpoint_engine::session::MAX_HELD;
-use mixline_endpoint_engine::session::initiation_replay::Initiators;
+use mixline_endpoint_engine::session::initiation_replay::InitiationReplayCache;
 use mixline_endpoint_engine::testing::*;
 use mixline_endpoint_engine::{MAX_QUERIES, PacketBatch, QueryError};
 use mixline_protocol::directory::RequestBody;
@@ -238,16 +238,19 @@ fn an_initiation_is_answered_once() {
 fn timestamps_are_remembered_as_long_as_they_are_good() {
     let world = World::new(1, 8);
     let mut now = world.now;
-    let mut initiators = Initiators::default();
+    let mut initiation_replays = InitiationReplayCache::default();
     let id = AnonymousId([1; 32]);
-    assert!(initiators.admit(id, now.unix_ms, now));
-    assert!(!initiators.admit(id, now.unix_ms, now));
-    assert!(!initiators.admit(id, now.unix_ms - 1, now));
-    assert!(initiators.admit(id, now.unix_ms + 1, now));
+    assert!(initiation_replays.admit(id, now.unix_ms, now));
+    assert!(!initiation_replays.admit(id, now.unix_ms, now));
+    assert!(!initiation_replays.admit(id, now.unix_ms - 1, now));
+    assert!(initiation_replays.admit(id, now.unix_ms + 1, now));
     let first = now.unix_ms + 1;
     // Others come and go until the timestamp is too old to be accepted by anybody.
     for minute in 0..11 {
-        assert!(!initiators.admit(id, first, now), "after {minute} minutes");
+        assert!(
+            !initiation_replays.admit(id, first, now),
+            "after {minute} minutes"
+        );
         now.unix_ms += 60_000;
         now.instant += 60 * SECOND;
         if now.unix_ms > first + TIMESTAMP_TOLERANCE_MS {

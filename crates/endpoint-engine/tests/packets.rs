@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use mixline_endpoint_engine::packets::batch::{BATCH_PACKETS, MAX_PACKET};
 use mixline_endpoint_engine::packets::headers::{checksum, parse};
-use mixline_endpoint_engine::packets::icmp::{Refusal, refuse};
+use mixline_endpoint_engine::packets::icmp::{Rejection, error_for};
 use mixline_endpoint_engine::session::flows::policy;
 use mixline_endpoint_engine::testing::{ip_packet, kind_of, tcp, udp};
-use mixline_endpoint_engine::token_bucket::Bucket;
+use mixline_endpoint_engine::token_bucket::TokenBucket;
 use mixline_endpoint_engine::{Config, PacketBatch, PathPolicy, PolicyRule};
 use mixline_protocol::identity::AnonymousId;
 use proptest::prelude::*;
@@ -89,14 +89,14 @@ fn wrong_lengths_are_no_packets() {
 #[test]
 fn refusals_are_sound_and_say_what_they_should() {
     let cases = [
-        (Refusal::Unreachable, (3, 1), (1, 3)),
-        (Refusal::Prohibited, (3, 13), (1, 5)),
-        (Refusal::TooBig(1400), (3, 4), (2, 0)),
+        (Rejection::Unreachable, (3, 1), (1, 3)),
+        (Rejection::Prohibited, (3, 13), (1, 5)),
+        (Rejection::TooBig(1400), (3, 4), (2, 0)),
     ];
     for (why, v4, v6) in cases {
         for length in [0, 1, 7, 1473, 3000] {
             let packet = udp(A4, B4, (1, 2), &vec![9; length]);
-            let answer = refuse(&packet, why).unwrap();
+            let answer = error_for(&packet, why).unwrap();
             assert!(sound(&answer) && answer.len() <= 576);
             assert_eq!(kind_of(&answer), (1, Some(v4)));
             assert_eq!(answer[12..20], [B4.octets(), A4.octets()].concat());
@@ -104,7 +104,7 @@ fn refusals_are_sound_and_say_what_they_should() {
             assert_eq!(answer[28..], packet[..quoted]);
 
             let packet = udp(A6, B6, (1, 2), &vec![9; length]);
-            let answer = refuse(&packet, why).unwrap();
+            let answer = error_for(&packet, why).unwrap();
             assert!(sound(&answer) && answer.len() <= 1280);
             assert_eq!(kind_of(&answer), (58, Some(v6)));
             assert_eq!(answer[8..40], [B6.octets(), A6.octets()].concat());
@@ -117,9 +117,9 @@ fn connections_are_reset_and_openings_refused() {
     for (from, to) in [(IpAddr::from(A4), IpAddr::from(B4)), (A6.into(), B6.into())] {
         let at = if from.is_ipv4() { 20 } else { 40 };
         // Established: the reset carries the number that is expected.
-        let answer = refuse(
+        let answer = error_for(
             &tcp(from, to, (5000, 80), 0x18, 7, 0xdead_beef),
-            Refusal::Unreachable,
+            Rejection::Unreachable,
         );
         let answer = answer.unwrap();
         assert!(sound(&answer));
@@ -131,18 +131,18 @@ fn connections_are_reset_and_openings_refused() {
         // Opening: ICMP. What is too big is not reset. A reset is not answered.
         let syn = tcp(from, to, (5000, 80), 0x02, 7, 0);
         assert!(
-            kind_of(&refuse(&syn, Refusal::Unreachable).unwrap())
+            kind_of(&error_for(&syn, Rejection::Unreachable).unwrap())
                 .1
                 .is_some()
         );
         let data = tcp(from, to, (5000, 80), 0x10, 7, 8);
         assert!(
-            kind_of(&refuse(&data, Refusal::TooBig(1300)).unwrap())
+            kind_of(&error_for(&data, Rejection::TooBig(1300)).unwrap())
                 .1
                 .is_some()
         );
         let reset = tcp(from, to, (5000, 80), 0x14, 7, 8);
-        assert!(refuse(&reset, Refusal::Unreachable).is_none());
+        assert!(error_for(&reset, Rejection::Unreachable).is_none());
     }
 }
 
@@ -166,26 +166,26 @@ fn what_must_not_be_answered_is_not() {
     ];
     for packet in many {
         assert!(
-            refuse(&packet, Refusal::Unreachable).is_none(),
+            error_for(&packet, Rejection::Unreachable).is_none(),
             "{packet:?}"
         );
     }
     // Pings are.
     let ping4 = ip_packet(A4.into(), B4.into(), 1, &[8, 0, 0, 0, 0, 0, 0, 0]);
     let ping6 = ip_packet(A6.into(), B6.into(), 58, &[128, 0, 0, 0, 0, 0, 0, 0]);
-    assert!(refuse(&ping4, Refusal::Unreachable).is_some());
-    assert!(refuse(&ping6, Refusal::Unreachable).is_some());
+    assert!(error_for(&ping4, Rejection::Unreachable).is_some());
+    assert!(error_for(&ping6, Rejection::Unreachable).is_some());
 }
 
 #[test]
 fn a_bucket_fills_with_time() {
     let start = Instant::now();
-    let mut rare = Bucket::per_hour(20, 2, start);
+    let mut rare = TokenBucket::per_hour(20, 2, start);
     assert!(rare.take(start) && rare.take(start) && !rare.take(start));
     assert!(!rare.take(start + Duration::from_secs(179)));
     assert!(rare.take(start + Duration::from_secs(181)));
-    let mut bucket = Bucket::new(10, 3, start);
-    let took = |bucket: &mut Bucket, at| (0..10).filter(|_| bucket.take(at)).count();
+    let mut bucket = TokenBucket::new(10, 3, start);
+    let took = |bucket: &mut TokenBucket, at| (0..10).filter(|_| bucket.take(at)).count();
     assert_eq!(took(&mut bucket, start), 3);
     assert_eq!(took(&mut bucket, start + Duration::from_millis(210)), 2);
     assert_eq!(took(&mut bucket, start + Duration::from_secs(60)), 3);
@@ -279,7 +279,7 @@ fn wrong_configurations_are_refused_by_name() {
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        if let Some(answer) = refuse(&bytes, Refusal::Unreachable) {
+        if let Some(answer) = error_for(&bytes, Rejection::Unreachable) {
             prop_assert!(sound(&answer));
         }
     }
@@ -301,8 +301,8 @@ proptest! {
             bytes[9] = protocol;
         }
         prop_assert!(parse(&bytes).is_some());
-        for why in [Refusal::Unreachable, Refusal::Prohibited, Refusal::TooBig(1280)] {
-            if let Some(answer) = refuse(&bytes, why) {
+        for why in [Rejection::Unreachable, Rejection::Prohibited, Rejection::TooBig(1280)] {
+            if let Some(answer) = error_for(&bytes, why) {
                 prop_assert!(sound(&answer));
             }
         }

@@ -26,8 +26,7 @@ use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::command::Command;
 use mixline_endpoint_engine::engine::Engine;
 use mixline_endpoint_engine::guard_links::Families;
-use mixline_endpoint_engine::session::Session;
-use mixline_endpoint_engine::slab::Key;
+use mixline_endpoint_engine::keys::SessionKey;
 
 /// Events that a slow listener can catch up with.
 const EVENTS: usize = 256;
@@ -37,7 +36,7 @@ const ANSWERING: usize = 32;
 const ROUTES_EVERY: Duration = Duration::from_secs(10);
 
 type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
-type Answer = (Key<Session>, Vec<u8>);
+type Answer = (SessionKey, Vec<u8>);
 
 /// Starts the thread of an endpoint.
 pub(crate) fn start<D: PacketDevice>(

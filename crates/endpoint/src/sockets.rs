@@ -173,13 +173,13 @@ impl Sockets {
         };
         port.blocked = false;
         loop {
-            let mut places: ArrayVec<usize, SEND_BATCH> = ArrayVec::new();
+            let mut positions: ArrayVec<usize, SEND_BATCH> = ArrayVec::new();
             let mut batch: ArrayVec<Outgoing<'_>, SEND_BATCH> = ArrayVec::new();
             for (at, datagram, to) in outbox.waiting().filter(|(_, _, to)| to.is_ipv4() == v4) {
                 if batch.is_full() {
                     break;
                 }
-                places.push(at);
+                positions.push(at);
                 batch.push(Outgoing::new(datagram, to));
             }
             if batch.is_empty() {
@@ -188,7 +188,7 @@ impl Sockets {
             let result = port.socket.send(&mut batch);
             let done: ArrayVec<bool, SEND_BATCH> = batch.iter().map(Outgoing::is_done).collect();
             drop(batch);
-            for (at, done) in places.into_iter().zip(done) {
+            for (at, done) in positions.into_iter().zip(done) {
                 if done {
                     outbox.mark_sent(at);
                 }

@@ -10,7 +10,7 @@ use rand_core::CryptoRng;
 
 use crate::QueryError;
 use crate::command::RequestNumber;
-use crate::directory::pseudonyms::Persona;
+use crate::directory::pseudonyms::Pseudonym;
 
 /// Questions under way at once; more are refused.
 pub const MAX_QUERIES: usize = 256;
@@ -47,10 +47,10 @@ pub enum Asker {
 impl Asker {
     /// Under which ID it is asked.
     #[must_use]
-    pub fn persona(&self) -> Persona {
+    pub fn pseudonym(&self) -> Pseudonym {
         match self {
-            Self::Publish(..) | Self::Lease(_) | Self::Claim(_) => Persona::Publishing,
-            _ => Persona::Asking,
+            Self::Publish(..) | Self::Lease(_) | Self::Claim(_) => Pseudonym::Publishing,
+            _ => Pseudonym::Asking,
         }
     }
 
@@ -77,7 +77,7 @@ pub struct Query {
     /// Who waits.
     pub asker: Asker,
     /// Under which ID.
-    pub persona: Persona,
+    pub pseudonym: Pseudonym,
     bytes: Vec<u8>,
     deadline: Instant,
     next: Instant,
@@ -111,13 +111,13 @@ impl Queries {
             _ => QUERY_DEADLINE,
         };
         let id = rng.next_u64();
-        let persona = asker.persona();
+        let pseudonym = asker.pseudonym();
         let bytes = Request { id, body }.encode();
         let deadline = now + wait;
         self.queries.push(Query {
             id,
             asker,
-            persona,
+            pseudonym,
             bytes,
             deadline,
             next: now,
@@ -139,8 +139,10 @@ impl Queries {
 
     /// Whether any is under way as this ID.
     #[must_use]
-    pub fn any_as(&self, persona: Persona) -> bool {
-        self.queries.iter().any(|query| query.persona == persona)
+    pub fn any_as(&self, pseudonym: Pseudonym) -> bool {
+        self.queries
+            .iter()
+            .any(|query| query.pseudonym == pseudonym)
     }
 
     /// Whether a refresh for this ID is under way.
@@ -160,10 +162,10 @@ impl Queries {
     }
 
     /// The requests that are due for sending as an ID; they are due again after [`REPEAT`].
-    pub fn due(&mut self, persona: Persona, now: Instant) -> Vec<Vec<u8>> {
+    pub fn due(&mut self, pseudonym: Pseudonym, now: Instant) -> Vec<Vec<u8>> {
         self.queries
             .iter_mut()
-            .filter(|query| query.persona == persona && now >= query.next)
+            .filter(|query| query.pseudonym == pseudonym && now >= query.next)
             .map(|query| {
                 query.next = now + REPEAT;
                 query.bytes.clone()
@@ -172,11 +174,11 @@ impl Queries {
     }
 
     /// Takes out the question that an answer names, if it was asked as this ID.
-    pub fn answered(&mut self, persona: Persona, id: u64) -> Option<Query> {
+    pub fn answered(&mut self, pseudonym: Pseudonym, id: u64) -> Option<Query> {
         let at = self
             .queries
             .iter()
-            .position(|q| q.id == id && q.persona == persona)?;
+            .position(|q| q.id == id && q.pseudonym == pseudonym)?;
         Some(self.queries.swap_remove(at))
     }
 

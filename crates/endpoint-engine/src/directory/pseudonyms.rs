@@ -13,7 +13,7 @@ use rand_core::CryptoRng;
 
 use crate::Identity;
 use crate::clock::Now;
-use crate::relays::selection::below;
+use crate::random::below;
 
 /// How long a certificate is valid, seconds.
 const CERTIFICATE_LIFE: u64 = 24 * 3600;
@@ -24,7 +24,7 @@ const EXTRA_LIFE: u64 = 60 * 60;
 
 /// One of the IDs that this endpoint uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Persona {
+pub enum Pseudonym {
     /// The own one.
     Own,
     /// A throw-away one, for questions about others.
@@ -33,7 +33,7 @@ pub enum Persona {
     Publishing,
 }
 
-impl Persona {
+impl Pseudonym {
     /// How the status shows it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -92,14 +92,14 @@ impl Local {
 }
 
 /// All IDs of an endpoint.
-pub struct Personas {
+pub struct Pseudonyms {
     own: Local,
     asking: Local,
     publishing: Local,
     lease: Option<Lease>,
 }
 
-impl Personas {
+impl Pseudonyms {
     /// The own ID, and fresh throw-away ones.
     pub fn new(identity: Identity, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         Self {
@@ -112,20 +112,20 @@ impl Personas {
 
     /// The keys of an ID.
     #[must_use]
-    pub fn get(&self, persona: Persona) -> &Local {
-        match persona {
-            Persona::Own => &self.own,
-            Persona::Asking => &self.asking,
-            Persona::Publishing => &self.publishing,
+    pub fn get(&self, pseudonym: Pseudonym) -> &Local {
+        match pseudonym {
+            Pseudonym::Own => &self.own,
+            Pseudonym::Asking => &self.asking,
+            Pseudonym::Publishing => &self.publishing,
         }
     }
 
     /// The keys of an ID.
-    pub fn get_mut(&mut self, persona: Persona) -> &mut Local {
-        match persona {
-            Persona::Own => &mut self.own,
-            Persona::Asking => &mut self.asking,
-            Persona::Publishing => &mut self.publishing,
+    pub fn get_mut(&mut self, pseudonym: Pseudonym) -> &mut Local {
+        match pseudonym {
+            Pseudonym::Own => &mut self.own,
+            Pseudonym::Asking => &mut self.asking,
+            Pseudonym::Publishing => &mut self.publishing,
         }
     }
 
@@ -154,11 +154,14 @@ impl Personas {
     /// None that can happen: the lease is the own ID's.
     pub fn certificate(
         &mut self,
-        persona: Persona,
+        pseudonym: Pseudonym,
         now: UnixTime,
     ) -> mixline_protocol::Result<Certificate> {
-        let lease = self.lease(now).filter(|_| persona == Persona::Own).copied();
-        let local = self.get_mut(persona);
+        let lease = self
+            .lease(now)
+            .filter(|_| pseudonym == Pseudonym::Own)
+            .copied();
+        let local = self.get_mut(pseudonym);
         if let Some(certificate) = &local.certificate
             && certificate.expires.since(now) >= CERTIFICATE_LIFE / 2
             && certificate.lease == lease
@@ -173,14 +176,19 @@ impl Personas {
 
     /// Whether a throw-away ID has been used long enough.
     #[must_use]
-    pub fn is_worn(&self, persona: Persona, now: Instant) -> bool {
-        self.get(persona).renew.is_some_and(|renew| now >= renew)
+    pub fn is_worn(&self, pseudonym: Pseudonym, now: Instant) -> bool {
+        self.get(pseudonym).renew.is_some_and(|renew| now >= renew)
     }
 
     /// Makes a fresh throw-away ID. Does nothing to the own one.
-    pub fn renew(&mut self, persona: Persona, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) {
-        if persona != Persona::Own {
-            *self.get_mut(persona) = Local::throw_away(now, rng);
+    pub fn renew(
+        &mut self,
+        pseudonym: Pseudonym,
+        now: Instant,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) {
+        if pseudonym != Pseudonym::Own {
+            *self.get_mut(pseudonym) = Local::throw_away(now, rng);
         }
     }
 }

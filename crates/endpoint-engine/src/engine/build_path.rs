@@ -11,44 +11,76 @@ use mixline_protocol::size::{PATH_HEADER, Payload};
 use super::Engine;
 use crate::clock::Now;
 use crate::guard_links::cell_mut;
-use crate::relays::selection::{FAILED, OWN_GUARD, SHARED, choose};
+use crate::keys::SessionKey;
+use crate::relays::selection::{FAILED, OWN_GUARD, SHARED, Shortage, choose};
 use crate::session::Session;
 use crate::session::paths::{Health, MAX_PATHS, NewPath, Path};
-use crate::slab::Key;
+
+/// Why a path was not built, or a handshake message not sent over one. It is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PathError {
+    /// There is no snapshot yet.
+    #[error("there is no snapshot yet")]
+    NoSnapshot,
+    /// No guard can be reached.
+    #[error("no guard can be reached")]
+    NoGuard,
+    /// This guard cannot be reached.
+    #[error("the guard cannot be reached")]
+    GuardDown,
+    /// The counters of the link are used up.
+    #[error("the link to the guard is worn out")]
+    LinkWornOut,
+    /// The outbox is full.
+    #[error("too much waits to be sent")]
+    OutboxFull,
+    /// The session has ended.
+    #[error("the session is gone")]
+    SessionGone,
+    /// The handshake has ended.
+    #[error("no handshake is under way")]
+    NoHandshake,
+    /// The peer has no tail to send to.
+    #[error("the peer has no tail that is still good")]
+    NoTail,
+    /// There are not enough relays.
+    #[error(transparent)]
+    Shortage(Shortage),
+    /// A header or a message cannot be made.
+    #[error(transparent)]
+    Protocol(mixline_protocol::Error),
+}
 
 impl Engine {
-    /// Sends a handshake message over a head of its own. `turn` spreads retries over guards.
+    /// Sends a handshake message over a head of its own. `attempt` spreads retries over guards.
     pub(super) fn send_handshake(
         &mut self,
         payload: &Payload,
         target: &TailOffer,
-        session: Option<Key<Session>>,
-        turn: usize,
+        session: Option<SessionKey>,
+        attempt: usize,
         now: Now,
-    ) -> Result<(), String> {
+    ) -> Result<(), PathError> {
         let guards: Vec<ShortId> = self.links.usable().collect();
         let guard = guards
-            .get(turn % guards.len().max(1))
-            .ok_or("no guard can be reached")?;
+            .get(attempt % guards.len().max(1))
+            .ok_or(PathError::NoGuard)?;
         let path = self.build_path(target, guard, session, now)?;
-        let (link, to) = self
-            .links
-            .route(guard)
-            .ok_or("the guard cannot be reached")?;
-        let datagram = self.outbox.push(to).ok_or("too much waits to be sent")?;
+        let (link, to) = self.links.route(guard).ok_or(PathError::GuardDown)?;
+        let datagram = self.outbox.push(to).ok_or(PathError::OutboxFull)?;
         let sealed = cell_mut(datagram)
             .and_then(|cell| cell.split_first_chunk_mut::<PATH_HEADER>())
             .and_then(|(header, rest)| {
                 *header = *path.head.header();
-                let place = <&mut Payload>::try_from(rest).ok()?;
-                *place = *payload;
-                path.head.wrap(place);
+                let body = <&mut Payload>::try_from(rest).ok()?;
+                *body = *payload;
+                path.head.wrap(body);
                 Some(())
             })
             .is_some();
         if !sealed || link.seal(datagram, CellKind::Cell).is_err() {
             self.outbox.retract();
-            return Err("the link to the guard is worn out".into());
+            return Err(PathError::LinkWornOut);
         }
         self.counters.cells_out += 1;
         Ok(())
@@ -60,10 +92,10 @@ impl Engine {
         &mut self,
         target: &TailOffer,
         guard: &ShortId,
-        session: Option<Key<Session>>,
+        session: Option<SessionKey>,
         now: Now,
-    ) -> Result<NewPath, String> {
-        let network = self.network.as_ref().ok_or("there is no snapshot yet")?;
+    ) -> Result<NewPath, PathError> {
+        let network = self.network.as_ref().ok_or(PathError::NoSnapshot)?;
         let session = session.and_then(|key| self.sessions.get(key));
         let guards = &self.guards;
         // Where the session's other heads end: copies of one cell must not meet there.
@@ -88,7 +120,7 @@ impl Engine {
             penalty,
             &mut self.rng,
         )
-        .map_err(|shortage| shortage.to_string())?;
+        .map_err(PathError::Shortage)?;
         if let Some((last, inner)) = chosen.hops.get_mut(1..).and_then(<[Hop]>::split_last_mut)
             && junctions.contains(&last.relay)
             && let Some(other) = inner.iter_mut().find(|hop| !junctions.contains(&hop.relay))
@@ -96,8 +128,7 @@ impl Engine {
             std::mem::swap(last, other);
         }
         let secrets = HeadSecrets::random(&mut self.rng);
-        let head =
-            build_head(&secrets, &chosen.hops, &target.tail).map_err(|error| error.to_string())?;
+        let head = build_head(&secrets, &chosen.hops, &target.tail).map_err(PathError::Protocol)?;
         let expires = chosen.expires.min(target.expires);
         Ok(NewPath {
             head,

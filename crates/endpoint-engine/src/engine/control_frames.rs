@@ -4,10 +4,9 @@ use mixline_protocol::session::Control;
 
 use super::Engine;
 use crate::clock::Now;
-use crate::engine::outbound::Ending;
-use crate::session::Session;
+use crate::keys::SessionKey;
+use crate::session::ending::Ending;
 use crate::session::transmit::{Load, Sender};
-use crate::slab::Key;
 
 /// Control frames of a session that wait to be sent.
 const MAX_CONTROLS: usize = 16;
@@ -15,7 +14,7 @@ const MAX_CONTROLS: usize = 16;
 impl Engine {
     /// A control frame has come. `old`: under keys that are no longer in use, so that tails in it
     /// may be older than those of the last handshake.
-    pub(super) fn control(&mut self, key: Key<Session>, control: Control, old: bool, now: Now) {
+    pub(super) fn control(&mut self, key: SessionKey, control: Control, old: bool, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -39,7 +38,7 @@ impl Engine {
                 if session.peer_version.is_none_or(newer) {
                     session.peer_version = Some(version);
                     session.set_peer_tails(&tails, now.instant);
-                    self.stirred = true;
+                    self.needs_maintenance = true;
                 }
                 self.queue_control(key, &Control::TailsAck { version });
             }
@@ -55,7 +54,7 @@ impl Engine {
                     && session.broken_bucket.take(now.instant)
                 {
                     self.tails.make_due(tail);
-                    self.stirred = true;
+                    self.needs_maintenance = true;
                 }
             }
             Control::Close { .. } => self.end(key, &Ending::ClosedByPeer, now),
@@ -63,7 +62,7 @@ impl Engine {
     }
 
     /// Sends a control frame with the next cells.
-    pub(super) fn queue_control(&mut self, key: Key<Session>, control: &Control) {
+    pub(super) fn queue_control(&mut self, key: SessionKey, control: &Control) {
         if let Some(session) = self.sessions.get_mut(key)
             && session.controls.len() < MAX_CONTROLS
             && let Ok(body) = control.encode()
@@ -74,7 +73,7 @@ impl Engine {
     }
 
     /// The session has something to flush.
-    pub(super) fn wake(&mut self, key: Key<Session>) {
+    pub(super) fn wake(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key)
             && !std::mem::replace(&mut session.dirty, true)
         {

@@ -11,7 +11,7 @@ use crate::QueryError;
 use crate::clock::Now;
 use crate::command::{Answer, Command, NamedService, Outcome, Question, RequestNumber};
 use crate::directory::pending::{Asker, Query, misfit};
-use crate::directory::pseudonyms::Persona;
+use crate::directory::pseudonyms::Pseudonym;
 use crate::session::Phase;
 
 /// How long a claimed name lives, seconds, unless it is renewed.
@@ -32,7 +32,7 @@ impl Engine {
     fn handle_question(&mut self, number: RequestNumber, question: Question, now: Now) {
         let (body, asker) = match question {
             Question::Publish => {
-                self.stirred = true;
+                self.needs_maintenance = true;
                 return self.publish_now(number, now);
             }
             Question::Status => {
@@ -49,15 +49,15 @@ impl Engine {
             ),
             Question::NameOf(id) => (RequestBody::NameOf(id), Asker::NameOf(id, number)),
             Question::Lease => {
-                let wanted = self.personas.lease(now.unix()).map(|lease| lease.ipv4);
-                let key = &self.personas.get(Persona::Own).key;
+                let wanted = self.pseudonyms.lease(now.unix()).map(|lease| lease.ipv4);
+                let key = &self.pseudonyms.get(Pseudonym::Own).key;
                 (
                     RequestBody::Lease(LeaseRequest::new(now.unix(), wanted, key)),
                     Asker::Lease(number),
                 )
             }
             Question::ClaimName(label) => {
-                let own = self.personas.get(Persona::Own);
+                let own = self.pseudonyms.get(Pseudonym::Own);
                 let record = NameRecord {
                     label,
                     id: own.id,
@@ -75,7 +75,7 @@ impl Engine {
             }
         };
         self.ask_directory(body, asker, now);
-        self.stirred = true;
+        self.needs_maintenance = true;
     }
 
     /// Asks the directory, unless too much is asked already.
@@ -99,16 +99,16 @@ impl Engine {
 
     /// Uses a lease from now on. Peers hear of another address by new handshakes.
     fn use_lease(&mut self, lease: Lease, now: Now) {
-        let old = self.personas.lease(now.unix()).map(|lease| lease.ipv4);
-        if !self.personas.set_lease(lease) {
+        let old = self.pseudonyms.lease(now.unix()).map(|lease| lease.ipv4);
+        if !self.pseudonyms.set_lease(lease) {
             return;
         }
-        self.stirred = true;
+        self.needs_maintenance = true;
         if old == Some(lease.ipv4) {
             return;
         }
         for (_, session) in self.sessions.iter_mut() {
-            session.rekey |= session.persona == Persona::Own;
+            session.rekey |= session.pseudonym == Pseudonym::Own;
         }
     }
 
@@ -122,21 +122,21 @@ impl Engine {
                 .unwrap_or_else(|| self.obstacle());
             self.failed(&query, QueryError::Timeout(why), now);
         }
-        for persona in [Persona::Asking, Persona::Publishing] {
-            if self.queries.any_as(persona) {
-                self.ask_as(persona, now);
+        for pseudonym in [Pseudonym::Asking, Pseudonym::Publishing] {
+            if self.queries.any_as(pseudonym) {
+                self.ask_as(pseudonym, now);
             }
         }
     }
 
-    fn ask_as(&mut self, persona: Persona, now: Now) {
+    fn ask_as(&mut self, pseudonym: Pseudonym, now: Now) {
         let Some(network) = &self.network else { return };
         let directory = network.directory().clone();
-        let key = match self.by_peer.get(&(persona, directory.id)).copied() {
+        let key = match self.by_peer.get(&(pseudonym, directory.id)).copied() {
             Some(key) => key,
             None => {
                 let opened = self.open(
-                    persona,
+                    pseudonym,
                     directory.id,
                     directory.session,
                     &directory.tails,
@@ -157,14 +157,14 @@ impl Engine {
             .get(key)
             .is_some_and(|session| session.phase == Phase::Established)
         {
-            for message in self.queries.due(persona, now.instant) {
+            for message in self.queries.due(pseudonym, now.instant) {
                 self.send_message(key, &message, now);
             }
         }
     }
 
     /// A message has come from the directory, to one of the throw-away IDs.
-    pub(super) fn answer(&mut self, persona: Persona, message: &[u8], now: Now) {
+    pub(super) fn answer(&mut self, pseudonym: Pseudonym, message: &[u8], now: Now) {
         let Some(network) = &self.network else { return };
         let directory = network.snapshot().directory;
         let response = match Response::decode_and_verify(message, &directory, now.unix()) {
@@ -181,7 +181,7 @@ impl Engine {
             self.queries.last_error = Some(text.clone());
             return;
         }
-        if let Some(query) = self.queries.answered(persona, response.id) {
+        if let Some(query) = self.queries.answered(pseudonym, response.id) {
             self.queries.last_error = None;
             self.settle(query, response.body, now);
         }
@@ -196,7 +196,7 @@ impl Engine {
             }
             (Asker::Claim(number), ResponseBody::Done) => (number, Answer::Done),
             (Asker::Lease(number), ResponseBody::Lease(lease))
-                if lease.id == self.personas.get(Persona::Own).id =>
+                if lease.id == self.pseudonyms.get(Pseudonym::Own).id =>
             {
                 self.use_lease(lease, now);
                 (number, Answer::Lease(Box::new(lease)))
@@ -250,7 +250,7 @@ impl Engine {
 
     /// A handshake goes on with the tails of a newer descriptor.
     fn refreshed(&mut self, found: ServiceDescriptor, now: Now) {
-        if let Some(key) = self.by_peer.get(&(Persona::Own, found.id)).copied()
+        if let Some(key) = self.by_peer.get(&(Pseudonym::Own, found.id)).copied()
             && let Some(session) = self.sessions.get_mut(key)
             && let Some(opening) = &mut session.opening
             && session.phase == Phase::Opening
@@ -274,7 +274,7 @@ impl Engine {
     /// There is no answer for whoever asked.
     fn fail(&mut self, asker: &Asker, error: QueryError, now: Now) {
         match asker {
-            Asker::Publish(version, _) => self.publication(*version, Err(error.to_string()), now),
+            Asker::Publish(version, _) => self.publication(*version, Err(error.clone()), now),
             Asker::Packets(address) => self.resolved(*address, Err(()), now),
             _ => {}
         }

@@ -5,21 +5,25 @@ use std::time::{Duration, Instant};
 use mixline_protocol::directory::RequestBody;
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::records::TailOffer;
-use mixline_protocol::session::{Initiation, SessionInitiator, SessionKeys, accept};
+use mixline_protocol::session::{
+    Initiation, SessionInitiator, SessionKeys, TIMESTAMP_TOLERANCE_MS, accept,
+};
 use mixline_protocol::size::Payload;
 
 use rand_core::Rng;
 
 use super::Engine;
+use super::build_path::PathError;
 use crate::clock::Now;
 use crate::directory::pending::Asker;
-use crate::directory::pseudonyms::Persona;
-use crate::engine::outbound::Ending;
+use crate::directory::pseudonyms::Pseudonym;
+use crate::keys::SessionKey;
 use crate::packets::headers::parse;
-use crate::relays::selection::below;
+use crate::random::below;
+use crate::session::ending::Ending;
+use crate::session::initiation_replay::MAX_INITIATORS;
 use crate::session::transmit::{Load, Route, Sender};
 use crate::session::{Introduction, Pending, Phase, Session};
-use crate::slab::Key;
 use crate::status::Event;
 use crate::tails::Owner;
 
@@ -36,6 +40,12 @@ pub const TRIES_BURST: u32 = 100;
 pub const ANSWERS_PER_SECOND: u32 = 50;
 /// See [`ANSWERS_PER_SECOND`].
 pub const ANSWERS_BURST: u32 = 50;
+const _: () = {
+    // The cache has room for all initiations that are answered while a timestamp is good.
+    let window_s = 2 * TIMESTAMP_TOLERANCE_MS / 1000;
+    assert!(MAX_INITIATORS as u64 > window_s * ANSWERS_PER_SECOND as u64 + ANSWERS_BURST as u64);
+};
+
 /// Sessions whose initiator has not been heard since we answered. The oldest makes room.
 pub const MAX_UNCONFIRMED: usize = 64;
 /// How long they may be.
@@ -45,7 +55,7 @@ const FIRST_TAILS: usize = 2;
 
 impl Engine {
     /// Makes the next initiation of a session's handshake when it is due, or gives up.
-    pub(super) fn drive_opening(&mut self, key: Key<Session>, now: Now) {
+    pub(super) fn drive_opening(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -72,7 +82,7 @@ impl Engine {
         if now.instant < opening.next || opening.attempts.is_full() {
             return;
         }
-        if refresh && session.persona == Persona::Own && !rekey {
+        if refresh && session.pseudonym == Pseudonym::Own && !rekey {
             opening.refreshed = true;
             let peer = session.peer;
             let old = |at: Instant| now.instant.saturating_duration_since(at) > RETRY * 4;
@@ -89,31 +99,27 @@ impl Engine {
         if let Err(why) = self.initiate(key, made, now)
             && let Some(session) = self.sessions.get_mut(key)
         {
-            session.last_error = Some(why);
+            session.last_error = Some(why.to_string());
             if let Some(opening) = &mut session.opening {
                 opening.next = now.instant + RETRY / 4;
             }
         }
     }
 
-    fn initiate(&mut self, key: Key<Session>, made: usize, now: Now) -> Result<(), String> {
+    fn initiate(&mut self, key: SessionKey, made: usize, now: Now) -> Result<(), PathError> {
         let offers = self.own_offers(key);
-        let session = self.sessions.get(key).ok_or("the session is gone")?;
-        let opening = session
-            .opening
-            .as_ref()
-            .ok_or("no handshake is under way")?;
+        let session = self.sessions.get(key).ok_or(PathError::SessionGone)?;
+        let opening = session.opening.as_ref().ok_or(PathError::NoHandshake)?;
         let target = *opening
             .targets
             .get(made % opening.targets.len().max(1))
-            .ok_or("no tail")?;
-        let (persona, peer, remote) = (session.persona, session.peer, session.remote);
-        let text = |error: mixline_protocol::Error| error.to_string();
+            .ok_or(PathError::NoTail)?;
+        let (pseudonym, peer, remote) = (session.pseudonym, session.peer, session.remote);
         let certificate = self
-            .personas
-            .certificate(persona, now.unix())
-            .map_err(text)?;
-        let local = self.personas.get_mut(persona);
+            .pseudonyms
+            .certificate(pseudonym, now.unix())
+            .map_err(PathError::Protocol)?;
+        let local = self.pseudonyms.get_mut(pseudonym);
         let at = local.initiation_time(now);
         let (initiator, payload) = SessionInitiator::start(
             &local.secret,
@@ -124,7 +130,7 @@ impl Engine {
             at,
             &mut self.rng,
         )
-        .map_err(text)?;
+        .map_err(PathError::Protocol)?;
         self.send_handshake(&payload, &target, Some(key), made, now)?;
         if let Some(opening) = self.sessions.get_mut(key).and_then(|s| s.opening.as_mut()) {
             // There is room: it was asked before.
@@ -137,7 +143,7 @@ impl Engine {
 
     /// What came through a private tail and is not data: the answer to our initiation, or the
     /// peer's initiation of new keys.
-    pub(super) fn private_handshake(&mut self, key: Key<Session>, payload: &Payload, now: Now) {
+    pub(super) fn private_handshake(&mut self, key: SessionKey, payload: &Payload, now: Now) {
         if !self.tries.take(now.instant) {
             self.counters.bad_cells += 1;
             return;
@@ -177,7 +183,7 @@ impl Engine {
 
     /// Reads an initiation and answers it. `through`: the session whose private tail it came
     /// through, so that it has to be from its peer.
-    fn accept_initiation(&mut self, payload: &Payload, through: Option<Key<Session>>, now: Now) {
+    fn accept_initiation(&mut self, payload: &Payload, through: Option<SessionKey>, now: Now) {
         if self.try_accept(payload, through, now).is_some() {
             return;
         }
@@ -190,15 +196,15 @@ impl Engine {
     fn try_accept(
         &mut self,
         payload: &Payload,
-        through: Option<Key<Session>>,
+        through: Option<SessionKey>,
         now: Now,
     ) -> Option<()> {
         let directory = self.network.as_ref()?.snapshot().directory;
-        let persona = match through {
-            Some(key) => self.sessions.get(key)?.persona,
-            None => Persona::Own,
+        let pseudonym = match through {
+            Some(key) => self.sessions.get(key)?.pseudonym,
+            None => Pseudonym::Own,
         };
-        let local = self.personas.get(persona);
+        let local = self.pseudonyms.get(pseudonym);
         let own_id = local.id;
         let initiation = accept(
             &local.secret,
@@ -210,12 +216,14 @@ impl Engine {
         )
         .ok()?;
         let peer = initiation.certificate.id;
-        let known = self.by_peer.get(&(persona, peer)).copied();
+        let known = self.by_peer.get(&(pseudonym, peer)).copied();
         if peer == own_id || through.is_some_and(|key| known != Some(key)) {
             return None;
         }
         if !self.answers_bucket.take(now.instant)
-            || !self.initiators.admit(peer, initiation.timestamp_ms, now)
+            || !self
+                .initiation_replays
+                .admit(peer, initiation.timestamp_ms, now)
         {
             return None;
         }
@@ -227,7 +235,7 @@ impl Engine {
     }
 
     /// Room for a session that is not confirmed yet.
-    fn unconfirmed(&mut self, initiation: &Initiation, now: Now) -> Option<Key<Session>> {
+    fn unconfirmed(&mut self, initiation: &Initiation, now: Now) -> Option<SessionKey> {
         let waiting = self
             .sessions
             .iter()
@@ -251,7 +259,7 @@ impl Engine {
         }
         let (id, remote) = (initiation.certificate.id, initiation.certificate.session);
         let session = Session::new(
-            Persona::Own,
+            Pseudonym::Own,
             id,
             remote,
             false,
@@ -259,13 +267,13 @@ impl Engine {
             now.instant,
         );
         let key = self.sessions.insert(session);
-        self.by_peer.insert((Persona::Own, id), key);
+        self.by_peer.insert((Pseudonym::Own, id), key);
         Some(key)
     }
 
     fn answer_initiation(
         &mut self,
-        key: Key<Session>,
+        key: SessionKey,
         initiation: Initiation,
         now: Now,
     ) -> Option<()> {
@@ -295,7 +303,7 @@ impl Engine {
     }
 
     /// The initiator uses the keys that we have answered with.
-    pub(super) fn promoted(&mut self, key: Key<Session>, said: &Introduction, now: Now) {
+    pub(super) fn promoted(&mut self, key: SessionKey, said: &Introduction, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -307,7 +315,7 @@ impl Engine {
     }
 
     /// The responder has answered.
-    fn opened(&mut self, key: Key<Session>, keys: SessionKeys, tails: &[TailOffer], now: Now) {
+    fn opened(&mut self, key: SessionKey, keys: SessionKeys, tails: &[TailOffer], now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -316,7 +324,7 @@ impl Engine {
         self.established(key, tails, now);
     }
 
-    fn established(&mut self, key: Key<Session>, tails: &[TailOffer], now: Now) {
+    fn established(&mut self, key: SessionKey, tails: &[TailOffer], now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -332,16 +340,16 @@ impl Engine {
         session.set_peer_tails(tails, now.instant);
         // The responder waits for something under the new keys; probes are that, too.
         session.paths.probe_soon();
-        let (persona, peer) = (session.persona, session.peer);
+        let (pseudonym, peer) = (session.pseudonym, session.peer);
         let addresses = [
             Some(session.ipv6.into()),
             session.ipv4.map(|(ip, _)| ip.into()),
         ];
         if !first {
-            self.stirred = true;
+            self.needs_maintenance = true;
             return;
         }
-        if persona == Persona::Own {
+        if pseudonym == Pseudonym::Own {
             self.by_address.insert(session.ipv6.into(), key);
         }
         for address in addresses.into_iter().flatten() {
@@ -350,11 +358,11 @@ impl Engine {
         self.extend_paths(key, now);
         self.send_held(key, now);
         self.event(Event::SessionOpened(peer));
-        self.stirred = true;
+        self.needs_maintenance = true;
     }
 
     /// Sends what has waited for the session.
-    fn send_held(&mut self, key: Key<Session>, now: Now) {
+    fn send_held(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -372,7 +380,7 @@ impl Engine {
             let (policy, path) =
                 session
                     .flows
-                    .place(&packet, &session.peer, rules, &session.paths, now.instant);
+                    .assign(&packet, &session.peer, rules, &session.paths, now.instant);
             if session.pack(Load::Packet(&bytes), Route::of(policy, path), &mut sender) {
                 session.used = now.instant;
                 session.traffic.packets_out += 1;
@@ -384,7 +392,7 @@ impl Engine {
     }
 
     /// Gives the session own tails, up to `wanted`, from the spares. How many it has.
-    pub(super) fn fill_tails(&mut self, key: Key<Session>, wanted: usize, now: Now) -> usize {
+    pub(super) fn fill_tails(&mut self, key: SessionKey, wanted: usize, now: Now) -> usize {
         let Some(session) = self.sessions.get_mut(key) else {
             return 0;
         };
@@ -403,7 +411,7 @@ impl Engine {
     }
 
     /// The session's own tails as the peer gets them.
-    pub(super) fn own_offers(&self, key: Key<Session>) -> Vec<TailOffer> {
+    pub(super) fn own_offers(&self, key: SessionKey) -> Vec<TailOffer> {
         let Some(session) = self.sessions.get(key) else {
             return Vec::new();
         };

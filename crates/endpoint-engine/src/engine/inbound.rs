@@ -11,12 +11,12 @@ use mixline_protocol::size::{COUNTER, Datagram, FRAMES, PATH_HEADER, Payload};
 
 use super::Engine;
 use crate::clock::Now;
-use crate::directory::pseudonyms::Persona;
+use crate::directory::pseudonyms::Pseudonym;
 use crate::guard_links::cell_mut;
+use crate::keys::SessionKey;
 use crate::packets::batch::BATCH_PACKETS;
 use crate::packets::headers::parse;
-use crate::session::{Opened, Session};
-use crate::slab::Key;
+use crate::session::Opened;
 use crate::tails::Owner;
 
 /// Control frames of one cell that are looked at.
@@ -30,7 +30,7 @@ pub const MAX_REQUESTS: usize = 256;
 #[derive(Debug)]
 pub struct Request {
     /// Where the answer goes.
-    pub session: Key<Session>,
+    pub session: SessionKey,
     /// Who asks.
     pub from: mixline_protocol::identity::AnonymousId,
     /// What.
@@ -54,7 +54,7 @@ impl Engine {
             .links
             .receive(datagram, now, &mut self.outbox, &mut self.counters)
         {
-            self.stirred = true;
+            self.needs_maintenance = true;
             return;
         }
         let Some((header, payload)) =
@@ -75,12 +75,12 @@ impl Engine {
     }
 
     /// Something came through a tail that only this session's peer knows.
-    fn private(&mut self, key: Key<Session>, payload: &mut Payload, now: Now) {
+    fn private(&mut self, key: SessionKey, payload: &mut Payload, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             self.counters.unknown_mailbox += 1;
             return;
         };
-        let keep = session.keeps_own_keys(&self.personas.get(session.persona).id, now.instant);
+        let keep = session.keeps_own_keys(&self.pseudonyms.get(session.pseudonym).id, now.instant);
         match session.keys.open(payload, keep, now.instant) {
             Opened::Data { old } => self.data(key, payload, old, now),
             Opened::Promoted(said) => {
@@ -94,9 +94,9 @@ impl Engine {
     }
 
     /// The frames of an opened payload. `old`: under keys that are no longer in use.
-    fn data(&mut self, key: Key<Session>, payload: &Payload, old: bool, now: Now) {
+    fn data(&mut self, key: SessionKey, payload: &Payload, old: bool, now: Now) {
         let own_ipv4 = self
-            .personas
+            .pseudonyms
             .lease(now.unix())
             .map(|lease| IpAddr::from(lease.ipv4));
         let own_ipv6 = IpAddr::from(self.ipv6);
@@ -128,7 +128,7 @@ impl Engine {
                         let to = parsed.flow.destination;
                         from && (to == own_ipv6 || Some(to) == own_ipv4)
                     });
-                    if !ours || session.persona != Persona::Own {
+                    if !ours || session.pseudonym != Pseudonym::Own {
                         self.counters.spoofed += 1;
                     } else if self.inbound.push(packet) {
                         session.used = now.instant;
@@ -156,10 +156,10 @@ impl Engine {
                 Err(_) => self.counters.bad_cells += 1,
             }
         }
-        let (persona, peer) = (session.persona, session.peer);
+        let (pseudonym, peer) = (session.pseudonym, session.peer);
         for message in messages {
-            if persona != Persona::Own {
-                self.answer(persona, &message, now);
+            if pseudonym != Pseudonym::Own {
+                self.answer(pseudonym, &message, now);
             } else if !self.answers {
                 self.counters.unroutable += 1;
             } else if self.requests.len() < MAX_REQUESTS {

@@ -12,15 +12,16 @@ use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::{Control, REKEY_AFTER_CELLS};
 
 use super::Engine;
+use super::build_path::PathError;
 use crate::clock::Now;
-use crate::directory::pseudonyms::Persona;
-use crate::engine::outbound::Ending;
+use crate::directory::pseudonyms::Pseudonym;
+use crate::keys::{SessionKey, TailKey};
 use crate::policy::PathPolicy;
 use crate::relays::selection::SHARED;
+use crate::session::ending::Ending;
 use crate::session::paths::{Health, MAX_PATHS, OVERLAP, Path};
 use crate::session::transmit::{Load, Route, Sender};
-use crate::session::{Opening, Phase, Session};
-use crate::slab::Key;
+use crate::session::{Opening, Phase};
 
 /// A peer that has been silent for so long since the first probe is gone.
 pub const PEER_DEAD: Duration = Duration::from_millis(3800);
@@ -64,7 +65,7 @@ const GUARD_DISTRUST: u8 = 2 * SHARED;
 
 impl Engine {
     /// Does all that is due for one session.
-    pub(super) fn tend(&mut self, key: Key<Session>, now: Now) {
+    pub(super) fn maintain_session(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -76,11 +77,11 @@ impl Engine {
                     self.end(key, &Ending::Idle, now);
                 }
             }
-            Phase::Established => self.tend_established(key, now),
+            Phase::Established => self.maintain_established(key, now),
         }
     }
 
-    fn tend_established(&mut self, key: Key<Session>, now: Now) {
+    fn maintain_established(&mut self, key: SessionKey, now: Now) {
         if let Some(ending) = self.ending_due(key, now) {
             self.end(key, &ending, now);
             return;
@@ -98,7 +99,7 @@ impl Engine {
         }
     }
 
-    fn ending_due(&mut self, key: Key<Session>, now: Now) -> Option<Ending> {
+    fn ending_due(&mut self, key: SessionKey, now: Now) -> Option<Ending> {
         let any_up = self.links.any_up();
         let session = self.sessions.get_mut(key)?;
         let since = |at: Instant| now.instant.saturating_duration_since(at);
@@ -130,7 +131,7 @@ impl Engine {
     }
 
     /// An address is the peer's only as long as it is leased.
-    fn expire_address(&mut self, key: Key<Session>, now: Now) {
+    fn expire_address(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -141,7 +142,7 @@ impl Engine {
         }
     }
 
-    fn rekey(&mut self, key: Key<Session>, now: Now) {
+    fn rekey(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -157,13 +158,13 @@ impl Engine {
         let targets: Vec<TailOffer> = session.peer_tails.iter().map(|tail| tail.offer).collect();
         let mut opening = Opening::new(targets, REKEY_PATIENCE, false, now.instant);
         // Spreads the sessions of many clients of one service.
-        opening.next += Duration::from_millis(crate::relays::selection::below(5000, &mut self.rng));
+        opening.next += Duration::from_millis(crate::random::below(5000, &mut self.rng));
         session.opening = Some(opening);
         session.rekey = false;
     }
 
     /// Replaces own tails that end soon, or whose guard or relays are gone, and tells the peer.
-    fn renew_own_tails(&mut self, key: Key<Session>, now: Now) {
+    fn renew_own_tails(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -223,7 +224,7 @@ impl Engine {
 
     /// No path works although the session is in use: perhaps it is own tails through which nothing
     /// comes. Half of them are replaced, now and then.
-    fn renew_in_trouble(&mut self, key: Key<Session>, now: Now) {
+    fn renew_in_trouble(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -248,7 +249,7 @@ impl Engine {
     }
 
     /// Whether an own tail should be replaced, if there is one to replace it.
-    pub(super) fn tail_is_due(&self, key: Key<crate::tails::Tail>, now: Now) -> bool {
+    pub(super) fn tail_is_due(&self, key: TailKey, now: Now) -> bool {
         let Some(tail) = self.tails.get(key) else {
             return true;
         };
@@ -265,7 +266,7 @@ impl Engine {
     }
 
     /// Removes paths that have ended, failed, or been replaced.
-    fn bury_paths(&mut self, key: Key<Session>, now: Now) {
+    fn bury_paths(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -311,7 +312,7 @@ impl Engine {
 
     /// A path has failed. What it shares with a path that works is not to blame; the rest may be,
     /// unless it is known to be the link to the guard.
-    fn bury(&mut self, key: Key<Session>, id: u32, now: Now) {
+    fn bury(&mut self, key: SessionKey, id: u32, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -345,7 +346,7 @@ impl Engine {
     }
 
     /// Builds the paths that are missing: the first at once, the others one by one.
-    pub(super) fn extend_paths(&mut self, key: Key<Session>, now: Now) {
+    pub(super) fn extend_paths(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -371,13 +372,13 @@ impl Engine {
         };
         session.built = Some(now.instant);
         if let Err(why) = built {
-            session.last_error = Some(why);
+            session.last_error = Some(why.to_string());
         }
     }
 
     /// Builds a path over the guard and the tail of the peer that fail and are used least.
-    fn add_path(&mut self, key: Key<Session>, now: Now) -> Result<(), String> {
-        let session = self.sessions.get(key).ok_or("the session is gone")?;
+    fn add_path(&mut self, key: SessionKey, now: Now) -> Result<(), PathError> {
+        let session = self.sessions.get(key).ok_or(PathError::SessionGone)?;
         let (failing, good): (Vec<&Path>, Vec<&Path>) = session
             .paths
             .iter()
@@ -394,24 +395,24 @@ impl Engine {
                 (failing, over(&good, id))
             })
             .map(|tail| tail.offer)
-            .ok_or("the peer has no tail that is still good")?;
+            .ok_or(PathError::NoTail)?;
         let mut guards: Vec<ShortId> = self.links.usable().collect();
-        crate::relays::selection::shuffle(&mut guards, &mut self.rng);
+        crate::random::shuffle(&mut guards, &mut self.rng);
         let guard = guards
             .into_iter()
             .min_by_key(|guard| {
                 let distrust = session.distrust(guard, now.instant);
                 session.sharing(guard, now.instant) + distrust.min(GUARD_DISTRUST)
             })
-            .ok_or("no guard can be reached")?;
+            .ok_or(PathError::NoGuard)?;
         let new = self.build_path(&target, &guard, Some(key), now)?;
-        let session = self.sessions.get_mut(key).ok_or("the session is gone")?;
+        let session = self.sessions.get_mut(key).ok_or(PathError::SessionGone)?;
         session.paths.add(new);
         Ok(())
     }
 
     /// Sends the probes that are due.
-    fn probe(&mut self, key: Key<Session>, now: Now) {
+    fn probe(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -450,25 +451,25 @@ impl Engine {
     }
 
     /// Asks the directory again as somebody else, when an ID has been used long enough.
-    pub(super) fn renew_personas(&mut self, now: Now) {
-        for persona in [Persona::Asking, Persona::Publishing] {
-            if self.personas.is_worn(persona, now.instant) && !self.queries.any_as(persona) {
+    pub(super) fn renew_pseudonyms(&mut self, now: Now) {
+        for pseudonym in [Pseudonym::Asking, Pseudonym::Publishing] {
+            if self.pseudonyms.is_worn(pseudonym, now.instant) && !self.queries.any_as(pseudonym) {
                 let sessions: Vec<_> = self
                     .by_peer
                     .iter()
-                    .filter(|((of, _), _)| *of == persona)
+                    .filter(|((of, _), _)| *of == pseudonym)
                     .map(|(_, key)| *key)
                     .collect();
                 for key in sessions {
                     self.end(key, &Ending::Stopping, now);
                 }
-                self.personas.renew(persona, now.instant, &mut self.rng);
+                self.pseudonyms.renew(pseudonym, now.instant, &mut self.rng);
             }
         }
     }
 
     /// Sends a message over a session, over several paths at once.
-    pub(super) fn send_message(&mut self, key: Key<Session>, message: &[u8], now: Now) -> bool {
+    pub(super) fn send_message(&mut self, key: SessionKey, message: &[u8], now: Now) -> bool {
         let Some(session) = self.sessions.get_mut(key) else {
             return false;
         };

@@ -13,6 +13,7 @@ mod control_frames;
 mod directory_requests;
 pub mod handshakes;
 pub mod inbound;
+mod lifecycle;
 pub mod liveness;
 pub mod outbound;
 pub mod publishing;
@@ -33,21 +34,23 @@ use crate::clock::Now;
 use crate::command::{Outcome, RequestNumber};
 use crate::directory::descriptors::{Descriptors, Refusals};
 use crate::directory::pending::Queries;
-use crate::directory::pseudonyms::{Persona, Personas};
+use crate::directory::pseudonyms::{Pseudonym, Pseudonyms};
 use crate::guard_links::{Families, LinkEvent, Links};
+use crate::keys::SessionKey;
 use crate::outbox::Outbox;
 use crate::relays::guards::Guards;
 use crate::relays::network::Network;
 use crate::session::Session;
-use crate::session::initiation_replay::Initiators;
-use crate::slab::{Key, Slab};
+use crate::session::ending::Ending;
+use crate::session::initiation_replay::InitiationReplayCache;
 use crate::tails::Tails;
 use crate::tails::registration::Mailboxes;
-use crate::token_bucket::Bucket;
+use crate::token_bucket::TokenBucket;
 use handshakes::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
 use inbound::Request;
-use outbound::{Ending, LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
+use outbound::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
 use publishing::Publishing;
+use slotmap::SlotMap;
 
 use crate::PacketBatch;
 use crate::status::{Counters, Event};
@@ -80,31 +83,31 @@ pub struct Engine {
     tails: Tails,
     spares_short: bool,
     shortage: Option<String>,
-    personas: Personas,
+    pseudonyms: Pseudonyms,
     /// The own IPv6 address.
     ipv6: Ipv6Addr,
-    sessions: Slab<Session>,
-    by_peer: HashMap<(Persona, AnonymousId), Key<Session>>,
-    by_address: HashMap<IpAddr, Key<Session>>,
+    sessions: SlotMap<SessionKey, Session>,
+    by_peer: HashMap<(Pseudonym, AnonymousId), SessionKey>,
+    by_address: HashMap<IpAddr, SessionKey>,
     descriptors: Descriptors,
     refusals: Refusals,
     lookups: HashMap<IpAddr, Lookup>,
-    lookup_bucket: Bucket,
+    lookup_bucket: TokenBucket,
     queries: Queries,
     publishing: Publishing,
-    initiators: Initiators,
-    tries: Bucket,
-    answers_bucket: Bucket,
-    icmp_bucket: Bucket,
+    initiation_replays: InitiationReplayCache,
+    tries: TokenBucket,
+    answers_bucket: TokenBucket,
+    icmp_bucket: TokenBucket,
     outbox: Outbox,
     inbound: PacketBatch,
     requests: VecDeque<Request>,
     /// Answers to questions of the outside: one for each, taken after each step.
     answers_ready: VecDeque<(RequestNumber, Outcome)>,
     events: VecDeque<Event>,
-    dirty: Vec<Key<Session>>,
+    dirty: Vec<SessionKey>,
     /// Something happened that other parts may have to act on at once.
-    stirred: bool,
+    needs_maintenance: bool,
     online: bool,
     last_tick: Option<Instant>,
     last_slow: Option<Instant>,
@@ -128,7 +131,7 @@ impl Engine {
         now: Now,
     ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
-        let personas = Personas::new(identity, now.instant, &mut rng);
+        let pseudonyms = Pseudonyms::new(identity, now.instant, &mut rng);
         let at = now.instant;
         Self {
             guards: guards.unwrap_or_else(|| Guards::new(config.guards)),
@@ -141,21 +144,21 @@ impl Engine {
             tails: Tails::default(),
             spares_short: false,
             shortage: None,
-            ipv6: address::ipv6(&personas.get(Persona::Own).id),
-            personas,
-            sessions: Slab::new(),
+            ipv6: address::ipv6(&pseudonyms.get(Pseudonym::Own).id),
+            pseudonyms,
+            sessions: SlotMap::with_key(),
             by_peer: HashMap::new(),
             by_address: HashMap::new(),
             descriptors: Descriptors::default(),
             refusals: Refusals::default(),
             lookups: HashMap::new(),
-            lookup_bucket: Bucket::new(LOOKUPS_PER_SECOND, LOOKUPS_BURST, at),
+            lookup_bucket: TokenBucket::new(LOOKUPS_PER_SECOND, LOOKUPS_BURST, at),
             queries: Queries::default(),
             publishing: Publishing::new(at),
-            initiators: Initiators::default(),
-            tries: Bucket::new(TRIES_PER_SECOND, TRIES_BURST, at),
-            answers_bucket: Bucket::new(ANSWERS_PER_SECOND, ANSWERS_BURST, at),
-            icmp_bucket: Bucket::new(
+            initiation_replays: InitiationReplayCache::default(),
+            tries: TokenBucket::new(TRIES_PER_SECOND, TRIES_BURST, at),
+            answers_bucket: TokenBucket::new(ANSWERS_PER_SECOND, ANSWERS_BURST, at),
+            icmp_bucket: TokenBucket::new(
                 crate::packets::icmp::PER_SECOND,
                 crate::packets::icmp::BURST,
                 at,
@@ -166,7 +169,7 @@ impl Engine {
             answers_ready: VecDeque::new(),
             events: VecDeque::new(),
             dirty: Vec::new(),
-            stirred: false,
+            needs_maintenance: false,
             online: false,
             last_tick: None,
             last_slow: None,
@@ -218,7 +221,7 @@ impl Engine {
         self.flush(now);
         // What is done may make more possible: a registered mailbox a handshake, say.
         for _ in 0..4 {
-            if !std::mem::take(&mut self.stirred) {
+            if !std::mem::take(&mut self.needs_maintenance) {
                 break;
             }
             self.maintain(now);
@@ -242,7 +245,7 @@ impl Engine {
     }
 
     /// The service's answer to a message. Dropped if the session is gone meanwhile.
-    pub fn respond(&mut self, to: Key<Session>, message: &[u8], now: Now) {
+    pub fn respond(&mut self, to: SessionKey, message: &[u8], now: Now) {
         self.send_message(to, message, now);
     }
 
@@ -283,16 +286,16 @@ impl Engine {
             }
         }
         self.withdraw(now);
-        for key in self.sessions.keys() {
+        for key in self.sessions.keys().collect::<Vec<_>>() {
             if self
                 .sessions
                 .get(key)
-                .is_some_and(|session| session.persona == Persona::Own)
+                .is_some_and(|session| session.pseudonym == Pseudonym::Own)
             {
                 self.end(key, &Ending::Stopping, now);
             }
         }
-        self.stirred = true;
+        self.needs_maintenance = true;
     }
 
     /// Whether all has been said. Links are closed when it is asked for the first time after
@@ -305,7 +308,7 @@ impl Engine {
         if !late && !self.queries.is_empty() {
             return false;
         }
-        for key in self.sessions.keys() {
+        for key in self.sessions.keys().collect::<Vec<_>>() {
             self.end(key, &Ending::Stopping, now);
         }
         self.links.close(&mut self.outbox);
@@ -323,7 +326,7 @@ impl Engine {
         let slow = |at: Instant| now.instant.saturating_duration_since(at) >= SLOW_TICK;
         if self.last_slow.is_none_or(slow) {
             self.last_slow = Some(now.instant);
-            self.slowly(now);
+            self.slow_tick(now);
         }
         self.links.poll(now, &mut self.outbox, &mut self.rng);
         self.link_events();
@@ -335,14 +338,14 @@ impl Engine {
         self.mailboxes
             .register(&mut self.tails, &self.links, now, grace, &mut self.outbox);
         self.drive_queries(now);
-        for key in self.sessions.keys() {
-            self.tend(key, now);
+        for key in self.sessions.keys().collect::<Vec<_>>() {
+            self.maintain_session(key, now);
         }
         self.go_online();
     }
 
     /// What changes slowly: guards, and what ends.
-    fn slowly(&mut self, now: Now) {
+    fn slow_tick(&mut self, now: Now) {
         if let Some(network) = &self.network {
             let links = &self.links;
             self.guards.update(
@@ -359,7 +362,7 @@ impl Engine {
         let grace = self.grace();
         self.tails.expire(now, grace);
         self.descriptors.expire(now);
-        self.renew_personas(now);
+        self.renew_pseudonyms(now);
     }
 
     fn link_events(&mut self) {
@@ -381,7 +384,7 @@ impl Engine {
                     }
                 }
             }
-            self.stirred = true;
+            self.needs_maintenance = true;
         }
     }
 

@@ -12,8 +12,8 @@ use crate::QueryError;
 use crate::clock::Now;
 use crate::command::RequestNumber;
 use crate::directory::pending::{Asker, QUERY_DEADLINE};
+use crate::keys::TailKey;
 use crate::relays::selection::{OWN_GUARD, SHARED, Shortage};
-use crate::slab::Key;
 use crate::status::Event;
 use crate::tails::{Owner, Tail};
 
@@ -37,7 +37,7 @@ const LIFE: u64 = 6 * 3600;
 /// The own descriptor.
 pub struct Publishing {
     /// Public tails.
-    pub tails: Vec<Key<Tail>>,
+    pub tails: Vec<TailKey>,
     /// The descriptor as it was signed last.
     pub descriptor: Option<Arc<ServiceDescriptor>>,
     /// Whether the outside has not seen it yet.
@@ -119,7 +119,7 @@ impl Engine {
             .filter(|(_, (_, room))| *room)
             .map(|(guard, (count, _))| (guard, count))
             .collect();
-        crate::relays::selection::shuffle(&mut guards, &mut self.rng);
+        crate::random::shuffle(&mut guards, &mut self.rng);
         let (guard, _) = guards
             .into_iter()
             .min_by_key(|(_, count)| *count)
@@ -153,7 +153,7 @@ impl Engine {
         }
         if let Some(descriptor) = &self.publishing.descriptor
             && (descriptor.expires.since(now.unix()) < REFRESH.min(self.descriptor_life(now) / 2)
-                || descriptor.lease.as_ref() != self.personas.lease(now.unix()))
+                || descriptor.lease.as_ref() != self.pseudonyms.lease(now.unix()))
         {
             self.publishing.make_stale(now.instant);
         }
@@ -218,7 +218,7 @@ impl Engine {
     }
 
     /// The directory has accepted a version of the descriptor, or not.
-    pub(super) fn publication(&mut self, version: u64, result: Result<(), String>, now: Now) {
+    pub(super) fn publication(&mut self, version: u64, result: Result<(), QueryError>, now: Now) {
         match result {
             Ok(()) => {
                 self.publishing.published = self.publishing.published.max(version);
@@ -229,7 +229,7 @@ impl Engine {
             Err(why) => {
                 self.publishing.next = now.instant + self.publishing.retry;
                 self.publishing.retry = (self.publishing.retry * 2).min(LAST_RETRY);
-                self.event(Event::PublishFailed(why));
+                self.event(Event::PublishFailed(why.to_string()));
             }
         }
     }
@@ -265,7 +265,7 @@ impl Engine {
         changed
     }
 
-    fn spare_for_public(&mut self, now: Now) -> Option<Key<Tail>> {
+    fn spare_for_public(&mut self, now: Now) -> Option<TailKey> {
         let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
         self.tails
             .take_spare(Owner::Public, &self.publishing.tails, now, works)
@@ -294,8 +294,8 @@ impl Engine {
 
     fn sign(&mut self, tails: Vec<mixline_protocol::records::TailOffer>, life: u64, now: Now) {
         let own = self
-            .personas
-            .get(crate::directory::pseudonyms::Persona::Own);
+            .pseudonyms
+            .get(crate::directory::pseudonyms::Pseudonym::Own);
         let last = self
             .publishing
             .descriptor
@@ -307,7 +307,7 @@ impl Engine {
             issued: now.unix(),
             expires: now.unix().plus(life),
             session: own.secret.public(),
-            lease: self.personas.lease(now.unix()).copied(),
+            lease: self.pseudonyms.lease(now.unix()).copied(),
             tails,
             signature: [0; mixline_protocol::identity::SIGNATURE],
         };

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::clock::Now;
-use crate::directory::pseudonyms::Persona;
+use crate::directory::pseudonyms::Pseudonym;
 use crate::session::paths::{Health, Path};
 use crate::session::transmit::{Load, Route, Sender};
 use crate::session::{Phase, Session};
@@ -15,12 +15,12 @@ impl Engine {
     /// The state of everything.
     #[must_use]
     pub fn status(&self, now: Now) -> Status {
-        let lease = self.personas.lease(now.unix());
+        let lease = self.pseudonyms.lease(now.unix());
         let mut counters = self.counters;
         counters.datagrams_out = self.outbox.total();
         counters.overflow += self.outbox.dropped();
         Status {
-            id: self.personas.get(Persona::Own).id.to_string(),
+            id: self.pseudonyms.get(Pseudonym::Own).id.to_string(),
             ipv4: lease.map(|lease| lease.ipv4.to_string()),
             ipv6: self.ipv6.to_string(),
             online: self.online,
@@ -143,7 +143,7 @@ impl Engine {
                 Phase::Established => "established",
             }
             .to_owned(),
-            local: session.persona.name().to_owned(),
+            local: session.pseudonym.name().to_owned(),
             initiated: session.initiated,
             age_s: since(session.since),
             idle_s: since(session.used),
@@ -180,7 +180,7 @@ impl Engine {
     /// Sends control frames to all peers as they are, for tests that play a malicious peer.
     #[doc(hidden)]
     pub fn inject_controls(&mut self, bodies: &[Vec<u8>], now: Now) {
-        for key in self.sessions.keys() {
+        for key in self.sessions.keys().collect::<Vec<_>>() {
             if let Some(session) = self.sessions.get_mut(key) {
                 let mut sender = Sender {
                     links: &self.links,

@@ -1,8 +1,8 @@
 //! Links to the guards.
 //!
-//! `Peer` makes and replaces the sessions of a link; here stands what a client adds: it
+//! `Peer` makes and replaces the sessions of a link; this module has what a client adds: it
 //! notices a dead guard within `DEAD_AFTER`, tries the guard's other addresses, and
-//! goes on listening under the old keys, in case it was only the way that was down.
+//! goes on listening under the old keys, in case only the route was down.
 //!
 //! Every guard gets a link key of its own, made at the start of this run, so that guards cannot
 //! recognise a client by it.

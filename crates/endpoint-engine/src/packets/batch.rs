@@ -88,7 +88,7 @@ impl PacketBatch {
         self.used = end;
     }
 
-    /// The packet at a place, if there is one.
+    /// The packet at a position, if there is one.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         self.packets

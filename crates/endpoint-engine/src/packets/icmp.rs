@@ -20,7 +20,7 @@ const TTL: u8 = 64;
 
 /// Why a packet does not go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Rejection {
     /// Nobody has that address, or cannot be reached: host unreachable (type 3 code 1), address
     /// unreachable (type 1 code 3).
     Unreachable,
@@ -33,7 +33,7 @@ pub enum Refusal {
 /// The answer to a packet that does not go, as if from its destination. `None` if it must not be
 /// answered: an error, something to or from more than one host, a later fragment, a reset.
 #[must_use]
-pub fn refuse(bytes: &[u8], why: Refusal) -> Option<Vec<u8>> {
+pub fn error_for(bytes: &[u8], why: Rejection) -> Option<Vec<u8>> {
     let packet = parse(bytes)?;
     let source_ok = match packet.flow.source {
         IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_loopback(),
@@ -47,7 +47,7 @@ pub fn refuse(bytes: &[u8], why: Refusal) -> Option<Vec<u8>> {
     {
         return None;
     }
-    if why == Refusal::Unreachable
+    if why == Rejection::Unreachable
         && packet.flow.protocol == protocol::TCP
         && packet.flow.ports != (0, 0)
         && let Some(segment) = Segment::read(packet.payload)
@@ -145,11 +145,11 @@ pub fn reset(flow: &FlowKey, sequence: u32, acknowledge: Option<u32>) -> Vec<u8>
     }
 }
 
-fn error_v4(about: &[u8], from: Ipv4Addr, to: Ipv4Addr, why: Refusal) -> Vec<u8> {
+fn error_v4(about: &[u8], from: Ipv4Addr, to: Ipv4Addr, why: Rejection) -> Vec<u8> {
     let (code, mtu) = match why {
-        Refusal::Unreachable => (1, 0),
-        Refusal::Prohibited => (13, 0),
-        Refusal::TooBig(mtu) => (4, mtu),
+        Rejection::Unreachable => (1, 0),
+        Rejection::Prohibited => (13, 0),
+        Rejection::TooBig(mtu) => (4, mtu),
     };
     let quoted = &about[..about.len().min(LONGEST_V4 - 28)];
     let [high, low] = mtu.to_be_bytes();
@@ -160,11 +160,11 @@ fn error_v4(about: &[u8], from: Ipv4Addr, to: Ipv4Addr, why: Refusal) -> Vec<u8>
     packet_v4(from, to, protocol::ICMP, &icmp)
 }
 
-fn error_v6(about: &[u8], from: Ipv6Addr, to: Ipv6Addr, why: Refusal) -> Vec<u8> {
+fn error_v6(about: &[u8], from: Ipv6Addr, to: Ipv6Addr, why: Rejection) -> Vec<u8> {
     let (kind, code, mtu) = match why {
-        Refusal::Unreachable => (1, 3, 0),
-        Refusal::Prohibited => (1, 5, 0),
-        Refusal::TooBig(mtu) => (2, 0, mtu),
+        Rejection::Unreachable => (1, 3, 0),
+        Rejection::Prohibited => (1, 5, 0),
+        Rejection::TooBig(mtu) => (2, 0, mtu),
     };
     let quoted = &about[..about.len().min(LONGEST_V6 - 48)];
     let [high, low] = mtu.to_be_bytes();

@@ -14,8 +14,9 @@ use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Now;
+use crate::random::below;
 use crate::relays::network::Network;
-use crate::relays::selection::{below, choose_guard};
+use crate::relays::selection::choose_guard;
 
 /// How long a guard may be missing from the snapshots before another takes its place, seconds.
 pub const GONE: u64 = 3 * 24 * 3600;
@@ -52,6 +53,17 @@ struct File {
     guards: Vec<Guard>,
 }
 
+/// Why a text does not hold guards.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardsError {
+    /// It is not JSON, or not of this shape.
+    #[error(transparent)]
+    Text(serde_json::Error),
+    /// It is of another version.
+    #[error("version {0} is not known")]
+    Version(u32),
+}
+
 /// The guards of one client.
 pub struct Guards {
     wanted: usize,
@@ -78,11 +90,11 @@ impl Guards {
     /// The guards that [`Self::save`] wrote.
     ///
     /// # Errors
-    /// What is wrong with the text, for a person.
-    pub fn load(wanted: usize, text: &str) -> Result<Self, String> {
-        let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    /// [`GuardsError`] if the text is not of this format.
+    pub fn load(wanted: usize, text: &str) -> Result<Self, GuardsError> {
+        let file: File = serde_json::from_str(text).map_err(GuardsError::Text)?;
         if file.version != FORMAT {
-            return Err(format!("version {} is not known", file.version));
+            return Err(GuardsError::Version(file.version));
         }
         let mut guards = Self::new(wanted);
         for guard in file.guards {

@@ -14,7 +14,7 @@ use mixline_protocol::records::{
 use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
 
-use crate::relays::selection::below;
+use crate::random::below;
 
 /// No relay counts for more than this many times the median: a capacity is what a relay says
 /// of itself, and must not buy all the paths.
@@ -61,18 +61,18 @@ pub struct Relay {
     pub weight: u64,
     onion: OnionKeys,
     family: Option<String>,
-    places: ArrayVec<Neighbourhood, MAX_ADDRESSES>,
+    neighbourhoods: ArrayVec<Neighbourhood, MAX_ADDRESSES>,
     expires: UnixTime,
 }
 
 impl Relay {
     fn new(descriptor: &RelayDescriptor) -> Self {
-        let mut places: ArrayVec<Neighbourhood, MAX_ADDRESSES> = ArrayVec::new();
+        let mut neighbourhoods: ArrayVec<Neighbourhood, MAX_ADDRESSES> = ArrayVec::new();
         for address in &descriptor.addresses {
-            let place = Neighbourhood::of(&address.ip());
-            if !places.contains(&place) {
-                // As many places as addresses, and the record has at most that many of them.
-                let _ = places.try_push(place);
+            let neighbourhood = Neighbourhood::of(&address.ip());
+            if !neighbourhoods.contains(&neighbourhood) {
+                // As many neighbourhoods as addresses, and the record has at most that many of them.
+                let _ = neighbourhoods.try_push(neighbourhood);
             }
         }
         Self {
@@ -84,17 +84,20 @@ impl Relay {
             weight: u64::from(descriptor.capacity.max(1)),
             onion: descriptor.onion.clone(),
             family: descriptor.family.clone(),
-            places,
+            neighbourhoods,
             expires: descriptor.expires,
         }
     }
 
-    /// Whether two relays must not stand in one head or tail: the same one, one network, or
+    /// Whether two relays must not be in one head or tail: the same one, one network, or
     /// one family.
     #[must_use]
     pub fn conflicts(&self, other: &Self) -> bool {
         self.short == other.short
-            || self.places.iter().any(|place| other.places.contains(place))
+            || self
+                .neighbourhoods
+                .iter()
+                .any(|one| other.neighbourhoods.contains(one))
             || (self.family.is_some() && self.family == other.family)
     }
 }

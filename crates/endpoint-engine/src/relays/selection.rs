@@ -13,6 +13,7 @@ use mixline_protocol::path::{Hop, MAX_SEGMENT};
 use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
 
+use crate::random::{below, shuffle};
 use crate::relays::network::{Network, Relay};
 
 /// What speaks against a relay for each path through it that does not answer, or has failed: as
@@ -41,6 +42,8 @@ pub struct Shortage {
     /// Those of them with an onion key that can be used now.
     pub usable: usize,
 }
+
+impl std::error::Error for Shortage {}
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,12 +166,12 @@ fn complete<'n>(
         }
         best = best.max(chosen.len());
     }
-    // Drawing runs into dead ends where few relays are left, or where one of them is in the way
-    // of all others. Whether there is a way at all is found out by trying.
+    // Drawing runs into dead ends where few relays are left, or where one of them conflicts
+    // with all others. Whether enough go together at all is found out by trying.
     let mut chosen = vec![first];
     let mut steps = 0;
     if search(&mut chosen, allowed, length, &mut steps, &mut best) {
-        // The inner relays may stand in any order; let chance decide.
+        // The inner relays may be in any order; chance decides.
         shuffle(&mut chosen[1..], rng);
         return Ok(chosen);
     }
@@ -215,23 +218,4 @@ fn draw<'n>(relays: &[&'n Relay], rng: &mut (impl CryptoRng + ?Sized)) -> Option
         at = at.saturating_sub(relay.weight);
         here
     })
-}
-
-/// A random number below `bound`, or 0 if that is 0. By multiplication (Lemire, "Fast random
-/// integer generation in an interval", 2019); no number's probability is off by more than 2^-64.
-pub fn below(bound: u64, rng: &mut (impl CryptoRng + ?Sized)) -> u64 {
-    let wide = u128::from(rng.next_u64()) * u128::from(bound);
-    (wide >> 64) as u64
-}
-
-/// Puts a list into random order.
-pub fn shuffle<T>(list: &mut [T], rng: &mut (impl CryptoRng + ?Sized)) {
-    for at in (1..list.len()).rev() {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "below the length of the list"
-        )]
-        let other = below(at as u64 + 1, rng) as usize;
-        list.swap(at, other);
-    }
 }

@@ -74,7 +74,7 @@ impl Flows {
 
     /// How a packet to `peer` is sent: by which policy, and if that is per flow, over which path.
     /// A flow stays on its path as long as that works; `None` if no path is known to.
-    pub fn place(
+    pub fn assign(
         &mut self,
         packet: &IpPacket<'_>,
         peer: &AnonymousId,

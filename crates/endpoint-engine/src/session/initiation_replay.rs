@@ -7,25 +7,19 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::session::TIMESTAMP_TOLERANCE_MS;
 
 use crate::clock::Now;
-use crate::engine::handshakes::{ANSWERS_BURST, ANSWERS_PER_SECOND};
 
 /// Initiators whose last timestamp is remembered: all that can be answered while a timestamp is
-/// good, so that none has to be forgotten before.
+/// good (`engine/handshakes.rs` asserts it), so that none has to be forgotten before.
 pub const MAX_INITIATORS: usize = 65536;
-
-const _: () = {
-    let window_s = 2 * TIMESTAMP_TOLERANCE_MS / 1000;
-    assert!(MAX_INITIATORS as u64 > window_s * ANSWERS_PER_SECOND as u64 + ANSWERS_BURST as u64);
-};
 
 /// The last timestamp of each initiator: an initiation that is not newer is a replay.
 #[derive(Default)]
-pub struct Initiators {
+pub struct InitiationReplayCache {
     last: HashMap<AnonymousId, u64>,
     swept: Option<Instant>,
 }
 
-impl Initiators {
+impl InitiationReplayCache {
     /// Remembers a timestamp; false if it is not newer than the last, or there is no room.
     pub fn admit(&mut self, id: AnonymousId, timestamp_ms: u64, now: Now) -> bool {
         let due = |at: Instant| now.instant.saturating_duration_since(at) > Duration::from_secs(60);

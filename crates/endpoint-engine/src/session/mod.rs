@@ -1,5 +1,6 @@
 //! A session with one peer: its keys, tails, paths, and what waits to be sent.
 
+pub mod ending;
 pub mod flows;
 pub mod initiation_replay;
 pub mod paths;
@@ -19,15 +20,14 @@ use mixline_protocol::size::Payload;
 use mixline_protocol::time::UnixTime;
 use mixline_protocol::{Error, address};
 
-use crate::directory::pseudonyms::Persona;
+use crate::directory::pseudonyms::Pseudonym;
+use crate::keys::TailKey;
 use crate::relays::blame::Blame;
 use crate::session::flows::Flows;
 use crate::session::paths::Paths;
 use crate::session::transmit::Lane;
-use crate::slab::Key;
 use crate::status::Traffic;
-use crate::tails::Tail;
-use crate::token_bucket::Bucket;
+use crate::token_bucket::TokenBucket;
 
 /// Answers of ours whose initiator has not yet used the keys; the oldest goes first.
 pub const MAX_PENDING: usize = 3;
@@ -198,7 +198,29 @@ pub struct Opening {
     /// The directory has been asked for a newer descriptor.
     pub refreshed: bool,
     /// The peer was unreachable a moment ago: packets are refused, not held.
-    pub quiet: bool,
+    pub background: bool,
+}
+
+impl Opening {
+    /// A handshake that begins now.
+    #[must_use]
+    pub fn new(
+        targets: Vec<TailOffer>,
+        patience: Duration,
+        background: bool,
+        now: Instant,
+    ) -> Self {
+        Self {
+            since: now,
+            deadline: now + patience,
+            next: now,
+            attempts: ArrayVec::new(),
+            made: 0,
+            targets,
+            refreshed: false,
+            background,
+        }
+    }
 }
 
 /// How far a session is.
@@ -268,7 +290,7 @@ impl Held {
 /// A session with one peer.
 pub struct Session {
     /// As which of our IDs.
-    pub persona: Persona,
+    pub pseudonym: Pseudonym,
     /// With whom.
     pub peer: AnonymousId,
     /// The peer's session key.
@@ -286,7 +308,7 @@ pub struct Session {
     /// The handshake under way.
     pub opening: Option<Opening>,
     /// Our tails that the peer has.
-    pub own_tails: ArrayVec<Key<Tail>, MAX_OFFERS>,
+    pub own_tails: ArrayVec<TailKey, MAX_OFFERS>,
     /// Their version, counted from the handshake on.
     pub own_version: u32,
     /// The peer has to be told of them; when it was told last.
@@ -314,11 +336,11 @@ pub struct Session {
     /// Probes of the peer to answer with the next cells.
     pub acks: ArrayVec<u32, 16>,
     /// Bounds them.
-    pub ack_bucket: Bucket,
+    pub ack_bucket: TokenBucket,
     /// Bounds how many of our tails are replaced because the peer says so.
-    pub broken_bucket: Bucket,
+    pub broken_bucket: TokenBucket,
     /// Bounds how many are because nothing comes, which may be the peer's doing.
-    pub trouble_bucket: Bucket,
+    pub trouble_bucket: TokenBucket,
     /// Control frames to send with the next cells.
     pub controls: Vec<Vec<u8>>,
     /// Relays that heads had better do without.
@@ -351,7 +373,7 @@ impl Session {
     /// A session that is to be opened, or that a peer has asked for. `salt` is random.
     #[must_use]
     pub fn new(
-        persona: Persona,
+        pseudonym: Pseudonym,
         peer: AnonymousId,
         remote: X25519Public,
         initiated: bool,
@@ -359,7 +381,7 @@ impl Session {
         now: Instant,
     ) -> Self {
         Self {
-            persona,
+            pseudonym,
             peer,
             remote,
             phase: if initiated {
@@ -386,9 +408,9 @@ impl Session {
             held: Held::default(),
             held_messages: VecDeque::new(),
             acks: ArrayVec::new(),
-            ack_bucket: Bucket::new(ACKS_PER_SECOND, ACKS_BURST, now),
-            broken_bucket: Bucket::per_hour(BROKEN_PER_HOUR, BROKEN_BURST, now),
-            trouble_bucket: Bucket::per_hour(TROUBLE_PER_HOUR, TROUBLE_BURST, now),
+            ack_bucket: TokenBucket::new(ACKS_PER_SECOND, ACKS_BURST, now),
+            broken_bucket: TokenBucket::per_hour(BROKEN_PER_HOUR, BROKEN_BURST, now),
+            trouble_bucket: TokenBucket::per_hour(TROUBLE_PER_HOUR, TROUBLE_BURST, now),
             controls: Vec::new(),
             blame: Blame::default(),
             since: now,

@@ -191,7 +191,7 @@ pub struct Paths {
     paths: Vec<Path>,
     next_id: u32,
     next_probe: u32,
-    turn: usize,
+    next_in_rotation: usize,
     /// Round trip over the path that answered last.
     rtt: Option<Duration>,
     /// Probes of paths that have been given up, the latest ones.
@@ -356,16 +356,16 @@ impl Paths {
             .map(|path| path.id)
     }
 
-    /// The next path in turn, among the healthiest.
+    /// The next path in rotation, among the healthiest.
     pub fn in_turn(&mut self, now: Instant) -> Option<u32> {
         let wish = |path: &Path| (path.retiring.is_some(), path.health(now));
         let best = self.paths.iter().map(wish).min()?;
-        self.turn = self.turn.wrapping_add(1);
+        self.next_in_rotation = self.next_in_rotation.wrapping_add(1);
         let count = self.paths.iter().filter(|path| wish(path) == best).count();
         self.paths
             .iter()
             .filter(|path| wish(path) == best)
-            .nth(self.turn % count)
+            .nth(self.next_in_rotation % count)
             .map(|p| p.id)
     }
 

@@ -32,7 +32,7 @@ const MAX_LANES: usize = 16;
 pub enum Route {
     /// Over this path, or the best one if it is gone.
     Path(u32),
-    /// Over the next path in turn.
+    /// Over the next path in rotation.
     InTurn,
     /// Over so many paths.
     Copies(usize),

@@ -20,11 +20,11 @@ use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
 
 use crate::clock::Now;
+use crate::keys::{SessionKey, TailKey};
 use crate::relays::network::Network;
 use crate::relays::selection::{Shortage, choose};
-use crate::session::Session;
-use crate::slab::{Key, Slab};
 use crate::tails::registration::Registration;
+use slotmap::SlotMap;
 
 /// How long a replaced tail goes on receiving.
 pub const DRAIN: Duration = Duration::from_secs(30);
@@ -39,7 +39,7 @@ pub enum Owner {
     /// Everybody, in the descriptor.
     Public,
     /// The peer of this session.
-    Session(Key<Session>),
+    Session(SessionKey),
 }
 
 /// An own tail.
@@ -86,8 +86,8 @@ impl Tail {
 /// All own tails.
 #[derive(Default)]
 pub struct Tails {
-    tails: Slab<Tail>,
-    tokens: HashMap<MailboxToken, Key<Tail>>,
+    tails: SlotMap<TailKey, Tail>,
+    tokens: HashMap<MailboxToken, TailKey>,
     /// Mailboxes that are no longer wanted, by guard.
     pub(crate) dropped: Vec<(ShortId, MailboxToken)>,
     /// Some registration may be due.
@@ -107,7 +107,7 @@ impl Tails {
         now: Now,
         penalty: impl Fn(&ShortId) -> u8,
         rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Key<Tail>, Shortage> {
+    ) -> Result<TailKey, Shortage> {
         let mut chosen = choose(network, guard, length, now.unix(), penalty, rng)?;
         // The guard, first when chosen, is the last relay of a tail.
         chosen.hops.reverse();
@@ -145,7 +145,7 @@ impl Tails {
 
     /// Undoes what the relays of a tail did to a payload. Whose it is; `None` if the mailbox is
     /// not ours.
-    pub fn unwrap(&self, token: MailboxToken, payload: &mut Payload) -> Option<(Key<Tail>, Owner)> {
+    pub fn unwrap(&self, token: MailboxToken, payload: &mut Payload) -> Option<(TailKey, Owner)> {
         let key = *self.tokens.get(&token)?;
         let tail = self.tails.get(key)?;
         tail.keys.unwrap(payload);
@@ -154,24 +154,24 @@ impl Tails {
 
     /// The tail of a key.
     #[must_use]
-    pub fn get(&self, key: Key<Tail>) -> Option<&Tail> {
+    pub fn get(&self, key: TailKey) -> Option<&Tail> {
         self.tails.get(key)
     }
 
     /// All tails.
-    pub fn iter(&self) -> impl Iterator<Item = (Key<Tail>, &Tail)> {
+    pub fn iter(&self) -> impl Iterator<Item = (TailKey, &Tail)> {
         self.tails.iter()
     }
 
     /// All tails, to change them.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key<Tail>, &mut Tail)> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (TailKey, &mut Tail)> {
         self.tails.iter_mut()
     }
 
     /// The tail of this name among `keys`.
     #[must_use]
-    pub fn find(&self, keys: &[Key<Tail>], id: TailId) -> Option<Key<Tail>> {
-        let named = |key: &Key<Tail>| self.get(*key).is_some_and(|tail| tail.published.id() == id);
+    pub fn find(&self, keys: &[TailKey], id: TailId) -> Option<TailKey> {
+        let named = |key: &TailKey| self.get(*key).is_some_and(|tail| tail.published.id() == id);
         keys.iter().copied().find(named)
     }
 
@@ -180,10 +180,10 @@ impl Tails {
     pub fn take_spare(
         &mut self,
         owner: Owner,
-        beside: &[Key<Tail>],
+        beside: &[TailKey],
         now: Now,
         guard_works: impl Fn(&ShortId) -> bool,
-    ) -> Option<Key<Tail>> {
+    ) -> Option<TailKey> {
         let others: Vec<&Tail> = beside.iter().filter_map(|key| self.get(*key)).collect();
         let shares = |tail: &Tail| {
             let guard = others
@@ -206,7 +206,7 @@ impl Tails {
     }
 
     /// A tail is to be replaced as soon as there is another.
-    pub fn make_due(&mut self, key: Key<Tail>) {
+    pub fn make_due(&mut self, key: TailKey) {
         if let Some(tail) = self.tails.get_mut(key) {
             tail.renew = UnixTime(0);
         }
@@ -223,14 +223,14 @@ impl Tails {
     }
 
     /// A tail is no longer offered: it receives for a while yet, then it goes.
-    pub fn drain(&mut self, key: Key<Tail>, now: Now) {
+    pub fn drain(&mut self, key: TailKey, now: Now) {
         if let Some(tail) = self.tails.get_mut(key) {
             tail.draining.get_or_insert(now.instant + DRAIN);
         }
     }
 
     /// A tail goes at once, and its mailbox with it.
-    pub fn drop_now(&mut self, key: Key<Tail>) {
+    pub fn drop_now(&mut self, key: TailKey) {
         if let Some(tail) = self.tails.remove(key) {
             self.tokens.remove(&tail.token);
             self.dropped.push((tail.guard, tail.token));
@@ -240,7 +240,7 @@ impl Tails {
     /// Removes what has ended: drained tails, and those that `grace` seconds ago no relay would
     /// honour any more.
     pub fn expire(&mut self, now: Now, grace: u64) {
-        for key in self.tails.keys() {
+        for key in self.tails.keys().collect::<Vec<_>>() {
             let over = self.get(key).is_some_and(|tail| {
                 now.unix() >= tail.expires.plus(grace)
                     || tail.draining.is_some_and(|until| now.instant >= until)

@@ -9,9 +9,9 @@ use mixline_protocol::time::UnixTime;
 
 use crate::clock::Now;
 use crate::guard_links::Links;
+use crate::keys::TailKey;
 use crate::outbox::Outbox;
-use crate::slab::Key;
-use crate::tails::{Tail, Tails};
+use crate::tails::Tails;
 
 /// How long an answer is waited for before the registration is sent again.
 pub const RETRY: Duration = Duration::from_secs(1);
@@ -159,7 +159,7 @@ impl Tails {
         guard: &ShortId,
         request: u32,
         refused: &[MailboxToken],
-    ) -> Vec<Key<Tail>> {
+    ) -> Vec<TailKey> {
         let mut useless = Vec::new();
         for (key, tail) in self.iter_mut() {
             if tail.guard == *guard && tail.registration.request() == Some(request) {
