@@ -44,7 +44,7 @@ pub enum Command {
     Up(Up),
     /// Stop the running client.
     ///
-    /// Where none runs, but one stopped uncleanly, the host's resolver is put back.
+    /// If none runs, but one stopped uncleanly, the host's resolver is put back.
     Down,
     /// Show what the running client does: addresses, guards, sessions, paths, names, problems.
     Status {
@@ -52,17 +52,17 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print the own anonymous ID, which is made if there is none yet.
+    /// Print this client's anonymous ID, and make one if there is none yet.
     Id,
     /// Claim a name and be reached under it; remembered until `unpublish`.
     ///
-    /// Fails if somebody else has the name. The first name that a client publishes makes it
-    /// begin anew: its sessions end, and it can be found from then on.
+    /// It fails if somebody else has the name. The first name that a client publishes makes it
+    /// start again: its sessions end, and others can find it from then on.
     Publish {
         /// The name, such as freespeech.anon.
         name: String,
     },
-    /// Be reached under a name no longer.
+    /// Stop serving a name.
     ///
     /// The name stays this ID's until its claim ends, seven days after it was renewed last.
     Unpublish {
@@ -87,7 +87,7 @@ pub struct Up {
     /// state directory.
     #[arg(long, short)]
     pub detach: bool,
-    /// With --detach: give up after so many seconds.
+    /// With --detach: give up after this many seconds.
     #[arg(
         long,
         value_name = "SECONDS",

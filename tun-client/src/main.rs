@@ -19,10 +19,10 @@ use serde_json::Value;
 
 /// How long `down` waits for the client's clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long `publish` waits for a client that begins anew to serve the name.
+/// How long `publish` waits for a client that starts again to serve the name.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(90);
-/// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(200);
+/// Between two checks of something that is waited for.
+const POLL: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -73,7 +73,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 
 fn up(path: &Path, config: Config, options: &Up) -> anyhow::Result<()> {
     if options.detach {
-        // An identity in use is told at once, and not by a child.
+        // If the identity is in use, this process says so, and not a child.
         if State::is_held(&config.state_dir) {
             State::open(&config.state_dir)?;
         }
@@ -84,7 +84,7 @@ fn up(path: &Path, config: Config, options: &Up) -> anyhow::Result<()> {
         )?);
     }
     let progress = if options.detached {
-        // Not the terminal's any more: its end must not be ours.
+        // The terminal's end must not end this process.
         nix::unistd::setsid().context("cannot leave the terminal")?;
         Progress::to_parent()
     } else {
@@ -125,7 +125,7 @@ fn down(config: &Config) -> anyhow::Result<()> {
                 STOP_TIMEOUT.as_secs()
             );
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
     }
     Ok(())
 }
@@ -161,7 +161,7 @@ fn publish(config: &Config, name: &str) -> anyhow::Result<()> {
         if Instant::now() > until {
             bail!("{host} is claimed, but the client does not serve it yet: see its status");
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
     }
     println!(
         "{host} is published as {}.anon",
@@ -172,7 +172,7 @@ fn publish(config: &Config, name: &str) -> anyhow::Result<()> {
 
 /// Whether the client is up again and has the name.
 fn is_served(socket: &Path, host: &str) -> bool {
-    // While it begins anew there may be nobody to ask.
+    // While it starts again there may be nobody to ask.
     let Ok(status) = ask(socket, &Request::Status) else {
         return false;
     };

@@ -70,8 +70,10 @@ fn exchange(
     runtime.block_on(async move {
         device.attach().unwrap();
         let mut batch = PacketBatch::new();
+        let mut finished = false;
         loop {
             tokio::select! {
+                biased;
                 received = device.receive(&mut batch) => {
                     received.unwrap();
                     for packet in batch.iter() {
@@ -87,9 +89,11 @@ fn exchange(
                     None => break,
                 },
                 () = tokio::time::sleep(Duration::from_millis(20)) => {
-                    if worker.is_finished() {
+                    // Its last packets, such as a FIN, are moved before the loop ends.
+                    if finished {
                         break;
                     }
+                    finished = worker.is_finished();
                 }
             }
         }

@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(15);
 /// How long until a refused claim is tried again: the name may become free.
 const RETRY_REFUSED: Duration = Duration::from_secs(600);
 /// Between two searches for claims that are due.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_secs(5);
 
 /// How far the claim of a name is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -145,7 +145,7 @@ impl Names {
     /// Renews claims, for ever.
     pub async fn keep(self: Arc<Self>, directory: DirectoryQueries) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
             self.claim_due(&directory).await;
         }
     }

@@ -15,9 +15,11 @@ mod lock;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use atomic_write_file::AtomicWriteFile;
+use atomic_write_file::unix::OpenOptionsExt as _;
 use mixline_endpoint::Identity;
 use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::name::Label;
@@ -190,16 +192,18 @@ impl State {
         }
     }
 
-    /// Replaces a file as a whole; it is on disk when this returns.
+    /// Replaces a file as a whole; it is on disk, with mode 0600, when this returns.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.directory.join(name);
         let replace = || {
-            // Made with mode 0600.
-            let mut file = tempfile::NamedTempFile::new_in(&self.directory)?;
+            let mut file = AtomicWriteFile::options()
+                .mode(0o600)
+                .preserve_mode(false)
+                .preserve_owner(false)
+                .open(&path)?;
             file.write_all(bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            File::open(&self.directory)?.sync_all()
+            // Flushes the file, renames it, and flushes the directory.
+            file.commit()
         };
         replace().map_err(Error::file("write", &path))
     }

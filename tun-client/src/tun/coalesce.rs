@@ -11,8 +11,8 @@ use std::io::IoSlice;
 
 use mixline_endpoint::PacketBatch;
 use mixline_endpoint::device::BATCH_PACKETS;
+use mixline_relay_common::checksum::Sum;
 
-use super::checksum::Sum;
 use super::segment::{addresses, finish_ipv4};
 use super::{GSO_TCPV4, GSO_TCPV6, NEEDS_CHECKSUM, VIRTIO_HEADER, VirtioHeader};
 

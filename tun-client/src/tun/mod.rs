@@ -6,7 +6,6 @@
 //! that arrive. A bulk transfer costs one system call and one pass through the host's
 //! stack for some forty packets. Nothing is allocated per packet.
 
-pub mod checksum;
 pub mod coalesce;
 pub mod device;
 pub mod segment;
@@ -25,7 +24,7 @@ pub struct VirtioHeader {
     pub segment: u16,
     /// Where the transport header begins.
     pub checksum_start: u16,
-    /// Where the checksum stands in the transport header.
+    /// Where the checksum is in the transport header.
     pub checksum_offset: u16,
 }
 

@@ -5,7 +5,8 @@
 //! UDP datagrams of one length. [`Split`] goes through such a read packet by packet, so
 //! that it can stop where a batch is full and go on with the next.
 
-use super::checksum::Sum;
+use mixline_relay_common::checksum::Sum;
+
 use super::{
     GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Malformed, NEEDS_CHECKSUM, VirtioHeader,
 };
@@ -16,13 +17,16 @@ const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// Flags of TCP (RFC 9293, section 3.1), which stand at byte 13.
+/// Where the checksum is in the transport header.
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
+/// Where TCP's flags are (RFC 9293, section 3.1).
 const TCP_FLAGS: usize = 13;
 const FIN: u8 = 0x01;
 const PSH: u8 = 0x08;
 const CWR: u8 = 0x80;
 
-/// The way through one read.
+/// A position in one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
     /// A packet by itself, or nothing once it was taken.
@@ -31,7 +35,7 @@ pub enum Split {
     Segments(Segments),
 }
 
-/// The way through a superpacket.
+/// A position in a superpacket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segments {
     ipv6: bool,
@@ -167,26 +171,29 @@ impl Segments {
                 *flags &= !(FIN | PSH);
             }
             if self.index > 0 {
-                // Said once for the whole superpacket (RFC 3168, section 6.1.2).
+                // Set once for the whole superpacket (RFC 3168, section 6.1.2).
                 *flags &= !CWR;
             }
-            16
+            TCP_CHECKSUM
         } else {
             transport
                 .get_mut(4..6)?
                 .copy_from_slice(&transport_length.to_be_bytes());
-            6
+            UDP_CHECKSUM
         };
         transport.get_mut(at..at + 2)?.fill(0);
         let addresses = addresses(ip, self.ipv6)?;
         let sum = Sum::pseudo_header(addresses, self.protocol, transport_length).with(transport);
-        let checksum = transport_checksum(sum, self.protocol == UDP);
+        let checksum = match self.protocol {
+            UDP => sum.udp_checksum(),
+            _ => sum.checksum(),
+        };
         transport.get_mut(at..at + 2)?.copy_from_slice(&checksum);
         Some(())
     }
 }
 
-/// Source and destination, as they stand in the header.
+/// Source and destination, as the header has them.
 pub(super) fn addresses(ip: &[u8], ipv6: bool) -> Option<&[u8]> {
     if ipv6 { ip.get(8..40) } else { ip.get(12..20) }
 }
@@ -199,23 +206,17 @@ pub(super) fn finish_ipv4(header: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// In UDP, zero says that there is no checksum, so a checksum of zero is written as its
-/// other form (RFC 768).
-fn transport_checksum(sum: Sum, udp: bool) -> [u8; 2] {
-    match sum.checksum() {
-        [0, 0] if udp => [0xff, 0xff],
-        checksum => checksum,
-    }
-}
-
 /// Completes a checksum that covers the pseudo-header only (CHECKSUM_PARTIAL).
 fn finish_checksum(header: &VirtioHeader, packet: &mut [u8]) -> Result<(), Malformed> {
     let start = usize::from(header.checksum_start);
     let at = usize::from(header.checksum_offset);
     let transport = packet.get_mut(start..).ok_or(Malformed)?;
-    // The sum of the pseudo-header stands where the checksum will.
+    // The sum of the pseudo-header is where the checksum belongs.
     let sum = Sum::new().with(transport);
-    let checksum = transport_checksum(sum, at == 6);
+    let checksum = match at {
+        UDP_CHECKSUM => sum.udp_checksum(),
+        _ => sum.checksum(),
+    };
     transport
         .get_mut(at..at + 2)
         .ok_or(Malformed)?
