@@ -15,14 +15,12 @@ pub struct Now {
 }
 
 impl Now {
-    /// What the clocks of this machine show.
+    /// The moment at which the two clocks show this. A wall clock before 1970 counts as 1970.
     #[must_use]
-    pub fn read() -> Self {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+    pub fn new(instant: Instant, wall: SystemTime) -> Self {
+        let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
-            instant: Instant::now(),
+            instant,
             unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
 use mixline_protocol::identity::AnonymousId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -11,6 +12,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub const MAX_DUPLICATES: usize = 4;
 /// The most rules of a configuration.
 pub const MAX_RULES: usize = 64;
+
+/// Why a text is no part of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// It is no policy.
+    #[error(
+        "path policy {0:?} is none of per-flow, per-packet, duplicate 2 to duplicate \
+         {MAX_DUPLICATES}"
+    )]
+    Policy(String),
+    /// It is no range of addresses.
+    #[error("{0:?} is no address and no address/length")]
+    Range(String),
+}
 
 /// How the packets to a peer use the paths to it.
 ///
@@ -40,7 +55,7 @@ impl fmt::Display for PathPolicy {
 }
 
 impl FromStr for PathPolicy {
-    type Err = String;
+    type Err = PolicyError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut words = text.split_whitespace();
@@ -54,67 +69,37 @@ impl FromStr for PathPolicy {
                 .map(Self::Duplicate),
             _ => None,
         };
-        policy.ok_or_else(|| {
-            format!(
-                "path policy {text:?} is none of per-flow, per-packet, duplicate 2 to duplicate \
-                 {MAX_DUPLICATES}"
-            )
-        })
+        policy.ok_or_else(|| PolicyError::Policy(text.to_owned()))
     }
 }
 
 /// Addresses that share a prefix. In configurations: `10.1.2.3`, `10.1.0.0/16`, `fd00::/16`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AddressRange {
-    address: IpAddr,
-    length: u8,
-}
+pub struct AddressRange(IpNet);
 
 impl AddressRange {
     /// Whether an address is among them.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let bits = u32::from(self.length);
-        match (self.address, address) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                let differ = u32::from(ours) ^ u32::from(theirs);
-                differ.checked_shr(32 - bits).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
-                let differ = u128::from(ours) ^ u128::from(theirs);
-                differ.checked_shr(128 - bits).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
+        self.0.contains(&address)
     }
 }
 
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.length)
+        self.0.fmt(f)
     }
 }
 
 impl FromStr for AddressRange {
-    type Err = String;
+    type Err = PolicyError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?} is no address and no address/length");
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let length = match length {
-            Some(length) => length
-                .parse()
-                .ok()
-                .filter(|l| *l <= most)
-                .ok_or_else(wrong)?,
-            None => most,
-        };
-        Ok(Self { address, length })
+        let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        let range = text.parse().ok().or_else(single);
+        range
+            .map(Self)
+            .ok_or_else(|| PolicyError::Range(text.to_owned()))
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use crate::clock;
 use crate::requests::{Request, Requests, Waiting};
 use crate::sockets::{Bound, Port, Sockets};
 use crate::state::StateDir;
@@ -76,7 +77,7 @@ pub(crate) fn start<D: PacketDevice>(
         families,
         service.is_some(),
         *seed,
-        Now::read(),
+        clock::now(),
     );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -160,7 +161,7 @@ impl<D: PacketDevice> Driver<D> {
             self.sockets.send(self.engine.outbox());
             self.deliver().await?;
             self.report(&answers_sender);
-            let now = Now::read();
+            let now = clock::now();
             if self.engine.is_stopped(now) {
                 self.sockets.send(self.engine.outbox());
                 return self.deliver().await;
@@ -190,7 +191,7 @@ impl<D: PacketDevice> Driver<D> {
                 changed = snapshots.changed(), if snapshots_open => Woken::Snapshot(changed.is_ok()),
                 Some(answer) = answers.recv() => Woken::Answer(answer),
             };
-            let now = Now::read();
+            let now = clock::now();
             match woken {
                 Woken::Timeout => self.engine.handle_timeout(now),
                 Woken::Readable { v4 } => self.receive(v4, now).await?,

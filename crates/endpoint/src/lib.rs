@@ -6,6 +6,7 @@
 //! [`Status`]. The heart is [`mixline_endpoint_engine`], which does no I/O: time, randomness,
 //! datagrams and packets go in; datagrams, packets and events come out.
 
+mod clock;
 pub mod device;
 pub mod directory_queries;
 mod driver;

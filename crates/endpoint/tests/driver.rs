@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use chacha20::ChaCha20Rng;
 use mixline_endpoint::{
@@ -36,8 +36,7 @@ impl Relays {
         let mut rng = ChaCha20Rng::from_seed([7; 32]);
         let (mut relays, mut sockets) = (Vec::new(), Vec::new());
         for number in 0..count {
-            let mut relay =
-                SimRelay::new(number.into(), &Parameters::default(), Now::read(), &mut rng);
+            let mut relay = SimRelay::new(number.into(), &Parameters::default(), now(), &mut rng);
             let socket = UdpSocket::bind((Ipv4Addr::new(127, 20 + number, 0, 2), 0)).unwrap();
             socket.set_nonblocking(true).unwrap();
             relay.addresses = vec![socket.local_addr().unwrap()];
@@ -46,7 +45,7 @@ impl Relays {
         }
         let descriptors = relays
             .iter()
-            .map(|relay| relay.descriptor(Now::read().unix()))
+            .map(|relay| relay.descriptor(now().unix()))
             .collect();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -69,12 +68,12 @@ impl Relays {
         key: &IdentityKey,
         service: Option<Arc<ServiceDescriptor>>,
     ) -> Arc<Snapshot> {
-        let now = Now::read();
+        let at = now();
         let nothing = ServiceDescriptor {
             id: key.anonymous_id(),
-            version: now.unix_ms,
-            issued: now.unix(),
-            expires: now.unix().plus(3600),
+            version: at.unix_ms,
+            issued: at.unix(),
+            expires: at.unix().plus(3600),
             session: mixline_protocol::identity::X25519Public([9; 32]),
             lease: None,
             tails: Vec::new(),
@@ -82,8 +81,8 @@ impl Relays {
         };
         let snapshot = Snapshot {
             directory: key.anonymous_id(),
-            issued: now.unix(),
-            valid_until: now.unix().plus(3600),
+            issued: at.unix(),
+            valid_until: at.unix().plus(3600),
             parameters: Parameters::default(),
             relays: self.descriptors.clone(),
             directory_service: match service {
@@ -105,6 +104,10 @@ impl Drop for Relays {
     }
 }
 
+fn now() -> Now {
+    Now::new(Instant::now(), SystemTime::now())
+}
+
 /// Moves what has come; false if nothing has.
 fn turn(relays: &mut [SimRelay], sockets: &[UdpSocket], rng: &mut ChaCha20Rng) -> bool {
     let mut todo: Vec<(usize, Action)> = Vec::new();
@@ -113,7 +116,7 @@ fn turn(relays: &mut [SimRelay], sockets: &[UdpSocket], rng: &mut ChaCha20Rng) -
         while let Ok((length, from)) = sockets[at].recv_from(&mut bytes) {
             assert_eq!(length, 1408, "every datagram has the same length");
             let mut datagram = bytes[..1408].try_into().unwrap();
-            let actions = relays[at].datagram(&mut datagram, from, Now::read(), rng);
+            let actions = relays[at].datagram(&mut datagram, from, now(), rng);
             todo.extend(actions.into_iter().map(|action| (at, action)));
         }
     }
@@ -128,7 +131,7 @@ fn turn(relays: &mut [SimRelay], sockets: &[UdpSocket], rng: &mut ChaCha20Rng) -
                     .iter()
                     .position(|relay| relay.short == short)
                     .unwrap();
-                let actions = relays[next].cell(&mut cell, Now::read(), rng);
+                let actions = relays[next].cell(&mut cell, now(), rng);
                 todo.extend(actions.into_iter().map(|action| (next, action)));
             }
         }
@@ -179,7 +182,7 @@ impl MessageService for Directory {
         self.0
             .lock()
             .unwrap()
-            .answer(from, request, Now::read().unix(), &self.1)
+            .answer(from, request, now().unix(), &self.1)
     }
 }
 

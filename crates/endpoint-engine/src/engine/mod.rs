@@ -15,6 +15,8 @@ pub mod handshakes;
 pub mod inbound;
 mod lifecycle;
 pub mod liveness;
+#[cfg(feature = "testing")]
+mod misbehaviour;
 pub mod outbound;
 pub mod publishing;
 mod status_report;

@@ -4,7 +4,6 @@ use super::Engine;
 use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::session::paths::{Health, Path};
-use crate::session::transmit::{Load, Route, Sender};
 use crate::session::{Phase, Session};
 use crate::status::{
     DirectoryStatus, GuardStatus, NetworkStatus, PathStatus, SessionStatus, Status, TailStatus,
@@ -174,25 +173,6 @@ impl Engine {
             .to_owned(),
             rtt_ms: path.rtt.map(milliseconds),
             cells: path.cells,
-        }
-    }
-
-    /// Sends control frames to all peers as they are, for tests that play a malicious peer.
-    #[doc(hidden)]
-    pub fn inject_controls(&mut self, bodies: &[Vec<u8>], now: Now) {
-        for key in self.sessions.keys().collect::<Vec<_>>() {
-            if let Some(session) = self.sessions.get_mut(key) {
-                let mut sender = Sender {
-                    links: &self.links,
-                    outbox: &mut self.outbox,
-                    counters: &mut self.counters,
-                    now: now.instant,
-                };
-                for body in bodies {
-                    session.pack(Load::Control(body), Route::InTurn, &mut sender);
-                }
-            }
-            self.wake(key);
         }
     }
 }

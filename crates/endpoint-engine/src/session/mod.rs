@@ -37,8 +37,6 @@ pub const MAX_ATTEMPTS: usize = 10;
 pub const MAX_HELD: usize = 64;
 /// Their bytes.
 pub const MAX_HELD_BYTES: usize = 128 * 1024;
-/// Messages that wait for one session.
-pub const MAX_HELD_MESSAGES: usize = 32;
 /// How long the keys before the last are still received under.
 pub const KEEP_PREVIOUS: Duration = Duration::from_secs(30);
 /// Handshakes from both sides within this of one another are one: see
@@ -331,8 +329,6 @@ pub struct Session {
     pub flows: Flows,
     /// Packets that wait.
     pub held: Held,
-    /// Messages that wait.
-    pub held_messages: VecDeque<Vec<u8>>,
     /// Probes of the peer to answer with the next cells.
     pub acks: ArrayVec<u32, 16>,
     /// Bounds them.
@@ -406,7 +402,6 @@ impl Session {
             reassembly: Reassembly::new(),
             flows: Flows::new(salt),
             held: Held::default(),
-            held_messages: VecDeque::new(),
             acks: ArrayVec::new(),
             ack_bucket: TokenBucket::new(ACKS_PER_SECOND, ACKS_BURST, now),
             broken_bucket: TokenBucket::per_hour(BROKEN_PER_HOUR, BROKEN_BURST, now),
