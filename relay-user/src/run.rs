@@ -167,7 +167,7 @@ impl Relay {
         let Ports {
             ports,
             sockets,
-            filter: guard,
+            filter: xdp_filter,
             kind: port,
             why,
         } = crate::port::open(&config, worker_count).map_err(|error| match error {
@@ -178,7 +178,7 @@ impl Relay {
             },
             error => RunError::Port(error),
         })?;
-        let xdp_filter = guard.map(Arc::new);
+        let xdp_filter = xdp_filter.map(Arc::new);
         let metrics = match config.metrics {
             None => None,
             Some(address) => {
@@ -302,7 +302,7 @@ impl Relay {
         tasks.spawn(registration.run(registrar, snapshots));
         tasks.spawn(socket::serve(control_socket, Arc::clone(&source)));
         if let Some(filter) = xdp_filter {
-            tasks.spawn(tend(filter));
+            tasks.spawn(maintain(filter));
         }
         if let Some(metrics) = metrics {
             tasks.spawn(metrics::serve(metrics, Arc::clone(&source)));
@@ -391,11 +391,11 @@ impl Relay {
 }
 
 /// Renews the replay filter of the XDP program when its time has come, and passes on what it logs.
-async fn tend(guard: Arc<crate::port::XdpFilter>) {
+async fn maintain(filter: Arc<crate::port::XdpFilter>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tick.tick().await;
-        guard.maintain(Instant::now());
+        filter.maintain(Instant::now());
     }
 }
 
