@@ -11,8 +11,8 @@ use mixline_endpoint_engine::engine::handshakes::{
 };
 use mixline_endpoint_engine::engine::outbound::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, MAX_LOOKUPS};
 use mixline_endpoint_engine::outbox::OUTBOX;
+use mixline_endpoint_engine::packets::held::MAX_HELD;
 use mixline_endpoint_engine::packets::icmp::{BURST, PER_SECOND};
-use mixline_endpoint_engine::session::MAX_HELD;
 use mixline_endpoint_engine::session::initiation_replay::InitiationReplayCache;
 use mixline_endpoint_engine::testing::*;
 use mixline_endpoint_engine::{MAX_QUERIES, PacketBatch, QueryError};

@@ -22,8 +22,9 @@ use crate::packets::headers::parse;
 use crate::random::below;
 use crate::session::ending::Ending;
 use crate::session::initiation_replay::MAX_INITIATORS;
+use crate::session::keys::{Introduction, Pending};
 use crate::session::transmit::{Load, Route, Sender};
-use crate::session::{Introduction, Pending, Phase, Session};
+use crate::session::{Phase, Session};
 use crate::status::Event;
 use crate::tails::Owner;
 

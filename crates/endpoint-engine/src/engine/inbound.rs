@@ -16,7 +16,7 @@ use crate::guard_links::cell_mut;
 use crate::keys::SessionKey;
 use crate::packets::batch::BATCH_PACKETS;
 use crate::packets::headers::parse;
-use crate::session::Opened;
+use crate::session::keys::Opened;
 use crate::tails::Owner;
 
 /// Control frames of one cell that are looked at.

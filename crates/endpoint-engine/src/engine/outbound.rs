@@ -15,9 +15,10 @@ use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::SessionKey;
 use crate::packets::headers::{IpPacket, is_group, parse};
+use crate::packets::held::Held;
 use crate::packets::icmp::{Rejection, error_for};
+use crate::session::Phase;
 use crate::session::transmit::{Load, Route, Sender};
-use crate::session::{Held, Phase};
 
 /// Addresses that are being looked up for packets at once.
 pub const MAX_LOOKUPS: usize = 64;

@@ -2,4 +2,5 @@
 
 pub mod batch;
 pub mod headers;
+pub mod held;
 pub mod icmp;
