@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use mixline_endpoint_engine::packets::batch::{BATCH_PACKETS, MAX_PACKET};
-use mixline_endpoint_engine::packets::headers::{checksum, parse};
+use mixline_endpoint_engine::packets::headers::parse;
 use mixline_endpoint_engine::packets::icmp::{Rejection, error_for};
 use mixline_endpoint_engine::session::flows::policy;
 use mixline_endpoint_engine::testing::{ip_packet, kind_of, tcp, udp};
 use mixline_endpoint_engine::token_bucket::TokenBucket;
 use mixline_endpoint_engine::{Config, PacketBatch, PathPolicy, PolicyRule};
 use mixline_protocol::identity::AnonymousId;
+use mixline_relay_common::checksum::Sum;
 use proptest::prelude::*;
 
 const A4: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
@@ -36,12 +37,14 @@ fn sound(packet: &[u8]) -> bool {
             _ => unreachable!(),
         }
     };
-    let header = packet[0] >> 4 == 6 || checksum(&[&packet[..20]]) == 0;
+    // The sum over what contains its own checksum is all ones.
+    let right = |sum: Sum| sum.fold() == [0xff, 0xff];
+    let header = packet[0] >> 4 == 6 || right(Sum::new().with(&packet[..20]));
     let inner = match parsed.flow.protocol {
-        1 => checksum(&[parsed.payload]),
-        number => checksum(&[&pseudo(number), parsed.payload]),
+        1 => Sum::new(),
+        number => Sum::new().with(&pseudo(number)),
     };
-    header && inner == 0
+    header && right(inner.with(parsed.payload))
 }
 
 #[test]

@@ -119,23 +119,3 @@ pub fn is_group(address: &IpAddr) -> bool {
         IpAddr::V6(ip) => ip.is_multicast(),
     }
 }
-
-/// The Internet checksum (RFC 1071) of some pieces of even length, but for the last.
-#[must_use]
-pub fn checksum(pieces: &[&[u8]]) -> u16 {
-    let mut sum: u64 = 0;
-    for piece in pieces {
-        let (pairs, rest) = piece.as_chunks::<2>();
-        sum += pairs
-            .iter()
-            .map(|pair| u64::from(u16::from_be_bytes(*pair)))
-            .sum::<u64>();
-        sum += rest.first().map_or(0, |last| u64::from(*last) << 8);
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "folded into 16 bits")]
-    let folded = sum as u16;
-    !folded
-}

@@ -6,7 +6,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::packets::headers::{FlowKey, IpPacket, checksum, is_group, parse, protocol};
+use mixline_relay_common::checksum::Sum;
+
+use crate::packets::headers::{FlowKey, IpPacket, is_group, parse, protocol};
 
 /// Answers in a second at most, so that nobody's flood becomes two (RFC 1812, section 4.3.2.8).
 pub const PER_SECOND: u32 = 200;
@@ -125,19 +127,15 @@ pub fn reset(flow: &FlowKey, sequence: u32, acknowledge: Option<u32>) -> Vec<u8>
     tcp.extend_from_slice(&[0; 6]);
     match (flow.destination, flow.source) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let sum = checksum(&[
-                &from.octets(),
-                &to.octets(),
-                &[0, protocol::TCP, 0, 20],
-                &tcp,
-            ]);
-            tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+            let addresses = [from.octets(), to.octets()].concat();
+            let sum = Sum::pseudo_header(&addresses, protocol::TCP, 20).with(&tcp);
+            tcp[16..18].copy_from_slice(&sum.checksum());
             packet_v4(from, to, protocol::TCP, &tcp)
         }
         (IpAddr::V6(from), IpAddr::V6(to)) => {
-            let pseudo = [0, 0, 0, 20, 0, 0, 0, protocol::TCP];
-            let sum = checksum(&[&from.octets(), &to.octets(), &pseudo, &tcp]);
-            tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+            let addresses = [from.octets(), to.octets()].concat();
+            let sum = Sum::pseudo_header(&addresses, protocol::TCP, 20).with(&tcp);
+            tcp[16..18].copy_from_slice(&sum.checksum());
             packet_v6(from, to, protocol::TCP, &tcp)
         }
         // A flow has one family: its key is read from one packet.
@@ -155,8 +153,8 @@ fn error_v4(about: &[u8], from: Ipv4Addr, to: Ipv4Addr, why: Rejection) -> Vec<u
     let [high, low] = mtu.to_be_bytes();
     let mut icmp = vec![3, code, 0, 0, 0, 0, high, low];
     icmp.extend_from_slice(quoted);
-    let sum = checksum(&[&icmp]);
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let sum = Sum::new().with(&icmp).checksum();
+    icmp[2..4].copy_from_slice(&sum);
     packet_v4(from, to, protocol::ICMP, &icmp)
 }
 
@@ -170,10 +168,10 @@ fn error_v6(about: &[u8], from: Ipv6Addr, to: Ipv6Addr, why: Rejection) -> Vec<u
     let [high, low] = mtu.to_be_bytes();
     let mut icmp = vec![kind, code, 0, 0, 0, 0, high, low];
     icmp.extend_from_slice(quoted);
-    let length = u32::try_from(icmp.len()).unwrap_or(0).to_be_bytes();
-    let next = [0, 0, 0, protocol::ICMPV6];
-    let sum = checksum(&[&from.octets(), &to.octets(), &length, &next, &icmp]);
-    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    let addresses = [from.octets(), to.octets()].concat();
+    let length = u16::try_from(icmp.len()).unwrap_or(0);
+    let sum = Sum::pseudo_header(&addresses, protocol::ICMPV6, length).with(&icmp);
+    icmp[2..4].copy_from_slice(&sum.checksum());
     packet_v6(from, to, protocol::ICMPV6, &icmp)
 }
 
@@ -186,8 +184,8 @@ fn packet_v4(from: Ipv4Addr, to: Ipv4Addr, number: u8, payload: &[u8]) -> Vec<u8
     ];
     packet.extend_from_slice(&from.octets());
     packet.extend_from_slice(&to.octets());
-    let sum = checksum(&[&packet]);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    let sum = Sum::new().with(&packet).checksum();
+    packet[10..12].copy_from_slice(&sum);
     packet.extend_from_slice(payload);
     packet
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::packets::headers::checksum;
+use mixline_relay_common::checksum::Sum;
 
 /// An IPv4 or IPv6 packet.
 pub fn ip_packet(from: IpAddr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
@@ -18,7 +18,7 @@ fn ipv4(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, protocol, 0, 0];
     packet.extend_from_slice(&from.octets());
     packet.extend_from_slice(&to.octets());
-    let sum = checksum(&[&packet]).to_be_bytes();
+    let sum = Sum::new().with(&packet).checksum();
     packet[10..12].copy_from_slice(&sum);
     packet.extend_from_slice(payload);
     packet
