@@ -1,4 +1,4 @@
-//! Saying no: ICMP errors and TCP resets for what cannot be delivered.
+//! Rejecting packets: ICMP errors and TCP resets for what cannot be delivered.
 //!
 //! A packet that cannot go to its peer is answered at once, so that no application waits for a
 //! timeout. ICMP (RFC 792, RFC 4443) ends the opening of a TCP connection; one that is
