@@ -3,7 +3,7 @@
 //!
 //! It reads what to do from the file `behaviour` in its state directory, again and again: `honest`
 //! (also without the file), `replay`, `flip`, `blank` or `drop`. What it does, and to how many cells it
-//! has done so, stands in the file `deeds` beside it: `replay 1234`.
+//! has done so, is in the file `done` beside it: `replay 1234`.
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -115,7 +115,7 @@ fn follow(control: &Control, state: &Path) {
         MODES[wanted],
         control.done.load(Ordering::Relaxed)
     );
-    let file = state.join("deeds");
+    let file = state.join("done");
     // Renamed, so that nobody reads half a line.
     let _ = fs::write(file.with_extension("new"), line)
         .and_then(|()| fs::rename(file.with_extension("new"), file));

@@ -271,7 +271,7 @@ impl Response {
             6 => last(reader, |reader| {
                 let code = RefusalCode::read(reader.u8()?).ok_or_else(|| reader.malformed())?;
                 let text = reader.text(MAX_REFUSAL)?;
-                // Shown to people: nothing that a terminal would obey.
+                // Shown to people: nothing that a terminal would act on.
                 if text.chars().any(char::is_control) {
                     return Err(reader.malformed());
                 }

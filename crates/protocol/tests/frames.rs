@@ -140,16 +140,16 @@ proptest! {
     #[test]
     fn what_is_delivered_despite_losses_and_duplicates_was_sent(
         items in items(),
-        fate in prop::collection::vec(0..4u8, 0..400),
+        copies in prop::collection::vec(0..4u8, 0..400),
         seed in any::<u64>(),
     ) {
         let mut cells = pack(&items, &[]);
-        let mut fate = fate.into_iter().chain(std::iter::repeat(1));
+        let mut copies = copies.into_iter().chain(std::iter::repeat(1));
         let mut lost = 0;
         cells = cells
             .into_iter()
             .flat_map(|cell| {
-                let copies = usize::from(fate.next().unwrap_or(1).min(2));
+                let copies = usize::from(copies.next().unwrap_or(1).min(2));
                 lost += usize::from(copies == 0);
                 std::iter::repeat_n(cell, copies)
             })

@@ -19,8 +19,9 @@ use crate::keys::{SessionKey, TailKey};
 use crate::policy::PathPolicy;
 use crate::relays::selection::SHARED;
 use crate::session::ending::Ending;
+use crate::session::lanes::Route;
 use crate::session::paths::{Health, MAX_PATHS, OVERLAP, Path};
-use crate::session::transmit::{Load, Route, Sender};
+use crate::session::transmit::{Load, Sender};
 use crate::session::{Opening, Phase};
 
 /// A peer that has been silent for so long since the first probe is gone.

@@ -2,7 +2,8 @@
 
 use super::Engine;
 use crate::clock::Now;
-use crate::session::transmit::{Load, Route, Sender};
+use crate::session::lanes::Route;
+use crate::session::transmit::{Load, Sender};
 
 impl Engine {
     /// Sends control frames to all peers as they are: a test plays a malicious peer.

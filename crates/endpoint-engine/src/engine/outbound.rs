@@ -18,7 +18,8 @@ use crate::packets::headers::{IpPacket, is_group, parse};
 use crate::packets::held::Held;
 use crate::packets::icmp::{Rejection, error_for};
 use crate::session::Phase;
-use crate::session::transmit::{Load, Route, Sender};
+use crate::session::lanes::Route;
+use crate::session::transmit::{Load, Sender};
 
 /// Addresses that are being looked up for packets at once.
 pub const MAX_LOOKUPS: usize = 64;

@@ -4,6 +4,7 @@ pub mod ending;
 pub mod flows;
 pub mod initiation_replay;
 pub mod keys;
+pub mod lanes;
 pub mod paths;
 pub mod transmit;
 
@@ -25,8 +26,8 @@ use crate::packets::held::Held;
 use crate::relays::blame::Blame;
 use crate::session::flows::Flows;
 use crate::session::keys::KeyRing;
+use crate::session::lanes::Lane;
 use crate::session::paths::Paths;
-use crate::session::transmit::Lane;
 use crate::status::Traffic;
 use crate::token_bucket::TokenBucket;
 

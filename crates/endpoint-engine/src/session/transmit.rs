@@ -15,49 +15,16 @@ use arrayvec::ArrayVec;
 
 use crate::guard_links::{Links, cell_mut};
 use crate::outbox::Outbox;
-use crate::policy::{MAX_DUPLICATES, PathPolicy};
+use crate::policy::MAX_DUPLICATES;
 use crate::session::Session;
+use crate::session::lanes::{CONTROL_COPIES, Lane, Route};
 use crate::session::paths::Paths;
 use crate::status::Counters;
 
-/// Copies of control frames and messages: what answers a probe must not depend on one path.
-pub const CONTROL_COPIES: usize = 3;
 /// Copies of them while no path is known to work.
 pub const MORE_COPIES: usize = 6;
 /// Cells that are being filled for one peer at most; beyond that the oldest goes as it is.
 const MAX_LANES: usize = 16;
-
-/// Where a cell goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    /// Over this path, or the best one if it is gone.
-    Path(u32),
-    /// Over the next path in rotation.
-    InTurn,
-    /// Over so many paths.
-    Copies(usize),
-}
-
-impl Route {
-    /// Where the packets of a flow go. A flow without a path that is known to work has its
-    /// packets copied until there is one.
-    #[must_use]
-    pub fn of(policy: PathPolicy, path: Option<u32>) -> Self {
-        match (policy, path) {
-            (PathPolicy::PerFlow, Some(path)) => Self::Path(path),
-            (PathPolicy::PerFlow, None) => Self::Copies(CONTROL_COPIES),
-            (PathPolicy::PerPacket, _) => Self::InTurn,
-            (PathPolicy::Duplicate(copies), _) => Self::Copies(copies),
-        }
-    }
-}
-
-/// A cell that is being filled.
-pub struct Lane {
-    route: Route,
-    packer: Packer,
-    frames: Box<[u8; FRAMES]>,
-}
 
 /// What turns the frames of a session's cells into datagrams.
 pub struct Wire<'a> {

@@ -225,8 +225,8 @@ impl<B: Behaviour> TestRelay<B> {
         sent
     }
 
-    pub fn count(&self, verdict: Outcome) -> u64 {
-        self.pipeline.counters().of(verdict)
+    pub fn count(&self, outcome: Outcome) -> u64 {
+        self.pipeline.counters().of(outcome)
     }
 }
 

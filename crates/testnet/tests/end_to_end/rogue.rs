@@ -283,5 +283,5 @@ fn done_by(network: &Network, node: Node) -> f64 {
 
 /// Where the relay says what it does, and to how many cells it has.
 fn done_file(network: &Network, node: Node) -> PathBuf {
-    network.files(node).state.join("deeds")
+    network.files(node).state.join("done")
 }

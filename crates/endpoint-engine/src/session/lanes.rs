@@ -1,0 +1,41 @@
+//! Cells that are being filled for a peer, and where each goes.
+
+use mixline_protocol::frames::Packer;
+use mixline_protocol::size::FRAMES;
+
+use crate::policy::PathPolicy;
+
+/// Copies of control frames and messages: what answers a probe must not depend on one path.
+pub const CONTROL_COPIES: usize = 3;
+
+/// Where a cell goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Over this path, or the best one if it is gone.
+    Path(u32),
+    /// Over the next path in rotation.
+    InTurn,
+    /// Over so many paths.
+    Copies(usize),
+}
+
+impl Route {
+    /// Where the packets of a flow go. A flow without a path that is known to work has its
+    /// packets copied until there is one.
+    #[must_use]
+    pub fn of(policy: PathPolicy, path: Option<u32>) -> Self {
+        match (policy, path) {
+            (PathPolicy::PerFlow, Some(path)) => Self::Path(path),
+            (PathPolicy::PerFlow, None) => Self::Copies(CONTROL_COPIES),
+            (PathPolicy::PerPacket, _) => Self::InTurn,
+            (PathPolicy::Duplicate(copies), _) => Self::Copies(copies),
+        }
+    }
+}
+
+/// A cell that is being filled.
+pub struct Lane {
+    pub(super) route: Route,
+    pub(super) packer: Packer,
+    pub(super) frames: Box<[u8; FRAMES]>,
+}
