@@ -28,6 +28,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 const EXCHANGE: Duration = Duration::from_secs(60);
 /// After this silence a connection is probed, this often until it is given up.
 const KEEP_ALIVE: (Duration, u32) = (Duration::from_secs(15), 3);
+/// A connection on which nothing is acknowledged for so long is given up (TCP_USER_TIMEOUT).
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// Why an address is not that of a server.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +99,7 @@ impl Server {
         tcp.set_keepalive(Some(KEEP_ALIVE.0));
         tcp.set_keepalive_interval(Some(KEEP_ALIVE.0));
         tcp.set_keepalive_retries(Some(KEEP_ALIVE.1));
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .build(Connector(tcp));

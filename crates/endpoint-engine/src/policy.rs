@@ -95,8 +95,14 @@ impl FromStr for AddressRange {
     type Err = PolicyError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let single = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        let range = text.parse().ok().or_else(single);
+        let range = match text.split_once('/') {
+            Some((address, length)) => address
+                .parse()
+                .ok()
+                .zip(length.parse().ok())
+                .and_then(|(address, length)| IpNet::new(address, length).ok()),
+            None => text.parse::<IpAddr>().ok().map(IpNet::from),
+        };
         range
             .map(Self)
             .ok_or_else(|| PolicyError::Range(text.to_owned()))

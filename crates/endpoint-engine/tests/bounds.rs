@@ -116,6 +116,15 @@ fn questions_have_a_bound() {
         .filter(|outcome| matches!(outcome, Err(QueryError::Busy)))
         .count();
     assert!((50..60).contains(&busy), "{busy}");
+    // Packets to an address that cannot be asked for are rejected; none waits for ever.
+    let stranger: Ipv6Addr = "fd00::1234".parse().unwrap();
+    let packet = udp(world.ipv6(2), stranger, (1, 2), &[1; 100]);
+    for _ in 0..2 {
+        world.send(2, &[packet.clone()]);
+        let answers = world.take(2);
+        assert_eq!(answers.len(), 1, "an ICMP error");
+        assert_eq!(kind_of(&answers[0]).0, 58);
+    }
     world.run(15 * SECOND);
     // All have ended by now, in one way or the other.
     assert_eq!(world.nodes[2].answers.len() as u64, count);

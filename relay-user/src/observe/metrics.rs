@@ -100,7 +100,7 @@ pub fn render(source: &Source) -> String {
         ),
         (
             "replay_fill",
-            "Usage of the current replay generation in use.",
+            "Share of the current replay generation in use.",
             report.replay.fill,
         ),
         (

@@ -81,9 +81,19 @@ impl Engine {
     /// Asks the directory, unless too much is asked already.
     pub(super) fn ask_directory(&mut self, body: RequestBody, asker: Asker, now: Now) {
         let number = asker.number();
-        let asked = self.queries.ask(body, asker, now.instant, &mut self.rng);
-        if let (Err(error), Some(number)) = (asked, number) {
+        let address = match asker {
+            Asker::Packets(address) => Some(address),
+            _ => None,
+        };
+        let Err(error) = self.queries.ask(body, asker, now.instant, &mut self.rng) else {
+            return;
+        };
+        if let Some(number) = number {
             self.reply(number, Err(error));
+        }
+        if let Some(address) = address {
+            // Packets wait for no answer that nobody was asked for.
+            self.resolved(address, Err(()), now);
         }
     }
 
