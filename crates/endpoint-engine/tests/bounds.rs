@@ -120,7 +120,7 @@ fn questions_have_a_bound() {
     let stranger: Ipv6Addr = "fd00::1234".parse().unwrap();
     let packet = udp(world.ipv6(2), stranger, (1, 2), &[1; 100]);
     for _ in 0..2 {
-        world.send(2, &[packet.clone()]);
+        world.send(2, std::slice::from_ref(&packet));
         let answers = world.take(2);
         assert_eq!(answers.len(), 1, "an ICMP error");
         assert_eq!(kind_of(&answers[0]).0, 58);
