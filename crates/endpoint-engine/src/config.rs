@@ -6,7 +6,7 @@ use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::path::MAX_SEGMENT;
 use serde::Deserialize;
 
-use crate::ConfigError;
+use crate::error::ConfigError;
 use crate::policy::{MAX_RULES, PolicyRule};
 
 /// The settings of an endpoint. Wrong keys are refused by name.

@@ -48,6 +48,8 @@ pub mod engine;
 pub mod error;
 pub mod guard_links;
 pub mod keys;
+pub mod limits;
+pub mod messages;
 pub mod outbox;
 pub mod packets;
 pub mod policy;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use mixline_endpoint_engine::command::{Command, Question, RequestNumber};
 use mixline_endpoint_engine::directory::descriptors::MAX_REFUSALS;
-use mixline_endpoint_engine::engine::handshakes::{
+use mixline_endpoint_engine::limits::{
     ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_UNCONFIRMED, TRIES_BURST,
 };
-use mixline_endpoint_engine::engine::outbound::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, MAX_LOOKUPS};
 use mixline_endpoint_engine::outbox::OUTBOX;
 use mixline_endpoint_engine::packets::held::MAX_HELD;
 use mixline_endpoint_engine::packets::icmp::{BURST, PER_SECOND};
+use mixline_endpoint_engine::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, MAX_LOOKUPS};
 use mixline_endpoint_engine::session::initiation_replay::InitiationReplayCache;
 use mixline_endpoint_engine::testing::*;
 use mixline_endpoint_engine::{MAX_QUERIES, PacketBatch, QueryError};

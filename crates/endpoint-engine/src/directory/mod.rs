@@ -3,3 +3,4 @@
 pub mod descriptors;
 pub mod pending;
 pub mod pseudonyms;
+pub mod publication;

@@ -14,6 +14,7 @@ use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::guard_links::cell_mut;
 use crate::keys::SessionKey;
+use crate::messages::{MAX_REQUESTS, Request};
 use crate::packets::batch::BATCH_PACKETS;
 use crate::packets::headers::parse;
 use crate::session::keys::Opened;
@@ -23,20 +24,6 @@ use crate::tails::Owner;
 const CONTROLS: usize = 32;
 /// Packets that one cell holds at most: 20 bytes of IPv4 header and 3 of frame each.
 const PACKETS_PER_CELL: usize = FRAMES / 23 + 1;
-/// Messages that wait for the service at most.
-pub const MAX_REQUESTS: usize = 256;
-
-/// A message from a peer that the service is to answer.
-#[derive(Debug)]
-pub struct Request {
-    /// Where the answer goes.
-    pub session: SessionKey,
-    /// Who asks.
-    pub from: mixline_protocol::identity::AnonymousId,
-    /// What.
-    pub message: Vec<u8>,
-}
-
 impl Engine {
     /// Whether one more datagram can be taken: there is room for all that may be in it.
     #[must_use]

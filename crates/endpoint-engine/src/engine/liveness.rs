@@ -16,6 +16,7 @@ use super::build_path::PathError;
 use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::{SessionKey, TailKey};
+use crate::limits::UNCONFIRMED;
 use crate::policy::PathPolicy;
 use crate::relays::selection::SHARED;
 use crate::session::ending::Ending;
@@ -74,7 +75,7 @@ impl Engine {
             Phase::Opening => self.drive_opening(key, now),
             Phase::Unconfirmed => {
                 let age = now.instant.saturating_duration_since(session.since);
-                if age >= crate::engine::handshakes::UNCONFIRMED {
+                if age >= UNCONFIRMED {
                     self.end(key, &Ending::Idle, now);
                 }
             }

@@ -37,26 +37,28 @@ use crate::command::{Outcome, RequestNumber};
 use crate::directory::descriptors::{Descriptors, Refusals};
 use crate::directory::pending::Queries;
 use crate::directory::pseudonyms::{Pseudonym, Pseudonyms};
+use crate::directory::publication::Publishing;
 use crate::guard_links::{Families, LinkEvent, Links};
 use crate::keys::SessionKey;
+use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
+use crate::messages::Request;
 use crate::outbox::Outbox;
+use crate::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
 use crate::relays::guards::Guards;
 use crate::relays::network::Network;
 use crate::session::Session;
 use crate::session::ending::Ending;
 use crate::session::initiation_replay::InitiationReplayCache;
 use crate::tails::Tails;
-use crate::tails::registration::Mailboxes;
+use crate::tails::mailboxes::Mailboxes;
 use crate::token_bucket::TokenBucket;
-use handshakes::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
-use inbound::Request;
-use outbound::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
-use publishing::Publishing;
 use slotmap::SlotMap;
 
-use crate::PacketBatch;
+use crate::config::Config;
+use crate::config::Identity;
+use crate::error::QueryError;
+use crate::packets::batch::PacketBatch;
 use crate::status::{Counters, Event};
-use crate::{Config, Identity, QueryError};
 
 /// Time between two timeouts while something is going on ...
 pub const BUSY_TICK: Duration = Duration::from_millis(50);

@@ -8,33 +8,19 @@ use mixline_protocol::directory::RequestBody;
 use mixline_protocol::records::ServiceDescriptor;
 
 use super::Engine;
-use crate::PacketBatch;
 use crate::clock::Now;
 use crate::directory::descriptors::Standing;
 use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::SessionKey;
+use crate::packets::batch::PacketBatch;
 use crate::packets::headers::{IpPacket, is_group, parse};
 use crate::packets::held::Held;
 use crate::packets::icmp::{Rejection, error_for};
+use crate::packets::lookups::{Lookup, MAX_LOOKUPS};
 use crate::session::Phase;
 use crate::session::lanes::Route;
 use crate::session::transmit::{Load, Sender};
-
-/// Addresses that are being looked up for packets at once.
-pub const MAX_LOOKUPS: usize = 64;
-/// Lookups for packets in a second, and at once: a scan of the virtual network must not
-/// become a flood of questions.
-pub const LOOKUPS_PER_SECOND: u32 = 20;
-/// See [`LOOKUPS_PER_SECOND`].
-pub const LOOKUPS_BURST: u32 = 64;
-
-/// Packets that wait for the directory to say whose address it is.
-#[derive(Default)]
-pub struct Lookup {
-    held: Held,
-    background: bool,
-}
 
 impl Engine {
     /// Takes packets from the device, beginning with number `from`, until the outbox has enough.

@@ -8,10 +8,11 @@ use mixline_protocol::identity::ShortId;
 use mixline_protocol::records::ServiceDescriptor;
 
 use super::Engine;
-use crate::QueryError;
 use crate::clock::Now;
 use crate::command::RequestNumber;
 use crate::directory::pending::{Asker, QUERY_DEADLINE};
+use crate::directory::publication::{FIRST_RETRY, LAST_RETRY};
+use crate::error::QueryError;
 use crate::keys::TailKey;
 use crate::relays::selection::{OWN_GUARD, SHARED, Shortage};
 use crate::status::Event;
@@ -25,60 +26,10 @@ pub const MORE_SPARES: usize = 24;
 const BUILDS: usize = 4;
 /// A descriptor with fewer tails than wanted waits this long for the others.
 const SETTLE: Duration = Duration::from_millis(1500);
-/// A publication that failed is tried again after this ...
-const FIRST_RETRY: Duration = Duration::from_secs(2);
-/// ... which doubles up to this.
-const LAST_RETRY: Duration = Duration::from_secs(60);
 /// The descriptor is signed anew when so little of its life is left, seconds.
 const REFRESH: u64 = 1800;
 /// The life of a descriptor at most, seconds.
 const LIFE: u64 = 6 * 3600;
-
-/// The own descriptor.
-pub struct Publishing {
-    /// Public tails.
-    pub tails: Vec<TailKey>,
-    /// The descriptor as it was signed last.
-    pub descriptor: Option<Arc<ServiceDescriptor>>,
-    /// Whether the outside has not seen it yet.
-    pub changed: bool,
-    /// Since when it does not say what it should.
-    stale: Option<Instant>,
-    /// Which version the directory has.
-    published: u64,
-    /// When it accepted that, unix seconds.
-    pub published_at: u64,
-    next: Instant,
-    retry: Duration,
-    /// Who waits for a descriptor to be there, and until when.
-    waiting: Vec<(Instant, RequestNumber)>,
-    /// Nothing is offered any more.
-    withdrawn: bool,
-}
-
-impl Publishing {
-    /// Nothing yet.
-    #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self {
-            tails: Vec::new(),
-            descriptor: None,
-            changed: false,
-            stale: None,
-            published: 0,
-            published_at: 0,
-            next: now,
-            retry: FIRST_RETRY,
-            waiting: Vec::new(),
-            withdrawn: false,
-        }
-    }
-
-    /// The descriptor has to say something else now.
-    pub fn make_stale(&mut self, now: Instant) {
-        self.stale.get_or_insert(now);
-    }
-}
 
 impl Engine {
     /// Keeps spare tails ready.

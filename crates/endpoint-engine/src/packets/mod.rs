@@ -4,3 +4,4 @@ pub mod batch;
 pub mod headers;
 pub mod held;
 pub mod icmp;
+pub mod lookups;

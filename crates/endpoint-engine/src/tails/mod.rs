@@ -5,6 +5,7 @@
 //! spares, so that a handshake does not wait. A tail that is replaced goes on receiving for a
 //! while; one that has been given away is never given to somebody else.
 
+pub mod mailboxes;
 pub mod registration;
 
 use std::collections::HashMap;

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::command::{Command, Outcome, Question, RequestNumber};
+use crate::config::Config;
+use crate::config::Identity;
 use crate::engine::Engine;
 use crate::guard_links::Families;
+use crate::packets::batch::PacketBatch;
 use crate::relays::guards::Guards;
 use crate::status::Event;
-use crate::{Config, Identity, PacketBatch, Status};
+use crate::status::Status;
 use chacha20::ChaCha20Rng;
 use mixline_protocol::address::ipv4_candidate;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
