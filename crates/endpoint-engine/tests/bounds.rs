@@ -5,15 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use mixline_endpoint_engine::command::{Command, Question, RequestNumber};
-use mixline_endpoint_engine::directory::descriptors::MAX_REFUSALS;
-use mixline_endpoint_engine::limits::{
-    ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_UNCONFIRMED, TRIES_BURST,
-};
 use mixline_endpoint_engine::outbox::OUTBOX;
-use mixline_endpoint_engine::packets::held::MAX_HELD;
-use mixline_endpoint_engine::packets::icmp::{BURST, PER_SECOND};
-use mixline_endpoint_engine::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, MAX_LOOKUPS};
-use mixline_endpoint_engine::session::initiation_replay::InitiationReplayCache;
+use mixline_endpoint_engine::testing::internals::bounds::{
+    ANSWERS_BURST, ANSWERS_PER_SECOND, InitiationReplayCache, MAX_REFUSALS, MAX_UNCONFIRMED,
+    TRIES_BURST,
+};
+use mixline_endpoint_engine::testing::internals::packets::{
+    BURST, LOOKUPS_BURST, LOOKUPS_PER_SECOND, MAX_HELD, MAX_LOOKUPS, PER_SECOND,
+};
 use mixline_endpoint_engine::testing::*;
 use mixline_endpoint_engine::{MAX_QUERIES, PacketBatch, QueryError};
 use mixline_protocol::directory::RequestBody;

@@ -4,13 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use mixline_endpoint_engine::packets::batch::{BATCH_PACKETS, MAX_PACKET};
-use mixline_endpoint_engine::packets::headers::parse;
-use mixline_endpoint_engine::packets::icmp::{Rejection, error_for};
-use mixline_endpoint_engine::session::flows::policy;
+use mixline_endpoint_engine::testing::internals::bounds::TokenBucket;
+use mixline_endpoint_engine::testing::internals::packets::{Rejection, error_for, parse};
+use mixline_endpoint_engine::testing::internals::session::policy;
 use mixline_endpoint_engine::testing::{ip_packet, kind_of, tcp, udp};
-use mixline_endpoint_engine::token_bucket::TokenBucket;
-use mixline_endpoint_engine::{Config, PacketBatch, PathPolicy, PolicyRule};
+use mixline_endpoint_engine::{
+    BATCH_PACKETS, Config, MAX_PACKET, PacketBatch, PathPolicy, PolicyRule,
+};
 use mixline_protocol::identity::AnonymousId;
 use mixline_relay_common::checksum::Sum;
 use proptest::prelude::*;

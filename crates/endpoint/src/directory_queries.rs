@@ -4,7 +4,7 @@
 //! throw-away ID, what concerns others under another one, both renewed from time to time: the
 //! directory can tie neither a lookup to a service, nor the lookups of different days to each
 //! other. Requests are idempotent and repeated until they are answered or
-//! [`QUERY_DEADLINE`](mixline_endpoint_engine::directory::pending::QUERY_DEADLINE) has passed.
+//! [`QUERY_DEADLINE`](mixline_endpoint_engine::QUERY_DEADLINE) has passed.
 
 use std::net::IpAddr;
 

@@ -26,8 +26,7 @@ use crate::{
 use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::command::Command;
 use mixline_endpoint_engine::engine::Engine;
-use mixline_endpoint_engine::guard_links::Families;
-use mixline_endpoint_engine::keys::SessionKey;
+use mixline_endpoint_engine::{Families, SessionKey};
 
 /// Events that a slow listener can catch up with.
 const EVENTS: usize = 256;

@@ -23,7 +23,7 @@ pub enum Error {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: mixline_endpoint_engine::relays::guards::GuardsError,
+        reason: mixline_endpoint_engine::GuardsError,
     },
     /// Neither an IPv4 nor an IPv6 socket can be made.
     #[error("no UDP socket: {0}")]

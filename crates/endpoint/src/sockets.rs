@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket as Readiness;
 
 use crate::{Error, Result};
-use mixline_endpoint_engine::guard_links::Families;
+use mixline_endpoint_engine::Families;
 use mixline_endpoint_engine::outbox::Outbox;
 
 /// Messages that are asked for in one call; with GRO each holds up to 46 datagrams.

@@ -127,18 +127,6 @@ impl Descriptors {
             self.forget(&id);
         }
     }
-
-    /// How many are known.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.known.len()
-    }
-
-    /// Whether none is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
-    }
 }
 
 struct Refusal {
@@ -217,17 +205,5 @@ impl Refusals {
     /// The peer can be reached.
     pub fn clear(&mut self, address: &IpAddr) {
         self.refusals.remove(address);
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.refusals.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.refusals.is_empty()
     }
 }

@@ -1,6 +1,6 @@
 //! What is known of the directory, and asked of it.
 
-pub mod descriptors;
-pub mod pending;
-pub mod pseudonyms;
-pub mod publication;
+pub(crate) mod descriptors;
+pub(crate) mod pending;
+pub(crate) mod pseudonyms;
+pub(crate) mod publication;

@@ -11,14 +11,14 @@
 mod build_path;
 mod control_frames;
 mod directory_requests;
-pub mod handshakes;
-pub mod inbound;
+mod handshakes;
+mod inbound;
 mod lifecycle;
-pub mod liveness;
+pub(crate) mod liveness;
 #[cfg(feature = "testing")]
 mod misbehaviour;
-pub mod outbound;
-pub mod publishing;
+mod outbound;
+mod publishing;
 mod status_report;
 
 use std::collections::{HashMap, VecDeque};

@@ -7,7 +7,7 @@
 //! Every guard gets a link key of its own, made at the start of this run, so that guards cannot
 //! recognise a client by it.
 
-pub mod link;
+mod link;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -106,14 +106,6 @@ impl Path {
         self.relays.last().copied()
     }
 
-    /// Whether copies of one cell over both paths would meet: in one tail, where its relays
-    /// take the second for a replay; or at one junction, where both have lost all that the
-    /// heads put around them.
-    #[must_use]
-    pub fn meets(&self, other: &Self) -> bool {
-        self.tail == other.tail || self.junction() == other.junction()
-    }
-
     /// The relay that cells are sent to.
     #[must_use]
     pub fn guard(&self) -> ShortId {
@@ -273,11 +265,6 @@ impl Paths {
             self.late.push(*probe);
         }
         Some(path)
-    }
-
-    /// Forgets all of them.
-    pub fn clear(&mut self) {
-        self.paths.clear();
     }
 
     /// Makes the next probe of every path due at once.

@@ -5,8 +5,8 @@
 //! spares, so that a handshake does not wait. A tail that is replaced goes on receiving for a
 //! while; one that has been given away is never given to somebody else.
 
-pub mod mailboxes;
-pub mod registration;
+pub(crate) mod mailboxes;
+pub(crate) mod registration;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
