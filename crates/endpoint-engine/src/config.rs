@@ -1,7 +1,5 @@
 //! What an endpoint is told when it starts.
 
-use std::path::PathBuf;
-
 use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::path::MAX_SEGMENT;
 use serde::Deserialize;
@@ -9,12 +7,10 @@ use serde::Deserialize;
 use crate::error::ConfigError;
 use crate::policy::{MAX_RULES, PolicyRule};
 
-/// The settings of an endpoint. Wrong keys are refused by name.
+/// The settings of an engine. Wrong keys are refused by name.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the guards are remembered. Made with mode 0700 if it is not there.
-    pub state_dir: PathBuf,
     /// How many guards are used, 1 to 5.
     #[serde(default = "three")]
     pub guards: usize,
@@ -49,12 +45,9 @@ pub struct Config {
     pub mtu: u16,
 }
 
-impl Config {
-    /// The defaults.
-    #[must_use]
-    pub fn new(state_dir: PathBuf) -> Self {
+impl Default for Config {
+    fn default() -> Self {
         Self {
-            state_dir,
             guards: three(),
             head_length: three(),
             tail_length: three(),
@@ -67,7 +60,9 @@ impl Config {
             mtu: mtu(),
         }
     }
+}
 
+impl Config {
     /// Refuses numbers out of range.
     ///
     /// # Errors

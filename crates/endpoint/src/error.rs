@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// The result of starting an endpoint.
+pub type Result<T> = std::result::Result<T, Error>;
+
 /// Why an endpoint does not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -10,7 +10,7 @@ use mixline_udp::{BatchSocket, BindOptions, Outgoing, ReceiveRing, SEND_BATCH};
 use tokio::io::Interest;
 use tokio::net::UdpSocket as Readiness;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use mixline_endpoint_engine::Families;
 use mixline_endpoint_engine::outbox::Outbox;
 

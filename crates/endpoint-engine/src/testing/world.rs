@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -222,7 +221,7 @@ impl World {
         change: impl FnOnce(&mut Config),
     ) -> usize {
         let number = self.nodes.len();
-        let mut config = Config::new(PathBuf::from("/nowhere"));
+        let mut config = Config::default();
         change(&mut config);
         config.check().unwrap();
         let mut seed = [0; 32];
