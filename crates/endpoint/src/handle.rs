@@ -87,7 +87,7 @@ impl Handle {
             Ok(reason) => reason.clone().flatten(),
             Err(_) => {
                 let why = std::io::Error::other("the endpoint's thread ended unexpectedly");
-                Some(Arc::new(crate::Error::Thread(why)))
+                Some(Arc::new(Error::Thread(why)))
             }
         }
     }

@@ -4,3 +4,4 @@ pub(crate) mod descriptors;
 pub(crate) mod pending;
 pub(crate) mod pseudonyms;
 pub(crate) mod publication;
+pub(crate) mod unreachable;

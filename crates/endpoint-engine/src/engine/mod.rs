@@ -34,10 +34,11 @@ use rand_core::SeedableRng;
 
 use crate::clock::Now;
 use crate::command::{Outcome, RequestNumber};
-use crate::directory::descriptors::{Descriptors, Refusals};
+use crate::directory::descriptors::Descriptors;
 use crate::directory::pending::Queries;
 use crate::directory::pseudonyms::{Pseudonym, Pseudonyms};
 use crate::directory::publication::Publishing;
+use crate::directory::unreachable::Refusals;
 use crate::guard_links::{Families, LinkEvent, Links};
 use crate::keys::SessionKey;
 use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};

@@ -9,9 +9,9 @@ use mixline_protocol::records::ServiceDescriptor;
 
 use super::Engine;
 use crate::clock::Now;
-use crate::directory::descriptors::Standing;
 use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
+use crate::directory::unreachable::Standing;
 use crate::keys::SessionKey;
 use crate::packets::batch::PacketBatch;
 use crate::packets::headers::{IpPacket, is_group, parse};
