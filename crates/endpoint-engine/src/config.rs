@@ -36,7 +36,7 @@ pub struct Config {
     /// it changes. Without it, the descriptor is only shown.
     #[serde(default)]
     pub publish: bool,
-    /// Sessions at most, 1 to 1000, of packets and messages together.
+    /// At most so many sessions, 1 to 1000, of packets and messages together.
     #[serde(default = "max_sessions")]
     pub max_sessions: usize,
     /// The longest packet that is taken from the device, bytes, 1280 to 65535; longer ones that

@@ -4,7 +4,7 @@ use mixline_protocol::identity::AnonymousId;
 
 use crate::keys::SessionKey;
 
-/// Messages that wait for the service at most.
+/// At most so many messages wait for the service.
 pub const MAX_REQUESTS: usize = 256;
 
 /// A message from a peer that the service is to answer.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mixline_endpoint_engine::command::{Command, Question, RequestNumber};
 use mixline_endpoint_engine::outbox::OUTBOX;
 use mixline_endpoint_engine::testing::internals::bounds::{
-    ANSWERS_BURST, ANSWERS_PER_SECOND, InitiationReplayCache, MAX_REFUSALS, MAX_UNCONFIRMED,
+    ANSWERS_BURST, ANSWERS_PER_SECOND, InitiationReplayCache, MAX_UNCONFIRMED, MAX_UNREACHABLE,
     TRIES_BURST,
 };
 use mixline_endpoint_engine::testing::internals::packets::{
@@ -81,7 +81,7 @@ fn a_scan_of_the_virtual_network_is_not_a_flood_of_questions() {
         "{answers} answers"
     );
     assert!(world.status(2).counters.unreachable >= 3000);
-    const { assert!(MAX_REFUSALS < 4000) };
+    const { assert!(MAX_UNREACHABLE < 4000) };
 }
 
 #[test]

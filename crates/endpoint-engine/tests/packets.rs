@@ -90,7 +90,7 @@ fn wrong_lengths_are_no_packets() {
 }
 
 #[test]
-fn refusals_are_sound_and_say_what_they_should() {
+fn rejections_are_sound_and_say_what_they_should() {
     let cases = [
         (Rejection::Unreachable, (3, 1), (1, 3)),
         (Rejection::Prohibited, (3, 13), (1, 5)),

@@ -1,8 +1,8 @@
 //! The engine's thread: sockets, device, clock, commands.
 //!
 //! One thread does everything, so that no packet crosses from one to another. The device is not
-//! read while the sockets are blocked: who sends too much through the interface is slowed down
-//! by it, and nothing piles up here.
+//! read while the sockets are blocked: anyone who sends too much through the interface is
+//! slowed down by it, and nothing piles up here.
 
 use std::io;
 use std::sync::Arc;

@@ -51,7 +51,7 @@ impl Relays {
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                if !turn(&mut relays, &sockets, &mut rng) {
+                if !poll(&mut relays, &sockets, &mut rng) {
                     std::thread::sleep(Duration::from_micros(200));
                 }
             }
@@ -109,7 +109,7 @@ fn now() -> Now {
 }
 
 /// Moves what has come; false if nothing has.
-fn turn(relays: &mut [SimRelay], sockets: &[UdpSocket], rng: &mut ChaCha20Rng) -> bool {
+fn poll(relays: &mut [SimRelay], sockets: &[UdpSocket], rng: &mut ChaCha20Rng) -> bool {
     let mut todo: Vec<(usize, Action)> = Vec::new();
     let mut bytes = [0; 1409];
     for at in 0..relays.len() {

@@ -11,7 +11,7 @@ use mixline_protocol::time::UnixTime;
 
 use crate::clock::Now;
 
-/// Descriptors that are kept at most; the least recently learnt goes first.
+/// At most so many descriptors are kept; the least recently learnt goes first.
 pub const MAX_DESCRIPTORS: usize = 512;
 /// How long one is used without asking again.
 pub const FRESH: Duration = Duration::from_secs(300);

@@ -14,7 +14,7 @@ pub const FIRST_RETRY: Duration = Duration::from_secs(2);
 pub const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// The own descriptor.
-pub struct Publishing {
+pub struct Publication {
     /// Public tails.
     pub tails: Vec<TailKey>,
     /// The descriptor as it was signed last.
@@ -37,7 +37,7 @@ pub struct Publishing {
     pub withdrawn: bool,
 }
 
-impl Publishing {
+impl Publication {
     /// Nothing yet.
     #[must_use]
     pub fn new(now: Instant) -> Self {

@@ -4,24 +4,26 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Addresses that are refused at most.
-pub const MAX_REFUSALS: usize = 1024;
-/// How long packets to an unreachable peer are refused at once.
-pub const UNREACHABLE: Duration = Duration::from_secs(10);
-/// How long packets to an address that nobody has are refused without asking again.
+/// At most so many addresses are remembered.
+pub const MAX_UNREACHABLE: usize = 1024;
+/// How long packets to a peer that was not reached are rejected at once.
+pub const NOT_REACHED: Duration = Duration::from_secs(10);
+/// How long packets to an address that nobody has are rejected without asking again.
 pub const NOBODY: Duration = Duration::from_secs(4);
-/// How often a peer that is being refused is tried, if packets ask for it.
+/// How often a peer that was not reached is tried meanwhile, if packets ask for it.
 pub const RETRY: Duration = Duration::from_secs(2);
 
-struct Refusal {
+struct Entry {
+    /// Packets are rejected until then.
     until: Instant,
+    /// When the peer is tried again; `None` if not before.
     retry: Option<Instant>,
 }
 
-/// Addresses whose packets are refused at once.
+/// Addresses whose packets are rejected at once.
 #[derive(Default)]
-pub struct Refusals {
-    refusals: HashMap<IpAddr, Refusal>,
+pub struct Unreachable {
+    addresses: HashMap<IpAddr, Entry>,
 }
 
 /// What to do with a packet to an address without a session.
@@ -29,31 +31,32 @@ pub struct Refusals {
 pub enum Standing {
     /// Nothing is known against it.
     Free,
-    /// It is refused; `retry` if the peer should be tried again meanwhile.
-    Refused {
+    /// It is rejected; `retry` if the peer should be tried again meanwhile.
+    Unreachable {
         /// Whether to try.
         retry: bool,
     },
 }
 
-impl Refusals {
-    /// Refuses packets to an unreachable peer for a while; it is tried again if they go on.
-    pub fn unreachable(&mut self, address: IpAddr, now: Instant) {
+impl Unreachable {
+    /// A peer was not reached: its packets are rejected for a while, and it is tried again if they
+    /// go on.
+    pub fn not_reached(&mut self, address: IpAddr, now: Instant) {
         self.add(
             address,
-            Refusal {
-                until: now + UNREACHABLE,
+            Entry {
+                until: now + NOT_REACHED,
                 retry: Some(now + RETRY),
             },
             now,
         );
     }
 
-    /// Refuses packets to an address that nobody has, for a while.
+    /// Nobody has this address: packets to it are rejected for a while.
     pub fn nobody(&mut self, address: IpAddr, now: Instant) {
         self.add(
             address,
-            Refusal {
+            Entry {
                 until: now + NOBODY,
                 retry: None,
             },
@@ -61,33 +64,33 @@ impl Refusals {
         );
     }
 
-    fn add(&mut self, address: IpAddr, refusal: Refusal, now: Instant) {
-        if self.refusals.len() >= MAX_REFUSALS {
-            self.refusals.retain(|_, refusal| refusal.until > now);
+    fn add(&mut self, address: IpAddr, entry: Entry, now: Instant) {
+        if self.addresses.len() >= MAX_UNREACHABLE {
+            self.addresses.retain(|_, entry| entry.until > now);
         }
-        if self.refusals.len() < MAX_REFUSALS {
-            self.refusals.insert(address, refusal);
+        if self.addresses.len() < MAX_UNREACHABLE {
+            self.addresses.insert(address, entry);
         }
     }
 
     /// How a packet to an address stands.
     pub fn standing(&mut self, address: &IpAddr, now: Instant) -> Standing {
-        let Some(refusal) = self.refusals.get_mut(address) else {
+        let Some(entry) = self.addresses.get_mut(address) else {
             return Standing::Free;
         };
-        if now >= refusal.until {
-            self.refusals.remove(address);
+        if now >= entry.until {
+            self.addresses.remove(address);
             return Standing::Free;
         }
-        let retry = refusal.retry.is_some_and(|at| now >= at);
+        let retry = entry.retry.is_some_and(|at| now >= at);
         if retry {
-            refusal.retry = Some(now + RETRY);
+            entry.retry = Some(now + RETRY);
         }
-        Standing::Refused { retry }
+        Standing::Unreachable { retry }
     }
 
     /// The peer can be reached.
     pub fn clear(&mut self, address: &IpAddr) {
-        self.refusals.remove(address);
+        self.addresses.remove(address);
     }
 }

@@ -281,7 +281,7 @@ impl Engine {
         self.fail(&query.asker, error, now);
     }
 
-    /// There is no answer for whoever asked.
+    /// There is no answer for the one who asked.
     fn fail(&mut self, asker: &Asker, error: QueryError, now: Now) {
         match asker {
             Asker::Publish(version, _) => self.publication(*version, Err(error.clone()), now),

@@ -289,7 +289,7 @@ impl Engine {
             return;
         };
         session.remote = said.remote;
-        // Whoever begins a session replaces its keys; after a crossing of two, the later does.
+        // The side that begins a session replaces its keys; after a crossing of two, the later does.
         session.initiated = false;
         self.established(key, &said.tails, now);
         self.set_address(key, said.lease, now);
@@ -334,7 +334,7 @@ impl Engine {
             self.by_address.insert(session.ipv6.into(), key);
         }
         for address in addresses.into_iter().flatten() {
-            self.refusals.clear(&address);
+            self.unreachable.clear(&address);
         }
         self.extend_paths(key, now);
         self.send_held(key, now);

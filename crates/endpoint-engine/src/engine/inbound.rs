@@ -22,8 +22,9 @@ use crate::tails::Owner;
 
 /// Control frames of one cell that are looked at.
 const CONTROLS: usize = 32;
-/// Packets that one cell holds at most: 20 bytes of IPv4 header and 3 of frame each.
+/// One cell holds at most so many packets: 20 bytes of IPv4 header and 3 of frame each.
 const PACKETS_PER_CELL: usize = FRAMES / 23 + 1;
+
 impl Engine {
     /// Whether one more datagram can be taken: there is room for all that may be in it.
     #[must_use]

@@ -61,7 +61,7 @@ const TROUBLE_EVERY: Duration = Duration::from_secs(1);
 const BROKEN: Duration = Duration::from_secs(60);
 /// As so many paths that do not answer it counts meanwhile.
 const BROKEN_COUNTS: usize = 2;
-/// Distrust of a guard counts so much at most: what fails may be a relay behind it, which must
+/// Distrust of a guard counts at most so much: what fails may be a relay behind it, which must
 /// not drive the paths to another guard.
 const GUARD_DISTRUST: u8 = 2 * SHARED;
 
@@ -246,7 +246,7 @@ impl Engine {
                 self.tails.make_due(*tail);
             }
         }
-        // The next time it is the other half's turn.
+        // The other half comes first the next time.
         session.own_tails.rotate_left(half);
     }
 

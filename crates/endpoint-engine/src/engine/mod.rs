@@ -37,8 +37,8 @@ use crate::command::{Outcome, RequestNumber};
 use crate::directory::descriptors::Descriptors;
 use crate::directory::pending::Queries;
 use crate::directory::pseudonyms::{Pseudonym, Pseudonyms};
-use crate::directory::publication::Publishing;
-use crate::directory::unreachable::Refusals;
+use crate::directory::publication::Publication;
+use crate::directory::unreachable::Unreachable;
 use crate::guard_links::{Families, LinkEvent, Links};
 use crate::keys::SessionKey;
 use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
@@ -65,7 +65,7 @@ use crate::status::{Counters, Event};
 pub const BUSY_TICK: Duration = Duration::from_millis(50);
 /// ... and while nothing is.
 pub const IDLE_TICK: Duration = Duration::from_millis(250);
-/// Events that wait to be taken at most; the oldest goes first.
+/// At most so many events wait to be taken; the oldest goes first.
 pub const MAX_EVENTS: usize = 256;
 /// When the driver comes so late, silence of others says nothing.
 const STALL: Duration = Duration::from_millis(1000);
@@ -95,11 +95,11 @@ pub struct Engine {
     by_peer: HashMap<(Pseudonym, AnonymousId), SessionKey>,
     by_address: HashMap<IpAddr, SessionKey>,
     descriptors: Descriptors,
-    refusals: Refusals,
+    unreachable: Unreachable,
     lookups: HashMap<IpAddr, Lookup>,
     lookup_bucket: TokenBucket,
     queries: Queries,
-    publishing: Publishing,
+    publication: Publication,
     initiation_replays: InitiationReplayCache,
     tries: TokenBucket,
     answers_bucket: TokenBucket,
@@ -155,11 +155,11 @@ impl Engine {
             by_peer: HashMap::new(),
             by_address: HashMap::new(),
             descriptors: Descriptors::default(),
-            refusals: Refusals::default(),
+            unreachable: Unreachable::default(),
             lookups: HashMap::new(),
             lookup_bucket: TokenBucket::new(LOOKUPS_PER_SECOND, LOOKUPS_BURST, at),
             queries: Queries::default(),
-            publishing: Publishing::new(at),
+            publication: Publication::new(at),
             initiation_replays: InitiationReplayCache::default(),
             tries: TokenBucket::new(TRIES_PER_SECOND, TRIES_BURST, at),
             answers_bucket: TokenBucket::new(ANSWERS_PER_SECOND, ANSWERS_BURST, at),
@@ -266,8 +266,8 @@ impl Engine {
 
     /// The own descriptor, if it has changed since the last call.
     pub fn changed_descriptor(&mut self) -> Option<Arc<ServiceDescriptor>> {
-        if std::mem::take(&mut self.publishing.changed) {
-            self.publishing.descriptor.clone()
+        if std::mem::take(&mut self.publication.changed) {
+            self.publication.descriptor.clone()
         } else {
             None
         }

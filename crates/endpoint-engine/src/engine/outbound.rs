@@ -62,9 +62,9 @@ impl Engine {
             self.counters.unroutable += 1;
             self.reject(bytes, Rejection::Unreachable, now);
         } else {
-            match self.refusals.standing(&destination, now.instant) {
+            match self.unreachable.standing(&destination, now.instant) {
                 Standing::Free => self.resolve(destination, Some(bytes), now),
-                Standing::Refused { retry } => {
+                Standing::Unreachable { retry } => {
                     self.reject(bytes, Rejection::Unreachable, now);
                     if retry {
                         self.resolve(destination, None, now);
@@ -150,7 +150,7 @@ impl Engine {
     }
 
     /// Finds out whose address it is, and opens a session. A packet waits for that; without one
-    /// it is a background attempt, while packets are being refused.
+    /// it is a background attempt, while packets are rejected.
     fn resolve(&mut self, address: IpAddr, packet: Option<&[u8]>, now: Now) {
         let known = self.descriptors.at(&address, now).cloned();
         if let Some(descriptor) = known {
@@ -208,11 +208,11 @@ impl Engine {
         match answer {
             Ok(Some(descriptor)) => self.open_to(&descriptor, held, background, now),
             Ok(None) => {
-                self.refusals.nobody(address, now.instant);
+                self.unreachable.nobody(address, now.instant);
                 self.reject_all(&mut held, now);
             }
             Err(()) => {
-                self.refusals.unreachable(address, now.instant);
+                self.unreachable.not_reached(address, now.instant);
                 self.reject_all(&mut held, now);
             }
         }
@@ -236,12 +236,12 @@ impl Engine {
             now,
         );
         let Some(key) = opened else {
-            self.refusals.unreachable(
+            self.unreachable.not_reached(
                 mixline_protocol::address::ipv6(&descriptor.id).into(),
                 now.instant,
             );
             if let Some(lease) = descriptor.lease {
-                self.refusals.unreachable(lease.ipv4.into(), now.instant);
+                self.unreachable.not_reached(lease.ipv4.into(), now.instant);
             }
             self.reject_all(&mut held, now);
             return;

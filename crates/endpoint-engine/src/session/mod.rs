@@ -66,7 +66,7 @@ pub struct Opening {
     pub targets: Vec<TailOffer>,
     /// The directory has been asked for a newer descriptor.
     pub refreshed: bool,
-    /// The peer was unreachable a moment ago: packets are refused, not held.
+    /// The peer was unreachable a moment ago: packets are rejected, not held.
     pub background: bool,
 }
 

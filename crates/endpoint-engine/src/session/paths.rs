@@ -27,7 +27,7 @@ pub const DEAD_IN_TROUBLE: Duration = Duration::from_millis(1500);
 pub const DEAD_PROBES: usize = 3;
 /// A new path that has not answered for so long is then not counted on.
 pub const PROVEN_WITHIN: Duration = Duration::from_millis(400);
-/// Paths to one peer at most, those on their way out included.
+/// At most so many paths lead to one peer, those on their way out included.
 pub const MAX_PATHS: usize = 10;
 /// Probes of one path that are remembered.
 const OUTSTANDING: usize = 16;
@@ -344,7 +344,7 @@ impl Paths {
     }
 
     /// The next path in rotation, among the healthiest.
-    pub fn in_turn(&mut self, now: Instant) -> Option<u32> {
+    pub fn next_path(&mut self, now: Instant) -> Option<u32> {
         let wish = |path: &Path| (path.retiring.is_some(), path.health(now));
         let best = self.paths.iter().map(wish).min()?;
         self.next_in_rotation = self.next_in_rotation.wrapping_add(1);

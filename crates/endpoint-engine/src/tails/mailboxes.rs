@@ -12,7 +12,7 @@ use crate::outbox::Outbox;
 use crate::tails::Tails;
 use crate::tails::registration::Registration;
 
-/// Registrations of one call at most; the others follow with the next.
+/// One call sends at most so many registrations; the others follow with the next.
 const MESSAGES: usize = 16;
 
 /// Numbers registrations.

@@ -10,7 +10,7 @@ pub mod packets {
 
 /// The bounds of what peers and the directory are remembered by.
 pub mod bounds {
-    pub use crate::directory::unreachable::MAX_REFUSALS;
+    pub use crate::directory::unreachable::MAX_UNREACHABLE;
     pub use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_UNCONFIRMED, TRIES_BURST};
     pub use crate::session::initiation_replay::InitiationReplayCache;
     pub use crate::token_bucket::TokenBucket;
