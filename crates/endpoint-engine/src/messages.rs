@@ -9,7 +9,7 @@ pub const MAX_REQUESTS: usize = 256;
 
 /// A message from a peer that the service is to answer.
 #[derive(Debug)]
-pub struct Request {
+pub struct ServiceRequest {
     /// Where the answer goes.
     pub session: SessionKey,
     /// Who asks.

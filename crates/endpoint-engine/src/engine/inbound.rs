@@ -14,7 +14,7 @@ use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::guard_links::cell_mut;
 use crate::keys::SessionKey;
-use crate::messages::{MAX_REQUESTS, Request};
+use crate::messages::{MAX_REQUESTS, ServiceRequest};
 use crate::packets::batch::BATCH_PACKETS;
 use crate::packets::headers::parse;
 use crate::session::keys::Opened;
@@ -151,7 +151,7 @@ impl Engine {
             } else if !self.answers {
                 self.counters.unroutable += 1;
             } else if self.requests.len() < MAX_REQUESTS {
-                self.requests.push_back(Request {
+                self.requests.push_back(ServiceRequest {
                     session: key,
                     from: peer,
                     message,

@@ -42,7 +42,7 @@ use crate::directory::unreachable::Unreachable;
 use crate::guard_links::{Families, LinkEvent, Links};
 use crate::keys::SessionKey;
 use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
-use crate::messages::Request;
+use crate::messages::ServiceRequest;
 use crate::outbox::Outbox;
 use crate::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
 use crate::relays::guards::Guards;
@@ -106,7 +106,7 @@ pub struct Engine {
     icmp_bucket: TokenBucket,
     outbox: Outbox,
     inbound: PacketBatch,
-    requests: VecDeque<Request>,
+    requests: VecDeque<ServiceRequest>,
     /// Answers to questions of the outside: one for each, taken after each step.
     answers_ready: VecDeque<(RequestNumber, Outcome)>,
     events: VecDeque<Event>,
@@ -245,7 +245,7 @@ impl Engine {
     }
 
     /// The next message that the service is to answer.
-    pub fn next_request(&mut self) -> Option<Request> {
+    pub fn next_request(&mut self) -> Option<ServiceRequest> {
         self.requests.pop_front()
     }
 
