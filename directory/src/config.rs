@@ -138,6 +138,7 @@ impl Config {
                 error,
             })?;
         mixline_endpoint::Config::from(self)
+            .engine
             .check()
             .map_err(|error| ConfigProblem::Endpoint(error.to_string()))
     }
@@ -163,15 +164,15 @@ fn within(
 impl From<&Config> for mixline_endpoint::Config {
     fn from(config: &Config) -> Self {
         let ours = &config.endpoint;
-        Self {
-            guards: ours.guards,
-            head_length: ours.head_length,
-            tail_length: ours.tail_length,
-            public_tails: ours.public_tails,
-            max_sessions: ours.max_sessions,
-            accept_sessions: true,
-            ..Self::new(crate::keys::endpoint_dir(&config.state_dir))
-        }
+        let mut settings = Self::new(crate::keys::endpoint_dir(&config.state_dir));
+        let engine = &mut settings.engine;
+        engine.guards = ours.guards;
+        engine.head_length = ours.head_length;
+        engine.tail_length = ours.tail_length;
+        engine.public_tails = ours.public_tails;
+        engine.max_sessions = ours.max_sessions;
+        engine.accept_sessions = true;
+        settings
     }
 }
 

@@ -24,7 +24,7 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut snapshots = publisher.subscribe();
-    let enough = config.head_length.max(config.tail_length);
+    let enough = config.engine.head_length.max(config.engine.tail_length);
     loop {
         tokio::select! {
             there = has_relays(&mut snapshots, enough) => if !there { return },

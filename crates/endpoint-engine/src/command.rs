@@ -9,7 +9,8 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
 
-use crate::{QueryError, Status};
+use crate::error::QueryError;
+use crate::status::Status;
 
 /// What a name stands for, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]

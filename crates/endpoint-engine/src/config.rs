@@ -1,20 +1,16 @@
 //! What an endpoint is told when it starts.
 
-use std::path::PathBuf;
-
 use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::path::MAX_SEGMENT;
 use serde::Deserialize;
 
-use crate::ConfigError;
+use crate::error::ConfigError;
 use crate::policy::{MAX_RULES, PolicyRule};
 
-/// The settings of an endpoint. Wrong keys are refused by name.
+/// The settings of an engine. Wrong keys are refused by name.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where the guards are remembered. Made with mode 0700 if it is not there.
-    pub state_dir: PathBuf,
     /// How many guards are used, 1 to 5.
     #[serde(default = "three")]
     pub guards: usize,
@@ -40,7 +36,7 @@ pub struct Config {
     /// it changes. Without it, the descriptor is only shown.
     #[serde(default)]
     pub publish: bool,
-    /// Sessions at most, 1 to 1000, of packets and messages together.
+    /// At most so many sessions, 1 to 1000, of packets and messages together.
     #[serde(default = "max_sessions")]
     pub max_sessions: usize,
     /// The longest packet that is taken from the device, bytes, 1280 to 65535; longer ones that
@@ -49,12 +45,9 @@ pub struct Config {
     pub mtu: u16,
 }
 
-impl Config {
-    /// The defaults.
-    #[must_use]
-    pub fn new(state_dir: PathBuf) -> Self {
+impl Default for Config {
+    fn default() -> Self {
         Self {
-            state_dir,
             guards: three(),
             head_length: three(),
             tail_length: three(),
@@ -67,7 +60,9 @@ impl Config {
             mtu: mtu(),
         }
     }
+}
 
+impl Config {
     /// Refuses numbers out of range.
     ///
     /// # Errors

@@ -26,43 +26,52 @@
 //! `crates/endpoint` is the driver that gives an engine sockets, a device, a clock and a disk.
 //!
 //! State stands below, steps above. What one session, the own tails or the links to the guards
-//! are is in [`session`], [`tails`] and [`guard_links`], which know nothing of the engine; what
-//! happens to them, and in which order, is in [`engine`], a step to a file.
+//! are is in `session/`, `tails/` and `guard_links/`, which know nothing of the engine; what
+//! happens to them, and in which order, is in [`engine`], a step to a file. The driver sees the
+//! engine and what crosses its border; the rest is private, and what tests look into is in
+//! `testing::internals`.
 //!
 //! | module | has |
 //! |---|---|
 //! | [`engine`] | the steps: packets out, datagrams in, handshakes, liveness, publication, requests to the directory |
-//! | [`session`] | one session with one peer: keys, paths, flows, lanes of cells |
-//! | [`tails`] | the own tails and the mailboxes at their guards |
-//! | [`guard_links`] | the links to the guards |
-//! | [`directory`] | descriptors, questions under way, the throw-away IDs that ask them |
-//! | [`relays`] | the snapshot's relays: which to choose, which to blame, which are guards |
-//! | [`packets`] | IP headers, ICMP errors, batches |
-//! | [`command`], [`status`] | what the outside asks, and what it is told |
+//! | [`command`], [`messages`], [`status`] | what the outside asks, what peers ask the service, and what the outside is told |
+//! | [`config`], [`policy`], [`clock`], [`outbox`] | settings, the time as it is passed in, datagrams on their way out |
+//! | `session` | one session with one peer: keys, paths, flows, lanes of cells |
+//! | `tails` | the own tails and the mailboxes at their guards |
+//! | `guard_links` | the links to the guards |
+//! | `directory` | descriptors, questions under way, the throw-away IDs that ask them, the own publication |
+//! | `relays` | the snapshot's relays: which to choose, which to blame, which are guards |
+//! | `packets` | IP headers, ICMP errors, batches, packets that wait |
+//! | `limits` | how much others may make this endpoint do |
 
 pub mod clock;
 pub mod command;
 pub mod config;
-pub mod directory;
+mod directory;
 pub mod engine;
 pub mod error;
-pub mod guard_links;
-pub mod keys;
+mod guard_links;
+mod keys;
+mod limits;
+pub mod messages;
 pub mod outbox;
-pub mod packets;
+mod packets;
 pub mod policy;
-pub mod random;
-pub mod relays;
-pub mod session;
+mod random;
+mod relays;
+mod session;
 pub mod status;
-pub mod tails;
+mod tails;
 #[cfg(feature = "testing")]
 pub mod testing;
-pub mod token_bucket;
+mod token_bucket;
 
 pub use config::{Config, Identity};
-pub use directory::pending::MAX_QUERIES;
+pub use directory::pending::{MAX_QUERIES, QUERY_DEADLINE};
 pub use error::{ConfigError, QueryError};
-pub use packets::batch::PacketBatch;
+pub use guard_links::Families;
+pub use keys::SessionKey;
+pub use packets::batch::{BATCH_BYTES, BATCH_PACKETS, MAX_PACKET, PacketBatch};
 pub use policy::{AddressRange, MAX_DUPLICATES, PathPolicy, PolicyRule};
+pub use relays::guards::{Guards, GuardsError};
 pub use status::{Event, Status};

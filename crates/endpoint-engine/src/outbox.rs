@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mixline_protocol::size::{DATAGRAM, Datagram};
 
-/// Datagrams that wait for the sockets at most; what is made beyond that is dropped.
+/// At most so many datagrams wait for the sockets; what is made beyond that is dropped.
 pub const OUTBOX: usize = 512;
 /// With so many waiting, packets from the device wait too: enough for two full batches of
 /// segmentation offload, and little enough to stay in the processor's cache.

@@ -36,8 +36,8 @@ pub enum PathPolicy {
     /// ECMP routers do: TCP sees no reordering.
     #[default]
     PerFlow,
-    /// One cell after the other over another path: one flow uses all of them, and whoever sees
-    /// one path sees a part of it.
+    /// One cell after the other over another path: one flow uses all of them, and anyone who
+    /// sees one path sees a part of it.
     PerPacket,
     /// Every packet over this many paths with distinct heads and tails, 2 to
     /// [`MAX_DUPLICATES`]: the first copy to arrive counts. Fewer if fewer paths are alive.

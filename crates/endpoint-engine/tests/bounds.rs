@@ -5,15 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use mixline_endpoint_engine::command::{Command, Question, RequestNumber};
-use mixline_endpoint_engine::directory::descriptors::MAX_REFUSALS;
-use mixline_endpoint_engine::engine::handshakes::{
-    ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_UNCONFIRMED, TRIES_BURST,
-};
-use mixline_endpoint_engine::engine::outbound::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, MAX_LOOKUPS};
 use mixline_endpoint_engine::outbox::OUTBOX;
-use mixline_endpoint_engine::packets::held::MAX_HELD;
-use mixline_endpoint_engine::packets::icmp::{BURST, PER_SECOND};
-use mixline_endpoint_engine::session::initiation_replay::InitiationReplayCache;
+use mixline_endpoint_engine::testing::internals::bounds::{
+    ANSWERS_BURST, ANSWERS_PER_SECOND, InitiationReplayCache, MAX_UNCONFIRMED, MAX_UNREACHABLE,
+    TRIES_BURST,
+};
+use mixline_endpoint_engine::testing::internals::packets::{
+    BURST, LOOKUPS_BURST, LOOKUPS_PER_SECOND, MAX_HELD, MAX_LOOKUPS, PER_SECOND,
+};
 use mixline_endpoint_engine::testing::*;
 use mixline_endpoint_engine::{MAX_QUERIES, PacketBatch, QueryError};
 use mixline_protocol::directory::RequestBody;
@@ -82,7 +81,7 @@ fn a_scan_of_the_virtual_network_is_not_a_flood_of_questions() {
         "{answers} answers"
     );
     assert!(world.status(2).counters.unreachable >= 3000);
-    const { assert!(MAX_REFUSALS < 4000) };
+    const { assert!(MAX_UNREACHABLE < 4000) };
 }
 
 #[test]

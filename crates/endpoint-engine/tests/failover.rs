@@ -315,7 +315,7 @@ fn a_service_that_is_killed_is_reported_within_five_seconds() {
         world.now.instant - began
     );
     assert_eq!(kind_of(&world.take(2)[0]), (1, Some((3, 1))));
-    // And when the service is back, it is found again by whoever goes on asking.
+    // And when the service is back, it is found again by anyone who goes on asking.
     world.nodes[1].dead = false;
     let back = world.run_until(20 * SECOND, |_| true);
     assert!(back);

@@ -4,8 +4,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use mixline_endpoint_engine::engine::liveness::{MESSAGES_IDLE, PACKETS_IDLE};
 use mixline_endpoint_engine::status::Event;
+use mixline_endpoint_engine::testing::internals::session::{MESSAGES_IDLE, PACKETS_IDLE};
 use mixline_endpoint_engine::testing::*;
 
 const SECOND: Duration = Duration::from_secs(1);

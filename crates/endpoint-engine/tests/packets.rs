@@ -4,13 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use mixline_endpoint_engine::packets::batch::{BATCH_PACKETS, MAX_PACKET};
-use mixline_endpoint_engine::packets::headers::parse;
-use mixline_endpoint_engine::packets::icmp::{Rejection, error_for};
-use mixline_endpoint_engine::session::flows::policy;
+use mixline_endpoint_engine::testing::internals::bounds::TokenBucket;
+use mixline_endpoint_engine::testing::internals::packets::{Rejection, error_for, parse};
+use mixline_endpoint_engine::testing::internals::session::policy;
 use mixline_endpoint_engine::testing::{ip_packet, kind_of, tcp, udp};
-use mixline_endpoint_engine::token_bucket::TokenBucket;
-use mixline_endpoint_engine::{Config, PacketBatch, PathPolicy, PolicyRule};
+use mixline_endpoint_engine::{
+    BATCH_PACKETS, Config, MAX_PACKET, PacketBatch, PathPolicy, PolicyRule,
+};
 use mixline_protocol::identity::AnonymousId;
 use mixline_relay_common::checksum::Sum;
 use proptest::prelude::*;
@@ -90,7 +90,7 @@ fn wrong_lengths_are_no_packets() {
 }
 
 #[test]
-fn refusals_are_sound_and_say_what_they_should() {
+fn rejections_are_sound_and_say_what_they_should() {
     let cases = [
         (Rejection::Unreachable, (3, 1), (1, 3)),
         (Rejection::Prohibited, (3, 13), (1, 5)),
@@ -201,7 +201,6 @@ fn the_first_rule_that_fits_decides() {
     let peer = AnonymousId([1; 32]);
     let yaml = format!(
         "
-state_dir: /x
 policies:
   - {{ id: {peer}, port: 22, policy: per-flow }}
   - {{ port: 5060, policy: duplicate 2 }}
@@ -245,37 +244,24 @@ policies:
 #[test]
 fn wrong_configurations_are_refused_by_name() {
     for (yaml, word) in [
-        ("state_dir: /x\nguard: 3", "guard"),
-        ("guards: 3", "state_dir"),
+        ("guard: 3", "guard"),
+        ("policies: [{policy: per-flow, prot: 3}]", "prot"),
+        ("policies: [{policy: duplicate}]", "duplicate"),
+        ("policies: [{policy: duplicate 9}]", "duplicate 9"),
+        ("policies: [{policy: fast}]", "fast"),
         (
-            "state_dir: /x\npolicies: [{policy: per-flow, prot: 3}]",
-            "prot",
-        ),
-        (
-            "state_dir: /x\npolicies: [{policy: duplicate}]",
-            "duplicate",
-        ),
-        (
-            "state_dir: /x\npolicies: [{policy: duplicate 9}]",
-            "duplicate 9",
-        ),
-        ("state_dir: /x\npolicies: [{policy: fast}]", "fast"),
-        (
-            "state_dir: /x\npolicies: [{policy: per-flow, to: 10.0.0.0/33}]",
+            "policies: [{policy: per-flow, to: 10.0.0.0/33}]",
             "10.0.0.0/33",
         ),
-        (
-            "state_dir: /x\npolicies: [{policy: per-flow, id: abc}]",
-            "anonymous ID",
-        ),
+        ("policies: [{policy: per-flow, id: abc}]", "anonymous ID"),
     ] {
         let error = serde_yaml::from_str::<Config>(yaml)
             .unwrap_err()
             .to_string();
         assert!(error.contains(word), "{yaml}: {error}");
     }
-    let config: Config = serde_yaml::from_str("state_dir: /x").unwrap();
-    assert_eq!(config, Config::new("/x".into()));
+    let config: Config = serde_yaml::from_str("{}").unwrap();
+    assert_eq!(config, Config::default());
     config.check().unwrap();
 }
 

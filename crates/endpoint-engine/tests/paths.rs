@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use chacha20::ChaCha20Rng;
-use mixline_endpoint_engine::session::paths::{
+use mixline_endpoint_engine::testing::internals::session::{
     DEAD_AFTER, DEAD_IN_TROUBLE, NewPath, PROBE_EVERY, PROVEN_WITHIN, Paths,
 };
 use mixline_protocol::identity::ShortId;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chacha20::ChaCha20Rng;
+use mixline_endpoint_engine::Guards;
 use mixline_endpoint_engine::clock::Now;
-use mixline_endpoint_engine::relays::guards::{GONE, Guards, MAX_FALLBACKS, PATIENCE, RECOVERED};
-use mixline_endpoint_engine::relays::network::Network;
-use mixline_endpoint_engine::relays::selection::choose;
+use mixline_endpoint_engine::testing::internals::relays::{
+    GONE, MAX_FALLBACKS, Network, PATIENCE, RECOVERED, Relay, choose,
+};
 use mixline_protocol::epoch;
 use mixline_protocol::identity::{IdentityKey, RelayId, ShortId, X25519Public};
 use mixline_protocol::records::{Parameters, RelayDescriptor, ServiceDescriptor, Snapshot};
@@ -394,9 +395,7 @@ fn guards_are_reachable_from_here() {
     let mut rng = ChaCha20Rng::from_seed([5; 32]);
     let network = network_at(&specs, now(0).unix());
     let mut guards = Guards::new(3);
-    let v6 = |relay: &mixline_endpoint_engine::relays::network::Relay| {
-        relay.addresses.iter().any(SocketAddr::is_ipv6)
-    };
+    let v6 = |relay: &Relay| relay.addresses.iter().any(SocketAddr::is_ipv6);
     guards.update(&network, now(0), |_| true, v6, &mut rng);
     let chosen: HashSet<RelayId> = guards.in_use().map(|(id, _)| id).collect();
     assert_eq!(chosen, HashSet::from([id(0), id(2), id(4)]));

@@ -3,9 +3,7 @@
 use std::future::Future;
 use std::io;
 
-pub use mixline_endpoint_engine::packets::batch::{
-    BATCH_BYTES, BATCH_PACKETS, MAX_PACKET, PacketBatch,
-};
+pub use mixline_endpoint_engine::{BATCH_BYTES, BATCH_PACKETS, MAX_PACKET, PacketBatch};
 
 /// A source and sink of IP packets: a TUN interface, or nothing.
 ///

@@ -4,7 +4,7 @@
 //! throw-away ID, what concerns others under another one, both renewed from time to time: the
 //! directory can tie neither a lookup to a service, nor the lookups of different days to each
 //! other. Requests are idempotent and repeated until they are answered or
-//! [`QUERY_DEADLINE`](mixline_endpoint_engine::directory::pending::QUERY_DEADLINE) has passed.
+//! [`QUERY_DEADLINE`](mixline_endpoint_engine::QUERY_DEADLINE) has passed.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,8 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
 
-use crate::QueryError;
 use crate::requests::Requests;
+use mixline_endpoint_engine::QueryError;
 use mixline_endpoint_engine::command::{Answer, NamedService, Question};
 
 /// Questions to the directory. Cheap to clone.
@@ -24,7 +24,7 @@ pub struct DirectoryQueries {
 
 impl DirectoryQueries {
     /// Publishes the own descriptor now, under the tails that are alive. With
-    /// [`crate::Config::publish`] this also happens by itself whenever it is needed.
+    /// [`Config::publish`](mixline_endpoint_engine::Config::publish) this also happens by itself whenever it is needed.
     ///
     /// # Errors
     /// As [`QueryError`] says; also if there is no public tail yet when the deadline passes.

@@ -1,8 +1,8 @@
 //! The engine's thread: sockets, device, clock, commands.
 //!
 //! One thread does everything, so that no packet crosses from one to another. The device is not
-//! read while the sockets are blocked: who sends too much through the interface is slowed down
-//! by it, and nothing piles up here.
+//! read while the sockets are blocked: anyone who sends too much through the interface is
+//! slowed down by it, and nothing piles up here.
 
 use std::io;
 use std::sync::Arc;
@@ -17,17 +17,18 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::clock;
+use crate::config::Config;
+use crate::device::PacketDevice;
+use crate::error::{Error, Result};
+use crate::handle::Handle;
 use crate::requests::{Request, Requests, Waiting};
+use crate::service::MessageService;
 use crate::sockets::{Bound, Port, Sockets};
 use crate::state::StateDir;
-use crate::{
-    Config, Error, Event, Handle, Identity, MessageService, PacketBatch, PacketDevice, Result,
-};
 use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::command::Command;
 use mixline_endpoint_engine::engine::Engine;
-use mixline_endpoint_engine::guard_links::Families;
-use mixline_endpoint_engine::keys::SessionKey;
+use mixline_endpoint_engine::{Event, Families, Identity, PacketBatch, SessionKey};
 
 /// Events that a slow listener can catch up with.
 const EVENTS: usize = 256;
@@ -39,80 +40,93 @@ const ROUTES_EVERY: Duration = Duration::from_secs(10);
 type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 type Answer = (SessionKey, Vec<u8>);
 
-/// Starts the thread of an endpoint.
-pub(crate) fn start<D: PacketDevice>(
-    config: Config,
-    identity: Identity,
-    snapshots: Snapshots,
-    device: D,
-    service: Option<Arc<dyn MessageService>>,
-) -> Result<Handle> {
-    config.check()?;
-    let state = StateDir::open(&config.state_dir)?;
-    let guards = state.load_guards(config.guards)?;
-    let sockets = Bound::new()?;
-    let mut seed = Zeroizing::new([0; 32]);
-    OsRandom::new().fill_bytes(seed.as_mut());
+/// The anonymous communication stack.
+pub struct Endpoint;
 
-    let id = identity.key.anonymous_id();
-    let (requests, request_queue) = Requests::new();
-    let (events, _) = broadcast::channel(EVENTS);
-    let (descriptor_sender, descriptor) = watch::channel(None);
-    let (online_sender, online) = watch::channel(false);
-    let (stopped_sender, stopped) = watch::channel(None);
-    let handle = Handle {
-        id,
-        requests,
-        events: events.clone(),
-        descriptor,
-        online,
-        stopped,
-    };
+impl Endpoint {
+    /// Starts an endpoint on a thread of its own.
+    ///
+    /// It follows `snapshots` (verified ones; `None` until the first is there), moves packets
+    /// between `device` and the peers, and answers messages by `service` if there is one. It
+    /// runs until [`Handle::shutdown`], or until the last handle is dropped, or the device
+    /// fails.
+    ///
+    /// # Errors
+    /// A wrong configuration, an unusable state directory, no socket, no thread.
+    pub fn start<D: PacketDevice>(
+        config: Config,
+        identity: Identity,
+        snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+        device: D,
+        service: Option<Arc<dyn MessageService>>,
+    ) -> Result<Handle> {
+        config.engine.check()?;
+        let state = StateDir::open(&config.state_dir)?;
+        let guards = state.load_guards(config.engine.guards)?;
+        let sockets = Bound::new()?;
+        let mut seed = Zeroizing::new([0; 32]);
+        OsRandom::new().fill_bytes(seed.as_mut());
 
-    let families = Families { v4: true, v6: true };
-    let engine = Engine::new(
-        config,
-        identity,
-        guards,
-        families,
-        service.is_some(),
-        *seed,
-        clock::now(),
-    );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Thread)?;
-    std::thread::Builder::new()
-        .name("mixline-endpoint".into())
-        .spawn(move || {
-            let result = runtime.block_on(async {
-                let driver = Driver {
-                    id,
-                    engine,
-                    sockets: sockets.register()?,
-                    device,
-                    state,
-                    events,
-                    descriptor: descriptor_sender,
-                    online: online_sender,
-                    service,
-                    waiting: Waiting::default(),
-                    answering: 0,
-                    packets: PacketBatch::new(),
-                    next_packet: 0,
-                };
-                driver.run(snapshots, request_queue).await
-            });
-            let error = result.err().map(Arc::new);
-            if let Some(error) = &error {
-                tracing::error!(%error, "the endpoint stops");
-            }
-            stopped_sender.send_replace(Some(error));
-            runtime.shutdown_background();
-        })
-        .map_err(Error::Thread)?;
-    Ok(handle)
+        let id = identity.key.anonymous_id();
+        let (requests, request_queue) = Requests::new();
+        let (events, _) = broadcast::channel(EVENTS);
+        let (descriptor_sender, descriptor) = watch::channel(None);
+        let (online_sender, online) = watch::channel(false);
+        let (stopped_sender, stopped) = watch::channel(None);
+        let handle = Handle {
+            id,
+            requests,
+            events: events.clone(),
+            descriptor,
+            online,
+            stopped,
+        };
+
+        let families = Families { v4: true, v6: true };
+        let engine = Engine::new(
+            config.engine,
+            identity,
+            guards,
+            families,
+            service.is_some(),
+            *seed,
+            clock::now(),
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::Thread)?;
+        std::thread::Builder::new()
+            .name("mixline-endpoint".into())
+            .spawn(move || {
+                let result = runtime.block_on(async {
+                    let driver = Driver {
+                        id,
+                        engine,
+                        sockets: sockets.register()?,
+                        device,
+                        state,
+                        events,
+                        descriptor: descriptor_sender,
+                        online: online_sender,
+                        service,
+                        waiting: Waiting::default(),
+                        answering: 0,
+                        packets: PacketBatch::new(),
+                        next_packet: 0,
+                    };
+                    driver.run(snapshots, request_queue).await
+                });
+                let error = result.err().map(Arc::new);
+                if let Some(error) = &error {
+                    tracing::error!(%error, "the endpoint stops");
+                }
+                stopped_sender.send_replace(Some(error));
+                runtime.shutdown_background();
+            })
+            .map_err(Error::Thread)?;
+        Ok(handle)
+    }
 }
 
 struct Driver<D> {

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// The result of starting an endpoint.
+pub type Result<T> = std::result::Result<T, Error>;
+
 /// Why an endpoint does not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,7 +26,7 @@ pub enum Error {
         /// Which file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: mixline_endpoint_engine::relays::guards::GuardsError,
+        reason: mixline_endpoint_engine::GuardsError,
     },
     /// Neither an IPv4 nor an IPv6 socket can be made.
     #[error("no UDP socket: {0}")]

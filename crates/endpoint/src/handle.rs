@@ -1,39 +1,16 @@
-//! Starting an endpoint, and holding on to it.
+//! Holding on to a running endpoint.
 
 use std::sync::Arc;
 
 use mixline_protocol::identity::AnonymousId;
-use mixline_protocol::records::{Lease, ServiceDescriptor, Snapshot};
+use mixline_protocol::records::{Lease, ServiceDescriptor};
 use tokio::sync::{broadcast, watch};
 
 use crate::directory_queries::DirectoryQueries;
+use crate::error::Error;
 use crate::requests::Requests;
-use crate::{Config, Event, Identity, MessageService, PacketDevice, Result, Status};
 use mixline_endpoint_engine::command::{Answer, Command, Question};
-
-/// The anonymous communication stack.
-pub struct Endpoint;
-
-impl Endpoint {
-    /// Starts an endpoint on a thread of its own.
-    ///
-    /// It follows `snapshots` (verified ones; `None` until the first is there), moves packets
-    /// between `device` and the peers, and answers messages by `service` if there is one. It
-    /// runs until [`Handle::shutdown`], or until the last handle is dropped, or the device
-    /// fails.
-    ///
-    /// # Errors
-    /// A wrong configuration, an unusable state directory, no socket, no thread.
-    pub fn start<D: PacketDevice>(
-        config: Config,
-        identity: Identity,
-        snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-        device: D,
-        service: Option<Arc<dyn MessageService>>,
-    ) -> Result<Handle> {
-        crate::driver::start(config, identity, snapshots, device, service)
-    }
-}
+use mixline_endpoint_engine::{Event, Status};
 
 /// A running endpoint. Cheap to clone.
 #[derive(Clone)]
@@ -43,7 +20,7 @@ pub struct Handle {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) descriptor: watch::Receiver<Option<Arc<ServiceDescriptor>>>,
     pub(crate) online: watch::Receiver<bool>,
-    pub(crate) stopped: watch::Receiver<Option<Option<Arc<crate::Error>>>>,
+    pub(crate) stopped: watch::Receiver<Option<Option<Arc<Error>>>>,
 }
 
 impl Handle {
@@ -104,13 +81,13 @@ impl Handle {
     }
 
     /// Waits until the endpoint has stopped by itself or was shut down; the error if it failed.
-    pub async fn stopped(&self) -> Option<Arc<crate::Error>> {
+    pub async fn stopped(&self) -> Option<Arc<Error>> {
         let mut stopped = self.stopped.clone();
         match stopped.wait_for(Option::is_some).await {
             Ok(reason) => reason.clone().flatten(),
             Err(_) => {
                 let why = std::io::Error::other("the endpoint's thread ended unexpectedly");
-                Some(Arc::new(crate::Error::Thread(why)))
+                Some(Arc::new(Error::Thread(why)))
             }
         }
     }

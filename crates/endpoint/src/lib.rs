@@ -7,28 +7,28 @@
 //! datagrams and packets go in; datagrams, packets and events come out.
 
 mod clock;
+mod config;
 pub mod device;
-pub mod directory_queries;
+mod directory_queries;
 mod driver;
-pub mod error;
-pub mod handle;
+mod error;
+mod handle;
 mod requests;
-pub mod service;
+mod service;
 mod sockets;
 mod state;
 
-pub use mixline_endpoint_engine::{config, policy, status};
+pub use mixline_endpoint_engine::status;
 
+pub use config::Config;
 pub use device::{NoDevice, PacketBatch, PacketDevice};
 pub use directory_queries::DirectoryQueries;
-pub use error::Error;
-pub use handle::{Endpoint, Handle};
+pub use driver::Endpoint;
+pub use error::{Error, Result};
+pub use handle::Handle;
 pub use mixline_endpoint_engine::command::NamedService;
 pub use mixline_endpoint_engine::{
-    AddressRange, Config, Event, Identity, MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule,
-    QueryError, Status,
+    AddressRange, Event, Identity, MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule, QueryError,
+    Status,
 };
 pub use service::MessageService;
-
-/// The result of starting an endpoint.
-pub type Result<T> = std::result::Result<T, Error>;

@@ -6,7 +6,7 @@ use mixline_endpoint_engine::QueryError;
 use mixline_endpoint_engine::command::{Command, Outcome, Question, RequestNumber};
 use tokio::sync::{mpsc, oneshot};
 
-/// Requests that wait for the engine; whoever sends more waits.
+/// Requests that wait for the engine; a caller who sends more waits.
 const REQUESTS: usize = 256;
 
 /// One request, and where its answer goes if it has one.
@@ -62,7 +62,7 @@ impl Waiting {
         number
     }
 
-    /// Hands an answer to whoever waits for it, who may have gone away.
+    /// Hands an answer to the one who waits for it, who may have gone away.
     pub(crate) fn answer(&mut self, number: RequestNumber, outcome: Outcome) {
         if let Some(sender) = self.senders.remove(&number) {
             let _ = sender.send(outcome);

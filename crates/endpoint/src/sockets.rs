@@ -10,8 +10,8 @@ use mixline_udp::{BatchSocket, BindOptions, Outgoing, ReceiveRing, SEND_BATCH};
 use tokio::io::Interest;
 use tokio::net::UdpSocket as Readiness;
 
-use crate::{Error, Result};
-use mixline_endpoint_engine::guard_links::Families;
+use crate::error::{Error, Result};
+use mixline_endpoint_engine::Families;
 use mixline_endpoint_engine::outbox::Outbox;
 
 /// Messages that are asked for in one call; with GRO each holds up to 46 datagrams.

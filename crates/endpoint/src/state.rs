@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
-use mixline_endpoint_engine::relays::guards::Guards;
+use crate::error::{Error, Result};
+use mixline_endpoint_engine::Guards;
 
 const GUARDS: &str = "guards.json";
 const LOCK: &str = "endpoint.lock";

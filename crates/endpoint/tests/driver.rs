@@ -51,7 +51,7 @@ impl Relays {
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                if !turn(&mut relays, &sockets, &mut rng) {
+                if !poll(&mut relays, &sockets, &mut rng) {
                     std::thread::sleep(Duration::from_micros(200));
                 }
             }
@@ -109,7 +109,7 @@ fn now() -> Now {
 }
 
 /// Moves what has come; false if nothing has.
-fn turn(relays: &mut [SimRelay], sockets: &[UdpSocket], rng: &mut ChaCha20Rng) -> bool {
+fn poll(relays: &mut [SimRelay], sockets: &[UdpSocket], rng: &mut ChaCha20Rng) -> bool {
     let mut todo: Vec<(usize, Action)> = Vec::new();
     let mut bytes = [0; 1409];
     for at in 0..relays.len() {
@@ -238,7 +238,7 @@ async fn three_endpoints_over_real_sockets() {
 
     // The directory: its descriptor goes into the snapshot.
     let mut config = Config::new(state.path().join("directory"));
-    config.accept_sessions = true;
+    config.engine.accept_sessions = true;
     let key = IdentityKey::from_seed([5; 32]);
     let store = Arc::new(Directory(Mutex::default(), IdentityKey::from_seed([5; 32])));
     let own = Identity {
@@ -264,7 +264,7 @@ async fn three_endpoints_over_real_sockets() {
 
     // A service and a client.
     let mut config = Config::new(state.path().join("service"));
-    (config.accept_sessions, config.publish) = (true, true);
+    (config.engine.accept_sessions, config.engine.publish) = (true, true);
     let mut service = application(config, &snapshots);
     let mut client = application(Config::new(state.path().join("client")), &snapshots);
     online(&service.handle).await;
@@ -440,7 +440,7 @@ fn what_cannot_start_says_why() {
         error.expect("refused").to_string()
     };
     let mut config = Config::new(state.path().join("a"));
-    config.guards = 9;
+    config.engine.guards = 9;
     assert_eq!(
         start(config),
         "configuration: guards is 9, but has to be 1 to 5"

@@ -97,10 +97,10 @@ fn begin<'a>(
         Accept::Never => false,
     };
     let mut settings = mixline_endpoint::Config::new(config.state_dir.clone());
-    settings.policies.clone_from(&config.policies);
-    settings.accept_sessions = accepting;
-    settings.publish = accepting;
-    settings.mtu = config.mtu;
+    settings.engine.policies.clone_from(&config.policies);
+    settings.engine.accept_sessions = accepting;
+    settings.engine.publish = accepting;
+    settings.engine.mtu = config.mtu;
     let (snapshot_sender, snapshots) = watch::channel(None);
     let handle = Endpoint::start(
         settings,

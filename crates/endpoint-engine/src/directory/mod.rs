@@ -1,5 +1,7 @@
 //! What is known of the directory, and asked of it.
 
-pub mod descriptors;
-pub mod pending;
-pub mod pseudonyms;
+pub(crate) mod descriptors;
+pub(crate) mod pending;
+pub(crate) mod pseudonyms;
+pub(crate) mod publication;
+pub(crate) mod unreachable;

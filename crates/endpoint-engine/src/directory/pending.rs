@@ -8,9 +8,9 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use rand_core::CryptoRng;
 
-use crate::QueryError;
 use crate::command::RequestNumber;
 use crate::directory::pseudonyms::Pseudonym;
+use crate::error::QueryError;
 
 /// Questions under way at once; more are refused.
 pub const MAX_QUERIES: usize = 256;

@@ -11,8 +11,8 @@ use mixline_protocol::session::Certificate;
 use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
 
-use crate::Identity;
 use crate::clock::Now;
+use crate::config::Identity;
 use crate::random::below;
 
 /// How long a certificate is valid, seconds.

@@ -7,11 +7,11 @@ use mixline_protocol::directory::{RequestBody, Response, ResponseBody};
 use mixline_protocol::records::{Lease, LeaseRequest, NameRecord, ServiceDescriptor};
 
 use super::Engine;
-use crate::QueryError;
 use crate::clock::Now;
 use crate::command::{Answer, Command, NamedService, Outcome, Question, RequestNumber};
 use crate::directory::pending::{Asker, Query, misfit};
 use crate::directory::pseudonyms::Pseudonym;
+use crate::error::QueryError;
 use crate::session::Phase;
 
 /// How long a claimed name lives, seconds, unless it is renewed.
@@ -281,7 +281,7 @@ impl Engine {
         self.fail(&query.asker, error, now);
     }
 
-    /// There is no answer for whoever asked.
+    /// There is no answer for the one who asked.
     fn fail(&mut self, asker: &Asker, error: QueryError, now: Now) {
         match asker {
             Asker::Publish(version, _) => self.publication(*version, Err(error.clone()), now),

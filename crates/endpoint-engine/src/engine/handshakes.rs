@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use mixline_protocol::directory::RequestBody;
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::records::TailOffer;
-use mixline_protocol::session::{
-    Initiation, SessionInitiator, SessionKeys, TIMESTAMP_TOLERANCE_MS, accept,
-};
+use mixline_protocol::session::{Initiation, SessionInitiator, SessionKeys, accept};
 use mixline_protocol::size::Payload;
 
 use rand_core::Rng;
@@ -18,10 +16,10 @@ use crate::clock::Now;
 use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::SessionKey;
+use crate::limits::MAX_UNCONFIRMED;
 use crate::packets::headers::parse;
 use crate::random::below;
 use crate::session::ending::Ending;
-use crate::session::initiation_replay::MAX_INITIATORS;
 use crate::session::keys::{Introduction, Pending};
 use crate::session::lanes::Route;
 use crate::session::transmit::{Load, Sender};
@@ -33,25 +31,6 @@ use crate::tails::Owner;
 pub const RETRY: Duration = Duration::from_millis(600);
 /// A handshake waits so long for tails to become ready; after that it takes what there is.
 const TAIL_PATIENCE: Duration = Duration::from_millis(400);
-/// Handshake messages in a second that public-key work is done for, and at once. What is not an
-/// initiation for us costs one X25519.
-pub const TRIES_PER_SECOND: u32 = 400;
-/// See [`TRIES_PER_SECOND`].
-pub const TRIES_BURST: u32 = 100;
-/// Initiations that are answered in a second, and at once.
-pub const ANSWERS_PER_SECOND: u32 = 50;
-/// See [`ANSWERS_PER_SECOND`].
-pub const ANSWERS_BURST: u32 = 50;
-const _: () = {
-    // The cache has room for all initiations that are answered while a timestamp is good.
-    let window_s = 2 * TIMESTAMP_TOLERANCE_MS / 1000;
-    assert!(MAX_INITIATORS as u64 > window_s * ANSWERS_PER_SECOND as u64 + ANSWERS_BURST as u64);
-};
-
-/// Sessions whose initiator has not been heard since we answered. The oldest makes room.
-pub const MAX_UNCONFIRMED: usize = 64;
-/// How long they may be.
-pub const UNCONFIRMED: Duration = Duration::from_secs(10);
 /// Tails for a peer that has not shown yet that it is there.
 const FIRST_TAILS: usize = 2;
 
@@ -310,7 +289,7 @@ impl Engine {
             return;
         };
         session.remote = said.remote;
-        // Whoever begins a session replaces its keys; after a crossing of two, the later does.
+        // The side that begins a session replaces its keys; after a crossing of two, the later does.
         session.initiated = false;
         self.established(key, &said.tails, now);
         self.set_address(key, said.lease, now);
@@ -355,7 +334,7 @@ impl Engine {
             self.by_address.insert(session.ipv6.into(), key);
         }
         for address in addresses.into_iter().flatten() {
-            self.refusals.clear(&address);
+            self.unreachable.clear(&address);
         }
         self.extend_paths(key, now);
         self.send_held(key, now);

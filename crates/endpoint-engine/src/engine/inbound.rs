@@ -14,6 +14,7 @@ use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::guard_links::cell_mut;
 use crate::keys::SessionKey;
+use crate::messages::{MAX_REQUESTS, ServiceRequest};
 use crate::packets::batch::BATCH_PACKETS;
 use crate::packets::headers::parse;
 use crate::session::keys::Opened;
@@ -21,21 +22,8 @@ use crate::tails::Owner;
 
 /// Control frames of one cell that are looked at.
 const CONTROLS: usize = 32;
-/// Packets that one cell holds at most: 20 bytes of IPv4 header and 3 of frame each.
+/// One cell holds at most so many packets: 20 bytes of IPv4 header and 3 of frame each.
 const PACKETS_PER_CELL: usize = FRAMES / 23 + 1;
-/// Messages that wait for the service at most.
-pub const MAX_REQUESTS: usize = 256;
-
-/// A message from a peer that the service is to answer.
-#[derive(Debug)]
-pub struct Request {
-    /// Where the answer goes.
-    pub session: SessionKey,
-    /// Who asks.
-    pub from: mixline_protocol::identity::AnonymousId,
-    /// What.
-    pub message: Vec<u8>,
-}
 
 impl Engine {
     /// Whether one more datagram can be taken: there is room for all that may be in it.
@@ -163,7 +151,7 @@ impl Engine {
             } else if !self.answers {
                 self.counters.unroutable += 1;
             } else if self.requests.len() < MAX_REQUESTS {
-                self.requests.push_back(Request {
+                self.requests.push_back(ServiceRequest {
                     session: key,
                     from: peer,
                     message,

@@ -149,7 +149,7 @@ impl Engine {
                 self.by_address.remove(&address);
             }
             if session.pseudonym == Pseudonym::Own && matches!(ending, Ending::Unreachable(_)) {
-                self.refusals.unreachable(address, now.instant);
+                self.unreachable.not_reached(address, now.instant);
             }
         }
         for tail in &session.own_tails {
@@ -177,9 +177,10 @@ impl Engine {
         if let Some(key) = self.by_peer.get(&(Pseudonym::Own, descriptor.id)).copied() {
             self.set_address(key, descriptor.lease, now);
         }
-        self.refusals.clear(&address::ipv6(&descriptor.id).into());
+        self.unreachable
+            .clear(&address::ipv6(&descriptor.id).into());
         if let Some(lease) = &descriptor.lease {
-            self.refusals.clear(&lease.ipv4.into());
+            self.unreachable.clear(&lease.ipv4.into());
         }
         self.descriptors.learn(descriptor, now.instant);
     }

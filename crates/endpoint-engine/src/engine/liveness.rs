@@ -16,6 +16,7 @@ use super::build_path::PathError;
 use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::{SessionKey, TailKey};
+use crate::limits::UNCONFIRMED;
 use crate::policy::PathPolicy;
 use crate::relays::selection::SHARED;
 use crate::session::ending::Ending;
@@ -60,7 +61,7 @@ const TROUBLE_EVERY: Duration = Duration::from_secs(1);
 const BROKEN: Duration = Duration::from_secs(60);
 /// As so many paths that do not answer it counts meanwhile.
 const BROKEN_COUNTS: usize = 2;
-/// Distrust of a guard counts so much at most: what fails may be a relay behind it, which must
+/// Distrust of a guard counts at most so much: what fails may be a relay behind it, which must
 /// not drive the paths to another guard.
 const GUARD_DISTRUST: u8 = 2 * SHARED;
 
@@ -74,7 +75,7 @@ impl Engine {
             Phase::Opening => self.drive_opening(key, now),
             Phase::Unconfirmed => {
                 let age = now.instant.saturating_duration_since(session.since);
-                if age >= crate::engine::handshakes::UNCONFIRMED {
+                if age >= UNCONFIRMED {
                     self.end(key, &Ending::Idle, now);
                 }
             }
@@ -245,7 +246,7 @@ impl Engine {
                 self.tails.make_due(*tail);
             }
         }
-        // The next time it is the other half's turn.
+        // The other half comes first the next time.
         session.own_tails.rotate_left(half);
     }
 

@@ -17,7 +17,7 @@ impl Engine {
                     now: now.instant,
                 };
                 for body in bodies {
-                    session.pack(Load::Control(body), Route::InTurn, &mut sender);
+                    session.pack(Load::Control(body), Route::NextPath, &mut sender);
                 }
             }
             self.wake(key);

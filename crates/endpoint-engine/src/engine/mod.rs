@@ -11,14 +11,14 @@
 mod build_path;
 mod control_frames;
 mod directory_requests;
-pub mod handshakes;
-pub mod inbound;
+mod handshakes;
+mod inbound;
 mod lifecycle;
-pub mod liveness;
+pub(crate) mod liveness;
 #[cfg(feature = "testing")]
 mod misbehaviour;
-pub mod outbound;
-pub mod publishing;
+mod outbound;
+mod publishing;
 mod status_report;
 
 use std::collections::{HashMap, VecDeque};
@@ -34,35 +34,38 @@ use rand_core::SeedableRng;
 
 use crate::clock::Now;
 use crate::command::{Outcome, RequestNumber};
-use crate::directory::descriptors::{Descriptors, Refusals};
+use crate::directory::descriptors::Descriptors;
 use crate::directory::pending::Queries;
 use crate::directory::pseudonyms::{Pseudonym, Pseudonyms};
+use crate::directory::publication::Publication;
+use crate::directory::unreachable::Unreachable;
 use crate::guard_links::{Families, LinkEvent, Links};
 use crate::keys::SessionKey;
+use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
+use crate::messages::ServiceRequest;
 use crate::outbox::Outbox;
+use crate::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
 use crate::relays::guards::Guards;
 use crate::relays::network::Network;
 use crate::session::Session;
 use crate::session::ending::Ending;
 use crate::session::initiation_replay::InitiationReplayCache;
 use crate::tails::Tails;
-use crate::tails::registration::Mailboxes;
+use crate::tails::mailboxes::Mailboxes;
 use crate::token_bucket::TokenBucket;
-use handshakes::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
-use inbound::Request;
-use outbound::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
-use publishing::Publishing;
 use slotmap::SlotMap;
 
-use crate::PacketBatch;
+use crate::config::Config;
+use crate::config::Identity;
+use crate::error::QueryError;
+use crate::packets::batch::PacketBatch;
 use crate::status::{Counters, Event};
-use crate::{Config, Identity, QueryError};
 
 /// Time between two timeouts while something is going on ...
 pub const BUSY_TICK: Duration = Duration::from_millis(50);
 /// ... and while nothing is.
 pub const IDLE_TICK: Duration = Duration::from_millis(250);
-/// Events that wait to be taken at most; the oldest goes first.
+/// At most so many events wait to be taken; the oldest goes first.
 pub const MAX_EVENTS: usize = 256;
 /// When the driver comes so late, silence of others says nothing.
 const STALL: Duration = Duration::from_millis(1000);
@@ -92,18 +95,18 @@ pub struct Engine {
     by_peer: HashMap<(Pseudonym, AnonymousId), SessionKey>,
     by_address: HashMap<IpAddr, SessionKey>,
     descriptors: Descriptors,
-    refusals: Refusals,
+    unreachable: Unreachable,
     lookups: HashMap<IpAddr, Lookup>,
     lookup_bucket: TokenBucket,
     queries: Queries,
-    publishing: Publishing,
+    publication: Publication,
     initiation_replays: InitiationReplayCache,
     tries: TokenBucket,
     answers_bucket: TokenBucket,
     icmp_bucket: TokenBucket,
     outbox: Outbox,
     inbound: PacketBatch,
-    requests: VecDeque<Request>,
+    requests: VecDeque<ServiceRequest>,
     /// Answers to questions of the outside: one for each, taken after each step.
     answers_ready: VecDeque<(RequestNumber, Outcome)>,
     events: VecDeque<Event>,
@@ -152,11 +155,11 @@ impl Engine {
             by_peer: HashMap::new(),
             by_address: HashMap::new(),
             descriptors: Descriptors::default(),
-            refusals: Refusals::default(),
+            unreachable: Unreachable::default(),
             lookups: HashMap::new(),
             lookup_bucket: TokenBucket::new(LOOKUPS_PER_SECOND, LOOKUPS_BURST, at),
             queries: Queries::default(),
-            publishing: Publishing::new(at),
+            publication: Publication::new(at),
             initiation_replays: InitiationReplayCache::default(),
             tries: TokenBucket::new(TRIES_PER_SECOND, TRIES_BURST, at),
             answers_bucket: TokenBucket::new(ANSWERS_PER_SECOND, ANSWERS_BURST, at),
@@ -242,7 +245,7 @@ impl Engine {
     }
 
     /// The next message that the service is to answer.
-    pub fn next_request(&mut self) -> Option<Request> {
+    pub fn next_request(&mut self) -> Option<ServiceRequest> {
         self.requests.pop_front()
     }
 
@@ -263,8 +266,8 @@ impl Engine {
 
     /// The own descriptor, if it has changed since the last call.
     pub fn changed_descriptor(&mut self) -> Option<Arc<ServiceDescriptor>> {
-        if std::mem::take(&mut self.publishing.changed) {
-            self.publishing.descriptor.clone()
+        if std::mem::take(&mut self.publication.changed) {
+            self.publication.descriptor.clone()
         } else {
             None
         }

@@ -8,33 +8,19 @@ use mixline_protocol::directory::RequestBody;
 use mixline_protocol::records::ServiceDescriptor;
 
 use super::Engine;
-use crate::PacketBatch;
 use crate::clock::Now;
-use crate::directory::descriptors::Standing;
 use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
+use crate::directory::unreachable::Standing;
 use crate::keys::SessionKey;
+use crate::packets::batch::PacketBatch;
 use crate::packets::headers::{IpPacket, is_group, parse};
 use crate::packets::held::Held;
 use crate::packets::icmp::{Rejection, error_for};
+use crate::packets::lookups::{Lookup, MAX_LOOKUPS};
 use crate::session::Phase;
 use crate::session::lanes::Route;
 use crate::session::transmit::{Load, Sender};
-
-/// Addresses that are being looked up for packets at once.
-pub const MAX_LOOKUPS: usize = 64;
-/// Lookups for packets in a second, and at once: a scan of the virtual network must not
-/// become a flood of questions.
-pub const LOOKUPS_PER_SECOND: u32 = 20;
-/// See [`LOOKUPS_PER_SECOND`].
-pub const LOOKUPS_BURST: u32 = 64;
-
-/// Packets that wait for the directory to say whose address it is.
-#[derive(Default)]
-pub struct Lookup {
-    held: Held,
-    background: bool,
-}
 
 impl Engine {
     /// Takes packets from the device, beginning with number `from`, until the outbox has enough.
@@ -76,9 +62,9 @@ impl Engine {
             self.counters.unroutable += 1;
             self.reject(bytes, Rejection::Unreachable, now);
         } else {
-            match self.refusals.standing(&destination, now.instant) {
+            match self.unreachable.standing(&destination, now.instant) {
                 Standing::Free => self.resolve(destination, Some(bytes), now),
-                Standing::Refused { retry } => {
+                Standing::Unreachable { retry } => {
                     self.reject(bytes, Rejection::Unreachable, now);
                     if retry {
                         self.resolve(destination, None, now);
@@ -164,7 +150,7 @@ impl Engine {
     }
 
     /// Finds out whose address it is, and opens a session. A packet waits for that; without one
-    /// it is a background attempt, while packets are being refused.
+    /// it is a background attempt, while packets are rejected.
     fn resolve(&mut self, address: IpAddr, packet: Option<&[u8]>, now: Now) {
         let known = self.descriptors.at(&address, now).cloned();
         if let Some(descriptor) = known {
@@ -222,11 +208,11 @@ impl Engine {
         match answer {
             Ok(Some(descriptor)) => self.open_to(&descriptor, held, background, now),
             Ok(None) => {
-                self.refusals.nobody(address, now.instant);
+                self.unreachable.nobody(address, now.instant);
                 self.reject_all(&mut held, now);
             }
             Err(()) => {
-                self.refusals.unreachable(address, now.instant);
+                self.unreachable.not_reached(address, now.instant);
                 self.reject_all(&mut held, now);
             }
         }
@@ -250,12 +236,12 @@ impl Engine {
             now,
         );
         let Some(key) = opened else {
-            self.refusals.unreachable(
+            self.unreachable.not_reached(
                 mixline_protocol::address::ipv6(&descriptor.id).into(),
                 now.instant,
             );
             if let Some(lease) = descriptor.lease {
-                self.refusals.unreachable(lease.ipv4.into(), now.instant);
+                self.unreachable.not_reached(lease.ipv4.into(), now.instant);
             }
             self.reject_all(&mut held, now);
             return;

@@ -8,10 +8,11 @@ use mixline_protocol::identity::ShortId;
 use mixline_protocol::records::ServiceDescriptor;
 
 use super::Engine;
-use crate::QueryError;
 use crate::clock::Now;
 use crate::command::RequestNumber;
 use crate::directory::pending::{Asker, QUERY_DEADLINE};
+use crate::directory::publication::{FIRST_RETRY, LAST_RETRY};
+use crate::error::QueryError;
 use crate::keys::TailKey;
 use crate::relays::selection::{OWN_GUARD, SHARED, Shortage};
 use crate::status::Event;
@@ -25,60 +26,10 @@ pub const MORE_SPARES: usize = 24;
 const BUILDS: usize = 4;
 /// A descriptor with fewer tails than wanted waits this long for the others.
 const SETTLE: Duration = Duration::from_millis(1500);
-/// A publication that failed is tried again after this ...
-const FIRST_RETRY: Duration = Duration::from_secs(2);
-/// ... which doubles up to this.
-const LAST_RETRY: Duration = Duration::from_secs(60);
 /// The descriptor is signed anew when so little of its life is left, seconds.
 const REFRESH: u64 = 1800;
-/// The life of a descriptor at most, seconds.
+/// A descriptor lives at most so long, seconds.
 const LIFE: u64 = 6 * 3600;
-
-/// The own descriptor.
-pub struct Publishing {
-    /// Public tails.
-    pub tails: Vec<TailKey>,
-    /// The descriptor as it was signed last.
-    pub descriptor: Option<Arc<ServiceDescriptor>>,
-    /// Whether the outside has not seen it yet.
-    pub changed: bool,
-    /// Since when it does not say what it should.
-    stale: Option<Instant>,
-    /// Which version the directory has.
-    published: u64,
-    /// When it accepted that, unix seconds.
-    pub published_at: u64,
-    next: Instant,
-    retry: Duration,
-    /// Who waits for a descriptor to be there, and until when.
-    waiting: Vec<(Instant, RequestNumber)>,
-    /// Nothing is offered any more.
-    withdrawn: bool,
-}
-
-impl Publishing {
-    /// Nothing yet.
-    #[must_use]
-    pub fn new(now: Instant) -> Self {
-        Self {
-            tails: Vec::new(),
-            descriptor: None,
-            changed: false,
-            stale: None,
-            published: 0,
-            published_at: 0,
-            next: now,
-            retry: FIRST_RETRY,
-            waiting: Vec::new(),
-            withdrawn: false,
-        }
-    }
-
-    /// The descriptor has to say something else now.
-    pub fn make_stale(&mut self, now: Instant) {
-        self.stale.get_or_insert(now);
-    }
-}
 
 impl Engine {
     /// Keeps spare tails ready.
@@ -87,7 +38,7 @@ impl Engine {
         let publics = if self.config.accept_sessions {
             self.config
                 .public_tails
-                .saturating_sub(self.publishing.tails.len())
+                .saturating_sub(self.publication.tails.len())
         } else {
             0
         };
@@ -145,32 +96,32 @@ impl Engine {
 
     /// Keeps public tails alive, and the descriptor true.
     pub(super) fn publish(&mut self, now: Now) {
-        if !self.config.accept_sessions || self.publishing.withdrawn {
+        if !self.config.accept_sessions || self.publication.withdrawn {
             return;
         }
         if self.renew_public_tails(now) {
-            self.publishing.make_stale(now.instant);
+            self.publication.make_stale(now.instant);
         }
-        if let Some(descriptor) = &self.publishing.descriptor
+        if let Some(descriptor) = &self.publication.descriptor
             && (descriptor.expires.since(now.unix()) < REFRESH.min(self.descriptor_life(now) / 2)
                 || descriptor.lease.as_ref() != self.pseudonyms.lease(now.unix()))
         {
-            self.publishing.make_stale(now.instant);
+            self.publication.make_stale(now.instant);
         }
-        let full = self.publishing.tails.len() >= self.config.public_tails;
+        let full = self.publication.tails.len() >= self.config.public_tails;
         let settled =
             |since: Instant| full || now.instant.saturating_duration_since(since) >= SETTLE;
-        if self.publishing.stale.is_some_and(settled) && !self.publishing.tails.is_empty() {
+        if self.publication.stale.is_some_and(settled) && !self.publication.tails.is_empty() {
             self.sign_descriptor(now);
         }
-        let Some(descriptor) = &self.publishing.descriptor else {
+        let Some(descriptor) = &self.publication.descriptor else {
             self.give_up_publishing(now);
             return;
         };
-        let waiting = std::mem::take(&mut self.publishing.waiting);
+        let waiting = std::mem::take(&mut self.publication.waiting);
         let due = self.config.publish
-            && self.publishing.published < descriptor.version
-            && now.instant >= self.publishing.next
+            && self.publication.published < descriptor.version
+            && now.instant >= self.publication.next
             && !self.queries.is_publishing();
         if due && waiting.is_empty() {
             self.ask_to_publish(None, now);
@@ -185,11 +136,11 @@ impl Engine {
         if !self.config.accept_sessions {
             let why = "this endpoint does not accept sessions".to_owned();
             self.reply(number, Err(QueryError::Refused(why)));
-        } else if self.publishing.descriptor.is_some() && self.publishing.stale.is_none() {
+        } else if self.publication.descriptor.is_some() && self.publication.stale.is_none() {
             self.ask_to_publish(Some(number), now);
-        } else if self.publishing.waiting.len() < crate::directory::pending::MAX_QUERIES {
+        } else if self.publication.waiting.len() < crate::directory::pending::MAX_QUERIES {
             let deadline = now.instant + QUERY_DEADLINE;
-            self.publishing.waiting.push((deadline, number));
+            self.publication.waiting.push((deadline, number));
         } else {
             self.reply(number, Err(QueryError::Busy));
         }
@@ -199,7 +150,7 @@ impl Engine {
     fn give_up_publishing(&mut self, now: Now) {
         let late = |waiting: &mut (Instant, RequestNumber)| now.instant >= waiting.0;
         for (_, number) in self
-            .publishing
+            .publication
             .waiting
             .extract_if(.., late)
             .collect::<Vec<_>>()
@@ -210,7 +161,7 @@ impl Engine {
     }
 
     fn ask_to_publish(&mut self, number: Option<RequestNumber>, now: Now) {
-        if let Some(descriptor) = self.publishing.descriptor.clone() {
+        if let Some(descriptor) = self.publication.descriptor.clone() {
             let asker = Asker::Publish(descriptor.version, number);
             let body = RequestBody::Publish((*descriptor).clone());
             self.ask_directory(body, asker, now);
@@ -221,14 +172,14 @@ impl Engine {
     pub(super) fn publication(&mut self, version: u64, result: Result<(), QueryError>, now: Now) {
         match result {
             Ok(()) => {
-                self.publishing.published = self.publishing.published.max(version);
-                self.publishing.published_at = now.unix().0;
-                self.publishing.retry = FIRST_RETRY;
+                self.publication.published = self.publication.published.max(version);
+                self.publication.published_at = now.unix().0;
+                self.publication.retry = FIRST_RETRY;
                 self.event(Event::Published);
             }
             Err(why) => {
-                self.publishing.next = now.instant + self.publishing.retry;
-                self.publishing.retry = (self.publishing.retry * 2).min(LAST_RETRY);
+                self.publication.next = now.instant + self.publication.retry;
+                self.publication.retry = (self.publication.retry * 2).min(LAST_RETRY);
                 self.event(Event::PublishFailed(why.to_string()));
             }
         }
@@ -237,29 +188,29 @@ impl Engine {
     /// Replaces public tails that end soon or do not work; whether any is another now.
     fn renew_public_tails(&mut self, now: Now) -> bool {
         let mut changed = false;
-        for at in (0..self.publishing.tails.len()).rev() {
-            let old = self.publishing.tails[at];
+        for at in (0..self.publication.tails.len()).rev() {
+            let old = self.publication.tails[at];
             if !self.tail_is_due(old, now) {
                 continue;
             }
             if let Some(new) = self.spare_for_public(now) {
                 self.tails.drain(old, now);
-                self.publishing.tails[at] = new;
+                self.publication.tails[at] = new;
                 changed = true;
             } else if self
                 .tails
                 .get(old)
                 .is_none_or(|tail| now.unix() >= tail.expires)
             {
-                self.publishing.tails.remove(at);
+                self.publication.tails.remove(at);
                 changed = true;
             }
         }
-        while self.publishing.tails.len() < self.config.public_tails {
+        while self.publication.tails.len() < self.config.public_tails {
             let Some(new) = self.spare_for_public(now) else {
                 break;
             };
-            self.publishing.tails.push(new);
+            self.publication.tails.push(new);
             changed = true;
         }
         changed
@@ -268,12 +219,12 @@ impl Engine {
     fn spare_for_public(&mut self, now: Now) -> Option<TailKey> {
         let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
         self.tails
-            .take_spare(Owner::Public, &self.publishing.tails, now, works)
+            .take_spare(Owner::Public, &self.publication.tails, now, works)
     }
 
     fn descriptor_life(&self, now: Now) -> u64 {
         let tails = self
-            .publishing
+            .publication
             .tails
             .iter()
             .filter_map(|key| self.tails.get(*key));
@@ -283,7 +234,7 @@ impl Engine {
 
     fn sign_descriptor(&mut self, now: Now) {
         let tails = self
-            .publishing
+            .publication
             .tails
             .iter()
             .filter_map(|key| self.tails.get(*key));
@@ -297,7 +248,7 @@ impl Engine {
             .pseudonyms
             .get(crate::directory::pseudonyms::Pseudonym::Own);
         let last = self
-            .publishing
+            .publication
             .descriptor
             .as_ref()
             .map_or(0, |descriptor| descriptor.version);
@@ -313,24 +264,24 @@ impl Engine {
         };
         match unsigned.sign(&own.key) {
             Ok(descriptor) => {
-                self.publishing.descriptor = Some(Arc::new(descriptor));
-                self.publishing.changed = true;
-                self.publishing.stale = None;
-                self.publishing.next = now.instant;
-                self.publishing.retry = FIRST_RETRY;
+                self.publication.descriptor = Some(Arc::new(descriptor));
+                self.publication.changed = true;
+                self.publication.stale = None;
+                self.publication.next = now.instant;
+                self.publication.retry = FIRST_RETRY;
             }
             Err(error) => self.event(Event::PublishFailed(error.to_string())),
         }
     }
 
-    /// Tells the directory that nobody is here any more, so that who asks is told at once.
+    /// Tells the directory that nobody is here any more, so that anyone who asks is told at once.
     pub(super) fn withdraw(&mut self, now: Now) {
-        if self.publishing.descriptor.is_none() || self.publishing.withdrawn {
+        if self.publication.descriptor.is_none() || self.publication.withdrawn {
             return;
         }
-        self.publishing.withdrawn = true;
+        self.publication.withdrawn = true;
         self.sign(Vec::new(), REFRESH, now);
-        if self.config.publish && self.publishing.published > 0 {
+        if self.config.publish && self.publication.published > 0 {
             self.ask_to_publish(None, now);
         }
     }

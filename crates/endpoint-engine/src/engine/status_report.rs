@@ -38,7 +38,7 @@ impl Engine {
                 .collect(),
             directory: DirectoryStatus {
                 pending: self.queries.len(),
-                published: self.publishing.published_at,
+                published: self.publication.published_at,
                 last_error: self.queries.last_error.clone(),
             },
             counters,

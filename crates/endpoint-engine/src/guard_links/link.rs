@@ -51,7 +51,7 @@ pub enum LinkEvent {
     },
 }
 
-pub(crate) struct Session {
+pub(crate) struct LinkSession {
     pub(super) index: u32,
     pub(super) open: Arc<OpenKey>,
     pub(super) window: Window,
@@ -60,12 +60,12 @@ pub(crate) struct Session {
 }
 
 /// The link to one guard.
-pub(crate) struct Link {
+pub(crate) struct GuardLink {
     pub(super) relay: ShortId,
     pub(super) id: RelayId,
     pub(super) secret: X25519Secret,
     pub(super) peer: Peer,
-    pub(super) sessions: ArrayVec<Session, MAX_SESSIONS>,
+    pub(super) sessions: ArrayVec<LinkSession, MAX_SESSIONS>,
     pub(super) seal: Option<(Arc<SealKey>, Instant)>,
     pub(super) handshake: Option<u32>,
     pub(super) addresses: ArrayVec<SocketAddr, 4>,
@@ -83,7 +83,7 @@ pub(crate) struct Link {
     pub(super) last_error: Option<String>,
 }
 
-impl Link {
+impl GuardLink {
     pub(crate) fn new(
         relay: &Relay,
         addresses: ArrayVec<SocketAddr, 4>,

@@ -7,7 +7,7 @@
 //! Every guard gets a link key of its own, made at the start of this run, so that guards cannot
 //! recognise a client by it.
 
-pub mod link;
+mod link;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use rand_core::CryptoRng;
 use crate::clock::Now;
 pub use crate::guard_links::link::LinkEvent;
 pub(crate) use crate::guard_links::link::cell_mut;
-use crate::guard_links::link::{Link, Session, seal_control};
+use crate::guard_links::link::{GuardLink, LinkSession, seal_control};
 use crate::outbox::Outbox;
 use crate::relays::network::{Network, Relay};
 use crate::status::Counters;
@@ -65,7 +65,7 @@ pub struct LinkView {
 
 /// The links to all guards.
 pub struct Links {
-    links: Vec<Link>,
+    links: Vec<GuardLink>,
     families: Families,
     events: Vec<LinkEvent>,
 }
@@ -122,12 +122,12 @@ impl Links {
                     }
                 }
                 Some(link) => {
-                    *link = Link::new(relay, addresses, now.instant, rng);
+                    *link = GuardLink::new(relay, addresses, now.instant, rng);
                     self.events.push(LinkEvent::Down(relay.short));
                 }
                 None => self
                     .links
-                    .push(Link::new(relay, addresses, now.instant, rng)),
+                    .push(GuardLink::new(relay, addresses, now.instant, rng)),
             }
         }
         for link in &mut self.links {
@@ -373,7 +373,7 @@ impl Links {
                 if link.sessions.is_full() {
                     link.sessions.remove(0);
                 }
-                link.sessions.push(Session {
+                link.sessions.push(LinkSession {
                     index: open.local_index(),
                     open,
                     window: Window::new(),
@@ -407,7 +407,7 @@ impl Links {
     fn free_index(&self, rng: &mut (impl CryptoRng + ?Sized)) -> u32 {
         loop {
             let index = rng.next_u32();
-            let taken = |link: &Link| {
+            let taken = |link: &GuardLink| {
                 link.handshake == Some(index)
                     || link.sessions.iter().any(|session| session.index == index)
             };
@@ -417,12 +417,12 @@ impl Links {
         }
     }
 
-    fn link(&self, guard: &ShortId) -> Option<&Link> {
+    fn link(&self, guard: &ShortId) -> Option<&GuardLink> {
         self.links.iter().find(|link| link.relay == *guard)
     }
 }
 
-fn at_link(links: &[Link], index: u32) -> Option<usize> {
+fn at_link(links: &[GuardLink], index: u32) -> Option<usize> {
     links
         .iter()
         .position(|link| link.sessions.iter().any(|session| session.index == index))

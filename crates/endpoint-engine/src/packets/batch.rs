@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// Bytes of packets that a batch has room for, besides one packet of any length.
 pub const BATCH_BYTES: usize = 192 * 1024;
-/// Packets in a batch at most.
+/// A batch has at most so many packets.
 pub const BATCH_PACKETS: usize = 256;
 /// The longest IP packet, bytes.
 pub const MAX_PACKET: usize = 65535;

@@ -30,16 +30,4 @@ impl Held {
         self.bytes = 0;
         std::mem::take(&mut self.packets)
     }
-
-    /// How many packets wait.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.packets.len()
-    }
-
-    /// Whether none does.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.packets.is_empty()
-    }
 }

@@ -10,9 +10,9 @@ use mixline_relay_common::checksum::Sum;
 
 use crate::packets::headers::{FlowKey, IpPacket, is_group, parse, protocol};
 
-/// Answers in a second at most, so that nobody's flood becomes two (RFC 1812, section 4.3.2.8).
+/// At most so many answers in a second, so that no flood becomes two (RFC 1812, section 4.3.2.8).
 pub const PER_SECOND: u32 = 200;
-/// Answers at once at most.
+/// At most so many answers at once.
 pub const BURST: u32 = 100;
 /// The longest ICMPv6 error: the minimum MTU (RFC 4443, section 2.4). ICMP errors quote as much
 /// as fits 576 bytes (RFC 1812, section 4.3.2.3).

@@ -1,6 +1,7 @@
 //! IP packets: their headers, answers to them, batches of them.
 
-pub mod batch;
-pub mod headers;
-pub mod held;
-pub mod icmp;
+pub(crate) mod batch;
+pub(crate) mod headers;
+pub(crate) mod held;
+pub(crate) mod icmp;
+pub(crate) mod lookups;

@@ -15,7 +15,7 @@ use crate::relays::selection::FAILED;
 
 /// Failures of one relay that are counted.
 const MAX_FAILURES: u8 = 5;
-/// Relays that are blamed at most.
+/// At most so many relays are blamed.
 const MAX_BLAMED: usize = 64;
 /// How long a failure is remembered.
 const REMEMBERED: Duration = Duration::from_secs(600);

@@ -24,7 +24,7 @@ pub const GONE: u64 = 3 * 24 * 3600;
 pub const SHORTEST_LIFE: u64 = 90 * 24 * 3600;
 /// ... and at most so much longer, drawn at random.
 pub const EXTRA_LIFE: u64 = 60 * 24 * 3600;
-/// Guards beside the regular ones at most.
+/// At most so many guards beside the regular ones.
 pub const MAX_FALLBACKS: usize = 3;
 /// How long too few guards may be up before fallback guards are used.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! The snapshot's relays, and which of them are used.
 
-pub mod blame;
-pub mod guards;
-pub mod network;
-pub mod selection;
+pub(crate) mod blame;
+pub(crate) mod guards;
+pub(crate) mod network;
+pub(crate) mod selection;

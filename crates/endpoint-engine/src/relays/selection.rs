@@ -27,7 +27,7 @@ pub const SHARED: u8 = 2;
 
 /// Draws before the search becomes systematic.
 const DRAWS: usize = 20;
-/// Steps of the systematic search at most.
+/// The systematic search takes at most so many steps.
 const MAX_STEPS: usize = 20_000;
 
 /// The network does not have enough relays for what was asked.

@@ -8,9 +8,9 @@ use mixline_protocol::session::TIMESTAMP_TOLERANCE_MS;
 
 use crate::clock::Now;
 
-/// Initiators whose last timestamp is remembered: all that can be answered while a timestamp is
-/// good (`engine/handshakes.rs` asserts it), so that none has to be forgotten before.
-pub const MAX_INITIATORS: usize = 65536;
+/// The cache has at most so many entries: all initiations that can be answered while a timestamp
+/// is good (`limits.rs` asserts it), so that none has to be forgotten before.
+pub const MAX_REPLAY_ENTRIES: usize = 65536;
 
 /// The last timestamp of each initiator: an initiation that is not newer is a replay.
 #[derive(Default)]
@@ -28,7 +28,7 @@ impl InitiationReplayCache {
             self.last
                 .retain(|_, at| at.saturating_add(TIMESTAMP_TOLERANCE_MS) >= now.unix_ms);
         }
-        let room = self.last.len() < MAX_INITIATORS;
+        let room = self.last.len() < MAX_REPLAY_ENTRIES;
         match self.last.get_mut(&id) {
             Some(last) if timestamp_ms > *last => *last = timestamp_ms,
             Some(_) => return false,

@@ -61,7 +61,7 @@ pub enum Opened {
 }
 
 impl KeyRing {
-    /// Opens a payload in place under whichever keys fit. With `keep`, pending keys that come
+    /// Opens a payload in place under the keys that fit. With `keep`, pending keys that come
     /// into use do not replace those that there are: both sides have begun at the same time,
     /// and agree to use ours.
     pub fn open(&mut self, payload: &mut Payload, keep: bool, now: Instant) -> Opened {

@@ -14,7 +14,7 @@ pub enum Route {
     /// Over this path, or the best one if it is gone.
     Path(u32),
     /// Over the next path in rotation.
-    InTurn,
+    NextPath,
     /// Over so many paths.
     Copies(usize),
 }
@@ -27,7 +27,7 @@ impl Route {
         match (policy, path) {
             (PathPolicy::PerFlow, Some(path)) => Self::Path(path),
             (PathPolicy::PerFlow, None) => Self::Copies(CONTROL_COPIES),
-            (PathPolicy::PerPacket, _) => Self::InTurn,
+            (PathPolicy::PerPacket, _) => Self::NextPath,
             (PathPolicy::Duplicate(copies), _) => Self::Copies(copies),
         }
     }

@@ -1,12 +1,12 @@
 //! A session with one peer: its keys, tails, paths, and what waits to be sent.
 
-pub mod ending;
-pub mod flows;
-pub mod initiation_replay;
-pub mod keys;
-pub mod lanes;
-pub mod paths;
-pub mod transmit;
+pub(crate) mod ending;
+pub(crate) mod flows;
+pub(crate) mod initiation_replay;
+pub(crate) mod keys;
+pub(crate) mod lanes;
+pub(crate) mod paths;
+pub(crate) mod transmit;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ pub struct Opening {
     pub targets: Vec<TailOffer>,
     /// The directory has been asked for a newer descriptor.
     pub refreshed: bool,
-    /// The peer was unreachable a moment ago: packets are refused, not held.
+    /// The peer was unreachable a moment ago: packets are rejected, not held.
     pub background: bool,
 }
 

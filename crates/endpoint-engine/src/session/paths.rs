@@ -27,7 +27,7 @@ pub const DEAD_IN_TROUBLE: Duration = Duration::from_millis(1500);
 pub const DEAD_PROBES: usize = 3;
 /// A new path that has not answered for so long is then not counted on.
 pub const PROVEN_WITHIN: Duration = Duration::from_millis(400);
-/// Paths to one peer at most, those on their way out included.
+/// At most so many paths lead to one peer, those on their way out included.
 pub const MAX_PATHS: usize = 10;
 /// Probes of one path that are remembered.
 const OUTSTANDING: usize = 16;
@@ -104,14 +104,6 @@ impl Path {
     #[must_use]
     pub fn junction(&self) -> Option<ShortId> {
         self.relays.last().copied()
-    }
-
-    /// Whether copies of one cell over both paths would meet: in one tail, where its relays
-    /// take the second for a replay; or at one junction, where both have lost all that the
-    /// heads put around them.
-    #[must_use]
-    pub fn meets(&self, other: &Self) -> bool {
-        self.tail == other.tail || self.junction() == other.junction()
     }
 
     /// The relay that cells are sent to.
@@ -275,11 +267,6 @@ impl Paths {
         Some(path)
     }
 
-    /// Forgets all of them.
-    pub fn clear(&mut self) {
-        self.paths.clear();
-    }
-
     /// Makes the next probe of every path due at once.
     pub fn probe_soon(&mut self) {
         for path in &mut self.paths {
@@ -357,7 +344,7 @@ impl Paths {
     }
 
     /// The next path in rotation, among the healthiest.
-    pub fn in_turn(&mut self, now: Instant) -> Option<u32> {
+    pub fn next_path(&mut self, now: Instant) -> Option<u32> {
         let wish = |path: &Path| (path.retiring.is_some(), path.health(now));
         let best = self.paths.iter().map(wish).min()?;
         self.next_in_rotation = self.next_in_rotation.wrapping_add(1);

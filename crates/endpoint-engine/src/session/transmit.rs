@@ -1,7 +1,7 @@
 //! From packets to datagrams: packing, sealing, wrapping, in whole batches.
 //!
-//! A *lane* is a cell that is being filled, and where it goes: one path, the next path in
-//! turn, or copies over several. At the end of a batch all lanes are flushed, so no packet
+//! A *lane* is a cell that is being filled, and where it goes: one path, the next path
+//! in rotation, or copies over several. At the end of a batch all lanes are flushed, so no packet
 //! waits for another. In the steady state nothing is allocated.
 
 use mixline_protocol::frames::{CellSink, FragmentIds, Packer};
@@ -23,7 +23,7 @@ use crate::status::Counters;
 
 /// Copies of them while no path is known to work.
 pub const MORE_COPIES: usize = 6;
-/// Cells that are being filled for one peer at most; beyond that the oldest goes as it is.
+/// With so many lanes, one more replaces those whose cells are empty.
 const MAX_LANES: usize = 16;
 
 /// What turns the frames of a session's cells into datagrams.
@@ -47,7 +47,7 @@ impl Wire<'_> {
     pub fn send(&mut self, frames: &[u8; FRAMES], route: Route) {
         match route {
             Route::Path(id) if self.paths.get(id).is_some() => self.single(frames, id),
-            Route::Path(_) | Route::InTurn => match self.paths.in_turn(self.now) {
+            Route::Path(_) | Route::NextPath => match self.paths.next_path(self.now) {
                 Some(id) => self.single(frames, id),
                 None => self.counters.overflow += 1,
             },

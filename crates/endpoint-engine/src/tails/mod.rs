@@ -5,7 +5,8 @@
 //! spares, so that a handshake does not wait. A tail that is replaced goes on receiving for a
 //! while; one that has been given away is never given to somebody else.
 
-pub mod registration;
+pub(crate) mod mailboxes;
+pub(crate) mod registration;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ use slotmap::SlotMap;
 
 /// How long a replaced tail goes on receiving.
 pub const DRAIN: Duration = Duration::from_secs(30);
-/// Own tails at most, of all kinds: four for each of 1000 sessions, and as many that drain.
+/// At most so many own tails, of all kinds: four for each of 1000 sessions, and as many that drain.
 pub const MAX_OWN_TAILS: usize = 8192;
 
 /// Whom a tail was given to.

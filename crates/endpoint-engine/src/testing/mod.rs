@@ -1,4 +1,4 @@
-//! A network in memory, for tests.
+//! A network in memory, and what tests look into.
 #![expect(missing_docs, reason = "for tests")]
 #![allow(
     clippy::unwrap_used,
@@ -7,6 +7,7 @@
     reason = "for tests"
 )]
 
+pub mod internals;
 pub mod packets;
 pub mod relay;
 pub mod store;

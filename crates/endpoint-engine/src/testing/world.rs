@@ -3,17 +3,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::command::{Command, Outcome, Question, RequestNumber};
+use crate::config::Config;
+use crate::config::Identity;
 use crate::engine::Engine;
 use crate::guard_links::Families;
+use crate::packets::batch::PacketBatch;
 use crate::relays::guards::Guards;
 use crate::status::Event;
-use crate::{Config, Identity, PacketBatch, Status};
+use crate::status::Status;
 use chacha20::ChaCha20Rng;
 use mixline_protocol::address::ipv4_candidate;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
@@ -219,7 +221,7 @@ impl World {
         change: impl FnOnce(&mut Config),
     ) -> usize {
         let number = self.nodes.len();
-        let mut config = Config::new(PathBuf::from("/nowhere"));
+        let mut config = Config::default();
         change(&mut config);
         config.check().unwrap();
         let mut seed = [0; 32];

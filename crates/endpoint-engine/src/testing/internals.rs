@@ -1,0 +1,33 @@
+//! Parts of the engine that its own tests look into, and nobody else.
+
+/// Headers, answers to packets, and the bounds of what waits.
+pub mod packets {
+    pub use crate::packets::headers::parse;
+    pub use crate::packets::held::MAX_HELD;
+    pub use crate::packets::icmp::{BURST, PER_SECOND, Rejection, error_for};
+    pub use crate::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, MAX_LOOKUPS};
+}
+
+/// The bounds of what peers and the directory are remembered by.
+pub mod bounds {
+    pub use crate::directory::unreachable::MAX_UNREACHABLE;
+    pub use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_UNCONFIRMED, TRIES_BURST};
+    pub use crate::session::initiation_replay::InitiationReplayCache;
+    pub use crate::token_bucket::TokenBucket;
+}
+
+/// Paths and flows of one session, and how long it lasts.
+pub mod session {
+    pub use crate::engine::liveness::{MESSAGES_IDLE, PACKETS_IDLE};
+    pub use crate::session::flows::policy;
+    pub use crate::session::paths::{
+        DEAD_AFTER, DEAD_IN_TROUBLE, NewPath, PROBE_EVERY, PROVEN_WITHIN, Paths,
+    };
+}
+
+/// The choice of relays and guards.
+pub mod relays {
+    pub use crate::relays::guards::{GONE, MAX_FALLBACKS, PATIENCE, RECOVERED};
+    pub use crate::relays::network::{Network, Relay};
+    pub use crate::relays::selection::choose;
+}
