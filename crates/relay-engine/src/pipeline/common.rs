@@ -6,7 +6,7 @@ use crossbeam::channel::{Receiver, Sender};
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::replay::ReplayFilter;
 
-use super::delay::DELAYED_CELLS;
+use super::delayed::DELAYED_CELLS;
 use super::opening::OPENING_PATHS;
 use super::waiting::HELD_CELLS;
 use crate::buffer_pool::Pool;

@@ -12,7 +12,7 @@
 
 mod behaviour;
 mod common;
-mod delay;
+mod delayed;
 mod open_link;
 mod opening;
 mod peel_path;
@@ -35,7 +35,7 @@ use rand_core::{CryptoRng, SeedableRng};
 
 pub use behaviour::{Action, Behaviour, Honest};
 pub use common::{Assembly, Common};
-pub use delay::DELAYED_CELLS;
+pub use delayed::DELAYED_CELLS;
 pub use opening::OPENING_PATHS;
 pub use waiting::{HELD_CELLS, HOLD_FOR};
 
@@ -48,7 +48,7 @@ use crate::next_hops::NextHops;
 use crate::outcome::{Counters, Outcome};
 use crate::quota::Permit;
 use crate::slow_path::Opened;
-use delay::Delay;
+use delayed::Delay;
 use opening::Opening;
 use peel_path::Peeled;
 use waiting::Waiting;
