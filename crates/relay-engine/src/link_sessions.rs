@@ -48,7 +48,7 @@ pub fn position_of(index: u32) -> usize {
 
 /// A session that datagrams are received under. The window, which is large, comes last.
 #[repr(C)]
-pub struct LinkSession {
+pub(crate) struct LinkSession {
     start: Start,
     /// Its key.
     pub open: Arc<OpenKey>,
@@ -97,7 +97,7 @@ impl LinkSession {
 
 /// A worker's sessions by position. Memory follows the highest position in use.
 #[derive(Default)]
-pub struct LinkSessions {
+pub(crate) struct LinkSessions {
     by_position: Vec<Option<Box<LinkSession>>>,
     count: usize,
 }
@@ -166,12 +166,6 @@ impl LinkSessions {
     #[must_use]
     pub fn len(&self) -> usize {
         self.count
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Permit {
 impl Quota {
     /// `capacity` permits, all free.
     #[must_use]
-    pub fn new(capacity: usize) -> Arc<Self> {
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self {
             capacity,
             used: AtomicUsize::new(0),
@@ -38,7 +38,7 @@ impl Quota {
     }
 
     /// A permit for the neighbour of `usage`, if it holds fewer than are free.
-    pub fn take(self: &Arc<Self>, usage: &Arc<Usage>) -> Option<Permit> {
+    pub(crate) fn take(self: &Arc<Self>, usage: &Arc<Usage>) -> Option<Permit> {
         let used = self.used.fetch_add(1, Ordering::Relaxed);
         if usage.0.load(Ordering::Relaxed) >= self.capacity.saturating_sub(used) {
             self.used.fetch_sub(1, Ordering::Relaxed);
@@ -52,8 +52,9 @@ impl Quota {
     }
 
     /// How many permits are held.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 }

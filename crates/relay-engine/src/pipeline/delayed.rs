@@ -10,21 +10,15 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use chacha20::ChaCha8Rng;
-use mixline_protocol::path::Next;
 use rand_core::Rng;
 
-use super::{Behaviour, Boxed, Leave, Pipeline, Step};
-use crate::batch::{Slot, State};
-use crate::headers::Flow;
-use crate::outcome::Outcome;
+use super::boxed::Boxed;
 
-/// Cells that wait, over all workers of a relay that delays: 22 MiB.
-pub const DELAYED_CELLS: usize = 16_384;
 /// No cell waits for longer than this many means; one in 20,000 would.
 const LONGEST: f64 = 10.0;
 
 /// Cells that wait for their time.
-pub struct Delay {
+pub(super) struct Delayed {
     mean: Duration,
     cells: BinaryHeap<Waiting>,
 }
@@ -54,17 +48,24 @@ impl PartialEq for Waiting {
 
 impl Eq for Waiting {}
 
-impl Delay {
+impl Delayed {
     /// Nothing waits yet; the mean of the waits to come.
-    pub fn new(mean: Duration) -> Self {
+    pub(super) fn new(mean: Duration) -> Self {
         Self {
             mean,
             cells: BinaryHeap::new(),
         }
     }
 
+    /// Lets a cell wait from now on.
+    #[inline]
+    pub(super) fn hold(&mut self, cell: Boxed, now: Instant, rng: &mut ChaCha8Rng) {
+        let until = Reverse(now + exponential(self.mean, rng));
+        self.cells.push(Waiting { until, cell });
+    }
+
     /// Takes out the cells whose time has come.
-    pub fn due(&mut self, now: Instant) -> impl Iterator<Item = Boxed> {
+    pub(super) fn due(&mut self, now: Instant) -> impl Iterator<Item = Boxed> {
         std::iter::from_fn(move || {
             let first = self.cells.peek()?;
             if first.until.0 > now {
@@ -75,36 +76,13 @@ impl Delay {
     }
 
     /// Takes out all cells.
-    pub fn all(&mut self) -> impl Iterator<Item = Boxed> {
+    pub(super) fn all(&mut self) -> impl Iterator<Item = Boxed> {
         self.cells.drain().map(|waiting| waiting.cell.due())
     }
 
     /// When the next cell's time comes.
-    pub fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.cells.peek().map(|waiting| waiting.until.0)
-    }
-}
-
-impl<B: Behaviour> Pipeline<B> {
-    /// Lets a peeled cell wait, in a relay that delays.
-    pub(super) fn delay(&mut self, slot: &Slot<'_>, next: Next, flow: Flow, now: Instant) -> Step {
-        let Some(delay) = &mut self.delay else {
-            return Ok(State::Due(next, flow));
-        };
-        let limit = Leave::With(Outcome::DelayLimit);
-        let session = self.sessions.get_mut(slot.session).ok_or(limit)?;
-        let permit = self.common.held.take(&session.usage.held).ok_or(limit)?;
-        let datagram = self.common.pool.copy(slot.datagram).ok_or(limit)?;
-        let cell = Boxed {
-            datagram,
-            source: slot.source,
-            session: slot.session,
-            state: slot.state,
-            permit: Some(permit),
-        };
-        let until = Reverse(now + exponential(delay.mean, &mut self.rng));
-        delay.cells.push(Waiting { until, cell });
-        Err(Leave::ForNow)
     }
 }
 

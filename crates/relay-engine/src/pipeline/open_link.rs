@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::link::{CellKind, DatagramType, counter, datagram_type, receiver_index};
 
-use super::{Behaviour, Leave, Pipeline, Step};
+use super::Pipeline;
+use super::behaviour::Behaviour;
+use super::step::{Leave, Step};
 use crate::batch::{Slot, State};
 use crate::link_sessions::worker_of;
 use crate::messages::{ControlMessage, Handshake, Signal};
