@@ -23,7 +23,7 @@ mod wakeup;
 
 pub use bound::{Bound, Granted, SocketConfig};
 pub use card::{Abilities, Card};
-pub use error::{BindError, Error, Result};
+pub use error::{BindError, Error, LoadError, MapFault, Result};
 pub use kernel::{Kernel, Ring};
 pub use neighbours::{Neighbours, NextHop};
 pub use packet::Packet;

@@ -18,7 +18,7 @@ use mixline_relay_engine::link_sessions::MAX_WORKERS;
 use mixline_udp::{BatchSocket, BindOptions, MAX_MESSAGES, Outgoing, ReceiveRing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Dropped, FIRST_PORT_TOKEN, Port};
+use super::contract::{Dropped, FIRST_PORT_TOKEN, Port};
 
 /// The most addresses that a relay listens on: one of each family.
 const SOCKETS: usize = 2;
