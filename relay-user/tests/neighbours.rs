@@ -18,7 +18,7 @@ use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram};
 use mixline_protocol::time::UnixTime;
-use mixline_relay::control::neighbours::{MAX_CLIENTS_PER_PREFIX, Neighbours, Output};
+use mixline_relay::testing::{MAX_CLIENTS_PER_PREFIX, Neighbours, Output};
 use mixline_relay_engine::messages::{Command, Signal};
 use mixline_relay_engine::next_hops::Link;
 

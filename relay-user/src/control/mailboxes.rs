@@ -110,12 +110,6 @@ impl Mailboxes {
         self.tokens.len()
     }
 
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
     fn forget(&mut self, neighbour: u32, token: &MailboxToken) {
         if let Some(tokens) = self.of.get_mut(&neighbour) {
             tokens.remove(token);
@@ -153,7 +147,7 @@ mod tests {
         assert_eq!(boxes.expire(now + Duration::from_secs(90)), [token(7)]);
         assert_eq!(boxes.register(2, &[(token(7), 60)], now).added, [token(7)]);
         assert_eq!(boxes.register(2, &[(token(7), 0)], now).removed, [token(7)]);
-        assert!(boxes.is_empty() && !boxes.has_any(1) && !boxes.has_any(2));
+        assert!(boxes.len() == 0 && !boxes.has_any(1) && !boxes.has_any(2));
     }
 
     #[test]

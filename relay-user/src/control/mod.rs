@@ -2,10 +2,10 @@
 //! neighbours and the onion keys; another registers the relay with the directory.
 
 mod handshakes;
-pub mod indices;
+mod indices;
 mod known_relays;
-pub mod mailboxes;
-mod neighbour_table;
+mod mailboxes;
+pub mod neighbour_table;
 pub mod neighbours;
 mod prefix;
 pub mod registration;

@@ -1,4 +1,4 @@
-//! A port of plain buffers, for tests and measurements.
+//! A port of plain buffers, for tests: the smallest one.
 
 use std::collections::VecDeque;
 use std::io;

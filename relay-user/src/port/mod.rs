@@ -8,6 +8,7 @@ mod choose;
 mod contract;
 mod error;
 mod interface;
+#[cfg(test)]
 mod memory;
 mod open;
 mod replay_marking;
@@ -17,7 +18,8 @@ mod xdp_filter;
 pub use contract::{Dropped, FIRST_PORT_TOKEN, Port};
 pub use error::{InterfaceError, OpenError, XdpError};
 pub use interface::{interface_of, receive_queues};
+#[cfg(test)]
 pub use memory::MemoryPort;
 pub use open::{Ports, open};
-pub use udp::{ControlSockets, UdpPort, open_udp};
+pub use udp::ControlSockets;
 pub use xdp_filter::XdpFilter;
