@@ -61,7 +61,7 @@ pub enum RunError {
         /// What the system says.
         error: io::Error,
     },
-    /// A port that is not to be had.
+    /// The port cannot be opened.
     #[error(transparent)]
     Port(OpenError),
     /// Memory for the replay filter.

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn indices_name_worker_and_place() {
+    fn indices_name_worker_and_position() {
         for (worker, position, random) in [(0, 0, 0), (5, 77, 3), (63, (1 << 18) - 1, 255)] {
             let index = index(worker, position, random);
             assert_eq!(worker_of(index), worker);

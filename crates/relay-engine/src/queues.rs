@@ -70,7 +70,7 @@ pub struct WorkerQueues {
     pub opened: Receiver<Opened>,
     /// Datagrams of its sessions that came to another worker.
     pub handovers: Arc<ArrayQueue<(Pooled, SocketAddr)>>,
-    /// Who adds to them wakes the worker by this.
+    /// Wakes the worker; to be called after something was added to any of these.
     pub waker: Arc<WorkerWaker>,
 }
 

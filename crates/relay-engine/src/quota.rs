@@ -2,7 +2,7 @@
 //!
 //! A neighbour gets a permit only while it holds fewer than are free. One that takes
 //! all it can gets half of the permits, two get a third each, and so on, and there is
-//! always room for who comes next. No neighbour needs to be known beforehand, and
+//! always room for the next one. No neighbour needs to be known beforehand, and
 //! nothing is looked through. (Dynamic thresholds: Choudhury and Hahne, "Dynamic queue
 //! length thresholds for shared-memory packet switches", 1998, with alpha = 1.)
 
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(first.len(), 50);
         let second = take_all(&quota, &usages[1]);
         assert_eq!(second.len(), 25);
-        // Those who flood keep what they have, and the next still finds some.
+        // Those that flood keep what they have, and the next still finds some.
         assert_eq!(take_all(&quota, &usages[2]).len(), 13);
         drop(first);
         assert_eq!(quota.used(), 25);

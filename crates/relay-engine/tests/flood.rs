@@ -53,7 +53,7 @@ fn new_paths_of_one_neighbour_neither_starve_nor_evict_others() {
     let cell = good.seal(&known.cell(2), CellKind::Cell);
     assert_eq!(relay.process(&[(cell, good.address)]).len(), 1);
 
-    // A new path of another neighbour is let in, and has its turn after what the slow path
+    // A new path of another neighbour is let in, and goes to the slow path after what that
     // has already, and one more of the flood.
     let new = path(&[relay.hop()], &[to], 2);
     let cell = good.seal(&new.cell(1), CellKind::Cell);

@@ -318,7 +318,7 @@ fn another_workers_datagram_goes_to_its_owner() {
     let other = &one.relay.common.workers[1];
     let (handed, source) = other.handovers.pop().unwrap();
     assert_eq!((*handed, source), datagram);
-    // Whoever gets it does what it would have done with its own.
+    // The worker that gets it does what it would have done with its own.
     let own = one.datagram(2);
     let pooled = pooled(&one.relay.common, &own.0).unwrap();
     one.relay.pipeline.take_over(pooled, own.1);

@@ -14,7 +14,7 @@ use crate::Card;
 /// The result of asking the kernel for something.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why XDP is not to be had; every text says what a person can do.
+/// Why there is no XDP; every text says what a person can do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

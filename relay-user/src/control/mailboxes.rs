@@ -1,6 +1,6 @@
 //! Which client gets the cells of which mailbox token.
 //!
-//! A token is bound to the link key of who registered it first, for as long as it is
+//! A token is bound to the link key of the neighbour that registered it first, for as long as it is
 //! registered: nobody takes over another's. A client keeps its tokens over a new session
 //! of the same key, and loses them when it says that it goes.
 
@@ -60,11 +60,11 @@ impl Mailboxes {
                     }
                 }
                 Entry::Vacant(_) if *seconds == 0 => {}
-                Entry::Vacant(place) => {
+                Entry::Vacant(vacant) => {
                     if held >= MAX_TOKENS_PER_LINK || total >= MAX_TOKENS_TOTAL {
                         out.refused.push(*token);
                     } else {
-                        place.insert((neighbour, now + life));
+                        vacant.insert((neighbour, now + life));
                         self.of.entry(neighbour).or_default().insert(*token);
                         out.added.push(*token);
                     }

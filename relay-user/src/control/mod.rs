@@ -32,7 +32,7 @@ use neighbours::{Census, Neighbours, Output};
 
 /// How often the control plane looks at the time.
 const TICK: Duration = Duration::from_secs(1);
-/// Handshakes worked off before anything else gets a turn: some 10 ms.
+/// Handshakes worked off in one round, before anything else: some 10 ms.
 const HANDSHAKES_AT_ONCE: usize = 32;
 
 /// Onion keys, which two tasks look at; none before the network's parameters are known.

@@ -339,7 +339,7 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
-    /// A new neighbour. `source`: where it came from, if it was not we who want it.
+    /// A new neighbour. `source`: where it came from; none if this relay wants the link.
     pub(super) fn add(
         &mut self,
         key: X25519Public,

@@ -29,12 +29,12 @@ pub struct Feature {
     pub changeable: bool,
 }
 
-/// Entries of a ring, now and at most.
+/// Entries of a ring, now and as many as it can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingSize {
     /// Now.
     pub now: u32,
-    /// At most.
+    /// The most that can be set.
     pub most: u32,
 }
 
@@ -51,7 +51,7 @@ pub struct Channels {
 pub struct Ethtool(Generic);
 
 impl Ethtool {
-    /// Nothing if there is no generic netlink.
+    /// None if there is no generic netlink.
     pub fn open() -> Option<Self> {
         let opened = Generic::open();
         let opened = opened.inspect_err(|error| tracing::debug!("generic netlink: {error}"));

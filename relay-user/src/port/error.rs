@@ -14,7 +14,7 @@ pub enum OpenError {
     /// An address to listen on.
     #[error("{0}: {1}")]
     Listen(SocketAddr, io::Error),
-    /// XDP was asked for, and is not to be had.
+    /// XDP was asked for, and there is none.
     #[error("port: {kind}: {why}; `port: udp` works without XDP")]
     Xdp {
         /// The port that was asked for.

@@ -125,7 +125,7 @@ impl Port for UdpPort {
         if self.ring.left() == 0 {
             self.receive()?;
         }
-        // Whatever came may all have had a wrong length; then there may be more behind it.
+        // All that came may have had a wrong length; then there may be more behind it.
         let may_have_more = self.sockets.iter().any(|listener| listener.ready);
         let Self {
             ring,

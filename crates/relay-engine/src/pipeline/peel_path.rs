@@ -1,4 +1,4 @@
-//! Off with the path's layer: which path, is the message new, where does it go.
+//! Takes off the path's layer: which path it is, whether the message is new, and where it goes.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! On with the next link's layer: who is next, and the seal for them.
+//! Adds the next link's layer: who is next, and the seal for them.
 
 use std::time::Instant;
 

@@ -127,7 +127,7 @@ impl<N: NextHops> RingSender<N> {
         sent
     }
 
-    /// How a frame gets to `to`; nothing if the kernel's socket is to send it.
+    /// How a frame gets to `to`; none if the kernel's socket is to send it.
     fn route(&mut self, to: SocketAddr, now: Instant) -> Option<Route> {
         if now.saturating_duration_since(self.heard) >= HEAR_EVERY {
             self.heard = now;
