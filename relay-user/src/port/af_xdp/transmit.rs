@@ -10,7 +10,7 @@ use mixline_xdp::{Kernel, Neighbours, NextHop, Packet};
 
 use super::frames::{address_of, readdress};
 use super::queue::Queue;
-use crate::port::Port;
+use crate::port::contract::Port;
 use crate::port::udp::UdpPort;
 use mixline_relay_engine::batch::{BATCH, Batch};
 
