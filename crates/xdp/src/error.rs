@@ -9,7 +9,7 @@ use aya::programs::ProgramError;
 use nix::errno::Errno;
 use xdp::socket::SocketError;
 
-use crate::Card;
+use crate::card::Card;
 
 /// The result of asking the kernel for something.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 
-use crate::Packet;
+use crate::packet::Packet;
 
 /// A ring that the kernel takes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

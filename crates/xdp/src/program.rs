@@ -15,9 +15,10 @@ use mixline_relay_common::maps::{
 use mixline_relay_common::tag_filter::Block;
 use mixline_relay_common::verdict::Verdict;
 
-use crate::error::{LoadError, MapFault};
+use crate::card::Card;
+use crate::error::{Error, LoadError, MapFault, Result};
 use crate::program_log::ProgramLog;
-use crate::{Card, Error, Result, TagFilter};
+use crate::tag_filter::TagFilter;
 
 /// The program as the build left it; empty when this machine could not build it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-relay-xdp"));
