@@ -33,7 +33,7 @@ fn skipped(reason: &str) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// The loaded program, or nothing if the machine cannot load it and need not.
+/// The loaded program; none if the machine cannot load it and need not.
 fn load(mode: u32, limits: (Limit, Limit)) -> Option<Kernel> {
     let required = std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|v| v == "1");
     let Some(path) = std::env::var_os("MIXLINE_XDP_OBJECT") else {

@@ -16,7 +16,7 @@ pub use mixline_relay_engine::port_kind::PortKind;
 
 /// Datagrams a second that a worker is taken to be good for, if the operator says nothing.
 const CAPACITY_PER_WORKER: u32 = 100_000;
-/// The longest mean delay: with it, cells wait for some seconds at most.
+/// The longest mean delay: with it, cells wait for at most some seconds.
 const MAX_MEAN_DELAY_MS: u32 = 1000;
 /// The range of `max_paths`. A path takes some 1.5 KB.
 const PATHS: std::ops::RangeInclusive<usize> = 1024..=16_000_000;

@@ -3,23 +3,30 @@
 //! What happens to a datagram is in [`mixline_relay_engine`], and nowhere else. Here is what
 //! brings it there and takes it away:
 //!
-//! - [`config`], [`mod@run`], [`state_dir`], [`onion_keys`]: the daemon and what it keeps;
-//! - [`port`]: how datagrams get in and out;
-//! - [`workers`]: a thread for each core that forwards, and those that open the headers of
+//! - `config`, `run`, `state_dir`, `onion_keys`: the daemon and what it keeps;
+//! - `port`: how datagrams get in and out;
+//! - `workers`: a thread for each core that forwards, and those that open the headers of
 //!   new paths;
-//! - [`control`]: link handshakes, the directory, onion keys; on one thread, in tokio;
+//! - `control`: link handshakes, the directory, onion keys; on one thread, in tokio;
 //! - [`observe`]: `status` and metrics;
 //! - [`doctor`]: whether a machine carries a relay.
+//!
+//! Public is what starts a relay and what asks one how it is doing. What only tests look into is
+//! in `testing`, behind a feature.
 
-pub mod config;
-pub mod control;
+mod config;
+mod control;
 pub mod doctor;
 pub mod observe;
-pub mod onion_keys;
-pub mod port;
-pub mod run;
-pub mod state_dir;
-pub mod workers;
+mod onion_keys;
+mod port;
+mod run;
+mod state_dir;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod workers;
 
-pub use config::Config;
-pub use run::run;
+pub use config::{Config, ConfigError, Directory, PortKind, Workers, XdpSend};
+pub use port::{InterfaceError, OpenError, XdpError};
+pub use run::{RunError, run};
+pub use state_dir::StateError;

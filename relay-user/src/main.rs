@@ -123,6 +123,6 @@ fn examine(config: Option<&Path>, interface: Option<&str>, json: bool) -> anyhow
 }
 
 fn print(text: &str) {
-    // Whoever reads may have had enough.
+    // The reader may have had enough.
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

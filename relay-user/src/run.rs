@@ -61,7 +61,7 @@ pub enum RunError {
         /// What the system says.
         error: io::Error,
     },
-    /// A port that is not to be had.
+    /// The port cannot be opened.
     #[error(transparent)]
     Port(OpenError),
     /// Memory for the replay filter.
@@ -134,7 +134,7 @@ fn until_signal() -> Result<impl Future<Output = ()>, RunError> {
 }
 
 /// A relay that runs in the current tokio runtime.
-pub struct Relay {
+struct Relay {
     stop: watch::Sender<bool>,
     control: tokio::task::JoinHandle<Control>,
     tasks: tokio::task::JoinSet<()>,
@@ -142,7 +142,6 @@ pub struct Relay {
     handles: Vec<WorkerHandle>,
     state: Arc<StateDir>,
     replay: Arc<ReplayFilter>,
-    source: Arc<Source>,
 }
 
 impl Relay {
@@ -150,7 +149,7 @@ impl Relay {
     ///
     /// # Errors
     /// [`RunError`].
-    pub async fn start<B: Behaviour>(
+    async fn start<B: Behaviour>(
         config: Config,
         behave: impl FnMut(usize) -> B,
     ) -> Result<Self, RunError> {
@@ -326,18 +325,11 @@ impl Relay {
             handles,
             state,
             replay,
-            source,
         })
     }
 
-    /// The relay's state.
-    #[must_use]
-    pub fn source(&self) -> &Arc<Source> {
-        &self.source
-    }
-
     /// Returns when a part of the relay has ended that should not have.
-    pub async fn broken(&self) {
+    async fn broken(&self) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         while !self.control.is_finished() && !self.workers.iter().any(JoinHandle::is_finished) {
             ticks.tick().await;
@@ -350,7 +342,7 @@ impl Relay {
     /// # Errors
     /// [`RunError::State`] if it cannot be written, [`RunError::Broken`] if a thread has
     /// failed or does not end; the next start then has new onion keys.
-    pub async fn stop(mut self) -> Result<(), RunError> {
+    async fn stop(mut self) -> Result<(), RunError> {
         tracing::info!("stopping");
         self.tasks.shutdown().await;
         let workers = self.workers;

@@ -64,7 +64,7 @@ pub enum StateError {
     },
 }
 
-/// A state directory that is ours alone.
+/// A state directory that no other relay uses.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,

@@ -18,7 +18,7 @@ use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram};
 use mixline_protocol::time::UnixTime;
-use mixline_relay::control::neighbours::{MAX_CLIENTS_PER_PREFIX, Neighbours, Output};
+use mixline_relay::testing::{MAX_CLIENTS_PER_PREFIX, Neighbours, Output};
 use mixline_relay_engine::messages::{Command, Signal};
 use mixline_relay_engine::next_hops::Link;
 
@@ -284,7 +284,7 @@ fn relays_that_want_at_once_connect_too() {
     }
     exchange(&mut a, &mut b, now);
     let (to_b, to_a) = (a.link_to(&b).unwrap(), b.link_to(&a).unwrap());
-    // Whatever each sends under, the other receives under.
+    // Each receives under what the other sends under.
     assert!(b.sessions.contains_key(&to_b.seal.remote_index()));
     assert!(a.sessions.contains_key(&to_a.seal.remote_index()));
 }
@@ -505,6 +505,6 @@ fn under_load_a_source_proves_its_address_first() {
         cookies += usize::from(datagram_type(&answer[..]) == Ok(DatagramType::Cookie));
     }
     assert_eq!(cookies, 100);
-    // Nothing was kept of those who got a cookie.
+    // Nothing was kept of sources that got a cookie.
     assert_eq!(node.sessions.len(), 200);
 }

@@ -24,7 +24,7 @@ pub enum State {
     Cell,
     /// The path's layer is off. Where it goes.
     Peeled(Next, Flow),
-    /// As before, and whatever delay there is has passed.
+    /// As before, and the delay, if there is any, has passed.
     Due(Next, Flow),
     /// Sealed for the neighbour at this address.
     Send(SocketAddr, Flow),

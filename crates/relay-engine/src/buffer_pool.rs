@@ -15,7 +15,7 @@ pub struct Pool {
     made: AtomicUsize,
 }
 
-/// A datagram in a buffer of a [`Pool`], which goes back when this is dropped.
+/// A datagram in a buffer of a pool, which goes back when this is dropped.
 #[derive(Debug)]
 pub struct Pooled {
     buffer: Option<Box<Datagram>>,

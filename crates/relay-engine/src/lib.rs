@@ -3,10 +3,13 @@
 //! - [`pipeline`]: what happens to a batch of datagrams, a stage to a file;
 //! - [`batch`], [`headers`], [`outcome`]: datagrams in place, and what becomes of each;
 //! - [`link_sessions`], [`next_hops`]: what a worker knows of its neighbours;
-//! - [`quota`], [`buffer_pool`]: the bounds on what leaves a batch;
+//! - [`quota`]: the bounds on what one neighbour may have held;
 //! - [`queues`], [`messages`], [`wake`]: what is between workers, control plane and slow path;
 //! - [`slow_path`]: how the headers of new paths are opened;
 //! - [`port_kind`]: how datagrams get in and out.
+//!
+//! These are public for a relay that is built around them. What only tests look into, the bounds
+//! and what is held within them, is in `testing`, behind a feature.
 //!
 //! Bytes, time and randomness go in; bytes, addresses and counts come out. A driver owns the
 //! sockets and the threads: it fills a [`Batch`](batch::Batch), calls
@@ -121,8 +124,10 @@
 //! ```
 
 pub mod batch;
-pub mod buffer_pool;
+mod buffer_pool;
 pub mod headers;
+
+mod limits;
 pub mod link_sessions;
 pub mod messages;
 pub mod next_hops;
@@ -132,4 +137,6 @@ pub mod port_kind;
 pub mod queues;
 pub mod quota;
 pub mod slow_path;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wake;

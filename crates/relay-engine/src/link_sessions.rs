@@ -48,7 +48,7 @@ pub fn position_of(index: u32) -> usize {
 
 /// A session that datagrams are received under. The window, which is large, comes last.
 #[repr(C)]
-pub struct LinkSession {
+pub(crate) struct LinkSession {
     start: Start,
     /// Its key.
     pub open: Arc<OpenKey>,
@@ -97,7 +97,7 @@ impl LinkSession {
 
 /// A worker's sessions by position. Memory follows the highest position in use.
 #[derive(Default)]
-pub struct LinkSessions {
+pub(crate) struct LinkSessions {
     by_position: Vec<Option<Box<LinkSession>>>,
     count: usize,
 }
@@ -167,12 +167,6 @@ impl LinkSessions {
     pub fn len(&self) -> usize {
         self.count
     }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
 }
 
 #[cfg(test)]
@@ -180,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn indices_name_worker_and_place() {
+    fn indices_name_worker_and_position() {
         for (worker, position, random) in [(0, 0, 0), (5, 77, 3), (63, (1 << 18) - 1, 255)] {
             let index = index(worker, position, random);
             assert_eq!(worker_of(index), worker);

@@ -7,7 +7,7 @@ use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::{CellKind, OpenKey};
 use mixline_protocol::path::MailboxToken;
 
-use crate::buffer_pool::Pooled;
+pub use crate::buffer_pool::Pooled;
 use crate::next_hops::Link;
 use crate::quota::{NeighbourUsage, Permit};
 

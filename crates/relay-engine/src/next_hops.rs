@@ -23,7 +23,7 @@ pub struct Link {
 }
 
 /// Where a cell goes.
-pub enum Route<'a> {
+pub(crate) enum Route<'a> {
     /// Out over this link.
     Link(&'a Link),
     /// To a relay that there is, but no link to it.
@@ -38,7 +38,7 @@ pub enum Route<'a> {
 
 /// A worker's table of neighbours, relays and mailboxes.
 #[derive(Default)]
-pub struct NextHops {
+pub(crate) struct NextHops {
     /// By the control plane's number of the neighbour.
     links: Vec<Option<Link>>,
     /// The relays of the snapshot, and the neighbour that each is, if it is one.

@@ -7,19 +7,13 @@ use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 
 use crate::buffer_pool::Pooled;
+use crate::limits::{HANDOVERS, HANDSHAKES, MESSAGES, SLOW_WINDOW};
 use crate::messages::{Command, ControlMessage, Handshake, Signal};
-use crate::slow_path::{Opened, SLOW_WINDOW};
+use crate::slow_path::Opened;
 use crate::wake::{Wake, WorkerWaker};
 
 /// Commands that wait for a worker; the control plane waits for room.
 const COMMANDS: usize = 4096;
-/// Datagrams on their way to the worker that owns their session, per worker.
-pub const HANDOVERS: usize = 1024;
-/// Handshake messages that wait for the control plane. At some 300 µs each, this is
-/// 80 ms of its work.
-pub const HANDSHAKES: usize = 256;
-/// Control messages that wait for the control plane.
-pub const MESSAGES: usize = 256;
 /// Signals that wait for the control plane.
 const SIGNALS: usize = 4096;
 
@@ -38,7 +32,7 @@ pub struct ControlQueues {
 impl ControlQueues {
     /// Empty queues of a control plane that `waker` wakes.
     #[must_use]
-    pub fn new(waker: Arc<dyn Wake>) -> Arc<Self> {
+    pub(crate) fn new(waker: Arc<dyn Wake>) -> Arc<Self> {
         Arc::new(Self {
             handshakes: ArrayQueue::new(HANDSHAKES),
             messages: ArrayQueue::new(MESSAGES),
@@ -76,13 +70,13 @@ pub struct WorkerQueues {
     pub opened: Receiver<Opened>,
     /// Datagrams of its sessions that came to another worker.
     pub handovers: Arc<ArrayQueue<(Pooled, SocketAddr)>>,
-    /// Who adds to them wakes the worker by this.
+    /// Wakes the worker; to be called after something was added to any of these.
     pub waker: Arc<WorkerWaker>,
 }
 
 /// The queues of one worker: the others' ends, and its own.
 #[must_use]
-pub fn worker_queues() -> (WorkerHandle, WorkerQueues) {
+pub(crate) fn worker_queues() -> (WorkerHandle, WorkerQueues) {
     let (send_commands, commands) = channel::bounded(COMMANDS);
     // A worker has no more than this on the slow path, so answers always fit.
     let (send_opened, opened) = channel::bounded(SLOW_WINDOW);

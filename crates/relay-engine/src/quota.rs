@@ -2,7 +2,7 @@
 //!
 //! A neighbour gets a permit only while it holds fewer than are free. One that takes
 //! all it can gets half of the permits, two get a third each, and so on, and there is
-//! always room for who comes next. No neighbour needs to be known beforehand, and
+//! always room for the next one. No neighbour needs to be known beforehand, and
 //! nothing is looked through. (Dynamic thresholds: Choudhury and Hahne, "Dynamic queue
 //! length thresholds for shared-memory packet switches", 1998, with alpha = 1.)
 
@@ -30,7 +30,7 @@ pub struct Permit {
 impl Quota {
     /// `capacity` permits, all free.
     #[must_use]
-    pub fn new(capacity: usize) -> Arc<Self> {
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
         Arc::new(Self {
             capacity,
             used: AtomicUsize::new(0),
@@ -38,7 +38,7 @@ impl Quota {
     }
 
     /// A permit for the neighbour of `usage`, if it holds fewer than are free.
-    pub fn take(self: &Arc<Self>, usage: &Arc<Usage>) -> Option<Permit> {
+    pub(crate) fn take(self: &Arc<Self>, usage: &Arc<Usage>) -> Option<Permit> {
         let used = self.used.fetch_add(1, Ordering::Relaxed);
         if usage.0.load(Ordering::Relaxed) >= self.capacity.saturating_sub(used) {
             self.used.fetch_sub(1, Ordering::Relaxed);
@@ -52,8 +52,9 @@ impl Quota {
     }
 
     /// How many permits are held.
+    #[cfg(any(test, feature = "testing"))]
     #[must_use]
-    pub fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 }
@@ -92,7 +93,7 @@ mod tests {
         assert_eq!(first.len(), 50);
         let second = take_all(&quota, &usages[1]);
         assert_eq!(second.len(), 25);
-        // Those who flood keep what they have, and the next still finds some.
+        // Those that flood keep what they have, and the next still finds some.
         assert_eq!(take_all(&quota, &usages[2]).len(), 13);
         drop(first);
         assert_eq!(quota.used(), 25);

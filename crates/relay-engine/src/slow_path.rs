@@ -1,9 +1,9 @@
 //! How headers of new paths are opened: two X25519 operations each, some 100 µs, away from
 //! the workers, by threads that take a [`Job`] and give back an [`Opened`].
 //!
-//! A worker has at most [`SLOW_WINDOW`] headers here at a time; which of those that wait
-//! go next is the worker's decision, by turns among its neighbours. So nobody's headers
-//! wait behind more than a few of anybody else.
+//! A worker has at most 16 headers here at a time. Which of those that wait go next is the
+//! worker's decision: one of each neighbour in a round. So nobody's headers wait behind more
+//! than a few of anybody else.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,8 +11,7 @@ use crossbeam::channel::{self, Receiver, Sender};
 use mixline_protocol::path::{KnownPath, OnionSecret, open_header};
 use mixline_protocol::size::Header;
 
-/// Headers that one worker may have on the slow path.
-pub const SLOW_WINDOW: usize = 16;
+use crate::limits::SLOW_WINDOW;
 
 /// A header to be opened.
 pub struct Job {
@@ -59,6 +58,6 @@ pub fn open(keys: &Keyring, header: &Header) -> Option<(KnownPath, u32)> {
 
 /// The queue to the slow path of so many workers: it has room for all that they may send.
 #[must_use]
-pub fn queue(workers: usize) -> (Sender<Job>, Receiver<Job>) {
+pub(crate) fn queue(workers: usize) -> (Sender<Job>, Receiver<Job>) {
     channel::bounded(workers * SLOW_WINDOW)
 }

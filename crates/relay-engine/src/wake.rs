@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_sleeps_is_woken() {
+    fn only_a_worker_that_sleeps_is_woken() {
         let (waker, count) = (WorkerWaker::default(), Count::default());
         waker.set(count.clone());
         let woken = || count.0.load(Ordering::Relaxed);

@@ -13,9 +13,10 @@ use mixline_protocol::path::Hop;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::{Cell, DATAGRAM, Datagram};
 use mixline_relay_engine::outcome::Outcome;
-use mixline_relay_engine::pipeline::{HELD_CELLS, OPENING_PATHS};
-use mixline_relay_engine::queues::{HANDSHAKES, MESSAGES};
-use mixline_relay_engine::slow_path::SLOW_WINDOW;
+use mixline_relay_engine::slow_path::{Opened, open};
+use mixline_relay_engine::testing::{
+    HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS, SLOW_WINDOW, held, opening,
+};
 use rand_core::Rng;
 
 const NEXT: ShortId = ShortId([2; 8]);
@@ -43,8 +44,8 @@ fn new_paths_of_one_neighbour_neither_starve_nor_evict_others() {
     // Many headers that open under no key, and the slow path does not get to them.
     let flood: Vec<_> = (0..3000).map(|_| garbage(&bad)).collect();
     assert!(relay.process(&flood).is_empty());
-    assert!(relay.common.opening.used() <= OPENING_PATHS / 2);
-    assert!(relay.common.held.used() <= HELD_CELLS / 2);
+    assert!(opening(&relay.common) <= OPENING_PATHS / 2);
+    assert!(held(&relay.common) <= HELD_CELLS / 2);
     assert_eq!(relay.jobs.len(), SLOW_WINDOW);
     assert!(relay.count(Outcome::NewPathLimit) >= 3000 - OPENING_PATHS as u64 / 2);
 
@@ -52,16 +53,16 @@ fn new_paths_of_one_neighbour_neither_starve_nor_evict_others() {
     let cell = good.seal(&known.cell(2), CellKind::Cell);
     assert_eq!(relay.process(&[(cell, good.address)]).len(), 1);
 
-    // A new path of another neighbour is let in, and has its turn after what the slow path
+    // A new path of another neighbour is let in, and goes to the slow path after what that
     // has already, and one more of the flood.
     let new = path(&[relay.hop()], &[to], 2);
     let cell = good.seal(&new.cell(1), CellKind::Cell);
     assert!(relay.process(&[(cell, good.address)]).is_empty());
     let mut opened = 0;
     while let Ok(job) = relay.jobs.try_recv() {
-        let path = mixline_relay_engine::slow_path::open(&relay.keyring, &job.header);
+        let path = open(&relay.keyring, &job.header);
         let done = path.is_some();
-        let answer = mixline_relay_engine::slow_path::Opened {
+        let answer = Opened {
             header: job.header,
             path,
         };
@@ -79,10 +80,7 @@ fn new_paths_of_one_neighbour_neither_starve_nor_evict_others() {
 
     // It all passes.
     relay.slow_path();
-    assert_eq!(
-        (relay.common.opening.used(), relay.common.held.used()),
-        (0, 0)
-    );
+    assert_eq!((opening(&relay.common), held(&relay.common)), (0, 0));
     assert_eq!(relay.pipeline.known().1, 2);
 }
 
@@ -100,7 +98,7 @@ fn cells_of_one_new_path_are_bounded() {
         .map(|n| (from.seal(&path.cell(n), CellKind::Cell), from.address))
         .collect();
     assert!(relay.process(&cells).is_empty());
-    let held = relay.common.held.used();
+    let held = held(&relay.common);
     assert!((100..=256).contains(&held), "{held}");
     assert_eq!(relay.slow_path().len(), held);
 }
@@ -127,7 +125,7 @@ fn a_relay_that_does_not_answer_holds_little() {
             .collect();
         assert!(relay.relay(&cells).is_empty());
     }
-    assert!(relay.common.held.used() <= HELD_CELLS / 2);
+    assert!(held(&relay.common) <= HELD_CELLS / 2);
     let refused = relay.count(Outcome::LinkDown) + relay.count(Outcome::NewPathLimit);
     assert!(refused >= 10_000 - HELD_CELLS as u64 / 2, "{refused}");
     // Another neighbour still finds room.
@@ -137,9 +135,9 @@ fn a_relay_that_does_not_answer_holds_little() {
         onion: relay.onion.public(),
     };
     let path = path(&[relay.hop()], &[to], 1000);
-    let before = relay.common.held.used();
+    let before = held(&relay.common);
     relay.relay(&[(other.seal(&path.cell(1), CellKind::Cell), other.address)]);
-    assert_eq!(relay.common.held.used(), before + 1);
+    assert_eq!(held(&relay.common), before + 1);
 }
 
 #[test]
@@ -177,9 +175,6 @@ fn datagrams_for_another_worker_are_bounded() {
     datagram[7] = datagram[7] & 0xc0 | 1;
     relay.process(&vec![(datagram, from.address); 2000]);
     let other = &relay.common.workers[1];
-    assert_eq!(
-        other.handovers.len(),
-        mixline_relay_engine::queues::HANDOVERS
-    );
+    assert_eq!(other.handovers.len(), HANDOVERS);
     assert_eq!(relay.count(Outcome::HandoverLimit), 2000 - 1024);
 }

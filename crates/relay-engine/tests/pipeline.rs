@@ -16,7 +16,8 @@ use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram, PATH_HEADER}
 use mixline_relay_engine::link_sessions::index;
 use mixline_relay_engine::messages::{Command, Signal};
 use mixline_relay_engine::outcome::Outcome;
-use mixline_relay_engine::pipeline::{Action, Behaviour, HOLD_FOR};
+use mixline_relay_engine::pipeline::{Action, Behaviour, Honest};
+use mixline_relay_engine::testing::{HOLD_FOR, held, opening, pooled};
 
 /// Six relays in a row, a sender before the first and a receiver behind the last.
 struct Chain {
@@ -147,8 +148,8 @@ fn a_new_path_waits_and_then_is_known() {
     assert_eq!(one.relay.jobs.len(), 1);
     let sent = one.relay.slow_path();
     assert_eq!(sent.len(), 2);
-    assert_eq!(one.relay.common.held.used(), 0);
-    assert_eq!(one.relay.common.opening.used(), 0);
+    assert_eq!(held(&one.relay.common), 0);
+    assert_eq!(opening(&one.relay.common), 0);
     let second = [one.datagram(3)];
     assert_eq!(one.relay.process(&second).len(), 1);
     assert!(one.relay.jobs.is_empty());
@@ -317,9 +318,9 @@ fn another_workers_datagram_goes_to_its_owner() {
     let other = &one.relay.common.workers[1];
     let (handed, source) = other.handovers.pop().unwrap();
     assert_eq!((*handed, source), datagram);
-    // Whoever gets it does what it would have done with its own.
+    // The worker that gets it does what it would have done with its own.
     let own = one.datagram(2);
-    let pooled = one.relay.common.pool.copy(&own.0).unwrap();
+    let pooled = pooled(&one.relay.common, &own.0).unwrap();
     one.relay.pipeline.take_over(pooled, own.1);
     assert!(one.relay.again().is_empty());
     assert_eq!(one.relay.slow_path().len(), 1);
@@ -350,7 +351,7 @@ fn cells_wait_for_a_link() {
     one.relay.relays(&[(NEXT, None)]);
     let datagrams: Vec<_> = (0..5).map(|n| one.datagram(n)).collect();
     assert!(one.relay.relay(&datagrams).is_empty());
-    assert_eq!(one.relay.common.held.used(), 5);
+    assert_eq!(held(&one.relay.common), 5);
     let signals: Vec<_> = std::iter::from_fn(|| one.relay.control.signals.pop()).collect();
     assert_eq!(
         signals.iter().filter(|s| **s == Signal::Want(NEXT)).count(),
@@ -361,7 +362,7 @@ fn cells_wait_for_a_link() {
         .apply(Command::Relay(NEXT, Some(one.next.number)));
     let sent = one.relay.again();
     assert_eq!(sent.len(), 5);
-    assert_eq!(one.relay.common.held.used(), 0);
+    assert_eq!(held(&one.relay.common), 0);
     // In their order.
     let mut other = TestRelay::new(2);
     other.keyring.clear();
@@ -381,7 +382,7 @@ fn cells_do_not_wait_forever() {
     assert_eq!(one.relay.count(Outcome::HeldTooLong), 0);
     one.relay.pipeline.tick(due);
     assert_eq!(one.relay.count(Outcome::HeldTooLong), 1);
-    assert_eq!(one.relay.common.held.used(), 0);
+    assert_eq!(held(&one.relay.common), 0);
     assert_eq!(one.relay.pipeline.wake_at(), None);
     // The same for a header that the slow path does not answer for.
     let mut one = One::new();
@@ -447,12 +448,7 @@ fn an_epoch_that_ends_takes_its_paths_along() {
 
 #[test]
 fn a_full_cache_keeps_its_live_paths_and_still_forwards() {
-    let mut one = One::of(TestRelay::with(
-        1,
-        mixline_relay_engine::pipeline::Honest,
-        8,
-        None,
-    ));
+    let mut one = One::of(TestRelay::with(1, Honest, 8, None));
     let hops = [one.path.head.first()].len();
     assert_eq!(hops, 1);
     let next = mixline_protocol::path::Hop {
@@ -527,11 +523,11 @@ fn batches_are_shuffled_and_paths_are_not() {
 #[test]
 fn delays_hold_cells_back() {
     let mean = Duration::from_millis(50);
-    let relay = TestRelay::with(1, mixline_relay_engine::pipeline::Honest, 64, Some(mean));
+    let relay = TestRelay::with(1, Honest, 64, Some(mean));
     let mut one = One::of(relay);
     let datagrams: Vec<_> = (0..100).map(|n| one.datagram(n)).collect();
     assert!(one.relay.relay(&datagrams).is_empty());
-    assert_eq!(one.relay.common.held.used(), 100);
+    assert_eq!(held(&one.relay.common), 100);
     let mut sent = 0;
     let mut times = 0;
     while let Some(at) = one.relay.pipeline.wake_at() {
@@ -540,7 +536,7 @@ fn delays_hold_cells_back() {
         sent += one.relay.again().len();
         times += 1;
     }
-    assert_eq!((sent, one.relay.common.held.used()), (100, 0));
+    assert_eq!((sent, held(&one.relay.common)), (100, 0));
     assert!(times > 50, "{times} different times");
     // A relay that stops does not wait.
     let datagrams = [one.datagram(1000)];

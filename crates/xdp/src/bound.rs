@@ -1,7 +1,6 @@
 //! The real kernel's side of an AF_XDP socket: bound to a queue, with the rings of the `xdp` crate.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
@@ -18,27 +17,9 @@ use xdp::{
 use crate::error::BindError;
 use crate::kernel::{Kernel, Ring};
 use crate::memory::Memory;
+use crate::options;
+use crate::packet::Packet;
 use crate::wakeup::RingHeader;
-use crate::{Card, Error, Packet, Result, Socket, options};
-
-/// What a socket is made with.
-#[derive(Debug, Clone, Copy)]
-pub struct SocketConfig {
-    /// Frames in all; half of them wait in the fill ring. A power of two.
-    pub frames: u32,
-    /// Try zero-copy before copy mode.
-    pub zero_copy: bool,
-}
-
-impl Default for SocketConfig {
-    /// 4096 frames of 2 KiB: 8 MiB a queue.
-    fn default() -> Self {
-        Self {
-            frames: 4096,
-            zero_copy: true,
-        }
-    }
-}
 
 /// What the kernel really granted, read back from the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +58,8 @@ pub struct Bound {
 unsafe impl Send for Bound {}
 
 impl Bound {
-    fn bind(
+    /// Binds to a queue, with so many frames, in the mode that is asked for.
+    pub(crate) fn bind(
         nic: NicIndex,
         queue: u32,
         frames: u32,
@@ -135,58 +117,21 @@ impl Bound {
         })
     }
 
+    /// What the kernel granted.
+    pub(crate) fn granted(&self) -> Granted {
+        self.granted
+    }
+
+    /// Waits until there is something to receive; false after `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        self.socket.poll_read(PollTimeout::new(Some(timeout)))
+    }
+
     fn header(&self, ring: Ring) -> &RingHeader {
         match ring {
             Ring::Fill => &self.fill_header,
             Ring::Transmit => &self.transmit_header,
         }
-    }
-}
-
-impl Socket<Bound> {
-    /// Binds to a queue: zero-copy if wanted and granted, else copy mode.
-    ///
-    /// # Errors
-    /// [`Error::Socket`] with what the kernel said.
-    pub fn bind(interface: &str, queue: u32, config: SocketConfig) -> Result<Self> {
-        let absent = || Error::NoInterface(interface.into());
-        let name = CString::new(interface).map_err(|_| absent())?;
-        let failed = |why| Error::Socket {
-            card: Card::of(interface),
-            queue,
-            why,
-        };
-        let system = |step| move |source| BindError::System { step, source };
-        let nic = NicIndex::lookup_by_name(&name)
-            .map_err(system("looking for the interface"))
-            .map_err(failed)?
-            .ok_or_else(absent)?;
-        let bind = |zero_copy| {
-            let kernel = Bound::bind(nic, queue, config.frames, zero_copy)?;
-            Self::over(kernel).map_err(system("waking the driver"))
-        };
-        if config.zero_copy {
-            match bind(true) {
-                Ok(socket) => return Ok(socket),
-                Err(e) => tracing::debug!(interface, queue, "no zero-copy: {e}"),
-            }
-        }
-        bind(false).map_err(failed)
-    }
-
-    /// What the kernel granted.
-    #[must_use]
-    pub fn granted(&self) -> Granted {
-        self.kernel().granted
-    }
-
-    /// Waits until there is something to receive; false after `milliseconds`.
-    ///
-    /// # Errors
-    /// What poll says.
-    pub fn wait(&self, milliseconds: u32) -> io::Result<bool> {
-        let timeout = PollTimeout::new(Some(Duration::from_millis(milliseconds.into())));
-        self.kernel().socket.poll_read(timeout)
     }
 }
 

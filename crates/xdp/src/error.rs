@@ -3,16 +3,18 @@
 use std::error::Error as StdError;
 use std::io;
 
+use aya::EbpfError;
+use aya::maps::MapError;
 use aya::programs::ProgramError;
 use nix::errno::Errno;
 use xdp::socket::SocketError;
 
-use crate::Card;
+use crate::card::Card;
 
 /// The result of asking the kernel for something.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why XDP is not to be had; every text says what a person can do.
+/// Why there is no XDP; every text says what a person can do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -21,9 +23,14 @@ pub enum Error {
         "this relay was built without the XDP program: run `cargo xtask setup` and build again"
     )]
     NotBuilt,
-    /// The kernel refused the program or one of its maps.
-    #[error("the kernel refused the XDP program ({0}): needs root or CAP_BPF and CAP_NET_ADMIN")]
-    Load(String),
+    /// The kernel did not take the program.
+    #[error("{card}: {why}")]
+    Load {
+        /// Where it was to be attached.
+        card: Card,
+        /// Why not.
+        why: LoadError,
+    },
     /// Neither native nor generic XDP on the interface.
     #[error(
         "{card} refuses native XDP ({}) and generic XDP ({}): {}",
@@ -39,18 +46,24 @@ pub enum Error {
         /// What was said to generic mode.
         generic: Box<ProgramError>,
     },
-    /// A map operation failed.
-    #[error("map {map}: {why}")]
+    /// The kernel refused to read or write one of the program's maps.
+    #[error(
+        "{card}: map {map} of the XDP program cannot be used ({}): {}",
+        chain(why),
+        advice_on_map(why)
+    )]
     Map {
+        /// Whose frames the program sees.
+        card: Card,
         /// The map's name.
         map: &'static str,
-        /// What the kernel said.
-        why: String,
+        /// Why not.
+        why: MapFault,
     },
     /// An AF_XDP socket could not be made.
     #[error(
         "{card} refuses an AF_XDP socket on queue {queue} ({why}): {}",
-        advice_to_bind(why)
+        advice_to_bind(&card.interface, why)
     )]
     Socket {
         /// Whose queue it is.
@@ -63,6 +76,36 @@ pub enum Error {
     /// There is no interface of this name.
     #[error("no interface {0}: `ip -br link` lists them")]
     NoInterface(String),
+}
+
+/// Why the kernel did not take the program.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It refused a map, or what describes the program.
+    #[error("the kernel refused the XDP program ({}): {}", chain(&**.0), advice_to_load(&**.0))]
+    Object(Box<EbpfError>),
+    /// Its verifier refused the instructions.
+    #[error("the kernel refused the XDP program ({}): {}", chain(&**.0), advice_to_load(&**.0))]
+    Program(Box<ProgramError>),
+    /// The build left something else.
+    #[error("this relay was built with another XDP program: build it again")]
+    Absent,
+}
+
+/// Why one of the program's maps cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapFault {
+    /// The kernel refused the operation, or the map is of another type.
+    #[error(transparent)]
+    Refused(Box<MapError>),
+    /// Its memory cannot be mapped.
+    #[error("mapping its memory")]
+    Mapping(#[source] io::Error),
+    /// The program has no such map.
+    #[error("not in the program")]
+    Absent,
 }
 
 /// Which step of making an AF_XDP socket failed.
@@ -109,16 +152,40 @@ impl BindError {
 }
 
 /// What a person can do about a socket that was refused.
-fn advice_to_bind(why: &BindError) -> &'static str {
+fn advice_to_bind(interface: &str, why: &BindError) -> String {
     match why.errno() {
         Some(Errno::EPERM | Errno::EACCES) => "run as root, or with CAP_NET_RAW and CAP_NET_ADMIN",
         Some(Errno::EBUSY) => "end the other program with an AF_XDP socket on this queue",
-        Some(Errno::ENOMEM | Errno::ENOBUFS) => {
-            "allow more locked memory (`ulimit -l unlimited`, or CAP_IPC_LOCK)"
-        }
+        Some(Errno::ENOMEM | Errno::ENOBUFS) => MORE_MEMORY,
         Some(Errno::EAFNOSUPPORT) => "a kernel with CONFIG_XDP_SOCKETS=y has them",
-        Some(Errno::ENETDOWN) => "bring the interface up (`ip link set dev NAME up`)",
+        Some(Errno::ENETDOWN) => {
+            return format!("bring the interface up (`ip link set dev {interface} up`)");
+        }
         _ => "the driver may not take AF_XDP sockets; `port: xdp-filter` needs none",
+    }
+    .into()
+}
+
+/// What a person can do about a lack of memory.
+const MORE_MEMORY: &str = "allow more locked memory (`ulimit -l unlimited`, or CAP_IPC_LOCK)";
+
+/// What a person can do about a program that was not loaded.
+fn advice_to_load(why: &(dyn StdError + 'static)) -> &'static str {
+    match errno_of(why) {
+        Some(Errno::EPERM) => "run as root, or with CAP_BPF and CAP_NET_ADMIN",
+        Some(Errno::ENOMEM) => MORE_MEMORY,
+        _ => "it needs Linux 5.9 or later with CONFIG_BPF_SYSCALL=y, and CAP_BPF and CAP_NET_ADMIN",
+    }
+}
+
+/// What a person can do about a map that cannot be used.
+fn advice_on_map(why: &MapFault) -> &'static str {
+    match errno_of(why) {
+        Some(Errno::EPERM | Errno::EACCES) => "run as root, or with CAP_BPF and CAP_NET_ADMIN",
+        Some(Errno::ENOMEM) => MORE_MEMORY,
+        Some(Errno::E2BIG) => "it is full; there is room when others have ended",
+        _ if matches!(why, MapFault::Absent) => "build the relay again",
+        _ => "it needs Linux 5.9 or later",
     }
 }
 
@@ -155,7 +222,7 @@ fn errno_of(error: &(dyn StdError + 'static)) -> Option<Errno> {
 }
 
 /// An error with its causes in one line.
-pub(crate) fn chain(error: &dyn StdError) -> String {
+fn chain(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -209,12 +276,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_attached_names_both_reasons_and_what_to_do() {
-        let syscall = |errno: Errno| {
-            Box::new(ProgramError::SyscallError(SyscallError {
-                call: "bpf_link_create",
-                io_error: errno.into(),
-            }))
-        };
+        let syscall = |errno| Box::new(ProgramError::SyscallError(syscall(errno)));
         let text = |native, generic| {
             Error::Attach {
                 card: card(),
@@ -234,5 +296,54 @@ mod tests {
         let other = text(Errno::EINVAL, Errno::EINVAL);
         assert!(other.contains("MTU") && other.contains("LRO"), "{other}");
         assert!(text(Errno::EPERM, Errno::EPERM).contains("CAP_NET_ADMIN"));
+    }
+
+    fn syscall(errno: Errno) -> SyscallError {
+        SyscallError {
+            call: "bpf",
+            io_error: errno.into(),
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_loaded_names_the_card_the_reason_and_what_to_do() {
+        let text = |errno| {
+            let error = ProgramError::SyscallError(syscall(errno));
+            let why = LoadError::Program(Box::new(error));
+            Error::Load { card: card(), why }.to_string()
+        };
+        let refused = text(Errno::EPERM);
+        let says = "eth0 (driver igb): the kernel refused the XDP program";
+        assert!(refused.starts_with(says), "{refused}");
+        assert!(refused.contains("Operation not permitted"), "{refused}");
+        assert!(refused.contains("CAP_BPF"), "{refused}");
+        assert!(text(Errno::ENOMEM).contains("locked memory"));
+        // What the verifier says of instructions that it does not know.
+        assert!(text(Errno::EACCES).contains("Linux 5.9"));
+    }
+
+    #[test]
+    fn a_map_that_cannot_be_used_names_the_card_the_map_and_what_to_do() {
+        let text = |why| {
+            let error = Error::Map {
+                card: card(),
+                map: "SESSIONS",
+                why,
+            };
+            error.to_string()
+        };
+        let refused = |errno| text(MapFault::Refused(Box::new(syscall(errno).into())));
+        let full = refused(Errno::E2BIG);
+        assert!(
+            full.starts_with("eth0 (driver igb): map SESSIONS"),
+            "{full}"
+        );
+        assert!(full.contains("Argument list too long"), "{full}");
+        assert!(full.contains("it is full"), "{full}");
+        assert!(refused(Errno::EPERM).contains("CAP_BPF"));
+        let mapping = text(MapFault::Mapping(Errno::ENOMEM.into()));
+        assert!(mapping.contains("Cannot allocate memory"), "{mapping}");
+        assert!(mapping.contains("locked memory"), "{mapping}");
+        assert!(text(MapFault::Absent).contains("build the relay again"));
     }
 }

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 
-use crate::Packet;
+use crate::packet::Packet;
 
 /// A ring that the kernel takes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) const BATCH: usize = 64;
 
 /// Memory, rings and wake-ups of one socket.
 ///
-/// A frame is in one place at a time: free, in the fill ring, with the driver, in the receive ring,
+/// A frame is in one position at a time: free, in the fill ring, with the driver, in the receive ring,
 /// in the TX ring, in the completion ring, or held as a [`Packet`].
 pub trait Kernel: AsRawFd {
     /// Frames that are free.

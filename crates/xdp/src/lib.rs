@@ -21,12 +21,13 @@ mod tag_filter;
 pub mod testing;
 mod wakeup;
 
-pub use bound::{Bound, Granted, SocketConfig};
+pub use bound::{Bound, Granted};
 pub use card::{Abilities, Card};
-pub use error::{BindError, Error, Result};
+pub use error::{BindError, Error, LoadError, MapFault, Result};
 pub use kernel::{Kernel, Ring};
 pub use neighbours::{Neighbours, NextHop};
 pub use packet::Packet;
 pub use program::{Attached, Program, ProgramConfig, Sessions, Verdicts};
 pub use socket::Socket;
+pub use socket::bind::SocketConfig;
 pub use tag_filter::TagFilter;

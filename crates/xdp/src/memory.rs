@@ -6,8 +6,8 @@ use std::mem::ManuallyDrop;
 use xdp::Umem;
 use xdp::umem::{FrameSize, UmemCfgBuilder};
 
-use crate::Packet;
 use crate::error::BindError;
+use crate::packet::Packet;
 
 /// Frames, and how many of them we hold.
 pub(crate) struct Memory {

@@ -63,7 +63,7 @@ impl Neighbours {
         })
     }
 
-    /// How to get to `to`, or nothing if this datagram is to go through the kernel's socket.
+    /// How to get to `to`; none if this datagram is to go through the kernel's socket.
     pub fn next_hop(&mut self, to: IpAddr, now: Instant) -> Option<NextHop> {
         if let Some((hop, asked)) = self.hops.get(&to) {
             if now.saturating_duration_since(*asked) < VERIFY {
@@ -175,7 +175,7 @@ impl Neighbours {
             }))
     }
 
-    /// Ethernet address of an interface; nothing if it has none.
+    /// Ethernet address of an interface; none if it has none.
     fn link_address(&self, interface: u32) -> Result<Option<[u8; 6]>> {
         let mut message = LinkMessage::default();
         message.header.index = interface;

@@ -1,12 +1,12 @@
-//! A frame that we hold.
+//! A frame that this process holds.
 
 use std::ops::{Deref, DerefMut};
 
-/// A frame that we hold: received, or taken from the free ones to be sent. It is owned by value:
-/// whoever gives it back with [`Socket::free`](crate::Socket::free) or queues it with
-/// [`Socket::send`](crate::Socket::send) has it no longer. One that is dropped instead is lost, and
-/// stays counted in [`Socket::held`](crate::Socket::held): whoever takes packets asserts in debug
-/// builds that this is what it has.
+/// A frame that this process holds: received, or taken from the free ones to be sent. It is owned
+/// by value: giving it back with [`Socket::free`](crate::Socket::free) or queueing it with
+/// [`Socket::send`](crate::Socket::send) takes it away from its owner. One that is dropped instead
+/// is lost, and stays counted in [`Socket::held`](crate::Socket::held): code that takes packets
+/// asserts in debug builds that this is what it has.
 pub struct Packet(pub(crate) xdp::Packet);
 
 // SAFETY: the packet is the only way to the bytes of its frame, as an owned buffer would be, and

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::{Xdp, xdp::XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
@@ -15,9 +15,10 @@ use mixline_relay_common::maps::{
 use mixline_relay_common::tag_filter::Block;
 use mixline_relay_common::verdict::Verdict;
 
-use crate::error::chain;
+use crate::card::Card;
+use crate::error::{Error, LoadError, MapFault, Result};
 use crate::program_log::ProgramLog;
-use crate::{Card, Error, Result, TagFilter};
+use crate::tag_filter::TagFilter;
 
 /// The program as the build left it; empty when this machine could not build it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-relay-xdp"));
@@ -75,6 +76,8 @@ impl std::fmt::Display for Attached {
 /// A loaded program. Dropping it detaches it; the kernel does the same when the process
 /// dies, since the attachment is a BPF link that the process holds.
 pub struct Program {
+    /// The card that it is for.
+    card: Card,
     ebpf: Ebpf,
     sockets: XskMap<MapData>,
     filter: TagFilter,
@@ -91,21 +94,30 @@ impl Program {
         !OBJECT.is_empty()
     }
 
-    /// Loads the program and tells it what is ours. It is not attached yet.
+    /// Makes the kernel verify the program, with the smallest maps, and lets it go again. The
+    /// program must have been [built](Self::is_built).
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn verify() -> std::result::Result<(), LoadError> {
+        loaded(1).map(drop)
+    }
+
+    /// Loads the program for a card, and tells it what is ours. It is not attached yet.
     ///
     /// # Errors
     /// [`Error::NotBuilt`], [`Error::Load`] or [`Error::Map`].
-    pub fn load(config: &ProgramConfig) -> Result<Self> {
+    pub fn load(card: Card, config: &ProgramConfig) -> Result<Self> {
         if !Self::is_built() {
             return Err(Error::NotBuilt);
         }
         let blocks = (config.filter_bytes / size_of::<Block>() / GENERATIONS as usize).max(1);
         let blocks = u32::try_from(1usize << blocks.ilog2()).unwrap_or(1 << 31);
         let mask = blocks - 1;
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries("REPLAY", GENERATIONS * blocks)
-            .load(OBJECT)
-            .map_err(|e| Error::Load(chain(&e)))?;
+        let mut ebpf = match loaded(blocks) {
+            Ok(ebpf) => ebpf,
+            Err(why) => return Err(Error::Load { card, why }),
+        };
         let settings = Settings {
             key: config.filter_key,
             mask,
@@ -119,26 +131,29 @@ impl Program {
             per_source: PER_SOURCE,
             total: TOTAL,
         };
-        // Loaded first: the program refers to its maps by descriptors that must still be open.
-        xdp(&mut ebpf)?.load().map_err(|e| Error::Load(chain(&e)))?;
-        let mut array: Array<_, PodSettings> = map(&mut ebpf, "SETTINGS")?;
+        let mut array: Array<_, PodSettings> = map(&mut ebpf, &card, "SETTINGS")?;
         array
             .set(0, PodSettings(settings), 0)
-            .map_err(|e| refused("SETTINGS", &e))?;
-        let mut addresses: HashMap<_, Address, u8> = map(&mut ebpf, "ADDRESSES")?;
+            .map_err(refused(&card, "SETTINGS"))?;
+        let mut addresses: HashMap<_, Address, u8> = map(&mut ebpf, &card, "ADDRESSES")?;
         for address in &config.addresses {
             addresses
                 .insert(key_of(*address), 1, 0)
-                .map_err(|e| refused("ADDRESSES", &e))?;
+                .map_err(refused(&card, "ADDRESSES"))?;
         }
-        let sessions = Sessions(Arc::new(Mutex::new(map(&mut ebpf, "SESSIONS")?)));
-        let sockets = map(&mut ebpf, "SOCKETS")?;
-        let Some(Map::Array(replay)) = ebpf.map("REPLAY") else {
-            return Err(absent("REPLAY"));
+        let sessions = Sessions {
+            card: card.clone(),
+            map: Arc::new(Mutex::new(map(&mut ebpf, &card, "SESSIONS")?)),
         };
-        let filter = TagFilter::map(replay.fd(), config.filter_key, mask, Instant::now())?;
+        let sockets = map(&mut ebpf, &card, "SOCKETS")?;
+        let Some(Map::Array(replay)) = ebpf.map("REPLAY") else {
+            return Err(fault(&card, "REPLAY", MapFault::Absent));
+        };
+        let filter = TagFilter::map(replay.fd(), config.filter_key, mask, Instant::now())
+            .map_err(|error| fault(&card, "REPLAY", MapFault::Mapping(error)))?;
         let log = ProgramLog::of(&mut ebpf);
         Ok(Self {
+            card,
             log,
             ebpf,
             sockets,
@@ -149,12 +164,17 @@ impl Program {
         })
     }
 
-    /// Attaches to an interface: in the driver if it can, in the generic path if not.
+    /// Attaches to the card: in the driver if it can, in the generic path if not.
     ///
     /// # Errors
     /// [`Error::Attach`] with both reasons if neither goes.
-    pub fn attach(&mut self, interface: &str) -> Result<Attached> {
-        let program = xdp(&mut self.ebpf)?;
+    pub fn attach(&mut self) -> Result<Attached> {
+        let card = &self.card;
+        let interface = card.interface.as_str();
+        let program = xdp(&mut self.ebpf).map_err(|why| Error::Load {
+            card: card.clone(),
+            why,
+        })?;
         let native = match program.attach(interface, XdpMode::Driver) {
             Ok(_) => return Ok(Attached::Native),
             Err(error) => Box::new(error),
@@ -163,11 +183,11 @@ impl Program {
         self.settings.merged = 1;
         self.array
             .set(0, PodSettings(self.settings), 0)
-            .map_err(|e| refused("SETTINGS", &e))?;
+            .map_err(refused(card, "SETTINGS"))?;
         match program.attach(interface, XdpMode::Skb) {
             Ok(_) => Ok(Attached::Generic),
             Err(error) => Err(Error::Attach {
-                card: Card::of(interface),
+                card: card.clone(),
                 native,
                 generic: Box::new(error),
             }),
@@ -181,7 +201,7 @@ impl Program {
     pub fn add_socket(&mut self, queue: u32, socket: &impl AsRawFd) -> Result<()> {
         self.sockets
             .set(queue, socket.as_raw_fd(), 0)
-            .map_err(|e| refused("SOCKETS", &e))
+            .map_err(refused(&self.card, "SOCKETS"))
     }
 
     /// The set of indices whose datagrams are let through.
@@ -211,13 +231,14 @@ impl Program {
         let map = self
             .ebpf
             .map("VERDICTS")
-            .ok_or_else(|| absent("VERDICTS"))?;
-        let counters: PerCpuArray<_, u64> = map.try_into().map_err(|e| refused("VERDICTS", &e))?;
+            .ok_or_else(|| fault(&self.card, "VERDICTS", MapFault::Absent))?;
+        let counters: PerCpuArray<_, u64> =
+            map.try_into().map_err(refused(&self.card, "VERDICTS"))?;
         let mut counts = [0; Verdict::COUNT];
         for (verdict, count) in Verdict::ALL.into_iter().zip(&mut counts) {
             let values = counters
                 .get(&(verdict as u32), 0)
-                .map_err(|e| refused("VERDICTS", &e))?;
+                .map_err(refused(&self.card, "VERDICTS"))?;
             *count = values.iter().sum();
         }
         Ok(counts)
@@ -230,7 +251,10 @@ pub type Verdicts = [u64; Verdict::COUNT];
 /// The indices of live sessions and of handshakes in flight. The control plane adds one
 /// before the first datagram can bear it, and takes it away when the session ends.
 #[derive(Clone)]
-pub struct Sessions(Arc<Mutex<HashMap<MapData, u32, u8>>>);
+pub struct Sessions {
+    card: Card,
+    map: Arc<Mutex<HashMap<MapData, u32, u8>>>,
+}
 
 impl Sessions {
     /// Lets datagrams with this index through.
@@ -238,13 +262,14 @@ impl Sessions {
     /// # Errors
     /// [`Error::Map`], also when there are too many.
     pub fn add(&self, index: u32) -> Result<()> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.insert(index, 1, 0).map_err(|e| refused("SESSIONS", &e))
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        map.insert(index, 1, 0)
+            .map_err(refused(&self.card, "SESSIONS"))
     }
 
     /// No longer lets them through. An index that is not there is no error.
     pub fn remove(&self, index: u32) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(e) = map.remove(&index) {
             tracing::trace!(index, "session not in the map: {e}");
         }
@@ -259,34 +284,46 @@ fn key_of(address: IpAddr) -> Address {
     }
 }
 
-/// Takes a map out of the loaded object.
-fn map<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T>
-where
-    T: TryFrom<aya::maps::Map, Error = aya::maps::MapError>,
-{
-    let map = ebpf.take_map(name).ok_or_else(|| absent(name))?;
-    map.try_into().map_err(|e| refused(name, &e))
+/// Loads the program, with this many blocks in a generation of the replay filter.
+fn loaded(blocks: u32) -> std::result::Result<Ebpf, LoadError> {
+    let mut ebpf = EbpfLoader::new()
+        .map_max_entries("REPLAY", GENERATIONS * blocks)
+        .load(OBJECT)
+        .map_err(|error| LoadError::Object(Box::new(error)))?;
+    // Before maps are taken out: the program refers to them by descriptors that must be open.
+    xdp(&mut ebpf)?
+        .load()
+        .map_err(|error| LoadError::Program(Box::new(error)))?;
+    Ok(ebpf)
 }
 
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf
-        .program_mut("mixline")
-        .ok_or_else(|| Error::Load("no program".into()))?;
+fn xdp(ebpf: &mut Ebpf) -> std::result::Result<&mut Xdp, LoadError> {
+    let program = ebpf.program_mut("mixline").ok_or(LoadError::Absent)?;
     program
         .try_into()
-        .map_err(|e: aya::programs::ProgramError| Error::Load(chain(&e)))
+        .map_err(|error| LoadError::Program(Box::new(error)))
 }
 
-fn absent(map: &'static str) -> Error {
-    Error::Map {
-        map,
-        why: "not in the program".into(),
-    }
+/// Takes a map out of the loaded object.
+fn map<T>(ebpf: &mut Ebpf, card: &Card, name: &'static str) -> Result<T>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| fault(card, name, MapFault::Absent))?;
+    map.try_into().map_err(refused(card, name))
 }
 
-fn refused(map: &'static str, error: &dyn std::error::Error) -> Error {
+/// What to make of an error of a map.
+fn refused(card: &Card, map: &'static str) -> impl Fn(MapError) -> Error {
+    move |error| fault(card, map, MapFault::Refused(Box::new(error)))
+}
+
+fn fault(card: &Card, map: &'static str, why: MapFault) -> Error {
     Error::Map {
+        card: card.clone(),
         map,
-        why: chain(error),
+        why,
     }
 }

@@ -8,7 +8,7 @@ use log::{Level, Log, Metadata, Record};
 pub struct ProgramLog(EbpfLogger<ToTracing>);
 
 impl ProgramLog {
-    /// Takes the ring buffer out of the loaded object. Nothing if it has none: a log is not worth
+    /// Takes the ring buffer out of the loaded object. None if it has none: a log is not worth
     /// refusing to run for.
     pub fn of(ebpf: &mut Ebpf) -> Option<Self> {
         match EbpfLogger::init_with_logger(ebpf, ToTracing) {

@@ -1,5 +1,6 @@
 //! The replay filter that the kernel reads and the relay writes.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,8 +9,6 @@ use std::time::{Duration, Instant};
 use memmap2::{MmapOptions, MmapRaw};
 use mixline_relay_common::tag_filter::{Position, WORDS};
 use prefetch_index::prefetch_index;
-
-use crate::{Error, Result};
 
 /// A generation is full when it has taken a tag for every this many bits.
 const BITS_A_TAG: u64 = 24;
@@ -38,22 +37,16 @@ unsafe impl Sync for Inner {}
 unsafe impl Send for Inner {}
 
 impl TagFilter {
-    /// How long a generation is written at most. A link session dies after 180 s, and with it
+    /// A generation is written for at most this long. A link session dies after 180 s, and with it
     /// the key that a tag was made with: two generations outlast it.
     pub const HORIZON: Duration = Duration::from_secs(180);
 
     /// Maps the array behind `fd`: `2 * (mask + 1)` blocks.
-    pub(crate) fn map(fd: impl AsFd, key: [u64; 2], mask: u32, now: Instant) -> Result<Self> {
+    pub(crate) fn map(fd: impl AsFd, key: [u64; 2], mask: u32, now: Instant) -> io::Result<Self> {
         use std::os::fd::AsRawFd as _;
         let bytes = 2 * (mask as usize + 1) * WORDS * 8;
         let raw = fd.as_fd().as_raw_fd();
-        let map = MmapOptions::new()
-            .len(bytes)
-            .map_raw(raw)
-            .map_err(|e| Error::Map {
-                map: "REPLAY",
-                why: e.to_string(),
-            })?;
+        let map = MmapOptions::new().len(bytes).map_raw(raw)?;
         Ok(Self(Arc::new(Inner {
             map,
             key,

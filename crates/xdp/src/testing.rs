@@ -9,7 +9,8 @@ use nix::errno::Errno;
 
 use crate::kernel::{Kernel, Ring};
 use crate::memory::Memory;
-use crate::{Packet, Socket};
+use crate::packet::Packet;
+use crate::socket::Socket;
 
 /// What the kernel does when it is woken to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct Census {
     pub driver: usize,
     /// In the completion ring.
     pub completion: usize,
-    /// With whoever uses the socket.
+    /// With the user of the socket.
     pub held: usize,
 }
 

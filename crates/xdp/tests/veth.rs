@@ -44,15 +44,15 @@ fn ip(lines: &str) {
 }
 
 fn program(redirect: bool) -> Program {
-    let mut program = Program::load(&ProgramConfig {
+    let config = ProgramConfig {
         port: PORT,
         addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2))],
         redirect,
         filter_bytes: 1 << 20,
         filter_key: [5, 6],
-    })
-    .unwrap();
-    assert_eq!(program.attach("relay0").unwrap(), Attached::Native);
+    };
+    let mut program = Program::load(Card::of("relay0"), &config).unwrap();
+    assert_eq!(program.attach().unwrap(), Attached::Native);
     program.sessions().add(INDEX).unwrap();
     program
 }
@@ -370,21 +370,25 @@ fn a_socket_that_is_refused_names_the_card_the_driver_and_what_to_do() {
 fn a_program_that_cannot_be_attached_names_the_card_the_driver_and_what_to_do() {
     in_namespace(|| {
         let _first = program(true);
-        let mut second = Program::load(&ProgramConfig {
-            port: PORT,
-            addresses: Vec::new(),
-            redirect: false,
-            filter_bytes: 0,
-            filter_key: [5, 6],
-        })
-        .unwrap();
-        let text = second.attach("relay0").unwrap_err().to_string();
+        let second = |interface: &str| {
+            let config = ProgramConfig {
+                port: PORT,
+                addresses: Vec::new(),
+                redirect: false,
+                filter_bytes: 0,
+                filter_key: [5, 6],
+            };
+            Program::load(Card::of(interface), &config)
+                .unwrap()
+                .attach()
+        };
+        let text = second("relay0").unwrap_err().to_string();
         assert!(
             text.contains("relay0 (driver veth) refuses native XDP"),
             "{text}"
         );
         assert!(text.contains("ip link set dev relay0 xdp off"), "{text}");
         // Without native XDP, the generic path is taken.
-        assert_eq!(second.attach("lo").unwrap(), Attached::Generic);
+        assert_eq!(second("lo").unwrap(), Attached::Generic);
     });
 }

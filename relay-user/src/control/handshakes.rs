@@ -119,7 +119,7 @@ impl<R: CryptoRng> Neighbours<R> {
             .and_then(|short| self.relays.get(&short))
             .map(|r| r.addresses.as_slice());
         let stated = addresses.filter(|a| !a.is_empty());
-        // Where it is heard, it is; otherwise its addresses take turns.
+        // It is where it is heard. Otherwise its addresses are tried one after the other.
         let to = match (known.address.filter(|_| known.peer.is_up()), stated) {
             (Some(address), _) => Some(address),
             (None, Some(addresses)) => Some(addresses[known.attempts % addresses.len()]),

@@ -82,18 +82,6 @@ impl Indices {
             }
         }
     }
-
-    /// How many are in use.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.positions.len()
-    }
-
-    /// Whether none is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.positions.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -105,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_place_twice() {
+    fn no_position_twice() {
         let (mut indices, mut rng) = (Indices::default(), OsRandom::new());
         let owner = |neighbour| Owner {
             neighbour,
@@ -123,7 +111,7 @@ mod tests {
         assert_eq!(indices.take(5, owner(0), &mut rng), None);
         let index = indices.positions.values().next().unwrap().0;
         indices.give_back(index ^ (1 << 31));
-        assert_eq!(indices.len(), MAX_INDICES);
+        assert_eq!(indices.positions.len(), MAX_INDICES);
         indices.give_back(index);
         assert!(indices.take(5, owner(0), &mut rng).is_some());
     }

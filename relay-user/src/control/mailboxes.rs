@@ -1,6 +1,6 @@
 //! Which client gets the cells of which mailbox token.
 //!
-//! A token is bound to the link key of who registered it first, for as long as it is
+//! A token is bound to the link key of the neighbour that registered it first, for as long as it is
 //! registered: nobody takes over another's. A client keeps its tokens over a new session
 //! of the same key, and loses them when it says that it goes.
 
@@ -60,11 +60,11 @@ impl Mailboxes {
                     }
                 }
                 Entry::Vacant(_) if *seconds == 0 => {}
-                Entry::Vacant(place) => {
+                Entry::Vacant(vacant) => {
                     if held >= MAX_TOKENS_PER_LINK || total >= MAX_TOKENS_TOTAL {
                         out.refused.push(*token);
                     } else {
-                        place.insert((neighbour, now + life));
+                        vacant.insert((neighbour, now + life));
                         self.of.entry(neighbour).or_default().insert(*token);
                         out.added.push(*token);
                     }
@@ -110,12 +110,6 @@ impl Mailboxes {
         self.tokens.len()
     }
 
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
-    }
-
     fn forget(&mut self, neighbour: u32, token: &MailboxToken) {
         if let Some(tokens) = self.of.get_mut(&neighbour) {
             tokens.remove(token);
@@ -153,7 +147,7 @@ mod tests {
         assert_eq!(boxes.expire(now + Duration::from_secs(90)), [token(7)]);
         assert_eq!(boxes.register(2, &[(token(7), 60)], now).added, [token(7)]);
         assert_eq!(boxes.register(2, &[(token(7), 0)], now).removed, [token(7)]);
-        assert!(boxes.is_empty() && !boxes.has_any(1) && !boxes.has_any(2));
+        assert!(boxes.len() == 0 && !boxes.has_any(1) && !boxes.has_any(2));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //! neighbours and the onion keys; another registers the relay with the directory.
 
 mod handshakes;
-pub mod indices;
+mod indices;
 mod known_relays;
-pub mod mailboxes;
-mod neighbour_table;
+mod mailboxes;
+pub mod neighbour_table;
 pub mod neighbours;
 mod prefix;
 pub mod registration;
@@ -32,7 +32,7 @@ use neighbours::{Census, Neighbours, Output};
 
 /// How often the control plane looks at the time.
 const TICK: Duration = Duration::from_secs(1);
-/// Handshakes worked off before anything else gets a turn: some 10 ms.
+/// Handshakes worked off in one round, before anything else: some 10 ms.
 const HANDSHAKES_AT_ONCE: usize = 32;
 
 /// Onion keys, which two tasks look at; none before the network's parameters are known.

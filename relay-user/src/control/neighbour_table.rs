@@ -36,7 +36,7 @@ pub struct Neighbour {
     prefix: Option<Prefix>,
     /// What it takes up in the workers.
     pub usage: NeighbourUsage,
-    /// How many handshakes were begun: addresses take turns.
+    /// How many handshakes were begun: each tries the next address.
     pub attempts: usize,
     /// Since when it has had neither session nor mailboxes.
     pub idle_since: Option<Instant>,
@@ -67,7 +67,7 @@ impl NeighbourTable {
         }
     }
 
-    /// The number of who has this link key.
+    /// The number of the neighbour that has this link key.
     pub fn number_of(&self, key: &X25519Public) -> Option<u32> {
         self.by_key.get(key).copied()
     }
@@ -98,7 +98,7 @@ impl NeighbourTable {
     }
 
     /// Adds a neighbour that is not there; its number, or none if there are too many. `relay`:
-    /// which relay it is, if any; `source`: where it came from, if it was not we who want it.
+    /// which relay it is, if any; `source`: where it came from; none if this relay wants the link.
     pub fn add(
         &mut self,
         key: X25519Public,

@@ -2,9 +2,8 @@
 //! key of theirs that lives as long as they please.
 //!
 //! No sockets and no clock: messages and time go in, [`Output`] comes out. Everything that
-//! an outsider can make more of is bounded: by [`MAX_NEIGHBOURS`] and
-//! [`MAX_CLIENTS_PER_PREFIX`], by [`MAX_INDICES`](super::indices::MAX_INDICES), and by the
-//! constants of the mailboxes.
+//! an outsider can make more of is bounded, by constants of `neighbour_table`, `indices` and
+//! `mailboxes`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,8 +27,6 @@ use super::indices::{Indices, Owner};
 use super::known_relays::{KnownRelays, Relay};
 use super::mailboxes::Mailboxes;
 use super::neighbour_table::{Neighbour, NeighbourTable, upkeep};
-
-pub use super::neighbour_table::{MAX_CLIENTS_PER_PREFIX, MAX_NEIGHBOURS};
 
 /// A neighbour without session and mailboxes is forgotten after this long.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -342,7 +339,7 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
-    /// A new neighbour. `source`: where it came from, if it was not we who want it.
+    /// A new neighbour. `source`: where it came from; none if this relay wants the link.
     pub(super) fn add(
         &mut self,
         key: X25519Public,

@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Where system programs are; not every user has these folders on the path.
 const FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
-/// A program's output; nothing if it is not there, fails, or takes too long.
+/// A program's output; none if it is not there, fails, or takes too long.
 #[must_use]
 pub fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let path = std::env::var("PATH").unwrap_or_default();

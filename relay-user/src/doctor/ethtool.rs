@@ -1,15 +1,11 @@
-//! Questions to the kernel's generic netlink families `ethtool` and `netdev`
-//! (Documentation/networking/ethtool-netlink.rst, Documentation/netlink/specs/netdev.yaml).
+//! Questions to the kernel's generic netlink family `ethtool`
+//! (Documentation/networking/ethtool-netlink.rst).
 
 use std::collections::BTreeMap;
 
 use mixline_netlink::generic::{Generic, attributes, find, number, put, put_text, text};
 use netlink_packet_core::NLA_F_NESTED;
 
-/// `NETDEV_CMD_DEV_GET` and the attributes `IFINDEX`, `XDP_FEATURES` of `linux/netdev.h`.
-const DEV_GET: u8 = 1;
-const DEV_INDEX: u16 = 1;
-const DEV_XDP_FEATURES: u16 = 3;
 /// Messages of `linux/ethtool_netlink.h`, and the attributes of a request's header.
 const FEATURES_GET: u8 = 11;
 const RINGS_GET: u8 = 15;
@@ -33,12 +29,12 @@ pub struct Feature {
     pub changeable: bool,
 }
 
-/// Entries of a ring, now and at most.
+/// Entries of a ring, now and as many as it can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RingSize {
     /// Now.
     pub now: u32,
-    /// At most.
+    /// The most that can be set.
     pub most: u32,
 }
 
@@ -51,26 +47,15 @@ pub struct Channels {
     pub receive: u32,
 }
 
-/// Asks the kernel what drivers can do, and what is set.
+/// Asks the kernel what can be set on interfaces, and what is.
 pub struct Ethtool(Generic);
 
 impl Ethtool {
-    /// Nothing if there is no generic netlink.
+    /// None if there is no generic netlink.
     pub fn open() -> Option<Self> {
         let opened = Generic::open();
         let opened = opened.inspect_err(|error| tracing::debug!("generic netlink: {error}"));
         opened.ok().map(Self)
-    }
-
-    /// What the driver can do with XDP, as bits of `enum netdev_xdp_act`; none if the kernel has
-    /// no such question (before Linux 6.3).
-    pub fn xdp_features(&self, index: u32) -> Option<u64> {
-        let mut question = Vec::new();
-        put(&mut question, DEV_INDEX, &index.to_ne_bytes());
-        let answer = self.ask("netdev", DEV_GET, question)?;
-        Some(u64::from_ne_bytes(
-            find(&answer, DEV_XDP_FEATURES)?.try_into().ok()?,
-        ))
     }
 
     /// Features by their names, such as `rx-gro`.
@@ -98,18 +83,14 @@ impl Ethtool {
         })
     }
 
+    /// One question; none if the kernel has no answer.
     fn ethtool(&self, command: u8, interface: &str) -> Option<Vec<u8>> {
         let mut header = Vec::new();
         put_text(&mut header, HEADER_NAME, interface);
         let mut question = Vec::new();
         put(&mut question, HEADER | NLA_F_NESTED, &header);
-        self.ask("ethtool", command, question)
-    }
-
-    /// One question; nothing if the kernel has no answer.
-    fn ask(&self, family: &str, command: u8, attributes: Vec<u8>) -> Option<Vec<u8>> {
-        let asked = self.0.ask(family, command, attributes);
-        let asked = asked.inspect_err(|error| tracing::debug!(family, command, "{error}"));
+        let asked = self.0.ask("ethtool", command, question);
+        let asked = asked.inspect_err(|error| tracing::debug!(command, "ethtool: {error}"));
         asked.ok()
     }
 }

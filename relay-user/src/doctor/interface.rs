@@ -7,10 +7,9 @@ use std::path::Path;
 
 use mixline_netlink::{Client, ROUTE};
 use mixline_protocol::size::DATAGRAM;
+use mixline_xdp::Card;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
-};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 use nix::net::if_::if_nametoindex;
 
 use super::finding::Finding;
@@ -37,12 +36,8 @@ pub struct Attachment {
 /// What was seen of the interface.
 #[derive(Debug, Clone)]
 pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Its number.
-    pub index: u32,
-    /// Its driver, or what kind of virtual interface it is.
-    pub driver: Option<String>,
+    /// Its name, and its driver, which for a virtual interface is its kind.
+    pub card: Card,
     /// Whether it is up and has a carrier.
     pub up: bool,
     /// The largest IP packet, in bytes.
@@ -62,11 +57,7 @@ impl Interface {
         let index = if_nametoindex(name)?;
         let link = link(index)?;
         let mut this = Self {
-            name: name.into(),
-            index,
-            driver: fs::read_link(format!("/sys/class/net/{name}/device/driver"))
-                .ok()
-                .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned())),
+            card: Card::of(name),
             up: link
                 .header
                 .flags
@@ -79,12 +70,6 @@ impl Interface {
             match attribute {
                 LinkAttribute::Mtu(mtu) => this.mtu = mtu,
                 LinkAttribute::Xdp(xdp) => this.attached = attachment(&xdp),
-                LinkAttribute::LinkInfo(infos) if this.driver.is_none() => {
-                    this.driver = infos.iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
-                }
                 _ => {}
             }
         }
@@ -102,8 +87,8 @@ impl Interface {
     }
 
     fn judge_state(&self) -> Finding {
-        let Self { name, driver, .. } = self;
-        let driver = driver.as_deref().unwrap_or("not said");
+        let name = &self.card.interface;
+        let driver = self.card.driver.as_deref().unwrap_or("not said");
         if self.up {
             Finding::ok("driver", driver)
         } else {
@@ -116,20 +101,20 @@ impl Interface {
     }
 
     fn judge_mtu(&self, plan: &Plan) -> Finding {
-        let Self { name, mtu, .. } = self;
+        let (name, mtu) = (&self.card.interface, self.mtu);
         let wanted = if plan.listens(false) {
             PACKET_V6
         } else {
             PACKET_V4
         };
         let change = format!("ip link set dev {name} mtu {USUAL}");
-        if *mtu < wanted {
+        if mtu < wanted {
             Finding::problem(
                 "MTU",
                 format!("{mtu}: a datagram takes {wanted} bytes, and is never fragmented"),
                 change,
             )
-        } else if *mtu > LARGEST && plan.need() != Need::No {
+        } else if mtu > LARGEST && plan.need() != Need::No {
             Finding::warning(
                 "MTU",
                 format!(
@@ -144,7 +129,7 @@ impl Interface {
 
     fn judge_program(&self, plan: &Plan) -> Finding {
         let check = "attached";
-        let name = &self.name;
+        let name = &self.card.interface;
         match &self.attached {
             None => Finding::ok(check, "no XDP program"),
             Some(Attachment { mode, id }) => {
@@ -218,9 +203,10 @@ pub(super) mod tests {
     /// An interface as it should be.
     pub fn good() -> Interface {
         Interface {
-            name: "eth0".into(),
-            index: 2,
-            driver: Some("ice".into()),
+            card: Card {
+                interface: "eth0".into(),
+                driver: Some("ice".into()),
+            },
             up: true,
             mtu: 1500,
             vlans: vec![],

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use mixline_xdp::{Program, ProgramConfig};
+use mixline_xdp::Program;
 use socket2::{Domain, Socket, Type};
 
 use super::finding::Finding;
@@ -180,20 +180,13 @@ fn version(release: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Makes the kernel verify the program, with the smallest maps.
+/// Makes the kernel verify the program.
 fn load() -> OwnProgram {
     if !Program::is_built() {
         return OwnProgram::NotBuilt;
     }
-    let config = ProgramConfig {
-        port: 0,
-        addresses: Vec::new(),
-        redirect: true,
-        filter_bytes: 0,
-        filter_key: [0; 2],
-    };
-    match Program::load(&config) {
-        Ok(_) => OwnProgram::Loads,
+    match Program::verify() {
+        Ok(()) => OwnProgram::Loads,
         Err(error) => OwnProgram::Refused(error.to_string()),
     }
 }

@@ -66,9 +66,9 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
             section("interface", vec![plan.lacks("interface", why, change)]);
         }
         Ok(interface) => {
-            let name = &interface.name;
+            let name = &interface.card.interface;
             let queues = queues::Queues::read(ethtool.as_ref(), name);
-            let modes = mode::Modes::read(ethtool.as_ref(), interface, &plan);
+            let modes = mode::Modes::read(interface, &plan);
             let offloads = offloads::Offloads::read(ethtool.as_ref(), name, &interface.vlans);
             section("privileges", privileges.judge(&plan, queues.receive));
             let mut checks = interface.judge(&plan);
@@ -92,7 +92,7 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
     Diagnosis::new(
         config.map(|config| config.name.clone()),
         plan.port,
-        seen.ok().map(|interface| interface.name),
+        seen.ok().map(|interface| interface.card.interface),
         sections,
     )
 }

@@ -1,21 +1,15 @@
 //! What the driver and the kernel grant: native XDP, zero-copy.
 //!
 //! The program is not attached to find out, since some drivers then restart their queues. The
-//! driver's features are read, and a small AF_XDP socket is bound for a moment, as the
+//! driver is asked what it can do, and a small AF_XDP socket is bound for a moment, as the
 //! relay does before it decides; without a program no packet goes to it.
 
-use mixline_xdp::{Granted, Socket, SocketConfig};
+use mixline_xdp::{Abilities, Granted, Socket, SocketConfig};
 
-use super::ethtool::Ethtool;
 use super::finding::Finding;
 use super::interface::Interface;
 use super::plan::{Need, Plan};
 use crate::config::{PortKind, XdpSend};
-
-/// `NETDEV_XDP_ACT_BASIC`, `_REDIRECT`, `_XSK_ZEROCOPY` of `linux/netdev.h`.
-const BASIC: u64 = 1;
-const REDIRECT: u64 = 2;
-const ZERO_COPY: u64 = 8;
 
 /// The result of binding an AF_XDP socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +25,8 @@ pub enum Tried {
 /// What was seen of the modes.
 #[derive(Debug, Clone)]
 pub struct Modes {
-    /// Bits of `enum netdev_xdp_act`; none if the kernel does not say.
-    pub features: Option<u64>,
+    /// What the driver says that it can do; none if the kernel does not say.
+    pub abilities: Option<Abilities>,
     /// The result of binding a socket to the first queue.
     pub tried: Tried,
 }
@@ -40,7 +34,7 @@ pub struct Modes {
 impl Modes {
     /// Looks at the machine, and binds a socket if no XDP program is there.
     #[must_use]
-    pub fn read(ethtool: Option<&Ethtool>, interface: &Interface, plan: &Plan) -> Self {
+    pub fn read(interface: &Interface, plan: &Plan) -> Self {
         let tried = if plan.runs_with_xdp() {
             Tried::Not("the relay runs on it")
         } else if interface.attached.is_some() {
@@ -50,13 +44,13 @@ impl Modes {
                 frames: 64,
                 zero_copy: true,
             };
-            match Socket::bind(&interface.name, 0, small) {
+            match Socket::bind(&interface.card.interface, 0, small) {
                 Ok(socket) => Tried::Granted(socket.granted()),
                 Err(error) => Tried::Refused(error.to_string()),
             }
         };
         Self {
-            features: ethtool.and_then(|ethtool| ethtool.xdp_features(interface.index)),
+            abilities: interface.card.abilities(),
             tried,
         }
     }
@@ -69,18 +63,13 @@ impl Modes {
 
     fn judge_native(&self, plan: &Plan) -> Finding {
         let check = "native XDP";
-        let Some(features) = self.features else {
+        let Some(can) = self.abilities else {
             return Finding::ok(check, "this kernel does not say what its drivers can do");
         };
-        let wanted = if plan.redirects() {
-            BASIC | REDIRECT
-        } else {
-            BASIC
-        };
-        if features & wanted == wanted {
+        if can.native && (can.redirect || !plan.redirects()) {
             return Finding::ok(check, "the driver has it");
         }
-        let found = if features & BASIC == 0 {
+        let found = if !can.native {
             "the driver has none: only generic XDP, which is slower than plain UDP"
         } else {
             "the driver has it without redirection to AF_XDP: only generic XDP, which is slow"
@@ -94,7 +83,7 @@ impl Modes {
 
     fn judge_zero_copy(&self, plan: &Plan) -> Finding {
         let check = "zero-copy";
-        let promised = self.features.map(|features| features & ZERO_COPY != 0);
+        let promised = self.abilities.map(|can| can.zero_copy);
         match (&self.tried, plan.port) {
             (Tried::Granted(Granted::ZeroCopy), _) => Finding::ok(check, "granted"),
             (Tried::Granted(Granted::Copy), PortKind::Xdp) if plan.send == XdpSend::Ring => {
@@ -144,27 +133,36 @@ mod tests {
     use crate::doctor::finding::Level;
     use crate::doctor::plan::tests::plan;
 
-    fn levels(features: Option<u64>, tried: Tried, port: PortKind) -> [Level; 2] {
-        let findings = Modes { features, tried }.judge(&plan(port));
+    fn can(native: bool, redirect: bool, zero_copy: bool) -> Option<Abilities> {
+        Some(Abilities {
+            native,
+            redirect,
+            zero_copy,
+        })
+    }
+
+    fn levels(abilities: Option<Abilities>, tried: Tried, port: PortKind) -> [Level; 2] {
+        let findings = Modes { abilities, tried }.judge(&plan(port));
         [findings[0].level, findings[1].level]
     }
 
     #[test]
     fn modes_are_judged_by_the_port() {
         use Level::{Ok, Warning};
+        let none = can(false, false, false);
         let copy = Tried::Granted(Granted::Copy);
         let zero = Tried::Granted(Granted::ZeroCopy);
-        let (all, some) = (Some(BASIC | REDIRECT | ZERO_COPY), Some(BASIC));
+        let (all, some) = (can(true, true, true), can(true, false, false));
         assert_eq!(levels(all, zero, PortKind::Xdp), [Ok, Ok]);
         assert_eq!(levels(all, copy.clone(), PortKind::Xdp), [Ok, Warning]);
         assert_eq!(levels(all, copy.clone(), PortKind::Auto), [Ok, Ok]);
         assert_eq!(levels(some, copy.clone(), PortKind::Xdp), [Warning; 2]);
         assert_eq!(levels(some, copy.clone(), PortKind::XdpFilter), [Ok, Ok]);
         assert_eq!(
-            levels(Some(0), copy.clone(), PortKind::XdpFilter),
+            levels(none, copy.clone(), PortKind::XdpFilter),
             [Warning, Ok]
         );
-        assert_eq!(levels(Some(0), copy.clone(), PortKind::Auto), [Ok, Ok]);
+        assert_eq!(levels(none, copy.clone(), PortKind::Auto), [Ok, Ok]);
         assert_eq!(levels(None, copy, PortKind::Udp), [Ok, Ok]);
     }
 
@@ -177,6 +175,9 @@ mod tests {
         assert_eq!(level(PortKind::XdpFilter), Level::Ok);
         assert_eq!(level(PortKind::Udp), Level::Ok);
         let not = Tried::Not("the relay runs on it");
-        assert_eq!(levels(Some(ZERO_COPY), not, PortKind::Xdp)[1], Level::Ok);
+        assert_eq!(
+            levels(can(false, false, true), not, PortKind::Xdp)[1],
+            Level::Ok
+        );
     }
 }

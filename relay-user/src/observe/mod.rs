@@ -2,11 +2,11 @@
 //! programs and as text for people, and as metrics over HTTP.
 
 mod collect;
-pub mod metrics;
+pub(crate) mod metrics;
 mod report;
-pub mod socket;
+pub(crate) mod socket;
 mod text;
 
-pub use collect::Source;
+pub(crate) use collect::Source;
 pub use report::{DirectoryReport, LinksReport, PathsReport, PortReport, ReplayReport, Report};
 pub use socket::ask;

@@ -99,7 +99,7 @@ pub struct LinksReport {
 pub struct PathsReport {
     /// Known now.
     pub known: usize,
-    /// At most.
+    /// The most that can be known at a time.
     pub most: usize,
 }
 

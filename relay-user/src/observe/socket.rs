@@ -1,5 +1,5 @@
 //! The socket in the state directory where `status` asks: it sends one report, as JSON, to
-//! whoever connects.
+//! anyone who connects.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -32,7 +32,7 @@ pub fn listen(state_dir: &Path) -> io::Result<UnixListener> {
     }
 }
 
-/// Answers those who ask.
+/// Answers anyone who asks.
 pub async fn serve(listener: UnixListener, source: Arc<Source>) {
     loop {
         let mut stream = match listener.accept().await {

@@ -1,5 +1,6 @@
 //! Why a port was not opened, in words for the operator: which card, which driver, and what to do.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
@@ -13,7 +14,7 @@ pub enum OpenError {
     /// An address to listen on.
     #[error("{0}: {1}")]
     Listen(SocketAddr, io::Error),
-    /// XDP was asked for, and is not to be had.
+    /// XDP was asked for, and there is none.
     #[error("port: {kind}: {why}; `port: udp` works without XDP")]
     Xdp {
         /// The port that was asked for.
@@ -67,25 +68,51 @@ pub enum InterfaceError {
     #[error("cannot list interfaces: {0}")]
     List(Errno),
     /// None has an address where others reach the relay.
-    #[error("no interface has an address of `advertise`: name it with `interface`")]
-    NotAdvertised,
+    #[error(
+        "no interface has an address of `advertise` (there are {0}): name the one that XDP is \
+         for with `interface`"
+    )]
+    NotAdvertised(Cards),
     /// The relay would not hear what arrives there.
     #[error(
-        "interface {interface} has no address that the relay listens on: name another with \
-         `interface`, or add its address to `listen`"
+        "{0} has no address that the relay listens on: name another with `interface`, or add \
+         its address to `listen`"
     )]
-    NotListening {
-        /// The interface.
-        interface: String,
-    },
+    NotListening(Card),
     /// It was there when it was looked for, and is gone.
-    #[error("interface {interface}: {errno}")]
+    #[error("{card} is gone ({errno}): bring it back, or name another with `interface`")]
     Gone {
-        /// The interface.
-        interface: String,
+        /// What it was.
+        card: Card,
         /// What the system said.
         errno: Errno,
     },
+}
+
+/// Cards that could have been meant. At most [`Cards::SHOWN`] are named, since a host of
+/// containers has many.
+#[derive(Debug)]
+pub struct Cards(pub Vec<Card>);
+
+impl Cards {
+    /// How many are named.
+    pub const SHOWN: usize = 8;
+}
+
+impl fmt::Display for Cards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        for (number, card) in self.0.iter().take(Self::SHOWN).enumerate() {
+            let comma = if number > 0 { ", " } else { "" };
+            write!(f, "{comma}{card}")?;
+        }
+        match self.0.len().saturating_sub(Self::SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -123,14 +150,33 @@ mod tests {
     }
 
     #[test]
-    fn errors_about_interfaces_say_which_key_helps() {
-        let interface = "eth1".to_string();
-        let text = InterfaceError::NotListening { interface }.to_string();
-        assert!(text.contains("eth1") && text.contains("`listen`"), "{text}");
-        assert!(
-            InterfaceError::NotAdvertised
-                .to_string()
-                .contains("`interface`")
+    fn errors_about_interfaces_name_the_card_and_which_key_helps() {
+        let text = InterfaceError::NotListening(card()).to_string();
+        assert!(text.starts_with("eth0 (driver igb) has no"), "{text}");
+        assert!(text.contains("`listen`"), "{text}");
+        let gone = InterfaceError::Gone {
+            card: card(),
+            errno: Errno::ENODEV,
+        };
+        assert_eq!(
+            gone.to_string(),
+            "eth0 (driver igb) is gone (ENODEV: No such device): bring it back, or name another \
+             with `interface`"
         );
+    }
+
+    #[test]
+    fn an_interface_that_is_not_found_is_chosen_among_those_that_there_are() {
+        let text = |count| {
+            let cards = Cards(vec![card(); count]);
+            InterfaceError::NotAdvertised(cards).to_string()
+        };
+        assert_eq!(
+            text(2),
+            "no interface has an address of `advertise` (there are eth0 (driver igb), eth0 \
+             (driver igb)): name the one that XDP is for with `interface`"
+        );
+        assert!(text(0).contains("(there are none)"));
+        assert!(text(Cards::SHOWN + 3).contains(" and 3 more)"));
     }
 }

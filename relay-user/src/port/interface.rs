@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use mixline_relay_common::maps::MAX_QUEUES;
+use mixline_xdp::Card;
 use nix::ifaddrs::getifaddrs;
 
-use super::error::InterfaceError;
+use super::error::{Cards, InterfaceError};
 use super::udp::ControlSockets;
 use crate::config::Config;
 
@@ -22,7 +23,7 @@ pub(super) fn interface(
         .map(|(_, address)| address)
         .collect();
     if addresses.is_empty() {
-        return Err(InterfaceError::NotListening { interface: name });
+        return Err(InterfaceError::NotListening(Card::of(&name)));
     }
     Ok((name, addresses))
 }
@@ -42,8 +43,16 @@ fn choose(config: &Config, all: &[(String, IpAddr)]) -> Result<String, Interface
             .iter()
             .find(|(_, address)| config.advertised().iter().any(|a| a.ip() == *address))
             .map(|(name, _)| name.clone())
-            .ok_or(InterfaceError::NotAdvertised),
+            .ok_or_else(|| InterfaceError::NotAdvertised(cards(all))),
     }
+}
+
+/// The cards behind interfaces that have addresses, each once.
+fn cards(all: &[(String, IpAddr)]) -> Cards {
+    let mut names: Vec<&String> = all.iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.dedup();
+    Cards(names.into_iter().map(|name| Card::of(name)).collect())
 }
 
 /// All interfaces with their addresses.

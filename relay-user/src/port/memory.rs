@@ -1,4 +1,4 @@
-//! A port of plain buffers, for tests and measurements.
+//! A port of plain buffers, for tests: the smallest one.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use mixline_protocol::size::Datagram;
 use mixline_relay_engine::batch::{BATCH, Batch};
 
-use super::{Dropped, Port};
+use super::contract::{Dropped, Port};
 
 /// Receives what is put into `input`, and keeps what is sent in `output`.
 #[derive(Debug, Default)]

@@ -4,60 +4,22 @@
 //! paths and mixing are the same behind each; another kind of port is another file here.
 
 mod af_xdp;
+mod choose;
+mod contract;
 mod error;
 mod interface;
+#[cfg(test)]
 mod memory;
 mod open;
 mod replay_marking;
 mod udp;
 mod xdp_filter;
 
-use std::io;
-
-use mixline_relay_engine::batch::Batch;
-
+pub use contract::{Dropped, FIRST_PORT_TOKEN, Port};
 pub use error::{InterfaceError, OpenError, XdpError};
 pub use interface::{interface_of, receive_queues};
+#[cfg(test)]
 pub use memory::MemoryPort;
 pub use open::{Ports, open};
-pub use udp::{ControlSockets, UdpPort, open_udp};
+pub use udp::ControlSockets;
 pub use xdp_filter::XdpFilter;
-
-/// A worker's way to the network.
-pub trait Port: Send {
-    /// Receives one batch, lets `work` take it through the pipeline, and sends what that
-    /// decided to send, from where it is. Returns how many datagrams came, those that
-    /// the port itself dropped included; none means that there is nothing more until the port
-    /// is [ready](Port::ready) again.
-    ///
-    /// # Errors
-    /// Of the system, if they concern more than single datagrams.
-    fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize>;
-
-    /// Sends a batch whose bytes are not the port's own.
-    fn send(&mut self, batch: &Batch<'_>);
-
-    /// Has events of the port delivered to a worker's poll.
-    ///
-    /// # Errors
-    /// Those of `epoll_ctl(2)`.
-    fn register(&mut self, registry: &mio::Registry) -> io::Result<()>;
-
-    /// There is something to receive.
-    fn ready(&mut self, event: &mio::event::Event);
-
-    /// What the port has dropped so far.
-    fn dropped(&self) -> Dropped;
-}
-
-/// Datagrams that a port dropped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Dropped {
-    /// Received with a wrong length.
-    pub wrong_length: u64,
-    /// Not taken by the kernel.
-    pub unsent: u64,
-}
-
-/// Events with this token and above are the port's; those below are the worker's own.
-pub const FIRST_PORT_TOKEN: usize = 8;

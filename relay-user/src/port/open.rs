@@ -1,21 +1,20 @@
-//! Which port a relay has, and how it is opened.
+//! How the port that was chosen is opened.
 
 use mixline_protocol::random::OsRandom;
 use mixline_relay_common::maps::MAX_QUEUES;
-use mixline_xdp::{
-    Attached, Card, Error, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig,
-};
+use mixline_xdp::{Attached, Card, Neighbours, Program, ProgramConfig, Socket, SocketConfig};
 use nix::net::if_::if_nametoindex;
 use rand_core::Rng as _;
 
-use super::Port;
 use super::af_xdp::{AfXdpPort, RingSender, Sending};
+use super::choose::{Choice, choose, sends_through_ring};
+use super::contract::Port;
 use super::error::{InterfaceError, OpenError, XdpError};
 use super::interface::{interface, receive_queues};
 use super::replay_marking::ReplayMarking;
 use super::udp::{ControlSockets, UdpPort, open_udp};
 use super::xdp_filter::XdpFilter;
-use crate::config::{Config, PortKind, XdpSend};
+use crate::config::Config;
 
 /// Bytes of the kernel's replay filter, both generations: 2.8 million tags each.
 const FILTER_BYTES: usize = 16 << 20;
@@ -34,29 +33,26 @@ pub struct Ports {
     pub why: String,
 }
 
-/// Opens the port that the configuration asks for. `auto` takes AF_XDP where the driver grants
-/// zero-copy, and UDP elsewhere: docs/performance.md says what was measured.
+/// Opens the port that the configuration asks for.
 ///
 /// # Errors
 /// [`OpenError`].
 pub fn open(config: &Config, workers: usize) -> Result<Ports, OpenError> {
     let (udp, sockets) =
         open_udp(&config.listen, workers).map_err(|(a, e)| OpenError::Listen(a, e))?;
-    let plan = match config.port {
-        PortKind::Udp => return Ok(plain(udp, sockets, "as configured".into())),
-        PortKind::Xdp => Ok(("xdp", true)),
-        PortKind::XdpFilter => Ok(("xdp-filter", false)),
-        PortKind::Auto => may_zero_copy(config, &sockets).map(|()| ("xdp", true)),
-    };
-    let (kind, redirect) = match plan {
-        Ok(plan) => plan,
-        Err(why) => return Ok(plain(udp, sockets, why.to_string())),
+    let (kind, redirect, or_udp) = match choose(config, &sockets) {
+        Choice::Udp { why } => return Ok(plain(udp, sockets, why)),
+        Choice::Xdp {
+            kind,
+            redirect,
+            or_udp,
+        } => (kind, redirect, or_udp),
     };
     match open_xdp(config, &sockets, redirect) {
         Ok(xdp) => xdp
             .ports(config, kind, udp, sockets)
             .map_err(|why| OpenError::Xdp { kind, why }),
-        Err(why) if config.port == PortKind::Auto => Ok(plain(udp, sockets, why.to_string())),
+        Err(why) if or_udp => Ok(plain(udp, sockets, why.to_string())),
         Err(why) => Err(OpenError::Xdp { kind, why }),
     }
 }
@@ -76,33 +72,11 @@ fn boxed(port: impl Port + 'static) -> Box<dyn Port> {
     Box::new(port)
 }
 
-/// Whether zero-copy is granted on the first queue: what `auto` wants AF_XDP for. The driver is
-/// asked first, so that nothing is bound to a card that cannot.
-fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), XdpError> {
-    if !Program::is_built() {
-        return Err(XdpError::Xdp(Error::NotBuilt));
-    }
-    let (interface, _) = interface(config, sockets).map_err(XdpError::Interface)?;
-    let card = Card::of(&interface);
-    if card.abilities().is_some_and(|can| !can.zero_copy) {
-        return Err(XdpError::NoZeroCopy(card));
-    }
-    let small = SocketConfig {
-        frames: 64,
-        zero_copy: true,
-    };
-    let socket = Socket::bind(&interface, 0, small).map_err(XdpError::Xdp)?;
-    match socket.granted() {
-        Granted::ZeroCopy => Ok(()),
-        Granted::Copy => Err(XdpError::NoZeroCopy(card)),
-    }
-}
-
 /// The program attached, and the sockets of the queues if it redirects.
 struct Xdp {
     program: Program,
     attached: Attached,
-    interface: String,
+    card: Card,
     sockets: Vec<Socket>,
 }
 
@@ -114,19 +88,19 @@ fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result
         return Err(XdpError::Ports);
     }
     let mut rng = OsRandom::new();
-    let mut program = Program::load(&ProgramConfig {
+    let card = Card::of(&interface);
+    let settings = ProgramConfig {
         port,
         addresses,
         redirect,
         filter_bytes: FILTER_BYTES,
         filter_key: [rng.next_u64(), rng.next_u64()],
-    })
-    .map_err(XdpError::Xdp)?;
+    };
+    let mut program = Program::load(card.clone(), &settings).map_err(XdpError::Xdp)?;
     let mut sockets = Vec::new();
     if redirect {
         let queues = receive_queues(&interface);
         if queues > MAX_QUEUES {
-            let card = Card::of(&interface);
             return Err(XdpError::Queues { card, queues });
         }
         for queue in 0..queues {
@@ -136,11 +110,11 @@ fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result
             sockets.push(socket);
         }
     }
-    let attached = program.attach(&interface).map_err(XdpError::Xdp)?;
+    let attached = program.attach().map_err(XdpError::Xdp)?;
     Ok(Xdp {
         program,
         attached,
-        interface,
+        card,
         sockets,
     })
 }
@@ -157,15 +131,13 @@ impl Xdp {
         let Self {
             program,
             attached,
-            interface,
+            card,
             sockets: queues,
         } = self;
+        let interface = card.interface.as_str();
         let filter = program.tag_filter();
         let granted = queues.first().map(Socket::granted);
-        let ring = match (config.xdp_send, granted) {
-            (_, None) | (XdpSend::Gso, _) | (XdpSend::Auto, Some(Granted::Copy)) => false,
-            (XdpSend::Ring, _) | (XdpSend::Auto, Some(Granted::ZeroCopy)) => true,
-        };
+        let ring = sends_through_ring(config.xdp_send, granted);
         let why = match granted {
             None => format!("{attached} XDP on {interface} filters in front of the UDP port"),
             Some(granted) => format!(
@@ -183,9 +155,9 @@ impl Xdp {
         for (number, socket) in queues.into_iter().enumerate() {
             of_worker[number % workers].push(socket);
         }
-        let index = if_nametoindex(interface.as_str()).map_err(|errno| {
-            let interface = interface.clone();
-            XdpError::Interface(InterfaceError::Gone { interface, errno })
+        let index = if_nametoindex(interface).map_err(|errno| {
+            let card = card.clone();
+            XdpError::Interface(InterfaceError::Gone { card, errno })
         })?;
         let port = sockets
             .addresses()
@@ -199,7 +171,7 @@ impl Xdp {
             }
             let sending = if ring {
                 let next_hops = Neighbours::new().map_err(|source| XdpError::NextHops {
-                    card: Card::of(&interface),
+                    card: card.clone(),
                     source,
                 })?;
                 Sending::Ring(Box::new(RingSender::new(next_hops, index, port)))

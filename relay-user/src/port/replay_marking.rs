@@ -11,7 +11,7 @@ use mixline_relay_common::{TAG_LENGTH, TAG_OFFSET};
 use mixline_relay_engine::batch::{BATCH, Batch};
 use mixline_xdp::TagFilter;
 
-use super::{Dropped, Port};
+use super::contract::{Dropped, Port};
 
 /// A port whose authentic datagrams are marked as seen.
 pub struct ReplayMarking<P> {

@@ -18,7 +18,7 @@ use mixline_relay_engine::link_sessions::MAX_WORKERS;
 use mixline_udp::{BatchSocket, BindOptions, MAX_MESSAGES, Outgoing, ReceiveRing};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Dropped, FIRST_PORT_TOKEN, Port};
+use super::contract::{Dropped, FIRST_PORT_TOKEN, Port};
 
 /// The most addresses that a relay listens on: one of each family.
 const SOCKETS: usize = 2;
@@ -125,7 +125,7 @@ impl Port for UdpPort {
         if self.ring.left() == 0 {
             self.receive()?;
         }
-        // Whatever came may all have had a wrong length; then there may be more behind it.
+        // All that came may have had a wrong length; then there may be more behind it.
         let may_have_more = self.sockets.iter().any(|listener| listener.ready);
         let Self {
             ring,

@@ -8,5 +8,4 @@ mod worker;
 
 pub use statistics::WorkerStatistics;
 pub use threads::{Started, Threads};
-pub use wake::{ControlWaker, EventWaker};
-pub use worker::Worker;
+pub use wake::ControlWaker;

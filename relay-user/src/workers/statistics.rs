@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use mixline_relay_engine::outcome::{Counters, Outcome};
 use mixline_relay_engine::pipeline::{Behaviour, Pipeline};
 
-/// What a worker shows of itself to other threads; it alone writes.
+/// What a worker shows of itself to other threads. Only the worker writes.
 #[derive(Debug, Default)]
 pub struct WorkerStatistics {
     counters: [AtomicU64; Outcome::ALL.len()],

@@ -217,3 +217,48 @@ fn read_commands<B: Behaviour>(
         worked = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mixline_protocol::identity::ShortId;
+    use mixline_protocol::random::OsRandom;
+    use mixline_protocol::replay::ReplayFilter;
+    use mixline_protocol::size::DATAGRAM;
+    use mixline_relay_engine::pipeline::{Common, Honest, Setup};
+    use mixline_relay_engine::wake::NeverSleeps;
+
+    use super::*;
+    use crate::port::MemoryPort;
+
+    #[test]
+    fn a_worker_takes_what_its_port_has_and_ends_when_it_is_told_to() {
+        let mut rng = OsRandom::new();
+        let replay = ReplayFilter::new(1 << 16, [1; 16], Instant::now()).unwrap();
+        let own = ShortId([1; 8]);
+        let mut assembly = Common::assemble(own, Arc::new(replay), 1, false, Arc::new(NeverSleeps));
+        let setup = Setup {
+            worker: 0,
+            paths: 8,
+            mean_delay: None,
+            behaviour: Honest,
+        };
+        let mut port = MemoryPort::default();
+        let source = ([192, 0, 2, 1], 7000).into();
+        // More than a batch, and of no type that there is.
+        port.input.extend(vec![([0; DATAGRAM], source); 100]);
+        let statistics = Arc::new(WorkerStatistics::default());
+        let worker = Worker {
+            pipeline: Pipeline::new(Arc::clone(&assembly.common), setup, &mut rng),
+            port: Box::new(port),
+            queues: assembly.workers.remove(0),
+            statistics: Arc::clone(&statistics),
+            core: None,
+        };
+        let thread = worker.start(0).unwrap();
+        let handle = &assembly.common.workers[0];
+        handle.commands.send(Command::Stop).unwrap();
+        handle.waker.wake();
+        thread.join().unwrap().unwrap();
+        assert_eq!(statistics.counters().of(Outcome::Malformed), 100);
+    }
+}

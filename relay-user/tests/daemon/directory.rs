@@ -1,4 +1,4 @@
-//! A directory for tests: it signs whatever registers, and can be told to misbehave.
+//! A directory for tests: it signs all that registers, and can be told to misbehave.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};

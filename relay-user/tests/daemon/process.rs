@@ -125,11 +125,11 @@ impl Relay {
         self.try_report().expect("the relay answers")
     }
 
-    /// Waits until so many datagrams have had this verdict: workers show what they count
+    /// Waits until so many datagrams have had this outcome: workers show what they count
     /// after they have sent.
-    pub fn expect(&self, verdict: &str, count: u64) {
-        wait_for(&format!("{verdict} {count}"), || {
-            (self.report().verdicts[verdict] == count).then_some(())
+    pub fn expect(&self, outcome: &str, count: u64) {
+        wait_for(&format!("{outcome} {count}"), || {
+            (self.report().verdicts[outcome] == count).then_some(())
         });
     }
 

@@ -143,7 +143,7 @@ fn a_relay_behind_the_filter_and_one_on_af_xdp_over_ipv6() {
 
 const RING: &str = "port: xdp\nxdp_send: ring\n";
 
-/// Frames are conserved, which the relay of a development build asserts at each turn; and the
+/// Frames are conserved, which the relay of a development build asserts at each poll; and the
 /// ring, not the socket, sends them.
 fn through_the_ring(v4: bool, queues: usize) {
     Network::run(2, queues, move |network| {

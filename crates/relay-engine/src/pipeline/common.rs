@@ -6,13 +6,9 @@ use crossbeam::channel::{Receiver, Sender};
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::replay::ReplayFilter;
 
-use super::delay::DELAYED_CELLS;
-use super::opening::OPENING_PATHS;
-use super::waiting::HELD_CELLS;
 use crate::buffer_pool::Pool;
-use crate::queues::{
-    ControlQueues, HANDOVERS, HANDSHAKES, MESSAGES, WorkerHandle, WorkerQueues, worker_queues,
-};
+use crate::limits::{DELAYED_CELLS, HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS};
+use crate::queues::{ControlQueues, WorkerHandle, WorkerQueues, worker_queues};
 use crate::quota::Quota;
 use crate::slow_path::{self, Job};
 use crate::wake::Wake;
@@ -20,23 +16,23 @@ use crate::wake::Wake;
 /// What all workers of a relay share.
 pub struct Common {
     /// The relay's own short ID.
-    pub own: ShortId,
+    pub(crate) own: ShortId,
     /// Remembers what has been relayed.
-    pub replay: Arc<ReplayFilter>,
+    pub(crate) replay: Arc<ReplayFilter>,
     /// Memory for datagrams outside of batches.
-    pub pool: Arc<Pool>,
+    pub(crate) pool: Arc<Pool>,
     /// Datagrams that may be held for a path, a link or a delay.
-    pub held: Arc<Quota>,
+    pub(crate) held: Arc<Quota>,
     /// New paths that may wait to be opened.
-    pub opening: Arc<Quota>,
+    pub(crate) opening: Arc<Quota>,
     /// Control messages that may wait for the control plane.
-    pub control_messages: Arc<Quota>,
+    pub(crate) control_messages: Arc<Quota>,
     /// The control plane.
     pub control: Arc<ControlQueues>,
     /// All workers, by number.
     pub workers: Vec<WorkerHandle>,
     /// The slow path.
-    pub slow: Sender<Job>,
+    pub(crate) slow: Sender<Job>,
 }
 
 /// What workers share, and the ends of their queues that are somebody's own.

@@ -7,17 +7,24 @@
 //! Receiving and sending are the port's; all between is here, a stage to a file. A
 //! [`Pipeline`] belongs to one worker: nothing in it is locked, and nothing is allocated
 //! for a datagram of a known path. What takes longer than a datagram may (a new path, a
-//! missing link, a handshake) leaves the batch for a queue, and comes back as a
-//! [`Boxed`] datagram that goes through the remaining stages.
+//! missing link, a handshake) leaves the batch for a queue, and comes back in a buffer of its
+//! own to go through the remaining stages.
+//!
+//! State stands below, steps above. `common`, `opening`, `waiting` and `delayed` keep things and
+//! do not know of the pipeline; `open_link`, `peel_path`, `delay` and `seal_link` are an
+//! `impl Pipeline` each, and nothing is imported from them.
 
 mod behaviour;
+mod boxed;
 mod common;
 mod delay;
+mod delayed;
 mod open_link;
 mod opening;
 mod peel_path;
 mod seal_link;
 mod shuffle;
+mod step;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -35,9 +42,6 @@ use rand_core::{CryptoRng, SeedableRng};
 
 pub use behaviour::{Action, Behaviour, Honest};
 pub use common::{Assembly, Common};
-pub use delay::DELAYED_CELLS;
-pub use opening::OPENING_PATHS;
-pub use waiting::{HELD_CELLS, HOLD_FOR};
 
 use crate::batch::{BATCH, Batch, Slot, State};
 use crate::buffer_pool::Pooled;
@@ -46,11 +50,11 @@ use crate::link_sessions::{LinkSession, LinkSessions};
 use crate::messages::Command;
 use crate::next_hops::NextHops;
 use crate::outcome::{Counters, Outcome};
-use crate::quota::Permit;
 use crate::slow_path::Opened;
-use delay::Delay;
+use boxed::Boxed;
+use delayed::Delayed;
 use opening::Opening;
-use peel_path::Peeled;
+use step::{Leave, Peeled, Step};
 use waiting::Waiting;
 
 /// Slots that go through all stages together: few enough that their bytes stay in the
@@ -69,32 +73,6 @@ pub struct Setup<B> {
     pub behaviour: B,
 }
 
-/// A datagram that has left its batch and comes back.
-#[derive(Debug)]
-pub struct Boxed {
-    /// Its bytes.
-    pub datagram: Pooled,
-    /// Where it came from.
-    pub source: SocketAddr,
-    /// The session it came under.
-    pub session: u32,
-    /// How far it has come.
-    pub state: State,
-    /// The neighbour's permit to have it held.
-    pub permit: Option<Permit>,
-}
-
-/// Why a slot goes no further in this batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
-    /// For good, and this is counted.
-    With(Outcome),
-    /// It comes back, and is counted then.
-    ForNow,
-}
-
-type Step = Result<State, Leave>;
-
 /// One worker's pipeline.
 pub struct Pipeline<B = Honest> {
     worker: usize,
@@ -108,7 +86,7 @@ pub struct Pipeline<B = Honest> {
     oldest_epoch: u32,
     opening: Opening,
     waiting: Waiting,
-    delay: Option<Delay>,
+    delay: Option<Delayed>,
     again: VecDeque<Boxed>,
     rng: ChaCha8Rng,
     counters: Counters,
@@ -132,7 +110,7 @@ impl<B: Behaviour> Pipeline<B> {
             oldest_epoch: 0,
             opening: Opening::default(),
             waiting: Waiting::default(),
-            delay: setup.mean_delay.map(Delay::new),
+            delay: setup.mean_delay.map(Delayed::new),
             again: VecDeque::new(),
             rng: ChaCha8Rng::from_seed(seed),
             counters: Counters::default(),
@@ -280,7 +258,7 @@ impl<B: Behaviour> Pipeline<B> {
     /// When [`tick`](Self::tick) has something to do next, if anything is held.
     #[must_use]
     pub fn wake_at(&self) -> Option<Instant> {
-        let delayed = self.delay.as_ref().and_then(Delay::next);
+        let delayed = self.delay.as_ref().and_then(Delayed::next);
         let held = self
             .opening
             .next_expiry()

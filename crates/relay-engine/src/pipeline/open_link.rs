@@ -1,11 +1,13 @@
-//! Off with the link's layer: which session, is it fresh, is it authentic, what is
-//! inside.
+//! Takes off the link's layer: which session it is, whether it is fresh and authentic, and what
+//! is inside.
 
 use std::time::{Duration, Instant};
 
 use mixline_protocol::link::{CellKind, DatagramType, counter, datagram_type, receiver_index};
 
-use super::{Behaviour, Leave, Pipeline, Step};
+use super::Pipeline;
+use super::behaviour::Behaviour;
+use super::step::{Leave, Step};
 use crate::batch::{Slot, State};
 use crate::link_sessions::worker_of;
 use crate::messages::{ControlMessage, Handshake, Signal};
@@ -121,7 +123,7 @@ impl<B: Behaviour> Pipeline<B> {
             return Leave::With(Outcome::HandoverLimit);
         }
         owner.waker.wake();
-        // The next session of this neighbour had better be ours.
+        // The control plane gives the next session of this neighbour to this worker.
         let told = self
             .strayed
             .is_some_and(|at| now.saturating_duration_since(at) < TELL_EVERY);

@@ -1,8 +1,8 @@
 //! Cells of new paths, held while the slow path opens their headers.
 //!
 //! Three bounds keep a flood of new paths to itself. A neighbour holds only its part
-//! of the headers that wait and of the cells that are held. Headers go to the slow path by
-//! turns among neighbours, few at a time. And known paths never come here at all.
+//! of the headers that wait and of the cells that are held. Headers go to the slow path few at a
+//! time, one of each neighbour in a round. And known paths never come here at all.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -10,21 +10,19 @@ use std::time::Instant;
 use crossbeam::channel::Sender;
 use mixline_protocol::size::Header;
 
-use super::waiting::{HELD_PER_QUEUE, HOLD_FOR};
-use super::{Boxed, Common};
+use super::boxed::Boxed;
+use super::common::Common;
 use crate::batch::{Slot, State};
 use crate::headers::header_of;
+use crate::limits::{HELD_PER_QUEUE, HOLD_FOR, SLOW_WINDOW};
 use crate::outcome::Outcome;
 use crate::quota::{NeighbourUsage, Permit};
-use crate::slow_path::{Job, SLOW_WINDOW};
-
-/// New paths that may wait, over all workers.
-pub const OPENING_PATHS: usize = 1024;
+use crate::slow_path::Job;
 
 /// A new path and its cells.
-pub struct NewPath {
+pub(super) struct NewPath {
     /// The cells, in order.
-    pub held: VecDeque<Boxed>,
+    pub(super) held: VecDeque<Boxed>,
     since: Instant,
     /// That neighbour's permit for the path.
     _permit: Permit,
@@ -32,7 +30,7 @@ pub struct NewPath {
 
 /// The new paths of one worker.
 #[derive(Default)]
-pub struct Opening {
+pub(super) struct Opening {
     /// By header. All are in a queue, or on the slow path.
     paths: HashMap<Box<Header>, NewPath>,
     /// Headers that have not been sent to the slow path, by neighbour.
@@ -45,7 +43,7 @@ pub struct Opening {
 
 impl Opening {
     /// Holds a cell whose path is not known.
-    pub fn hold(
+    pub(super) fn hold(
         &mut self,
         slot: &Slot<'_>,
         neighbour: u32,
@@ -87,7 +85,7 @@ impl Opening {
     }
 
     /// Sends headers to the slow path, one neighbour after the other, while it may have more.
-    pub fn submit(&mut self, worker: usize, slow: &Sender<Job>) {
+    pub(super) fn submit(&mut self, worker: usize, slow: &Sender<Job>) {
         while self.out < SLOW_WINDOW {
             let Some(neighbour) = self.rotation.pop_front() else {
                 return;
@@ -111,13 +109,13 @@ impl Opening {
     }
 
     /// Takes the path that the slow path has answered for, if it still waits.
-    pub fn take(&mut self, header: &Header) -> Option<NewPath> {
+    pub(super) fn take(&mut self, header: &Header) -> Option<NewPath> {
         self.out = self.out.saturating_sub(1);
         self.paths.remove(header)
     }
 
     /// Forgets paths that have waited for too long; how many cells that loses.
-    pub fn expire(&mut self, now: Instant) -> u64 {
+    pub(super) fn expire(&mut self, now: Instant) -> u64 {
         let mut lost = 0;
         self.paths.retain(|_, path| {
             let keep = now.saturating_duration_since(path.since) < HOLD_FOR;
@@ -130,7 +128,7 @@ impl Opening {
     }
 
     /// When the next path has waited for too long.
-    pub fn next_expiry(&self) -> Option<Instant> {
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.paths.values().map(|path| path.since + HOLD_FOR).min()
     }
 }

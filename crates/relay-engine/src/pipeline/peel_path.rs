@@ -1,12 +1,15 @@
-//! Off with the path's layer: which path, is the message new, where does it go.
+//! Takes off the path's layer: which path it is, whether the message is new, and where it goes.
 
 use std::time::Instant;
 
 use mixline_protocol::path::{KnownPath, Located, Next};
-use mixline_protocol::replay::{self, ReplayFilter};
+use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::size::Cell;
 
-use super::{Action, Behaviour, Boxed, Leave, Pipeline, Step};
+use super::Pipeline;
+use super::behaviour::{Action, Behaviour};
+use super::boxed::Boxed;
+use super::step::{Leave, Peeled, Step};
 use crate::batch::{Slot, State};
 use crate::headers::{Flow, cell_of, flow_of, header_of};
 use crate::outcome::Outcome;
@@ -15,13 +18,6 @@ use crate::slow_path::Opened;
 /// How often in a row a path may lead through this relay: a head and a tail that were
 /// chosen independently can meet at one relay, or, if its parts were made to, longer.
 const MAX_VISITS: usize = 2;
-
-/// A cell whose layer is off, before it is known whether it has been relayed before.
-pub(super) struct Peeled {
-    replay: replay::Position,
-    next: Next,
-    flow: Flow,
-}
 
 impl<B: Behaviour> Pipeline<B> {
     /// Takes off the layer of the path that was located, if it is known, and locates the
@@ -136,7 +132,7 @@ impl<B: Behaviour> Pipeline<B> {
             }
         }
         // When those of a full cache that were looked at are in use, none makes room: this one
-        // is not remembered, and its cells go on by the slow path, by turns with others.
+        // is not remembered, and its cells go on by the slow path, in rounds with others.
         let _ = self.paths.insert(&opened.header, path, epoch, now);
     }
 }

@@ -1,4 +1,4 @@
-//! On with the next link's layer: who is next, and the seal for them.
+//! Adds the next link's layer: who is next, and the seal for them.
 
 use std::time::Instant;
 
@@ -6,7 +6,10 @@ use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::CellKind;
 use mixline_protocol::path::Next;
 
-use super::{Behaviour, Boxed, Leave, Pipeline, Step};
+use super::Pipeline;
+use super::behaviour::Behaviour;
+use super::boxed::Boxed;
+use super::step::{Leave, Step};
 use crate::batch::{Slot, State};
 use crate::headers::{Flow, cell_of};
 use crate::messages::Signal;
@@ -44,6 +47,17 @@ impl<B: Behaviour> Pipeline<B> {
         };
         self.counters.add(outcome, 1);
         Ok(State::Send(link.to, flow))
+    }
+
+    /// Sets free the cells of all relays that can be sent to now.
+    pub(super) fn release_waiting(&mut self) {
+        let Self {
+            waiting,
+            next_hops,
+            again,
+            ..
+        } = self;
+        waiting.release(|relay| next_hops.is_up(relay), |cell| again.push_back(cell));
     }
 
     fn hold_for_link(&mut self, slot: &Slot<'_>, relay: ShortId, now: Instant) -> Leave {

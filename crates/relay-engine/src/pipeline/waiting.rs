@@ -6,22 +6,15 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::ShortId;
 
-use super::{Behaviour, Boxed, Pipeline};
-use crate::batch::State;
-
-/// How long a cell is held: one handshake may be lost, and its repetition still helps.
-pub const HOLD_FOR: Duration = Duration::from_secs(6);
-/// Cells held for one path, or for one relay.
-pub const HELD_PER_QUEUE: usize = 256;
-/// Cells held for paths and links, over all workers: 6 MiB.
-pub const HELD_CELLS: usize = 4096;
+use super::boxed::Boxed;
+use crate::limits::{HELD_PER_QUEUE, HOLD_FOR};
 
 /// How often the control plane is reminded that a link is wanted.
 const WANT_EVERY: Duration = Duration::from_secs(1);
 
 /// Cells by the relay that they wait for.
 #[derive(Default)]
-pub struct Waiting(HashMap<ShortId, Queue>);
+pub(super) struct Waiting(HashMap<ShortId, Queue>);
 
 #[derive(Default)]
 struct Queue {
@@ -33,7 +26,7 @@ struct Queue {
 
 impl Waiting {
     /// Holds a cell for a relay; false if too many are held for it.
-    pub fn hold(&mut self, relay: ShortId, cell: Boxed, now: Instant) -> bool {
+    pub(super) fn hold(&mut self, relay: ShortId, cell: Boxed, now: Instant) -> bool {
         let queue = self.0.entry(relay).or_default();
         let fits = queue.cells.len() < HELD_PER_QUEUE;
         if fits {
@@ -43,7 +36,7 @@ impl Waiting {
     }
 
     /// Whether the control plane is to be told that a link to this relay is wanted.
-    pub fn remind(&mut self, relay: &ShortId, now: Instant) -> bool {
+    pub(super) fn remind(&mut self, relay: &ShortId, now: Instant) -> bool {
         let Some(queue) = self.0.get_mut(relay) else {
             return false;
         };
@@ -57,7 +50,7 @@ impl Waiting {
     }
 
     /// Lets go of cells that have waited for too long; how many.
-    pub fn expire(&mut self, now: Instant) -> u64 {
+    pub(super) fn expire(&mut self, now: Instant) -> u64 {
         let mut lost = 0;
         self.0.retain(|_, queue| {
             while queue
@@ -74,37 +67,24 @@ impl Waiting {
     }
 
     /// When the next cell has waited for too long.
-    pub fn next_expiry(&self) -> Option<Instant> {
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
         let oldest = |queue: &Queue| queue.cells.front().map(|(since, _)| *since + HOLD_FOR);
         self.0.values().filter_map(oldest).min()
     }
-}
 
-impl<B: Behaviour> Pipeline<B> {
-    /// Sets free the cells of all relays that can be sent to now.
-    pub(super) fn release_waiting(&mut self) {
-        let Self {
-            waiting,
-            next_hops,
-            again,
-            ..
-        } = self;
-        waiting.0.retain(|relay, queue| {
-            let up = next_hops.is_up(relay);
+    /// Takes out the cells of all relays that can be sent to, which `is_up` says, each relay's in
+    /// the order in which they came, and gives them to `take`.
+    pub(super) fn release(
+        &mut self,
+        is_up: impl Fn(&ShortId) -> bool,
+        mut take: impl FnMut(Boxed),
+    ) {
+        self.0.retain(|relay, queue| {
+            let up = is_up(relay);
             if up {
-                again.extend(queue.cells.drain(..).map(|(_, cell)| cell));
+                queue.cells.drain(..).for_each(|(_, cell)| take(cell));
             }
             !up
         });
-    }
-}
-
-impl Boxed {
-    /// The cell as one whose delay is over.
-    pub(super) fn due(mut self) -> Self {
-        if let State::Peeled(next, flow) = self.state {
-            self.state = State::Due(next, flow);
-        }
-        self
     }
 }

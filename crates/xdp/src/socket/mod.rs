@@ -1,8 +1,10 @@
 //! One AF_XDP socket: a queue's frames in memory shared with the kernel.
 //!
 //! One file a direction: `receive` (fill ring and receive ring), `transmit` (TX ring) and
-//! `completion`. They work on any [`Kernel`], so that they are tested on rings in plain memory.
+//! `completion`. They work on any [`Kernel`], so that they are tested on rings in plain memory;
+//! `bind` makes a socket over the real one.
 
+pub mod bind;
 mod completion;
 mod receive;
 #[cfg(test)]
@@ -16,8 +18,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use self::completion::complete;
 use self::receive::Receive;
 use self::transmit::{Heard, Transmit};
+use crate::bound::Bound;
 use crate::kernel::{Kernel, Ring};
-use crate::{Bound, Packet};
+use crate::packet::Packet;
 
 /// An AF_XDP socket bound to one queue, with its rings and its memory.
 ///

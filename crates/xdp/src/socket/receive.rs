@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::Packet;
 use crate::kernel::{BATCH, Kernel, Ring, back_pressure_or, is_busy};
+use crate::packet::Packet;
 
 /// What is known of the fill ring and the receive ring.
 #[derive(Debug, Default)]

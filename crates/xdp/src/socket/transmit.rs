@@ -6,8 +6,8 @@ use std::io;
 use nix::errno::Errno;
 
 use super::completion::complete;
-use crate::Packet;
 use crate::kernel::{BATCH, Kernel, Ring, back_pressure_or, is_busy};
+use crate::packet::Packet;
 
 /// Frames that copy mode takes from the TX ring in one call (`TX_BATCH_SIZE` of
 /// `net/xdp/xsk.c`).

@@ -27,8 +27,8 @@ use self::frames::{HEADERS, datagram_of};
 use self::queue::Queue;
 use self::transmit::Leaving;
 pub use self::transmit::{NextHops, RingSender, Sending};
+use super::contract::{Dropped, FIRST_PORT_TOKEN, Port};
 use super::udp::UdpPort;
-use super::{Dropped, FIRST_PORT_TOKEN, Port};
 use mixline_relay_engine::batch::{BATCH, Batch};
 
 /// Events of AF_XDP sockets have tokens from here; those of the UDP port are below.

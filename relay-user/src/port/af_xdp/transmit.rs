@@ -10,7 +10,7 @@ use mixline_xdp::{Kernel, Neighbours, NextHop, Packet};
 
 use super::frames::{address_of, readdress};
 use super::queue::Queue;
-use crate::port::Port;
+use crate::port::contract::Port;
 use crate::port::udp::UdpPort;
 use mixline_relay_engine::batch::{BATCH, Batch};
 
@@ -127,7 +127,7 @@ impl<N: NextHops> RingSender<N> {
         sent
     }
 
-    /// How a frame gets to `to`; nothing if the kernel's socket is to send it.
+    /// How a frame gets to `to`; none if the kernel's socket is to send it.
     fn route(&mut self, to: SocketAddr, now: Instant) -> Option<Route> {
         if now.saturating_duration_since(self.heard) >= HEAR_EVERY {
             self.heard = now;

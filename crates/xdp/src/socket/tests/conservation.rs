@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Whoever uses the socket, and what it knows.
+/// The user of a socket, and what it knows.
 struct World {
     socket: TestSocket,
     /// Received, and not dealt with.
@@ -191,7 +191,7 @@ impl World {
         self.gone |= result.is_err();
     }
 
-    /// Each frame is in one place, and the socket knows how many are where.
+    /// Each frame is in one position, and the socket knows how many are where.
     fn check(&mut self) {
         let held = self.received.len() + self.queue.len();
         let ours = self.received.iter().chain(&self.queue);
@@ -200,7 +200,7 @@ impl World {
         assert_eq!(frames.len(), FRAMES as usize, "a frame is lost or doubled");
         frames.sort_unstable();
         frames.dedup();
-        assert_eq!(frames.len(), FRAMES as usize, "a frame is in two places");
+        assert_eq!(frames.len(), FRAMES as usize, "a frame is in two positions");
         let census = self.kernel().census();
         assert_eq!(census.sum(), FRAMES as usize, "{census:?}");
         assert_eq!((census.held, self.socket.held()), (held, held));

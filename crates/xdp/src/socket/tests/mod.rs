@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 
 use nix::errno::Errno;
 
+use crate::packet::Packet;
+use crate::socket::Socket;
 use crate::testing::{Answer, MemoryKernel};
-use crate::{Packet, Socket};
 
 type TestSocket = Socket<MemoryKernel>;
 
