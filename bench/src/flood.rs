@@ -12,9 +12,10 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use mixline_testnet::Programs;
 use serde::Serialize;
 
-use crate::forward::{CORE, kind};
+use crate::forward::{CORE, relay_with};
 use crate::generator::{Fed, Feed, Garbage, Generator, Load, NEIGHBOURS, in_new_namespace};
 use crate::measure::{Summary, Turns};
 use crate::outcome::{Bar, Bars, Bound};
@@ -85,13 +86,14 @@ pub fn run(options: &Options) -> Result<Report> {
     eprintln!("flood: honest datagrams among others");
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe().context("where this program is")?;
+    let relay = Programs::release()?.relay;
     let turns = if options.quick { 5 } else { 15 };
     in_new_namespace(|| {
         machine::stay_on_one_core();
         let mut generator = Generator::load(FRAMES, GARBAGE)?;
         let mut subjects = Vec::new();
         for (number, (name, more)) in (1..).zip(SUBJECTS) {
-            let (path, kind) = (directory.path(), kind(Some(more)));
+            let (path, kind) = (directory.path(), relay_with(&relay, more));
             let feed = Feed::start(&mut generator, &program, number, path, &kind, CORE)?;
             subjects.push(Subject::new(name, feed, &mut generator)?);
         }

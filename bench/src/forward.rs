@@ -8,10 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use mixline_testnet::Programs;
 use serde::Serialize;
 
+use crate::generator::node::DEVICE;
 use crate::generator::{Fed, Feed, Generator, Kind, Load, NEIGHBOURS, in_new_namespace};
 use crate::measure::{Summary, Turns};
 use crate::outcome::{Bar, Bars, Bound};
@@ -101,13 +104,14 @@ pub fn run(options: &Options) -> Result<Report> {
     eprintln!("forward: a relay on a wire, datagrams made in the kernel");
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe().context("where this program is")?;
+    let relay = Programs::release()?.relay;
     let turns = if options.quick { 5 } else { 15 };
     in_new_namespace(|| {
         machine::stay_on_one_core();
         let mut generator = Generator::load(FRAMES, 0)?;
         let mut feeds = Vec::new();
         for (number, (_, more)) in (1..).zip(SUBJECTS) {
-            let kind = kind(more);
+            let kind = more.map_or(Kind::Echo, |more| relay_with(&relay, more));
             let path = directory.path();
             feeds.push(Feed::start(
                 &mut generator,
@@ -119,19 +123,17 @@ pub fn run(options: &Options) -> Result<Report> {
             )?);
         }
         let all = take_turns(&mut generator, &mut feeds, turns)?;
-        let way = |feed: &Feed| Ok::<_, anyhow::Error>(feed.report()?.port.why);
+        let way = |feed: &Feed| Ok::<_, anyhow::Error>(feed.status()?.port.why);
         report(&all, way(&feeds[1])?)
     })
 }
 
-/// An echo, or a relay with this in its configuration.
-pub fn kind(more: Option<&str>) -> Kind {
-    more.map_or(Kind::Echo, |more| {
-        Kind::Relay(format!(
-            "interface: {}\n{more}",
-            crate::generator::node::DEVICE
-        ))
-    })
+/// A relay of this program, with this in its configuration.
+pub fn relay_with(program: &Path, more: &str) -> Kind {
+    Kind::Relay {
+        program: program.to_owned(),
+        more: format!("interface: {DEVICE}\n{more}"),
+    }
 }
 
 /// All subjects with one and with 64 neighbours, in turns; a first turn does not count.

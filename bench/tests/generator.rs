@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use mixline_bench::generator::{Feed, Garbage, Generator, Kind, Load, in_new_namespace, is_built};
-use mixline_testnet::skip;
+use mixline_testnet::{Programs, skip};
 
 const FRAMES: u32 = 4096;
 /// Of which so many come back at least, whatever else the machine does: a veth has room for 256.
@@ -65,7 +65,10 @@ fn frames_reach_an_echo_and_come_back() {
 fn a_relay_forwards_what_is_sealed_and_drops_what_is_not() {
     let directory = tempfile::tempdir().unwrap();
     with_generator(|generator| {
-        let kind = Kind::Relay("port: xdp\ninterface: relay0".into());
+        let kind = Kind::Relay {
+            program: Programs::for_tests().unwrap().relay,
+            more: "port: xdp\ninterface: relay0".into(),
+        };
         let mut relay = start(generator, directory.path(), &kind);
         let fed = relay.run(generator, 64, gently(0)).unwrap();
         assert!(fed.verdicts["forwarded"] >= MOST, "{fed:?}");

@@ -6,6 +6,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// The executables of a network.
 #[derive(Clone, Debug)]
@@ -27,6 +28,23 @@ impl Programs {
     /// The release builds in the target directory; says how to make them if they are missing.
     pub fn release() -> Result<Self> {
         Self::in_directory(&target_directory().join("release"))
+    }
+
+    /// The same for tests, built first, with the rogue relay; once in a process, and not if
+    /// [`BUILT`] is set.
+    pub fn for_tests() -> Result<Self> {
+        static COMPILE: OnceLock<bool> = OnceLock::new();
+        let compile = COMPILE.get_or_init(|| {
+            if env::var_os(BUILT).is_some() {
+                return true;
+            }
+            let status = cargo().args(build_arguments(true)).status();
+            status.is_ok_and(|status| status.success())
+        });
+        if !compile {
+            bail!("the programs do not compile");
+        }
+        Self::release()
     }
 
     fn in_directory(directory: &Path) -> Result<Self> {
