@@ -1,7 +1,7 @@
 //! Where the working copy, its target directory and the built programs are.
 
+use crate::error::{Error, Result};
 use crate::netns::system_path;
-use anyhow::{Result, bail};
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,18 +42,16 @@ impl Programs {
             status.is_ok_and(|status| status.success())
         });
         if !compile {
-            bail!("the programs do not compile");
+            return Err(Error::DoesNotCompile);
         }
         Self::release()
     }
 
     fn in_directory(directory: &Path) -> Result<Self> {
         for name in Self::NAMES {
-            if !directory.join(name).is_file() {
-                bail!(
-                    "{} is missing: run `cargo xtask build`",
-                    directory.join(name).display()
-                );
+            let program = directory.join(name);
+            if !program.is_file() {
+                return Err(Error::NotBuilt(program));
             }
         }
         let [server, relay, client] = Self::NAMES.map(|name| directory.join(name));
@@ -109,13 +107,10 @@ pub fn build_arguments(rogue: bool) -> Vec<&'static str> {
 
 /// The path of a system program.
 pub fn find_tool(name: &str) -> Result<PathBuf> {
-    match env::split_paths(&system_path())
+    env::split_paths(&system_path())
         .map(|path| path.join(name))
         .find(|path| path.is_file())
-    {
-        Some(path) => Ok(path),
-        None => bail!("{name} is not installed: run `cargo xtask setup`"),
-    }
+        .ok_or_else(|| Error::NotInstalled(name.to_owned()))
 }
 
 /// The root of the working copy.
@@ -152,7 +147,7 @@ pub fn xdp_program() -> Option<PathBuf> {
                 .is_some_and(|name| name == "mixline-relay-xdp")
         })
         .filter_map(|file| Some((fs::metadata(&file).ok()?, file)))
-        // An empty file stands for none.
+        // An empty file means that there is none.
         .filter(|(metadata, _)| metadata.len() > 0)
         .max_by_key(|(metadata, _)| metadata.modified().ok())
         .map(|(_, file)| file)

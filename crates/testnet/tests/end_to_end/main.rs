@@ -110,7 +110,7 @@ impl Tests {
         let shared = Arc::clone(&self.shared);
         self.trials.push(Trial::test(name, move || {
             *shared.lock().map_err(|_| "an earlier test panicked")? = None;
-            let programs = Programs::for_tests().map_err(failed)?;
+            let programs = Programs::for_tests().map_err(|error| failed(error.into()))?;
             test(&programs).map_err(failed)
         }));
     }
