@@ -13,7 +13,7 @@ const FRAMES: u32 = 4096;
 const MOST: u64 = FRAMES as u64 * 3 / 4;
 
 /// One at a time: they share cores.
-static TURN: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs a test in a namespace, if this machine can.
 fn with_generator(test: impl FnOnce(&mut Generator) + Send) {
@@ -24,7 +24,7 @@ fn with_generator(test: impl FnOnce(&mut Generator) + Send) {
         skip::skip(&missing.to_string());
         return;
     }
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     in_new_namespace(|| {
         test(&mut Generator::load(FRAMES, 64).unwrap());
         Ok(())
@@ -37,7 +37,7 @@ fn start(generator: &mut Generator, directory: &Path, kind: &Kind) -> Feed {
     Feed::start(generator, program, 3, directory, kind, 0).unwrap()
 }
 
-/// Slow enough that nothing is lost for want of speed.
+/// Slow enough that nothing is lost because something is too slow.
 fn gently(flood: u32) -> Load {
     Load {
         rate: 4000.0,

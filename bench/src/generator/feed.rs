@@ -245,15 +245,15 @@ impl Feed {
         let settings = settings(self.node.device, interval, load.count, load.flood);
         let longest = (interval * load.count * 4).max(SHORTEST);
         let warm = (f64::from(load.count) * WARM_UP) as u64;
-        let mut window: Option<(Sample, Sample)> = None;
+        let mut window: Option<(Counters, Counters)> = None;
         let (number, core) = (self.node.number, self.core);
         let sent = generator.run(settings, longest, |generator, sent| {
             if sent.honest >= warm {
-                let sample = Sample::take(generator, number, core, sent)?;
+                let now = Counters::read(generator, number, core, sent)?;
                 let first = window
                     .take()
-                    .map_or_else(|| sample.clone(), |(first, _)| first);
-                window = Some((first, sample));
+                    .map_or_else(|| now.clone(), |(first, _)| first);
+                window = Some((first, now));
             }
             Ok(())
         })?;
@@ -285,15 +285,15 @@ impl Feed {
 
 /// What is counted at one moment.
 #[derive(Clone)]
-struct Sample {
+struct Counters {
     at: Instant,
     sent: Sent,
     returned: Vec<u64>,
     busy: (u64, u64),
 }
 
-impl Sample {
-    fn take(generator: &Generator, node: u8, core: usize, sent: Sent) -> Result<Self> {
+impl Counters {
+    fn read(generator: &Generator, node: u8, core: usize, sent: Sent) -> Result<Self> {
         Ok(Self {
             at: Instant::now(),
             sent,
