@@ -12,7 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use mixline_testnet::Programs;
+use mixline_testnet::programs;
 use serde::Serialize;
 
 use crate::forward::{CORE, relay_with};
@@ -86,7 +86,7 @@ pub fn run(options: &Options) -> Result<Report> {
     eprintln!("flood: honest datagrams among others");
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe().context("where this program is")?;
-    let relay = Programs::release()?.relay;
+    let relay = programs::relay()?;
     let rounds = if options.quick { 5 } else { 15 };
     in_new_namespace(|| {
         machine::stay_on_one_core();

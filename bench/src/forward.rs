@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use mixline_testnet::Programs;
+use mixline_testnet::programs;
 use serde::Serialize;
 
 use crate::generator::node::DEVICE;
@@ -104,7 +104,7 @@ pub fn run(options: &Options) -> Result<Report> {
     eprintln!("forward: a relay on a wire, datagrams made in the kernel");
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe().context("where this program is")?;
-    let relay = Programs::release()?.relay;
+    let relay = programs::relay()?;
     let rounds = if options.quick { 5 } else { 15 };
     in_new_namespace(|| {
         machine::stay_on_one_core();
