@@ -9,7 +9,7 @@ use mixline_protocol::size::{
 };
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
-use crate::testbed::{PER_TURN, nanoseconds};
+use crate::testbed::{PER_ROUND, nanoseconds};
 
 /// AES-256-GCM open, HCTR2 and AES-256-GCM seal on buffers of a datagram's length, with one
 /// key each and nothing around them.
@@ -43,15 +43,15 @@ impl Baseline {
             open: key(1)?,
             hctr2: Hctr2::new(&[2; 32]),
             seal: key(3)?,
-            datagrams: vec![[0; DATAGRAM]; PER_TURN],
+            datagrams: vec![[0; DATAGRAM]; PER_ROUND],
         })
     }
 
-    /// All three after each other for each of [`PER_TURN`] datagrams: nanoseconds for one.
+    /// All three after each other for each of [`PER_ROUND`] datagrams: nanoseconds for one.
     ///
     /// # Errors
     /// None that happen.
-    pub fn turn(&mut self) -> Result<f64> {
+    pub fn round(&mut self) -> Result<f64> {
         self.fill()?;
         let began = Instant::now();
         for (counter, datagram) in (0..).zip(&mut self.datagrams) {
@@ -59,7 +59,7 @@ impl Baseline {
             self.hctr2.decrypt(&[4; 16], payload(datagram));
             seal(&self.seal, counter, datagram)?;
         }
-        Ok(nanoseconds(began.elapsed()) / PER_TURN as f64)
+        Ok(nanoseconds(began.elapsed()) / PER_ROUND as f64)
     }
 
     /// Each primitive by itself over all datagrams.
@@ -84,7 +84,7 @@ impl Baseline {
             seal(&self.seal, counter, datagram)?;
         }
         let sealing = began.elapsed();
-        let one = |took| nanoseconds(took) / PER_TURN as f64;
+        let one = |took| nanoseconds(took) / PER_ROUND as f64;
         Ok(Took {
             open: one(opening),
             hctr2: one(hctr2),

@@ -1,13 +1,12 @@
-//! What runs at the other end of a wire: this program once more, in a namespace of its own.
+//! What runs at the other end of a wire: this program once more, in a namespace of its own. An echo
+//! is its own task; for a relay it replaces itself by `mixline-relay`.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use mixline_daemon::logging::{self, Modules};
-use mixline_relay::Config;
-use mixline_relay_engine::pipeline::Honest;
 use mixline_testnet::netns::ip;
 use mixline_xdp::{Packet, Socket, SocketConfig};
 use nix::mount::{MsFlags, mount};
@@ -38,9 +37,9 @@ pub fn run_if_child() -> Option<ExitCode> {
 
 fn run(task: &str) -> Result<()> {
     let task: Task = serde_json::from_str(task).context("not a task")?;
-    // Whoever started this may be killed.
+    // The parent may be killed.
     set_pdeathsig(Signal::SIGKILL)?;
-    // Not one of those that whoever started this is allowed: that one stays on another.
+    // The parent stays on another core, and what it starts would stay there too.
     let mut cores = CpuSet::new();
     cores.set(task.core)?;
     sched_setaffinity(Pid::from_raw(0), &cores)?;
@@ -65,10 +64,11 @@ fn run(task: &str) -> Result<()> {
     merge(DEVICE)?;
     say(WIRED)?;
     match task.relay {
-        Some(config) => {
-            let config = Config::load(&config)?;
-            logging::start(Modules::Shown)?;
-            Ok(mixline_relay::run(config, |_| Honest)?)
+        // In place of this process: namespaces, core, log and the signal at the parent's end stay.
+        Some(relay) => {
+            let mut command = Command::new(&relay.program);
+            let error = command.arg("--config").arg(&relay.config).exec();
+            Err(error).with_context(|| format!("running {}", relay.program.display()))
         }
         None => echo(),
     }

@@ -12,18 +12,19 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use mixline_testnet::programs;
 use serde::Serialize;
 
-use crate::forward::{CORE, kind};
+use crate::forward::{CORE, relay_with};
 use crate::generator::{Fed, Feed, Garbage, Generator, Load, NEIGHBOURS, in_new_namespace};
-use crate::measure::{Summary, Turns};
+use crate::measure::{Samples, Summary};
 use crate::outcome::{Bar, Bars, Bound};
 use crate::{Goal, Options, Plot, machine};
 
-/// Room for honest datagrams of a turn.
+/// Room for honest datagrams of a round.
 const FRAMES: u32 = 128 * 1024;
-/// How long a turn is.
-const TURN: Duration = Duration::from_millis(600);
+/// How long a round is.
+const ROUND: Duration = Duration::from_millis(600);
 /// Frames of the flood, a multiple of the number of kinds; they are sent over and over.
 const GARBAGE: u32 = 1024;
 /// Datagrams a second that the relay is offered to find out what it is good for.
@@ -59,13 +60,13 @@ pub struct Port {
     pub calm_pps: Summary,
     /// And with it.
     pub flooded_pps: Summary,
-    /// The second over the first, turn by turn.
+    /// The second over the first, round by round.
     pub kept: Summary,
     /// Frames of the flood a second.
     pub flood_pps: Summary,
     /// What is kept if there is only one kind of flood; only without `--quick`.
     pub kept_of: BTreeMap<&'static str, f64>,
-    /// What became of all frames of one flooded turn, by the verdicts of the relay and of its
+    /// What became of all frames of one flooded round, by the verdicts of the relay and of its
     /// XDP program.
     pub verdicts: BTreeMap<String, u64>,
 }
@@ -85,22 +86,23 @@ pub fn run(options: &Options) -> Result<Report> {
     eprintln!("flood: honest datagrams among others");
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe().context("where this program is")?;
-    let turns = if options.quick { 5 } else { 15 };
+    let relay = programs::relay()?;
+    let rounds = if options.quick { 5 } else { 15 };
     in_new_namespace(|| {
         machine::stay_on_one_core();
         let mut generator = Generator::load(FRAMES, GARBAGE)?;
         let mut subjects = Vec::new();
         for (number, (name, more)) in (1..).zip(SUBJECTS) {
-            let (path, kind) = (directory.path(), kind(Some(more)));
+            let (path, kind) = (directory.path(), relay_with(&relay, more));
             let feed = Feed::start(&mut generator, &program, number, path, &kind, CORE)?;
             subjects.push(Subject::new(name, feed, &mut generator)?);
         }
-        for turn in 0..=turns {
-            eprintln!("flood: turn {turn} of {turns}");
+        for round in 0..=rounds {
+            eprintln!("flood: round {round} of {rounds}");
             for subject in &mut subjects {
-                let calm = subject.turn(&mut generator, &[])?;
-                let flooded = subject.turn(&mut generator, &Garbage::ALL)?;
-                if turn > 0 {
+                let calm = subject.round(&mut generator, &[])?;
+                let flooded = subject.round(&mut generator, &Garbage::ALL)?;
+                if round > 0 {
                     subject.runs.push((calm, flooded));
                 }
             }
@@ -108,7 +110,7 @@ pub fn run(options: &Options) -> Result<Report> {
         if !options.quick {
             for subject in &mut subjects {
                 eprintln!("flood: {}, one kind after the other", subject.name);
-                subject.one_kind_at_a_time(&mut generator, turns)?;
+                subject.one_kind_at_a_time(&mut generator, rounds)?;
             }
         }
         let ports: Vec<Port> = subjects.iter().map(Subject::port).collect();
@@ -144,8 +146,8 @@ impl Subject {
         };
         let runs = (0..3).map(|_| feed.run(generator, NEIGHBOURS, load));
         let runs = runs.collect::<Result<Vec<_>>>()?;
-        let good = runs.iter().map(|fed| fed.returned).collect::<Turns>();
-        let most = f64::from(FRAMES) / TURN.as_secs_f64();
+        let good = runs.iter().map(|fed| fed.returned).collect::<Samples>();
+        let most = f64::from(FRAMES) / ROUND.as_secs_f64();
         Ok(Self {
             name,
             feed,
@@ -155,8 +157,8 @@ impl Subject {
         })
     }
 
-    /// One turn with these kinds of garbage.
-    fn turn(&mut self, generator: &mut Generator, kinds: &[Garbage]) -> Result<Fed> {
+    /// One round with these kinds of garbage.
+    fn round(&mut self, generator: &mut Generator, kinds: &[Garbage]) -> Result<Fed> {
         for (at, kind) in (0..GARBAGE).zip(kinds.iter().cycle()) {
             let frame = kind.frame(&mut self.feed, at as usize / kinds.len())?;
             generator.set_flood(at, &frame)?;
@@ -175,7 +177,7 @@ impl Subject {
         }
         let load = Load {
             rate: self.honest,
-            count: (self.honest * TURN.as_secs_f64()) as u32,
+            count: (self.honest * ROUND.as_secs_f64()) as u32,
             flood: if kinds.is_empty() { 0 } else { GARBAGE },
         };
         self.feed
@@ -183,7 +185,7 @@ impl Subject {
             .with_context(|| self.name)
     }
 
-    fn one_kind_at_a_time(&mut self, generator: &mut Generator, turns: usize) -> Result<()> {
+    fn one_kind_at_a_time(&mut self, generator: &mut Generator, rounds: usize) -> Result<()> {
         for (name, kind) in [
             ("random", Garbage::Random),
             ("guessed", Garbage::Guessed),
@@ -191,19 +193,19 @@ impl Subject {
             ("handshake", Garbage::Handshake),
         ] {
             let mut kept = Vec::new();
-            for _ in 0..turns.div_ceil(3) {
-                let calm = self.turn(generator, &[])?;
-                let flooded = self.turn(generator, &[kind])?;
+            for _ in 0..rounds.div_ceil(3) {
+                let calm = self.round(generator, &[])?;
+                let flooded = self.round(generator, &[kind])?;
                 kept.push(flooded.returned / calm.returned);
             }
-            let kept = kept.into_iter().collect::<Turns>().summary().median;
+            let kept = kept.into_iter().collect::<Samples>().summary().median;
             self.kept_of.insert(name, kept);
         }
         Ok(())
     }
 
     fn port(&self) -> Port {
-        let of = |figure: fn(&(Fed, Fed)) -> f64| self.runs.iter().map(figure).collect::<Turns>();
+        let of = |figure: fn(&(Fed, Fed)) -> f64| self.runs.iter().map(figure).collect::<Samples>();
         Port {
             name: self.name,
             honest_pps: self.honest,
@@ -261,7 +263,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "flood: goodput kept under {:.0} frames a second of a flood (median, and where 8 of \
-             10 turns lie)",
+             10 rounds lie)",
             self.rate_pps
         )?;
         for port in &self.ports {

@@ -8,16 +8,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use mixline_testnet::programs;
 use serde::Serialize;
 
+use crate::generator::node::DEVICE;
 use crate::generator::{Fed, Feed, Generator, Kind, Load, NEIGHBOURS, in_new_namespace};
-use crate::measure::{Summary, Turns};
+use crate::measure::{Samples, Summary};
 use crate::outcome::{Bar, Bars, Bound};
 use crate::{Goal, Options, Plot, machine};
 
-/// Datagrams of a turn.
+/// Datagrams of a round.
 const FRAMES: u32 = 96 * 1024;
 /// Datagrams offered a second: more than anything here forwards.
 const OFFERED: f64 = 1e6;
@@ -46,11 +49,11 @@ pub struct Report {
     pub udp_pps_64: f64,
     /// The relay on UDP behind the XDP filter, 64 next hops.
     pub xdp_filter_pps_64: f64,
-    /// `xdp_pps` over `raw_xdp_pps`, turn by turn.
+    /// `xdp_pps` over `raw_xdp_pps`, round by round.
     pub xdp_over_raw: Summary,
-    /// `xdp_pps_64` over `raw_xdp_pps`, turn by turn.
+    /// `xdp_pps_64` over `raw_xdp_pps`, round by round.
     pub xdp_64_over_raw: Summary,
-    /// `xdp_pps_64` over `udp_pps_64`, turn by turn.
+    /// `xdp_pps_64` over `udp_pps_64`, round by round.
     pub xdp_64_over_udp_64: Summary,
     /// What the relay on AF_XDP was granted, and how it sends.
     pub granted: String,
@@ -72,13 +75,13 @@ pub struct Case {
     /// The share of its time that the relay's core was busy.
     pub busy: Summary,
     /// Of all datagrams that were sent, which share never came to be counted by a worker:
-    /// dropped before, because rings or buffers were full. None for the echo, which counts not.
+    /// dropped before, because rings or buffers were full. None for the echo, which does not count.
     pub lost_before_worker: Option<f64>,
-    /// What became of the datagrams of one turn, by the verdicts of the relay and of its XDP
+    /// What became of the datagrams of one round, by the verdicts of the relay and of its XDP
     /// program.
     pub verdicts: BTreeMap<String, u64>,
     #[serde(skip)]
-    turns: Turns,
+    samples: Samples,
 }
 
 /// What is compared.
@@ -101,13 +104,14 @@ pub fn run(options: &Options) -> Result<Report> {
     eprintln!("forward: a relay on a wire, datagrams made in the kernel");
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe().context("where this program is")?;
-    let turns = if options.quick { 5 } else { 15 };
+    let relay = programs::relay()?;
+    let rounds = if options.quick { 5 } else { 15 };
     in_new_namespace(|| {
         machine::stay_on_one_core();
         let mut generator = Generator::load(FRAMES, 0)?;
         let mut feeds = Vec::new();
         for (number, (_, more)) in (1..).zip(SUBJECTS) {
-            let kind = kind(more);
+            let kind = more.map_or(Kind::Echo, |more| relay_with(&relay, more));
             let path = directory.path();
             feeds.push(Feed::start(
                 &mut generator,
@@ -118,27 +122,25 @@ pub fn run(options: &Options) -> Result<Report> {
                 CORE,
             )?);
         }
-        let all = take_turns(&mut generator, &mut feeds, turns)?;
-        let way = |feed: &Feed| Ok::<_, anyhow::Error>(feed.report()?.port.why);
+        let all = run_rounds(&mut generator, &mut feeds, rounds)?;
+        let way = |feed: &Feed| Ok::<_, anyhow::Error>(feed.status()?.port.why);
         report(&all, way(&feeds[1])?)
     })
 }
 
-/// An echo, or a relay with this in its configuration.
-pub fn kind(more: Option<&str>) -> Kind {
-    more.map_or(Kind::Echo, |more| {
-        Kind::Relay(format!(
-            "interface: {}\n{more}",
-            crate::generator::node::DEVICE
-        ))
-    })
+/// A relay of this program, with this in its configuration.
+pub fn relay_with(program: &Path, more: &str) -> Kind {
+    Kind::Relay {
+        program: program.to_owned(),
+        more: format!("interface: {DEVICE}\n{more}"),
+    }
 }
 
-/// All subjects with one and with 64 neighbours, in turns; a first turn does not count.
-fn take_turns(
+/// All subjects with one and with 64 neighbours in each round; a first round does not count.
+fn run_rounds(
     generator: &mut Generator,
     feeds: &mut [Feed],
-    turns: usize,
+    rounds: usize,
 ) -> Result<Vec<(&'static str, usize, Vec<Fed>)>> {
     let mut all: Vec<_> = SUBJECTS
         .into_iter()
@@ -149,11 +151,11 @@ fn take_turns(
         count: FRAMES,
         flood: 0,
     };
-    for turn in 0..=turns {
-        eprintln!("forward: turn {turn} of {turns}");
+    for round in 0..=rounds {
+        eprintln!("forward: round {round} of {rounds}");
         for at in 0..all.len() {
             // Each time another one first.
-            let at = (at + turn) % all.len();
+            let at = (at + round) % all.len();
             let (name, hops, runs) = &mut all[at];
             let fed = feeds[at / 2]
                 .run(generator, *hops, load)
@@ -163,7 +165,7 @@ fn take_turns(
                 "{name}: datagrams came back to {} of {hops} neighbours",
                 fed.to
             );
-            if turn > 0 {
+            if round > 0 {
                 runs.push(fed);
             }
         }
@@ -206,9 +208,9 @@ fn report(all: &[(&'static str, usize, Vec<Fed>)], why: String) -> Result<Report
         xdp_pps_64: xdp_64.pps.median,
         udp_pps_64: udp_64.pps.median,
         xdp_filter_pps_64: filter_64.pps.median,
-        xdp_over_raw: xdp.turns.over(&raw.turns).summary(),
-        xdp_64_over_raw: xdp_64.turns.over(&raw.turns).summary(),
-        xdp_64_over_udp_64: xdp_64.turns.over(&udp_64.turns).summary(),
+        xdp_over_raw: xdp.samples.over(&raw.samples).summary(),
+        xdp_64_over_raw: xdp_64.samples.over(&raw.samples).summary(),
+        xdp_64_over_udp_64: xdp_64.samples.over(&udp_64.samples).summary(),
         granted: why,
         cases,
     })
@@ -216,8 +218,8 @@ fn report(all: &[(&'static str, usize, Vec<Fed>)], why: String) -> Result<Report
 
 impl Case {
     fn of(name: &'static str, hops: usize, runs: &[Fed]) -> Self {
-        let of = |figure: fn(&Fed) -> f64| runs.iter().map(figure).collect::<Turns>();
-        let turns = of(|fed| fed.returned);
+        let of = |figure: fn(&Fed) -> f64| runs.iter().map(figure).collect::<Samples>();
+        let samples = of(|fed| fed.returned);
         let last = runs.last();
         let worked = |fed: &Fed| {
             let own = fed
@@ -232,12 +234,12 @@ impl Case {
         Self {
             name,
             hops,
-            pps: turns.summary(),
+            pps: samples.summary(),
             offered_pps: of(|fed| fed.offered).summary(),
             busy: of(|fed| fed.busy).summary(),
             lost_before_worker: lost,
             verdicts: last.map(|fed| fed.verdicts.clone()).unwrap_or_default(),
-            turns,
+            samples,
         }
     }
 
@@ -309,7 +311,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "forward: datagrams a second through one core (median, and where 8 of 10 turns lie)"
+            "forward: datagrams a second through one core (median, and where 8 of 10 rounds lie)"
         )?;
         writeln!(
             f,

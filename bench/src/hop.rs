@@ -1,6 +1,6 @@
 //! One datagram of a known path on one core, from sealed datagram in to sealed datagram out.
 //!
-//! Measured is the relay's own batch function. Beside it stand the bare primitives (what a
+//! Measured is the relay's own batch function. Beside it are the bare primitives (what a
 //! relay cannot do without), what others take for the same ([`crate::peers`]), and the opening of
 //! headers of new paths.
 
@@ -15,13 +15,13 @@ use mixline_protocol::size::PAYLOAD;
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::Baseline;
-use crate::measure::{FirstError, Subject, Summary, Turns, take_turns};
+use crate::measure::{FirstError, Samples, Subject, Summary, run_rounds};
 use crate::outcome::{Bar, Bars, Bound};
 use crate::peers::{Peers, peers};
 use crate::testbed::{Testbed, header, nanoseconds, path};
 use crate::{Goal, Options, Plot, machine};
 
-/// Headers opened in a turn.
+/// Headers opened in a round.
 const OPENED: usize = 6;
 
 /// At most so many times the bare primitives.
@@ -40,11 +40,11 @@ pub struct Report {
     pub ns: f64,
     /// One datagram's bare primitives, the median.
     pub floor_ns: f64,
-    /// The first over the second, turn by turn, the median.
+    /// The first over the second, round by round, the median.
     pub over_floor: f64,
     /// A packet of a cell's size unwrapped by `sphinx-packet`.
     pub sphinx_packet_ns: Option<f64>,
-    /// How many times as fast as that one datagram is, turn by turn, the median.
+    /// How many times as fast as that one datagram is, round by round, the median.
     pub faster_than_sphinx_packet: Option<f64>,
     /// A relay cell of Tor as it is today, for each of its bytes.
     pub tor1_ns_per_byte: Option<f64>,
@@ -111,8 +111,8 @@ pub fn run(options: &Options) -> Result<Report> {
     let parts = RefCell::new(Vec::new());
     let failed = FirstError::default();
     let mut subjects: Vec<Subject<'_>> = vec![
-        Box::new(|| failed.or_nan(testbed.turn(|| &of_known))),
-        Box::new(|| failed.or_nan(baseline.turn())),
+        Box::new(|| failed.or_nan(testbed.round(|| &of_known))),
+        Box::new(|| failed.or_nan(baseline.round())),
         Box::new(|| {
             failed.or_nan(parts_of.parts().map(|took| {
                 parts.borrow_mut().push(took);
@@ -138,18 +138,18 @@ pub fn run(options: &Options) -> Result<Report> {
         subjects.push(Box::new(|| failed.or_nan(tor1())));
         subjects.push(Box::new(|| failed.or_nan(tor_cgo())));
     }
-    let turns = take_turns(if options.quick { 1000 } else { 4000 }, &mut subjects);
+    let samples = run_rounds(if options.quick { 1000 } else { 4000 }, &mut subjects);
     drop(subjects);
     failed.tell()?;
-    report(&turns, &parts.into_inner())
+    report(&samples, &parts.into_inner())
 }
 
-fn report(turns: &[Turns], parts: &[crate::baseline::Took]) -> Result<Report> {
-    let [hop, baseline, _, opening, others @ ..] = turns else {
+fn report(samples: &[Samples], parts: &[crate::baseline::Took]) -> Result<Report> {
+    let [hop, baseline, _, opening, others @ ..] = samples else {
         return Err(anyhow!("a subject is missing"));
     };
     let part = |of: fn(&crate::baseline::Took) -> f64| -> Summary {
-        parts.iter().map(of).collect::<Turns>().summary()
+        parts.iter().map(of).collect::<Samples>().summary()
     };
     let peers = match others {
         [sphinx_packet, tor1, tor_cgo] => Some(PeerSpread {
@@ -280,7 +280,7 @@ impl fmt::Display for Report {
         let spread = &self.spread;
         writeln!(
             f,
-            "hop: one datagram of a known path, {} (median, and where 8 of 10 turns lie)",
+            "hop: one datagram of a known path, {} (median, and where 8 of 10 rounds lie)",
             self.build()
         )?;
         writeln!(f, "  over bare primitives        {:.2}", spread.over_floor)?;
@@ -335,15 +335,15 @@ mod tests {
     use crate::baseline::Took;
 
     fn measured(peers: bool) -> Report {
-        let turns = |ns| Turns::from_iter([ns; 3]);
+        let samples = |ns| Samples::from_iter([ns; 3]);
         let mut all = vec![
-            turns(1200.0),
-            turns(1000.0),
-            turns(1000.0),
-            turns(100_000.0),
+            samples(1200.0),
+            samples(1000.0),
+            samples(1000.0),
+            samples(100_000.0),
         ];
         if peers {
-            all.extend([turns(120_000.0), turns(0.4), turns(0.9)]);
+            all.extend([samples(120_000.0), samples(0.4), samples(0.9)]);
         }
         let took = Took {
             open: 250.0,

@@ -1,8 +1,8 @@
 //! The benchmarks of Mixline.
 //!
-//! Every figure that is to be compared with another is measured in the same run, in turns
-//! of some hundred microseconds, and stated as the median over all turns: what else the
-//! machine does then falls on all of them alike. Ratios are taken turn by turn.
+//! Every figure that is to be compared with another is measured in the same run, in rounds
+//! of some hundred microseconds a subject, and stated as the median over all rounds: what else the
+//! machine does then falls on all of them alike. Ratios are taken round by round.
 //!
 //! A benchmark is a function from [`Options`] to something that implements [`Report`], and a
 //! name in [`cli::Name`].

@@ -1,4 +1,4 @@
-//! Taking turns, and what to say of many turns.
+//! Measuring in rounds, and what to say of many.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -6,34 +6,34 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// Turns of one subject: nanoseconds of one operation in each.
+/// What one subject yields, one sample a round: nanoseconds of one operation, or another figure.
 #[derive(Debug, Clone, Default)]
-pub struct Turns(Vec<f64>);
+pub struct Samples(Vec<f64>);
 
-impl FromIterator<f64> for Turns {
-    fn from_iter<I: IntoIterator<Item = f64>>(turns: I) -> Self {
-        Self(turns.into_iter().collect())
+impl FromIterator<f64> for Samples {
+    fn from_iter<I: IntoIterator<Item = f64>>(samples: I) -> Self {
+        Self(samples.into_iter().collect())
     }
 }
 
-/// Median and spread of many turns.
+/// Median and spread of many samples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// The median.
     pub median: f64,
-    /// A tenth of the turns were below.
+    /// A tenth of the samples is below.
     pub low: f64,
-    /// A tenth of the turns were above.
+    /// A tenth of the samples is above.
     pub high: f64,
 }
 
-impl Turns {
-    /// Of all turns.
+impl Samples {
+    /// Of all samples.
     #[must_use]
     pub fn summary(&self) -> Summary {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        // Between two turns, the mean of both by how near they are.
+        // Between two samples, the mean of both by how near they are.
         let quantile = |tenths: usize| {
             let (at, between) = (
                 sorted.len().saturating_sub(1) * tenths / 10,
@@ -51,13 +51,13 @@ impl Turns {
         }
     }
 
-    /// Turn by turn, how many times `other` this took.
+    /// Round by round, how many times `other` this took.
     #[must_use]
     pub fn over(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
     }
 
-    /// Each turn through `f`.
+    /// Each sample through `f`.
     #[must_use]
     pub fn map(&self, f: impl Fn(f64) -> f64) -> Self {
         Self(self.0.iter().copied().map(f).collect())
@@ -124,21 +124,22 @@ impl FirstError {
     }
 }
 
-/// Lets all subjects take `turns` turns, each time another of them first. The first few
-/// turns, which fill caches, do not count. Says on standard error how far it is.
-pub fn take_turns(turns: usize, subjects: &mut [Subject<'_>]) -> Vec<Turns> {
-    let warm_up = turns / 10 + 1;
-    let mut all = vec![Turns::default(); subjects.len()];
+/// Measures all subjects once a round, each time another of them first, and gives `rounds` samples
+/// of each. A few rounds before those fill caches and do not count. Says on standard error how far
+/// it is.
+pub fn run_rounds(rounds: usize, subjects: &mut [Subject<'_>]) -> Vec<Samples> {
+    let warm_up = rounds / 10 + 1;
+    let mut all = vec![Samples::default(); subjects.len()];
     let mut told = Instant::now();
-    for turn in 0..turns + warm_up {
+    for round in 0..rounds + warm_up {
         if told.elapsed() >= Duration::from_secs(3) {
-            eprintln!("  {} %", 100 * turn / (turns + warm_up));
+            eprintln!("  {} %", 100 * round / (rounds + warm_up));
             told = Instant::now();
         }
         for i in 0..subjects.len() {
-            let at = (turn + i) % subjects.len();
+            let at = (round + i) % subjects.len();
             let took = subjects[at]();
-            if turn >= warm_up {
+            if round >= warm_up {
                 all[at].0.push(took);
             }
         }
@@ -152,20 +153,23 @@ mod tests {
 
     #[test]
     fn summaries_and_ratios() {
-        let turns = Turns((0..=100).rev().map(f64::from).collect());
-        let summary = turns.summary();
+        let samples = Samples((0..=100).rev().map(f64::from).collect());
+        let summary = samples.summary();
         assert_eq!(
             (summary.low, summary.median, summary.high),
             (10.0, 50.0, 90.0)
         );
-        assert_eq!(turns.map(|ns| ns * 2.0).over(&turns).summary().high, 2.0);
+        assert_eq!(
+            samples.map(|ns| ns * 2.0).over(&samples).summary().high,
+            2.0
+        );
         assert_eq!(format!("{summary:.1}"), "50.0 (10.0 to 90.0)");
-        assert_eq!(Turns(vec![4.0, 2.0]).summary().median, 3.0);
-        assert_eq!(Turns(vec![7.0]).summary(), Summary::of(7.0));
+        assert_eq!(Samples(vec![4.0, 2.0]).summary().median, 3.0);
+        assert_eq!(Samples(vec![7.0]).summary(), Summary::of(7.0));
     }
 
     #[test]
-    fn all_take_the_same_number_of_turns() {
+    fn all_subjects_have_the_same_number_of_rounds() {
         let mut counts = [0, 0, 0];
         let [a, b, c] = &mut counts;
         let mut subjects: Vec<Subject<'_>> = [a, b, c]
@@ -177,9 +181,9 @@ mod tests {
                 })
             })
             .collect();
-        let turns = take_turns(20, &mut subjects);
+        let all = run_rounds(20, &mut subjects);
         drop(subjects);
-        assert!(turns.iter().all(|turns| turns.0.len() == 20));
+        assert!(all.iter().all(|samples| samples.0.len() == 20));
         assert_eq!(counts, [23; 3]);
     }
 }

@@ -1,4 +1,4 @@
-//! Other people's code for the same work, so that a figure has something to stand beside.
+//! Other people's code for the same work, for a figure to be compared with.
 //!
 //! Each is asked for less than a relay does: Nym's packet is parsed before and the next one is not
 //! written out after; Tor's cell is decrypted, without the TLS that it comes and goes by. Without
@@ -6,17 +6,17 @@
 
 use anyhow::Result;
 
-/// A turn of a peer: nanoseconds for one packet, or one byte.
-pub type Turn = Box<dyn FnMut() -> Result<f64>>;
+/// A round of a peer: does its work and gives the nanoseconds for one packet, or one byte.
+pub type Round = Box<dyn FnMut() -> Result<f64>>;
 
 /// All of them.
 pub struct Peers {
     /// `sphinx-packet` (Nym): one packet of a cell's size unwrapped, at a relay in the middle.
-    pub sphinx_packet: Turn,
+    pub sphinx_packet: Round,
     /// `tor-proto` (Arti), the relay crypto of today: AES-128-CTR and a running SHA-1; a byte.
-    pub tor1: Turn,
+    pub tor1: Round,
     /// The same, Counter Galois Onion with AES-128, which is to replace it; a byte.
-    pub tor_cgo: Turn,
+    pub tor_cgo: Round,
 }
 
 /// The peers, if they were built in.
@@ -54,12 +54,12 @@ mod built_in {
         BENCH_CHAN_CMD, CryptInit, KGen, OutboundRelayLayer, RelayCellBody, RelayLayer, cgo, tor1,
     };
 
-    use super::{Peers, Turn};
+    use super::{Peers, Round};
     use crate::testbed::nanoseconds;
 
-    /// Packets of `sphinx-packet` in a turn: as long as a turn of the others.
+    /// Packets of `sphinx-packet` in a round: as long as a round of the others.
     const PACKETS: usize = 6;
-    /// Cells of Tor in a turn.
+    /// Cells of Tor in a round.
     const CELLS: usize = 512;
     /// Bytes of a relay cell's body, all of which are encrypted.
     const TOR_CELL: usize = 509;
@@ -75,7 +75,7 @@ mod built_in {
     }
 
     /// A packet over three nodes, unwrapped by the first.
-    fn sphinx_packet() -> Result<Turn> {
+    fn sphinx_packet() -> Result<Round> {
         let keys = [random(), random(), random()].map(PrivateKey::from);
         let route: Vec<Node> = (1..)
             .zip(&keys)
@@ -111,7 +111,7 @@ mod built_in {
     }
 
     /// A relay in the middle of a circuit: to it every cell is noise, before and after.
-    fn relay(mut layer: impl OutboundRelayLayer + 'static) -> Turn {
+    fn relay(mut layer: impl OutboundRelayLayer + 'static) -> Round {
         let mut body = Box::new([0; TOR_CELL]);
         OsRandom::new().fill_bytes(&mut *body);
         let mut cells = vec![RelayCellBody::from(body); CELLS];
@@ -139,12 +139,12 @@ mod built_in {
         #[test]
         fn every_peer_does_its_work() {
             let mut peers = super::peers().unwrap();
-            for turn in [
+            for round in [
                 &mut peers.sphinx_packet,
                 &mut peers.tor1,
                 &mut peers.tor_cgo,
             ] {
-                assert!(turn().unwrap() > 0.0);
+                assert!(round().unwrap() > 0.0);
             }
         }
     }

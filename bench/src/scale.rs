@@ -11,7 +11,7 @@ use rand_core::Rng;
 use serde::Serialize;
 
 use crate::machine::{available, resident, stay_on_one_core};
-use crate::measure::{FirstError, Subject, Summary, Turns, take_turns};
+use crate::measure::{FirstError, Samples, Subject, Summary, run_rounds};
 use crate::outcome::{Axis, Lines, Point, Scale, Series};
 use crate::testbed::{Path, Testbed, path};
 use crate::{Goal, Options, Plot};
@@ -43,7 +43,7 @@ pub struct Case {
     pub ns: f64,
     /// How much more memory was resident after they were there.
     pub bytes: u64,
-    /// How long with so many over how long with one, turn by turn.
+    /// How long with so many over how long with one, round by round.
     pub over_one: Summary,
     /// The time with its spread.
     pub spread: Summary,
@@ -84,20 +84,20 @@ pub fn run(options: &Options) -> Result<Report> {
         let (mut of_path, mut of_neighbour) = (Lcg(1), Lcg(2));
         let failed = &failed;
         subjects.push(Box::new(move || {
-            failed.or_nan(case.testbed.turn_from(
+            failed.or_nan(case.testbed.round_from(
                 || of_neighbour.below(case.neighbours),
                 || &case.headers[of_path.below(case.headers.len())],
             ))
         }));
     }
-    let turns = take_turns(if options.quick { 500 } else { 2000 }, &mut subjects);
+    let samples = run_rounds(if options.quick { 500 } else { 2000 }, &mut subjects);
     drop(subjects);
     failed.tell()?;
-    let one = turns.first().ok_or_else(|| anyhow!("no turns"))?;
+    let one = samples.first().ok_or_else(|| anyhow!("no subjects"))?;
     let mut all: Vec<Case> = cases
         .iter()
-        .zip(&turns)
-        .map(|(case, turns)| told(case, turns, one))
+        .zip(&samples)
+        .map(|(case, samples)| told(case, samples, one))
         .collect();
     let mut sessions = all.split_off(of_paths);
     sessions.insert(0, all[0].clone());
@@ -107,13 +107,13 @@ pub fn run(options: &Options) -> Result<Report> {
     })
 }
 
-fn told(case: &Subjected, turns: &Turns, one: &Turns) -> Case {
-    let spread = turns.summary();
+fn told(case: &Subjected, samples: &Samples, one: &Samples) -> Case {
+    let spread = samples.summary();
     Case {
         n: case.n,
         ns: spread.median,
         bytes: case.bytes,
-        over_one: turns.over(one).summary(),
+        over_one: samples.over(one).summary(),
         spread,
     }
 }
@@ -238,7 +238,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "scale: a datagram of one of many (median, and where 8 of 10 turns lie)"
+            "scale: a datagram of one of many (median, and where 8 of 10 rounds lie)"
         )?;
         for (what, cases) in [("paths", &self.paths), ("sessions", &self.sessions)] {
             writeln!(
@@ -272,7 +272,7 @@ mod tests {
             // A path has 1.4 KB and a session 1.8 KB; other tests may free some meanwhile.
             assert!(case.bytes < 64 << 20, "{} bytes", case.bytes);
             let (mut at, mut from) = (Lcg(1), Lcg(2));
-            let took = case.testbed.turn_from(
+            let took = case.testbed.round_from(
                 || from.below(case.neighbours),
                 || &case.headers[at.below(case.headers.len())],
             );

@@ -31,8 +31,8 @@ use rand_core::Rng;
 
 use crate::machine::resident;
 
-/// Datagrams that are sealed before a turn and processed in it: 0.7 MB.
-pub const PER_TURN: usize = 8 * BATCH;
+/// Datagrams that are sealed before a round and processed in it: 0.7 MB.
+pub const PER_ROUND: usize = 8 * BATCH;
 
 /// Bytes of a generation of the replay filter: what a relay has by default in both.
 const REPLAY_BYTES: usize = 16 << 20;
@@ -107,7 +107,7 @@ impl Testbed {
             jobs,
             neighbours: vec![neighbour.seal],
             onion: Arc::new(OnionSecret::generate(rng)),
-            datagrams: vec![[0; DATAGRAM]; PER_TURN],
+            datagrams: vec![[0; DATAGRAM]; PER_ROUND],
             message: 0,
             address,
         })
@@ -177,20 +177,20 @@ impl Testbed {
         Ok(())
     }
 
-    /// Processes [`PER_TURN`] datagrams in batches; `header` says of which path each is.
+    /// Processes [`PER_ROUND`] datagrams in batches; `header` says of which path each is.
     /// Returns the nanoseconds for one, sealing by the neighbour not included.
     ///
     /// # Errors
     /// If one of them was not sent on.
-    pub fn turn<'a>(&mut self, header: impl FnMut() -> &'a Header) -> Result<f64> {
-        self.turn_from(|| 0, header)
+    pub fn round<'a>(&mut self, header: impl FnMut() -> &'a Header) -> Result<f64> {
+        self.round_from(|| 0, header)
     }
 
     /// The same; `neighbour` says from whom each is, by number.
     ///
     /// # Errors
     /// If one of them was not sent on.
-    pub fn turn_from<'a>(
+    pub fn round_from<'a>(
         &mut self,
         mut neighbour: impl FnMut() -> usize,
         mut header: impl FnMut() -> &'a Header,
@@ -212,10 +212,10 @@ impl Testbed {
         }
         // A Bloom filter takes a new message for an old one once in 10,000 times or less.
         ensure!(
-            sent + 4 >= PER_TURN,
-            "{sent} of {PER_TURN} datagrams were sent on"
+            sent + 4 >= PER_ROUND,
+            "{sent} of {PER_ROUND} datagrams were sent on"
         );
-        Ok(nanoseconds(took) / PER_TURN as f64)
+        Ok(nanoseconds(took) / PER_ROUND as f64)
     }
 
     fn fill(&mut self, at: usize, neighbour: usize, header: &Header) -> Result<()> {

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use mixline_bench::generator::{Feed, Garbage, Generator, Kind, Load, in_new_namespace, is_built};
-use mixline_testnet::skip;
+use mixline_testnet::{Programs, skip};
 
 const FRAMES: u32 = 4096;
 /// Of which so many come back at least, whatever else the machine does: a veth has room for 256.
 const MOST: u64 = FRAMES as u64 * 3 / 4;
 
 /// One at a time: they share cores.
-static TURN: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Runs a test in a namespace, if this machine can.
 fn with_generator(test: impl FnOnce(&mut Generator) + Send) {
@@ -24,7 +24,7 @@ fn with_generator(test: impl FnOnce(&mut Generator) + Send) {
         skip::skip(&missing.to_string());
         return;
     }
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     in_new_namespace(|| {
         test(&mut Generator::load(FRAMES, 64).unwrap());
         Ok(())
@@ -37,7 +37,7 @@ fn start(generator: &mut Generator, directory: &Path, kind: &Kind) -> Feed {
     Feed::start(generator, program, 3, directory, kind, 0).unwrap()
 }
 
-/// Slow enough that nothing is lost for want of speed.
+/// Slow enough that nothing is lost because something is too slow.
 fn gently(flood: u32) -> Load {
     Load {
         rate: 4000.0,
@@ -65,7 +65,10 @@ fn frames_reach_an_echo_and_come_back() {
 fn a_relay_forwards_what_is_sealed_and_drops_what_is_not() {
     let directory = tempfile::tempdir().unwrap();
     with_generator(|generator| {
-        let kind = Kind::Relay("port: xdp\ninterface: relay0".into());
+        let kind = Kind::Relay {
+            program: Programs::for_tests().unwrap().relay,
+            more: "port: xdp\ninterface: relay0".into(),
+        };
         let mut relay = start(generator, directory.path(), &kind);
         let fed = relay.run(generator, 64, gently(0)).unwrap();
         assert!(fed.verdicts["forwarded"] >= MOST, "{fed:?}");

@@ -15,19 +15,19 @@ fn datagrams_of_known_paths_are_forwarded() {
     }
     let mut at = 0;
     for _ in 0..3 {
-        let took = testbed.turn(|| {
+        let took = testbed.round(|| {
             at += 1;
             &headers[at % 3]
         });
         assert!(took.unwrap() > 0.0);
     }
     let unknown = header(&onion).unwrap();
-    assert!(testbed.turn(|| &unknown).is_err());
+    assert!(testbed.round(|| &unknown).is_err());
 }
 
 #[test]
 fn the_baseline_opens_what_was_sealed() {
     let mut baseline = Baseline::new().unwrap();
-    assert!(baseline.turn().unwrap() > 0.0);
+    assert!(baseline.round().unwrap() > 0.0);
     assert!(baseline.parts().unwrap().hctr2 > 0.0);
 }

@@ -240,7 +240,7 @@ fn stay(network: &mut Network) -> Result<()> {
             if let Some(process) = network.process(node)
                 && let Err(error) = process.check_running()
             {
-                eprintln!("{node}: {error:#}");
+                eprintln!("{node}: {error}");
                 gone.push(node);
             }
         }

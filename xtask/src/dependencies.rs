@@ -1,5 +1,5 @@
-//! What the workspaces depend on: licences, sources and names by `cargo deny`; and that the crates
-//! without input and output stay so.
+//! What the workspaces depend on: licences, sources and names by `cargo deny`; that the crates
+//! without input and output stay so; and that the benchmarks measure the daemons as programs.
 
 use crate::run;
 use crate::tools::Tool;
@@ -17,14 +17,19 @@ pub const CARGO_DENY: Tool = Tool {
     environment: &[("CARGO_PROFILE_DEV_DEBUG", "0")],
 };
 
-/// Crates that get bytes, time and randomness, and give bytes and decisions.
-const PURE: &[&str] = &[
-    "mixline-endpoint-engine",
-    "mixline-protocol",
-    "mixline-relay-engine",
+/// Crates, and what each has no use for.
+const BORDERS: &[(&str, &[&str])] = &[
+    ("mixline-bench", DAEMONS),
+    // These get bytes, time and randomness, and give bytes and decisions.
+    ("mixline-endpoint-engine", IMPURE),
+    ("mixline-protocol", IMPURE),
+    ("mixline-relay-engine", IMPURE),
 ];
 
-/// What such a crate has no use for: runtimes, sockets, devices, system calls.
+/// The daemons, which are libraries only for their own programs, examples and tests.
+const DAEMONS: &[&str] = &["mixline-client", "mixline-directory", "mixline-relay"];
+
+/// Runtimes, sockets, devices, system calls.
 const IMPURE: &[&str] = &[
     "aya",
     "mio",
@@ -48,7 +53,7 @@ pub fn install_cargo_deny() -> Result<()> {
 }
 
 /// Licences, sources and banned names of all workspaces. Advisories need a database from the
-/// network and are left to whoever has one: `cargo deny check advisories`.
+/// network and are left to anyone who has one: `cargo deny check advisories`.
 pub fn deny() -> Result<()> {
     let program = CARGO_DENY
         .find()
@@ -69,9 +74,9 @@ pub fn deny() -> Result<()> {
     Ok(())
 }
 
-/// None of the pure crates depends on anything impure, however far away.
+/// No crate depends on what it has no use for, however far away.
 pub fn borders() -> Result<()> {
-    for package in PURE {
+    for (package, unwanted) in BORDERS {
         let output = programs::cargo()
             .args(["tree", "--locked", "--package", package])
             .args(["--edges", "normal", "--prefix", "none"])
@@ -85,7 +90,7 @@ pub fn borders() -> Result<()> {
             );
         }
         let tree = String::from_utf8_lossy(&output.stdout);
-        let found = impure(&tree);
+        let found = among(&tree, unwanted);
         if !found.is_empty() {
             bail!(
                 "{package} has no use for {}: see `cargo tree --package {package} --edges normal \
@@ -94,15 +99,19 @@ pub fn borders() -> Result<()> {
                 found[0]
             );
         }
-        println!("{package}: {} packages, none impure", names(&tree).len());
+        let packages = names(&tree).len();
+        println!(
+            "{package}: {packages} packages, none of {}",
+            unwanted.join(", ")
+        );
     }
     Ok(())
 }
 
-/// The impure packages in what `cargo tree` prints.
-fn impure(tree: &str) -> Vec<&str> {
+/// The unwanted packages in what `cargo tree` prints.
+fn among<'a>(tree: &'a str, unwanted: &[&str]) -> Vec<&'a str> {
     let mut found = names(tree);
-    found.retain(|name| IMPURE.contains(name));
+    found.retain(|name| unwanted.contains(name));
     found
 }
 
@@ -122,11 +131,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_impure_is_found_wherever_it_stands() {
+    fn what_is_unwanted_is_found_wherever_it_is() {
         let tree = "mixline-protocol v0.1.0 (/somewhere)\naes v0.9.4\ntokio v1.54.1\nnix v0.31.3\n\
                     tokio v1.54.1 (*)\ntokio-macros v2.0.0\n";
-        assert_eq!(impure(tree), ["nix", "tokio"]);
+        assert_eq!(among(tree, IMPURE), ["nix", "tokio"]);
         assert_eq!(names(tree).len(), 5);
-        assert!(impure("mixline-protocol v0.1.0\naes v0.9.4\n").is_empty());
+        assert!(among("mixline-protocol v0.1.0\naes v0.9.4\n", IMPURE).is_empty());
+        assert!(among(tree, DAEMONS).is_empty());
     }
 }

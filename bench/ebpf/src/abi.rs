@@ -2,7 +2,7 @@
 
 /// Bytes of a frame: Ethernet, IPv4, UDP, and one datagram.
 pub const FRAME: usize = 14 + 20 + 8 + 1408;
-/// Where a frame's remark stands, which is not sent.
+/// Where a frame's remark is, which is not sent.
 pub const REMARK: usize = FRAME;
 /// Bytes of a frame in a map: the frame and its remark, in whole words.
 pub const ROOM: usize = 1456;
@@ -37,7 +37,7 @@ pub const DUE: usize = 1;
 /// How many frames of the flood were sent.
 pub const FLOODED: usize = 2;
 
-/// Honest frames that are sent in a row, at most, after the generator was held up.
+/// At most so many honest frames are sent in a row after the generator was held up.
 pub const BACKLOG: u64 = 64;
 
 /// Relays that can be told apart, by the third byte of the neighbour's address.

@@ -150,8 +150,8 @@ fn is_data(packet: &Packet<'_>, payload: usize) -> bool {
     matches!(frame::message(packet, payload), Some(Message::Data(_)))
 }
 
-/// At the end of the bare echo: data goes to the AF_XDP socket, and nothing is looked at that
-/// needs not be.
+/// At the end of the bare echo: data goes to the AF_XDP socket, and the program looks at
+/// nothing that it need not.
 #[xdp]
 pub fn divert(ctx: XdpContext) -> u32 {
     match frame::udp(&Packet(&ctx)) {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use mixline_protocol::size::DATAGRAM;
-use mixline_relay::observe::{self, Report};
 use rand_core::Rng as _;
 
 use super::abi::Frame;
@@ -17,7 +16,8 @@ use super::directory::Directory;
 use super::frame::frame_of;
 use super::kernel::{Generator, Sent, settings};
 use super::neighbours::Neighbours;
-use super::node::{Kind, Node, Task};
+use super::node::{Kind, Node, RelayCommand, Task};
+use super::relay_status::RelayStatus;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,7 +32,14 @@ const DRAIN: Duration = Duration::from_millis(60);
 pub struct Feed {
     node: Node,
     core: usize,
-    relay: Option<(Directory, Neighbours)>,
+    relay: Option<Relay>,
+}
+
+/// A relay that is measured, and whom it talks to.
+struct Relay {
+    command: RelayCommand,
+    directory: Directory,
+    neighbours: Neighbours,
 }
 
 /// How a run is to be.
@@ -68,7 +75,7 @@ pub struct Fed {
 
 impl Feed {
     /// Starts a process that does something with frames, and for a relay its neighbours, whom
-    /// it knows when this returns, as it does a path to each.
+    /// it knows when this returns, as it does a path to each. `program` is this benchmark's own.
     ///
     /// # Errors
     /// If it does not start.
@@ -82,17 +89,22 @@ impl Feed {
     ) -> Result<Self> {
         let directory = directory.join(number.to_string());
         fs::create_dir_all(&directory)?;
-        let file = directory.join("relay.yaml");
+        let command = match kind {
+            Kind::Echo => None,
+            Kind::Relay { program, .. } => Some(RelayCommand {
+                program: program.clone(),
+                config: directory.join("relay.yaml"),
+            }),
+        };
         let task = Task {
             node: number,
             core,
-            relay: matches!(kind, Kind::Relay(_)).then(|| file.clone()),
+            relay: command.clone(),
         };
-        // The relay reads it when its wire is there, and that it cannot be before the directory.
-        fs::write(&file, "")?;
         let node = Node::lay(generator, program, number, &directory, &task)?;
         let mut relay = None;
-        if let Kind::Relay(more) = kind {
+        // The relay starts when its wire is up, so its configuration can wait for the directory.
+        if let (Some(command), Kind::Relay { more, .. }) = (command, kind) {
             let neighbours = Neighbours::new(number)?;
             let listen = SocketAddr::from((neighbour(number, 0), 8080));
             let directory = Directory::start(listen, &neighbours)?;
@@ -103,8 +115,12 @@ impl Feed {
                 node.directory.join("state").display(),
                 directory.id
             );
-            fs::write(&file, yaml)?;
-            relay = Some((directory, neighbours));
+            fs::write(&command.config, yaml)?;
+            relay = Some(Relay {
+                command,
+                directory,
+                neighbours,
+            });
         }
         let mut feed = Self { node, core, relay };
         feed.node.go()?;
@@ -115,25 +131,28 @@ impl Feed {
     /// Waits for the relay to register, links the neighbours, and teaches it their paths.
     fn meet(&mut self) -> Result<()> {
         let until = Instant::now() + PATIENCE;
-        let Some((directory, _)) = &self.relay else {
+        let Some(relay) = &self.relay else {
             return Ok(());
         };
-        let (mut registered, seconds) = (None, directory.epoch_seconds());
+        let (mut registered, seconds) = (None, relay.directory.epoch_seconds());
         while registered.is_none() {
             self.wait(until, "registration")?;
-            registered = self.relay.as_ref().and_then(|(d, _)| d.registered());
+            registered = self
+                .relay
+                .as_ref()
+                .and_then(|relay| relay.directory.registered());
         }
         let registered = registered.context("no descriptor")?;
         // It has to know the neighbours, too.
-        while self.report()?.directory.relays.unwrap_or(0) < NEIGHBOURS {
+        while self.status()?.directory.relays.unwrap_or(0) < NEIGHBOURS {
             self.wait(until, "a snapshot")?;
         }
-        let (_, neighbours) = self.relay.as_mut().context("no relay")?;
-        neighbours.meet(registered, seconds)?;
-        let known = |report: &Report| (report.links.relays, report.paths.known);
-        while known(&self.report()?) != (NEIGHBOURS, NEIGHBOURS) {
-            if let Some((_, neighbours)) = &mut self.relay {
-                neighbours.walk()?;
+        let relay = self.relay.as_mut().context("no relay")?;
+        relay.neighbours.meet(registered, seconds)?;
+        let known = |status: &RelayStatus| (status.links.relays, status.paths.known);
+        while known(&self.status()?) != (NEIGHBOURS, NEIGHBOURS) {
+            if let Some(relay) = &mut self.relay {
+                relay.neighbours.walk()?;
             }
             self.wait(until, "links and paths")?;
         }
@@ -155,8 +174,9 @@ impl Feed {
     ///
     /// # Errors
     /// If it does not answer, or there is none.
-    pub fn report(&self) -> Result<Report> {
-        Ok(observe::ask(&self.node.directory.join("state"))?)
+    pub fn status(&self) -> Result<RelayStatus> {
+        let relay = self.relay.as_ref().context("no relay")?;
+        RelayStatus::ask(&relay.command.program, &relay.command.config)
     }
 
     /// The address of a neighbour.
@@ -173,7 +193,7 @@ impl Feed {
 
     /// The neighbours, if this is a relay.
     pub fn neighbours(&mut self) -> Option<&mut Neighbours> {
-        Some(&mut self.relay.as_mut()?.1)
+        Some(&mut self.relay.as_mut()?.neighbours)
     }
 
     /// A frame with a fresh datagram of neighbour `from` that goes on to neighbour `to`. An echo
@@ -187,7 +207,7 @@ impl Feed {
         from: usize,
         to: usize,
     ) -> Result<Frame> {
-        if let Some((_, neighbours)) = &mut self.relay {
+        if let Some(Relay { neighbours, .. }) = &mut self.relay {
             neighbours.fill(datagram, from, to)?;
         }
         Ok(frame_of(&self.node.ends, self.neighbour(from), datagram))
@@ -199,7 +219,7 @@ impl Feed {
     /// If the generator does not run, or what is measured has ended.
     pub fn run(&mut self, generator: &mut Generator, hops: usize, load: Load) -> Result<Fed> {
         self.node.check()?;
-        if let Some((_, neighbours)) = &mut self.relay {
+        if let Some(Relay { neighbours, .. }) = &mut self.relay {
             neighbours.renew()?;
         }
         let mut rng = mixline_protocol::random::OsRandom::new();
@@ -225,15 +245,15 @@ impl Feed {
         let settings = settings(self.node.device, interval, load.count, load.flood);
         let longest = (interval * load.count * 4).max(SHORTEST);
         let warm = (f64::from(load.count) * WARM_UP) as u64;
-        let mut window: Option<(Sample, Sample)> = None;
+        let mut window: Option<(Counters, Counters)> = None;
         let (number, core) = (self.node.number, self.core);
         let sent = generator.run(settings, longest, |generator, sent| {
             if sent.honest >= warm {
-                let sample = Sample::take(generator, number, core, sent)?;
+                let now = Counters::read(generator, number, core, sent)?;
                 let first = window
                     .take()
-                    .map_or_else(|| sample.clone(), |(first, _)| first);
-                window = Some((first, sample));
+                    .map_or_else(|| now.clone(), |(first, _)| first);
+                window = Some((first, now));
             }
             Ok(())
         })?;
@@ -256,24 +276,24 @@ impl Feed {
         if self.relay.is_none() {
             return Ok(BTreeMap::new());
         }
-        let report = self.report()?;
-        let xdp = report.xdp.into_iter();
+        let status = self.status()?;
+        let xdp = status.xdp.into_iter();
         let xdp = xdp.map(|(name, count)| (format!("xdp {name}"), count));
-        Ok(report.verdicts.into_iter().chain(xdp).collect())
+        Ok(status.verdicts.into_iter().chain(xdp).collect())
     }
 }
 
 /// What is counted at one moment.
 #[derive(Clone)]
-struct Sample {
+struct Counters {
     at: Instant,
     sent: Sent,
     returned: Vec<u64>,
     busy: (u64, u64),
 }
 
-impl Sample {
-    fn take(generator: &Generator, node: u8, core: usize, sent: Sent) -> Result<Self> {
+impl Counters {
+    fn read(generator: &Generator, node: u8, core: usize, sent: Sent) -> Result<Self> {
         Ok(Self {
             at: Instant::now(),
             sent,

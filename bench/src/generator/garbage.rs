@@ -19,7 +19,7 @@ use super::frame::{frame_of, spoofed};
 pub enum Garbage {
     /// Random bytes.
     Random,
-    /// Random bytes behind the link header of a live session, which whoever sees the wire knows.
+    /// Random bytes behind the link header of a live session, which anyone who sees the wire knows.
     Guessed,
     /// Datagrams that have come before, and were good then.
     Replay,

@@ -91,10 +91,11 @@ pub struct Sent {
 }
 
 impl Generator {
-    /// Loads the programs for the namespace of this thread, with room for so many honest frames and frames of a flood.
+    /// Loads the programs for the namespace of this thread, with room for so many honest frames
+    /// and frames of a flood.
     ///
     /// # Errors
-    /// Of the kernel, above all for want of rights; or if the programs were not built.
+    /// Of the kernel, above all without root's rights; or if the programs were not built.
     pub fn load(frames: u32, garbage: u32) -> Result<Self> {
         let mut ebpf = load(frames, garbage)?;
         // Loaded first: the programs refer to their maps by descriptors that must still be open.

@@ -18,6 +18,7 @@ mod garbage;
 mod kernel;
 mod neighbours;
 pub mod node;
+mod relay_status;
 mod wires;
 
 pub use abi::{FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, NEXT, Settings, State};
@@ -29,4 +30,5 @@ pub use garbage::Garbage;
 pub use kernel::{Generator, Sent, divert, is_built, settings};
 pub use neighbours::Neighbours;
 pub use node::{Kind, Node};
+pub use relay_status::RelayStatus;
 pub use wires::{in_new_namespace, merge};

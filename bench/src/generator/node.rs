@@ -32,8 +32,17 @@ pub struct Task {
     pub node: u8,
     /// Which core it has.
     pub core: usize,
-    /// A relay's configuration; without one, an echo.
-    pub relay: Option<PathBuf>,
+    /// The relay to run; without one, an echo.
+    pub relay: Option<RelayCommand>,
+}
+
+/// A relay's program and what it is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RelayCommand {
+    /// `mixline-relay`.
+    pub program: PathBuf,
+    /// Its configuration.
+    pub config: PathBuf,
 }
 
 /// What is at the end of a wire.
@@ -41,8 +50,13 @@ pub struct Task {
 pub enum Kind {
     /// Frames go back as they came, through the TX ring, without any cryptography.
     Echo,
-    /// A relay with this in its configuration, beside what all have.
-    Relay(String),
+    /// A relay.
+    Relay {
+        /// `mixline-relay`.
+        program: PathBuf,
+        /// What is in its configuration beside what all have.
+        more: String,
+    },
 }
 
 /// A process at the end of a wire, which ends with this.

@@ -6,7 +6,7 @@ use mixline_testnet::netns::{self, Namespace};
 /// Runs something in a thread with a new network namespace.
 ///
 /// # Errors
-/// Of the system, above all for want of rights; and what the thread returns.
+/// Of the system, above all without root's rights; and what the thread returns.
 pub fn in_new_namespace<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let namespace = Namespace::new().context("this benchmark has a namespace of its own")?;
     namespace.run(|| {

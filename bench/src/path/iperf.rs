@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 /// iperf3's port.
 const PORT: u16 = 5201;
-/// How often a test is begun at most.
+/// At most how often a test is begun.
 const ATTEMPTS: u32 = 3;
 
 /// iperf3 failed before it had connected its streams, and says why.
@@ -43,7 +43,7 @@ impl Server {
             let output = netns::command(&Node::Service.namespace(), "ss")
                 .args(["-Hltn", &format!("sport = :{PORT}")])
                 .output()?;
-            Ok((!output.stdout.is_empty()).then_some(()))
+            anyhow::Ok((!output.stdout.is_empty()).then_some(()))
         })?;
         Ok(server)
     }

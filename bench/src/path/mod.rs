@@ -23,7 +23,7 @@ use mixline_testnet::{Network, Programs, interrupted, netns};
 use serde::Serialize;
 
 use crate::Options;
-use crate::measure::{Summary, Turns};
+use crate::measure::{Samples, Summary};
 use round_trips::{Counts, RoundTrips};
 
 pub use tools::Tool;
@@ -275,7 +275,7 @@ fn cpu(network: &mut Network) -> Result<Vec<f64>> {
 }
 
 fn report(rounds: &Rounds, port: [String; 2]) -> Result<Report> {
-    let summary = |of: &[f64]| of.iter().copied().collect::<Turns>().summary();
+    let summary = |of: &[f64]| of.iter().copied().collect::<Samples>().summary();
     let spread = Spread {
         one_stream_bytes_per_s: summary(&rounds.one),
         eight_streams_bytes_per_s: summary(&rounds.eight),
@@ -288,8 +288,8 @@ fn report(rounds: &Rounds, port: [String; 2]) -> Result<Report> {
         rtt_idle_us: RoundTrips::of(&rounds.idle).context("idle")?,
         rtt_loaded_us: RoundTrips::of(&rounds.loaded).context("loaded")?,
         udp_loss: udp_loss
-            .map(|turns| {
-                let (rates, lost): (Vec<f64>, Vec<f64>) = turns.iter().copied().unzip();
+            .map(|figures| {
+                let (rates, lost): (Vec<f64>, Vec<f64>) = figures.iter().copied().unzip();
                 let spread = summary(&lost);
                 Loss {
                     rate_bytes_per_s: summary(&rates).median,

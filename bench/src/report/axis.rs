@@ -1,4 +1,4 @@
-//! Where a value stands along an axis, and which values are marked there.
+//! Where a value is on an axis, and which values are marked there.
 
 use crate::outcome::Scale;
 
@@ -41,7 +41,7 @@ impl Scaled {
         }
     }
 
-    /// Where a value stands; what is beyond an end stands at that end.
+    /// The coordinate of a value; what is beyond an end is drawn at that end.
     #[must_use]
     pub fn position(&self, value: f64) -> f64 {
         let measured = measure(self.scale, value).unwrap_or(self.low);

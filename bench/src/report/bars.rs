@@ -7,7 +7,7 @@ use crate::outcome::{Bars, Bound, Goal, Scale};
 const WIDTH: f64 = 720.0;
 const ROW: f64 = 34.0;
 const BAR: f64 = 16.0;
-/// Where bars begin, and the farthest that they reach; names stand before, figures behind.
+/// Where bars begin, and the farthest that they reach; names are before, figures behind.
 const FROM: f64 = 236.0;
 const TO: f64 = 560.0;
 
@@ -136,7 +136,7 @@ fn from(svg: &mut Markup, class: &str, from: f64, to: f64, middle: f64) {
     );
 }
 
-/// A line through the end of a bar, from where a tenth of the turns was below to where a tenth was
+/// A line through the end of a bar, from where a tenth of the rounds was below to where a tenth was
 /// above.
 fn spread(svg: &mut Markup, low: f64, high: f64, middle: f64) {
     svg.shape(

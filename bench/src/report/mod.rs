@@ -36,8 +36,8 @@ pub fn html(machine: &Machine, sections: &[Section<'_>]) -> String {
         body.text(
             "p",
             &[],
-            "Figures that stand beside each other were measured in turns in one run. Bars are \
-             medians; the thin line over the end of a bar is where eight of ten turns lie; a \
+            "Figures beside each other were measured in turns in one run. Bars are \
+             medians; the thin line over the end of a bar is where eight of ten rounds lie; a \
              heavy mark is the goal.",
         );
         describe(body, machine);

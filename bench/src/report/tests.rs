@@ -109,7 +109,7 @@ fn what_was_found_is_there_and_escaped() {
 
 /// Nothing is fetched from anywhere, and nothing is drawn nowhere.
 #[test]
-fn the_file_stands_alone() {
+fn the_file_needs_no_other() {
     let page = page();
     for foreign in [
         "<script", "<link", "src=", "href=", "url(", "@import", "NaN", "inf\"",

@@ -1,7 +1,7 @@
 //! What a client says of itself, as far as networks and tests ask: the JSON of
 //! `mixline-client status`.
 
-use anyhow::{Context, Result};
+use crate::error::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -59,8 +59,10 @@ struct Session {
 
 impl ChosenPaths {
     pub(crate) fn of(status: &Value) -> Result<Self> {
-        let status = EndpointStatus::deserialize(status)
-            .context("reading guards and sessions in the client's status")?;
+        let status = EndpointStatus::deserialize(status).map_err(|source| Error::Json {
+            doing: "reading guards and sessions in the client's status".into(),
+            source,
+        })?;
         let guards = status.guards.into_iter().filter(|guard| !guard.temporary);
         let sessions = status
             .sessions

@@ -1,8 +1,8 @@
 //! Fetching by curl inside a namespace, as a user would, with curl's own measurements.
 
+use crate::error::{Error, Result, SystemContext as _};
 use crate::netns;
 use crate::signals::interrupted;
-use anyhow::{Context, Result, bail};
 use ring::digest;
 use serde::Deserialize;
 use std::fs::File;
@@ -51,21 +51,26 @@ pub fn fetch(namespace: &str, url: &str, to: &Path, options: &[&str]) -> Result<
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .context("running curl")?;
+        .program("running curl")?;
     // A few hundred bytes come from curl, which fit its pipes, so it may end before they are read.
-    while child.try_wait()?.is_none() {
+    while child.try_wait().program("waiting for curl")?.is_none() {
         if interrupted() {
             let _ = child.kill();
             let _ = child.wait();
-            bail!("{url}: interrupted");
+            return Err(Error::Interrupted {
+                doing: format!("fetching {url}"),
+            });
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    let output = child.wait_with_output()?;
+    let output = child.wait_with_output().program("waiting for curl")?;
     if !output.status.success() {
-        bail!("{url}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return Err(Error::failed(url, &output));
     }
-    serde_json::from_slice(&output.stdout).with_context(|| format!("what curl says of {url}"))
+    serde_json::from_slice(&output.stdout).map_err(|source| Error::Json {
+        doing: format!("reading what curl says of {url}"),
+        source,
+    })
 }
 
 /// Fetches a small document.
@@ -81,20 +86,20 @@ pub fn fetch_bytes(namespace: &str, url: &str) -> Result<Vec<u8>> {
         ])
         .stdin(Stdio::null())
         .output()
-        .context("running curl")?;
+        .program("running curl")?;
     if !output.status.success() {
-        bail!("{url}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        return Err(Error::failed(url, &output));
     }
     Ok(output.stdout)
 }
 
 /// SHA-256 of a file, hexadecimal.
 pub fn sha256_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let mut file = File::open(path).file("opening", path)?;
     let mut context = digest::Context::new(&digest::SHA256);
     let mut block = vec![0; 1 << 20];
     loop {
-        let read = file.read(&mut block)?;
+        let read = file.read(&mut block).file("reading", path)?;
         if read == 0 {
             break;
         }

@@ -8,6 +8,7 @@
 
 pub mod client_status;
 pub mod configs;
+pub mod error;
 pub mod fetch;
 pub mod lock;
 pub mod metrics;
@@ -24,6 +25,7 @@ pub mod state;
 pub mod topology;
 pub mod web;
 
+pub use error::{Error, Result};
 pub use mixline_relay_engine::port_kind::PortKind as Port;
 pub use network::{Network, Options};
 pub use programs::Programs;

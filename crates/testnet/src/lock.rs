@@ -1,12 +1,12 @@
 //! One network at a time: the namespaces' names are fixed, so a second run waits for the first.
 
-use anyhow::{Context, Result};
+use crate::error::{Result, SystemContext as _};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::Path;
 
-/// Held by whoever has the network. Under `/run`, since namespaces belong to the machine, not to a
+/// Held by the process that has the network. Under `/run`, since namespaces belong to the machine, not to a
 /// working copy.
 const PATH: &str = "/run/mixline-testnet.lock";
 
@@ -29,16 +29,16 @@ impl Lock {
                 .truncate(false)
                 .write(true)
                 .open(path)
-                .with_context(|| format!("opening {}", path.display()))
+                .file("opening", path)
         };
         match Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {
             Ok(file) => return Ok(Self { _file: file }),
             Err((_, Errno::EWOULDBLOCK)) => waiting(),
-            Err((_, error)) => return Err(error).context("locking"),
+            Err((_, errno)) => return Err(errno.into()).file("locking", path),
         }
         match Flock::lock(open()?, FlockArg::LockExclusive) {
             Ok(file) => Ok(Self { _file: file }),
-            Err((_, error)) => Err(error).context("waiting for the other network"),
+            Err((_, errno)) => Err(errno.into()).file("waiting for the other network by", path),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The counters that a relay serves in Prometheus' text format.
 
+use crate::error::Result;
 use crate::fetch::fetch_bytes;
 use crate::topology::{METRICS, Node};
-use anyhow::Result;
 
 /// One reading of all counters of a node.
 #[derive(Clone, Debug)]

@@ -2,9 +2,9 @@
 //!
 //! Everything here works by name, so that it also removes what a killed run left behind.
 
+use crate::error::{Result, StepContext as _, SystemContext as _};
 use crate::netns::{self, ip_in};
 use crate::topology::{Node, ROUTER};
-use anyhow::{Context, Result};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub fn create() -> Result<()> {
             "link add eth0 netns {namespace} type veth peer name {wire} netns {ROUTER}"
         );
     }
-    netns::ip(&batch).context("making the namespaces")?;
+    netns::ip(&batch).step("making the namespaces")?;
     shell(ROUTER, &format!("{SETTINGS}{FORWARDING}"))?;
 
     let mut router = String::from("link set lo up\n");
@@ -51,7 +51,7 @@ pub fn create() -> Result<()> {
         let _ = writeln!(own, "addr add {}/64 dev eth0 nodad", node.ipv6());
         let _ = writeln!(own, "route add default via {}", node.gateway_ipv4());
         let _ = writeln!(own, "route add default via {}", node.gateway_ipv6());
-        ip_in(&node.namespace(), &own).with_context(|| format!("setting up {node}"))?;
+        ip_in(&node.namespace(), &own).step(format!("setting up {node}"))?;
 
         let _ = writeln!(router, "link set {node} up");
         let _ = writeln!(router, "addr add {}/24 dev {node}", node.gateway_ipv4());
@@ -61,7 +61,7 @@ pub fn create() -> Result<()> {
             node.gateway_ipv6()
         );
     }
-    ip_in(ROUTER, &router).context("setting up the router")?;
+    ip_in(ROUTER, &router).step("setting up the router")?;
     for node in [Node::Service, Node::Client] {
         write_etc(&node.namespace())?;
     }
@@ -94,7 +94,7 @@ pub fn remove() -> Result<()> {
         .chain([ROUTER.to_owned()])
         .collect();
     for namespace in &names {
-        remove_one(namespace).with_context(|| format!("removing {namespace}"))?;
+        remove_one(namespace).step(format!("removing {namespace}"))?;
     }
     Ok(())
 }
@@ -129,11 +129,9 @@ pub fn set_offloads(on: bool) -> Result<()> {
 /// socket would be the host's).
 fn write_etc(namespace: &str) -> Result<()> {
     let directory = Path::new(NETNS_ETC).join(namespace);
-    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    fs::write(
-        directory.join("resolv.conf"),
-        "# no resolver but Mixline's\n",
-    )?;
+    fs::create_dir_all(&directory).file("making", &directory)?;
+    let resolv_conf = directory.join("resolv.conf");
+    fs::write(&resolv_conf, "# no resolver but Mixline's\n").file("writing", &resolv_conf)?;
     if let Ok(switch) = fs::read_to_string("/etc/nsswitch.conf") {
         let switch: String = switch
             .lines()
@@ -146,7 +144,8 @@ fn write_etc(namespace: &str) -> Result<()> {
                 }
             })
             .collect();
-        fs::write(directory.join("nsswitch.conf"), switch)?;
+        let path = directory.join("nsswitch.conf");
+        fs::write(&path, switch).file("writing", &path)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use crate::Port;
 use crate::client_status::{ChosenPaths, Identity, virtual_addresses};
 use crate::configs::{self, Files, SERVICE_NAME};
+use crate::error::{Error, Result, StepContext as _, SystemContext as _};
 use crate::fetch::fetch_bytes;
 use crate::lock::Lock;
 use crate::namespaces;
@@ -13,7 +14,6 @@ use crate::ssh::Ssh;
 use crate::state::State;
 use crate::topology::{Node, RELAYS, directory_url};
 use crate::web::Site;
-use anyhow::{Context, Result, anyhow, bail};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::time::UnixTime;
@@ -23,7 +23,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// How long any one step of the start may take; it is seconds on an idle machine.
 const STEP_TIMEOUT: Duration = Duration::from_secs(90);
@@ -69,9 +69,10 @@ impl Network {
     ) -> Result<Self> {
         let lock = Lock::take(|| progress("another network is up: waiting for its end"))?;
         let directory = testnet_directory();
-        clean(&directory).context("removing what an earlier run left")?;
+        clean(&directory).step("removing what an earlier run left")?;
         for sub in ["configs", "nodes", "logs"] {
-            fs::create_dir_all(directory.join(sub))?;
+            let path = directory.join(sub);
+            fs::create_dir_all(&path).file("making", &path)?;
         }
         let mut network = Self {
             directory,
@@ -145,14 +146,16 @@ impl Network {
 
     /// The service's pages.
     pub fn site(&self) -> Result<&Site> {
-        self.site.as_ref().context("the service has no pages yet")
+        self.site
+            .as_ref()
+            .ok_or(Error::NotYet("page of the service"))
     }
 
     /// The service's ssh server.
     pub fn ssh(&self) -> Result<&Ssh> {
         self.ssh
             .as_ref()
-            .context("the service has no ssh server yet")
+            .ok_or(Error::NotYet("ssh server of the service"))
     }
 
     /// Where configurations, logs and `state.json` are.
@@ -170,7 +173,7 @@ impl Network {
         self.state
             .directory_id
             .as_deref()
-            .context("the directory has no key yet")
+            .ok_or(Error::NotYet("key of the directory"))
     }
 
     /// The files of a node.
@@ -209,7 +212,7 @@ impl Network {
         environment: Vec<(String, String)>,
     ) -> Result<()> {
         if self.running.contains_key(&node.name()) {
-            bail!("{node} already runs");
+            return Err(Error::AlreadyRunning(node));
         }
         let files = self.files(node);
         let text = match node {
@@ -220,8 +223,7 @@ impl Network {
             Node::Service => configs::client(&files, self.directory_id()?, Some(SERVICE_NAME)),
             Node::Client => configs::client(&files, self.directory_id()?, None),
         };
-        fs::write(&files.config, text)
-            .with_context(|| format!("writing {}", files.config.display()))?;
+        fs::write(&files.config, text).file("writing", &files.config)?;
         let mut arguments = match node {
             Node::Service | Node::Client => vec!["up".into()],
             Node::Directory | Node::Relay(_) => Vec::new(),
@@ -241,19 +243,20 @@ impl Network {
 
     /// Stops a node's program by SIGTERM; fails unless it ends well.
     pub fn stop(&mut self, node: Node) -> Result<()> {
-        let process = self.running.remove(&node.name()).context("does not run")?;
-        let status = process.stop().with_context(|| format!("stopping {node}"))?;
+        let process = self.running.remove(&node.name());
+        let process = process.ok_or(Error::NotRunning(node))?;
+        let status = process.stop().step(format!("stopping {node}"))?;
         self.record(node)?;
         if !status.success() {
-            bail!("{node} ended with {status} after SIGTERM");
+            return Err(Error::EndedBadly { node, status });
         }
         Ok(())
     }
 
     /// Kills a node's program, as a power cut would.
     pub fn kill(&mut self, node: Node) -> Result<()> {
-        let process = self.running.remove(&node.name()).context("does not run")?;
-        process.kill()?;
+        let process = self.running.remove(&node.name());
+        process.ok_or(Error::NotRunning(node))?.kill()?;
         self.record(node)
     }
 
@@ -295,17 +298,16 @@ impl Network {
 
     /// What `mixline-client status --json` says.
     pub fn client_status(&self, node: Node) -> Result<Value> {
-        let output = self.client_command(node, "status").arg("--json").output()?;
-        if !output.status.success() {
-            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        serde_json::from_slice(&output.stdout).context("reading the client's status")
+        status(self.client_command(node, "status").arg("--json"), node)
     }
 
     /// Who a client (or service) is inside Mixline.
     pub fn identity(&self, node: Node) -> Result<Identity> {
         let status = self.client_status(node)?;
-        serde_json::from_value(status).context("reading ID and addresses in the client's status")
+        serde_json::from_value(status).map_err(|source| Error::Json {
+            doing: "reading ID and addresses in the client's status".into(),
+            source,
+        })
     }
 
     /// The relays that a client chose.
@@ -317,20 +319,17 @@ impl Network {
     pub fn port(&self, number: usize) -> Result<Port> {
         let ports = self.options.ports.iter().copied().cycle();
         let port = ports.take(number).last();
-        port.context("no kind of port is given")
+        port.ok_or(Error::NoPort)
     }
 
     /// What `mixline-relay status --json` says.
     pub fn relay_status(&self, number: usize) -> Result<Value> {
         let node = Node::Relay(number);
-        let output = netns::command(&node.namespace(), &self.programs.relay)
+        let mut command = netns::command(&node.namespace(), &self.programs.relay);
+        command
             .args(["status", "--json", "--config"])
-            .arg(self.files(node).config)
-            .output()?;
-        if !output.status.success() {
-            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        serde_json::from_slice(&output.stdout).context("reading the relay's status")
+            .arg(self.files(node).config);
+        status(&mut command, node)
     }
 
     /// A subcommand of `mixline-client` for a node's running client.
@@ -352,10 +351,15 @@ impl Network {
         let id: AnonymousId = self
             .directory_id()?
             .parse()
-            .map_err(|error| anyhow!("the directory's ID: {error}"))?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-        Snapshot::decode_and_verify(&bytes, &id, UnixTime(now))
-            .map_err(|error| anyhow!("the directory's snapshot: {error}"))
+            .map_err(|source| Error::Protocol {
+                what: "the directory's ID",
+                source,
+            })?;
+        let now = UnixTime::from(SystemTime::now());
+        Snapshot::decode_and_verify(&bytes, &id, now).map_err(|source| Error::Protocol {
+            what: "the directory's snapshot",
+            source,
+        })
     }
 
     /// Takes everything down.
@@ -385,23 +389,23 @@ impl Network {
 
     fn init_directory(&mut self) -> Result<()> {
         let files = self.files(Node::Directory);
-        fs::write(&files.config, configs::directory(&files))?;
+        fs::write(&files.config, configs::directory(&files)).file("writing", &files.config)?;
         let output = netns::command(&Node::Directory.namespace(), &self.programs.directory)
             .args(["init", "--config"])
             .arg(&files.config)
             .output()
-            .context("running mixline-directory init")?;
+            .program("running mixline-directory init")?;
         if !output.status.success() {
-            bail!(
-                "mixline-directory init: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            return Err(Error::failed("mixline-directory init", &output));
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let id = text
             .split(|c: char| !c.is_ascii_alphanumeric())
             .find(|word| word.parse::<AnonymousId>().is_ok())
-            .with_context(|| format!("no ID in what mixline-directory init prints: {text}"))?;
+            .ok_or_else(|| Error::NotFound {
+                what: "ID",
+                text: format!("what mixline-directory init prints: {text}"),
+            })?;
         self.state.directory_id = Some(id.to_owned());
         self.save()
     }
@@ -411,7 +415,7 @@ impl Network {
             .client_command(Node::Client, "resolve")
             .arg(format!("{name}.anon"))
             .output()
-            .context("running mixline-client resolve")?;
+            .program("running mixline-client resolve")?;
         Ok(output.status.success())
     }
 
@@ -429,7 +433,7 @@ impl Network {
             }
             look(self)
         })
-        .with_context(|| format!("see {}", log.display()))
+        .step(format!("see {}", log.display()))
     }
 
     fn record(&mut self, node: Node) -> Result<()> {
@@ -454,20 +458,32 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         if let Err(error) = self.take_down() {
-            eprintln!("taking the network down: {error:#}");
+            eprintln!("taking the network down: {}", error.chain());
         }
     }
 }
 
-/// Removes what a killed run left: processes, namespaces, files. Only for whoever holds the lock.
+/// What a node's program says of itself, in JSON.
+fn status(command: &mut Command, node: Node) -> Result<Value> {
+    let doing = || format!("asking {node} for its status");
+    let output = command.output().program(doing())?;
+    if !output.status.success() {
+        return Err(Error::failed(doing(), &output));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|source| Error::Json {
+        doing: format!("reading the status of {node}"),
+        source,
+    })
+}
+
+/// Removes what a killed run left: processes, namespaces, files. Only for the process that holds the lock.
 fn clean(directory: &Path) -> Result<()> {
     if let Some(state) = State::load(&directory.join("state.json")) {
         state.kill_all();
     }
     namespaces::remove()?;
     if directory.exists() {
-        fs::remove_dir_all(directory)
-            .with_context(|| format!("removing {}", directory.display()))?;
+        fs::remove_dir_all(directory).file("removing", directory)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What the kernel says of processes, in `/proc`.
 
-use anyhow::{Context, Result};
+use crate::error::{Error, Result, SystemContext as _};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -19,14 +19,21 @@ pub struct Usage {
 
 /// Memory and CPU time of a process, from `/proc`.
 pub fn usage(pid: u32) -> Result<Usage> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let file = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&file).file("reading", &file)?;
     let rss_kib: u64 = status
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|value| value.split_whitespace().next())
         .and_then(|value| value.parse().ok())
-        .with_context(|| format!("no VmRSS in /proc/{pid}/status"))?;
-    let fields = stat_fields(pid).with_context(|| format!("reading /proc/{pid}/stat"))?;
+        .ok_or(Error::NotFound {
+            what: "VmRSS",
+            text: file,
+        })?;
+    let fields = stat_fields(pid).ok_or_else(|| Error::NotFound {
+        what: "processor time",
+        text: format!("/proc/{pid}/stat"),
+    })?;
     let ticks: u64 = fields.get(11).copied().unwrap_or(0) + fields.get(12).copied().unwrap_or(0);
     Ok(Usage {
         rss_bytes: rss_kib * 1024,
@@ -50,7 +57,7 @@ pub fn kill_recorded(pid: u32, started: u64) {
 }
 
 /// The numeric fields of `/proc/PID/stat` from the third (state, read as 0) on; proc_pid_stat(5)
-/// counts them from 1, so field n stands at n - 3.
+/// counts them from 1, so field n is at n - 3.
 fn stat_fields(pid: u32) -> Option<Vec<u64>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?; // the command's name may contain spaces

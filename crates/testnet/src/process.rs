@@ -1,13 +1,14 @@
 //! Programs that run in namespaces: how they start and how they end.
 
+use crate::error::{Error, Result, StepContext as _, SystemContext as _};
 use crate::netns;
 use crate::proc::{self, Usage};
 use crate::signals::interrupted;
-use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 pub const POLL: Duration = Duration::from_millis(50);
 /// How long a program may take to stop after SIGTERM before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What to run, where, and where its output goes.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -46,16 +48,17 @@ impl Program {
             .create(true)
             .append(true)
             .open(&self.log)
-            .with_context(|| format!("opening {}", self.log.display()))?;
+            .file("opening", &self.log)?;
+        let error_log = log.try_clone().file("opening", &self.log)?;
         let child = netns::command(&self.namespace, &self.executable)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
+            .stdout(log)
+            .stderr(error_log)
             .process_group(0) // Ctrl-C is for the one who started the network
             .spawn()
-            .with_context(|| format!("starting {}", self.executable.display()))?;
+            .program(format!("starting {}", self.executable.display()))?;
         Ok(Process {
             program: self,
             child,
@@ -83,19 +86,22 @@ impl Process {
     pub fn check_running(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
-            Some(status) => bail!(
-                "{} ended ({status}); the end of {}:\n{}",
-                self.program.executable.display(),
-                self.program.log.display(),
-                tail(&self.program.log, 15)
-            ),
+            Some(status) => Err(Error::Ended {
+                program: self.program.executable.clone(),
+                status,
+                log: self.program.log.clone(),
+                last: tail(&self.program.log, 15),
+            }),
         }
     }
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
-        kill(pid, signal).with_context(|| format!("{signal} to {pid}"))
+        let pid = self.child.id();
+        i32::try_from(pid)
+            .map_err(io::Error::other)
+            .and_then(|pid| Ok(kill(Pid::from_raw(pid), signal)?))
+            .program(format!("sending {signal} to {pid}"))
     }
 
     /// Waits until it ends by itself.
@@ -106,7 +112,7 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() >= deadline {
-                bail!("{} still runs", self.program.executable.display());
+                return Err(Error::StillRuns(self.program.executable.clone()));
             }
             std::thread::sleep(POLL);
         }
@@ -119,14 +125,14 @@ impl Process {
             return Ok(status);
         }
         self.signal(Signal::SIGTERM)?;
-        self.wait(STOP_TIMEOUT).context("after SIGTERM")
+        self.wait(STOP_TIMEOUT).step("after SIGTERM")
     }
 
     /// Kills it at once.
     pub fn kill(mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        let program = self.program.executable.display();
+        killed.program(format!("killing {program}")).map(drop)
     }
 
     /// Its memory and CPU time so far.
@@ -165,21 +171,23 @@ pub fn tail(path: &Path, lines: usize) -> String {
 }
 
 /// Polls until `look` gives a value. Errors of `look` end the wait; `None` means not yet.
-pub fn wait_for<T>(
+pub fn wait_for<T, E: From<Error>>(
     what: &str,
     at_most: Duration,
-    mut look: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+    mut look: impl FnMut() -> Result<Option<T>, E>,
+) -> Result<T, E> {
     let deadline = Instant::now() + at_most;
     loop {
         if let Some(value) = look()? {
             return Ok(value);
         }
         if interrupted() {
-            bail!("interrupted while waiting for {what}");
+            let doing = format!("waiting for {what}");
+            return Err(Error::Interrupted { doing }.into());
         }
         if Instant::now() >= deadline {
-            bail!("{what}: not within {} s", at_most.as_secs());
+            let what = what.to_owned();
+            return Err(Error::Deadline { what, at_most }.into());
         }
         std::thread::sleep(POLL);
     }

@@ -1,11 +1,12 @@
 //! Where the working copy, its target directory and the built programs are.
 
+use crate::error::{Error, Result};
 use crate::netns::system_path;
-use anyhow::{Result, bail};
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// The executables of a network.
 #[derive(Clone, Debug)]
@@ -29,22 +30,45 @@ impl Programs {
         Self::in_directory(&target_directory().join("release"))
     }
 
-    fn in_directory(directory: &Path) -> Result<Self> {
-        for name in Self::NAMES {
-            if !directory.join(name).is_file() {
-                bail!(
-                    "{} is missing: run `cargo xtask build`",
-                    directory.join(name).display()
-                );
+    /// The same for tests, built first, with the rogue relay; once in a process, and not if
+    /// [`BUILT`] is set.
+    pub fn for_tests() -> Result<Self> {
+        static COMPILE: OnceLock<bool> = OnceLock::new();
+        let compile = COMPILE.get_or_init(|| {
+            if env::var_os(BUILT).is_some() {
+                return true;
             }
+            let status = cargo().args(build_arguments(true)).status();
+            status.is_ok_and(|status| status.success())
+        });
+        if !compile {
+            return Err(Error::DoesNotCompile);
         }
-        let [server, relay, client] = Self::NAMES.map(|name| directory.join(name));
+        Self::release()
+    }
+
+    fn in_directory(directory: &Path) -> Result<Self> {
+        let [server, relay, client] = Self::NAMES.map(|name| built(directory.join(name)));
         Ok(Self {
-            directory: server,
-            relay,
-            client,
+            directory: server?,
+            relay: relay?,
+            client: client?,
             rogue_relay: directory.join("examples/rogue_relay"),
         })
+    }
+}
+
+/// The release build of `mixline-relay`, for what needs no other program; says how to make it if it
+/// is missing.
+pub fn relay() -> Result<PathBuf> {
+    built(target_directory().join("release/mixline-relay"))
+}
+
+fn built(program: PathBuf) -> Result<PathBuf> {
+    if program.is_file() {
+        Ok(program)
+    } else {
+        Err(Error::NotBuilt(program))
     }
 }
 
@@ -91,13 +115,10 @@ pub fn build_arguments(rogue: bool) -> Vec<&'static str> {
 
 /// The path of a system program.
 pub fn find_tool(name: &str) -> Result<PathBuf> {
-    match env::split_paths(&system_path())
+    env::split_paths(&system_path())
         .map(|path| path.join(name))
         .find(|path| path.is_file())
-    {
-        Some(path) => Ok(path),
-        None => bail!("{name} is not installed: run `cargo xtask setup`"),
-    }
+        .ok_or_else(|| Error::NotInstalled(name.to_owned()))
 }
 
 /// The root of the working copy.
@@ -134,7 +155,7 @@ pub fn xdp_program() -> Option<PathBuf> {
                 .is_some_and(|name| name == "mixline-relay-xdp")
         })
         .filter_map(|file| Some((fs::metadata(&file).ok()?, file)))
-        // An empty file stands for none.
+        // An empty file means that there is none.
         .filter(|(metadata, _)| metadata.len() > 0)
         .max_by_key(|(metadata, _)| metadata.modified().ok())
         .map(|(_, file)| file)

@@ -1,10 +1,10 @@
 //! An ssh server behind the service, and a client configuration that reaches it: keys and
 //! configurations of their own, nothing of the host's is used or changed.
 
+use crate::error::{Error, Result, SystemContext as _};
 use crate::process::{Process, Program};
 use crate::programs::find_tool;
 use crate::topology::Node;
-use anyhow::{Context, Result, bail};
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -27,7 +27,8 @@ impl Ssh {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&directory)?;
+            .create(&directory)
+            .file("making", &directory)?;
         for name in ["host_key", "user_key"] {
             let output = Command::new("ssh-keygen")
                 .args([
@@ -42,20 +43,21 @@ impl Ssh {
                 ])
                 .arg(directory.join(name))
                 .output()
-                .context("running ssh-keygen")?;
+                .program("running ssh-keygen")?;
             if !output.status.success() {
-                bail!(
-                    "ssh-keygen: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
+                return Err(Error::failed("ssh-keygen", &output));
             }
         }
-        let host_key = fs::read_to_string(directory.join("host_key.pub"))?;
-        fs::write(directory.join("known_hosts"), format!("{host} {host_key}"))?;
-        fs::copy(
-            directory.join("user_key.pub"),
-            directory.join("authorized_keys"),
-        )?;
+        let write = |name: &str, text: String| {
+            let path = directory.join(name);
+            fs::write(&path, text).file("writing", &path)
+        };
+        let read = |name: &str| {
+            let path = directory.join(name);
+            fs::read_to_string(&path).file("reading", &path)
+        };
+        write("known_hosts", format!("{host} {}", read("host_key.pub")?))?;
+        write("authorized_keys", read("user_key.pub")?)?;
 
         let base = directory.display();
         let listen: String = addresses
@@ -65,8 +67,8 @@ impl Ssh {
                 IpAddr::V6(address) => format!("ListenAddress [{address}]\n"),
             })
             .collect();
-        fs::write(
-            directory.join("sshd_config"),
+        write(
+            "sshd_config",
             format!(
                 "Port 22\n{listen}HostKey \"{base}/host_key\"\n\
                  AuthorizedKeysFile \"{base}/authorized_keys\"\n\
@@ -75,8 +77,8 @@ impl Ssh {
                  PrintMotd no\nPidFile none\n"
             ),
         )?;
-        fs::write(
-            directory.join("config"),
+        write(
+            "config",
             format!(
                 "Host *\n  User root\n  IdentityFile \"{base}/user_key\"\n  IdentitiesOnly yes\n  \
                  UserKnownHostsFile \"{base}/known_hosts\"\n  StrictHostKeyChecking yes\n  \
@@ -88,8 +90,7 @@ impl Ssh {
 
     /// Starts the server in the service's namespace.
     pub fn serve(&self, log: PathBuf) -> Result<Process> {
-        fs::create_dir_all(PRIVILEGE_SEPARATION)
-            .with_context(|| format!("making {PRIVILEGE_SEPARATION}"))?;
+        fs::create_dir_all(PRIVILEGE_SEPARATION).file("making", PRIVILEGE_SEPARATION)?;
         Program {
             namespace: Node::Service.namespace(),
             executable: find_tool("sshd")?, // it insists on an absolute path

@@ -2,10 +2,10 @@
 //! and for the clean-up after a killed run.
 
 use crate::configs::Files;
+use crate::error::{Error, Result, SystemContext as _};
 use crate::proc;
 use crate::process::Process;
 use crate::topology::{Node, ROUTER};
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,9 +105,13 @@ impl State {
     /// Writes the file, whole or not at all.
     pub fn save(&self, path: &Path) -> Result<()> {
         let temporary = path.with_extension("json.new");
-        fs::write(&temporary, serde_json::to_vec_pretty(self)?)
+        let json = serde_json::to_vec_pretty(self).map_err(|source| Error::Json {
+            doing: format!("writing {}", path.display()),
+            source,
+        })?;
+        fs::write(&temporary, json)
             .and_then(|()| fs::rename(&temporary, path))
-            .with_context(|| format!("writing {}", path.display()))
+            .file("writing", path)
     }
 
     /// Reads the file of an earlier run; none if there is none, or if it is not to be understood.

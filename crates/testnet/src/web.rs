@@ -1,10 +1,10 @@
 //! What the service offers: a page and a large file, on a static web server (nginx) with a
 //! configuration of its own.
 
+use crate::error::{Error, Result, SystemContext as _};
 use crate::fetch::sha256_file;
 use crate::process::{Process, Program};
 use crate::topology::Node;
-use anyhow::{Context, Result, anyhow};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -32,7 +32,7 @@ pub struct Site {
 impl Site {
     /// Writes the files anew; the large one is random, so that nothing can compress it.
     pub fn create(directory: &Path) -> Result<Self> {
-        fs::create_dir_all(directory)?;
+        fs::create_dir_all(directory).file("making", directory)?;
         let page = directory.join("index.html");
         fs::write(
             &page,
@@ -43,10 +43,9 @@ impl Site {
                  <p><a href=\"/{DOWNLOAD_NAME}\">100 MB to download</a></p>\n</html>\n"
             ),
         )
-        .with_context(|| format!("writing {}", page.display()))?;
+        .file("writing", &page)?;
         let download = directory.join(DOWNLOAD_NAME);
-        write_random(&download, DOWNLOAD_BYTES)
-            .with_context(|| format!("writing {}", download.display()))?;
+        write_random(&download, DOWNLOAD_BYTES)?;
         Ok(Self {
             directory: directory.to_path_buf(),
             page_sha256: sha256_file(&page)?,
@@ -58,9 +57,9 @@ impl Site {
     /// that also listens on its real address gives itself away.
     pub fn serve(&self, directory: &Path, addresses: &[IpAddr]) -> Result<Process> {
         let work = directory.join("nginx");
-        fs::create_dir_all(&work)?;
+        fs::create_dir_all(&work).file("making", &work)?;
         let config = directory.join("configs/nginx.conf");
-        fs::write(&config, self.nginx_config(&work, addresses))?;
+        fs::write(&config, self.nginx_config(&work, addresses)).file("writing", &config)?;
         Program {
             namespace: Node::Service.namespace(),
             executable: "nginx".into(),
@@ -105,19 +104,17 @@ impl Site {
 /// Fills a file with random bytes.
 fn write_random(path: &Path, bytes: u64) -> Result<()> {
     let random = SystemRandom::new();
-    let mut file = BufWriter::new(File::create(path)?);
+    let mut file = BufWriter::new(File::create(path).file("making", path)?);
     let mut block = vec![0; 1 << 20];
     let mut left = bytes;
     while left > 0 {
-        let now = usize::try_from(left.min(block.len() as u64))?;
-        random
-            .fill(&mut block[..now])
-            .map_err(|_| anyhow!("no random numbers"))?;
-        file.write_all(&block[..now])?;
+        let now = usize::try_from(left).map_or(block.len(), |left| left.min(block.len()));
+        let part = &mut block[..now];
+        random.fill(part).map_err(|_| Error::NoRandomNumbers)?;
+        file.write_all(part).file("writing", path)?;
         left -= now as u64;
     }
-    file.flush()?;
-    Ok(())
+    file.flush().file("writing", path)
 }
 
 #[cfg(test)]

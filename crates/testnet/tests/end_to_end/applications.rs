@@ -171,7 +171,7 @@ fn iperf3(network: &mut Network, options: &[&str]) -> Result<()> {
         std::time::Duration::from_secs(20),
         || {
             let listening = succeed(on(Node::Service, 10, "ss").args(["-Hltn", "sport = :5201"]))?;
-            Ok((!listening.is_empty()).then_some(()))
+            anyhow::Ok((!listening.is_empty()).then_some(()))
         },
     )?;
     let outcome = succeed(

@@ -165,14 +165,14 @@ impl Room {
     fn start(&self, executable: &Path, arguments: &[&str], config: &Path) -> Result<Process> {
         let mut all: Vec<_> = arguments.iter().map(Into::into).collect();
         all.extend(["--config".into(), config.into()]);
-        Program {
+        let program = Program {
             namespace: NAMESPACE.into(),
             executable: executable.into(),
             arguments: all,
             environment: Vec::new(),
             log: self.log(),
-        }
-        .start()
+        };
+        Ok(program.start()?)
     }
 
     /// The program must end by itself, not well, and its last line must say why.

@@ -106,7 +106,7 @@ fn kill_in_download(
 /// again.
 fn service_gone(
     network: &mut Network,
-    end: impl FnOnce(&mut Network, Node) -> Result<()>,
+    end: impl FnOnce(&mut Network, Node) -> mixline_testnet::Result<()>,
 ) -> Result<()> {
     let page = network.directory().join("page.html");
     let url = format!("http://{HOST}/");

@@ -22,7 +22,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use mixline_testnet::process::tail;
 use mixline_testnet::topology::Node;
 use mixline_testnet::{Network, Options, Port, Programs, programs, skip};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 /// The network that is up, if one is. Tests of one kind follow one another, so that each kind is brought
 /// up once.
@@ -110,7 +110,8 @@ impl Tests {
         let shared = Arc::clone(&self.shared);
         self.trials.push(Trial::test(name, move || {
             *shared.lock().map_err(|_| "an earlier test panicked")? = None;
-            test(&built().map_err(failed)?).map_err(failed)
+            let programs = Programs::for_tests().map_err(|error| failed(error.into()))?;
+            test(&programs).map_err(failed)
         }));
     }
 }
@@ -176,7 +177,7 @@ fn network(slot: &mut Option<(Setting, Network)>, setting: Setting) -> Result<&m
         .is_some_and(|(is, network)| *is == setting && network.is_whole());
     if !right {
         *slot = None;
-        let mut programs = built()?;
+        let mut programs = Programs::for_tests()?;
         if kind == Kind::Rogue {
             programs.relay = programs.rogue_relay.clone();
         }
@@ -191,24 +192,6 @@ fn network(slot: &mut Option<(Setting, Network)>, setting: Setting) -> Result<&m
         Some((_, network)) => Ok(network),
         None => bail!("no network"),
     }
-}
-
-/// The optimised programs, built once.
-fn built() -> Result<Programs> {
-    static BUILT: OnceLock<bool> = OnceLock::new();
-    let built = *BUILT.get_or_init(|| {
-        if std::env::var_os(programs::BUILT).is_some() {
-            return true;
-        }
-        let status = programs::cargo()
-            .args(programs::build_arguments(true))
-            .status();
-        status.is_ok_and(|status| status.success())
-    });
-    if !built {
-        bail!("the programs do not compile");
-    }
-    Programs::release()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "map_err passes the error on")]

@@ -148,7 +148,7 @@ fn transport(protocol: u8, from: IpAddr, to: IpAddr, segment: &[u8]) -> Result<F
     }
 }
 
-/// Where `needle` stands in `haystack`.
+/// Where `needle` is in `haystack`.
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     let first = *needle.first()?;
     let mut from = 0;

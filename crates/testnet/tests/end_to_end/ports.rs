@@ -50,7 +50,7 @@ fn ports(network: &mut Network) -> Result<()> {
         let count = |wanted: bool, count: f64| !wanted || count >= FORWARDED;
         let kinds: Vec<Port> = (1..=RELAYS)
             .map(|number| network.port(number))
-            .collect::<Result<_>>()?;
+            .collect::<mixline_testnet::Result<_>>()?;
         all = count(kinds.contains(&Port::Xdp), xdp)
             && count(kinds.iter().any(|kind| *kind != Port::Xdp), others);
         if all {

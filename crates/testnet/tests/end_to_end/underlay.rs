@@ -135,13 +135,15 @@ fn web_and_ssh() -> Result<()> {
     ] {
         wait_for("the web server", Duration::from_secs(30), || {
             web.check_running()?;
-            Ok(fetch(
-                &Node::Client.namespace(),
-                &url,
-                &page,
-                &["--max-time", "10"],
+            anyhow::Ok(
+                fetch(
+                    &Node::Client.namespace(),
+                    &url,
+                    &page,
+                    &["--max-time", "10"],
+                )
+                .ok(),
             )
-            .ok())
         })?;
         ensure!(
             sha256_file(&page)? == site.page_sha256,
@@ -156,7 +158,7 @@ fn web_and_ssh() -> Result<()> {
                 .arg("-F")
                 .arg(ssh.client_config())
                 .args([&address.to_string(), "echo here"]);
-            Ok(succeed(&mut command).ok())
+            anyhow::Ok(succeed(&mut command).ok())
         })?;
         ensure!(out.trim() == "here", "{out}");
     }

@@ -175,7 +175,7 @@ fn capture_all(network: &mut Network) -> Result<Vec<(Node, Vec<u8>)>> {
             &page,
             &["--max-time", "20"],
         );
-        Ok(outcome.map_err(|error| last = error).is_ok())
+        Ok(outcome.map_err(|error| last = error.into()).is_ok())
     });
     fetched.map_err(|error| error.context(last))?;
     ensure!(
