@@ -84,18 +84,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
     }
 
     /// How many subjects are remembered or being looked up.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.slots
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .len()
-    }
-
-    /// Whether nothing is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn slot(&self, key: &K, now: Instant) -> Slot<V> {
@@ -165,7 +159,7 @@ mod tests {
             .get(&1, now, || async { Err(LookupError::Unreachable) })
             .await;
         assert_eq!(answer, Err(LookupError::Unreachable));
-        assert!(cache.is_empty());
+        assert_eq!(cache.len(), 0);
         assert_eq!(cache.get(&1, now, || async { Ok(1) }).await.0, Ok(1));
     }
 

@@ -132,14 +132,8 @@ impl Coalescer {
 
     /// How many writes there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn writes(&self) -> usize {
         self.groups.len()
-    }
-
-    /// Whether there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
     }
 
     /// The pieces of one write: the virtio header with the headers of a superpacket, then

@@ -158,7 +158,7 @@ impl PacketDevice for TunDevice {
             return Err(not_attached());
         };
         self.coalescer.plan(packets);
-        for index in 0..self.coalescer.len() {
+        for index in 0..self.coalescer.writes() {
             let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
             let count = self.coalescer.pieces(index, packets, &mut pieces);
             let pieces = pieces.get(..count).unwrap_or_default();
