@@ -13,11 +13,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use mixline_protocol::rate_limit::site;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{App, Source};
-use crate::limit::site;
 use crate::metrics::{Metrics, count};
 use crate::{Error, Result};
 
