@@ -1,7 +1,7 @@
 //! The private part: answers to requests that come through the relays.
 //!
-//! Who asks is known by an ID that was made up for asking, so what is limited by it is
-//! fairness among the polite; the limits over all askers are what holds.
+//! An asker is known by an ID that it made up for asking, so limits by ID are fairness among
+//! the polite; the limits over all askers are what holds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

@@ -48,7 +48,7 @@ pub fn install_cargo_deny() -> Result<()> {
 }
 
 /// Licences, sources and banned names of all workspaces. Advisories need a database from the
-/// network and are left to whoever has one: `cargo deny check advisories`.
+/// network and are left to anyone who has one: `cargo deny check advisories`.
 pub fn deny() -> Result<()> {
     let program = CARGO_DENY
         .find()

@@ -73,7 +73,7 @@ pub fn run_task(task: &str) -> Result<ExitCode> {
     for test in &task.programs {
         summary += run_one(test, task.filter.as_deref())?;
     }
-    // Under sudo, files that tests leave belong to whoever asked for them.
+    // Under sudo, files that tests leave belong to the user who asked for them.
     privileges::give_to_user(&programs::testnet_directory());
     println!("{summary}");
     Ok(ExitCode::SUCCESS)
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_program_that_dies_has_failed_and_one_that_leaves_something_behind_is_not_waited_for() {
-        // Nothing is printed: what this test prints is counted by whoever runs it.
+        // Nothing is printed: what this test prints is counted by the program that runs it.
         let directory = tempfile::tempdir().unwrap();
         let run = |text: &str| {
             let script = directory.path().join("script");

@@ -459,7 +459,7 @@ impl Drop for Network {
     }
 }
 
-/// Removes what a killed run left: processes, namespaces, files. Only for whoever holds the lock.
+/// Removes what a killed run left: processes, namespaces, files. Only for the holder of the lock.
 fn clean(directory: &Path) -> Result<()> {
     if let Some(state) = State::load(&directory.join("state.json")) {
         state.kill_all();

@@ -38,7 +38,7 @@ unsafe impl Sync for Inner {}
 unsafe impl Send for Inner {}
 
 impl TagFilter {
-    /// How long a generation is written at most. A link session dies after 180 s, and with it
+    /// A generation is written for at most this long. A link session dies after 180 s, and with it
     /// the key that a tag was made with: two generations outlast it.
     pub const HORIZON: Duration = Duration::from_secs(180);
 

@@ -35,7 +35,7 @@ pub struct Census {
     pub driver: usize,
     /// In the completion ring.
     pub completion: usize,
-    /// With whoever uses the socket.
+    /// With the user of the socket.
     pub held: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Accepting connections, bounded: in all, from one site, and in time.
 //!
-//! A site is an IPv4 address or an IPv6 /64. Whoever is slow with a request's headers is cut
-//! off, so that holding connections open costs the holder more than the directory.
+//! A site is an IPv4 address or an IPv6 /64. A client that is slow with a request's
+//! headers is cut off, so that holding connections open costs the holder more than the directory.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

@@ -2,7 +2,7 @@
 //!
 //! A stub resolver asks for A and AAAA at once, and again for every connection; each
 //! would be a round trip through six relays. One lookup is under way for one subject at
-//! a time, and everybody who asks meanwhile waits for it.
+//! a time, and everyone who asks meanwhile waits for it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,11 +14,11 @@ use tokio::sync::OnceCell;
 
 use super::LookupError;
 
-/// How long a positive answer is kept: the time to live of the records, at most.
+/// A positive answer is kept for at most this long, the time to live of the records.
 pub const POSITIVE_LIFE: Duration = Duration::from_secs(60);
 /// How long "there is no such name" is kept: short, since it may be claimed any moment.
 pub const NEGATIVE_LIFE: Duration = Duration::from_secs(5);
-/// Subjects remembered at most; beyond it the one that ends first makes room.
+/// At most this many subjects are remembered; beyond it the one that ends first makes room.
 pub const MAX_ENTRIES: usize = 1024;
 
 /// A remembered answer.

@@ -16,7 +16,7 @@ use mixline_relay_common::checksum::Sum;
 use super::segment::{addresses, finish_ipv4};
 use super::{GSO_TCPV4, GSO_TCPV6, NEEDS_CHECKSUM, VIRTIO_HEADER, VirtioHeader};
 
-/// Packets in a superpacket at most.
+/// A superpacket has at most this many packets.
 pub const MAX_SEGMENTS: usize = 64;
 /// The longest packet that the kernel takes, headers included.
 const MAX_LENGTH: usize = 65535;
@@ -247,7 +247,7 @@ fn flow(packet: &[u8]) -> Option<usize> {
         }
         _ => return None,
     };
-    // Whoever aims at one slot slows down none but its own flows.
+    // A sender that aims at one slot slows down its own flows only.
     let mut hash: u32 = 0;
     for word in addresses
         .chunks_exact(4)

@@ -201,7 +201,7 @@ fn busy_relay(network: &Network) -> Result<Node> {
         .with_context(|| format!("{name} is no relay"))
 }
 
-/// A datagram of the wrong length is dropped and counted, whoever sends it.
+/// A datagram of the wrong length is dropped and counted, no matter who sends it.
 fn cut(network: &mut Network) -> Result<()> {
     let relay = Node::Relay(1);
     // Where there is an XDP program, it drops them before the relay sees them.

@@ -153,7 +153,7 @@ fn a_full_network_refuses_newcomers_and_keeps_the_rest() {
         "2 relays",
     );
     register(&registry, relay(1, NOW.plus(1)), NOW.plus(1)).unwrap();
-    // Relay 2 falls silent: one place, and still one for a relay that nobody knows.
+    // Relay 2 falls silent: room for one, and still for one that nobody knows.
     let later = NOW.plus(61);
     registry.forget_silent(later);
     register(&registry, relay(3, later), later).unwrap();
