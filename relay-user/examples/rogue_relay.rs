@@ -2,8 +2,9 @@
 //! to the cells inside is not.
 //!
 //! It reads what to do from the file `behaviour` in its state directory, again and again: `honest`
-//! (also without the file), `replay`, `flip`, `blank` or `drop`. What it does, and to how many cells it
-//! has done so, is in the file `done` beside it: `replay 1234`.
+//! (also without the file), `replay`, `flip`, `blank` or `drop`. What it does, to how many cells it
+//! has done so, and how many of them it delivered to an endpoint itself, is in the file `done` beside
+//! it: `replay 1234 56`.
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -26,11 +27,15 @@ struct Arguments {
     config: PathBuf,
 }
 
-/// What it is told to do, by position in [`MODES`], and to how many cells it has done so.
+/// What it is told to do, and to how many cells it has done so.
 #[derive(Default)]
 struct Control {
+    /// A position in [`MODES`].
     mode: AtomicU8,
+    /// All cells that it did something to.
     done: AtomicU64,
+    /// Those of them whose next hop is an endpoint.
+    delivered: AtomicU64,
 }
 
 /// What it can be told to do.
@@ -43,12 +48,15 @@ const LOOK: Duration = Duration::from_millis(50);
 struct Rogue(Arc<Control>);
 
 impl Behaviour for Rogue {
-    fn decide(&mut self, cell: &mut Cell, _next: &Next) -> Action {
+    fn decide(&mut self, cell: &mut Cell, next: &Next) -> Action {
         let mode = MODES[usize::from(self.0.mode.load(Ordering::Relaxed))];
         if mode == "honest" {
             return Action::Forward;
         }
         let count = self.0.done.fetch_add(1, Ordering::Relaxed);
+        if matches!(next, Next::Deliver(_)) {
+            self.0.delivered.fetch_add(1, Ordering::Relaxed);
+        }
         match mode {
             "replay" => Action::ForwardTwice,
             "flip" => {
@@ -109,11 +117,13 @@ fn follow(control: &Control, state: &Path) {
     // Once it is honest again, the file goes on to say what it did.
     if usize::from(before) != wanted && wanted != 0 {
         control.done.store(0, Ordering::Relaxed);
+        control.delivered.store(0, Ordering::Relaxed);
     }
     let line = format!(
-        "{} {}\n",
+        "{} {} {}\n",
         MODES[wanted],
-        control.done.load(Ordering::Relaxed)
+        control.done.load(Ordering::Relaxed),
+        control.delivered.load(Ordering::Relaxed)
     );
     let file = state.join("done");
     // Renamed, so that nobody reads half a line.
