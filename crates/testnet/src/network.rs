@@ -472,7 +472,7 @@ fn clean(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes whatever there is of a network that nobody runs any more.
+/// Removes all that is left of a network that nobody runs any more.
 pub fn clean_up() -> Result<()> {
     let _lock = Lock::take(|| eprintln!("a network is up: waiting for its end"))?;
     clean(&testnet_directory())

@@ -38,7 +38,7 @@ pub enum Request {
         /// With or without `.anon`.
         name: String,
     },
-    /// Serve a name no longer.
+    /// Stop serving a name.
     Unpublish {
         /// With or without `.anon`.
         name: String,

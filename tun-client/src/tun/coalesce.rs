@@ -112,7 +112,7 @@ impl Coalescer {
             {
                 continue;
             }
-            // Whatever follows in this flow must not overtake this packet: from here on
+            // What follows in this flow must not overtake this packet: from here on
             // its group is the only one that may grow.
             if let Some(slot) = self.slots.get_mut(flow) {
                 *slot = if data.is_some() {

@@ -64,7 +64,7 @@ fn a_repeated_descriptor_keeps_nobody_alive() {
     register(&registry, relay(1, NOW), NOW.plus(50)).unwrap();
     registry.forget_silent(NOW.plus(61));
     assert_eq!(registry.live_count(), 0);
-    // Nor does it bring one back.
+    // It does not bring one back either.
     register(&registry, relay(1, NOW), NOW.plus(62)).unwrap();
     assert_eq!(registry.live_count(), 0);
     register(&registry, relay(1, NOW.plus(63)), NOW.plus(63)).unwrap();
