@@ -1,5 +1,5 @@
-//! Namespaces and packages need root. A user who is not root gets there by sudo, and only for
-//! what needs it: cargo never runs as another user, so that nothing in `target` changes hands.
+//! Namespaces and packages need root. Whoever is not root gets there by sudo, and only for what
+//! needs it: cargo never runs as another user, so that nothing in `target` changes hands.
 
 use anyhow::{Context, Result, bail};
 use mixline_testnet::programs;

@@ -6,8 +6,8 @@ use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::Path;
 
-/// Held by the process that has the network. Under `/run`, since namespaces belong to the machine,
-/// not to a working copy.
+/// Held by whoever has the network. Under `/run`, since namespaces belong to the machine, not to a
+/// working copy.
 const PATH: &str = "/run/mixline-testnet.lock";
 
 /// The lock; released when dropped, and by the kernel when its holder dies.

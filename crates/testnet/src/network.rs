@@ -459,7 +459,7 @@ impl Drop for Network {
     }
 }
 
-/// Removes what a killed run left: processes, namespaces, files. Only for the holder of the lock.
+/// Removes what a killed run left: processes, namespaces, files. Only for whoever holds the lock.
 fn clean(directory: &Path) -> Result<()> {
     if let Some(state) = State::load(&directory.join("state.json")) {
         state.kill_all();
@@ -472,7 +472,7 @@ fn clean(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes all that is left of a network that nobody runs any more.
+/// Removes whatever there is of a network that nobody runs any more.
 pub fn clean_up() -> Result<()> {
     let _lock = Lock::take(|| eprintln!("a network is up: waiting for its end"))?;
     clean(&testnet_directory())

@@ -3,10 +3,10 @@
 use std::ops::{Deref, DerefMut};
 
 /// A frame that we hold: received, or taken from the free ones to be sent. It is owned by value:
-/// a caller that gives it back with [`Socket::free`](crate::Socket::free) or queues it with
+/// whoever gives it back with [`Socket::free`](crate::Socket::free) or queues it with
 /// [`Socket::send`](crate::Socket::send) has it no longer. One that is dropped instead is lost, and
-/// stays counted in [`Socket::held`](crate::Socket::held): a caller that takes packets asserts in
-/// debug builds that this is what it has.
+/// stays counted in [`Socket::held`](crate::Socket::held): whoever takes packets asserts in debug
+/// builds that this is what it has.
 pub struct Packet(pub(crate) xdp::Packet);
 
 // SAFETY: the packet is the only way to the bytes of its frame, as an owned buffer would be, and

@@ -5,8 +5,7 @@
 //! mapped once more. In copy mode the TX ring always has the flag and the fill ring never.
 //!
 //! A flag can come after the ring was looked at for the last time: some drivers set the fill
-//! ring's without looking at the ring again. So a thread that waits looks at the flag now and
-//! then.
+//! ring's without looking at the ring again. So whoever waits looks at the flag now and then.
 
 use std::io;
 use std::os::fd::RawFd;

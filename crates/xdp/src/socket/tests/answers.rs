@@ -130,8 +130,8 @@ fn the_kernel_is_woken_only_if_the_flag_of_the_ring_says_so() {
     }
 }
 
-/// Some drivers set the flag of the fill ring without looking at the ring again: a thread that
-/// waits looks at it now and then, without anything received.
+/// Some drivers set the flag of the fill ring without looking at the ring again: whoever waits
+/// looks at it now and then, without anything received.
 #[test]
 fn a_flag_that_comes_late_is_seen_without_anything_received() {
     let mut socket = socket(64);
@@ -227,7 +227,7 @@ fn a_fill_ring_that_ran_dry_is_filled_without_anything_received() {
     assert_eq!(sent(&mut socket), (0..128).collect::<Vec<_>>());
 }
 
-/// A packet that is dropped is missed, which a caller that takes packets can assert.
+/// A packet that is dropped is missed, which whoever takes packets can assert.
 #[test]
 fn a_lost_frame_stays_counted_as_held() {
     let mut socket = socket(64);

@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The user of the socket, and what it knows.
+/// Whoever uses the socket, and what it knows.
 struct World {
     socket: TestSocket,
     /// Received, and not dealt with.
