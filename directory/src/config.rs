@@ -59,7 +59,7 @@ pub struct EndpointConfig {
     pub tail_length: usize,
     /// Tails in the snapshot.
     pub public_tails: usize,
-    /// Sessions at most: askers at one time.
+    /// At most this many sessions, each with one asker, at one time.
     pub max_sessions: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What can stop the daemon, or a request, through no fault of who asks.
+//! What can stop the daemon, or a request, through no fault of the asker.
 
 use std::path::PathBuf;
 

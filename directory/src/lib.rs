@@ -1,25 +1,28 @@
 //! The Mixline service directory.
 //!
 //! It holds four kinds of signed record (relays, services, names, leases of virtual
-//! addresses) and signs *snapshots* of the network. Its public part is HTTP ([`http`]):
+//! addresses) and signs *snapshots* of the network. Its public part is HTTP (`http`):
 //! the snapshot, registration of relays, a page for people. Its private part
-//! ([`query_service`]) answers over sessions that come through the relays: the directory is an
+//! (`query_service`) answers over sessions that come through the relays: the directory is an
 //! endpoint of the network that it describes, and does not learn who asks.
 //!
-//! [`registry`] decides, [`store`] keeps, [`snapshot`] publishes; the rest is the daemon.
+//! `registry` decides, `store` keeps, `snapshot` publishes; the rest is the daemon.
 
 pub mod cli;
-pub mod config;
+mod config;
 pub mod daemon;
 mod endpoint;
-pub mod error;
-pub mod http;
+mod error;
+mod http;
 pub mod keys;
-pub mod limit;
-pub mod metrics;
-pub mod query_service;
-pub mod registry;
-pub mod snapshot;
-pub mod store;
+mod limit;
+mod metrics;
+mod query_service;
+mod registry;
+mod snapshot;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
-pub use error::{Error, Result};
+pub use config::Config;
+pub use error::{ConfigProblem, Error, Result};

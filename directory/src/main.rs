@@ -6,8 +6,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use mixline_daemon::logging::{self, Modules};
 use mixline_directory::cli::{Cli, Command};
-use mixline_directory::config::Config;
-use mixline_directory::{daemon, keys};
+use mixline_directory::{Config, daemon, keys};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 

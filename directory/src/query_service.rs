@@ -1,7 +1,7 @@
 //! The private part: answers to requests that come through the relays.
 //!
-//! Who asks is known by an ID that was made up for asking, so what is limited by it is
-//! fairness among the polite; the limits over all askers are what holds.
+//! An asker is known by an ID that it made up for asking, so limits by ID are fairness among
+//! the polite; the limits over all askers are what holds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use mixline_endpoint::MessageService;
 use mixline_protocol::directory::{RefusalCode, Request, RequestBody, Response, ResponseBody};
 use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::rate_limit::Rate;
 use mixline_protocol::time::UnixTime;
 
-use crate::limit::{Rate, RateLimiter};
+use crate::limit::SharedLimiter;
 use crate::metrics::{Metrics, count};
 use crate::registry::{Decision, Refusal, Registry};
 
@@ -37,9 +38,9 @@ const ASKERS: usize = 65_536;
 pub struct QueryService {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
-    askers: RateLimiter<AnonymousId>,
-    writers: RateLimiter<AnonymousId>,
-    all_writers: RateLimiter<()>,
+    askers: SharedLimiter<AnonymousId>,
+    writers: SharedLimiter<AnonymousId>,
+    all_writers: SharedLimiter<()>,
 }
 
 impl QueryService {
@@ -49,9 +50,9 @@ impl QueryService {
         Self {
             registry,
             metrics,
-            askers: RateLimiter::new(ASKER, ASKERS),
-            writers: RateLimiter::new(WRITER, ASKERS),
-            all_writers: RateLimiter::new(WRITERS, 1),
+            askers: SharedLimiter::new(ASKER, ASKERS),
+            writers: SharedLimiter::new(WRITER, ASKERS),
+            all_writers: SharedLimiter::new(WRITERS, 1),
         }
     }
 

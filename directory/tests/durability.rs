@@ -11,8 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use common::*;
 use hyper::Method;
-use mixline_directory::registry::{AdmissionPolicy, Limits, Registry};
-use mixline_directory::store::RedbStore;
+use mixline_directory::testing::{AdmissionPolicy, Limits, RedbStore, Registry};
 use mixline_directory_client::{DirectoryClient, Fetched};
 use mixline_protocol::identity::IdentityKey;
 use mixline_protocol::name::Label;

@@ -225,7 +225,7 @@ impl Config {
     ///
     /// # Errors
     /// Any [`ConfigProblem`] but [`ConfigProblem::Read`].
-    pub fn parse(text: &str) -> Result<Self, ConfigProblem> {
+    fn parse(text: &str) -> Result<Self, ConfigProblem> {
         let config: Self = serde_yaml::from_str(text).map_err(ConfigProblem::Yaml)?;
         config.check()?;
         Ok(config)

@@ -2,18 +2,20 @@
 //! command line, and leaves anonymity to the endpoint beneath.
 
 pub mod cli;
-pub mod config;
+mod config;
 pub mod control;
 pub mod daemon;
 pub mod detach;
-pub mod dns;
-pub mod error;
+mod dns;
+mod error;
 pub mod host_dns;
-pub mod net;
+mod net;
 pub mod progress;
 pub mod show;
 pub mod state;
-pub mod tun;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod tun;
 
-pub use config::Config;
-pub use error::{Error, Result};
+pub use config::{Config, ConfigError, ConfigProblem};
+pub use error::{ContentProblem, ControlProblem, Error, Result};

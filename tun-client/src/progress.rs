@@ -56,7 +56,7 @@ impl Progress {
         let Self::Parent(waiting) = self else { return };
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if *waiting {
-            // Whoever waited may have been stopped: then nobody is to be told.
+            // The process that waited may have been stopped: then nobody is to be told.
             let mut out = std::io::stdout().lock();
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
             *waiting = !last;

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mixline_client::Error;
-use mixline_client::control::client::ask;
-use mixline_client::control::server::{Handler, Server};
-use mixline_client::control::{MAX_REQUEST, Request};
+use mixline_client::control::{Request, ask};
+use mixline_client::testing::{ControlServer, Handler, MAX_REQUEST};
 use serde_json::{Value, json};
 
 struct Echo;
@@ -49,7 +48,7 @@ impl Fixture {
             .enable_all()
             .build()
             .unwrap();
-        let server = runtime.block_on(async { Server::bind(&path).unwrap() });
+        let server = runtime.block_on(async { ControlServer::bind(&path).unwrap() });
         let serving = Some(runtime.spawn(server.serve(Arc::new(Echo))));
         Self {
             _directory: directory,
@@ -154,7 +153,7 @@ fn a_left_socket_is_replaced_a_live_one_and_a_file_are_not() {
     let mut fixture = Fixture::new();
     let _guard = fixture.runtime.enter();
     assert!(matches!(
-        Server::bind(&fixture.path),
+        ControlServer::bind(&fixture.path),
         Err(Error::Control { .. })
     ));
     let serving = fixture.serving.take().unwrap();
@@ -166,9 +165,9 @@ fn a_left_socket_is_replaced_a_live_one_and_a_file_are_not() {
     // As after a kill: the file is there, and nobody behind it.
     drop(std::os::unix::net::UnixListener::bind(&fixture.path).unwrap());
     assert!(fixture.path.exists());
-    drop(Server::bind(&fixture.path).unwrap());
+    drop(ControlServer::bind(&fixture.path).unwrap());
     std::fs::write(&fixture.path, "precious").unwrap();
-    let error = Server::bind(&fixture.path).unwrap_err().to_string();
+    let error = ControlServer::bind(&fixture.path).unwrap_err().to_string();
     assert!(error.contains("no socket"), "{error}");
     assert_eq!(std::fs::read(&fixture.path).unwrap(), b"precious");
 }

@@ -10,12 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use mixline_client::dns::Families;
-use mixline_client::dns::forward::Forwarder;
-use mixline_client::dns::responder::Responder;
-use mixline_client::dns::server::Server;
-use mixline_client::dns::zone::Zone;
-use mixline_client::dns::{Backend, Entry, LookupError};
+use mixline_client::testing::{
+    Backend, DnsServer, Entry, Families, Forwarder, LookupError, Responder, Transport, Zone,
+};
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
@@ -117,7 +114,7 @@ async fn start(table: &Arc<Table>, families: Families, upstreams: &[SocketAddr])
     let responder = Responder::new(Arc::clone(table), zone, families, forwarder);
     // TCP and UDP share a port; one that is free for UDP may be taken for TCP.
     for _ in 0..20 {
-        if let Ok(server) = Server::bind("127.0.0.1:0".parse().unwrap(), "lo").await {
+        if let Ok(server) = DnsServer::bind("127.0.0.1:0".parse().unwrap(), "lo").await {
             let address = server.address().unwrap();
             tokio::spawn(server.serve(Arc::new(responder)));
             return address;
@@ -483,7 +480,6 @@ async fn bad_queries() {
 
 #[tokio::test]
 async fn answers_fit_and_marks_of_cut_ones_are_kept() {
-    use mixline_client::dns::Transport;
     let zone = Zone::new(VirtualNetwork::default(), &[]);
     let responder = Responder::new(Table::new(), zone, BOTH, None);
     // The question comes back in the answer: with the longest name there is and an SOA
@@ -528,7 +524,6 @@ async fn answers_fit_and_marks_of_cut_ones_are_kept() {
 
 #[test]
 fn any_bytes_are_survived() {
-    use mixline_client::dns::Transport;
     use proptest::prelude::*;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()

@@ -5,11 +5,9 @@
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use mixline_client::tun::coalesce::{Coalescer, MAX_SEGMENTS};
-use mixline_client::tun::segment::Split;
-use mixline_client::tun::{
-    GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CHECKSUM, VIRTIO_HEADER,
-    VirtioHeader,
+use mixline_client::testing::{
+    Coalescer, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, MAX_SEGMENTS, NEEDS_CHECKSUM,
+    Split, VIRTIO_HEADER, VirtioHeader,
 };
 use mixline_endpoint::PacketBatch;
 use pnet::packet::ip::IpNextHeaderProtocols;
@@ -334,7 +332,7 @@ fn writes(coalescer: &mut Coalescer, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         assert!(batch.push(packet));
     }
     coalescer.plan(&batch);
-    (0..coalescer.len())
+    (0..coalescer.writes())
         .map(|index| {
             let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
             let count = coalescer.pieces(index, &batch, &mut pieces);

@@ -10,10 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use mixline_client::Error;
-use mixline_client::dns::server::Server;
-use mixline_client::net::interface::Interface;
-use mixline_client::net::netlink::{Netlink, Prefix};
-use mixline_client::tun::device::Tun;
+use mixline_client::testing::{DnsServer, Interface, Netlink, Prefix, Tun};
 use mixline_endpoint::{PacketBatch, PacketDevice};
 use mixline_protocol::address::VirtualNetwork;
 use mixline_testnet::{netns, skip};
@@ -352,9 +349,15 @@ fn the_responder_answers_this_host_alone() {
             .enable_all()
             .build()
             .unwrap();
-        let server = runtime.block_on(Server::bind(resolver, "mixdns")).unwrap();
+        let server = runtime
+            .block_on(DnsServer::bind(resolver, "mixdns"))
+            .unwrap();
         assert_eq!(server.address().unwrap(), resolver);
-        assert!(runtime.block_on(Server::bind(resolver, "mixdns")).is_err());
+        assert!(
+            runtime
+                .block_on(DnsServer::bind(resolver, "mixdns"))
+                .is_err()
+        );
         TcpStream::connect(resolver).unwrap();
         assert!(
             !neighbour.reaches(resolver),

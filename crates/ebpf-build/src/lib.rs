@@ -1,8 +1,8 @@
 //! Builds XDP programs from build scripts, if the machine has what that takes.
 //!
 //! Needs `bpf-linker` and one of: a nightly toolchain with `rust-src`, or Debian's
-//! `rustc-web` with `libstd-rust-web-dev-bpf`. Without them an empty object is left: whoever
-//! embeds it works without XDP and says, when asked for it, what to install.
+//! `rustc-web` with `libstd-rust-web-dev-bpf`. Without them an empty object is left: a
+//! program that embeds it works without XDP and says, when asked for it, what to install.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

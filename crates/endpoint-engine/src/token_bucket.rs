@@ -1,47 +1,38 @@
 //! Bounds on how often something is done.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use mixline_protocol::rate_limit::Rate;
 
 /// A bucket of tokens: one for each time.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
-    per_second: f64,
-    burst: f64,
-    tokens: f64,
-    filled: Instant,
+    rate: Rate,
+    full_at: Instant,
 }
 
 impl TokenBucket {
-    /// A full one.
+    /// A full one. `per_second` is at least 1.
     #[must_use]
     pub fn new(per_second: u32, burst: u32, now: Instant) -> Self {
-        Self::full(per_second.into(), burst.into(), now)
+        Self::full(Duration::from_secs(1) / per_second, burst, now)
     }
 
-    /// A full one for what happens rarely.
+    /// A full one for what happens rarely. `per_hour` is at least 1.
     #[must_use]
     pub fn per_hour(per_hour: u32, burst: u32, now: Instant) -> Self {
-        Self::full(f64::from(per_hour) / 3600.0, burst.into(), now)
+        Self::full(Duration::from_secs(3600) / per_hour, burst, now)
     }
 
-    fn full(per_second: f64, burst: f64, now: Instant) -> Self {
+    fn full(interval: Duration, burst: u32, now: Instant) -> Self {
         Self {
-            per_second,
-            burst,
-            tokens: burst,
-            filled: now,
+            rate: Rate { burst, interval },
+            full_at: now,
         }
     }
 
     /// Takes a token, if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + passed * self.per_second).min(self.burst);
-        self.filled = self.filled.max(now);
-        let there = self.tokens >= 1.0;
-        if there {
-            self.tokens -= 1.0;
-        }
-        there
+        self.rate.take(&mut self.full_at, now)
     }
 }

@@ -25,7 +25,7 @@
 //! | 6 | refused | code 1, text |
 //!
 //! Every request can be refused, and can be repeated: asking twice does what asking once
-//! does. Records travel signed and are checked by whoever receives them.
+//! does. Records travel signed and are checked by everyone who receives them.
 
 use std::net::IpAddr;
 
@@ -48,7 +48,7 @@ const RESPONSE: &str = "directory response";
 /// A request to the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Chosen by who asks; the answer has the same.
+    /// Chosen by the asker; the answer has the same.
     pub id: u64,
     /// What is asked.
     pub body: RequestBody,
@@ -244,7 +244,7 @@ impl Response {
     }
 
     /// Reads the answer of `directory` and verifies every record in it, so that it is
-    /// worth as much as the records' signatures, whoever carried it. Whether it is about
+    /// worth as much as the records' signatures, no matter who carried it. Whether it is about
     /// what was asked remains to be compared.
     ///
     /// # Errors

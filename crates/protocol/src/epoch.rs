@@ -20,7 +20,7 @@ pub fn starts(n: u32, seconds: u32) -> UnixTime {
     UnixTime(u64::from(n) * u64::from(seconds.max(1)))
 }
 
-/// When the key of epoch `n` is honoured no longer. With `grace` 0: when the epoch ends.
+/// When the key of epoch `n` stops being honoured. With `grace` 0: when the epoch ends.
 #[must_use]
 pub fn ends(n: u32, seconds: u32, grace: u32) -> UnixTime {
     UnixTime((u64::from(n) + 1) * u64::from(seconds.max(1)) + u64::from(grace))

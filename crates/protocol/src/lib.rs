@@ -72,6 +72,7 @@ mod noise;
 pub mod path;
 pub mod prefetch;
 pub mod random;
+pub mod rate_limit;
 pub mod records;
 pub mod replay;
 pub mod session;

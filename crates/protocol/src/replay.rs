@@ -1,14 +1,14 @@
 //! What a relay has relayed already: a filter over the replay tags of [`crate::path`].
 //!
 //! A malicious neighbour can seal an old cell into a fresh datagram; the link's window does
-//! not see that, but the replay tag is the same, whatever link it comes over. The filter
+//! not see that, but the replay tag is the same over every link. The filter
 //! forgets no tag before its time, and at times takes a new one for an old one.
 //!
 //! # Shape
 //!
 //! A split-block Bloom filter (Putze, Sanders, Singler 2007, section 3; as in Apache Parquet):
 //! a keyed hash of the tag selects one block of 512 bits, and in each of its eight words one
-//! bit. The key is secret, because whoever builds a path chooses the tags that its relays see,
+//! bit. The key is secret, because anyone who builds a path chooses the tags that its relays see,
 //! and could otherwise aim at blocks. One bit of each block (the highest of its first word) is a
 //! lock that is held for the few nanoseconds in which eight words are read and written. So
 //! of any number of threads that bring the same tag at the same time, exactly one is told
@@ -135,7 +135,7 @@ impl ReplayFilter {
     }
 
     /// [`ReplayFilter::check_and_set`]'s first step, for a caller that has something else to do
-    /// while the memory is fetched: asks for where the tag stands.
+    /// while memory is waited for: finds the tag's position and prefetches it.
     #[must_use]
     pub fn locate(&self, tag: &[u8; 16]) -> Position {
         let position = self.position(tag);
@@ -161,8 +161,8 @@ impl ReplayFilter {
         let mut new = self.generations[current].insert(position);
         loop {
             // If the generations were exchanged meanwhile, another thread may have looked for
-            // this tag before we wrote it, and written it into the other generation. Whoever sees
-            // the exchange after we have not, must see what we have written.
+            // this tag before we wrote it, and written it into the other generation. A thread
+            // that sees the exchange after we have not, must see what we have written.
             fence(Ordering::SeqCst);
             let after = self.current.load(Ordering::Acquire);
             if after == current {

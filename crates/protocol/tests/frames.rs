@@ -1,5 +1,5 @@
 //! Frames from packer to reassembly, over paths that reorder and lose cells, and against
-//! peers that send whatever they like.
+//! peers that send what they like.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;

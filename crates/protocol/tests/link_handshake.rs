@@ -137,7 +137,7 @@ fn every_byte_of_an_initiation_counts() {
         let refused = pair.responder.check_macs(&bent, source, false);
         assert!(refused.is_err(), "byte {byte} is not covered by mac1");
     }
-    // Whoever knows the receiver's key can make mac1, and gets no further.
+    // Anyone who knows the receiver's key can make mac1, and gets no further.
     for byte in (0..64).chain((64..MAC1).step_by(11)) {
         let mut bent = initiation.clone();
         bent[byte] ^= 1 << (byte % 8);

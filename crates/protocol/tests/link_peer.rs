@@ -37,7 +37,7 @@ fn the_responder_waits_for_a_sign_of_life() {
     assert_eq!(world.b.sessions(), 1);
     assert!(
         !world.b.peer.is_up(),
-        "it would send to whoever replayed this"
+        "it would send to anyone who replayed this"
     );
     assert!(!world.b.send(1, world.now));
     world.settle();

@@ -72,7 +72,7 @@ fn equal_cells_look_different_each_time() {
         sealed(&a.seal, CellKind::Cell, 1),
     );
     assert_ne!(one[16..], two[16..]);
-    // Nor can cover be told from a cell.
+    // Cover cannot be told from a cell either.
     assert_eq!(one[..8], sealed(&a.seal, CellKind::Cover, 1)[..8]);
 }
 

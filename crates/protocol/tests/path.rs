@@ -169,7 +169,7 @@ fn each_flipped_header_bit_is_refused() {
     }
 }
 
-/// Whoever changes a published tail gets no further than its first relay.
+/// Anyone who changes a published tail gets no further than its first relay.
 #[test]
 fn each_flipped_tail_bit_is_refused() {
     let path = Path::new(1, 2, 3);

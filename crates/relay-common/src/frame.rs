@@ -4,7 +4,7 @@
 //! Ethernet 14 | [802.1Q tag 4] | IPv4 20 or IPv6 40 | UDP 8 | datagram 1408
 //! ```
 //!
-//! Whatever is not plainly a UDP datagram to our port is the kernel's business: IPv4 with
+//! What is not plainly a UDP datagram to our port is the kernel's business: IPv4 with
 //! options or in fragments, IPv6 with extension headers, more than one VLAN tag.
 
 use crate::checksum::Sum;

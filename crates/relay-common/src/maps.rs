@@ -54,13 +54,13 @@ pub struct Settings {
 
 /// Generations of the replay filter: the first half of `REPLAY` and the second.
 pub const GENERATIONS: u32 = 2;
-/// Most sources whose buckets are kept; the least recently used makes room.
+/// The most sources whose buckets are kept; the least recently used makes room.
 pub const MAX_SOURCES: u32 = 65_536;
-/// Most sessions and handshakes in flight.
+/// The most sessions and handshakes in flight.
 pub const MAX_SESSIONS: u32 = 262_144;
-/// Most local addresses.
+/// At most this many local addresses.
 pub const MAX_ADDRESSES: u32 = 64;
-/// Most queues of one interface.
+/// One interface has at most this many queues.
 pub const MAX_QUEUES: u32 = 64;
 
 const _: () = {

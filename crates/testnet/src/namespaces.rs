@@ -87,7 +87,7 @@ pub fn remove_one(namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes whatever there is of the network: processes inside, wires, namespaces, files in `/etc`.
+/// Removes all that there is of the network: processes inside, wires, namespaces, files in `/etc`.
 pub fn remove() -> Result<()> {
     let names: Vec<String> = Node::all()
         .map(Node::namespace)
@@ -150,7 +150,7 @@ fn write_etc(namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Kills what runs in a namespace. Whatever is in a namespace of this name was started by a
+/// Kills what runs in a namespace. What is in a namespace of this name was started by a
 /// testnet or by its user to look around in it, and has no network left once it is gone.
 fn kill_processes(namespace: &str) {
     for pid in netns::processes(namespace) {

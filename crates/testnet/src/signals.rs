@@ -1,4 +1,4 @@
-//! Ctrl-C and its like: how whatever waits here is told to give up.
+//! Ctrl-C and its like: how all that waits here is told to give up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +17,7 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP end whatever is waited for, so that the network is taken
+/// From now on SIGINT, SIGTERM and SIGHUP end all waiting, so that the network is taken
 /// down in order. A second one ends this program at once.
 ///
 /// # Errors

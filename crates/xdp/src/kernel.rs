@@ -22,7 +22,7 @@ pub enum Ring {
     Transmit,
 }
 
-/// Most frames that one step moves into a ring or out of it.
+/// One step moves at most this many frames into a ring or out of it.
 pub(crate) const BATCH: usize = 64;
 
 /// Memory, rings and wake-ups of one socket.

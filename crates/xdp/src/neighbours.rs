@@ -36,8 +36,8 @@ pub struct NextHop {
 /// After this long, one datagram goes through the kernel's socket, so that the kernel
 /// keeps its neighbour verified (RFC 4861, section 7.3: reachable time is 30 s).
 const VERIFY: Duration = Duration::from_secs(10);
-/// Most addresses that are remembered; a relay has no more neighbours at a time than this
-/// without asking again.
+/// At most this many addresses are remembered; with more neighbours at a time, a relay asks
+/// again.
 const MAX_HOPS: usize = 65_536;
 /// Messages that announce a change: `RTNLGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV4_ROUTE`,
 /// `_IPV6_IFADDR`, `_IPV6_ROUTE` of `linux/rtnetlink.h`.

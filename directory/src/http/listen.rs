@@ -1,7 +1,7 @@
 //! Accepting connections, bounded: in all, from one site, and in time.
 //!
-//! A site is an IPv4 address or an IPv6 /64. Whoever is slow with a request's headers is cut
-//! off, so that holding connections open costs the holder more than the directory.
+//! A site is an IPv4 address or an IPv6 /64. A client that is slow with a request's
+//! headers is cut off, so that holding connections open costs the holder more than the directory.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,11 +13,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use mixline_protocol::rate_limit::site;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{App, Source};
-use crate::limit::site;
 use crate::metrics::{Metrics, count};
 use crate::{Error, Result};
 

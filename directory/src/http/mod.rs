@@ -26,10 +26,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use mixline_protocol::directory::RefusalCode;
+use mixline_protocol::rate_limit::{Rate, site};
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::time::UnixTime;
 
-use crate::limit::{Rate, RateLimiter, site};
+use crate::limit::SharedLimiter;
 use crate::metrics::{Gauges, Metrics, count};
 use crate::registry::{Counts, Decision, Refusal, Registry};
 use crate::snapshot::{Published, Publisher};
@@ -51,7 +52,7 @@ pub struct App {
     registry: Arc<Registry>,
     publisher: Arc<Publisher>,
     metrics: Arc<Metrics>,
-    registrations: RateLimiter<IpAddr>,
+    registrations: SharedLimiter<IpAddr>,
 }
 
 impl App {
@@ -62,7 +63,7 @@ impl App {
         publisher: Arc<Publisher>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        let registrations = RateLimiter::new(REGISTRATIONS, SOURCES);
+        let registrations = SharedLimiter::new(REGISTRATIONS, SOURCES);
         Arc::new(Self {
             registry,
             publisher,

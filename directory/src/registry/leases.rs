@@ -14,7 +14,7 @@ use crate::store::{Entry, Outcome, Table, Transaction};
 
 /// How long a lease is granted for, in seconds.
 pub const LEASE_LIFETIME: u64 = 7 * 24 * 3600;
-/// For how many seconds after its end nobody but who had it gets the address: flows to it
+/// For how many seconds after its end nobody but its holder gets the address: flows to it
 /// may still live.
 pub const LEASE_QUARANTINE: u64 = 3600;
 /// How many of an ID's candidates are tried.

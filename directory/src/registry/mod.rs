@@ -27,9 +27,7 @@ use crate::Result;
 use crate::store::{Store, Table};
 use refusal::unavailable;
 
-pub use leases::{CANDIDATES, LEASE_LIFETIME, LEASE_QUARANTINE};
 pub use live::LiveRelay;
-pub use names::{NAME_GRACE, NAMES_PER_ID};
 pub(crate) use refusal::span;
 pub use refusal::{Decision, Refusal};
 

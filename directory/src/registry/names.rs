@@ -10,9 +10,9 @@ use super::refusal::{Decision, Refusal, contended, damaged, older, unavailable};
 use super::{ATTEMPTS, Registry};
 use crate::store::{Outcome, Table, Transaction};
 
-/// The most names of one ID.
+/// One ID has at most this many names.
 pub const NAMES_PER_ID: usize = 16;
-/// For how many seconds after its end a name is kept for who had it. It does not resolve then.
+/// For how many seconds after its end a name is kept for its holder. It does not resolve then.
 pub const NAME_GRACE: u64 = 7 * 24 * 3600;
 
 impl Registry {

@@ -26,7 +26,7 @@ impl Registry {
         }
         let id = descriptor.id;
         let address = ipv6(&id).octets();
-        // Whoever gets a descriptor checks the lease in it: both end together.
+        // Anyone who gets a descriptor checks the lease in it: both end together.
         let lease_ends = descriptor
             .lease
             .map_or(UnixTime(u64::MAX), |lease| lease.expires);

@@ -12,11 +12,13 @@
 //! {"ok":...}      {"error":"one line"}
 //! ```
 
-pub mod client;
-pub mod server;
+mod client;
+pub(crate) mod server;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use client::ask;
 
 /// The longest request, bytes.
 pub const MAX_REQUEST: u64 = 4096;
@@ -36,7 +38,7 @@ pub enum Request {
         /// With or without `.anon`.
         name: String,
     },
-    /// Serve a name no longer.
+    /// Stop serving a name.
     Unpublish {
         /// With or without `.anon`.
         name: String,

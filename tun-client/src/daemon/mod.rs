@@ -1,25 +1,25 @@
 //! The running client: from the configuration to a stop that leaves nothing behind.
 //!
-//! A [`lifecycle`] is one life of the interface and the endpoint behind it. Two things end it
+//! A `lifecycle` is one life of the interface and the endpoint behind it. Two things end it
 //! without ending the process: the first name that is published or the last that is
 //! withdrawn, because an endpoint decides at its start whether it can be found; and a
 //! directory that moved the virtual network.
 //!
-//! From the ground up: [`status`] and [`names`] are what there is to know, [`shared`] is what
-//! the tasks of a lifecycle have in common, [`lease`], [`status_report`] and [`startup`] work
-//! on it, [`control_requests`] answers commands, and [`lifecycle`] owns them all.
+//! From the ground up: `status` and `names` are what there is to know, `shared` is what
+//! the tasks of a lifecycle have in common, `lease`, `status_report` and `startup` work
+//! on it, `control_requests` answers commands, and `lifecycle` owns them all.
 
-pub mod backend;
-pub mod control_requests;
-pub mod lease;
-pub mod lifecycle;
-pub mod names;
-pub mod resolve;
-pub mod shared;
-pub mod startup;
-pub mod status;
-pub mod status_report;
-pub mod stop_signals;
+mod backend;
+mod control_requests;
+mod lease;
+mod lifecycle;
+mod names;
+mod resolve;
+mod shared;
+mod startup;
+pub(crate) mod status;
+mod status_report;
+mod stop_signals;
 
 use std::sync::Arc;
 

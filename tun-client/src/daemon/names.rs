@@ -174,7 +174,7 @@ impl Names {
         result.map_err(|error| NameError::NotClaimed { label, error })
     }
 
-    /// Serves a name no longer; whether the configuration will bring it back.
+    /// Stops serving a name. True if the configuration will bring it back.
     ///
     /// # Errors
     /// [`NameError::NotPublished`], [`NameError::NotRemembered`].

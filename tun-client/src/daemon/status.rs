@@ -19,7 +19,7 @@ pub enum Phase {
     Stopping,
 }
 
-/// What is wrong, by who found it.
+/// What is wrong, by the part that found it.
 #[derive(Debug, Clone, Default)]
 pub struct Problems {
     /// Found when the interface was set up.

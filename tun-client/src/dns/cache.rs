@@ -2,7 +2,7 @@
 //!
 //! A stub resolver asks for A and AAAA at once, and again for every connection; each
 //! would be a round trip through six relays. One lookup is under way for one subject at
-//! a time, and everybody who asks meanwhile waits for it.
+//! a time, and everyone who asks meanwhile waits for it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,11 +14,11 @@ use tokio::sync::OnceCell;
 
 use super::LookupError;
 
-/// How long a positive answer is kept: the time to live of the records, at most.
+/// A positive answer is kept for at most this long, the time to live of the records.
 pub const POSITIVE_LIFE: Duration = Duration::from_secs(60);
 /// How long "there is no such name" is kept: short, since it may be claimed any moment.
 pub const NEGATIVE_LIFE: Duration = Duration::from_secs(5);
-/// Subjects remembered at most; beyond it the one that ends first makes room.
+/// At most this many subjects are remembered; beyond it the one that ends first makes room.
 pub const MAX_ENTRIES: usize = 1024;
 
 /// A remembered answer.
@@ -84,18 +84,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
     }
 
     /// How many subjects are remembered or being looked up.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.slots
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .len()
-    }
-
-    /// Whether nothing is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     fn slot(&self, key: &K, now: Instant) -> Slot<V> {
@@ -165,7 +159,7 @@ mod tests {
             .get(&1, now, || async { Err(LookupError::Unreachable) })
             .await;
         assert_eq!(answer, Err(LookupError::Unreachable));
-        assert!(cache.is_empty());
+        assert_eq!(cache.len(), 0);
         assert_eq!(cache.get(&1, now, || async { Ok(1) }).await.0, Ok(1));
     }
 

@@ -16,12 +16,12 @@
 //! answers, [`responder`] decides what is answered, [`response`] makes bytes of it, [`forward`]
 //! passes on what is not ours, and [`server`] owns the sockets.
 
-pub mod cache;
-pub mod forward;
-pub mod responder;
-pub mod response;
-pub mod server;
-pub mod zone;
+mod cache;
+pub(crate) mod forward;
+pub(crate) mod responder;
+mod response;
+pub(crate) mod server;
+pub(crate) mod zone;
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -60,6 +60,7 @@ impl Server {
     ///
     /// # Errors
     /// What the kernel says.
+    #[cfg(feature = "testing")]
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.udp.local_addr()
     }

@@ -8,7 +8,7 @@
 //!
 //! Files are replaced whole: written aside, flushed, renamed. The lock keeps two
 //! processes of one host apart. It cannot know of a *copy* of the directory, on this
-//! host or elsewhere: whoever runs two copies has two hosts that answer for one ID, and
+//! host or elsewhere: anyone who runs two copies has two hosts that answer for one ID, and
 //! take each other's sessions. Copy a state directory only to move it.
 
 mod lock;

@@ -16,7 +16,7 @@ use mixline_relay_common::checksum::Sum;
 use super::segment::{addresses, finish_ipv4};
 use super::{GSO_TCPV4, GSO_TCPV6, NEEDS_CHECKSUM, VIRTIO_HEADER, VirtioHeader};
 
-/// Packets in a superpacket at most.
+/// A superpacket has at most this many packets.
 pub const MAX_SEGMENTS: usize = 64;
 /// The longest packet that the kernel takes, headers included.
 const MAX_LENGTH: usize = 65535;
@@ -112,7 +112,7 @@ impl Coalescer {
             {
                 continue;
             }
-            // Whatever follows in this flow must not overtake this packet: from here on
+            // What follows in this flow must not overtake this packet: from here on
             // its group is the only one that may grow.
             if let Some(slot) = self.slots.get_mut(flow) {
                 *slot = if data.is_some() {
@@ -132,14 +132,8 @@ impl Coalescer {
 
     /// How many writes there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn writes(&self) -> usize {
         self.groups.len()
-    }
-
-    /// Whether there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.groups.is_empty()
     }
 
     /// The pieces of one write: the virtio header with the headers of a superpacket, then
@@ -253,7 +247,7 @@ fn flow(packet: &[u8]) -> Option<usize> {
         }
         _ => return None,
     };
-    // Whoever aims at one slot slows down none but its own flows.
+    // A sender that aims at one slot slows down its own flows only.
     let mut hash: u32 = 0;
     for word in addresses
         .chunks_exact(4)

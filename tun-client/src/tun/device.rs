@@ -12,8 +12,8 @@ use super::segment::Split;
 use super::{VIRTIO_HEADER, VirtioHeader};
 use crate::error::{Error, Result};
 
-/// Packets, or superpackets, that wait in the interface for the client at most: enough for
-/// a burst of a few milliseconds; what is beyond is dropped by the kernel and sent again.
+/// At most this many packets, or superpackets, wait in the interface for the client: enough
+/// for a burst of a few milliseconds. The kernel drops what is beyond, and it is sent again.
 pub const QUEUE_LENGTH: u32 = 1000;
 
 /// A TUN interface, not yet attached to a runtime.
@@ -158,7 +158,7 @@ impl PacketDevice for TunDevice {
             return Err(not_attached());
         };
         self.coalescer.plan(packets);
-        for index in 0..self.coalescer.len() {
+        for index in 0..self.coalescer.writes() {
             let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
             let count = self.coalescer.pieces(index, packets, &mut pieces);
             let pieces = pieces.get(..count).unwrap_or_default();

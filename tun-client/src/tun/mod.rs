@@ -6,9 +6,9 @@
 //! that arrive. A bulk transfer costs one system call and one pass through the host's
 //! stack for some forty packets. Nothing is allocated per packet.
 
-pub mod coalesce;
-pub mod device;
-pub mod segment;
+pub(crate) mod coalesce;
+pub(crate) mod device;
+pub(crate) mod segment;
 
 /// The header before each packet on a TUN with `IFF_VNET_HDR`: `struct virtio_net_hdr`
 /// (Linux, `include/uapi/linux/virtio_net.h`), 10 bytes, in the host's byte order.

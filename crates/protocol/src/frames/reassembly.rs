@@ -1,6 +1,6 @@
 //! Putting fragments together again, in bounded memory and time.
 //!
-//! A peer that is authenticated may still be malicious, so whatever it sends costs at most
+//! A peer that is authenticated may still be malicious, so all that it sends costs at most
 //! [`REASSEMBLY_MEMORY`] of buffers, [`MAX_PARTIALS`] entries of some 200 bytes, and work in
 //! proportion to what it sent: there is no scan of all that is incomplete.
 
@@ -12,10 +12,10 @@ use arrayvec::ArrayVec;
 use super::frame::{Fragment, Frame, MAX_MESSAGE};
 use crate::{Error, Result};
 
-/// Bytes of buffers that one session's reassembly holds at most, the pool included.
+/// One session's reassembly holds at most this many bytes of buffers, the pool included.
 pub const REASSEMBLY_MEMORY: usize = 1024 * 1024;
-/// How many packets and messages can be incomplete at most: what the memory holds of the
-/// smallest buffer.
+/// At most this many packets and messages can be incomplete: as many of the smallest buffer
+/// as the memory holds.
 pub const MAX_PARTIALS: usize = REASSEMBLY_MEMORY / SMALLEST;
 /// How long a packet may stay incomplete.
 pub const REASSEMBLY_TIME: Duration = Duration::from_secs(5);

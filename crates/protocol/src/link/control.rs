@@ -20,10 +20,10 @@ use crate::size::{CELL, Cell};
 use crate::wire::{Reader, Writer};
 use crate::{Error, Result};
 
-/// Most tokens in one message.
+/// The most tokens in one message.
 pub const MAX_TOKENS: usize = 100;
 
-/// Most tokens that one link holds registered at a time.
+/// One link has at most this many tokens registered at a time.
 pub const MAX_TOKENS_PER_LINK: usize = 4096;
 
 /// Bytes of the longest message: the kind, the request, the count and the tokens.

@@ -235,8 +235,8 @@ impl Peer {
 
         let mut random = [0; 4];
         rng.fill_bytes(&mut random);
-        let share = f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX);
-        let due = now + HANDSHAKE_RETRY + HANDSHAKE_JITTER.mul_f64(share);
+        let fraction = f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX);
+        let due = now + HANDSHAKE_RETRY + HANDSHAKE_JITTER.mul_f64(fraction);
         let attempt = self.attempt.get_or_insert(Attempt {
             began: now,
             due,

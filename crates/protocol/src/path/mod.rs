@@ -1,4 +1,4 @@
-//! The path packet: layered cells that no relay can mark, measure or tell the length of.
+//! The path packet: layered cells that no relay can tag or measure, or tell the length of.
 //!
 //! Sphinx (Danezis, Goldberg 2009) over X25519, with two changes. A path has a *head*, built
 //! by the sender, and a *tail*, built and published by the receiver, that meet at a

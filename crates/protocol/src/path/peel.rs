@@ -64,8 +64,8 @@ impl KnownPath {
 
     /// Decrypts the payload in place and writes the next header over the old one.
     ///
-    /// The cell's header must be the one that this path was opened from: whoever looks paths
-    /// up compares all of it.
+    /// The cell's header must be the one that this path was opened from: a caller that
+    /// looks paths up compares all of it.
     pub fn peel(&self, cell: &mut Cell) -> ReplayTag {
         let (header, payload) = cell.split_at_mut(PATH_HEADER);
         self.hctr2.decrypt(&self.tweak, payload);

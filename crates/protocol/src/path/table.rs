@@ -175,7 +175,7 @@ impl<V> Table<V> {
         }
     }
 
-    /// The keyed hash of alpha and gamma: whoever cannot make them collide cannot make a
+    /// The keyed hash of alpha and gamma: anyone who cannot make them collide cannot make a
     /// lookup slow, and gamma depends on all of beta.
     fn hash(&self, header: &Header) -> Hash {
         let mut hasher = SipHasher13::new_with_key(&self.hash_key);

@@ -131,7 +131,7 @@ impl Lease {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseRequest {
-    /// Who asks.
+    /// The asker.
     pub id: AnonymousId,
     /// When, by the asker's clock.
     pub timestamp: UnixTime,

@@ -11,7 +11,7 @@ const KIND: u8 = 3;
 const WHAT: &str = "name record";
 const DOMAIN: &str = "mixline/v1/name record";
 
-/// `label.anon` is this ID, says the ID. The directory gives a name to who comes first.
+/// `label.anon` is this ID, says the ID. The directory gives a name to the first who asks.
 ///
 /// ```text
 /// 3 | 1 | label text | id 32 | version 8 | issued 8 | expires 8 | signature 64

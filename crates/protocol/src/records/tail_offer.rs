@@ -13,7 +13,7 @@ pub const TAIL_OFFER: usize = PUBLISHED_TAIL + 4;
 pub struct TailOffer {
     /// The tail.
     pub tail: PublishedTail,
-    /// When it ends. 32 bits on the wire: the year 2106 at most.
+    /// When it ends. 32 bits on the wire: at most the year 2106.
     pub expires: UnixTime,
 }
 

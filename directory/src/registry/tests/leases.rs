@@ -1,6 +1,7 @@
 //! Leases: the first free candidate, renewed, and at rest before somebody else has it.
 
 use super::*;
+use crate::registry::leases::{CANDIDATES, LEASE_LIFETIME, LEASE_QUARANTINE};
 
 #[test]
 fn leases_are_granted_and_renewed() {

@@ -1,6 +1,7 @@
-//! Names: first come, first served, and kept for who had them.
+//! Names: first come, first served, and kept for their holders.
 
 use super::*;
+use crate::registry::names::{NAME_GRACE, NAMES_PER_ID};
 
 #[test]
 fn a_name_is_the_first_claimants() {

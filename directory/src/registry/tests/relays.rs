@@ -64,7 +64,7 @@ fn a_repeated_descriptor_keeps_nobody_alive() {
     register(&registry, relay(1, NOW), NOW.plus(50)).unwrap();
     registry.forget_silent(NOW.plus(61));
     assert_eq!(registry.live_count(), 0);
-    // Nor does it bring one back.
+    // It does not bring one back either.
     register(&registry, relay(1, NOW), NOW.plus(62)).unwrap();
     assert_eq!(registry.live_count(), 0);
     register(&registry, relay(1, NOW.plus(63)), NOW.plus(63)).unwrap();
@@ -153,7 +153,7 @@ fn a_full_network_refuses_newcomers_and_keeps_the_rest() {
         "2 relays",
     );
     register(&registry, relay(1, NOW.plus(1)), NOW.plus(1)).unwrap();
-    // Relay 2 falls silent: one place, and still one for a relay that nobody knows.
+    // Relay 2 falls silent: room for one, and still for one that nobody knows.
     let later = NOW.plus(61);
     registry.forget_silent(later);
     register(&registry, relay(3, later), later).unwrap();

@@ -66,7 +66,7 @@ fn a_descriptors_lease_must_be_the_directorys_and_live() {
     refused(publish(own, NOW), RefusalCode::BadSignature, "signature");
     let ended = Lease::grant(ip, key.anonymous_id(), NOW.minus(1), &directory_key());
     refused(publish(ended, NOW), RefusalCode::Expired, "lease");
-    // The descriptor ends with its lease: who looks it up could not use it any more.
+    // The descriptor ends with its lease: anyone who looks it up could not use it any more.
     let short = Lease::grant(ip, key.anonymous_id(), NOW.plus(100), &directory_key());
     publish(short, NOW).unwrap();
     let id = key.anonymous_id();

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mixline_protocol::time::UnixTime;
-use redb::backends::{FileBackend, InMemoryBackend};
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use self::format::{ENDS, META, broken, definition, entry};
@@ -70,8 +70,9 @@ impl RedbStore {
     ///
     /// # Errors
     /// [`Error::Store`].
+    #[cfg(test)]
     pub fn in_memory() -> Result<Self> {
-        let backend = InMemoryBackend::new();
+        let backend = redb::backends::InMemoryBackend::new();
         Self::with(
             Database::builder()
                 .create_with_backend(backend)

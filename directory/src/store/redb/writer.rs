@@ -1,6 +1,6 @@
 //! The thread that writes.
 //!
-//! It puts whatever waits into one commit of the database and answers when that is on disk. So an
+//! It puts all that waits into one commit of the database and answers when that is on disk. So an
 //! acknowledged write survives a crash, and a crowd of writers shares the cost of waiting for
 //! the disk. After a write that fails (a full disk) the database takes no other until it is opened
 //! anew.
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 /// Writers that may wait for the next commit.
 const QUEUE: usize = 1024;
-/// Transactions in one commit of the database, at most.
+/// One commit of the database has at most this many transactions.
 const GROUP: usize = 256;
 
 enum Job {
