@@ -61,6 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let options = Options {
         ports: vec![arguments.port],
         offloads: !arguments.plain_wires,
+        ..Options::default()
     };
     let mut network = Network::up(Programs::release()?, options, |line| {
         println!("   {:5.1} s  {line}", began.elapsed().as_secs_f64());

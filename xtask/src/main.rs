@@ -13,6 +13,7 @@ mod summary;
 mod test;
 mod tools;
 mod vectors;
+mod vm_test;
 mod workspaces;
 mod xdp_tools;
 
@@ -51,6 +52,8 @@ enum Task {
         /// The vectors (JSON).
         file: PathBuf,
     },
+    /// The relay on network cards with their own drivers, in a virtual machine (QEMU).
+    VmTest(vm_test::Arguments),
     /// Measure, beside bare primitives and beside others' code.
     Bench(bench::Arguments),
     /// Run these tests (for the second half of `test`, under sudo).
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Task::Test { filter } => ci::test_all(filter.as_deref()).map(|()| ExitCode::SUCCESS),
         Task::Ci(arguments) => ci::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Vectors { file } => vectors::run(&file),
+        Task::VmTest(arguments) => vm_test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::RunTests { task } => test::run_task(&task),
         Task::CleanTestnet => clean_testnet(),

@@ -6,6 +6,7 @@
 
 use crate::{dependencies, privileges, run, xdp_tools};
 use anyhow::{Context, Result, bail};
+use mixline_machines::archive::Archive;
 use mixline_testnet::netns::system_path;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -247,6 +248,41 @@ fn install(packages: &[String], optional: &[String]) -> Result<()> {
         if packages.iter().any(|installed| installed == package) {
             keep_from_booting(service);
         }
+    }
+    Ok(())
+}
+
+/// What virtual machines need of the host, and the first version of it that will do.
+const MACHINES: &[Need] = &[
+    need("mmdebstrap", "mmdebstrap", "makes a tree of Debian"),
+    need("e2fsprogs", "mkfs.ext4", "makes a disk from it"),
+    need(
+        "systemd-container",
+        "systemd-nspawn",
+        "starts it as a container",
+    ),
+    need("xz-utils", "xz", "unpacks modules of kernels"),
+    need("zstd", "zstd", "unpacks modules of kernels"),
+];
+
+/// Installs what virtual machines need and this one lacks. To be called as root.
+///
+/// QEMU has a card like `igb` from 8.0 on: on Debian 12 it comes from backports, by the lists of
+/// `archive`, so that the host's sources stay as they are.
+pub fn ensure_machines(archive: &Archive) -> Result<()> {
+    let missing: Vec<&str> = MACHINES
+        .iter()
+        .filter(|need| !need.is_there())
+        .map(|need| need.package)
+        .collect();
+    let _quiet = NoServiceStarts::begin()?;
+    if !missing.is_empty() {
+        println!("to be installed by apt-get: {}", missing.join(", "));
+        archive.install_on_host(&missing, false)?;
+    }
+    if !need("", "qemu-system-x86_64", "").is_there() {
+        println!("to be installed by apt-get: qemu-system-x86");
+        archive.install_on_host(&["qemu-system-x86"], archive.suite() == "bookworm")?;
     }
     Ok(())
 }

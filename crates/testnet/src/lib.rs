@@ -6,6 +6,7 @@
 //! with the process that started it, also when that is killed: each program dies with its parent,
 //! and the next start removes the namespaces that stayed.
 
+pub mod cards;
 pub mod client_status;
 pub mod configs;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod state;
 pub mod topology;
 pub mod web;
 
+pub use cards::CardWire;
 pub use error::{Error, Result};
 pub use mixline_relay_engine::port_kind::PortKind as Port;
 pub use network::{Network, Options};

@@ -2,6 +2,7 @@
 //!
 //! Everything here works by name, so that it also removes what a killed run left behind.
 
+use crate::cards::{CardWire, name_of};
 use crate::error::{Result, StepContext as _, SystemContext as _};
 use crate::netns::{self, ip_in};
 use crate::topology::{Node, ROUTER};
@@ -29,16 +30,26 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
 ";
 
-/// Makes all namespaces and wires. Fails when one of them already exists.
-pub fn create() -> Result<()> {
+/// Makes all namespaces and wires, some of which may be network cards that are there already. Fails
+/// when one of them already exists.
+pub fn create(cards: &[CardWire]) -> Result<()> {
     let mut batch = format!("netns add {ROUTER}\n");
     for node in Node::all() {
         let (namespace, wire) = (node.namespace(), node.name());
         let _ = writeln!(batch, "netns add {namespace}");
-        let _ = writeln!(
-            batch,
-            "link add eth0 netns {namespace} type veth peer name {wire} netns {ROUTER}"
-        );
+        match cards.iter().find(|card| card.node == node) {
+            Some(card) => {
+                let (near, far) = (name_of(&card.near)?, name_of(&card.far)?);
+                let _ = writeln!(batch, "link set {near} netns {namespace} name eth0");
+                let _ = writeln!(batch, "link set {far} netns {ROUTER} name {wire}");
+            }
+            None => {
+                let _ = writeln!(
+                    batch,
+                    "link add eth0 netns {namespace} type veth peer name {wire} netns {ROUTER}"
+                );
+            }
+        }
     }
     netns::ip(&batch).step("making the namespaces")?;
     shell(ROUTER, &format!("{SETTINGS}{FORWARDING}"))?;

@@ -1,6 +1,7 @@
 //! Brings the network up, changes it, and takes it down.
 
 use crate::Port;
+use crate::cards::CardWire;
 use crate::client_status::{ChosenPaths, Identity, virtual_addresses};
 use crate::configs::{self, Files, SERVICE_NAME};
 use crate::error::{Error, Result, StepContext as _, SystemContext as _};
@@ -35,6 +36,10 @@ pub struct Options {
     pub ports: Vec<Port>,
     /// Whether wires carry trains of datagrams as one packet (see [`namespaces::set_offloads`]).
     pub offloads: bool,
+    /// Nodes whose wire is a pair of network cards; the others have a veth pair.
+    pub cards: Vec<CardWire>,
+    /// How long any one step of the start may take.
+    pub patience: Duration,
 }
 
 impl Default for Options {
@@ -42,6 +47,8 @@ impl Default for Options {
         Self {
             ports: vec![Port::Auto],
             offloads: true,
+            cards: Vec::new(),
+            patience: STEP_TIMEOUT,
         }
     }
 }
@@ -90,7 +97,7 @@ impl Network {
     }
 
     fn bring_up(&mut self, progress: &mut dyn FnMut(&str)) -> Result<()> {
-        namespaces::create()?;
+        namespaces::create(&self.options.cards)?;
         if !self.options.offloads {
             namespaces::set_offloads(false)?;
         }
@@ -427,7 +434,7 @@ impl Network {
         mut look: impl FnMut(&mut Self) -> Result<Option<T>>,
     ) -> Result<T> {
         let log = self.files(node).log;
-        wait_for(what, STEP_TIMEOUT, || {
+        wait_for(what, self.options.patience, || {
             if let Some(process) = self.process(node) {
                 process.check_running()?;
             }

@@ -161,7 +161,10 @@ pub fn xdp_program() -> Option<PathBuf> {
         .map(|(_, file)| file)
 }
 
+/// Set where a network is not to keep its files in the working copy: in a machine that has none.
+pub const DIRECTORY: &str = "MIXLINE_TESTNET_DIRECTORY";
+
 /// Where a network keeps configurations, state, logs and `state.json`.
 pub fn testnet_directory() -> PathBuf {
-    root().join("target/testnet")
+    env::var_os(DIRECTORY).map_or_else(|| root().join("target/testnet"), PathBuf::from)
 }

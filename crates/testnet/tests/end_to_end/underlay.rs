@@ -68,7 +68,7 @@ impl Wires {
     fn up() -> Result<Self> {
         let lock = Lock::take(|| eprintln!("  waiting for another network"))?;
         namespaces::remove()?;
-        namespaces::create()?;
+        namespaces::create(&[])?;
         Ok(Self { _lock: lock })
     }
 }
@@ -86,7 +86,7 @@ fn reach_and_go() -> Result<()> {
         succeed(on_client(30, "ping").args(["-c", "1", "-W", "20", &address]))?;
     }
     ensure!(
-        namespaces::create().is_err(),
+        namespaces::create(&[]).is_err(),
         "the same namespaces cannot be made twice"
     );
 

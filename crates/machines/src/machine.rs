@@ -1,0 +1,367 @@
+//! A virtual machine under QEMU.
+
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::disk::Disk;
+use crate::run::program;
+use crate::shell::{Answer, Shell};
+use crate::tree::{SHELL_PORT, SHELL_READY};
+use crate::{Error, Result};
+
+/// How long a machine may take until its shell is there: without hardware support, half a minute on
+/// an idle host.
+const BOOT: Duration = Duration::from_secs(240);
+/// How long one may take to switch itself off.
+const OFF: Duration = Duration::from_secs(20);
+
+/// A network card of the machine. Cards of one machine that are on the same cable reach each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    /// QEMU's name of the device, with its options.
+    pub device: String,
+    /// Its hardware address; who looks for the card in the machine knows it by this.
+    pub mac: String,
+    /// The number of the cable in it.
+    pub cable: u32,
+}
+
+impl Card {
+    /// A card like Intel's 82576 (`igb`).
+    #[must_use]
+    pub fn igb(cable: u32, end: u8) -> Self {
+        Self::new("igb", cable, end)
+    }
+
+    /// A card like Intel's 82574 (`e1000e`), whose driver has no native XDP.
+    #[must_use]
+    pub fn e1000e(cable: u32, end: u8) -> Self {
+        Self::new("e1000e", cable, end)
+    }
+
+    /// A virtual card (`virtio_net`) that may have zero-copy: its memory goes through an IOMMU's
+    /// rules.
+    #[must_use]
+    pub fn virtio(cable: u32, end: u8) -> Self {
+        Self::new(
+            "virtio-net-pci,iommu_platform=on,disable-legacy=on",
+            cable,
+            end,
+        )
+    }
+
+    fn new(device: &str, cable: u32, end: u8) -> Self {
+        Self {
+            device: device.into(),
+            mac: format!("52:54:00:00:{cable:02x}:{end:02x}"),
+            cable,
+        }
+    }
+}
+
+/// What a machine is made of.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Its name, for messages.
+    pub name: String,
+    /// Processors.
+    pub processors: usize,
+    /// Memory in MiB.
+    pub memory: usize,
+    /// Its cards.
+    pub cards: Vec<Card>,
+    /// A directory of the host that it sees at `/host`, and cannot write to.
+    pub shared: PathBuf,
+    /// Where its sockets and its console are kept.
+    pub directory: PathBuf,
+}
+
+/// A machine that runs. Dropping it ends it.
+#[derive(Debug)]
+pub struct Machine {
+    name: String,
+    console: PathBuf,
+    process: Child,
+    shell: Shell,
+}
+
+impl Machine {
+    /// Starts a machine and waits for its shell. The disk is never written to.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without QEMU; [`Error::Ended`] or [`Error::Timeout`] if it does not come up.
+    pub fn start(disk: &Disk, setup: &Setup) -> Result<Self> {
+        fs::create_dir_all(&setup.directory).map_err(Error::file("making", &setup.directory))?;
+        let console = setup.directory.join("console.log");
+        let socket = setup.directory.join("shell.socket");
+        for old in [&console, &socket] {
+            let _ = fs::remove_file(old);
+        }
+        let began = Instant::now();
+        let mut command = qemu(disk, setup, &console, &socket);
+        let process = command.spawn().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::Missing {
+                program: "qemu-system-x86_64",
+            },
+            _ => Error::Command {
+                command: "qemu-system-x86_64".into(),
+                why: error.to_string(),
+            },
+        })?;
+        let mut guard = Guard(Some(process));
+        let stream = loop {
+            match UnixStream::connect(&socket) {
+                Ok(stream) => break stream,
+                Err(_) if guard.is_running() && began.elapsed() < BOOT => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(_) => {
+                    return Err(Error::Ended {
+                        machine: setup.name.clone(),
+                        console: fs::read_to_string(setup.directory.join("qemu.log"))
+                            .unwrap_or_default(),
+                    });
+                }
+            }
+        };
+        let mut machine = Self {
+            name: setup.name.clone(),
+            console,
+            process: guard.keep()?,
+            shell: Shell::new(stream),
+        };
+        let ready = machine.shell.wait_for(&format!("{SHELL_READY}\n"), BOOT);
+        ready.map_err(|error| machine.failed("its start", &error, BOOT))?;
+        machine.expect(
+            "modprobe -a 9p 9pnet_virtio; mkdir -p /host && \
+             mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144 host /host; udevadm settle",
+            Duration::from_secs(60),
+        )?;
+        Ok(machine)
+    }
+
+    /// Runs a command in the machine's shell.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Ended`].
+    pub fn run(&mut self, command: &str, timeout: Duration) -> Result<Answer> {
+        self.shell
+            .run(command, timeout)
+            .map_err(|error| self.failed(command, &error, timeout))
+    }
+
+    /// Runs a command and gives each line that it writes to `show`, when it comes; gives its exit
+    /// code.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_shown(
+        &mut self,
+        command: &str,
+        timeout: Duration,
+        show: impl FnMut(&str),
+    ) -> Result<i32> {
+        self.shell
+            .run_shown(command, timeout, show)
+            .map_err(|error| self.failed(command, &error, timeout))
+    }
+
+    /// Runs a command that has to succeed; gives its output.
+    ///
+    /// # Errors
+    /// [`Error::Inside`] if it does not, else as [`run`](Self::run).
+    pub fn expect(&mut self, command: &str, timeout: Duration) -> Result<String> {
+        let answer = self.run(command, timeout)?;
+        if answer.code == 0 {
+            return Ok(answer.output);
+        }
+        Err(Error::Inside {
+            machine: self.name.clone(),
+            command: command.into(),
+            code: answer.code,
+            output: answer.output,
+        })
+    }
+
+    /// The end of what the machine's kernel has said.
+    #[must_use]
+    pub fn console(&self) -> String {
+        let text = fs::read(&self.console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    fn failed(&self, what: &str, error: &io::Error, timeout: Duration) -> Error {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Error::Timeout {
+                machine: self.name.clone(),
+                what: what.into(),
+                seconds: timeout.as_secs(),
+                console: self.console(),
+            },
+            _ => Error::Ended {
+                machine: self.name.clone(),
+                console: self.console(),
+            },
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.shell.run(
+            "systemctl poweroff --force --force",
+            Duration::from_millis(100),
+        );
+        end(&mut self.process, OFF);
+    }
+}
+
+/// A process that is ended unless it is kept.
+struct Guard(Option<Child>);
+
+impl Guard {
+    fn is_running(&mut self) -> bool {
+        self.0
+            .as_mut()
+            .is_some_and(|process| matches!(process.try_wait(), Ok(None)))
+    }
+
+    fn keep(&mut self) -> Result<Child> {
+        self.0.take().ok_or_else(|| Error::Ended {
+            machine: String::new(),
+            console: String::new(),
+        })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.0 {
+            end(process, Duration::ZERO);
+        }
+    }
+}
+
+/// Waits for a process for a while, then ends it.
+fn end(process: &mut Child, patience: Duration) {
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        if !matches!(process.try_wait(), Ok(None)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = process.kill();
+    let _ = process.wait();
+}
+
+/// Whether the host's KVM really runs a machine; that there is a device says nothing.
+#[must_use]
+pub fn kvm_works() -> bool {
+    // An empty machine that is stopped at once: QEMU ends by itself, or fails, when KVM does.
+    let Ok(mut process) = program("qemu-system-x86_64")
+        .args([
+            "-accel", "kvm", "-cpu", "host", "-machine", "q35", "-m", "64",
+        ])
+        .args([
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "none",
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+    else {
+        return false;
+    };
+    std::thread::sleep(Duration::from_secs(2));
+    let runs = matches!(process.try_wait(), Ok(None));
+    end(&mut process, Duration::ZERO);
+    runs
+}
+
+fn qemu(disk: &Disk, setup: &Setup, console: &Path, socket: &Path) -> Command {
+    let mut command = program("qemu-system-x86_64");
+    let (accelerator, processor) = if kvm_works() {
+        ("kvm", "host")
+    } else {
+        ("tcg,thread=multi,tb-size=256", "max")
+    };
+    command
+        .args(["-name", &setup.name, "-machine", "q35", "-no-reboot"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none"])
+        .args(["-accel", accelerator, "-cpu", processor])
+        .args(["-smp", &setup.processors.to_string()])
+        .args(["-m", &setup.memory.to_string()])
+        .arg("-kernel")
+        .arg(disk.path.join("vmlinuz"))
+        .arg("-initrd")
+        .arg(disk.path.join("initrd.img"))
+        .args([
+            "-append",
+            "console=ttyS0,115200 quiet loglevel=4 mitigations=off net.ifnames=0 \
+             systemd.show_status=false random.trust_cpu=on tsc=reliable",
+        ])
+        .arg("-drive")
+        .arg(format!(
+            "file={}/root.ext4,format=raw,if=virtio,snapshot=on,cache=unsafe",
+            disk.path.display()
+        ))
+        .args(["-object", "rng-random,id=rng0,filename=/dev/urandom"])
+        .args(["-device", "virtio-rng-pci,rng=rng0"])
+        .arg("-chardev")
+        .arg(format!("file,id=console,path={}", console.display()))
+        .args(["-serial", "chardev:console", "-device", "virtio-serial-pci"])
+        .arg("-chardev")
+        .arg(format!(
+            "socket,id=shell,path={},server=on,wait=off",
+            socket.display()
+        ))
+        .args([
+            "-device",
+            &format!("virtserialport,chardev=shell,name={SHELL_PORT}"),
+        ])
+        .arg("-virtfs")
+        .arg(format!(
+            "local,path={},mount_tag=host,security_model=none,readonly=on",
+            setup.shared.display()
+        ));
+    for (number, card) in setup.cards.iter().enumerate() {
+        command
+            .args([
+                "-netdev",
+                &format!("hubport,id=net{number},hubid={}", card.cable),
+            ])
+            .args([
+                "-device",
+                &format!("{},netdev=net{number},mac={}", card.device, card.mac),
+            ]);
+    }
+    match fs::File::create(setup.directory.join("qemu.log")) {
+        Ok(log) => command.stdout(Stdio::null()).stderr(log),
+        Err(_) => command.stdout(Stdio::null()).stderr(Stdio::null()),
+    };
+    end_with_this_process(&mut command);
+    command
+}
+
+/// Has a program end with the one that starts it, also when that one is killed.
+fn end_with_this_process(command: &mut Command) {
+    // `setpriv` sets the parent-death signal, then becomes the program.
+    let real = std::mem::replace(command, program("setpriv"));
+    command
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(real.get_program())
+        .args(real.get_args())
+        .process_group(0);
+}

@@ -1,0 +1,125 @@
+//! The relay on network cards, with their own drivers, zero-copy and the TX ring.
+//!
+//! Runs in a virtual machine that has pairs of cards, each pair on one cable; `cargo xtask vm-test`
+//! makes it and says by `MIXLINE_CARDS` which there are: `igb=MAC,MAC virtio_net=MAC,MAC`. Without
+//! that, everything is skipped with a message.
+
+mod traffic;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+use mixline_testnet::process::tail;
+use mixline_testnet::topology::Node;
+use mixline_testnet::{CardWire, Network, Options, Port, Programs};
+use std::time::Duration;
+
+/// Which cards there are.
+const CARDS: &str = "MIXLINE_CARDS";
+/// The relay whose wire is a pair of cards.
+const RELAY: usize = 1;
+/// A machine without hardware support is slow.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// A driver, and two cards that it has on one cable.
+#[derive(Clone, Debug)]
+struct Pair {
+    driver: String,
+    near: String,
+    far: String,
+}
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let trials = match std::env::var(CARDS) {
+        Ok(text) => pairs(&text).into_iter().flat_map(trials).collect(),
+        Err(_) => {
+            if !arguments.list {
+                println!(
+                    "no network cards given: `cargo xtask vm-test` runs this in a machine that has some"
+                );
+            }
+            Vec::new()
+        }
+    };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn pairs(text: &str) -> Vec<Pair> {
+    text.split_whitespace()
+        .filter_map(|word| {
+            let (driver, cards) = word.split_once('=')?;
+            let (near, far) = cards.split_once(',')?;
+            Some(Pair {
+                driver: driver.into(),
+                near: near.into(),
+                far: far.into(),
+            })
+        })
+        .collect()
+}
+
+/// A test of one pair of cards.
+type Test = fn(&Pair) -> Result<()>;
+
+/// The tests of one pair of cards.
+fn trials(pair: Pair) -> Vec<Trial> {
+    let tests: [(&str, Test); 3] = [
+        ("zero_copy", |pair| on(pair, Port::Xdp, zero_copy)),
+        ("filter", |pair| on(pair, Port::XdpFilter, works)),
+        ("udp", |pair| on(pair, Port::Udp, works)),
+    ];
+    tests
+        .into_iter()
+        .map(|(name, test)| {
+            let pair = pair.clone();
+            Trial::test(format!("{}::{name}", pair.driver), move || {
+                test(&pair).map_err(|error| Failed::from(format!("{error:#}")))
+            })
+        })
+        .collect()
+}
+
+/// Runs a test on a network in which one relay's wire is the pair.
+fn on(pair: &Pair, port: Port, test: fn(&Pair, &mut Network) -> Result<()>) -> Result<()> {
+    let options = Options {
+        ports: vec![port, Port::Udp],
+        cards: vec![CardWire {
+            node: Node::Relay(RELAY),
+            near: pair.near.clone(),
+            far: pair.far.clone(),
+        }],
+        patience: PATIENCE,
+        ..Options::default()
+    };
+    let mut network = Network::up(Programs::release()?, options, |line| eprintln!("  {line}"))?;
+    let result = test(pair, &mut network);
+    if result.is_err() {
+        let log = network.files(Node::Relay(RELAY)).log;
+        eprintln!("the end of the relay's log:\n{}", tail(&log, 20));
+        if let Ok(status) = network.relay_status(RELAY) {
+            eprintln!("its status:\n{status:#}");
+        }
+    }
+    network.down()?;
+    result
+}
+
+/// The driver grants zero-copy, and what is received so arrives.
+fn zero_copy(pair: &Pair, network: &mut Network) -> Result<()> {
+    let status = network.relay_status(RELAY)?;
+    let why = status["port"]["why"].as_str().context("no port")?;
+    eprintln!("  port: {why}");
+    ensure!(
+        why.starts_with("native XDP") && why.contains("zero-copy"),
+        "{} did not grant zero-copy: {why}",
+        pair.driver
+    );
+    ensure!(why.contains("TX ring"), "the TX ring is not used: {why}");
+    works(pair, network)
+}
+
+/// Pages and a download go through the relay, and no frame is lost in it.
+fn works(_pair: &Pair, network: &mut Network) -> Result<()> {
+    traffic::through(network, RELAY)
+}

@@ -1,0 +1,150 @@
+//! `cargo xtask vm-test`: the relay on network cards, in a virtual machine.
+
+use crate::{privileges, run, setup};
+use anyhow::{Context, Result, bail};
+use mixline_machines::archive::Archive;
+use mixline_machines::disk::Disk;
+use mixline_machines::kernel::Kernel;
+use mixline_machines::machine::{Card, Machine, Setup};
+use mixline_machines::tree::Tree;
+use mixline_testnet::Programs;
+use mixline_testnet::programs::{self, target_directory};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+/// What `cargo xtask vm-test` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// A part of the names of the tests to run.
+    name: Option<String>,
+    /// Set-up and build are done (for the second half, under sudo): the test program.
+    #[arg(long, hide = true, value_name = "FILE")]
+    built: Option<PathBuf>,
+}
+
+/// How long all tests in a machine may take.
+const ALL: Duration = Duration::from_secs(3000);
+
+/// Runs the tests.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let test = match &arguments.built {
+        Some(test) => test.clone(),
+        None => {
+            if !setup::ensure(setup::Purpose::All)? {
+                bail!("this machine lacks something: see above");
+            }
+            run::build(false)?;
+            build()?
+        }
+    };
+    let more = format!("--built={}", test.display());
+    if let Some(code) = privileges::as_root(&[&more])? {
+        return Ok(code);
+    }
+    mixline_testnet::end_on_signals()?;
+    let began = Instant::now();
+    let say = |what: &str| println!("{:6.1} s  {what}", began.elapsed().as_secs_f64());
+    let cache = mixline_machines::cache_directory();
+    say(&format!(
+        "what machines are made of is kept in {}",
+        cache.display()
+    ));
+    let archive = Archive::open(&cache.join("apt"))?;
+    setup::ensure_machines(&archive)?;
+    say("a tree of Debian");
+    let tree = Tree::get(&archive, archive.suite(), &cache)?;
+    say("a kernel");
+    let kernel = Kernel::get(&archive, &cache)?;
+    say(&format!("a disk with kernel {}", kernel.release));
+    let disk = Disk::get(&archive, &tree, &kernel, &cache)?;
+    say("the machine starts");
+    let directory = target_directory().join("machines/cards");
+    let shared = share(&directory, &test)?;
+    let cards = [
+        ("igb", Card::igb as fn(u32, u8) -> Card),
+        ("virtio_net", Card::virtio),
+    ];
+    let mut setup = Setup {
+        name: "cards".into(),
+        processors: 2,
+        memory: 2048,
+        cards: Vec::new(),
+        shared,
+        directory: directory.clone(),
+    };
+    let mut named = Vec::new();
+    for (cable, (driver, card)) in (1..).zip(cards) {
+        let (near, far) = (card(cable, 1), card(cable, 2));
+        named.push(format!("{driver}={},{}", near.mac, far.mac));
+        setup.cards.extend([near, far]);
+    }
+    let mut machine = Machine::start(&disk, &setup)?;
+    say("its shell is there");
+    let filter = arguments.name.as_deref().unwrap_or_default();
+    if filter.contains('\'') {
+        bail!("no test has such a name");
+    }
+    let answer = machine.run_shown(
+        &format!(
+            "MIXLINE_CARDS='{}' CARGO_TARGET_DIR=/host {}=/run/testnet /host/cards '{filter}'",
+            named.join(" "),
+            programs::DIRECTORY
+        ),
+        ALL,
+        |line| println!("  {line}"),
+    )?;
+    say("done");
+    privileges::give_to_user(&directory);
+    Ok(if answer == 0 {
+        ExitCode::SUCCESS
+    } else {
+        eprintln!("the end of the machine's console:\n{}", machine.console());
+        ExitCode::FAILURE
+    })
+}
+
+/// Lays what the machine needs into a directory that it sees.
+fn share(directory: &Path, test: &Path) -> Result<PathBuf> {
+    let shared = directory.join("host");
+    let release = shared.join("release");
+    fs::create_dir_all(&release)?;
+    let programs = Programs::release()?;
+    for program in [&programs.directory, &programs.relay, &programs.client] {
+        let name = program.file_name().context("a program without a name")?;
+        fs::copy(program, release.join(name))?;
+    }
+    fs::copy(test, shared.join("cards"))?;
+    Ok(shared)
+}
+
+/// Builds the test program that runs in the machine.
+fn build() -> Result<PathBuf> {
+    let output = programs::cargo()
+        .args([
+            "test",
+            "--no-run",
+            "--locked",
+            "--package",
+            "mixline-testnet",
+        ])
+        .args([
+            "--test",
+            "cards",
+            "--message-format=json-render-diagnostics",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("running cargo test")?
+        .wait_with_output()?;
+    if !output.status.success() {
+        bail!("the tests do not compile");
+    }
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "cards")
+        .find_map(|message| Some(PathBuf::from(message["executable"].as_str()?)))
+        .context("cargo did not say where the test program is")
+}
