@@ -337,14 +337,22 @@ fn qemu(disk: &Disk, setup: &Setup, console: &Path, socket: &Path) -> Command {
             setup.shared.display()
         ));
     for (number, card) in setup.cards.iter().enumerate() {
+        // Each behind a port of its own: a card like igb takes more functions than one slot has.
         command
+            .args([
+                "-device",
+                &format!("pcie-root-port,id=port{number},slot={number}"),
+            ])
             .args([
                 "-netdev",
                 &format!("hubport,id=net{number},hubid={}", card.cable),
             ])
             .args([
                 "-device",
-                &format!("{},netdev=net{number},mac={}", card.device, card.mac),
+                &format!(
+                    "{},bus=port{number},netdev=net{number},mac={}",
+                    card.device, card.mac
+                ),
             ]);
     }
     match fs::File::create(setup.directory.join("qemu.log")) {
