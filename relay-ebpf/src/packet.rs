@@ -19,4 +19,9 @@ impl Frame for Packet<'_> {
         // has no alignment and no invalid value.
         Some(unsafe { (start as *const [u8; N]).read() })
     }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.0.data_end() - self.0.data()
+    }
 }

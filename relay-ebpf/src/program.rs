@@ -9,12 +9,12 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use mixline_relay_common::bucket::Bucket;
-use mixline_relay_common::frame::{self, Message};
+use mixline_relay_common::frame::{self, Extent, Message};
 use mixline_relay_common::maps::{
     Address, MAX_ADDRESSES, MAX_QUEUES, MAX_SESSIONS, MAX_SOURCES, MODE_FILTER, Settings,
 };
 use mixline_relay_common::tag_filter::{Block, Position};
-use mixline_relay_common::verdict::Verdict;
+use mixline_relay_common::verdict::{Verdict, counter};
 
 use crate::packet::Packet;
 
@@ -32,7 +32,7 @@ static SOURCES: LruHashMap<Address, Bucket> = LruHashMap::with_max_entries(MAX_S
 #[map]
 static TOTAL: Array<Bucket> = Array::with_max_entries(1, 0);
 #[map]
-static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
+static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
 #[map]
 static SOCKETS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
 
@@ -40,27 +40,56 @@ static SOCKETS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
 #[xdp]
 pub fn mixline(ctx: XdpContext) -> u32 {
     let verdict = judge(&ctx);
-    if let Some(counter) = VERDICTS.get_ptr_mut(verdict as u32) {
-        // SAFETY: the pointer is to this CPU's own counter, and no other program of this CPU
-        // interrupts an XDP program to write it.
-        let before = unsafe { counter.read() };
-        // SAFETY: as above.
-        unsafe { counter.write(before + 1) };
-        if before == 0 && verdict.is_strange() {
-            report(&ctx, verdict);
-        }
+    // SAFETY: the context is the one that the kernel called this program with.
+    let queue = unsafe { (*ctx.ctx).rx_queue_index };
+    let before = match verdict {
+        Verdict::Redirected => count(counter::redirected(queue)),
+        _ => count(verdict as u32),
+    };
+    if before == 0 && verdict.is_strange() {
+        report(&ctx, verdict);
+    }
+    if matches!(verdict, Verdict::NotOurs) {
+        note_others(&Packet(&ctx));
     }
     if verdict.drops() {
         return xdp_action::XDP_DROP;
     }
     if matches!(verdict, Verdict::Redirected) {
-        // SAFETY: the context is the one that the kernel called this program with.
-        let queue = unsafe { (*ctx.ctx).rx_queue_index };
         return SOCKETS
             .redirect(queue, u64::from(xdp_action::XDP_PASS))
             .unwrap_or_else(|e| e);
     }
     xdp_action::XDP_PASS
+}
+
+/// Adds one to a counter; gives what it was before.
+#[inline(always)]
+fn count(counter: u32) -> u64 {
+    let Some(counter) = VERDICTS.get_ptr_mut(counter) else {
+        return 1;
+    };
+    // SAFETY: the pointer is to this CPU's own counter, and no other program of this CPU
+    // interrupts an XDP program to write it.
+    let before = unsafe { counter.read() };
+    // SAFETY: as above.
+    unsafe { counter.write(before + 1) };
+    before
+}
+
+/// Counts what the kernel gets of other traffic, so that the relay sees whether it arrives whole.
+#[inline(always)]
+fn note_others(packet: &Packet<'_>) {
+    match frame::extent(packet) {
+        Extent::Small => {}
+        Extent::Large => drop(count(counter::LARGE)),
+        Extent::Cut => drop(count(counter::CUT)),
+    }
+    if let Some(destination) = frame::destination(packet)
+        && is_known(&ADDRESSES, &destination)
+    {
+        count(counter::TO_US);
+    }
 }
 
 /// Logs what should not be: once for each CPU, so that nobody outside can make it a flood.
@@ -73,6 +102,12 @@ fn report(ctx: &XdpContext, verdict: Verdict) {
         Verdict::NoSocket => warn!(
             ctx,
             "queue {} of interface {} has no AF_XDP socket: its datagrams take the kernel's",
+            queue,
+            interface
+        ),
+        Verdict::Cut => warn!(
+            ctx,
+            "queue {} of interface {} cuts frames: its receive buffers are too small",
             queue,
             interface
         ),
@@ -100,6 +135,9 @@ fn judge(ctx: &XdpContext) -> Verdict {
     if !udp.whole {
         if settings.merged != 0 && udp.is_merged() {
             return Verdict::Merged;
+        }
+        if matches!(frame::extent(&packet), Extent::Cut) {
+            return Verdict::Cut;
         }
         return Verdict::WrongLength;
     }

@@ -9,7 +9,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
 use mixline_relay_common::maps::{Address, MODE_FILTER, MODE_REDIRECT, Settings, mapped};
 use mixline_relay_common::tag_filter::{Block, Position};
-use mixline_relay_common::verdict::Verdict;
+use mixline_relay_common::verdict::{Verdict, counter};
 use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -133,6 +133,14 @@ impl Kernel {
         let counters: PerCpuArray<&MapData, u64> =
             self.ebpf.map("VERDICTS").unwrap().try_into().unwrap();
         std::array::from_fn(|i| counters.get(&(i as u32), 0).unwrap().iter().sum())
+    }
+
+    /// Frames of others: whole ones of full size, cut ones, those to us.
+    fn others(&self) -> [u64; 3] {
+        let counters: PerCpuArray<&MapData, u64> =
+            self.ebpf.map("VERDICTS").unwrap().try_into().unwrap();
+        [counter::LARGE, counter::CUT, counter::TO_US]
+            .map(|at| counters.get(&at, 0).unwrap().iter().sum())
     }
 
     fn mark(&mut self, tag: [u64; 2], generation: u32) {
@@ -262,10 +270,39 @@ fn frames_cut_at_every_boundary_never_count_as_data() {
             } else if n < udp + 8 {
                 Verdict::NotOurs
             } else {
-                Verdict::WrongLength
+                Verdict::Cut
             };
             assert_eq!(counted, [expected], "cut to {n}, v6 {v6}, vlan {vlan}");
         }
+    }
+}
+
+#[test]
+fn what_others_get_is_counted_whole_or_cut() {
+    let Some(mut kernel) = load(MODE_FILTER, PLENTY) else {
+        return;
+    };
+    for (v6, vlan) in FORMS {
+        let mut other = frame(v6, vlan, &datagram(TYPE_DATA, INDEX, [3, 4]));
+        // Another port.
+        let port = other.len() - DATAGRAM_LENGTH - 6;
+        other[port] ^= 1;
+        let before = kernel.others();
+        kernel.expect(&other, Verdict::NotOurs, "a whole one");
+        kernel.expect(&other[..other.len() - 1], Verdict::NotOurs, "one byte less");
+        kernel.expect(&other[..200], Verdict::NotOurs, "a small part");
+        let small = frame(v6, vlan, &[0; 100]);
+        let mut small = small.clone();
+        let at = small.len() - 100 - 6;
+        small[at] ^= 1;
+        kernel.expect(&small, Verdict::NotOurs, "a small one");
+        // Ethernet fills short frames up.
+        small.extend([0; 60]);
+        kernel.expect(&small, Verdict::NotOurs, "a small one, filled up");
+        let after = kernel.others();
+        assert_eq!(after[0] - before[0], 1, "whole, v6 {v6}, vlan {vlan}");
+        assert_eq!(after[1] - before[1], 2, "cut, v6 {v6}, vlan {vlan}");
+        assert_eq!(after[2] - before[2], 5, "to us, v6 {v6}, vlan {vlan}");
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{MAX_ADDRESSES, MAX_TEXT};
 use mixline_relay_engine::link_sessions::MAX_WORKERS;
+use mixline_xdp::FrameBytes;
 use serde::{Deserialize, Serialize};
 
 pub use mixline_relay_engine::port_kind::PortKind;
@@ -92,6 +93,10 @@ pub struct Config {
     /// How frames leave with `port: xdp`.
     #[serde(default)]
     pub xdp_send: XdpSend,
+    /// Bytes of each frame with `port: xdp`: 4096, or 2048 for half the memory where the card's
+    /// buffers do not come in steps of 1024 bytes.
+    #[serde(default)]
+    pub xdp_frame_bytes: XdpFrameBytes,
     /// The most paths to know at a time; some 1.7 KB each.
     #[serde(default = "default_max_paths")]
     pub max_paths: usize,
@@ -132,6 +137,26 @@ pub enum XdpSend {
     Ring,
     /// Through UDP with GSO.
     Gso,
+}
+
+/// Bytes of each frame with `port: xdp`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct XdpFrameBytes(FrameBytes);
+
+impl From<XdpFrameBytes> for FrameBytes {
+    fn from(size: XdpFrameBytes) -> Self {
+        size.0
+    }
+}
+
+impl<'de> Deserialize<'de> for XdpFrameBytes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            2048 => Ok(Self(FrameBytes::TwoKiB)),
+            4096 => Ok(Self(FrameBytes::FourKiB)),
+            _ => Err(serde::de::Error::custom("xdp_frame_bytes: 4096 or 2048")),
+        }
+    }
 }
 
 fn default_max_paths() -> usize {

@@ -166,7 +166,7 @@ impl Relay {
         let Ports {
             ports,
             sockets,
-            filter: xdp_filter,
+            filter: xdp,
             kind: port,
             why,
         } = crate::port::open(&config, worker_count).map_err(|error| match error {
@@ -177,7 +177,6 @@ impl Relay {
             },
             error => RunError::Port(error),
         })?;
-        let xdp_filter = xdp_filter.map(Arc::new);
         let metrics = match config.metrics {
             None => None,
             Some(address) => {
@@ -231,6 +230,11 @@ impl Relay {
         let (follow_sender, follow) = watch::channel(FollowStatus::default());
         let (load_sender, load) = watch::channel(0);
         let (stop, stopping) = watch::channel(false);
+        let (port_sender, port_report) = watch::channel(PortReport {
+            kind: port.into(),
+            why: why.clone(),
+            check: None,
+        });
         let registration_status = Arc::new(Mutex::new(Default::default()));
         let control_statistics = Arc::new(ControlStatistics::default());
         let capacity = config.stated_capacity(worker_count);
@@ -240,11 +244,8 @@ impl Relay {
             id: own,
             listen: sockets.addresses().collect(),
             advertise: config.advertised().to_vec(),
-            port: PortReport {
-                kind: port.into(),
-                why: why.clone(),
-            },
-            xdp_filter: xdp_filter.clone(),
+            port: port_report,
+            xdp_filter: xdp.as_ref().map(|(filter, _)| Arc::clone(filter)),
             directory_url: config.directory.url.clone(),
             follow,
             registration: Arc::clone(&registration_status),
@@ -293,15 +294,16 @@ impl Relay {
             state: Arc::clone(&state),
             statistics: control_statistics,
         };
-        if let Some(filter) = &xdp_filter {
+        if let Some((filter, _)) = &xdp {
             control.neighbours.set_gate(filter.sessions());
         }
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(follower.follow(snapshot_sender, follow_sender));
         tasks.spawn(registration.run(registrar, snapshots));
         tasks.spawn(socket::serve(control_socket, Arc::clone(&source)));
-        if let Some(filter) = xdp_filter {
+        if let Some((filter, watch)) = xdp {
             tasks.spawn(maintain(filter));
+            tasks.spawn(watch_port(watch, port_sender, handles.clone()));
         }
         if let Some(metrics) = metrics {
             tasks.spawn(metrics::serve(metrics, Arc::clone(&source)));
@@ -388,6 +390,35 @@ async fn maintain(filter: Arc<crate::port::XdpFilter>) {
     loop {
         tick.tick().await;
         filter.maintain(Instant::now());
+    }
+}
+
+/// Watches over an XDP port, and says so when it is given up.
+async fn watch_port(
+    mut watch: crate::port::Watch,
+    report: watch::Sender<PortReport>,
+    workers: Vec<WorkerHandle>,
+) {
+    let mut tick = tokio::time::interval(crate::port::LOOK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if let Some(doubt) = watch.look(Instant::now()) {
+            workers.iter().for_each(|worker| worker.waker.wake());
+            tracing::error!(card = %watch.card(), "XDP is given up, the relay goes on by UDP: {doubt}");
+            report.send_modify(|report| {
+                report.kind = "udp".into();
+                report.why = format!("XDP on {} was given up: {doubt}", watch.card());
+            });
+        }
+        report.send_if_modified(|report| {
+            let known = watch.known();
+            let changed = report.check.as_deref() != Some(known);
+            if changed {
+                report.check = Some(known.into());
+            }
+            changed
+        });
     }
 }
 

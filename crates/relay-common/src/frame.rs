@@ -18,11 +18,18 @@ use crate::wire::{
 pub trait Frame {
     /// The `N` bytes at `offset`, if the frame has them.
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// How many bytes the frame has.
+    fn length(&self) -> usize;
 }
 
 impl Frame for [u8] {
     fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
+    }
+
+    fn length(&self) -> usize {
+        self.len()
     }
 }
 
@@ -147,6 +154,71 @@ fn length_of(udp: [u8; UDP]) -> u16 {
 fn has_datagram<F: Frame + ?Sized>(frame: &F, udp: [u8; UDP], payload: usize) -> bool {
     u16::from_be_bytes([udp[4], udp[5]]) == UDP_LENGTH
         && frame.bytes::<1>(payload + DATAGRAM_LENGTH - 1).is_some()
+}
+
+/// An IP packet of at least so many bytes is as large as they come: a datagram of ours, or a
+/// segment of a TCP connection that has much to say.
+pub const LARGE: usize = 1400;
+
+/// How a frame compares with the IP packet in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// No IP packet, or a whole one of less than [`LARGE`] bytes.
+    Small,
+    /// A whole IP packet of at least [`LARGE`] bytes.
+    Large,
+    /// The frame ends before the packet does: something on the way has cut it, and that was no
+    /// router, since a router drops it (RFC 1812, section 5.2.2).
+    Cut,
+}
+
+/// Whether a frame holds all of the IP packet that begins in it.
+#[inline(always)]
+#[must_use]
+pub fn extent<F: Frame + ?Sized>(frame: &F) -> Extent {
+    let Some(ethertype) = frame.bytes(12) else {
+        return Extent::Small;
+    };
+    let (ip, ethertype) = match u16::from_be_bytes(ethertype) {
+        ETHERTYPE_VLAN => match frame.bytes(16) {
+            Some(inner) => (ETHERNET + TAG, u16::from_be_bytes(inner)),
+            None => return Extent::Small,
+        },
+        ethertype => (ETHERNET, ethertype),
+    };
+    let (field, header) = match ethertype {
+        ETHERTYPE_IPV4 => (2, 0),
+        ETHERTYPE_IPV6 => (4, IPV6),
+        _ => return Extent::Small,
+    };
+    let Some(said) = frame.bytes(ip + field) else {
+        return Extent::Small;
+    };
+    let packet = u16::from_be_bytes(said) as usize + header;
+    if frame.length() < ip + packet {
+        Extent::Cut
+    } else if packet >= LARGE {
+        Extent::Large
+    } else {
+        Extent::Small
+    }
+}
+
+/// The destination of an IP packet, IPv4 mapped.
+#[inline(always)]
+#[must_use]
+pub fn destination<F: Frame + ?Sized>(frame: &F) -> Option<Address> {
+    let mut ip = ETHERNET;
+    let mut ethertype = u16::from_be_bytes(frame.bytes(12)?);
+    if ethertype == ETHERTYPE_VLAN {
+        ethertype = u16::from_be_bytes(frame.bytes(16)?);
+        ip = ETHERNET + TAG;
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => Some(mapped(frame.bytes(ip + 16)?)),
+        ETHERTYPE_IPV6 => frame.bytes(ip + 24),
+        _ => None,
+    }
 }
 
 /// The sender's whole address and port, of a frame in which [`udp`] found a datagram at

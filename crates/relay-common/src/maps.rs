@@ -8,7 +8,7 @@
 //! | `REPLAY`    | array, mapped by the relay | block number     | [`crate::tag_filter::Block`] |
 //! | `SOURCES`   | LRU hash                 | [`Address`]        | [`crate::bucket::Bucket`] |
 //! | `TOTAL`     | array of 1               | 0                  | [`crate::bucket::Bucket`] |
-//! | `VERDICTS`  | per-CPU array            | [`crate::verdict::Verdict`] | `u64`     |
+//! | `VERDICTS`  | per-CPU array            | [`crate::verdict::counter`] | `u64`     |
 //! | `SOCKETS`   | XSK map                  | queue              | socket             |
 
 use crate::bucket::Limit;

@@ -1,4 +1,5 @@
-//! Every reason for which the XDP program passes, redirects or drops a frame.
+//! Every reason for which the XDP program passes, redirects or drops a frame, and where each is
+//! counted.
 
 /// One reason; its number is the index into the per-CPU counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +30,13 @@ pub enum Verdict {
     NoSocket = 10,
     /// Several datagrams that the kernel has merged, passed to its socket.
     Merged = 11,
+    /// To our port, and shorter than it says itself: cut by the card or its driver.
+    Cut = 12,
 }
 
 impl Verdict {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -49,6 +52,7 @@ impl Verdict {
         Self::TotalLimited,
         Self::NoSocket,
         Self::Merged,
+        Self::Cut,
     ];
 
     /// The name that status and metrics show.
@@ -67,13 +71,14 @@ impl Verdict {
             Self::TotalLimited => "total_limited",
             Self::NoSocket => "no_socket",
             Self::Merged => "merged",
+            Self::Cut => "cut",
         }
     }
 
     /// Whether it says that the interface is not set up as it should be: worth a line in the log.
     #[must_use]
     pub const fn is_strange(self) -> bool {
-        matches!(self, Self::NoSocket | Self::Merged)
+        matches!(self, Self::NoSocket | Self::Merged | Self::Cut)
     }
 
     /// Whether the frame ends here.
@@ -87,8 +92,32 @@ impl Verdict {
                 | Self::Replayed
                 | Self::SourceLimited
                 | Self::TotalLimited
+                | Self::Cut
         )
     }
+}
+
+/// Where the program counts in its map `VERDICTS`: each verdict by its number, then what is behind
+/// two of them.
+pub mod counter {
+    use super::Verdict;
+    use crate::maps::MAX_QUEUES;
+
+    /// Frames of one queue that were redirected; those of all queues are [`Verdict::Redirected`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn redirected(queue: u32) -> u32 {
+        Verdict::COUNT as u32 + queue
+    }
+
+    /// Of the frames that are not ours, those with a whole IP packet of full size.
+    pub const LARGE: u32 = redirected(MAX_QUEUES);
+    /// Of the frames that are not ours, those that end before their IP packet does.
+    pub const CUT: u32 = LARGE + 1;
+    /// Of the frames that are not ours, those with an IP packet to one of our addresses.
+    pub const TO_US: u32 = CUT + 1;
+    /// How many counters there are.
+    pub const COUNT: u32 = TO_US + 1;
 }
 
 const _: () = {

@@ -19,6 +19,7 @@ use crate::kernel::{Kernel, Ring};
 use crate::memory::Memory;
 use crate::options;
 use crate::packet::Packet;
+use crate::socket_config::SocketConfig;
 use crate::wakeup::RingHeader;
 
 /// What the kernel really granted, read back from the socket.
@@ -62,12 +63,12 @@ impl Bound {
     pub(crate) fn bind(
         nic: NicIndex,
         queue: u32,
-        frames: u32,
+        config: SocketConfig,
         zero_copy: bool,
     ) -> std::result::Result<Self, BindError> {
-        let mut memory = Memory::map(frames)?;
+        let mut memory = Memory::map(config.frames, config.size)?;
         let mut builder = XdpSocketBuilder::new().map_err(BindError::of)?;
-        let ring = frames / 2;
+        let ring = config.frames / 2;
         let rings = RingConfigBuilder {
             rx_count: ring,
             tx_count: ring,

@@ -16,6 +16,7 @@ mod packet;
 mod program;
 mod program_log;
 mod socket;
+mod socket_config;
 mod tag_filter;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -27,7 +28,7 @@ pub use error::{BindError, Error, LoadError, MapFault, Result};
 pub use kernel::{Kernel, Ring};
 pub use neighbours::{Neighbours, NextHop};
 pub use packet::Packet;
-pub use program::{Attached, Program, ProgramConfig, Sessions, Verdicts};
+pub use program::{Attached, Counts, Program, ProgramConfig, Sessions, Verdicts};
 pub use socket::Socket;
-pub use socket::bind::SocketConfig;
+pub use socket_config::{FrameBytes, SocketConfig};
 pub use tag_filter::TagFilter;

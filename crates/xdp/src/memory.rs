@@ -1,5 +1,5 @@
-//! The memory of a socket: frames of 2 KiB, of which some are free, and some are held by us. Those
-//! that are neither are in the rings, or with the driver.
+//! The memory of a socket: frames, of which some are free, and some are held by us. Those that are
+//! neither are in the rings, or with the driver.
 
 use std::mem::ManuallyDrop;
 
@@ -8,6 +8,7 @@ use xdp::umem::{FrameSize, UmemCfgBuilder};
 
 use crate::error::BindError;
 use crate::packet::Packet;
+use crate::socket_config::FrameBytes;
 
 /// Frames, and how many of them we hold.
 pub(crate) struct Memory {
@@ -17,9 +18,12 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// Maps `frames` frames, all of them free.
-    pub(crate) fn map(frames: u32) -> Result<Self, BindError> {
+    pub(crate) fn map(frames: u32, size: FrameBytes) -> Result<Self, BindError> {
         let config = UmemCfgBuilder {
-            frame_size: FrameSize::TwoK,
+            frame_size: match size {
+                FrameBytes::TwoKiB => FrameSize::TwoK,
+                FrameBytes::FourKiB => FrameSize::FourK,
+            },
             frame_count: frames,
             ..UmemCfgBuilder::default()
         };

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
-use aya::programs::{Xdp, xdp::XdpMode};
+use aya::programs::Xdp;
+use aya::programs::xdp::{XdpLinkId, XdpMode};
 use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
 use mixline_relay_common::maps::{
     Address, GENERATIONS, MODE_FILTER, MODE_REDIRECT, Settings, mapped,
 };
 use mixline_relay_common::tag_filter::Block;
-use mixline_relay_common::verdict::Verdict;
+use mixline_relay_common::verdict::{Verdict, counter};
 
 use crate::card::Card;
 use crate::error::{Error, LoadError, MapFault, Result};
@@ -85,6 +86,10 @@ pub struct Program {
     array: Array<MapData, PodSettings>,
     settings: Settings,
     log: Option<ProgramLog>,
+    /// Its attachment, while it has one.
+    link: Option<XdpLinkId>,
+    /// Queues with a socket: all below this number.
+    queues: u32,
 }
 
 impl Program {
@@ -161,6 +166,8 @@ impl Program {
             sessions,
             array,
             settings,
+            link: None,
+            queues: 0,
         })
     }
 
@@ -176,7 +183,10 @@ impl Program {
             why,
         })?;
         let native = match program.attach(interface, XdpMode::Driver) {
-            Ok(_) => return Ok(Attached::Native),
+            Ok(link) => {
+                self.link = Some(link);
+                return Ok(Attached::Native);
+            }
             Err(error) => Box::new(error),
         };
         // The generic path sees datagrams merged.
@@ -185,7 +195,10 @@ impl Program {
             .set(0, PodSettings(self.settings), 0)
             .map_err(refused(card, "SETTINGS"))?;
         match program.attach(interface, XdpMode::Skb) {
-            Ok(_) => Ok(Attached::Generic),
+            Ok(link) => {
+                self.link = Some(link);
+                Ok(Attached::Generic)
+            }
             Err(error) => Err(Error::Attach {
                 card: card.clone(),
                 native,
@@ -201,7 +214,9 @@ impl Program {
     pub fn add_socket(&mut self, queue: u32, socket: &impl AsRawFd) -> Result<()> {
         self.sockets
             .set(queue, socket.as_raw_fd(), 0)
-            .map_err(refused(&self.card, "SOCKETS"))
+            .map_err(refused(&self.card, "SOCKETS"))?;
+        self.queues = self.queues.max(queue + 1);
+        Ok(())
     }
 
     /// The set of indices whose datagrams are let through.
@@ -223,26 +238,72 @@ impl Program {
         }
     }
 
-    /// How often each verdict was given, over all CPUs.
+    /// Detaches the program: from now on, the kernel gets all frames. Nothing if it is detached.
+    ///
+    /// # Errors
+    /// [`Error::Load`] if the kernel refuses.
+    pub fn detach(&mut self) -> Result<()> {
+        let Some(link) = self.link.take() else {
+            return Ok(());
+        };
+        let failed = |why| Error::Load {
+            card: self.card.clone(),
+            why,
+        };
+        let program = xdp(&mut self.ebpf).map_err(failed)?;
+        program
+            .detach(link)
+            .map_err(|error| failed(LoadError::Program(Box::new(error))))
+    }
+
+    /// What the program has counted, over all CPUs.
     ///
     /// # Errors
     /// [`Error::Map`].
-    pub fn verdicts(&self) -> Result<Verdicts> {
+    pub fn counts(&self) -> Result<Counts> {
         let map = self
             .ebpf
             .map("VERDICTS")
             .ok_or_else(|| fault(&self.card, "VERDICTS", MapFault::Absent))?;
         let counters: PerCpuArray<_, u64> =
             map.try_into().map_err(refused(&self.card, "VERDICTS"))?;
-        let mut counts = [0; Verdict::COUNT];
-        for (verdict, count) in Verdict::ALL.into_iter().zip(&mut counts) {
+        let read = |counter: u32| -> Result<u64> {
             let values = counters
-                .get(&(verdict as u32), 0)
+                .get(&counter, 0)
                 .map_err(refused(&self.card, "VERDICTS"))?;
-            *count = values.iter().sum();
+            Ok(values.iter().sum())
+        };
+        let mut verdicts = [0; Verdict::COUNT];
+        for (verdict, count) in Verdict::ALL.into_iter().zip(&mut verdicts) {
+            *count = read(verdict as u32)?;
         }
-        Ok(counts)
+        let redirected = (0..self.queues)
+            .map(|queue| read(counter::redirected(queue)))
+            .collect::<Result<Vec<u64>>>()?;
+        verdicts[Verdict::Redirected as usize] = redirected.iter().sum();
+        Ok(Counts {
+            verdicts,
+            redirected,
+            large: read(counter::LARGE)?,
+            cut: read(counter::CUT)?,
+            to_us: read(counter::TO_US)?,
+        })
     }
+}
+
+/// What the program has counted since it was loaded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// How often each verdict was given.
+    pub verdicts: Verdicts,
+    /// Frames redirected to the socket of each queue.
+    pub redirected: Vec<u64>,
+    /// Frames of others that hold a whole IP packet of full size.
+    pub large: u64,
+    /// Frames of others that end before their IP packet does.
+    pub cut: u64,
+    /// Frames of others with an IP packet to one of our addresses.
+    pub to_us: u64,
 }
 
 /// How often each verdict was given, by its number.

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use crate::kernel::{Kernel, Ring};
 use crate::memory::Memory;
 use crate::packet::Packet;
+use crate::socket_config::FrameBytes;
 use crate::socket::Socket;
 
 /// What the kernel does when it is woken to send.
@@ -93,7 +94,7 @@ pub struct MemoryKernel {
 }
 
 /// Bytes of a frame: frames are as long as they are aligned.
-const FRAME: usize = 2048;
+const FRAME: usize = 4096;
 /// Frames that copy mode takes in one call.
 const COPY_BATCH: usize = 32;
 
@@ -106,7 +107,7 @@ impl MemoryKernel {
     #[expect(clippy::expect_used, reason = "for tests only")]
     pub fn new(frames: u32) -> Self {
         let mut this = Self {
-            memory: Memory::map(frames).expect("memory for frames"),
+            memory: Memory::map(frames, FrameBytes::FourKiB).expect("memory for frames"),
             fill: VecDeque::new(),
             received: VecDeque::new(),
             transmit: VecDeque::new(),

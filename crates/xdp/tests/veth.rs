@@ -61,6 +61,7 @@ fn small() -> SocketConfig {
     SocketConfig {
         frames: 512,
         zero_copy: true,
+        ..SocketConfig::default()
     }
 }
 
@@ -129,7 +130,7 @@ fn receive(socket: &mut Socket, wanted: usize) -> Vec<Vec<u8>> {
 }
 
 fn count(program: &Program, verdict: Verdict) -> u64 {
-    program.verdicts().unwrap()[verdict as usize]
+    program.counts().unwrap().verdicts[verdict as usize]
 }
 
 #[test]

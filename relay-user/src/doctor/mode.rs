@@ -43,6 +43,7 @@ impl Modes {
             let small = SocketConfig {
                 frames: 64,
                 zero_copy: true,
+                ..SocketConfig::default()
             };
             match Socket::bind(&interface.card.interface, 0, small) {
                 Ok(socket) => Tried::Granted(socket.granted()),

@@ -30,8 +30,8 @@ pub struct Source {
     pub listen: Vec<SocketAddr>,
     /// Where others reach it.
     pub advertise: Vec<SocketAddr>,
-    /// The port in use.
-    pub port: PortReport,
+    /// The port in use: it changes when an XDP port is given up.
+    pub port: watch::Receiver<PortReport>,
     /// The XDP program, where there is one.
     pub xdp_filter: Option<Arc<crate::port::XdpFilter>>,
     /// Where the directory is.
@@ -75,7 +75,7 @@ impl Source {
             uptime_s: self.started.elapsed().as_secs(),
             listen: self.listen.clone(),
             advertise: self.advertise.clone(),
-            port: self.port.clone(),
+            port: self.port.borrow().clone(),
             workers: self.workers.len(),
             memory_bytes: memory(),
             directory: self.directory(),

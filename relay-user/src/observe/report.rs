@@ -56,6 +56,9 @@ pub struct PortReport {
     pub kind: String,
     /// Why this one.
     pub why: String,
+    /// With XDP, whether what arrives was seen to arrive whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
 }
 
 /// How a relay stands with the directory.

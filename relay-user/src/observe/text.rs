@@ -32,6 +32,9 @@ impl Report {
                 plural(self.workers, "worker")
             ),
         );
+        if let Some(check) = &self.port.check {
+            line("", check.clone());
+        }
         line(
             "memory",
             format!("{:.1} MiB", self.memory_bytes as f64 / (1 << 20) as f64),

@@ -62,6 +62,7 @@ fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), XdpErr
     let small = SocketConfig {
         frames: 64,
         zero_copy: true,
+        ..SocketConfig::default()
     };
     let socket = Socket::bind(&interface, 0, small).map_err(XdpError::Xdp)?;
     match socket.granted() {

@@ -12,7 +12,10 @@ mod interface;
 mod memory;
 mod open;
 mod replay_marking;
+mod shared;
+mod trust;
 mod udp;
+mod watch;
 mod xdp_filter;
 
 pub use contract::{Dropped, FIRST_PORT_TOKEN, Port};
@@ -21,5 +24,7 @@ pub use interface::{interface_of, receive_queues};
 #[cfg(test)]
 pub use memory::MemoryPort;
 pub use open::{Ports, open};
+pub use trust::LOOK_EVERY;
 pub use udp::ControlSockets;
+pub use watch::Watch;
 pub use xdp_filter::XdpFilter;

@@ -1,5 +1,7 @@
 //! How the port that was chosen is opened.
 
+use std::sync::Arc;
+
 use mixline_protocol::random::OsRandom;
 use mixline_relay_common::maps::MAX_QUEUES;
 use mixline_xdp::{Attached, Card, Neighbours, Program, ProgramConfig, Socket, SocketConfig};
@@ -12,7 +14,9 @@ use super::contract::Port;
 use super::error::{InterfaceError, OpenError, XdpError};
 use super::interface::{interface, receive_queues};
 use super::replay_marking::ReplayMarking;
+use super::shared::Shared;
 use super::udp::{ControlSockets, UdpPort, open_udp};
+use super::watch::Watch;
 use super::xdp_filter::XdpFilter;
 use crate::config::Config;
 
@@ -25,8 +29,8 @@ pub struct Ports {
     pub ports: Vec<Box<dyn Port>>,
     /// What the control plane sends from.
     pub sockets: ControlSockets,
-    /// The XDP program in front of them, where there is one.
-    pub filter: Option<XdpFilter>,
+    /// The XDP program in front of them, where there is one, and who watches over it.
+    pub filter: Option<(Arc<XdpFilter>, Watch)>,
     /// What kind of port this is.
     pub kind: &'static str,
     /// Why this one, and what the kernel granted.
@@ -103,9 +107,12 @@ fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result
         if queues > MAX_QUEUES {
             return Err(XdpError::Queues { card, queues });
         }
+        let frames = SocketConfig {
+            size: config.xdp_frame_bytes.into(),
+            ..SocketConfig::default()
+        };
         for queue in 0..queues {
-            let socket =
-                Socket::bind(&interface, queue, SocketConfig::default()).map_err(XdpError::Xdp)?;
+            let socket = Socket::bind(&interface, queue, frames).map_err(XdpError::Xdp)?;
             program.add_socket(queue, &socket).map_err(XdpError::Xdp)?;
             sockets.push(socket);
         }
@@ -151,9 +158,10 @@ impl Xdp {
             ),
         };
         let workers = udp.len();
-        let mut of_worker: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
+        let shared = Arc::new(Shared::new(queues.len()));
+        let mut of_worker: Vec<Vec<(usize, Socket)>> = (0..workers).map(|_| Vec::new()).collect();
         for (number, socket) in queues.into_iter().enumerate() {
-            of_worker[number % workers].push(socket);
+            of_worker[number % workers].push((number, socket));
         }
         let index = if_nametoindex(interface).map_err(|errno| {
             let card = card.clone();
@@ -179,14 +187,16 @@ impl Xdp {
                 Sending::Gso
             };
             ports.push(boxed(ReplayMarking::new(
-                AfXdpPort::new(queues, udp, sending),
+                AfXdpPort::new(queues, udp, sending, Arc::clone(&shared)),
                 filter.clone(),
             )));
         }
+        let filter = Arc::new(XdpFilter::new(program));
+        let watch = Watch::new(card, index, Arc::clone(&filter), shared);
         Ok(Ports {
             ports,
             sockets,
-            filter: Some(XdpFilter::new(program)),
+            filter: Some((filter, watch)),
             kind,
             why,
         })

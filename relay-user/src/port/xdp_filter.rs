@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use mixline_relay_common::verdict::Verdict;
-use mixline_xdp::{Program, Sessions};
+use mixline_xdp::{Counts, Program, Sessions};
 
 /// The XDP program in front of the port. It is detached when this is dropped, and by the kernel
 /// when the process ends in any other way.
@@ -28,13 +28,30 @@ impl XdpFilter {
     /// Verdicts of the program and how often each was given.
     #[must_use]
     pub fn verdicts(&self) -> Vec<(&'static str, u64)> {
+        self.counts().map_or_else(Vec::new, |counts| {
+            let names = Verdict::ALL.iter().map(|verdict| verdict.name());
+            names.zip(counts.verdicts).collect()
+        })
+    }
+
+    /// All that the program has counted; none, with a line in the log, if it cannot be read.
+    #[must_use]
+    pub fn counts(&self) -> Option<Counts> {
         let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match program.verdicts() {
-            Ok(counts) => Verdict::ALL.iter().map(|v| v.name()).zip(counts).collect(),
-            Err(error) => {
-                tracing::warn!(%error, "cannot read the verdicts of the XDP program");
-                Vec::new()
-            }
+        program
+            .counts()
+            .inspect_err(
+                |error| tracing::warn!(%error, "cannot read the counts of the XDP program"),
+            )
+            .ok()
+    }
+
+    /// Detaches the program: the kernel gets all frames from now on.
+    pub fn detach(&self) {
+        let mut program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = program.detach() {
+            // An interface that is gone has taken the attachment with it.
+            tracing::debug!(%error, "the XDP program was not attached");
         }
     }
 

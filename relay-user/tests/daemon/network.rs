@@ -4,12 +4,16 @@
 //! Needs root. Without it, or without the XDP program in the build, the tests say so and pass,
 //! unless `MIXLINE_REQUIRE_ROOT=1`.
 
-use std::net::SocketAddr;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mixline_protocol::size::DATAGRAM;
+use mixline_relay_common::frame::{Route, headers_length, write_headers};
+use mixline_relay_common::maps::mapped;
 use mixline_testnet::netns::{self, Namespace, ip_in};
 use mixline_testnet::skip;
-use mixline_xdp::Program;
+use mixline_xdp::{Program, Socket, SocketConfig};
 
 /// The interface of a relay's namespace.
 pub const INTERFACE: &str = "relay0";
@@ -127,6 +131,51 @@ impl Network {
         let links: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(links[0]["ifname"], INTERFACE);
         links[0].get("xdp").is_some()
+    }
+
+    /// Sends frames with a datagram for a relay that end after so many bytes, as a card with small
+    /// buffers would leave them.
+    pub fn send_cut(&self, relay: usize, to: SocketAddr, bytes: usize) {
+        let IpAddr::V4(address) = to.ip() else {
+            panic!("IPv4 only");
+        };
+        let text = output(
+            &self.relay(relay),
+            &["cat", &format!("/sys/class/net/{INTERFACE}/address")],
+        );
+        let mac: Vec<u8> = text
+            .trim()
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect();
+        let route = Route {
+            from_mac: [2; 6],
+            to_mac: mac.try_into().unwrap(),
+            from: mapped([198, 51, 100, 77]),
+            to: mapped(address.octets()),
+            from_port: PORT,
+            to_port: to.port(),
+        };
+        let datagram = [1; DATAGRAM];
+        let mut frame = vec![0; headers_length(true)];
+        assert!(write_headers(&mut frame, &route, &datagram));
+        frame.extend(datagram);
+        frame.truncate(bytes);
+        let config = SocketConfig {
+            frames: 64,
+            zero_copy: false,
+            ..SocketConfig::default()
+        };
+        let mut socket = Socket::bind(&format!("hub{relay}"), 0, config).unwrap();
+        let mut queue = VecDeque::new();
+        for _ in 0..8 {
+            let mut packet = socket.take().unwrap();
+            assert!(packet.fill(&frame));
+            queue.push_back(packet);
+        }
+        while !queue.is_empty() || socket.in_flight() > 0 {
+            socket.send(&mut queue).unwrap();
+        }
     }
 
     /// UDP datagrams that the kernel's sockets have sent in a relay's namespace.

@@ -1,8 +1,10 @@
 //! The XDP program comes with the relay and goes with it, however that ends.
 
+use mixline_protocol::link::control::Control;
 use mixline_protocol::records::Parameters;
 use nix::sys::signal::Signal;
 
+use crate::client::Client;
 use crate::directory::Directory;
 use crate::network::Network;
 use crate::process::{Relay, wait_for};
@@ -48,6 +50,55 @@ fn comes_and_goes(kind: &'static str) {
         assert!(relay.signal(Signal::SIGINT).success());
         assert!(!network.has_program(0), "left behind by an interrupt");
     });
+}
+
+/// Frames arrive cut, as with a card whose buffers are too small under XDP: within seconds the relay
+/// gives XDP up, says why, and is reached by UDP.
+fn gives_up_when_frames_are_cut(kind: &'static str) {
+    Network::run(1, 2, move |network| {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::start_at(Network::hub_address(true), Parameters::default());
+        let mut relay = Relay::at(
+            Network::address(0, true),
+            Some(&network.relay(0)),
+            folder.path(),
+            "relay",
+            &directory,
+            &format!("port: {kind}\n"),
+        );
+        relay.start_and_register();
+        assert!(network.has_program(0));
+        // What came whole until now is forgotten with its window.
+        let cut = |bytes| network.send_cut(0, relay.address, bytes);
+        wait_for("XDP to be given up", || {
+            cut(1024);
+            (relay.report().port.kind == "udp").then_some(())
+        });
+        let report = relay.report();
+        assert!(
+            report.port.why.contains("arrived cut"),
+            "{}",
+            report.port.why
+        );
+        assert!(report.xdp["cut"] > 0, "{:?}", report.xdp);
+        assert!(!network.has_program(0), "still attached");
+        let key = directory.relay("relay").unwrap().link;
+        let mut client = Client::at(Network::hub_address(true));
+        let link = client.connect(relay.address, &key);
+        client.say(link, &Control::Ping(7));
+        assert_eq!(client.control(), Some((link, Control::Pong(7))));
+        relay.stop();
+    });
+}
+
+#[test]
+fn af_xdp_is_given_up_when_frames_are_cut() {
+    gives_up_when_frames_are_cut("xdp");
+}
+
+#[test]
+fn the_filter_is_given_up_when_frames_are_cut() {
+    gives_up_when_frames_are_cut("xdp-filter");
 }
 
 #[test]

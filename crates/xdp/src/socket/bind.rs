@@ -10,25 +10,7 @@ use super::Socket;
 use crate::bound::{Bound, Granted};
 use crate::card::Card;
 use crate::error::{BindError, Error, Result};
-
-/// What a socket is made with.
-#[derive(Debug, Clone, Copy)]
-pub struct SocketConfig {
-    /// Frames in all; half of them wait in the fill ring. A power of two.
-    pub frames: u32,
-    /// Try zero-copy before copy mode.
-    pub zero_copy: bool,
-}
-
-impl Default for SocketConfig {
-    /// 4096 frames of 2 KiB: 8 MiB a queue.
-    fn default() -> Self {
-        Self {
-            frames: 4096,
-            zero_copy: true,
-        }
-    }
-}
+use crate::socket_config::SocketConfig;
 
 impl Socket<Bound> {
     /// Binds to a queue: zero-copy if wanted and granted, else copy mode.
@@ -49,7 +31,7 @@ impl Socket<Bound> {
             .map_err(failed)?
             .ok_or_else(absent)?;
         let bind = |zero_copy| {
-            let kernel = Bound::bind(nic, queue, config.frames, zero_copy)?;
+            let kernel = Bound::bind(nic, queue, config, zero_copy)?;
             Self::over(kernel).map_err(system("waking the driver"))
         };
         if config.zero_copy {

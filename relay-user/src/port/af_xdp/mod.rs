@@ -15,6 +15,7 @@ mod transmit;
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use mio::event::Event;
@@ -28,6 +29,7 @@ use self::queue::Queue;
 use self::transmit::Leaving;
 pub use self::transmit::{NextHops, RingSender, Sending};
 use super::contract::{Dropped, FIRST_PORT_TOKEN, Port};
+use super::shared::Shared;
 use super::udp::UdpPort;
 use mixline_relay_engine::batch::{BATCH, Batch};
 
@@ -47,20 +49,49 @@ pub struct AfXdpPort<K = Bound, N = Neighbours> {
     batches: u32,
     /// Frames of the batch under way; kept for its memory.
     packets: Vec<Packet>,
+    /// Says what came out of the queues, and hears when they are to be closed.
+    shared: Arc<Shared>,
+    /// Frames that were not sent because the queues were closed.
+    closed: u64,
 }
 
 impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
-    /// A port over sockets that are bound, and whose queues the XDP program redirects to.
+    /// A port over sockets that are bound, with the numbers of their queues, to which the XDP
+    /// program redirects.
     #[must_use]
-    pub fn new(sockets: Vec<Socket<K>>, udp: UdpPort, sending: Sending<N>) -> Self {
+    pub fn new(
+        sockets: Vec<(usize, Socket<K>)>,
+        udp: UdpPort,
+        sending: Sending<N>,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
-            queues: sockets.into_iter().map(Queue::new).collect(),
+            queues: sockets
+                .into_iter()
+                .map(|(number, socket)| Queue::new(number, socket))
+                .collect(),
             next: 0,
             udp,
             sending,
             batches: 0,
             packets: Vec::with_capacity(BATCH),
+            shared,
+            closed: 0,
         }
+    }
+
+    /// Closes the queues; the port goes on by UDP. With zero-copy, the card goes back to buffers of
+    /// the kernel's.
+    #[cold]
+    fn give_up(&mut self) {
+        for queue in &mut self.queues {
+            self.closed += queue.drop_waiting() as u64;
+        }
+        if let Sending::Ring(ring) = &self.sending {
+            self.closed += ring.unsent();
+        }
+        self.sending = Sending::Gso;
+        self.queues.clear();
     }
 
     /// Receives from the next queue that has something: which queue it was.
@@ -74,7 +105,10 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
             match queue.socket.receive(&mut self.packets) {
                 // Edge-triggered: an empty ring says that there will be an event.
                 Ok(0) => queue.ready = false,
-                Ok(_) => return Ok(Some(self.next)),
+                Ok(count) => {
+                    self.shared.took(queue.number, count);
+                    return Ok(Some(self.next));
+                }
                 Err(error) => {
                     queue.free(&mut self.packets);
                     return Err(error);
@@ -87,6 +121,9 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
 
 impl<K: Kernel + Send, N: NextHops> Port for AfXdpPort<K, N> {
     fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
+        if self.shared.is_given_up() && !self.queues.is_empty() {
+            self.give_up();
+        }
         let mut busy = false;
         for queue in &mut self.queues {
             busy |= queue.retry()?;
@@ -169,6 +206,7 @@ impl<K: Kernel + Send, N: NextHops> Port for AfXdpPort<K, N> {
 
     fn dropped(&self) -> Dropped {
         let mut dropped = self.udp.dropped();
+        dropped.unsent += self.closed;
         if let Sending::Ring(ring) = &self.sending {
             dropped.unsent += ring.unsent();
         }

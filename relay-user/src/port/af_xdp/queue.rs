@@ -9,6 +9,8 @@ use mixline_relay_engine::batch::BATCH;
 
 /// A queue, as its worker sees it.
 pub(super) struct Queue<K> {
+    /// Its number on the card.
+    pub(super) number: usize,
     pub(super) socket: Socket<K>,
     /// It may have something to receive.
     pub(super) ready: bool,
@@ -18,8 +20,9 @@ pub(super) struct Queue<K> {
 
 impl<K: Kernel> Queue<K> {
     /// A queue that may have something to receive.
-    pub(super) fn new(socket: Socket<K>) -> Self {
+    pub(super) fn new(number: usize, socket: Socket<K>) -> Self {
         Self {
+            number,
             socket,
             ready: true,
             waiting: VecDeque::with_capacity(2 * BATCH),
@@ -46,6 +49,15 @@ impl<K: Kernel> Queue<K> {
             self.socket.free(packet);
         }
         (too_many, sent.map(drop))
+    }
+
+    /// Frees what waits to leave, before the socket is closed; returns how many frames that were.
+    pub(super) fn drop_waiting(&mut self) -> usize {
+        let count = self.waiting.len();
+        for packet in self.waiting.drain(..) {
+            self.socket.free(packet);
+        }
+        count
     }
 
     /// Takes frames back. What is held after that is what waits, or a frame was lost.

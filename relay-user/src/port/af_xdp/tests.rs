@@ -52,7 +52,12 @@ fn port(queues: usize) -> (TestPort, ControlSockets) {
     let sockets = iter::repeat_with(|| MemoryKernel::new(FRAMES).socket());
     let sender = RingSender::new(OneNeighbour, INTERFACE, 7000);
     let sending = Sending::Ring(Box::new(sender));
-    let port = AfXdpPort::new(sockets.take(queues).collect(), udp.remove(0), sending);
+    let port = AfXdpPort::new(
+        sockets.take(queues).enumerate().collect(),
+        udp.remove(0),
+        sending,
+        Arc::new(Shared::new(queues)),
+    );
     (port, control)
 }
 
