@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
 use crate::control::{Control, ControlStatistics, SharedOnionKeys, tell};
-use crate::observe::{PortReport, Source, metrics, socket};
+use crate::observe::{PortReport, QueueReport, Source, metrics, socket};
 use crate::onion_keys::OnionKeys;
 use crate::port::{OpenError, Ports};
 use crate::state_dir::{StateDir, StateError};
@@ -234,6 +234,7 @@ impl Relay {
             kind: port.into(),
             why: why.clone(),
             check: None,
+            queues: Vec::new(),
         });
         let registration_status = Arc::new(Mutex::new(Default::default()));
         let control_statistics = Arc::new(ControlStatistics::default());
@@ -411,13 +412,16 @@ async fn watch_port(
                 report.why = format!("XDP on {} was given up: {doubt}", watch.card());
             });
         }
-        report.send_if_modified(|report| {
-            let known = watch.known();
-            let changed = report.check.as_deref() != Some(known);
-            if changed {
-                report.check = Some(known.into());
-            }
-            changed
+        report.send_modify(|report| {
+            report.check = Some(watch.known().into());
+            report.queues = watch
+                .queues()
+                .iter()
+                .map(|(redirected, received)| QueueReport {
+                    redirected: *redirected,
+                    received: *received,
+                })
+                .collect();
         });
     }
 }

@@ -40,6 +40,8 @@ pub struct Options {
     pub cards: Vec<CardWire>,
     /// How long any one step of the start may take.
     pub patience: Duration,
+    /// More lines for the configurations of nodes.
+    pub more: Vec<(Node, String)>,
 }
 
 impl Default for Options {
@@ -49,6 +51,7 @@ impl Default for Options {
             offloads: true,
             cards: Vec::new(),
             patience: STEP_TIMEOUT,
+            more: Vec::new(),
         }
     }
 }
@@ -230,6 +233,8 @@ impl Network {
             Node::Service => configs::client(&files, self.directory_id()?, Some(SERVICE_NAME)),
             Node::Client => configs::client(&files, self.directory_id()?, None),
         };
+        let more = self.options.more.iter().filter(|(of, _)| *of == node);
+        let text = more.fold(text, |text, (_, more)| text + more);
         fs::write(&files.config, text).file("writing", &files.config)?;
         let mut arguments = match node {
             Node::Service | Node::Client => vec!["up".into()],

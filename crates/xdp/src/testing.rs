@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use crate::kernel::{Kernel, Ring};
 use crate::memory::Memory;
 use crate::packet::Packet;
-use crate::socket_config::FrameBytes;
 use crate::socket::Socket;
+use crate::socket_config::FrameBytes;
 
 /// What the kernel does when it is woken to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

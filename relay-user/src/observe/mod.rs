@@ -8,5 +8,7 @@ pub(crate) mod socket;
 mod text;
 
 pub(crate) use collect::Source;
-pub use report::{DirectoryReport, LinksReport, PathsReport, PortReport, ReplayReport, Report};
+pub use report::{
+    DirectoryReport, LinksReport, PathsReport, PortReport, QueueReport, ReplayReport, Report,
+};
 pub use socket::ask;

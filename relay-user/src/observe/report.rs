@@ -59,6 +59,18 @@ pub struct PortReport {
     /// With XDP, whether what arrives was seen to arrive whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
+    /// The queues of the card with AF_XDP; empty without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queues: Vec<QueueReport>,
+}
+
+/// A queue of the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueReport {
+    /// Frames that the XDP program gave to its socket.
+    pub redirected: u64,
+    /// Frames that came out of the socket.
+    pub received: u64,
 }
 
 /// How a relay stands with the directory.

@@ -35,6 +35,15 @@ impl Report {
         if let Some(check) = &self.port.check {
             line("", check.clone());
         }
+        for (number, queue) in self.port.queues.iter().enumerate() {
+            line(
+                "",
+                format!(
+                    "queue {number}: {} frames redirected, {} received",
+                    queue.redirected, queue.received
+                ),
+            );
+        }
         line(
             "memory",
             format!("{:.1} MiB", self.memory_bytes as f64 / (1 << 20) as f64),

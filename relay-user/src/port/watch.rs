@@ -21,6 +21,8 @@ pub struct Watch {
     filter: Arc<XdpFilter>,
     shared: Arc<Shared>,
     trust: Trust,
+    /// Of the last look, by queue: frames given to its socket, and taken out of it.
+    queues: Vec<(u64, u64)>,
     given_up: bool,
 }
 
@@ -35,6 +37,7 @@ impl Watch {
             filter,
             shared,
             trust: Trust::new(counts, Instant::now()),
+            queues: Vec::new(),
             given_up: false,
         }
     }
@@ -51,6 +54,8 @@ impl Watch {
         } else {
             // What cannot be read says nothing.
             let counts = counts(&self.filter, &self.shared)?;
+            let queues = counts.given.iter().zip(&counts.taken);
+            self.queues = queues.map(|(given, taken)| (*given, *taken)).collect();
             self.trust.look(counts, now).err()?
         };
         self.given_up = true;
@@ -58,6 +63,12 @@ impl Watch {
         self.filter.detach();
         self.shared.give_up();
         Some(doubt)
+    }
+
+    /// By queue, at the last look: frames given to its socket, and frames that came out of it.
+    #[must_use]
+    pub fn queues(&self) -> &[(u64, u64)] {
+        &self.queues
     }
 
     /// The card that the port is on.

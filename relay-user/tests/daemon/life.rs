@@ -6,10 +6,10 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::records::Parameters;
 use nix::sys::signal::Signal;
 
-use crate::client::Client;
 use crate::directory::Directory;
 use crate::process::{Relay, wait_for};
 use crate::relaying::{Path, onion};
+use mixline_testnet::link_client::Client;
 
 #[test]
 fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
@@ -22,7 +22,7 @@ fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
     // A message that the relay delivers, and has to remember.
     let descriptor = directory.relay("relay").unwrap();
     let path = Path::new(&descriptor, &descriptor, 9);
-    let mut client = Client::new();
+    let mut client = Client::local();
     let link = client.connect(relay.address, &descriptor.link);
     client.register(link, path.token);
     client.send(link, &path.cell(1), CellKind::Cell);

@@ -2,7 +2,6 @@
 //! client of the tests' own.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod client;
 mod directory;
 mod doctor;
 mod errors;

@@ -16,9 +16,9 @@ use mixline_protocol::records::{Parameters, RelayDescriptor};
 use mixline_protocol::size::{Cell, PATH_HEADER, Payload};
 use mixline_protocol::time::UnixTime;
 
-use crate::client::Client;
 use crate::directory::Directory;
 use crate::process::{Relay, wait_for};
+use mixline_testnet::link_client::Client;
 
 /// Cells that are sent at once: as many as the client's socket has room for.
 const CELLS: u64 = 50;
@@ -94,7 +94,7 @@ fn cells_go_through_and_replays_do_not() {
         directory.relay("first").unwrap(),
         directory.relay("last").unwrap(),
     );
-    let mut client = Client::new();
+    let mut client = Client::local();
     let to_first = client.connect(first.address, &one.link);
     let to_last = client.connect(last.address, &two.link);
     let path = Path::new(&one, &two, 4711);

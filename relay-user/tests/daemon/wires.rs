@@ -4,11 +4,11 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::link::control::Control;
 use mixline_protocol::records::Parameters;
 
-use crate::client::Client;
 use crate::directory::Directory;
 use crate::network::Network;
 use crate::process::{Relay, wait_for};
 use crate::relaying::Path;
+use mixline_testnet::link_client::Client;
 
 /// Cells that are on their way at once.
 const BURST: u64 = 40;

@@ -4,10 +4,10 @@ use mixline_protocol::link::control::Control;
 use mixline_protocol::records::Parameters;
 use nix::sys::signal::Signal;
 
-use crate::client::Client;
 use crate::directory::Directory;
 use crate::network::Network;
 use crate::process::{Relay, wait_for};
+use mixline_testnet::link_client::Client;
 
 fn comes_and_goes(kind: &'static str) {
     Network::run(1, 2, move |network| {

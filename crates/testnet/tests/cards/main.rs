@@ -4,6 +4,7 @@
 //! makes it and says by `MIXLINE_CARDS` which there are: `igb=MAC,MAC virtio_net=MAC,MAC`. Without
 //! that, everything is skipped with a message.
 
+mod faults;
 mod traffic;
 
 use anyhow::{Context, Result, ensure};
@@ -62,12 +63,13 @@ fn pairs(text: &str) -> Vec<Pair> {
 /// A test of one pair of cards.
 type Test = fn(&Pair) -> Result<()>;
 
-/// The tests of one pair of cards.
+/// The tests of one pair of cards, those on one network one after the other.
 fn trials(pair: Pair) -> Vec<Trial> {
-    let tests: [(&str, Test); 3] = [
-        ("zero_copy", |pair| on(pair, Port::Xdp, zero_copy)),
-        ("filter", |pair| on(pair, Port::XdpFilter, works)),
-        ("udp", |pair| on(pair, Port::Udp, works)),
+    let tests: [(&str, Test); 4] = [
+        ("zero_copy", zero_copy),
+        ("small_frames", small_frames),
+        ("filter", |pair| on(pair, Port::XdpFilter, "", works)),
+        ("udp", |pair| on(pair, Port::Udp, "", works)),
     ];
     tests
         .into_iter()
@@ -81,19 +83,26 @@ fn trials(pair: Pair) -> Vec<Trial> {
 }
 
 /// Runs a test on a network in which one relay's wire is the pair.
-fn on(pair: &Pair, port: Port, test: fn(&Pair, &mut Network) -> Result<()>) -> Result<()> {
+fn on(
+    pair: &Pair,
+    port: Port,
+    more: &str,
+    test: impl FnOnce(&mut Network) -> Result<()>,
+) -> Result<()> {
     let options = Options {
         ports: vec![port, Port::Udp],
+        // An igb of QEMU's takes segmentation of UDP for fragmentation.
+        offloads: false,
         cards: vec![CardWire {
             node: Node::Relay(RELAY),
             near: pair.near.clone(),
             far: pair.far.clone(),
         }],
         patience: PATIENCE,
-        ..Options::default()
+        more: vec![(Node::Relay(RELAY), more.into())],
     };
     let mut network = Network::up(Programs::release()?, options, |line| eprintln!("  {line}"))?;
-    let result = test(pair, &mut network);
+    let result = test(&mut network);
     if result.is_err() {
         let log = network.files(Node::Relay(RELAY)).log;
         eprintln!("the end of the relay's log:\n{}", tail(&log, 20));
@@ -105,21 +114,60 @@ fn on(pair: &Pair, port: Port, test: fn(&Pair, &mut Network) -> Result<()>) -> R
     result
 }
 
-/// The driver grants zero-copy, and what is received so arrives.
-fn zero_copy(pair: &Pair, network: &mut Network) -> Result<()> {
+/// The driver grants zero-copy, what is received so arrives, and it goes on to do so whatever
+/// happens to the card.
+fn zero_copy(pair: &Pair) -> Result<()> {
+    on(pair, Port::Xdp, "", |network| {
+        let why = port_of(network)?;
+        ensure!(
+            why.starts_with("native XDP") && why.contains("zero-copy"),
+            "{} did not grant zero-copy: {why}",
+            pair.driver
+        );
+        ensure!(why.contains("TX ring"), "the TX ring is not used: {why}");
+        works(network)?;
+        for (name, fault) in FAULTS {
+            eprintln!("  {name}");
+            fault(network).with_context(|| name.to_owned())?;
+        }
+        Ok(())
+    })
+}
+
+/// Something that happens to the card of a network's relay.
+type Fault = fn(&mut Network) -> Result<()>;
+
+/// What happens to the card meanwhile.
+const FAULTS: [(&str, Fault); 6] = [
+    ("its link goes and comes", faults::link_flaps),
+    ("its rings change", faults::rings_change),
+    ("its MTU changes", faults::mtu_changes),
+    ("the relay is killed", faults::killed),
+    ("another relay wants the card", faults::another_program),
+    ("its driver leaves and comes back", faults::driver_rebinds),
+];
+
+/// Frames of 2048 bytes. A card whose buffers come in steps of 1024 bytes cuts what arrives, and the
+/// relay gives XDP up; with others it works.
+fn small_frames(pair: &Pair) -> Result<()> {
+    on(pair, Port::Xdp, "xdp_frame_bytes: 2048\n", |network| {
+        if pair.driver == "igb" {
+            let patient = faults::Patient::new(network)?;
+            patient.is_on_udp("the start with small frames", "arrived cut")?;
+        }
+        works(network)
+    })
+}
+
+/// What the relay says of its port.
+fn port_of(network: &Network) -> Result<String> {
     let status = network.relay_status(RELAY)?;
     let why = status["port"]["why"].as_str().context("no port")?;
     eprintln!("  port: {why}");
-    ensure!(
-        why.starts_with("native XDP") && why.contains("zero-copy"),
-        "{} did not grant zero-copy: {why}",
-        pair.driver
-    );
-    ensure!(why.contains("TX ring"), "the TX ring is not used: {why}");
-    works(pair, network)
+    Ok(why.to_owned())
 }
 
 /// Pages and a download go through the relay, and no frame is lost in it.
-fn works(_pair: &Pair, network: &mut Network) -> Result<()> {
+fn works(network: &mut Network) -> Result<()> {
     traffic::through(network, RELAY)
 }

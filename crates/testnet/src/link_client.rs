@@ -1,4 +1,6 @@
-//! A client with links to relays, over one real socket.
+//! A client with links to relays, over one real socket: for tests that ask a relay directly. It ends
+//! the test when a relay answers what it must not.
+#![expect(clippy::unwrap_used, reason = "an answer that is wrong fails the test")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, SystemTime};
@@ -13,6 +15,7 @@ use mixline_protocol::path::MailboxToken;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram};
 
+/// The client.
 pub struct Client {
     socket: UdpSocket,
     secret: X25519Secret,
@@ -26,7 +29,8 @@ pub struct Link {
 }
 
 impl Client {
-    pub fn new() -> Self {
+    /// A client on the loopback interface.
+    pub fn local() -> Self {
         Self::at("127.0.0.1:0")
     }
 
@@ -45,6 +49,11 @@ impl Client {
 
     /// Makes a link to a relay; its number.
     pub fn connect(&mut self, address: SocketAddr, key: &X25519Public) -> usize {
+        self.try_connect(address, key).expect("a response")
+    }
+
+    /// Makes a link to a relay; its number, or none if the relay does not answer in time.
+    pub fn try_connect(&mut self, address: SocketAddr, key: &X25519Public) -> Option<usize> {
         let number = self.links.len();
         let at = Timestamp::from(SystemTime::now());
         let mut rng = OsRandom::new();
@@ -52,7 +61,7 @@ impl Client {
             Initiator::start(&self.secret, key, number as u32, at, None, &mut rng).unwrap();
         self.socket.send_to(&datagram[..], address).unwrap();
         let session = loop {
-            let datagram = self.receive().expect("a response");
+            let datagram = self.receive()?;
             if datagram_type(&datagram) == Ok(DatagramType::Response) {
                 break initiator.finish(&datagram).unwrap();
             }
@@ -60,13 +69,15 @@ impl Client {
         self.links.push(Link { address, session });
         // The relay does not send under the session before it has heard something.
         self.send(number, &[0; 1368], CellKind::Cover);
-        number
+        Some(number)
     }
 
+    /// What seals datagrams of a link.
     pub fn seal_key(&self, link: usize) -> &SealKey {
         &self.links[link].session.seal
     }
 
+    /// Sends a cell over a link.
     pub fn send(&self, link: usize, cell: &Cell, kind: CellKind) {
         let mut datagram = [0; DATAGRAM];
         datagram[CELL_OFFSET..][..cell.len()].copy_from_slice(cell);
@@ -74,12 +85,14 @@ impl Client {
         self.send_raw(link, &datagram);
     }
 
+    /// Sends bytes as they are to where a link leads.
     pub fn send_raw(&self, link: usize, bytes: &[u8]) {
         self.socket
             .send_to(bytes, self.links[link].address)
             .unwrap();
     }
 
+    /// Sends a control message.
     pub fn say(&self, link: usize, message: &Control) {
         let mut cell = [0; 1368];
         message.encode_into(&mut cell).unwrap();
