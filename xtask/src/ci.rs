@@ -1,7 +1,7 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
 use crate::setup::{self, Purpose};
-use crate::{dependencies, run, test, workspaces};
+use crate::{dependencies, run, test, vm_test, workspaces};
 use anyhow::{Result, bail};
 use mixline_testnet::programs;
 use std::time::Instant;
@@ -13,6 +13,9 @@ pub struct Arguments {
     /// ours: its 200 crates take minutes to compile, and change with nothing in this project.
     #[arg(long)]
     peers: bool,
+    /// Also what takes long: the relay on network cards in a virtual machine.
+    #[arg(long, conflicts_with = "peers")]
+    all: bool,
 }
 
 /// Everything that must hold, the quick checks first.
@@ -37,6 +40,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 .env("RUSTDOCFLAGS", "-Dwarnings"),
         )
     });
+    if arguments.all {
+        step("network cards in a virtual machine", vm_test::all)?;
+    }
     println!("== all of it: {} s", began.elapsed().as_secs());
     test::conclude(&summary).and(documented)
 }

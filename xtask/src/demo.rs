@@ -1,13 +1,14 @@
 //! `cargo xtask demo`: a whole network on this machine, a page and a download through it.
 
-use crate::report::{RelayReport, Report};
+use crate::report::{FramesReport, RelayReport, Report};
 use crate::{privileges, run, setup};
 use anyhow::{Context, Result, bail};
+use mixline_relay_common::verdict::Verdict;
 use mixline_testnet::configs::SERVICE_NAME;
 use mixline_testnet::fetch::{Fetched, fetch, sha256_file};
 use mixline_testnet::topology::{Node, RELAYS};
 use mixline_testnet::web::{DOWNLOAD_BYTES, DOWNLOAD_NAME};
-use mixline_testnet::{Network, Options, Port, Programs};
+use mixline_testnet::{Network, Options, Port, Programs, programs};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,9 +23,10 @@ pub struct Arguments {
     /// Write the figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// What the relays receive and send with.
-    #[arg(long, value_enum, default_value_t = Port::Auto)]
-    port: Port,
+    /// What the relays receive and send with. By default `xdp`, or `udp` where the XDP program cannot
+    /// be built.
+    #[arg(long, value_enum)]
+    port: Option<Port>,
     /// Switch segmentation off on the wires, so that a capture shows single datagrams (slower).
     #[arg(long)]
     plain_wires: bool,
@@ -34,11 +36,29 @@ pub struct Arguments {
 }
 
 /// What the machine has to be set up for.
-fn purpose(port: Port) -> setup::Purpose {
-    if port.needs_xdp() {
+fn purpose(port: Option<Port>) -> setup::Purpose {
+    if port.is_none_or(Port::needs_xdp) {
         setup::Purpose::All
     } else {
         setup::Purpose::Demo
+    }
+}
+
+/// What the relays have, once they are built.
+fn port(asked_for: Option<Port>) -> Port {
+    match asked_for {
+        Some(port) => port,
+        None if programs::xdp_program().is_some() => {
+            println!(
+                "   relays on AF_XDP; `--port udp` is faster here, where wires are veth pairs, which \
+                 hand trains of datagrams over whole"
+            );
+            Port::Xdp
+        }
+        None => {
+            println!("   relays on UDP sockets: the XDP program was not built, see 1.");
+            Port::Udp
+        }
     }
 }
 
@@ -59,7 +79,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("3. The network");
     let began = Instant::now();
     let options = Options {
-        ports: vec![arguments.port],
+        ports: vec![port(arguments.port)],
         offloads: !arguments.plain_wires,
         ..Options::default()
     };
@@ -82,6 +102,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         println!("taking the network down");
     }
     network.down()?;
+    privileges::give_to_user(&programs::testnet_directory());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -141,6 +162,7 @@ fn report(network: &mut Network, page: &Fetched, download: &Fetched) -> Result<R
             .usage()
             .with_context(|| format!("looking at {node}"))?;
         relays.push(RelayReport {
+            xdp: frames(&network.relay_status(number)?),
             name: node.name(),
             rss_bytes: usage.rss_bytes,
             cpu_s: usage.cpu_s,
@@ -156,6 +178,24 @@ fn report(network: &mut Network, page: &Fetched, download: &Fetched) -> Result<R
         service_ipv4: service.ipv4.to_string(),
         service_ipv6: service.ipv6.to_string(),
         service_id: service.id,
+    })
+}
+
+/// What a relay's XDP program did with frames; none without one.
+fn frames(status: &serde_json::Value) -> Option<FramesReport> {
+    let verdicts = status["xdp"].as_object().filter(|of| !of.is_empty())?;
+    let sum = |wanted: &dyn Fn(&Verdict) -> bool| {
+        Verdict::ALL
+            .iter()
+            .filter(|verdict| wanted(verdict))
+            .filter_map(|verdict| verdicts.get(verdict.name())?.as_u64())
+            .sum()
+    };
+    let redirects = |verdict: &Verdict| matches!(verdict, Verdict::Redirected);
+    Some(FramesReport {
+        passed: sum(&|verdict| !verdict.drops() && !redirects(verdict)),
+        redirected: sum(&redirects),
+        dropped: sum(&|verdict| verdict.drops()),
     })
 }
 
@@ -188,8 +228,14 @@ fn explain(network: &Network, report: &Report) -> Result<()> {
     let text = |name: &str| port[name].as_str().unwrap_or("unknown").to_owned();
     println!("   relays, port {}: {}", text("kind"), text("why"));
     for relay in &report.relays {
+        let frames = relay.xdp.as_ref().map_or_else(String::new, |xdp| {
+            format!(
+                "; XDP program: {:6} frames passed, {:6} redirected, {} dropped",
+                xdp.passed, xdp.redirected, xdp.dropped
+            )
+        });
         println!(
-            "     {:8} {:5.1} MB of memory, {:5.2} s of CPU",
+            "     {:8} {:5.1} MB of memory, {:5.2} s of CPU{frames}",
             relay.name,
             relay.rss_bytes as f64 / 1e6,
             relay.cpu_s

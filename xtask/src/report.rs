@@ -33,6 +33,19 @@ pub struct RelayReport {
     pub rss_bytes: u64,
     /// CPU time since its start, seconds.
     pub cpu_s: f64,
+    /// What its XDP program did with frames; none without one.
+    pub xdp: Option<FramesReport>,
+}
+
+/// What an XDP program did with frames.
+#[derive(Debug, Serialize)]
+pub struct FramesReport {
+    /// Passed to the kernel.
+    pub passed: u64,
+    /// Given to AF_XDP sockets.
+    pub redirected: u64,
+    /// Dropped.
+    pub dropped: u64,
 }
 
 impl Report {

@@ -27,6 +27,18 @@ pub struct Arguments {
 /// How long all tests in a machine may take.
 const ALL: Duration = Duration::from_secs(3000);
 
+/// Runs all tests, for CI.
+pub fn all() -> Result<()> {
+    let all = Arguments {
+        name: None,
+        built: None,
+    };
+    if run(&all)? != ExitCode::SUCCESS {
+        bail!("tests in the virtual machine failed");
+    }
+    Ok(())
+}
+
 /// Runs the tests.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let test = match &arguments.built {
