@@ -17,6 +17,15 @@ pub struct Card {
     pub driver: Option<String>,
 }
 
+/// What an interface is that is no card itself, and which interfaces carry it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stacked {
+    /// What it is: `bond`, `bridge`, `VLAN` ...
+    pub what: &'static str,
+    /// The interfaces below, in the order of their names.
+    pub below: Vec<String>,
+}
+
 /// What a driver says that it can do (`enum netdev_xdp_act` of `linux/netdev.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Abilities {
@@ -36,6 +45,34 @@ impl Card {
             interface: interface.into(),
             driver: driver(interface),
         }
+    }
+
+    /// What this is, if it stands on other interfaces. An AF_XDP socket belongs to one queue of one
+    /// card, and a frame that arrives at a card below is not given to a socket above (`xsk_rcv_check` of
+    /// the kernel): it is lost without a word.
+    #[must_use]
+    pub fn stacked(&self) -> Option<Stacked> {
+        let what = match self.driver.as_deref()? {
+            "bonding" => "bond",
+            "team" => "team",
+            "bridge" => "bridge",
+            "802.1Q VLAN Support" => "VLAN",
+            "macvlan" => "macvlan",
+            "ipvlan" => "ipvlan",
+            _ => return None,
+        };
+        let folder = format!("/sys/class/net/{}", self.interface);
+        let mut below: Vec<String> = std::fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                name.strip_prefix("lower_").map(str::to_owned)
+            })
+            .collect();
+        below.sort_unstable();
+        Some(Stacked { what, below })
     }
 
     /// Asks the driver what it can do. None if the kernel does not say: it does from 6.3 on.

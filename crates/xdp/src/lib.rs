@@ -23,7 +23,7 @@ pub mod testing;
 mod wakeup;
 
 pub use bound::{Bound, Granted};
-pub use card::{Abilities, Card};
+pub use card::{Abilities, Card, Stacked};
 pub use error::{BindError, Error, LoadError, MapFault, Result};
 pub use kernel::{Kernel, Ring};
 pub use neighbours::{Neighbours, NextHop};

@@ -7,13 +7,15 @@ use std::path::Path;
 
 use mixline_netlink::{Client, ROUTE};
 use mixline_protocol::size::DATAGRAM;
-use mixline_xdp::Card;
+use mixline_xdp::{Card, FrameBytes, Stacked};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 use nix::net::if_::if_nametoindex;
 
 use super::finding::Finding;
 use super::plan::{Need, Plan};
+use crate::config::PortKind;
+use crate::port::stacked;
 
 /// Bytes of an IP packet with a datagram: headers of IPv4 and of IPv6, and of UDP.
 const PACKET_V4: u32 = 20 + 8 + DATAGRAM as u32;
@@ -21,6 +23,9 @@ const PACKET_V6: u32 = 40 + 8 + DATAGRAM as u32;
 /// The largest MTU that every native XDP driver takes, and zero-copy with our frames: 2 KiB, of
 /// which the kernel keeps 256 bytes, an Ethernet header 14, and a VLAN tag 4.
 const LARGEST: u32 = 2048 - 256 - 14 - 4;
+/// Drivers whose receive buffers under AF_XDP come in steps of 1024 bytes: `igb` and `igc`, and `ixgbe`
+/// for its older cards (`SRRCTL.BSIZEPKT` in their sources).
+const IN_STEPS: [&str; 3] = ["igb", "igc", "ixgbe"];
 /// What is advised.
 const USUAL: u32 = 1500;
 
@@ -46,6 +51,8 @@ pub struct Interface {
     pub vlans: Vec<String>,
     /// The XDP program on it.
     pub attached: Option<Attachment>,
+    /// What it is, if it stands on other interfaces.
+    pub stacked: Option<Stacked>,
 }
 
 impl Interface {
@@ -56,8 +63,10 @@ impl Interface {
     pub fn read(name: &str) -> io::Result<Self> {
         let index = if_nametoindex(name)?;
         let link = link(index)?;
+        let card = Card::of(name);
         let mut this = Self {
-            card: Card::of(name),
+            stacked: card.stacked(),
+            card,
             up: link
                 .header
                 .flags
@@ -84,6 +93,55 @@ impl Interface {
             self.judge_mtu(plan),
             self.judge_program(plan),
         ]
+        .into_iter()
+        .chain(self.judge_stack(plan))
+        .chain(self.judge_frames(plan))
+        .collect()
+    }
+
+    /// What stands on other interfaces gets no frames by AF_XDP.
+    fn judge_stack(&self, plan: &Plan) -> Option<Finding> {
+        let check = "stack";
+        let on = self.stacked.as_ref()?;
+        let why = stacked(&self.card, on);
+        let (found, remedy) = why.split_once(": ").unwrap_or((why.as_str(), ""));
+        Some(match plan.port {
+            PortKind::Xdp => Finding::problem(check, found, remedy),
+            PortKind::Auto => Finding::ok(check, format!("{found}: `auto` takes UDP")),
+            PortKind::XdpFilter if matches!(on.what, "bond" | "team") => {
+                Finding::ok(check, format!("a {}: the filter works on it", on.what))
+            }
+            PortKind::XdpFilter => Finding::warning(
+                check,
+                format!(
+                    "a {}: XDP runs in the generic path, slower than without",
+                    on.what
+                ),
+                remedy,
+            ),
+            PortKind::Udp => Finding::ok(check, format!("a {}; fine with `port: udp`", on.what)),
+        })
+    }
+
+    /// Some drivers cut what does not fit into frames of 2048 bytes.
+    fn judge_frames(&self, plan: &Plan) -> Option<Finding> {
+        let driver = self.card.driver.as_deref()?;
+        if !IN_STEPS.contains(&driver) || !plan.redirects() {
+            return None;
+        }
+        let check = "frames";
+        Some(if plan.frames == FrameBytes::TwoKiB {
+            Finding::problem(
+                check,
+                format!(
+                    "{driver} receives in steps of 1024 bytes: into frames of 2048, less 256 of the \
+                     kernel's, only 1024, and cuts every datagram"
+                ),
+                "`xdp_frame_bytes: 4096`, or leave it out",
+            )
+        } else {
+            Finding::ok(check, format!("4096 bytes, as {driver} needs"))
+        })
     }
 
     fn judge_state(&self) -> Finding {
@@ -211,6 +269,7 @@ pub(super) mod tests {
             mtu: 1500,
             vlans: vec![],
             attached: None,
+            stacked: None,
         }
     }
 
@@ -246,6 +305,66 @@ pub(super) mod tests {
         assert_eq!(of(9000, &[v4], PortKind::Udp), Level::Ok);
         assert_eq!(of(9000, &[v4], PortKind::Xdp), Level::Warning);
         assert_eq!(of(1774, &[v4], PortKind::Xdp), Level::Ok);
+    }
+
+    #[test]
+    fn what_stands_on_other_interfaces_gets_no_frames() {
+        let on = |driver: &str, what| Interface {
+            card: Card {
+                interface: "up0".into(),
+                driver: Some(driver.into()),
+            },
+            stacked: Some(Stacked {
+                what,
+                below: vec!["eth0".into()],
+            }),
+            ..good()
+        };
+        let judge = |interface: Interface, port| interface.judge(&plan(port))[3].clone();
+        let bond = judge(on("bonding", "bond"), PortKind::Xdp);
+        assert_eq!(bond.level, Level::Problem);
+        assert!(bond.found.contains("a bond on eth0"), "{}", bond.found);
+        assert_eq!(
+            judge(on("bonding", "bond"), PortKind::Auto).level,
+            Level::Ok
+        );
+        assert_eq!(
+            judge(on("bonding", "bond"), PortKind::XdpFilter).level,
+            Level::Ok
+        );
+        assert_eq!(
+            judge(on("bridge", "bridge"), PortKind::XdpFilter).level,
+            Level::Warning
+        );
+        assert_eq!(
+            judge(on("bridge", "bridge"), PortKind::Udp).level,
+            Level::Ok
+        );
+    }
+
+    #[test]
+    fn drivers_in_steps_need_large_frames() {
+        let igb = Interface {
+            card: Card {
+                interface: "eth0".into(),
+                driver: Some("igb".into()),
+            },
+            ..good()
+        };
+        let of = |frames, port| {
+            let plan = Plan {
+                frames,
+                ..plan(port)
+            };
+            let findings = igb.judge(&plan);
+            let frames = findings.iter().find(|finding| finding.check == "frames");
+            frames.map(|finding| finding.level)
+        };
+        assert_eq!(of(FrameBytes::TwoKiB, PortKind::Xdp), Some(Level::Problem));
+        assert_eq!(of(FrameBytes::FourKiB, PortKind::Xdp), Some(Level::Ok));
+        assert_eq!(of(FrameBytes::TwoKiB, PortKind::Udp), None);
+        let findings = good().judge(&plan(PortKind::Xdp));
+        assert!(findings.iter().all(|finding| finding.check != "frames"));
     }
 
     #[test]

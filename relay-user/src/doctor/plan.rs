@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use mixline_xdp::FrameBytes;
+
 use super::finding::Finding;
 use crate::config::{Config, PortKind, XdpSend};
 use crate::observe::Report;
@@ -13,6 +15,8 @@ pub struct Plan {
     pub port: PortKind,
     /// How frames leave.
     pub send: XdpSend,
+    /// How large frames are.
+    pub frames: FrameBytes,
     /// Where the relay listens; empty without a configuration.
     pub listen: Vec<SocketAddr>,
     /// Threads that forward.
@@ -39,6 +43,7 @@ impl Plan {
         Self {
             port: config.port,
             send: config.xdp_send,
+            frames: config.xdp_frame_bytes.into(),
             listen: config.listen.clone(),
             workers: config.worker_count(cores),
             running: running.map(Box::new),

@@ -56,6 +56,9 @@ fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), XdpErr
     }
     let (interface, _) = interface(config, sockets).map_err(XdpError::Interface)?;
     let card = Card::of(&interface);
+    if let Some(on) = card.stacked() {
+        return Err(XdpError::Stacked { card, on });
+    }
     if card.abilities().is_some_and(|can| !can.zero_copy) {
         return Err(XdpError::NoZeroCopy(card));
     }

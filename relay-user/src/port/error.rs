@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use mixline_relay_common::maps::MAX_QUEUES;
-use mixline_xdp::Card;
+use mixline_xdp::{Card, Stacked};
 use nix::errno::Errno;
 
 /// Why a port was not opened.
@@ -48,6 +48,14 @@ pub enum XdpError {
     /// AF_XDP would be slower than UDP: what `auto` does not want.
     #[error("{0} grants no zero-copy, without which UDP with GRO and GSO is faster")]
     NoZeroCopy(Card),
+    /// AF_XDP sockets would get nothing.
+    #[error("{}", stacked(.card, .on))]
+    Stacked {
+        /// What was asked for.
+        card: Card,
+        /// What it is.
+        on: Stacked,
+    },
     /// Next hops cannot be asked for.
     #[error("cannot ask the kernel for next hops on {card}: {source}")]
     NextHops {
@@ -59,6 +67,29 @@ pub enum XdpError {
     /// The program or a socket.
     #[error(transparent)]
     Xdp(mixline_xdp::Error),
+}
+
+/// Why there is no AF_XDP on an interface that stands on others, and what to do instead.
+pub fn stacked(card: &Card, on: &Stacked) -> String {
+    let (name, what) = (&card.interface, on.what);
+    let below = if on.below.is_empty() {
+        "another interface".to_owned()
+    } else {
+        on.below.join(", ")
+    };
+    let remedy = match what {
+        "bond" | "team" => format!(
+            "`port: xdp-filter` works here; or give the relay a card of its own, outside {name}"
+        ),
+        "VLAN" => format!(
+            "let the switch tag and give {below} the relay's address, or give the relay a card of \
+             its own"
+        ),
+        _ => format!("give the relay's address to {below} instead of {name}"),
+    };
+    format!(
+        "{name} is a {what} on {below}, where frames reach no AF_XDP socket of {name}: {remedy}"
+    )
 }
 
 /// Why it is not known which interface XDP is for.
@@ -147,6 +178,26 @@ mod tests {
             text.contains("eth0 (driver igb) grants no zero-copy"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn interfaces_on_others_are_named_with_what_carries_them() {
+        let text = |driver: &str, what, below: &[&str]| {
+            let card = Card {
+                interface: "up0".into(),
+                driver: Some(driver.into()),
+            };
+            let below = below.iter().map(|name| (*name).to_owned()).collect();
+            let on = Stacked { what, below };
+            XdpError::Stacked { card, on }.to_string()
+        };
+        let bond = text("bonding", "bond", &["eth0", "eth1"]);
+        assert!(bond.starts_with("up0 is a bond on eth0, eth1, "), "{bond}");
+        assert!(bond.contains("`port: xdp-filter`"), "{bond}");
+        let vlan = text("802.1Q VLAN Support", "VLAN", &["eth0"]);
+        assert!(vlan.contains("give eth0 the relay's address"), "{vlan}");
+        let bridge = text("bridge", "bridge", &[]);
+        assert!(bridge.contains("address to another interface"), "{bridge}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod watch;
 mod xdp_filter;
 
 pub use contract::{Dropped, FIRST_PORT_TOKEN, Port};
-pub use error::{InterfaceError, OpenError, XdpError};
+pub use error::{InterfaceError, OpenError, XdpError, stacked};
 pub use interface::{interface_of, receive_queues};
 #[cfg(test)]
 pub use memory::MemoryPort;

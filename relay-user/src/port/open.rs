@@ -93,6 +93,9 @@ fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result
     }
     let mut rng = OsRandom::new();
     let card = Card::of(&interface);
+    if redirect && let Some(on) = card.stacked() {
+        return Err(XdpError::Stacked { card, on });
+    }
     let settings = ProgramConfig {
         port,
         addresses,
