@@ -72,6 +72,9 @@ pub struct Selection {
     /// How to run them.
     #[command(flatten)]
     pub options: Options,
+    /// Succeed although a goal is missed.
+    #[arg(long)]
+    pub no_goals: bool,
     /// Write all figures to this file, with a description of the machine.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -94,6 +97,9 @@ impl Selection {
         arguments.extend(["--port".into(), self.options.port.name().into()]);
         if self.options.quick {
             arguments.push("--quick".into());
+        }
+        if self.no_goals {
+            arguments.push("--no-goals".into());
         }
         if let Some(file) = &self.json {
             arguments.extend(["--json".into(), file.into()]);
@@ -119,7 +125,17 @@ mod tests {
     #[test]
     fn arguments_say_the_same() {
         let given = [
-            "", "hop", "flood", "--port", "udp", "--quick", "--json", "f", "--report", "d",
+            "",
+            "hop",
+            "flood",
+            "--port",
+            "udp",
+            "--quick",
+            "--no-goals",
+            "--json",
+            "f",
+            "--report",
+            "d",
         ];
         let selection = Alone::parse_from(given).selection;
         assert_eq!(selection.arguments(), given[1..]);

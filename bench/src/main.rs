@@ -82,7 +82,10 @@ fn run(arguments: &Arguments) -> Result<()> {
         // After each, so that what was measured is there if a later one fails.
         save(&arguments.selection, &machine, &ran)?;
     }
-    goals(ran.iter().flat_map(|ran| &ran.outcome.goals));
+    let missed = goals(ran.iter().flat_map(|ran| &ran.outcome.goals));
+    if missed > 0 && !arguments.selection.no_goals {
+        bail!("{missed} goals are missed; `--no-goals` succeeds all the same");
+    }
     Ok(())
 }
 
@@ -103,7 +106,9 @@ fn alone(name: Name, options: &Options) -> Result<Outcome> {
 fn native(program: &Path, options: &Options) -> Result<Outcome> {
     let file = std::env::temp_dir().join(format!("mixline-hop-{}.json", std::process::id()));
     let mut command = Command::new(program);
-    command.args([Name::Hop.as_str(), "--json"]).arg(&file);
+    command
+        .args([Name::Hop.as_str(), "--no-goals", "--json"])
+        .arg(&file);
     if options.quick {
         command.arg("--quick");
     }
@@ -153,7 +158,9 @@ fn save(selection: &Selection, machine: &Machine, ran: &[Ran]) -> Result<()> {
     Ok(())
 }
 
-fn goals<'a>(goals: impl Iterator<Item = &'a Goal>) {
+/// Prints the goals; gives how many are missed.
+fn goals<'a>(goals: impl Iterator<Item = &'a Goal>) -> usize {
+    let mut missed = 0;
     for (number, goal) in goals.enumerate() {
         if number == 0 {
             println!("goals");
@@ -163,14 +170,28 @@ fn goals<'a>(goals: impl Iterator<Item = &'a Goal>) {
             (_, Some(measured)) => ("NO", short(measured)),
             _ => ("-", "not measured".into()),
         };
+        missed += usize::from(goal.reached() == Some(false));
         let bound = report::said(goal.bound);
         println!("  {reached:<4} {measured:>12}  {bound:<8} {}", goal.what);
     }
+    missed
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn missed_goals_are_counted_and_those_not_measured_are_not() {
+        let all = [
+            Goal::at_least("reached", Some(2.0), 1.0),
+            Goal::at_least("missed", Some(1.0), 2.0),
+            Goal::at_most("missed too", Some(2.0), 1.0),
+            Goal::at_least("not measured", None, 1.0),
+        ];
+        assert_eq!(goals(all.iter()), 2);
+        assert_eq!(goals([].iter()), 0);
+    }
 
     #[test]
     fn arguments_and_tools_are_told_apart() {

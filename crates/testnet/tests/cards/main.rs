@@ -5,6 +5,7 @@
 //! that, everything is skipped with a message.
 
 mod faults;
+mod stacks;
 mod traffic;
 
 use anyhow::{Context, Result, ensure};
@@ -65,7 +66,10 @@ type Test = fn(&Pair) -> Result<()>;
 
 /// The tests of one pair of cards, those on one network one after the other.
 fn trials(pair: Pair) -> Vec<Trial> {
-    let tests: [(&str, Test); 4] = [
+    let tests: [(&str, Test); 7] = [
+        ("on_other_interfaces", stacks::on_other_interfaces),
+        ("families", stacks::families),
+        ("rights", stacks::rights),
         ("zero_copy", zero_copy),
         ("small_frames", small_frames),
         ("filter", |pair| on(pair, Port::XdpFilter, "", works)),
