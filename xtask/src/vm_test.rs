@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail};
 use mixline_machines::archive::Archive;
 use mixline_machines::disk::Disk;
 use mixline_machines::kernel::Kernel;
+use mixline_machines::lock::Lock;
 use mixline_machines::machine::{Card, Machine, Setup};
 use mixline_machines::tree::Tree;
 use mixline_testnet::Programs;
@@ -63,6 +64,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         "what machines are made of is kept in {}",
         cache.display()
     ));
+    let _lock = Lock::take(&cache, || say("another run has them: waiting for its end"))?;
     let archive = Archive::open(&cache.join("apt"))?;
     setup::ensure_machines(&archive)?;
     say("a tree of Debian");

@@ -13,6 +13,7 @@ pub mod archive;
 pub mod disk;
 mod error;
 pub mod kernel;
+pub mod lock;
 pub mod machine;
 mod run;
 pub mod shell;

@@ -234,6 +234,30 @@ pub fn mtu_changes(network: &mut Network) -> Result<()> {
     Ok(())
 }
 
+/// The gateway gets another Ethernet address, as when one takes over from another; and what the kernel
+/// knows of its neighbours is forgotten.
+pub fn gateway_changes(network: &mut Network) -> Result<()> {
+    let patient = Patient::new(network)?;
+    for last in ["a1", "a2"] {
+        // Some cards take an address only while they are down; its routes stay, its addresses of
+        // version 6 do not.
+        let node = Node::Relay(RELAY);
+        ip_in(
+            ROUTER,
+            &format!(
+                "link set relay1 down\n\
+                 link set relay1 address 52:54:00:77:00:{last}\n\
+                 link set relay1 up\n\
+                 addr replace {}/64 dev relay1 nodad\n",
+                node.gateway_ipv6()
+            ),
+        )?;
+        patient.ip("neigh flush dev eth0\n")?;
+        patient.is_healed("the gateway got another Ethernet address")?;
+    }
+    Ok(())
+}
+
 /// The relay is killed and started again at once.
 pub fn killed(network: &mut Network) -> Result<()> {
     for _ in 0..3 {

@@ -142,10 +142,11 @@ fn zero_copy(pair: &Pair) -> Result<()> {
 type Fault = fn(&mut Network) -> Result<()>;
 
 /// What happens to the card meanwhile.
-const FAULTS: [(&str, Fault); 6] = [
+const FAULTS: [(&str, Fault); 7] = [
     ("its link goes and comes", faults::link_flaps),
     ("its rings change", faults::rings_change),
     ("its MTU changes", faults::mtu_changes),
+    ("its gateway changes", faults::gateway_changes),
     ("the relay is killed", faults::killed),
     ("another relay wants the card", faults::another_program),
     ("its driver leaves and comes back", faults::driver_rebinds),
