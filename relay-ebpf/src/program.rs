@@ -80,14 +80,22 @@ fn count(counter: u32) -> u64 {
 /// Counts what the kernel gets of other traffic, so that the relay sees whether it arrives whole.
 #[inline(always)]
 fn note_others(packet: &Packet<'_>) {
-    match frame::extent(packet) {
-        Extent::Small => {}
-        Extent::Large => drop(count(counter::LARGE)),
-        Extent::Cut => drop(count(counter::CUT)),
+    let extent = frame::extent(packet);
+    if matches!(extent, Extent::Large) {
+        count(counter::LARGE);
     }
-    if let Some(destination) = frame::destination(packet)
-        && is_known(&ADDRESSES, &destination)
-    {
+    // What is for others on this cable may be anything.
+    let Some(destination) = frame::destination(packet) else {
+        return;
+    };
+    if !is_known(&ADDRESSES, &destination.address) {
+        return;
+    }
+    if matches!(extent, Extent::Cut) {
+        count(counter::CUT);
+    }
+    // The kernel does not take frames of a VLAN that it has no interface for.
+    if !destination.tagged {
         count(counter::TO_US);
     }
 }

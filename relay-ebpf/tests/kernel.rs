@@ -299,10 +299,17 @@ fn what_others_get_is_counted_whole_or_cut() {
         // Ethernet fills short frames up.
         small.extend([0; 60]);
         kernel.expect(&small, Verdict::NotOurs, "a small one, filled up");
+        // To somebody else: cut or not, it says nothing.
+        let mut foreign = other.clone();
+        // The last byte of the address stands before the UDP header.
+        let address = port - 3;
+        foreign[address] ^= 1;
+        kernel.expect(&foreign[..200], Verdict::NotOurs, "cut, for somebody else");
         let after = kernel.others();
         assert_eq!(after[0] - before[0], 1, "whole, v6 {v6}, vlan {vlan}");
         assert_eq!(after[1] - before[1], 2, "cut, v6 {v6}, vlan {vlan}");
-        assert_eq!(after[2] - before[2], 5, "to us, v6 {v6}, vlan {vlan}");
+        let to_us = if vlan { 0 } else { 5 };
+        assert_eq!(after[2] - before[2], to_us, "to us, v6 {v6}, vlan {vlan}");
     }
 }
 

@@ -304,7 +304,8 @@ impl Relay {
         tasks.spawn(socket::serve(control_socket, Arc::clone(&source)));
         if let Some((filter, watch)) = xdp {
             tasks.spawn(maintain(filter));
-            tasks.spawn(watch_port(watch, port_sender, handles.clone()));
+            let directory = config.directory.url.clone();
+            tasks.spawn(watch_port(watch, port_sender, handles.clone(), directory));
         }
         if let Some(metrics) = metrics {
             tasks.spawn(metrics::serve(metrics, Arc::clone(&source)));
@@ -399,11 +400,17 @@ async fn watch_port(
     mut watch: crate::port::Watch,
     report: watch::Sender<PortReport>,
     workers: Vec<WorkerHandle>,
+    directory: String,
 ) {
+    let mut asked = None;
     let mut tick = tokio::time::interval(crate::port::LOOK_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        if watch.needs_answer() && asked.is_none_or(|at: Instant| at.elapsed() >= ASK_EVERY) {
+            asked = Some(Instant::now());
+            tokio::spawn(ask(directory.clone()));
+        }
         if let Some(doubt) = watch.look(Instant::now()) {
             workers.iter().for_each(|worker| worker.waker.wake());
             tracing::error!(card = %watch.card(), "XDP is given up, the relay goes on by UDP: {doubt}");
@@ -424,6 +431,25 @@ async fn watch_port(
                 .collect();
         });
     }
+}
+
+/// How often the directory is asked for a sign of life of the port.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Begins a connection to the directory. Whatever its host answers, the kernel has to receive.
+async fn ask(directory: String) {
+    let host = directory.trim_start_matches("http://");
+    let host = host.split('/').next().unwrap_or_default();
+    let has_port = host
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let host = if has_port {
+        host.to_owned()
+    } else {
+        format!("{host}:80")
+    };
+    let connect = tokio::net::TcpStream::connect(host);
+    let _ = tokio::time::timeout(3 * ASK_EVERY, connect).await;
 }
 
 /// What a relay knows from its last run.

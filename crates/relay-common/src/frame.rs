@@ -204,21 +204,32 @@ pub fn extent<F: Frame + ?Sized>(frame: &F) -> Extent {
     }
 }
 
-/// The destination of an IP packet, IPv4 mapped.
+/// Where an IP packet goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// The address, IPv4 mapped.
+    pub address: Address,
+    /// Whether its frame has a VLAN tag. A card may have taken it off.
+    pub tagged: bool,
+}
+
+/// The destination of the IP packet in a frame.
 #[inline(always)]
 #[must_use]
-pub fn destination<F: Frame + ?Sized>(frame: &F) -> Option<Address> {
+pub fn destination<F: Frame + ?Sized>(frame: &F) -> Option<Destination> {
     let mut ip = ETHERNET;
     let mut ethertype = u16::from_be_bytes(frame.bytes(12)?);
-    if ethertype == ETHERTYPE_VLAN {
+    let tagged = ethertype == ETHERTYPE_VLAN;
+    if tagged {
         ethertype = u16::from_be_bytes(frame.bytes(16)?);
         ip = ETHERNET + TAG;
     }
-    match ethertype {
-        ETHERTYPE_IPV4 => Some(mapped(frame.bytes(ip + 16)?)),
-        ETHERTYPE_IPV6 => frame.bytes(ip + 24),
-        _ => None,
-    }
+    let address = match ethertype {
+        ETHERTYPE_IPV4 => mapped(frame.bytes(ip + 16)?),
+        ETHERTYPE_IPV6 => frame.bytes(ip + 24)?,
+        _ => return None,
+    };
+    Some(Destination { address, tagged })
 }
 
 /// The sender's whole address and port, of a frame in which [`udp`] found a datagram at

@@ -112,9 +112,10 @@ pub mod counter {
 
     /// Of the frames that are not ours, those with a whole IP packet of full size.
     pub const LARGE: u32 = redirected(MAX_QUEUES);
-    /// Of the frames that are not ours, those that end before their IP packet does.
+    /// Of the frames to our addresses that are not ours, those that end before their IP packet does.
     pub const CUT: u32 = LARGE + 1;
-    /// Of the frames that are not ours, those with an IP packet to one of our addresses.
+    /// Of the frames that are not ours, those with an IP packet to one of our addresses and without
+    /// a VLAN tag.
     pub const TO_US: u32 = CUT + 1;
     /// How many counters there are.
     pub const COUNT: u32 = TO_US + 1;

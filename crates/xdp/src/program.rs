@@ -300,9 +300,9 @@ pub struct Counts {
     pub redirected: Vec<u64>,
     /// Frames of others that hold a whole IP packet of full size.
     pub large: u64,
-    /// Frames of others that end before their IP packet does.
+    /// Frames of others to our addresses that end before their IP packet does.
     pub cut: u64,
-    /// Frames of others with an IP packet to one of our addresses.
+    /// Frames of others with an IP packet to one of our addresses, and without a VLAN tag.
     pub to_us: u64,
 }
 

@@ -7,16 +7,17 @@ use std::time::Instant;
 
 use mixline_relay_common::verdict::Verdict;
 use mixline_xdp::Card;
-use nix::net::if_::if_nametoindex;
+use nix::errno::Errno;
+use nix::net::if_::if_indextoname;
 
 use super::shared::Shared;
-use super::trust::{Counts, Doubt, Trust};
+use super::trust::{Counts, Doubt, Seen, Trust};
 use super::xdp_filter::XdpFilter;
 
 /// Watches over one port.
 pub struct Watch {
     card: Card,
-    /// The interface's index: another interface may come by the same name.
+    /// The interface's index: its name may change, and another may come by the same name.
     index: u32,
     filter: Arc<XdpFilter>,
     shared: Arc<Shared>,
@@ -31,12 +32,13 @@ impl Watch {
     #[must_use]
     pub fn new(card: Card, index: u32, filter: Arc<XdpFilter>, shared: Arc<Shared>) -> Self {
         let counts = counts(&filter, &shared).unwrap_or_default();
+        let queues = counts.taken.len().max(shared.taken().len());
         Self {
             card,
             index,
             filter,
             shared,
-            trust: Trust::new(counts, Instant::now()),
+            trust: Trust::new(counts, queues),
             queues: Vec::new(),
             given_up: false,
         }
@@ -49,7 +51,8 @@ impl Watch {
         if self.given_up {
             return None;
         }
-        let doubt = if if_nametoindex(self.card.interface.as_str()) != Ok(self.index) {
+        let named = if_indextoname(self.index);
+        let doubt = if matches!(named, Err(Errno::ENXIO | Errno::ENODEV)) {
             Doubt::Gone
         } else {
             // What cannot be read says nothing.
@@ -60,7 +63,15 @@ impl Watch {
         };
         self.given_up = true;
         // First the program, so that nothing goes to sockets that are about to be closed.
-        self.filter.detach();
+        if let Err(error) = self.filter.detach()
+            && doubt != Doubt::Gone
+        {
+            tracing::error!(
+                %error,
+                "the XDP program stays attached: `ip link set dev {} xdp off`",
+                self.card.interface
+            );
+        }
         self.shared.give_up();
         Some(doubt)
     }
@@ -69,6 +80,12 @@ impl Watch {
     #[must_use]
     pub fn queues(&self) -> &[(u64, u64)] {
         &self.queues
+    }
+
+    /// Whether something is to be brought about that the kernel must receive, to see that it does.
+    #[must_use]
+    pub fn needs_answer(&self) -> bool {
+        !self.given_up && self.trust.needs_answer()
     }
 
     /// The card that the port is on.
@@ -113,36 +130,34 @@ fn counts(filter: &XdpFilter, shared: &Shared) -> Option<Counts> {
 }
 
 /// IP packets that the kernel has received from any card, in this network namespace (RFC 4293,
-/// `ipSystemStatsInReceives`).
-fn seen_by_kernel() -> u64 {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    // The loopback interface first: what comes in between makes the number too large, not too small.
-    let own = loopback(&read("/proc/self/net/dev"));
-    let v6 = in_receives_v6(&read("/proc/self/net/snmp6"));
-    let v4 = in_receives_v4(&read("/proc/self/net/snmp"));
-    (v4 + v6).saturating_sub(own)
+/// `ipSystemStatsInReceives`). None if it does not say.
+fn seen_by_kernel() -> Option<Seen> {
+    let own = || loopback(&fs::read_to_string("/proc/self/net/dev").ok()?);
+    // What the loopback interface receives meanwhile is what is not known.
+    let before = own()?;
+    let v4 = in_receives_v4(&fs::read_to_string("/proc/self/net/snmp").ok()?)?;
+    // Without IPv6 in the kernel there is no such table.
+    let v6 = fs::read_to_string("/proc/self/net/snmp6").unwrap_or_default();
+    let all = v4 + in_receives_v6(&v6);
+    Some(Seen {
+        least: all.saturating_sub(own()?),
+        most: all.saturating_sub(before),
+    })
 }
 
 /// Packets that the loopback interface has received: `/proc/net/dev`.
-fn loopback(text: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.trim_start().strip_prefix("lo:"))
-        .and_then(|counts| counts.split_whitespace().nth(1)?.parse().ok())
-        .unwrap_or_default()
+fn loopback(text: &str) -> Option<u64> {
+    let line = |line: &str| Some(line.trim_start().strip_prefix("lo:")?.to_owned());
+    let counts = text.lines().find_map(line)?;
+    counts.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// `InReceives` of `/proc/net/snmp`, where a line of names precedes one of numbers.
-fn in_receives_v4(text: &str) -> u64 {
+fn in_receives_v4(text: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with("Ip:"));
-    let (Some(names), Some(numbers)) = (lines.next(), lines.next()) else {
-        return 0;
-    };
-    names
-        .split_whitespace()
-        .zip(numbers.split_whitespace())
-        .find(|(name, _)| *name == "InReceives")
-        .and_then(|(_, number)| number.parse().ok())
-        .unwrap_or_default()
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let mut both = names.split_whitespace().zip(numbers.split_whitespace());
+    both.find(|(name, _)| *name == "InReceives")?.1.parse().ok()
 }
 
 /// `Ip6InReceives` of `/proc/net/snmp6`.
@@ -161,21 +176,20 @@ mod tests {
     fn what_the_kernel_has_received_is_read_from_its_tables() {
         let snmp =
             "Ip: Forwarding DefaultTTL InReceives InHdrErrors\nIp: 1 64 1234 0\nIcmp: InMsgs\n";
-        assert_eq!(in_receives_v4(snmp), 1234);
+        assert_eq!(in_receives_v4(snmp), Some(1234));
         assert_eq!(
             in_receives_v6("Ip6InReceives                   \t77\nIp6InHdrErrors 0\n"),
             77
         );
         let dev = "Inter-|   Receive\n face |bytes    packets errs\n    lo:    5130      57    0\n  eth0: 9 9 9\n";
-        assert_eq!(loopback(dev), 57);
-        assert_eq!(in_receives_v4("") + in_receives_v6("") + loopback(""), 0);
+        assert_eq!(loopback(dev), Some(57));
+        assert_eq!((in_receives_v4(""), loopback("")), (None, None));
+        assert_eq!(in_receives_v6(""), 0);
     }
 
     #[test]
     fn this_kernel_has_such_tables() {
-        assert!(
-            fs::read_to_string("/proc/self/net/snmp").is_ok_and(|text| text.contains("InReceives"))
-        );
-        let _ = seen_by_kernel();
+        let seen = seen_by_kernel().expect("tables");
+        assert!(seen.least <= seen.most);
     }
 }

@@ -1,6 +1,7 @@
 //! The handle on the XDP program in front of a port.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use mixline_relay_common::verdict::Verdict;
@@ -8,21 +9,25 @@ use mixline_xdp::{Counts, Program, Sessions};
 
 /// The XDP program in front of the port. It is detached when this is dropped, and by the kernel
 /// when the process ends in any other way.
-pub struct XdpFilter(Mutex<Program>);
+pub struct XdpFilter {
+    program: Mutex<Program>,
+    /// Whether the log says already that its counts cannot be read.
+    complained: AtomicBool,
+}
 
 impl XdpFilter {
     /// A handle on an attached program.
     pub(super) fn new(program: Program) -> Self {
-        Self(Mutex::new(program))
+        Self {
+            program: Mutex::new(program),
+            complained: AtomicBool::new(false),
+        }
     }
 
     /// The set of indices that the program lets through.
     #[must_use]
     pub fn sessions(&self) -> Sessions {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .sessions()
+        self.program().sessions()
     }
 
     /// Verdicts of the program and how often each was given.
@@ -37,28 +42,34 @@ impl XdpFilter {
     /// All that the program has counted; none, with a line in the log, if it cannot be read.
     #[must_use]
     pub fn counts(&self) -> Option<Counts> {
-        let program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = self.program();
         program
             .counts()
-            .inspect_err(
-                |error| tracing::warn!(%error, "cannot read the counts of the XDP program"),
-            )
+            .inspect_err(|error| {
+                if !self.complained.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "cannot read the counts of the XDP program");
+                }
+            })
             .ok()
     }
 
     /// Detaches the program: the kernel gets all frames from now on.
-    pub fn detach(&self) {
-        let mut program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = program.detach() {
-            // An interface that is gone has taken the attachment with it.
-            tracing::debug!(%error, "the XDP program was not attached");
-        }
+    ///
+    /// # Errors
+    /// If the kernel refuses. It does if the interface is gone, which has taken the attachment with
+    /// it.
+    pub fn detach(&self) -> mixline_xdp::Result<()> {
+        self.program().detach()
+    }
+
+    fn program(&self) -> MutexGuard<'_, Program> {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Renews the replay filter when its time has come, and logs what the program has to say. To
     /// be called now and then.
     pub fn maintain(&self, now: Instant) {
-        let mut program = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut program = self.program();
         program.flush_log();
         let filter = program.tag_filter();
         drop(program);

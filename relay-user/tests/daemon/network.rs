@@ -133,9 +133,9 @@ impl Network {
         links[0].get("xdp").is_some()
     }
 
-    /// Sends frames with a datagram for a relay that end after so many bytes, as a card with small
-    /// buffers would leave them.
-    pub fn send_cut(&self, relay: usize, to: SocketAddr, bytes: usize) {
+    /// What sends frames with a datagram for a relay that end after so many bytes, as a card with
+    /// small buffers would leave them.
+    pub fn cutter(&self, relay: usize, to: SocketAddr, bytes: usize) -> Cutter {
         let IpAddr::V4(address) = to.ip() else {
             panic!("IPv4 only");
         };
@@ -166,16 +166,8 @@ impl Network {
             zero_copy: false,
             ..SocketConfig::default()
         };
-        let mut socket = Socket::bind(&format!("hub{relay}"), 0, config).unwrap();
-        let mut queue = VecDeque::new();
-        for _ in 0..8 {
-            let mut packet = socket.take().unwrap();
-            assert!(packet.fill(&frame));
-            queue.push_back(packet);
-        }
-        while !queue.is_empty() || socket.in_flight() > 0 {
-            socket.send(&mut queue).unwrap();
-        }
+        let socket = Socket::bind(&format!("hub{relay}"), 0, config).unwrap();
+        Cutter { socket, frame }
     }
 
     /// UDP datagrams that the kernel's sockets have sent in a relay's namespace.
@@ -195,6 +187,27 @@ impl Network {
         let hub = self.hub();
         let line = format!("link set hub{relay} address 02:00:00:00:77:0{relay}\n");
         ip_in(&hub, &line).unwrap();
+    }
+}
+
+/// Sends frames that are cut.
+pub struct Cutter {
+    socket: Socket,
+    frame: Vec<u8>,
+}
+
+impl Cutter {
+    /// Sends some.
+    pub fn send(&mut self) {
+        let mut queue = VecDeque::new();
+        for _ in 0..8 {
+            let mut packet = self.socket.take().unwrap();
+            assert!(packet.fill(&self.frame));
+            queue.push_back(packet);
+        }
+        while !queue.is_empty() || self.socket.in_flight() > 0 {
+            self.socket.send(&mut queue).unwrap();
+        }
     }
 }
 

@@ -68,10 +68,10 @@ fn gives_up_when_frames_are_cut(kind: &'static str) {
         );
         relay.start_and_register();
         assert!(network.has_program(0));
-        // What came whole until now is forgotten with its window.
-        let cut = |bytes| network.send_cut(0, relay.address, bytes);
+        // Nothing else comes meanwhile.
+        let mut cutter = network.cutter(0, relay.address, 1024);
         wait_for("XDP to be given up", || {
-            cut(1024);
+            cutter.send();
             (relay.report().port.kind == "udp").then_some(())
         });
         let report = relay.report();

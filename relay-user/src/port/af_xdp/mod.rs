@@ -84,8 +84,12 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
     /// the kernel's.
     #[cold]
     fn give_up(&mut self) {
+        if self.queues.is_empty() {
+            return;
+        }
         for queue in &mut self.queues {
-            self.closed += queue.drop_waiting() as u64;
+            // Whether the card has sent what is in its ring is not known any more.
+            self.closed += (queue.drop_waiting() + queue.socket.in_flight()) as u64;
         }
         if let Sending::Ring(ring) = &self.sending {
             self.closed += ring.unsent();
@@ -121,14 +125,21 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
 
 impl<K: Kernel + Send, N: NextHops> Port for AfXdpPort<K, N> {
     fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
-        if self.shared.is_given_up() && !self.queues.is_empty() {
-            self.give_up();
-        }
         let mut busy = false;
-        for queue in &mut self.queues {
-            busy |= queue.retry()?;
-        }
-        let Some(number) = self.receive()? else {
+        let received = if self.shared.is_given_up() {
+            // What was redirected before is worked off, then the queues are closed.
+            let received = self.receive().unwrap_or_default();
+            if received.is_none() {
+                self.give_up();
+            }
+            received
+        } else {
+            for queue in &mut self.queues {
+                busy |= queue.retry()?;
+            }
+            self.receive()?
+        };
+        let Some(number) = received else {
             // There is no event for a kernel that is not busy any more.
             return Ok(self.udp.poll(work)?.max(usize::from(busy)));
         };

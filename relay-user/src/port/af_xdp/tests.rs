@@ -193,6 +193,35 @@ fn frames_that_wait_stay_with_their_queue() {
     check(&mut port);
 }
 
+/// What has been received is worked off, what waits is counted, and then only UDP is left.
+#[test]
+fn a_port_that_is_given_up_closes_its_queues_and_goes_on_by_udp() {
+    let (mut port, control) = port(2);
+    // Nobody takes what is in the first ring: two batches in flight, and one that waits.
+    kernel(&mut port, 0).wants_wakeup = [false; 2];
+    for round in 0..3 {
+        arrive(&mut port, 0, 64 * round, 64);
+        port.poll(&mut |batch| send_all(batch, PEER)).unwrap();
+    }
+    assert_eq!(port.shared.taken(), [192, 0]);
+    arrive(&mut port, 1, 1000, 70);
+    port.shared.give_up();
+    assert_eq!(port.poll(&mut |batch| send_all(batch, PEER)).unwrap(), 64);
+    check(&mut port);
+    assert_eq!(port.poll(&mut |batch| send_all(batch, PEER)).unwrap(), 6);
+    assert_eq!(port.queues.len(), 2);
+    assert_eq!(port.shared.taken(), [192, 70]);
+    let before = port.dropped().unsent;
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = control.addresses().next().unwrap();
+    peer.send_to(&[7; DATAGRAM], to).unwrap();
+    let by_udp = port.poll(&mut |batch| assert_eq!(batch.slots[0].datagram[0], 7));
+    assert_eq!(by_udp.unwrap(), 1);
+    assert!(port.queues.is_empty());
+    // Three batches of the first queue, and the second's own, whose sending nobody has seen.
+    assert_eq!(port.dropped().unsent - before, 192 + 70);
+}
+
 #[test]
 fn at_most_a_batch_waits_and_the_oldest_are_dropped_and_counted() {
     let (mut port, _control) = port(1);
