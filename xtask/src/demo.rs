@@ -37,10 +37,10 @@ pub struct Arguments {
 
 /// What the machine has to be set up for.
 fn purpose(port: Option<Port>) -> setup::Purpose {
-    if port.is_none_or(Port::needs_xdp) {
-        setup::Purpose::All
-    } else {
-        setup::Purpose::Demo
+    match port {
+        None => setup::Purpose::DemoXdp,
+        Some(port) if port.needs_xdp() => setup::Purpose::All,
+        Some(_) => setup::Purpose::Demo,
     }
 }
 
@@ -78,14 +78,26 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     mixline_testnet::end_on_signals()?;
     println!("3. The network");
     let began = Instant::now();
-    let options = Options {
-        ports: vec![port(arguments.port)],
-        offloads: !arguments.plain_wires,
-        ..Options::default()
+    let up = |port| {
+        let options = Options {
+            ports: vec![port],
+            offloads: !arguments.plain_wires,
+            ..Options::default()
+        };
+        Network::up(Programs::release()?, options, |line| {
+            println!("   {:5.1} s  {line}", began.elapsed().as_secs_f64());
+        })
     };
-    let mut network = Network::up(Programs::release()?, options, |line| {
-        println!("   {:5.1} s  {line}", began.elapsed().as_secs_f64());
-    })?;
+    let chosen = port(arguments.port);
+    let mut network = match up(chosen) {
+        Err(error) if arguments.port.is_none() && chosen != Port::Udp => {
+            let error = anyhow::Error::from(error);
+            println!("   not on AF_XDP: {error:#}");
+            println!("   relays on UDP sockets instead");
+            up(Port::Udp)?
+        }
+        network => network?,
+    };
 
     println!("4. A page and 100 MB through it");
     let page = fetch_page(&network)?;

@@ -13,6 +13,7 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 const KEPT: &[&str] = &[
     "CARGO_TARGET_DIR",
     "MIXLINE_LOG",
+    "MIXLINE_MACHINES",
     "MIXLINE_REQUIRE_ROOT",
     "MIXLINE_TOOLS",
     "NO_COLOR",

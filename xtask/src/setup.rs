@@ -91,6 +91,8 @@ pub struct Arguments {
 pub enum Purpose {
     /// The demo on UDP sockets.
     Demo,
+    /// The demo on XDP, where its tools are to be had.
+    DemoXdp,
     /// All of it: tests, benchmarks, the XDP program.
     All,
     /// All, and what checks a change.
@@ -145,7 +147,7 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
     let missing: Vec<&Need> = NEEDS.iter().filter(|need| !need.is_there()).collect();
     let optional = match purpose {
         Purpose::Demo => Vec::new(),
-        Purpose::All | Purpose::Ci => xdp_tools::missing_packages(),
+        Purpose::DemoXdp | Purpose::All | Purpose::Ci => xdp_tools::missing_packages(),
     };
     if missing.is_empty() && optional.is_empty() {
         println!("all packages are there");
@@ -182,8 +184,14 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
             }
         }
     }
-    if purpose != Purpose::Demo {
-        xdp_tools::install_linker()?;
+    match purpose {
+        Purpose::Demo => {}
+        Purpose::DemoXdp => {
+            if let Err(error) = xdp_tools::install_linker() {
+                println!("no XDP program: {error:#}; relays work on UDP sockets");
+            }
+        }
+        Purpose::All | Purpose::Ci => xdp_tools::install_linker()?,
     }
     if purpose == Purpose::Ci {
         dependencies::install_cargo_deny()?;
@@ -225,25 +233,34 @@ fn install(packages: &[String], optional: &[String]) -> Result<()> {
     }
     let _quiet = NoServiceStarts::begin()?;
     run::finish(tool("apt-get").args(["update", "--quiet=2"]))?;
-    let mut all: Vec<&String> = packages.iter().collect();
+    let mut to_be_had = Vec::new();
     for package in optional {
-        let output = tool("apt-cache").args(["policy", package]).output()?;
+        let output = tool("apt-cache")
+            .env("LC_ALL", "C")
+            .args(["policy", package])
+            .output()?;
         let policy = String::from_utf8_lossy(&output.stdout);
         if policy.contains("Candidate:") && !policy.contains("Candidate: (none)") {
-            all.push(package);
+            to_be_had.push(package);
         } else {
             println!("  {package} is not to be had here");
         }
     }
-    if all.is_empty() {
-        return Ok(());
+    let get = |wanted: &[&String]| {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        run::finish(
+            tool("apt-get")
+                .args(["install", "--yes", "--quiet=2", "-oDpkg::Use-Pty=0"])
+                .arg("--no-install-recommends")
+                .args(wanted),
+        )
+    };
+    get(&packages.iter().collect::<Vec<_>>())?;
+    if let Err(error) = get(&to_be_had) {
+        println!("  no tools for the XDP program: {error:#}");
     }
-    run::finish(
-        tool("apt-get")
-            .args(["install", "--yes", "--quiet=2", "-oDpkg::Use-Pty=0"])
-            .arg("--no-install-recommends")
-            .args(&all),
-    )?;
     for (package, service) in SERVICES {
         if packages.iter().any(|installed| installed == package) {
             keep_from_booting(service);
@@ -275,16 +292,28 @@ pub fn ensure_machines(archive: &Archive) -> Result<()> {
         .filter(|need| !need.is_there())
         .map(|need| need.package)
         .collect();
+    let qemu = has_igb();
+    if missing.is_empty() && qemu {
+        return Ok(());
+    }
     let _quiet = NoServiceStarts::begin()?;
     if !missing.is_empty() {
         println!("to be installed by apt-get: {}", missing.join(", "));
         archive.install_on_host(&missing, false)?;
     }
-    if !need("", "qemu-system-x86_64", "").is_there() {
+    if !qemu {
         println!("to be installed by apt-get: qemu-system-x86");
         archive.install_on_host(&["qemu-system-x86"], archive.suite() == "bookworm")?;
     }
     Ok(())
+}
+
+/// Whether there is a QEMU with a card like `igb`.
+fn has_igb() -> bool {
+    Command::new("qemu-system-x86_64")
+        .args(["-device", "help"])
+        .output()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("\"igb\""))
 }
 
 /// Keeps a service that came with a package from starting at the next boot. It is not running now.

@@ -75,6 +75,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let disk = Disk::get(&archive, &tree, &kernel, &cache)?;
     say("the machine starts");
     let directory = target_directory().join("machines/cards");
+    let _own = GiveBack(&directory);
     let shared = share(&directory, &test)?;
     let cards = [
         ("igb", Card::igb as fn(u32, u8) -> Card),
@@ -110,13 +111,21 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         |line| println!("  {line}"),
     )?;
     say("done");
-    privileges::give_to_user(&directory);
     Ok(if answer == 0 {
         ExitCode::SUCCESS
     } else {
         eprintln!("the end of the machine's console:\n{}", machine.console());
         ExitCode::FAILURE
     })
+}
+
+/// Gives a directory to the user who asked, whatever comes of it.
+struct GiveBack<'a>(&'a Path);
+
+impl Drop for GiveBack<'_> {
+    fn drop(&mut self) {
+        privileges::give_to_user(self.0);
+    }
 }
 
 /// Lays what the machine needs into a directory that it sees.

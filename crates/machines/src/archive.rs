@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use crate::run::{program, said, write};
+use crate::run::{program, read, said, write};
 use crate::{Error, Result};
 
 /// Lists older than this are fetched anew.
@@ -115,14 +115,20 @@ impl Archive {
             write(&self.directory.join(file), text)?;
         }
         let stamp = self.directory.join("fetched");
-        let fresh = fs::metadata(&stamp)
-            .and_then(|metadata| metadata.modified())
-            .ok()
-            .and_then(|at| SystemTime::now().duration_since(at).ok())
-            .is_some_and(|age| age < LISTS_LIFE);
+        let same = read(&stamp).is_ok_and(|of| of == sources.join("\n"));
+        let fresh = same
+            && fs::metadata(&stamp)
+                .and_then(|metadata| metadata.modified())
+                .ok()
+                .and_then(|at| SystemTime::now().duration_since(at).ok())
+                .is_some_and(|age| age < LISTS_LIFE);
         if !fresh {
-            said(self.apt("apt-get").args(["-q", "update"]))?;
-            write(&stamp, "")?;
+            // A list that cannot be fetched is an error, not a warning.
+            said(
+                self.apt("apt-get")
+                    .args(["-q", "-oAPT::Update::Error-Mode=any", "update"]),
+            )?;
+            write(&stamp, sources.join("\n"))?;
         }
         Ok(())
     }

@@ -131,6 +131,7 @@ fn depmod(tree: &Tree, kernel: &Kernel) -> Result<()> {
 fn files_of(tree: &Tree, kernel: &Kernel, modules: &[&str]) -> Vec<String> {
     let mut files = Vec::new();
     for module in modules {
+        // Modules that this kernel does not have are left out.
         let Ok(shown) = said(inside(&tree.path, "modprobe").args([
             "-S",
             &kernel.release,
@@ -223,6 +224,15 @@ fn first_file_system(archive: &Archive, tree: &Tree, kernel: &Kernel, to: &Path)
         )?;
         order.push_str(&plain);
         order.push('\n');
+    }
+    for module in FIRST {
+        let built_in = kernel.has_built_in(module)?;
+        if !built_in && !order.lines().any(|file| file == format!("{module}.ko")) {
+            return Err(Error::NoPackage {
+                package: format!("module {module}"),
+                suite: kernel.release.clone(),
+            });
+        }
     }
     write(&root.join("m/order"), order)?;
     write(&root.join("init"), INIT)?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A program of the host is not there.
-    #[error("{program} is not installed: run `cargo xtask setup --machines`")]
+    #[error("{program} is not installed, which virtual machines need")]
     Missing {
         /// Its name.
         program: &'static str,

@@ -80,6 +80,15 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// Whether a module is a part of the kernel itself.
+    pub(crate) fn has_built_in(&self, module: &str) -> Result<bool> {
+        let list = read(&self.path.join("modules/modules.builtin"))?;
+        let file = format!("/{module}.ko");
+        Ok(list.lines().any(|line| line.ends_with(&file)))
+    }
+}
+
 /// The packages that the newest kernel consists of: one until 6.x, several later.
 fn packages(archive: &Archive, version: &str) -> Result<Vec<String>> {
     let shown = said(

@@ -6,7 +6,8 @@
 //! - [`kernel`], [`disk`]: what turns the tree into something that QEMU starts;
 //! - [`machine`]: a virtual machine and the root shell in it ([`shell`]).
 //!
-//! The host is left as it is: no loop device, no tap, no mount, no address, no unit. What is made is
+//! The host is left as it is: no loop device, no tap, no address, no unit, and no mount but in
+//! namespaces that end with what made them. What is made is
 //! kept in one directory ([`cache_directory`]) and used again until the recipe changes.
 
 pub mod archive;

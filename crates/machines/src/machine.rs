@@ -3,17 +3,18 @@
 use std::fs;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
-use crate::run::program;
+use crate::run::{is_there, program};
 use crate::shell::{Answer, Shell};
 use crate::tree::{SHELL_PORT, SHELL_READY};
 use crate::{Error, Result};
 
+/// What runs machines.
+const QEMU: &str = "qemu-system-x86_64";
 /// How long a machine may take until its shell is there: without hardware support, half a minute on
 /// an idle host.
 const BOOT: Duration = Duration::from_secs(240);
@@ -102,16 +103,14 @@ impl Machine {
         for old in [&console, &socket] {
             let _ = fs::remove_file(old);
         }
+        if !is_there(QEMU) {
+            return Err(Error::Missing { program: QEMU });
+        }
         let began = Instant::now();
         let mut command = qemu(disk, setup, &console, &socket);
-        let process = command.spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Error::Missing {
-                program: "qemu-system-x86_64",
-            },
-            _ => Error::Command {
-                command: "qemu-system-x86_64".into(),
-                why: error.to_string(),
-            },
+        let process = command.spawn().map_err(|error| Error::Command {
+            command: QEMU.into(),
+            why: error.to_string(),
         })?;
         let mut guard = Guard(Some(process));
         let stream = loop {
@@ -265,8 +264,8 @@ fn end(process: &mut Child, patience: Duration) {
 /// Whether the host's KVM really runs a machine; that there is a device says nothing.
 #[must_use]
 pub fn kvm_works() -> bool {
-    // An empty machine that is stopped at once: QEMU ends by itself, or fails, when KVM does.
-    let Ok(mut process) = program("qemu-system-x86_64")
+    // An empty machine, for a moment: QEMU ends by itself when KVM fails.
+    let Ok(mut process) = program(QEMU)
         .args([
             "-accel", "kvm", "-cpu", "host", "-machine", "q35", "-m", "64",
         ])
@@ -291,7 +290,7 @@ pub fn kvm_works() -> bool {
 }
 
 fn qemu(disk: &Disk, setup: &Setup, console: &Path, socket: &Path) -> Command {
-    let mut command = program("qemu-system-x86_64");
+    let mut command = program(QEMU);
     let (accelerator, processor) = if kvm_works() {
         ("kvm", "host")
     } else {
@@ -359,17 +358,5 @@ fn qemu(disk: &Disk, setup: &Setup, console: &Path, socket: &Path) -> Command {
         Ok(log) => command.stdout(Stdio::null()).stderr(log),
         Err(_) => command.stdout(Stdio::null()).stderr(Stdio::null()),
     };
-    end_with_this_process(&mut command);
     command
-}
-
-/// Has a program end with the one that starts it, also when that one is killed.
-fn end_with_this_process(command: &mut Command) {
-    // `setpriv` sets the parent-death signal, then becomes the program.
-    let real = std::mem::replace(command, program("setpriv"));
-    command
-        .args(["--pdeathsig", "KILL", "--"])
-        .arg(real.get_program())
-        .args(real.get_args())
-        .process_group(0);
 }

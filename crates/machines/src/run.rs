@@ -9,13 +9,29 @@ use crate::{Error, Result};
 /// The directories of programs for root, which a user's path may lack.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A program of the host, with root's path and plain English.
+/// A program of the host, with root's path and plain English. It ends with this process, also when
+/// that is killed.
 pub(crate) fn program(name: &str) -> Command {
-    let mut command = Command::new(name);
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", "--", name])
         .env("PATH", PATH)
         .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::null());
+    command
+}
+
+/// A program of the host whose mounts and processes end with it: they are in namespaces of their own.
+pub(crate) fn unshared(name: &str) -> Command {
+    let mut command = program("unshare");
+    command.args([
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        name,
+    ]);
     command
 }
 
@@ -24,6 +40,12 @@ pub(crate) fn inside(tree: &Path, name: &str) -> Command {
     let mut command = program("chroot");
     command.arg(tree).arg(name);
     command
+}
+
+/// Whether the host has a program.
+pub(crate) fn is_there(name: &str) -> bool {
+    PATH.split(':')
+        .any(|directory| Path::new(directory).join(name).is_file())
 }
 
 /// What a program writes to its output.

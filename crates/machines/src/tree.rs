@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::archive::Archive;
-use crate::run::{begin, finish, inside, program, read, said, write};
+use crate::run::{begin, finish, inside, is_there, read, said, unshared, write};
 use crate::{Error, Result};
 
 /// Raised when the recipe changes, so that trees that were made before are not used any more.
@@ -79,9 +79,14 @@ impl Tree {
         if read(&path.join("etc/mixline-recipe")).is_ok_and(|text| text == tree.recipe()) {
             return Ok(tree);
         }
+        if !is_there("mmdebstrap") {
+            return Err(Error::Missing {
+                program: "mmdebstrap",
+            });
+        }
         let begun = begin(&path)?;
-        let made = said(
-            program("mmdebstrap")
+        said(
+            unshared("mmdebstrap")
                 .args(["--quiet", "--variant=minbase"])
                 .arg(format!("--include={}", PACKAGES.join(",")))
                 .arg("--aptopt=Acquire::Languages \"none\"")
@@ -92,15 +97,7 @@ impl Tree {
                 .arg(suite)
                 .arg(&begun)
                 .args(archive.sources(suite)),
-        );
-        if let Err(Error::Command { why, .. }) = &made
-            && why.contains("No such file or directory (os error 2)")
-        {
-            return Err(Error::Missing {
-                program: "mmdebstrap",
-            });
-        }
-        made?;
+        )?;
         tree.configure(&begun)?;
         finish(&begun, &path)?;
         Ok(tree)

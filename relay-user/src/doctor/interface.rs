@@ -20,8 +20,8 @@ use crate::port::stacked;
 /// Bytes of an IP packet with a datagram: headers of IPv4 and of IPv6, and of UDP.
 const PACKET_V4: u32 = 20 + 8 + DATAGRAM as u32;
 const PACKET_V6: u32 = 40 + 8 + DATAGRAM as u32;
-/// The largest MTU that every native XDP driver takes, and zero-copy with our frames: 2 KiB, of
-/// which the kernel keeps 256 bytes, an Ethernet header 14, and a VLAN tag 4.
+/// The largest MTU that every native XDP driver takes, many of which receive into 2 KiB: the kernel
+/// keeps 256 bytes of that, an Ethernet header 14, and a VLAN tag 4.
 const LARGEST: u32 = 2048 - 256 - 14 - 4;
 /// Drivers whose receive buffers under AF_XDP come in steps of 1024 bytes: `igb` and `igc`, and `ixgbe`
 /// for its older cards (`SRRCTL.BSIZEPKT` in their sources).

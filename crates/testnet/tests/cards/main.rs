@@ -33,7 +33,7 @@ struct Pair {
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let trials = match std::env::var(CARDS) {
+    let trials: Vec<Trial> = match std::env::var(CARDS) {
         Ok(text) => pairs(&text).into_iter().flat_map(trials).collect(),
         Err(_) => {
             if !arguments.list {
@@ -44,6 +44,11 @@ fn main() {
             Vec::new()
         }
     };
+    let filter = arguments.filter.clone().unwrap_or_default();
+    if !trials.is_empty() && !trials.iter().any(|trial| trial.name().contains(&filter)) {
+        eprintln!("no test has a name with `{filter}`");
+        std::process::exit(2);
+    }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
