@@ -3,12 +3,15 @@
 
 mod collect;
 pub(crate) mod metrics;
+mod process;
+mod quantiles;
 mod report;
 pub(crate) mod socket;
 mod text;
 
 pub(crate) use collect::Source;
 pub use report::{
-    DirectoryReport, LinksReport, PathsReport, PortReport, QueueReport, ReplayReport, Report,
+    DirectoryReport, InsideReport, LinksReport, PathsReport, PortReport, ProcessReport,
+    QueueReport, ReplayReport, Report, WorkerReport,
 };
 pub use socket::ask;
