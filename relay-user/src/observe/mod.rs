@@ -2,6 +2,7 @@
 //! programs and as text for people, and as metrics over HTTP.
 
 mod collect;
+mod exposition;
 pub(crate) mod metrics;
 mod process;
 mod quantiles;
