@@ -11,8 +11,10 @@ pub(crate) mod socket;
 mod text;
 
 pub(crate) use collect::Source;
+pub(crate) use quantiles::Times;
 pub use report::{
     DirectoryReport, InsideReport, LinksReport, PathsReport, PortReport, ProcessReport,
     QueueReport, ReplayReport, Report, WorkerReport,
 };
 pub use socket::ask;
+pub(crate) use text::{duration, plural, short_time};

@@ -10,5 +10,6 @@ mod metrics;
 mod network;
 mod process;
 mod relaying;
+mod top;
 mod wires;
 mod xdp;
