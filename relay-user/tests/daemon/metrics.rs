@@ -264,9 +264,9 @@ fn prometheus_scrapes_a_relay_and_knows_the_alerts() {
     let busy = Busy::start(parent.path(), "");
     let folder = parent.path();
     let config = std::fs::read_to_string(packaging("prometheus/prometheus.yml")).unwrap();
-    assert!(config.contains("127.0.0.1:9100") && config.contains("interval: 15s"));
+    assert!(config.contains("127.0.0.1:9300") && config.contains("interval: 15s"));
     let config = config
-        .replace("127.0.0.1:9100", &busy.metrics.to_string())
+        .replace("127.0.0.1:9300", &busy.metrics.to_string())
         .replace("interval: 15s", "interval: 1s");
     std::fs::write(folder.join("prometheus.yml"), config).unwrap();
     std::fs::copy(
