@@ -37,11 +37,14 @@ impl Busy {
         let mut client = Client::local();
         let link = client.connect(relay.address, &descriptor.link);
         client.register(link, path.token);
-        for message in 0..CELLS {
-            client.send(link, &path.cell(message), CellKind::Cell);
-        }
-        for _ in 0..CELLS {
-            client.cell().unwrap();
+        // First on a path that is not known and holds them, then on one that is.
+        for messages in [0..CELLS / 2, CELLS / 2..CELLS] {
+            for message in messages.clone() {
+                client.send(link, &path.cell(message), CellKind::Cell);
+            }
+            for _ in messages {
+                client.cell().unwrap();
+            }
         }
         wait_for("what was delivered to be shown", || {
             (relay.report().inside.datagrams == CELLS).then_some(())
