@@ -4,6 +4,8 @@
 //! between them; [`view`] makes lines of that; `screen` has the terminal and the keys.
 
 mod rates;
+#[cfg(test)]
+mod sample;
 mod screen;
 mod view;
 

@@ -131,7 +131,7 @@ fn difference(before: &[(u64, u64)], after: &[(u64, u64)]) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::tests::report;
+    use super::super::sample::report;
     use super::*;
 
     #[test]

@@ -120,7 +120,7 @@ fn press(state: &mut State, key: KeyEvent) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::tests::report;
+    use super::super::sample::report;
     use super::*;
 
     #[test]
