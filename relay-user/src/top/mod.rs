@@ -1,7 +1,7 @@
 //! `mixline-relay top`: a running relay, live in the terminal.
 //!
-//! A thread asks the relay over its control socket; [`rates`] computes from two answers what happened
-//! between them; [`view`] makes lines of that; `screen` has the terminal and the keys.
+//! A thread asks the relay over its control socket; `rates` computes from two answers what happened
+//! between them; `view` makes lines of that; `screen` has the terminal and the keys.
 
 mod rates;
 #[cfg(test)]

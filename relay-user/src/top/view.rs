@@ -287,7 +287,7 @@ mod tests {
         terminal.backend().to_string()
     }
 
-    /// The two readings of [`rates::tests`](super::super::rates).
+    /// After two readings, with traffic in between.
     fn state() -> State {
         let before = report();
         let mut after = before.clone();
