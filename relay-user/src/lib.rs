@@ -9,6 +9,7 @@
 //!   new paths;
 //! - `control`: link handshakes, the directory, onion keys; on one thread, in tokio;
 //! - [`observe`]: `status` and metrics;
+//! - [`top`]: the same, live in the terminal;
 //! - [`doctor`]: whether a machine carries a relay.
 //!
 //! Public is what starts a relay and what asks one how it is doing. What only tests look into is
@@ -24,6 +25,7 @@ mod run;
 mod state_dir;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod top;
 mod workers;
 
 pub use config::{Config, ConfigError, Directory, PortKind, Workers, XdpSend};

@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use mixline_daemon::logging::{self, Modules};
-use mixline_relay::{Config, doctor, observe, run};
+use mixline_relay::{Config, doctor, observe, run, top};
 use mixline_relay_engine::pipeline::Honest;
 
 /// A relay of a Mixline network: it forwards datagrams of one length through encryption
@@ -33,6 +34,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show a running relay, live in the terminal: rates, outcomes, how long datagrams are inside
+    Top {
+        /// The configuration that it runs with
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// How often to ask it
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+        interval: Duration,
+    },
     /// Look at this machine, and say what to change for the relay to run well; exit code 1
     /// if it would not run as configured
     Doctor {
@@ -55,6 +65,10 @@ fn main() -> ExitCode {
             command: Some(Command::Status { config, json }),
             ..
         } => show_status(&config, json).map(|()| ExitCode::SUCCESS),
+        Arguments {
+            command: Some(Command::Top { config, interval }),
+            ..
+        } => show_live(&config, interval).map(|()| ExitCode::SUCCESS),
         Arguments {
             command:
                 Some(Command::Doctor {
@@ -101,6 +115,22 @@ fn show_status(config: &Path, json: bool) -> anyhow::Result<()> {
     };
     print(&text);
     Ok(())
+}
+
+fn show_live(config: &Path, interval: Duration) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    Ok(top::run(&config.state_dir, interval)?)
+}
+
+/// Seconds, as they are given to `--interval`.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let interval = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    if (top::SHORTEST_INTERVAL..=Duration::from_secs(3600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("from 0.1 to 3600 seconds".into())
+    }
 }
 
 fn examine(config: Option<&Path>, interface: Option<&str>, json: bool) -> anyhow::Result<ExitCode> {

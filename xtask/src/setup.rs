@@ -51,11 +51,18 @@ const NEEDS: &[Need] = &[
     need("g++", "c++", "compiles the library of the fuzz targets"),
 ];
 
+/// What tests run beside that, and the demo does not.
+const FOR_TESTS: &[Need] = &[
+    need("prometheus", "promtool", "reads a relay's metrics in tests"),
+    need("tmux", "tmux", "is the terminal of `top` in tests"),
+];
+
 /// Packages that bring a system service, and the service's name.
 const SERVICES: &[(&str, &str)] = &[
     ("nginx-light", "nginx"),
     ("openssh-server", "ssh"),
     ("iperf3", "iperf3"),
+    ("prometheus", "prometheus"),
 ];
 
 const fn need(package: &'static str, program: &'static str, purpose: &'static str) -> Need {
@@ -99,6 +106,17 @@ pub enum Purpose {
     Ci,
 }
 
+impl Purpose {
+    /// What must be there.
+    fn needs(self) -> impl Iterator<Item = &'static Need> {
+        let more = match self {
+            Self::Demo => &[][..],
+            Self::All | Self::Ci => FOR_TESTS,
+        };
+        NEEDS.iter().chain(more)
+    }
+}
+
 /// Runs `cargo xtask setup`.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let done = if !arguments.install.is_empty() || !arguments.optional.is_empty() {
@@ -118,7 +136,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Says what is there and what is not; whether all is there.
 fn check() -> bool {
-    for need in NEEDS {
+    for need in Purpose::Ci.needs() {
         let state = if need.is_there() {
             "there  "
         } else {
@@ -133,8 +151,10 @@ fn check() -> bool {
         if cargo_deny { "there  " } else { "MISSING" },
         dependencies::CARGO_DENY.name
     );
-    let there =
-        tun_is_there() && NEEDS.iter().all(Need::is_there) && xdp_tools::all_there() && cargo_deny;
+    let there = tun_is_there()
+        && Purpose::Ci.needs().all(Need::is_there)
+        && xdp_tools::all_there()
+        && cargo_deny;
     if !there {
         println!("to install what is missing: cargo xtask setup");
     }
@@ -144,7 +164,7 @@ fn check() -> bool {
 /// Installs what is missing; whether all is there in the end.
 pub fn ensure(purpose: Purpose) -> Result<bool> {
     let could_build_xdp = xdp_tools::all_there();
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !need.is_there()).collect();
+    let missing: Vec<&Need> = purpose.needs().filter(|need| !need.is_there()).collect();
     let optional = match purpose {
         Purpose::Demo => Vec::new(),
         Purpose::DemoXdp | Purpose::All | Purpose::Ci => xdp_tools::missing_packages(),

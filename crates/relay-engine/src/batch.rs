@@ -5,6 +5,7 @@
 //! pipeline move its [`State`] on, and the port sends those that end as [`State::Send`].
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use mixline_protocol::path::Next;
@@ -43,6 +44,9 @@ pub struct Slot<'a> {
     pub session: u32,
     /// How far it has come.
     pub state: State,
+    /// Since when the relay has it, if that is earlier than its batch: it was held, or waited in the
+    /// port behind others of one read.
+    pub since: Option<Instant>,
 }
 
 impl Slot<'_> {
@@ -88,8 +92,16 @@ impl<'a> Batch<'a> {
             source,
             session: 0,
             state: State::Arrived,
+            since: None,
         };
         let _ = self.slots.try_push(slot);
+    }
+
+    /// Says since when the port has had these datagrams, if that is earlier than now.
+    pub fn waited_since(&mut self, since: Instant) {
+        for slot in &mut self.slots {
+            slot.since = Some(since);
+        }
     }
 
     /// The datagrams to be sent, and where to, in order.

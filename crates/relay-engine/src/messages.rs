@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::{CellKind, OpenKey};
@@ -52,6 +53,17 @@ pub enum Signal {
     Want(ShortId),
     /// Datagrams under this session come to this worker, which is not its owner.
     Strayed(u32, usize),
+}
+
+/// A datagram that came to another worker than the one that owns its session.
+#[derive(Debug)]
+pub struct Handover {
+    /// Its bytes.
+    pub datagram: Pooled,
+    /// Who sent it, by its address.
+    pub source: SocketAddr,
+    /// Since when the relay has it.
+    pub since: Instant,
 }
 
 /// A handshake message.

@@ -1,14 +1,12 @@
 //! The bounded queues between the threads of a relay.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 
-use crate::buffer_pool::Pooled;
 use crate::limits::{HANDOVERS, HANDSHAKES, MESSAGES, SLOW_WINDOW};
-use crate::messages::{Command, ControlMessage, Handshake, Signal};
+use crate::messages::{Command, ControlMessage, Handover, Handshake, Signal};
 use crate::slow_path::Opened;
 use crate::wake::{Wake, WorkerWaker};
 
@@ -57,7 +55,7 @@ pub struct WorkerHandle {
     /// Headers that the slow path has opened.
     pub opened: Sender<Opened>,
     /// Datagrams of its sessions that came to another worker.
-    pub handovers: Arc<ArrayQueue<(Pooled, SocketAddr)>>,
+    pub handovers: Arc<ArrayQueue<Handover>>,
     /// Wakes the worker; to be called after something was added to any of these.
     pub waker: Arc<WorkerWaker>,
 }
@@ -69,7 +67,7 @@ pub struct WorkerQueues {
     /// Headers that the slow path has opened.
     pub opened: Receiver<Opened>,
     /// Datagrams of its sessions that came to another worker.
-    pub handovers: Arc<ArrayQueue<(Pooled, SocketAddr)>>,
+    pub handovers: Arc<ArrayQueue<Handover>>,
     /// Wakes the worker; to be called after something was added to any of these.
     pub waker: Arc<WorkerWaker>,
 }

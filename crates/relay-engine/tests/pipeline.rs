@@ -14,7 +14,7 @@ use mixline_protocol::link::control::Control;
 use mixline_protocol::path::Next;
 use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram, PATH_HEADER};
 use mixline_relay_engine::link_sessions::index;
-use mixline_relay_engine::messages::{Command, Signal};
+use mixline_relay_engine::messages::{Command, Handover, Signal};
 use mixline_relay_engine::outcome::Outcome;
 use mixline_relay_engine::pipeline::{Action, Behaviour, Honest};
 use mixline_relay_engine::testing::{HOLD_FOR, held, opening, pooled};
@@ -316,14 +316,41 @@ fn another_workers_datagram_goes_to_its_owner() {
     datagram.0[4..8].copy_from_slice(&index(1, 3, 9).to_be_bytes());
     assert!(one.relay.relay(&[datagram]).is_empty());
     let other = &one.relay.common.workers[1];
-    let (handed, source) = other.handovers.pop().unwrap();
-    assert_eq!((*handed, source), datagram);
+    let handed = other.handovers.pop().unwrap();
+    assert_eq!((*handed.datagram, handed.source), datagram);
+    assert_eq!(handed.since, one.relay.now);
     // The worker that gets it does what it would have done with its own.
     let own = one.datagram(2);
-    let pooled = pooled(&one.relay.common, &own.0).unwrap();
-    one.relay.pipeline.take_over(pooled, own.1);
+    let handover = Handover {
+        datagram: pooled(&one.relay.common, &own.0).unwrap(),
+        source: own.1,
+        since: one.relay.now,
+    };
+    one.relay.pipeline.take_over(handover);
     assert!(one.relay.again().is_empty());
     assert_eq!(one.relay.slow_path().len(), 1);
+}
+
+#[test]
+fn what_was_held_says_since_when_through_all_that_held_it() {
+    let mut one = One::new();
+    one.relay.relays(&[(NEXT, None)]);
+    let came = one.relay.now;
+    let datagram = one.datagram(1);
+    assert!(one.relay.process(&[datagram]).is_empty());
+    // First for its path, then for the link to the next relay.
+    one.relay.now += Duration::from_millis(20);
+    assert!(one.relay.slow_path().is_empty());
+    one.relay.now += Duration::from_millis(20);
+    one.relay
+        .pipeline
+        .apply(Command::Relay(NEXT, Some(one.next.number)));
+    let mut since = Vec::new();
+    one.relay.pipeline.process_again(one.relay.now, |batch| {
+        assert_eq!(batch.order.len(), 1);
+        since.extend(batch.slots.iter().map(|slot| slot.since));
+    });
+    assert_eq!(since, [Some(came)]);
 }
 
 #[test]

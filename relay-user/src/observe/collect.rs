@@ -13,7 +13,11 @@ use mixline_protocol::time::UnixTime;
 use mixline_relay_engine::outcome::Counters;
 use tokio::sync::watch;
 
-use super::report::{DirectoryReport, LinksReport, PathsReport, PortReport, ReplayReport, Report};
+use super::process;
+use super::quantiles::Times;
+use super::report::{
+    DirectoryReport, LinksReport, PathsReport, PortReport, ReplayReport, Report, WorkerReport,
+};
 use crate::control::registration::RegistrationStatus;
 use crate::control::{ControlStatistics, SharedOnionKeys};
 use crate::workers::WorkerStatistics;
@@ -63,6 +67,9 @@ impl Source {
     #[must_use]
     pub fn report(&self) -> Report {
         let census = self.control.census();
+        let per_worker: Vec<_> = self.workers.iter().map(|w| worker(w)).collect();
+        let inside = per_worker.iter().flat_map(|w| w.inside_ns.iter().copied());
+        let inside = Times::of(inside).report();
         let mut verdicts = BTreeMap::new();
         for (outcome, count) in self.counters().iter() {
             verdicts.insert(outcome.name().to_owned(), count);
@@ -77,7 +84,7 @@ impl Source {
             advertise: self.advertise.clone(),
             port: self.port.borrow().clone(),
             workers: self.workers.len(),
-            memory_bytes: memory(),
+            memory_bytes: process::memory(),
             directory: self.directory(),
             onion_epochs: self
                 .onion
@@ -109,6 +116,9 @@ impl Source {
                 .flat_map(|filter| filter.verdicts())
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            inside,
+            per_worker,
+            process: process::report(),
         }
     }
 
@@ -139,6 +149,7 @@ impl Source {
             snapshot_age_s: snapshot.map(|s| now.since(s.issued)),
             snapshot_valid_for_s: snapshot.map(|s| s.valid_until.since(now)),
             registered_s_ago: registration.last_success.map(|at| now.since(at)),
+            registered_at: registration.last_success.map(|at| at.0),
             listed: snapshot.is_some_and(|s| s.relay(&own).is_some()),
             last_error: follow.last_error.or(registration.last_error),
             clock_ahead_s: follow.clock_ahead,
@@ -152,10 +163,17 @@ impl Source {
     }
 }
 
-/// Bytes of memory that this process has in use (`VmRSS`).
-fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+/// What a worker does.
+fn worker(statistics: &WorkerStatistics) -> WorkerReport {
+    let (received, sent) = statistics.traffic();
+    let inside_ns: Vec<_> = statistics.inside.counts().collect();
+    WorkerReport {
+        received,
+        sent,
+        sessions: statistics.sessions(),
+        paths: statistics.paths(),
+        cpu_s: statistics.thread().and_then(process::cpu_of_thread),
+        inside: Times::of(inside_ns.iter().copied()).report(),
+        inside_ns,
+    }
 }

@@ -2,13 +2,19 @@
 //! programs and as text for people, and as metrics over HTTP.
 
 mod collect;
+mod exposition;
 pub(crate) mod metrics;
+mod process;
+mod quantiles;
 mod report;
 pub(crate) mod socket;
 mod text;
 
 pub(crate) use collect::Source;
+pub(crate) use quantiles::Times;
 pub use report::{
-    DirectoryReport, LinksReport, PathsReport, PortReport, QueueReport, ReplayReport, Report,
+    DirectoryReport, InsideReport, LinksReport, PathsReport, PortReport, ProcessReport,
+    QueueReport, ReplayReport, Report, WorkerReport,
 };
 pub use socket::ask;
+pub(crate) use text::{duration, plural, short_time};

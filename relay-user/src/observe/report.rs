@@ -47,6 +47,66 @@ pub struct Report {
     /// Frames by the XDP program's verdict; empty without one.
     #[serde(default)]
     pub xdp: BTreeMap<String, u64>,
+    /// How long datagrams were inside, from all workers.
+    #[serde(default)]
+    pub inside: InsideReport,
+    /// What each worker does.
+    #[serde(default)]
+    pub per_worker: Vec<WorkerReport>,
+    /// What the system says of the process.
+    #[serde(default)]
+    pub process: ProcessReport,
+}
+
+/// How long datagrams that left were inside, since the start: a thirty-second part of a time is the
+/// most that it is wrong by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct InsideReport {
+    /// How many have left.
+    pub datagrams: u64,
+    /// Half of them were inside for at most so many microseconds; 0 without any ...
+    pub p50_us: f64,
+    /// ... 99 of 100 ...
+    pub p99_us: f64,
+    /// ... and 999 of 1000.
+    pub p999_us: f64,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Datagrams of the right length that it received.
+    pub received: u64,
+    /// Datagrams that it sent.
+    pub sent: u64,
+    /// Sessions that it receives under.
+    pub sessions: usize,
+    /// Paths that it knows.
+    pub paths: usize,
+    /// Time that its thread has used of a core, in seconds.
+    pub cpu_s: Option<f64>,
+    /// How long datagrams were inside.
+    pub inside: InsideReport,
+    /// The same, with all that is known: times in nanoseconds, and how many datagrams were inside for
+    /// at most that, and longer than the time before.
+    pub inside_ns: Vec<(u64, u64)>,
+}
+
+/// What the system says of the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProcessReport {
+    /// Time that all its threads have used of cores, in seconds.
+    pub cpu_s: f64,
+    /// Bytes of address space.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// The most that it may have open; none if that has no limit.
+    pub max_fds: Option<u64>,
+    /// Threads.
+    pub threads: u64,
+    /// When it started, in seconds since 1970.
+    pub started: f64,
 }
 
 /// Which port is in use.
@@ -86,6 +146,9 @@ pub struct DirectoryReport {
     pub snapshot_valid_for_s: Option<u64>,
     /// Seconds since the directory last took a registration.
     pub registered_s_ago: Option<u64>,
+    /// When that was, in seconds since 1970.
+    #[serde(default)]
+    pub registered_at: Option<u64>,
     /// Whether the newest snapshot has this relay.
     pub listed: bool,
     /// What went wrong last, and still does.

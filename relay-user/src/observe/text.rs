@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use mixline_relay_engine::outcome::Outcome;
 
-use super::report::{DirectoryReport, Report};
+use super::report::{DirectoryReport, InsideReport, Report};
 
 impl Report {
     /// The report for people.
@@ -91,6 +91,9 @@ impl Report {
             "load",
             format!("{} of {} datagrams/s", self.load, self.capacity),
         );
+        if self.inside.datagrams > 0 {
+            line("inside", self.inside.text());
+        }
         for outcome in Outcome::ALL {
             let count = self.verdicts.get(outcome.name()).copied().unwrap_or(0);
             if count > 0 {
@@ -106,8 +109,21 @@ impl Report {
     }
 }
 
+impl InsideReport {
+    /// The quantiles, for people.
+    pub(crate) fn text(&self) -> String {
+        format!(
+            "p50 {}, p99 {}, p99.9 {}",
+            short_time(self.p50_us),
+            short_time(self.p99_us),
+            short_time(self.p999_us)
+        )
+    }
+}
+
 impl DirectoryReport {
-    fn snapshot(&self) -> String {
+    /// The newest snapshot, for people.
+    pub(crate) fn snapshot(&self) -> String {
         match (self.relays, self.snapshot_age_s, self.snapshot_valid_for_s) {
             (Some(relays), Some(age), Some(0)) => {
                 format!(
@@ -131,7 +147,8 @@ impl DirectoryReport {
         }
     }
 
-    fn registered(&self) -> String {
+    /// When it last registered, for people.
+    pub(crate) fn registered(&self) -> String {
         self.registered_s_ago
             .map_or("not yet".into(), |ago| format!("{} ago", duration(ago)))
     }
@@ -145,7 +162,18 @@ fn list(addresses: &[SocketAddr]) -> String {
         .join(", ")
 }
 
-fn plural(n: usize, what: &str) -> String {
+/// A time of microseconds to seconds, with the digits that say something.
+pub(crate) fn short_time(us: f64) -> String {
+    match us {
+        ..10.0 => format!("{us:.1} µs"),
+        ..1e3 => format!("{us:.0} µs"),
+        ..1e4 => format!("{:.1} ms", us / 1e3),
+        ..1e6 => format!("{:.0} ms", us / 1e3),
+        _ => format!("{:.1} s", us / 1e6),
+    }
+}
+
+pub(crate) fn plural(n: usize, what: &str) -> String {
     match (n, what) {
         (1, _) => format!("1 {what}"),
         (_, "mailbox") => format!("{n} mailboxes"),
@@ -153,11 +181,29 @@ fn plural(n: usize, what: &str) -> String {
     }
 }
 
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_times_have_the_digits_that_say_something() {
+        for (us, text) in [
+            (3.21, "3.2 µs"),
+            (31.4, "31 µs"),
+            (1234.0, "1.2 ms"),
+            (56_700.0, "57 ms"),
+            (2_500_000.0, "2.5 s"),
+        ] {
+            assert_eq!(short_time(us), text);
+        }
     }
 }

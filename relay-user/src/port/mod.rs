@@ -26,5 +26,5 @@ pub use memory::MemoryPort;
 pub use open::{Ports, open};
 pub use trust::LOOK_EVERY;
 pub use udp::ControlSockets;
-pub use watch::Watch;
+pub use watch::{GIVEN_UP, Watch};
 pub use xdp_filter::XdpFilter;

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use mio::event::Event;
@@ -30,6 +31,8 @@ const SEND_WAIT_MS: u16 = 8;
 pub struct UdpPort {
     sockets: ArrayVec<Listener, SOCKETS>,
     ring: ReceiveRing,
+    /// When what is left in the ring was found to be more than a batch.
+    since: Option<Instant>,
     /// Which socket is asked next.
     next: usize,
     unsent: u64,
@@ -90,6 +93,7 @@ impl UdpPort {
                 })
                 .collect(),
             ring: ReceiveRing::new(MAX_MESSAGES),
+            since: None,
             next: 0,
             unsent: 0,
         }
@@ -123,7 +127,13 @@ impl UdpPort {
 impl Port for UdpPort {
     fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
         if self.ring.left() == 0 {
+            self.since = None;
             self.receive()?;
+            // What does not fit into the first batch waits in the ring for its turn, which counts
+            // as time inside.
+            if self.ring.left() > BATCH {
+                self.since = Some(Instant::now());
+            }
         }
         // All that came may have had a wrong length; then there may be more behind it.
         let may_have_more = self.sockets.iter().any(|listener| listener.ready);
@@ -131,6 +141,7 @@ impl Port for UdpPort {
             ring,
             sockets,
             unsent,
+            since,
             ..
         } = self;
         let mut batch = Batch::new();
@@ -138,6 +149,9 @@ impl Port for UdpPort {
             batch.push(received.datagram, received.source);
         }
         let count = batch.slots.len();
+        if let Some(since) = since {
+            batch.waited_since(*since);
+        }
         if count > 0 {
             work(&mut batch);
             *unsent += send(sockets.iter().map(|listener| &*listener.socket), &batch);

@@ -14,6 +14,9 @@ use super::shared::Shared;
 use super::trust::{Counts, Doubt, Seen, Trust};
 use super::xdp_filter::XdpFilter;
 
+/// What is known of a port that was given up.
+pub const GIVEN_UP: &str = "given up";
+
 /// Watches over one port.
 pub struct Watch {
     card: Card,
@@ -98,7 +101,7 @@ impl Watch {
     #[must_use]
     pub fn known(&self) -> &'static str {
         if self.given_up {
-            "given up"
+            GIVEN_UP
         } else if self.trust.is_proven() {
             "proven: full-sized frames arrive whole"
         } else {

@@ -1,5 +1,6 @@
 //! A relay's threads that forward: workers, and those of the slow path.
 
+mod inside;
 mod slow_path;
 mod statistics;
 mod threads;

@@ -1,16 +1,30 @@
 //! What a worker shows of itself while it works.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
+use arrayvec::ArrayVec;
+use mixline_relay_engine::batch::Batch;
 use mixline_relay_engine::outcome::{Counters, Outcome};
 use mixline_relay_engine::pipeline::{Behaviour, Pipeline};
 
-/// What a worker shows of itself to other threads. Only the worker writes.
+use super::inside::TimeInside;
+
+/// What a worker shows of itself to other threads. Only the worker writes, so that no counter needs
+/// an operation that locks the memory.
 #[derive(Debug, Default)]
 pub struct WorkerStatistics {
     counters: [AtomicU64; Outcome::ALL.len()],
     sessions: AtomicUsize,
     paths: AtomicUsize,
+    /// Datagrams of the right length that the port gave.
+    received: AtomicU64,
+    /// Datagrams that the port was given.
+    sent: AtomicU64,
+    /// How long datagrams were inside.
+    pub inside: TimeInside,
+    /// The thread's number (`gettid(2)`); 0 before it runs.
+    thread: AtomicI32,
 }
 
 impl WorkerStatistics {
@@ -36,6 +50,43 @@ impl WorkerStatistics {
         self.paths.load(Ordering::Relaxed)
     }
 
+    /// Datagrams of the right length that its port received, and datagrams that its port took to
+    /// send. What the control plane sends is not among them.
+    #[must_use]
+    pub fn traffic(&self) -> (u64, u64) {
+        let sent = self.sent.load(Ordering::Relaxed);
+        let failed = &self.counters[Outcome::SendFailed as usize];
+        (
+            self.received.load(Ordering::Relaxed),
+            sent.saturating_sub(failed.load(Ordering::Relaxed)),
+        )
+    }
+
+    /// The thread that the worker is, for what the system says of it; none before it runs.
+    #[must_use]
+    pub fn thread(&self) -> Option<i32> {
+        Some(self.thread.load(Ordering::Relaxed)).filter(|thread| *thread != 0)
+    }
+
+    /// The worker runs on the thread that calls this.
+    pub(super) fn runs_here(&self) {
+        self.thread
+            .store(nix::unistd::gettid().as_raw(), Ordering::Relaxed);
+    }
+
+    /// Counts a batch that the port gave.
+    #[inline]
+    pub(super) fn received(&self, batch: &Batch<'_>) {
+        add(&self.received, batch.slots.len() as u64);
+        self.sent(batch);
+    }
+
+    /// Counts what a batch leaves to be sent.
+    #[inline]
+    pub(super) fn sent(&self, batch: &Batch<'_>) {
+        add(&self.sent, batch.order.len() as u64);
+    }
+
     /// Shows what the worker's pipeline has counted.
     pub(super) fn show<B: Behaviour>(&self, pipeline: &Pipeline<B>) {
         for ((_, count), shown) in pipeline.counters().iter().zip(&self.counters) {
@@ -44,5 +95,73 @@ impl WorkerStatistics {
         let (sessions, paths) = pipeline.known();
         self.sessions.store(sessions, Ordering::Relaxed);
         self.paths.store(paths, Ordering::Relaxed);
+    }
+}
+
+/// Adds to a count that nobody else writes.
+#[inline]
+fn add(count: &AtomicU64, n: u64) {
+    count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+}
+
+/// Batches of one poll whose datagrams are about to be sent. A port gives at most two in a poll.
+#[derive(Default)]
+pub(super) struct Stay(ArrayVec<(Instant, u64), 2>);
+
+impl Stay {
+    /// Adds a processed batch. All its datagrams came by one read, so they have one time.
+    #[inline]
+    pub(super) fn add(&mut self, batch: &Batch<'_>, now: Instant) {
+        let since = batch.slots.first().and_then(|slot| slot.since);
+        let entry = (since.unwrap_or(now), batch.order.len() as u64);
+        if let Err(full) = self.0.try_push(entry) {
+            // With the last one, which came earlier: said to be longer inside, not shorter.
+            if let Some(last) = self.0.last_mut() {
+                last.1 += full.element().1;
+            }
+        }
+    }
+
+    /// The batches have been sent.
+    #[inline]
+    pub(super) fn end(self, statistics: &WorkerStatistics, now: Instant) {
+        for (since, count) in self.0 {
+            statistics
+                .inside
+                .record(now.saturating_duration_since(since), count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mixline_protocol::size::DATAGRAM;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_counts_for_each_datagram_that_leaves_and_since_it_was_read() {
+        let statistics = WorkerStatistics::default();
+        let began = Instant::now();
+        let source = ([192, 0, 2, 1], 7000).into();
+        let mut datagrams = [[0; DATAGRAM]; 3];
+        let mut batch = Batch::new();
+        for datagram in &mut datagrams {
+            batch.push(datagram, source);
+        }
+        batch.order.extend([2, 0]);
+        batch.waited_since(began);
+        let mut stay = Stay::default();
+        stay.add(&batch, began + Duration::from_millis(3));
+        statistics.received(&batch);
+        stay.end(&statistics, began + Duration::from_millis(5));
+        assert_eq!(statistics.traffic(), (3, 2));
+        let counts: Vec<_> = statistics.inside.counts().collect();
+        assert_eq!(counts.len(), 1);
+        let (most, count) = counts[0];
+        assert_eq!(count, 2);
+        assert!((5_000_000..5_200_000).contains(&most), "{most}");
     }
 }

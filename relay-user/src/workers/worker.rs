@@ -16,7 +16,7 @@ use mixline_relay_engine::outcome::Outcome;
 use mixline_relay_engine::pipeline::{Behaviour, Pipeline};
 use mixline_relay_engine::queues::WorkerQueues;
 
-use super::statistics::WorkerStatistics;
+use super::statistics::{Stay, WorkerStatistics};
 use super::wake::EventWaker;
 use crate::port::{Dropped, FIRST_PORT_TOKEN, Port};
 
@@ -70,6 +70,7 @@ impl<B: Behaviour> Worker<B> {
     }
 
     fn run(mut self, mut poll: Poll) -> io::Result<()> {
+        self.statistics.runs_here();
         let mut events = Events::with_capacity(16);
         let mut dropped = Dropped::default();
         let mut stop = false;
@@ -100,10 +101,10 @@ impl<B: Behaviour> Worker<B> {
         // One batch at a time, so that a flood that came to the wrong worker does not
         // keep this one from its port.
         for _ in 0..mixline_relay_engine::batch::BATCH {
-            let Some((datagram, source)) = self.queues.handovers.pop() else {
+            let Some(handover) = self.queues.handovers.pop() else {
                 break;
             };
-            self.pipeline.take_over(datagram, source);
+            self.pipeline.take_over(handover);
             worked = true;
         }
         worked | self.process_again()
@@ -111,9 +112,14 @@ impl<B: Behaviour> Worker<B> {
 
     /// Sends datagrams that have come back into the pipeline.
     fn process_again(&mut self) -> bool {
-        let Self { pipeline, port, .. } = self;
+        let Self {
+            pipeline,
+            port,
+            statistics,
+            ..
+        } = self;
         let mut worked = false;
-        while pipeline.process_again(Instant::now(), |batch| port.send(batch)) {
+        while again(pipeline, port.as_mut(), statistics, Instant::now()) {
             worked = true;
         }
         worked
@@ -125,13 +131,22 @@ impl<B: Behaviour> Worker<B> {
             pipeline,
             port,
             queues,
+            statistics,
             ..
         } = self;
         for poll in 0..POLLS {
+            let mut stay = Stay::default();
             let result = port.poll(&mut |batch| {
                 read_commands(queues, pipeline, stop);
-                pipeline.process(batch, Instant::now());
+                let now = Instant::now();
+                pipeline.process(batch, now);
+                stay.add(batch, now);
+                statistics.received(batch);
             });
+            // The one reading of the clock for a batch says when it was sent, and what time it is
+            // for what has come back.
+            let mut now = Instant::now();
+            stay.end(statistics, now);
             match result {
                 Ok(0) => return poll > 0,
                 Ok(_) => {}
@@ -140,7 +155,9 @@ impl<B: Behaviour> Worker<B> {
                     return poll > 0;
                 }
             }
-            while pipeline.process_again(Instant::now(), |batch| port.send(batch)) {}
+            while again(pipeline, port.as_mut(), statistics, now) {
+                now = Instant::now();
+            }
         }
         true
     }
@@ -195,6 +212,31 @@ impl<B: Behaviour> Worker<B> {
             *before = now;
         }
     }
+}
+
+/// Sends a batch of datagrams that have come back; false if there were none.
+fn again<B: Behaviour>(
+    pipeline: &mut Pipeline<B>,
+    port: &mut dyn Port,
+    statistics: &WorkerStatistics,
+    now: Instant,
+) -> bool {
+    pipeline.process_again(now, |batch| {
+        port.send(batch);
+        let sent = Instant::now();
+        statistics.sent(batch);
+        // Each was held for a time of its own.
+        for slot in batch
+            .slots
+            .iter()
+            .filter(|slot| slot.destination().is_some())
+        {
+            let since = slot.since.unwrap_or(now);
+            statistics
+                .inside
+                .record(sent.saturating_duration_since(since), 1);
+        }
+    })
 }
 
 /// Does what the control plane says; true if it said anything.
@@ -260,5 +302,8 @@ mod tests {
         handle.waker.wake();
         thread.join().unwrap().unwrap();
         assert_eq!(statistics.counters().of(Outcome::Malformed), 100);
+        assert_eq!(statistics.traffic(), (100, 0));
+        // What does not leave has no time inside.
+        assert_eq!(statistics.inside.counts().count(), 0);
     }
 }

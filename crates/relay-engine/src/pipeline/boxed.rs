@@ -1,6 +1,7 @@
 //! Datagrams outside of batches: held for a path or a link, delayed, or handed over.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use crate::batch::State;
 use crate::buffer_pool::Pooled;
@@ -17,6 +18,8 @@ pub(super) struct Boxed {
     pub(super) session: u32,
     /// How far it has come.
     pub(super) state: State,
+    /// Since when the relay has it, if that is known.
+    pub(super) since: Option<Instant>,
     /// The neighbour's permit to have it held.
     #[expect(dead_code, reason = "it is given back when this is dropped")]
     pub(super) permit: Option<Permit>,

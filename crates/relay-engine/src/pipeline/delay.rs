@@ -27,6 +27,7 @@ impl<B: Behaviour> Pipeline<B> {
             source: slot.source,
             session: slot.session,
             state: slot.state,
+            since: slot.since.or(Some(now)),
             permit: Some(permit),
         };
         delay.hold(cell, now, &mut self.rng);

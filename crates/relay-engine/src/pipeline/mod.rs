@@ -28,7 +28,6 @@ mod step;
 mod waiting;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,10 +43,9 @@ pub use behaviour::{Action, Behaviour, Honest};
 pub use common::{Assembly, Common};
 
 use crate::batch::{BATCH, Batch, Slot, State};
-use crate::buffer_pool::Pooled;
 use crate::headers::header_of;
 use crate::link_sessions::{LinkSession, LinkSessions};
-use crate::messages::Command;
+use crate::messages::{Command, Handover};
 use crate::next_hops::NextHops;
 use crate::outcome::{Counters, Outcome};
 use crate::slow_path::Opened;
@@ -180,6 +178,7 @@ impl<B: Behaviour> Pipeline<B> {
                 source: boxed.source,
                 session: boxed.session,
                 state: boxed.state,
+                since: boxed.since,
             };
             let _ = batch.slots.try_push(slot);
         }
@@ -189,12 +188,13 @@ impl<B: Behaviour> Pipeline<B> {
     }
 
     /// Takes a datagram of one of this worker's sessions that came to another worker.
-    pub fn take_over(&mut self, datagram: Pooled, source: SocketAddr) {
+    pub fn take_over(&mut self, handover: Handover) {
         self.again.push_back(Boxed {
-            datagram,
-            source,
+            datagram: handover.datagram,
+            source: handover.source,
             session: 0,
             state: State::Arrived,
+            since: Some(handover.since),
             permit: None,
         });
     }

@@ -10,7 +10,7 @@ use super::behaviour::Behaviour;
 use super::step::{Leave, Step};
 use crate::batch::{Slot, State};
 use crate::link_sessions::worker_of;
-use crate::messages::{ControlMessage, Handshake, Signal};
+use crate::messages::{ControlMessage, Handover, Handshake, Signal};
 use crate::outcome::Outcome;
 use crate::quota::Permit;
 
@@ -119,7 +119,12 @@ impl<B: Behaviour> Pipeline<B> {
         let Some(datagram) = self.common.pool.copy(slot.datagram) else {
             return Leave::With(Outcome::HandoverLimit);
         };
-        if owner.handovers.push((datagram, slot.source)).is_err() {
+        let handover = Handover {
+            datagram,
+            source: slot.source,
+            since: slot.since.unwrap_or(now),
+        };
+        if owner.handovers.push(handover).is_err() {
             return Leave::With(Outcome::HandoverLimit);
         }
         owner.waker.wake();

@@ -64,6 +64,7 @@ impl Opening {
             source: slot.source,
             session: slot.session,
             state: State::Cell,
+            since: slot.since.or(Some(now)),
             permit: Some(permit),
         };
         if let Some(path) = self.paths.get_mut(header) {

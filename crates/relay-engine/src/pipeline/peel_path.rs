@@ -78,6 +78,7 @@ impl<B: Behaviour> Pipeline<B> {
                         source: slot.source,
                         session: slot.session,
                         state: State::Due(next, flow),
+                        since: slot.since,
                         permit: None,
                     });
                 }
@@ -119,6 +120,7 @@ impl<B: Behaviour> Pipeline<B> {
                 source,
                 session: held.session,
                 state: State::Cell,
+                since: held.since,
             };
             let step = match step {
                 Ok(next) if self.is_own(&next) => Ok(State::Cell),

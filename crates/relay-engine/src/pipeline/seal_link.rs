@@ -76,6 +76,7 @@ impl<B: Behaviour> Pipeline<B> {
             source: slot.source,
             session: slot.session,
             state: slot.state,
+            since: slot.since.or(Some(now)),
             permit: Some(permit),
         };
         if !self.waiting.hold(relay, cell, now) {
