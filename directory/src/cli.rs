@@ -25,7 +25,7 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Run the directory in the foreground (what happens without a subcommand).
     Run,
@@ -36,6 +36,12 @@ pub enum Command {
     Init,
     /// Print the directory's ID.
     Id,
+    /// Write man pages and completions, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        directory: PathBuf,
+    },
 }
 
 const AFTER: &str = "\

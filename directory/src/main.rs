@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use mixline_daemon::logging::{self, Modules};
+use mixline_daemon::manual;
 use mixline_directory::cli::{Cli, Command};
 use mixline_directory::{Config, daemon, keys};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,9 +22,14 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (action, path) = Cli::parse().parts().unwrap_or_else(|error| error.exit());
+    let arguments = Cli::parse();
+    if let Some(Command::Manual { directory }) = &arguments.command {
+        return Ok(manual::write(Cli::command(), directory)?);
+    }
+    let (action, path) = arguments.parts().unwrap_or_else(|error| error.exit());
     let config = Config::load(&path)?;
     match action {
+        Command::Manual { .. } => {}
         Command::Init => println!(
             "{}",
             keys::create(&config.state_dir)?.identity.anonymous_id()

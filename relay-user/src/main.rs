@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use mixline_daemon::logging::{self, Modules};
+use mixline_daemon::manual;
 use mixline_relay::{Config, doctor, observe, run};
 use mixline_relay_engine::pipeline::Honest;
 
@@ -24,6 +25,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write man pages and completions, for packages
+    #[command(hide = true)]
+    Manual {
+        /// Where to
+        directory: PathBuf,
+    },
     /// Show how a running relay is doing
     Status {
         /// The configuration that it runs with
@@ -51,6 +58,12 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments {
+        Arguments {
+            command: Some(Command::Manual { directory }),
+            ..
+        } => manual::write(Arguments::command(), &directory)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
         Arguments {
             command: Some(Command::Status { config, json }),
             ..

@@ -78,6 +78,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write man pages and completions, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        directory: PathBuf,
+    },
 }
 
 /// How to come up.

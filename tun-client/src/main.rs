@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use mixline_client::cli::{Cli, Command, Up};
 use mixline_client::control::{Request, ask};
 use mixline_client::daemon;
@@ -14,6 +14,7 @@ use mixline_client::progress::Progress;
 use mixline_client::state::State;
 use mixline_client::{Config, Error, detach, show};
 use mixline_daemon::logging::{self, Modules};
+use mixline_daemon::manual;
 use serde_json::Value;
 
 /// How long `down` waits for the client's clean stop.
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
+    if let Command::Manual { directory } = &cli.command {
+        return Ok(manual::write(Cli::command(), directory)?);
+    }
     let config = Config::load(&cli.config)?;
     let socket = config.control_socket();
     match &cli.command {
@@ -67,6 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             let found = ask(&socket, &Request::Resolve { what: what.clone() })?;
             print(&found, *json, show::resolved)
         }
+        Command::Manual { .. } => Ok(()),
     }
 }
 

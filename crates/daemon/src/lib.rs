@@ -1,3 +1,5 @@
-//! What the three daemons do alike when they start.
+//! What the three daemons do alike: how they log when they start, and what their packages make of their
+//! command lines.
 
 pub mod logging;
+pub mod manual;
