@@ -22,6 +22,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     let (action, path) = Cli::parse().parts().unwrap_or_else(|error| error.exit());
+    let asked = logging::asked()?;
     let config = Config::load(&path)?;
     match action {
         Command::Init => println!(
@@ -30,7 +31,7 @@ fn run() -> Result<()> {
         ),
         Command::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
         Command::Run => {
-            logging::start(Modules::Hidden)?;
+            asked.start(Modules::Hidden, config.log.as_ref());
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()

@@ -46,6 +46,25 @@ fn init_makes_the_id_once() {
     assert_eq!(mode & 0o777, 0o700);
 }
 
+#[test]
+fn a_wrong_log_filter_is_an_error_of_every_command() {
+    let setup = Setup::new("");
+    setup.init();
+    for command in ["run", "id"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_mixline-directory"))
+            .args([command, "--config"])
+            .arg(setup.config())
+            .env("MIXLINE_LOG", "mixline=loud")
+            .output()
+            .unwrap();
+        let error = one_line(&output);
+        assert!(error.contains("MIXLINE_LOG is `mixline=loud`"), "{error}");
+    }
+    setup.configure("127.0.0.1:0", "log: loud\n");
+    let error = setup.failure(&[]);
+    assert!(error.contains("log is `loud`"), "{error}");
+}
+
 #[tokio::test]
 async fn a_relay_registers_and_is_in_the_next_snapshot() {
     let setup = Setup::new("");

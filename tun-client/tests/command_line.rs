@@ -112,6 +112,22 @@ fn terminate(child: &mut Child, signal: Signal) -> i32 {
 }
 
 #[test]
+fn a_wrong_log_filter_is_an_error_of_every_command() {
+    let fixture = Fixture::new("");
+    for command in ["up", "status", "id"] {
+        let output = fixture
+            .command(&[command])
+            .env("MIXLINE_LOG", "loud")
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        assert!(error.contains("MIXLINE_LOG is `loud`"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
 fn a_wrong_configuration_is_one_line() {
     let fixture = Fixture::new("interfaec: mixline1\n");
     for command in [&["up"][..], &["status"], &["up", "--detach"]] {

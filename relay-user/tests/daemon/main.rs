@@ -6,6 +6,7 @@ mod directory;
 mod doctor;
 mod errors;
 mod life;
+mod logs;
 mod network;
 mod process;
 mod relaying;
