@@ -1,3 +1,7 @@
-//! What the three daemons do alike when they start.
+//! What the three daemons do alike: how they log, and what they tell the service manager.
 
 pub mod logging;
+pub mod service_manager;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod watchdog;

@@ -10,5 +10,6 @@ mod logs;
 mod network;
 mod process;
 mod relaying;
+mod service;
 mod wires;
 mod xdp;

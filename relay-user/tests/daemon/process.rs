@@ -140,6 +140,12 @@ impl Relay {
         });
     }
 
+    /// The running process.
+    pub fn process(&self) -> Pid {
+        let child = self.child.as_ref().expect("it runs");
+        Pid::from_raw(child.id().try_into().unwrap())
+    }
+
     pub fn signal(&mut self, signal: Signal) -> ExitStatus {
         let mut child = self.child.take().unwrap();
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
