@@ -60,6 +60,7 @@ Configuration (only state_dir and listen are required; the other values are the 
   snapshot_validity_s: 600         clients refuse an older snapshot
   allow_private_addresses: false   take relays at 192.168.x.x, 127.0.0.1 and the like
   check_source: true               take a relay only from an address that it advertises
+  log: info                        what is logged, if MIXLINE_LOG says nothing
   endpoint:                        the private part, reached through the relays
     enabled: true
     guards: 3
@@ -75,7 +76,9 @@ HTTP:
 
 Environment:
   MIXLINE_LOG         what is logged, to stderr: error, warn, info (default), debug, or a
-                      filter such as info,mixline_directory=debug
+                      filter such as info,mixline_directory=debug; goes before `log` in the
+                      configuration
+  MIXLINE_LOG_FORMAT  text (default), or json for one JSON object on each line
 
 SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";
 

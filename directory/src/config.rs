@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use mixline_daemon::logging::Filter;
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::records::{Parameters, Snapshot};
 use serde::Deserialize;
@@ -40,6 +41,9 @@ pub struct Config {
     /// Takes a relay only if it registers from one of the addresses that it advertises.
     #[serde(default = "yes")]
     pub check_source: bool,
+    /// What is logged, if `MIXLINE_LOG` says nothing.
+    #[serde(default)]
+    pub log: Option<Filter>,
     /// The directory as an endpoint of the network.
     #[serde(default)]
     pub endpoint: EndpointConfig,

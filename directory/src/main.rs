@@ -27,6 +27,7 @@ fn run() -> Result<()> {
         return Ok(manual::write(Cli::command(), directory)?);
     }
     let (action, path) = arguments.parts().unwrap_or_else(|error| error.exit());
+    let asked = logging::asked()?;
     let config = Config::load(&path)?;
     match action {
         Command::Manual { .. } => {}
@@ -36,7 +37,7 @@ fn run() -> Result<()> {
         ),
         Command::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
         Command::Run => {
-            logging::start(Modules::Hidden)?;
+            asked.start(Modules::Hidden, config.log.as_ref());
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()

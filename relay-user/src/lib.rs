@@ -8,7 +8,7 @@
 //! - `workers`: a thread for each core that forwards, and those that open the headers of
 //!   new paths;
 //! - `control`: link handshakes, the directory, onion keys; on one thread, in tokio;
-//! - [`observe`]: `status` and metrics;
+//! - [`observe`]: `status` and metrics; `service`: what the service manager hears;
 //! - [`doctor`]: whether a machine carries a relay.
 //!
 //! Public is what starts a relay and what asks one how it is doing. What only tests look into is
@@ -21,6 +21,7 @@ pub mod observe;
 mod onion_keys;
 mod port;
 mod run;
+mod service;
 mod state_dir;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -6,15 +6,19 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use mixline_daemon::logging::{self, Modules};
+use mixline_daemon::logging::{self, Asked, Modules};
 use mixline_daemon::manual;
 use mixline_relay::{Config, doctor, observe, run};
 use mixline_relay_engine::pipeline::Honest;
 
 /// A relay of a Mixline network: it forwards datagrams of one length through encryption
 /// in layers, and knows neither who sends nor who receives.
+///
+/// It logs to standard error. MIXLINE_LOG says what (error, warn, info, debug, or a filter such
+/// as info,mixline_relay=debug) and goes before `log` in the configuration;
+/// MIXLINE_LOG_FORMAT=json asks for one JSON object on each line.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, about, long_about, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -56,8 +60,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match arguments {
+    match run_command(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mixline-relay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let asked = logging::asked()?;
+    match arguments {
         Arguments {
             command: Some(Command::Manual { directory }),
             ..
@@ -80,22 +94,14 @@ fn main() -> ExitCode {
         Arguments {
             config: Some(config),
             ..
-        } => relay(&config).map(|()| ExitCode::SUCCESS),
+        } => relay(&config, asked).map(|()| ExitCode::SUCCESS),
         Arguments { config: None, .. } => Err(anyhow::anyhow!("--config FILE is missing")),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("mixline-relay: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }
 
-fn relay(config: &Path) -> anyhow::Result<()> {
+fn relay(config: &Path, asked: Asked) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    // What is not a filter counts as none.
-    let _ = logging::start(Modules::Hidden);
+    asked.start(Modules::Hidden, config.log.as_ref());
     Ok(run(config, |_| Honest)?)
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use mixline_daemon::service_manager;
 use mixline_directory_client::{DirectoryClient, FollowStatus};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
@@ -27,6 +28,7 @@ use crate::control::{Control, ControlStatistics, SharedOnionKeys, tell};
 use crate::observe::{PortReport, QueueReport, Source, metrics, socket};
 use crate::onion_keys::OnionKeys;
 use crate::port::{OpenError, Ports};
+use crate::service;
 use crate::state_dir::{StateDir, StateError};
 use crate::workers::ControlWaker;
 use crate::workers::{Started, Threads};
@@ -105,10 +107,16 @@ pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Resu
     let result = runtime.block_on(async {
         let stopped = until_signal()?;
         let relay = Relay::start(config, behave).await?;
+        let source = Arc::clone(&relay.source);
+        service::wait_for_workers(&source).await;
+        service_manager::ready(&service::line(&source.report()));
         tokio::select! {
             () = stopped => {}
             () = relay.broken() => {}
+            () = service::show_status(&source) => {}
+            () = service::keep_alive(&source) => {}
         }
+        service_manager::stopping("sending what there is, and writing the replay memory");
         relay.stop().await
     });
     // A thread that does not end must not keep the process.
@@ -142,6 +150,7 @@ struct Relay {
     handles: Vec<WorkerHandle>,
     state: Arc<StateDir>,
     replay: Arc<ReplayFilter>,
+    source: Arc<Source>,
 }
 
 impl Relay {
@@ -328,6 +337,7 @@ impl Relay {
             handles,
             state,
             replay,
+            source,
         })
     }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use mixline_daemon::logging::Filter;
 use mixline_endpoint::PolicyRule;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::{AnonName, Label};
@@ -50,6 +51,9 @@ pub struct Config {
     /// How the host's programs find `.anon`.
     #[serde(default)]
     pub dns: Dns,
+    /// What is logged, if `MIXLINE_LOG` says nothing.
+    #[serde(default)]
+    pub log: Option<Filter>,
     /// How packets are spread over paths.
     #[serde(default)]
     pub policies: Vec<PolicyRule>,

@@ -26,8 +26,6 @@ const POLL: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What is not a filter counts as none.
-    let _ = logging::start(Modules::Shown);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -43,7 +41,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     if let Command::Manual { directory } = &cli.command {
         return Ok(manual::write(Cli::command(), directory)?);
     }
+    let asked = logging::asked()?;
     let config = Config::load(&cli.config)?;
+    asked.start(Modules::Shown, config.log.as_ref());
     let socket = config.control_socket();
     match &cli.command {
         Command::Up(options) => up(&cli.config, config, options),

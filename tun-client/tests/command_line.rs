@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use mixline_daemon::testing::ServiceManager;
 use mixline_protocol::identity::AnonymousId;
 use mixline_testnet::{netns, skip};
 use nix::sys::signal::{Signal, kill};
@@ -109,6 +110,22 @@ fn has_interface() -> bool {
 fn terminate(child: &mut Child, signal: Signal) -> i32 {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
     child.wait().unwrap().code().expect("it exits by itself")
+}
+
+#[test]
+fn a_wrong_log_filter_is_an_error_of_every_command() {
+    let fixture = Fixture::new("");
+    for command in ["up", "status", "id"] {
+        let output = fixture
+            .command(&[command])
+            .env("MIXLINE_LOG", "loud")
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        assert!(error.contains("MIXLINE_LOG is `loud`"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
 }
 
 #[test]
@@ -260,6 +277,36 @@ fn an_unreachable_directory_is_retried_in_sight() {
         );
         assert!(told.contains("unreachable"), "{told}");
         assert!(!fixture.state().join("control.sock").exists());
+    });
+}
+
+#[test]
+fn the_service_manager_hears_what_delays_it_and_that_it_stops() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        let manager = ServiceManager::listen(&fixture.directory.path().join("notify")).unwrap();
+        let mut command = fixture.command(&["up"]);
+        manager.supervise(&mut command, Some(Duration::from_millis(300)));
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let hears = |line: &str| {
+            let patience = Duration::from_secs(20);
+            assert!(
+                manager.wait_for(line, patience).unwrap().is_some(),
+                "{line}"
+            );
+        };
+        hears("STATUS=fetching the snapshot from http://192.0.2.1");
+        hears("WATCHDOG=1");
+        // The network delays it: a start that takes long is not one that hangs.
+        hears("EXTEND_TIMEOUT_USEC=");
+        hears("STATUS=still fetching");
+        kill(
+            Pid::from_raw(child.id().try_into().unwrap()),
+            Signal::SIGTERM,
+        )
+        .unwrap();
+        hears("STOPPING=1");
+        assert!(child.wait().unwrap().success());
     });
 }
 

@@ -11,6 +11,7 @@ pub struct WorkerStatistics {
     counters: [AtomicU64; Outcome::ALL.len()],
     sessions: AtomicUsize,
     paths: AtomicUsize,
+    rounds: AtomicU64,
 }
 
 impl WorkerStatistics {
@@ -36,7 +37,13 @@ impl WorkerStatistics {
         self.paths.load(Ordering::Relaxed)
     }
 
-    /// Shows what the worker's pipeline has counted.
+    /// How many rounds of its loop it has made: at least one a second, as long as it lives.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    /// Shows what the worker's pipeline has counted, once in each round of its loop.
     pub(super) fn show<B: Behaviour>(&self, pipeline: &Pipeline<B>) {
         for ((_, count), shown) in pipeline.counters().iter().zip(&self.counters) {
             shown.store(count, Ordering::Relaxed);
@@ -44,5 +51,6 @@ impl WorkerStatistics {
         let (sessions, paths) = pipeline.known();
         self.sessions.store(sessions, Ordering::Relaxed);
         self.paths.store(paths, Ordering::Relaxed);
+        self.rounds.store(self.rounds() + 1, Ordering::Relaxed);
     }
 }

@@ -89,12 +89,19 @@ impl Relay {
     }
 
     pub fn start(&mut self) {
+        self.start_with(|_| {});
+    }
+
+    /// Starts with what `change` makes of the command.
+    pub fn start_with(&mut self, change: impl FnOnce(&mut Command)) {
         let mut command = self.command();
         command
             .arg("--config")
             .arg(&self.config)
-            .env("MIXLINE_LOG", "debug");
-        self.child = Some(command.stderr(Stdio::null()).spawn().unwrap());
+            .env("MIXLINE_LOG", "debug")
+            .stderr(Stdio::null());
+        change(&mut command);
+        self.child = Some(command.spawn().unwrap());
         wait_for("an answer to status", || self.try_report());
     }
 
@@ -131,6 +138,12 @@ impl Relay {
         wait_for(&format!("{outcome} {count}"), || {
             (self.report().verdicts[outcome] == count).then_some(())
         });
+    }
+
+    /// The running process.
+    pub fn process(&self) -> Pid {
+        let child = self.child.as_ref().expect("it runs");
+        Pid::from_raw(child.id().try_into().unwrap())
     }
 
     pub fn signal(&mut self, signal: Signal) -> ExitStatus {

@@ -15,6 +15,7 @@ mod lease;
 mod lifecycle;
 mod names;
 mod resolve;
+mod service;
 mod shared;
 mod startup;
 pub(crate) mod status;
