@@ -80,7 +80,8 @@ Environment:
                       configuration
   MIXLINE_LOG_FORMAT  text (default), or json for one JSON object on each line
 
-SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";
+SIGHUP reads the configuration again: `log` changes at once, the log says what else differs and counts
+after a restart. SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";
 
 impl Cli {
     /// The command, and the configuration that it is for.

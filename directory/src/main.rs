@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser};
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
+use mixline_daemon::reload::{self, Origin};
 use mixline_directory::cli::{Cli, Command};
 use mixline_directory::{Config, daemon, keys};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,21 +38,32 @@ fn run() -> Result<()> {
         ),
         Command::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
         Command::Run => {
-            asked.start(Modules::Hidden, config.log.as_ref());
+            let origin = Origin {
+                file: path,
+                logging: asked.start(Modules::Hidden, config.log.as_ref()),
+            };
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()
                 .context("starting threads")?
-                .block_on(serve(config))?;
+                .block_on(serve(config, origin))?;
         }
     }
     Ok(())
 }
 
-async fn serve(config: Config) -> Result<()> {
+async fn serve(config: Config, origin: Origin) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    let mut running = config.clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // What comes out is in the log.
+            let _ = reload::announced(|| running.reload(&origin));
+        }
+    });
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}

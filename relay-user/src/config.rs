@@ -110,7 +110,7 @@ pub struct Config {
 }
 
 /// Which directory, and where.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Directory {
     /// `http://host:port`.

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use mixline_daemon::logging::{self, Asked, Modules};
 use mixline_daemon::manual;
+use mixline_daemon::reload::Origin;
+use mixline_relay::observe::AskError;
 use mixline_relay::{Config, doctor, observe, run};
 use mixline_relay_engine::pipeline::Honest;
 
@@ -43,6 +44,13 @@ enum Command {
         /// As JSON, for programs
         #[arg(long)]
         json: bool,
+    },
+    /// Let a running relay read its configuration again, as SIGHUP does, and say what changed and
+    /// what counts after a restart only
+    Reload {
+        /// The configuration that it runs with
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
     },
     /// Look at this machine, and say what to change for the relay to run well; exit code 1
     /// if it would not run as configured
@@ -83,6 +91,10 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             ..
         } => show_status(&config, json).map(|()| ExitCode::SUCCESS),
         Arguments {
+            command: Some(Command::Reload { config }),
+            ..
+        } => reload(&config).map(|()| ExitCode::SUCCESS),
+        Arguments {
             command:
                 Some(Command::Doctor {
                     config,
@@ -99,20 +111,35 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn relay(config: &Path, asked: Asked) -> anyhow::Result<()> {
+fn relay(file: &Path, asked: Asked) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    let origin = Origin {
+        file: file.to_owned(),
+        logging: asked.start(Modules::Hidden, config.log.as_ref()),
+    };
+    Ok(run(config, Some(origin), |_| Honest)?)
+}
+
+fn reload(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    asked.start(Modules::Hidden, config.log.as_ref());
-    Ok(run(config, |_| Honest)?)
+    let done = observe::reload(&config.state_dir).map_err(|error| match error {
+        AskError::Io(error) => nobody(&config, error),
+        AskError::Refused(text) => anyhow::anyhow!("the configuration stays as it was: {text}"),
+    })?;
+    print(&format!("{}\n", done.line()));
+    Ok(())
+}
+
+fn nobody(config: &Config, error: std::io::Error) -> anyhow::Error {
+    anyhow::Error::new(error).context(format!(
+        "no relay answers on state directory {}",
+        config.state_dir.display()
+    ))
 }
 
 fn show_status(config: &Path, json: bool) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    let report = observe::ask(&config.state_dir).with_context(|| {
-        format!(
-            "no relay answers on state directory {}",
-            config.state_dir.display()
-        )
-    })?;
+    let report = observe::ask(&config.state_dir).map_err(|error| nobody(&config, error))?;
     let text = if json {
         format!("{}\n", serde_json::to_string_pretty(&report)?)
     } else {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use mixline_daemon::reload::Origin;
 use mixline_daemon::service_manager;
 use mixline_directory_client::{DirectoryClient, FollowStatus};
 use mixline_protocol::random::OsRandom;
@@ -18,16 +19,18 @@ use mixline_relay_engine::pipeline::Behaviour;
 use mixline_relay_engine::queues::WorkerHandle;
 use mixline_relay_engine::slow_path::Keys;
 use rand_core::Rng;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
 use crate::control::{Control, ControlStatistics, SharedOnionKeys, tell};
+use crate::observe::socket::Desk;
 use crate::observe::{PortReport, QueueReport, Source, metrics, socket};
 use crate::onion_keys::OnionKeys;
 use crate::port::{OpenError, Ports};
+use crate::reload::Reloader;
 use crate::service;
 use crate::state_dir::{StateDir, StateError};
 use crate::workers::ControlWaker;
@@ -91,12 +94,17 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Runs a relay until SIGTERM or SIGINT. `behave` gives each worker its behaviour:
+/// Runs a relay until SIGTERM or SIGINT; SIGHUP reads the configuration again, if it has an
+/// `origin`. `behave` gives each worker its behaviour:
 /// [`Honest`](mixline_relay_engine::pipeline::Honest), outside of tests.
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Result<(), RunError> {
+pub fn run<B: Behaviour>(
+    config: Config,
+    origin: Option<Origin>,
+    behave: impl FnMut(usize) -> B,
+) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -106,7 +114,8 @@ pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Resu
         })?;
     let result = runtime.block_on(async {
         let stopped = until_signal()?;
-        let relay = Relay::start(config, behave).await?;
+        let hangups = listen(SignalKind::hangup())?;
+        let relay = Relay::start(config, origin, behave).await?;
         let source = Arc::clone(&relay.source);
         service::wait_for_workers(&source).await;
         service_manager::ready(&service::line(&source.report()));
@@ -115,6 +124,7 @@ pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Resu
             () = relay.broken() => {}
             () = service::show_status(&source) => {}
             () = service::keep_alive(&source) => {}
+            () = reload_on(hangups, &relay.reloader) => {}
         }
         service_manager::stopping("sending what there is, and writing the replay memory");
         relay.stop().await
@@ -124,13 +134,22 @@ pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Resu
     result
 }
 
+fn listen(kind: SignalKind) -> Result<Signal, RunError> {
+    signal(kind).map_err(|error| RunError::System {
+        what: "listen to signals",
+        error,
+    })
+}
+
+/// Reads the configuration again at each of these signals. What comes out is in the log.
+async fn reload_on(mut signals: Signal, reloader: &Reloader) {
+    while signals.recv().await.is_some() {
+        let _ = reloader.reload();
+    }
+    std::future::pending().await
+}
+
 fn until_signal() -> Result<impl Future<Output = ()>, RunError> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| RunError::System {
-            what: "listen to signals",
-            error,
-        })
-    };
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     Ok(async move {
@@ -151,6 +170,7 @@ struct Relay {
     state: Arc<StateDir>,
     replay: Arc<ReplayFilter>,
     source: Arc<Source>,
+    reloader: Arc<Reloader>,
 }
 
 impl Relay {
@@ -160,6 +180,7 @@ impl Relay {
     /// [`RunError`].
     async fn start<B: Behaviour>(
         config: Config,
+        origin: Option<Origin>,
         behave: impl FnMut(usize) -> B,
     ) -> Result<Self, RunError> {
         let started = Instant::now();
@@ -247,10 +268,10 @@ impl Relay {
         });
         let registration_status = Arc::new(Mutex::new(Default::default()));
         let control_statistics = Arc::new(ControlStatistics::default());
-        let capacity = config.stated_capacity(worker_count);
+        let reloader = Arc::new(Reloader::new(config.clone(), worker_count, origin));
         let source = Arc::new(Source {
             started,
-            name: config.name.clone(),
+            offer: reloader.offer(),
             id: own,
             listen: sockets.addresses().collect(),
             advertise: config.advertised().to_vec(),
@@ -266,15 +287,12 @@ impl Relay {
             max_paths: config.max_paths,
             replay: Arc::clone(&replay),
             load,
-            capacity,
         });
         let registration = Registration {
             identity: Arc::new(identity),
             link: link.public(),
             addresses: config.advertised().to_vec(),
-            capacity,
-            name: config.name.clone(),
-            family: config.family.clone(),
+            offer: reloader.offer(),
             onion: Arc::clone(&onion),
             workers: statistics,
             status: registration_status,
@@ -310,7 +328,11 @@ impl Relay {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(follower.follow(snapshot_sender, follow_sender));
         tasks.spawn(registration.run(registrar, snapshots));
-        tasks.spawn(socket::serve(control_socket, Arc::clone(&source)));
+        let desk = Desk {
+            source: Arc::clone(&source),
+            reloader: Arc::clone(&reloader),
+        };
+        tasks.spawn(socket::serve(control_socket, Arc::new(desk)));
         if let Some((filter, watch)) = xdp {
             tasks.spawn(maintain(filter));
             tasks.spawn(watch_port(watch, port_sender, handles.clone()));
@@ -338,6 +360,7 @@ impl Relay {
             state,
             replay,
             source,
+            reloader,
         })
     }
 

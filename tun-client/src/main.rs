@@ -15,6 +15,7 @@ use mixline_client::state::State;
 use mixline_client::{Config, Error, detach, show};
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
+use mixline_daemon::reload::Origin;
 use serde_json::Value;
 
 /// How long `down` waits for the client's clean stop.
@@ -43,10 +44,13 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     }
     let asked = logging::asked()?;
     let config = Config::load(&cli.config)?;
-    asked.start(Modules::Shown, config.log.as_ref());
+    let origin = Origin {
+        file: cli.config.clone(),
+        logging: asked.start(Modules::Shown, config.log.as_ref()),
+    };
     let socket = config.control_socket();
     match &cli.command {
-        Command::Up(options) => up(&cli.config, config, options),
+        Command::Up(options) => up(origin, config, options),
         Command::Down => down(&config),
         Command::Status { json } => {
             let status = ask(&socket, &Request::Status)?;
@@ -75,14 +79,14 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     }
 }
 
-fn up(path: &Path, config: Config, options: &Up) -> anyhow::Result<()> {
+fn up(origin: Origin, config: Config, options: &Up) -> anyhow::Result<()> {
     if options.detach {
         // If the identity is in use, this process says so, and not a child.
         if State::is_held(&config.state_dir) {
             State::open(&config.state_dir)?;
         }
         return Ok(detach::start(
-            path,
+            &origin.file,
             &config.state_dir,
             Duration::from_secs(options.wait),
         )?);
@@ -98,7 +102,7 @@ fn up(path: &Path, config: Config, options: &Up) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start")?;
-    let result = runtime.block_on(daemon::run(config, Host::default(), &progress));
+    let result = runtime.block_on(daemon::run(config, origin, Host::default(), &progress));
     if let Err(error) = &result {
         progress.failed(&error.to_string());
     }

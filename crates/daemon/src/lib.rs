@@ -1,8 +1,9 @@
-//! What the three daemons do alike: how they log, what they tell the service manager, and what their
-//! packages make of their command lines.
+//! What the three daemons do alike: how they log, read their configuration again, what they tell the
+//! service manager, and what their packages make of their command lines.
 
 pub mod logging;
 pub mod manual;
+pub mod reload;
 pub mod service_manager;
 #[cfg(feature = "testing")]
 pub mod testing;

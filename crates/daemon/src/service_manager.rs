@@ -4,12 +4,17 @@
 //! fails: a daemon that works is not stopped because a notice was lost, and a service manager that
 //! has heard nothing acts by itself.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The daemon does its work from now on, or again after [`reloading`]. `status` says so in words.
+/// Whether [`ready`] was said: a reload before that must not look like the end of the start.
+static IS_READY: AtomicBool = AtomicBool::new(false);
+
+/// The daemon does its work from now on. `status` says so in words.
 pub fn ready(status: &str) {
+    IS_READY.store(true, Ordering::Relaxed);
     send(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
 }
 
@@ -18,12 +23,22 @@ pub fn status(status: &str) {
     send(&[NotifyState::Status(&line(status))]);
 }
 
-/// The daemon reads its configuration again; [`ready`] follows. With the time, as
+/// The daemon reads its configuration again; [`reloaded`] follows. With the time, as
 /// `Type=notify-reload` wants it.
 pub fn reloading() {
+    if !IS_READY.load(Ordering::Relaxed) {
+        return;
+    }
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "no monotonic time"),
+    }
+}
+
+/// The daemon has read its configuration again, and does its work as before.
+pub fn reloaded() {
+    if IS_READY.load(Ordering::Relaxed) {
+        send(&[NotifyState::Ready]);
     }
 }
 

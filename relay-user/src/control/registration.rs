@@ -12,6 +12,7 @@ use mixline_relay_engine::outcome::Outcome;
 use tokio::sync::watch;
 
 use super::SharedOnionKeys;
+use crate::reload::Offer;
 use crate::workers::WorkerStatistics;
 
 /// How often the relay registers.
@@ -41,7 +42,7 @@ enum RegistrationError {
     Directory(mixline_directory_client::Error),
 }
 
-/// What a descriptor says that does not change.
+/// What a descriptor says, and who registers it.
 pub struct Registration {
     /// Signs descriptors.
     pub identity: Arc<IdentityKey>,
@@ -49,12 +50,8 @@ pub struct Registration {
     pub link: X25519Public,
     /// Where others reach the relay.
     pub addresses: Vec<SocketAddr>,
-    /// Datagrams a second that it is willing to relay.
-    pub capacity: u32,
-    /// What people call it.
-    pub name: String,
-    /// Whose it is.
-    pub family: Option<String>,
+    /// What may change while the relay runs.
+    pub offer: watch::Receiver<Offer>,
     /// The onion keys.
     pub onion: Arc<SharedOnionKeys>,
     /// What the workers count.
@@ -68,7 +65,7 @@ pub struct Registration {
 impl Registration {
     /// Registers again and again, once there are onion keys.
     pub async fn run(
-        self,
+        mut self,
         mut client: DirectoryClient,
         mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     ) {
@@ -104,7 +101,11 @@ impl Registration {
                     }
                 }
             };
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // What is new in the descriptor is not kept for the next time.
+                Ok(()) = self.offer.changed() => {}
+            }
         }
     }
 
@@ -115,6 +116,7 @@ impl Registration {
         version: u64,
         now: UnixTime,
     ) -> Result<(), RegistrationError> {
+        let offer = self.offer.borrow().clone();
         let descriptor = RelayDescriptor {
             id: self.identity.relay_id(),
             version,
@@ -123,10 +125,10 @@ impl Registration {
             link: self.link,
             onion,
             addresses: self.addresses.clone(),
-            capacity: self.capacity,
+            capacity: offer.capacity,
             load: *self.load.borrow(),
-            family: self.family.clone(),
-            name: self.name.clone(),
+            family: offer.family,
+            name: offer.name,
             software: software(),
             signature: [0; SIGNATURE],
         };

@@ -16,14 +16,15 @@ use tokio::sync::watch;
 use super::report::{DirectoryReport, LinksReport, PathsReport, PortReport, ReplayReport, Report};
 use crate::control::registration::RegistrationStatus;
 use crate::control::{ControlStatistics, SharedOnionKeys};
+use crate::reload::Offer;
 use crate::workers::WorkerStatistics;
 
 /// Where a report comes from.
 pub struct Source {
     /// Since when the relay runs.
     pub started: Instant,
-    /// What does not change; the rest is filled in.
-    pub name: String,
+    /// What the relay says of itself.
+    pub offer: watch::Receiver<Offer>,
     /// Its identity.
     pub id: RelayId,
     /// Where it listens.
@@ -54,8 +55,6 @@ pub struct Source {
     pub replay: Arc<ReplayFilter>,
     /// Datagrams a second relayed of late.
     pub load: watch::Receiver<u32>,
-    /// Datagrams a second that it says it is good for.
-    pub capacity: u32,
 }
 
 impl Source {
@@ -63,12 +62,13 @@ impl Source {
     #[must_use]
     pub fn report(&self) -> Report {
         let census = self.control.census();
+        let offer = self.offer.borrow().clone();
         let mut verdicts = BTreeMap::new();
         for (outcome, count) in self.counters().iter() {
             verdicts.insert(outcome.name().to_owned(), count);
         }
         Report {
-            name: self.name.clone(),
+            name: offer.name,
             id: self.id.to_string(),
             short_id: self.id.short().to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -101,7 +101,7 @@ impl Source {
                 fill: self.replay.fill(),
             },
             load: *self.load.borrow(),
-            capacity: self.capacity,
+            capacity: offer.capacity,
             verdicts,
             xdp: self
                 .xdp_filter

@@ -1,4 +1,4 @@
-//! What a running relay shows of itself: over a socket in its state directory, as JSON for
+//! What a running relay shows of itself, and how it is told: over a socket in its state directory, as JSON for
 //! programs and as text for people, and as metrics over HTTP.
 
 mod collect;
@@ -11,4 +11,4 @@ pub(crate) use collect::Source;
 pub use report::{
     DirectoryReport, LinksReport, PathsReport, PortReport, QueueReport, ReplayReport, Report,
 };
-pub use socket::ask;
+pub use socket::{AskError, ask, reload};

@@ -10,6 +10,7 @@ mod logs;
 mod network;
 mod process;
 mod relaying;
+mod reload;
 mod service;
 mod wires;
 mod xdp;
