@@ -17,7 +17,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 mod checks;
-mod operator;
+mod life;
+mod network;
 mod packages;
 
 /// Revision of the packages that are installed first, and of those that they are upgraded to: of the
@@ -124,9 +125,10 @@ fn test() -> Result<bool> {
     let mut container = start("packages")?;
     checks.say("the container runs");
     packages::arrive(&mut checks, &mut container);
-    operator::run(&mut checks, &mut container);
+    network::run(&mut checks, &mut container);
+    life::run(&mut checks, &mut container);
     packages::remove(&mut checks, &mut container);
-    operator::end(&mut container)?;
+    network::end(&mut container)?;
     packages::purge(&mut checks, &mut container);
     if checks.failed > 0 {
         eprintln!("what the units said:\n{}", journal(&mut container));

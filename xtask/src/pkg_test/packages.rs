@@ -9,6 +9,9 @@ use std::time::Duration;
 /// How long dpkg may take with all packages.
 const DPKG: Duration = Duration::from_secs(120);
 
+/// An ID of no directory.
+const ID: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
 /// All files, but those of dpkg, of the running system, and of users, which stay.
 const FILES: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp \
      -o -path /host -o -path /root -o -path '/var/lib/dpkg' -o -path '/var/log' -o -path '/var/tmp' \
@@ -74,6 +77,22 @@ pub fn arrive(checks: &mut Checks, container: &mut Container) {
             Ok(())
         },
     );
+    checks.check("the programs know each key of their examples", || {
+        for (name, command, answer) in [
+            ("relay", "status", "no relay answers"),
+            ("directory", "id", "cannot read the state directory"),
+            ("client", "status", "no client is running"),
+        ] {
+            let answer = format!(
+                "sed -E -e 's/^#( *[a-z_]+:|  - )/\\1/' -e 's/id: ID/id: {ID}/' \
+                 /etc/mixline/{name}.yaml.example > /tmp/all.yaml; \
+                 mixline-{name} {command} --config /tmp/all.yaml 2>&1 | tee /tmp/answer | grep -q '{answer}' \
+                 || {{ cat /tmp/answer; false; }}"
+            );
+            said(container, &answer)?;
+        }
+        said(container, "rm /tmp/all.yaml").map(drop)
+    });
     checks.check("nothing runs without a configuration, nor fails", || {
         for name in Programs::NAMES {
             expect(
@@ -96,17 +115,14 @@ pub fn arrive(checks: &mut Checks, container: &mut Container) {
     });
 }
 
-/// Installs the next packages, while all run.
-pub fn upgrade(container: &mut Container) -> Result<()> {
-    container.expect("dpkg --install /host/new/*.deb", DPKG)?;
-    for name in Programs::NAMES {
-        expect(
-            container,
-            &format!("dpkg-query --show --showformat='${{Status}} ${{Version}}' {name}"),
-            &format!("install ok installed {}-2", env!("CARGO_PKG_VERSION")),
-        )?;
-    }
-    Ok(())
+/// Installs the next package of a program, which runs.
+pub fn upgrade(container: &mut Container, name: &str) -> Result<()> {
+    container.expect(&format!("dpkg --install /host/new/{name}_*.deb"), DPKG)?;
+    expect(
+        container,
+        &format!("dpkg-query --show --showformat='${{Status}} ${{Version}}' {name}"),
+        &format!("install ok installed {}-2", env!("CARGO_PKG_VERSION")),
+    )
 }
 
 /// Removes the packages, which run.
