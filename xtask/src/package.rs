@@ -7,7 +7,7 @@ use crate::setup::{self, Purpose};
 use crate::{licences, privileges, run};
 use anyhow::{Context, Result, bail};
 use mixline_testnet::Programs;
-use mixline_testnet::programs::{root, target_directory};
+use mixline_testnet::programs::{self, root, target_directory};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,6 +29,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         bail!("this machine lacks something: see above");
     }
     run::build(false)?;
+    if programs::xdp_program().is_none() {
+        println!("no XDP program was built (`cargo xtask setup`): this relay works on UDP sockets");
+    }
     let version = arguments.deb_version.clone().unwrap_or_else(version);
     let packages = make(&version, &target_directory().join("packages"))?;
     lint(&packages)?;

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use mixline_machines::container::Container;
 use std::time::Duration;
 
-/// Relays beside the one by its unit: with it, two for each place of a path.
-const OTHERS: std::ops::RangeInclusive<u8> = 2..=6;
+/// Relays beside the one by its unit: as few as a network may have, so that each path leads through it.
+const OTHERS: std::ops::RangeInclusive<u8> = 2..=3;
 /// Where the directory listens.
 const DIRECTORY: &str = "172.16.0.1:8080";
 /// How long a client may take to join.
