@@ -3,7 +3,7 @@
 //! What happens to a datagram is in [`mixline_relay_engine`], and nowhere else. Here is what
 //! brings it there and takes it away:
 //!
-//! - `config`, `reload`, `run`, `state_dir`, `onion_keys`: the daemon and what it keeps;
+//! - `config`, `reload`, `run`, `drain`, `state_dir`, `onion_keys`: the daemon and what it keeps;
 //! - `port`: how datagrams get in and out;
 //! - `workers`: a thread for each core that forwards, and those that open the headers of
 //!   new paths;
@@ -17,6 +17,7 @@
 mod config;
 mod control;
 pub mod doctor;
+mod drain;
 pub mod observe;
 mod onion_keys;
 mod port;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use mixline_daemon::logging::{self, Asked, Modules};
@@ -52,6 +53,16 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Let a running relay leave the network: it takes no new paths, goes on with those in use,
+    /// and stops when none is left or the time is up
+    Drain {
+        /// The configuration that it runs with
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// How long to wait at most
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        timeout: u32,
+    },
     /// Look at this machine, and say what to change for the relay to run well; exit code 1
     /// if it would not run as configured
     Doctor {
@@ -95,6 +106,10 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             ..
         } => reload(&config).map(|()| ExitCode::SUCCESS),
         Arguments {
+            command: Some(Command::Drain { config, timeout }),
+            ..
+        } => drain(&config, timeout).map(|()| ExitCode::SUCCESS),
+        Arguments {
             command:
                 Some(Command::Doctor {
                     config,
@@ -127,6 +142,18 @@ fn reload(config: &Path) -> anyhow::Result<()> {
         AskError::Refused(text) => anyhow::anyhow!("the configuration stays as it was: {text}"),
     })?;
     print(&format!("{}\n", done.line()));
+    Ok(())
+}
+
+fn drain(config: &Path, timeout: u32) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    let within = Duration::from_secs(timeout.into());
+    let show = |progress: &observe::Progress| print(&format!("{}\n", progress.line()));
+    observe::drain(&config.state_dir, within, show).map_err(|error| match error {
+        AskError::Io(error) => nobody(&config, error),
+        AskError::Refused(text) => anyhow::anyhow!(text),
+    })?;
+    print("stopped\n");
     Ok(())
 }
 

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
 use crate::control::{Control, ControlStatistics, SharedOnionKeys, tell};
+use crate::drain::Departure;
 use crate::observe::socket::Desk;
 use crate::observe::{PortReport, QueueReport, Source, metrics, socket};
 use crate::onion_keys::OnionKeys;
@@ -125,6 +126,7 @@ pub fn run<B: Behaviour>(
             () = service::show_status(&source) => {}
             () = service::keep_alive(&source) => {}
             () = reload_on(hangups, &relay.reloader) => {}
+            () = relay.departure.run(|| source.relayed(), || source.is_withdrawn()) => {}
         }
         service_manager::stopping("sending what there is, and writing the replay memory");
         relay.stop().await
@@ -171,6 +173,7 @@ struct Relay {
     replay: Arc<ReplayFilter>,
     source: Arc<Source>,
     reloader: Arc<Reloader>,
+    departure: Arc<Departure>,
 }
 
 impl Relay {
@@ -268,6 +271,8 @@ impl Relay {
         });
         let registration_status = Arc::new(Mutex::new(Default::default()));
         let control_statistics = Arc::new(ControlStatistics::default());
+        let (leave, leaving) = watch::channel(false);
+        let departure = Arc::new(Departure::new(leave, handles.clone()));
         let reloader = Arc::new(Reloader::new(config.clone(), worker_count, origin));
         let source = Arc::new(Source {
             started,
@@ -280,6 +285,7 @@ impl Relay {
             directory_url: config.directory.url.clone(),
             follow,
             registration: Arc::clone(&registration_status),
+            leaving: leaving.clone(),
             snapshots: snapshots.clone(),
             onion: Arc::clone(&onion),
             control: Arc::clone(&control_statistics),
@@ -293,6 +299,7 @@ impl Relay {
             link: link.public(),
             addresses: config.advertised().to_vec(),
             offer: reloader.offer(),
+            leaving,
             onion: Arc::clone(&onion),
             workers: statistics,
             status: registration_status,
@@ -331,6 +338,7 @@ impl Relay {
         let desk = Desk {
             source: Arc::clone(&source),
             reloader: Arc::clone(&reloader),
+            departure: Arc::clone(&departure),
         };
         tasks.spawn(socket::serve(control_socket, Arc::new(desk)));
         if let Some((filter, watch)) = xdp {
@@ -361,6 +369,7 @@ impl Relay {
             replay,
             source,
             reloader,
+            departure,
         })
     }
 

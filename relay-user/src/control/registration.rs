@@ -22,6 +22,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long a descriptor lives. It is replaced long before.
 const LIFE: u64 = 600;
 
+/// How long the last descriptor of a relay that leaves lives: as short as clocks allow that are
+/// not quite the same. After that the directory does not list the relay any more, and nobody who
+/// has its descriptor uses it.
+const FAREWELL: u64 = 10;
+
 /// How registration goes, for people.
 #[derive(Debug, Clone, Default)]
 pub struct RegistrationStatus {
@@ -29,6 +34,8 @@ pub struct RegistrationStatus {
     pub last_success: Option<UnixTime>,
     /// What went wrong since, one line.
     pub last_error: Option<String>,
+    /// Whether the last descriptor was a farewell.
+    pub withdrawn: bool,
 }
 
 /// Why a registration failed, as an operator reads it.
@@ -52,6 +59,8 @@ pub struct Registration {
     pub addresses: Vec<SocketAddr>,
     /// What may change while the relay runs.
     pub offer: watch::Receiver<Offer>,
+    /// Whether the relay leaves.
+    pub leaving: watch::Receiver<bool>,
     /// The onion keys.
     pub onion: Arc<SharedOnionKeys>,
     /// What the workers count.
@@ -90,7 +99,19 @@ impl Registration {
             self.load
                 .send_replace(load.measure(self.relayed(), Instant::now()));
             version = next_version(version, self.known_version(&snapshots));
-            wait = match self.register(&mut client, published, version, now).await {
+            let leaving = *self.leaving.borrow_and_update();
+            let life = if leaving { FAREWELL } else { LIFE };
+            wait = match self
+                .register(&mut client, published, version, now, life)
+                .await
+            {
+                Ok(()) if leaving => {
+                    // Gone for as long as the relay leaves.
+                    if self.leaving.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 Ok(()) => EVERY,
                 Err(error) => {
                     self.failed(&error);
@@ -105,6 +126,7 @@ impl Registration {
                 () = tokio::time::sleep(wait) => {}
                 // What is new in the descriptor is not kept for the next time.
                 Ok(()) = self.offer.changed() => {}
+                Ok(()) = self.leaving.changed() => {}
             }
         }
     }
@@ -115,13 +137,14 @@ impl Registration {
         onion: Published,
         version: u64,
         now: UnixTime,
+        life: u64,
     ) -> Result<(), RegistrationError> {
         let offer = self.offer.borrow().clone();
         let descriptor = RelayDescriptor {
             id: self.identity.relay_id(),
             version,
             issued: now,
-            expires: now.plus(LIFE),
+            expires: now.plus(life),
             link: self.link,
             onion,
             addresses: self.addresses.clone(),
@@ -140,12 +163,16 @@ impl Registration {
             .await
             .map_err(RegistrationError::Directory)?;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        if status.last_success.is_none() || status.last_error.is_some() {
+        let withdrawn = life == FAREWELL;
+        if withdrawn {
+            tracing::info!("withdrawn from the directory");
+        } else if status.last_success.is_none() || status.last_error.is_some() || status.withdrawn {
             tracing::info!("registered with the directory");
         }
         *status = RegistrationStatus {
             last_success: Some(now),
             last_error: None,
+            withdrawn,
         };
         Ok(())
     }

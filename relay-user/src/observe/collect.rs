@@ -10,7 +10,7 @@ use mixline_protocol::identity::{RelayId, ShortId};
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
-use mixline_relay_engine::outcome::Counters;
+use mixline_relay_engine::outcome::{Counters, Outcome};
 use tokio::sync::watch;
 
 use super::report::{DirectoryReport, LinksReport, PathsReport, PortReport, ReplayReport, Report};
@@ -41,6 +41,8 @@ pub struct Source {
     pub follow: watch::Receiver<FollowStatus>,
     /// How registering goes.
     pub registration: Arc<Mutex<RegistrationStatus>>,
+    /// Whether the relay leaves.
+    pub leaving: watch::Receiver<bool>,
     /// The newest snapshot.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// The onion keys.
@@ -79,6 +81,7 @@ impl Source {
             workers: self.workers.len(),
             memory_bytes: memory(),
             directory: self.directory(),
+            leaving: *self.leaving.borrow(),
             onion_epochs: self
                 .onion
                 .lock()
@@ -110,6 +113,23 @@ impl Source {
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
         }
+    }
+
+    /// Cells that the workers have sent on.
+    #[must_use]
+    pub fn relayed(&self) -> u64 {
+        let counters = self.counters();
+        counters.of(Outcome::Forwarded) + counters.of(Outcome::Delivered)
+    }
+
+    /// Whether the directory has taken the descriptor of a relay that leaves.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        let registration = self
+            .registration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        registration.withdrawn
     }
 
     fn counters(&self) -> Counters {

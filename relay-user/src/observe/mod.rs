@@ -7,8 +7,9 @@ mod report;
 pub(crate) mod socket;
 mod text;
 
+pub use crate::drain::Progress;
 pub(crate) use collect::Source;
 pub use report::{
     DirectoryReport, LinksReport, PathsReport, PortReport, QueueReport, ReplayReport, Report,
 };
-pub use socket::{AskError, ask, reload};
+pub use socket::{AskError, ask, drain, reload};

@@ -4,6 +4,7 @@
 
 mod directory;
 mod doctor;
+mod drain;
 mod errors;
 mod life;
 mod logs;

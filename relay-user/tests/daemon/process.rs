@@ -152,6 +152,12 @@ impl Relay {
         wait_for("the relay's end", || child.try_wait().unwrap())
     }
 
+    /// Waits for the end of a relay that ends by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        wait_for("the relay's end", || child.try_wait().unwrap())
+    }
+
     /// Stops in order.
     pub fn stop(&mut self) {
         let status = self.signal(Signal::SIGTERM);
