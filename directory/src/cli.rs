@@ -25,7 +25,7 @@ pub struct Cli {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Run the directory in the foreground (what happens without a subcommand).
     Run,
@@ -36,6 +36,12 @@ pub enum Command {
     Init,
     /// Print the directory's ID.
     Id,
+    /// Write man pages and completions, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        directory: PathBuf,
+    },
 }
 
 const AFTER: &str = "\
@@ -54,6 +60,7 @@ Configuration (only state_dir and listen are required; the other values are the 
   snapshot_validity_s: 600         clients refuse an older snapshot
   allow_private_addresses: false   take relays at 192.168.x.x, 127.0.0.1 and the like
   check_source: true               take a relay only from an address that it advertises
+  log: info                        what is logged, if MIXLINE_LOG says nothing
   endpoint:                        the private part, reached through the relays
     enabled: true
     guards: 3
@@ -69,9 +76,12 @@ HTTP:
 
 Environment:
   MIXLINE_LOG         what is logged, to stderr: error, warn, info (default), debug, or a
-                      filter such as info,mixline_directory=debug
+                      filter such as info,mixline_directory=debug; goes before `log` in the
+                      configuration
+  MIXLINE_LOG_FORMAT  text (default), or json for one JSON object on each line
 
-SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";
+SIGHUP reads the configuration again: `log` changes at once, the log says what else differs and counts
+after a restart. SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";
 
 impl Cli {
     /// The command, and the configuration that it is for.

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use mixline_daemon::logging::Filter;
+use mixline_daemon::reload::{Origin, Reloaded};
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::records::{Parameters, Snapshot};
 use serde::Deserialize;
@@ -40,6 +42,9 @@ pub struct Config {
     /// Takes a relay only if it registers from one of the addresses that it advertises.
     #[serde(default = "yes")]
     pub check_source: bool,
+    /// What is logged, if `MIXLINE_LOG` says nothing.
+    #[serde(default)]
+    pub log: Option<Filter>,
     /// The directory as an endpoint of the network.
     #[serde(default)]
     pub endpoint: EndpointConfig,
@@ -86,6 +91,43 @@ impl Config {
             path: path.to_owned(),
             problem,
         })
+    }
+
+    /// Reads the file again: what is logged changes at once, the rest is named and stays.
+    ///
+    /// # Errors
+    /// [`Error::Config`], [`Error::Log`]; then nothing changes.
+    pub fn reload(&mut self, origin: &Origin) -> Result<Reloaded> {
+        // Whoever adds a key decides here what a reload does with it.
+        let Self {
+            state_dir,
+            listen,
+            epoch_seconds,
+            grace_seconds,
+            network,
+            relay_timeout_s,
+            snapshot_validity_s,
+            allow_private_addresses,
+            check_source,
+            log,
+            endpoint,
+        } = Self::load(&origin.file)?;
+        let mut done = Reloaded::default();
+        done.replace_log(&origin.logging, &mut self.log, log)
+            .map_err(Error::Log)?;
+        done.keep("state_dir", &self.state_dir, &state_dir);
+        done.keep("listen", &self.listen, &listen);
+        done.keep("epoch_seconds", &self.epoch_seconds, &epoch_seconds);
+        done.keep("grace_seconds", &self.grace_seconds, &grace_seconds);
+        done.keep("network", &self.network, &network);
+        done.keep("relay_timeout_s", &self.relay_timeout_s, &relay_timeout_s);
+        let validity = &self.snapshot_validity_s;
+        done.keep("snapshot_validity_s", validity, &snapshot_validity_s);
+        let private = &self.allow_private_addresses;
+        done.keep("allow_private_addresses", private, &allow_private_addresses);
+        done.keep("check_source", &self.check_source, &check_source);
+        done.keep("endpoint", &self.endpoint, &endpoint);
+        Ok(done)
     }
 
     fn read(path: &Path) -> std::result::Result<Self, ConfigProblem> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mixline_daemon::service_manager;
 use mixline_protocol::time::UnixTime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,14 +13,10 @@ use crate::http::{App, listen};
 use crate::metrics::{Metrics, count};
 use crate::query_service::QueryService;
 use crate::registry::{Limits, Registry};
+use crate::service::{self, Life, SWEEP, TICK};
 use crate::snapshot::Publisher;
 use crate::store::RedbStore;
 use crate::{Error, Result, keys};
-
-/// How often it is asked whether a snapshot is due.
-const TICK: Duration = Duration::from_millis(250);
-/// How often ended records are removed.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// Runs a directory until `told` says so, or until its store takes no more writes: who
 /// supervises it starts it again, which is what the store needs.
@@ -53,15 +50,18 @@ pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> 
     let app = App::new(registry.clone(), publisher.clone(), metrics.clone());
     tracing::info!("directory {} serves http://{address}", registry.id());
 
+    let life = Arc::new(Life::default());
+    let url = format!("http://{address}");
     let mut tasks = JoinSet::new();
     tasks.spawn(listen::serve(listener, app, metrics.clone(), stop.clone()));
     tasks.spawn(keep_snapshot(
         registry.clone(),
         publisher.clone(),
         metrics.clone(),
+        life.clone(),
         stop.clone(),
     ));
-    tasks.spawn(sweep(registry.clone(), stop.clone()));
+    tasks.spawn(sweep(registry.clone(), life.clone(), stop.clone()));
     if config.endpoint.enabled {
         let service = Arc::new(QueryService::new(registry.clone(), metrics));
         let endpoint = mixline_endpoint::Config::from(&config);
@@ -72,17 +72,24 @@ pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> 
             session,
             service,
             publisher,
+            life.clone(),
             stop.clone(),
         ));
     } else {
         tracing::warn!("endpoint.enabled is false: nobody can publish or look anything up");
     }
+    let mut notices = JoinSet::new();
+    notices.spawn(service::show_status(registry.clone(), url.clone()));
+    notices.spawn(service::keep_alive(life));
+    service_manager::ready(&service::line(&registry, &url));
     let failure = tokio::select! {
         // Whether told to, or because who could tell is gone.
         _ = told.wait_for(|told| *told) => None,
         failure = store_failure(&registry) => Some(failure),
     };
     tracing::info!("stopping");
+    notices.shutdown().await;
+    service_manager::stopping("answering the requests that are under way");
     quit.send_replace(true);
     while tasks.join_next().await.is_some() {}
     match failure {
@@ -107,9 +114,11 @@ async fn keep_snapshot(
     registry: Arc<Registry>,
     publisher: Arc<Publisher>,
     metrics: Arc<Metrics>,
+    life: Arc<Life>,
     mut stop: watch::Receiver<bool>,
 ) {
     while !stopped(&mut stop, TICK).await {
+        Life::count(&life.snapshots);
         let now = now();
         registry.forget_silent(now);
         // Signing, and checking nothing: a few milliseconds for the largest network.
@@ -121,10 +130,12 @@ async fn keep_snapshot(
     }
 }
 
-async fn sweep(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) {
+async fn sweep(registry: Arc<Registry>, life: Arc<Life>, mut stop: watch::Receiver<bool>) {
     while !stopped(&mut stop, SWEEP).await {
         let registry = registry.clone();
-        match tokio::task::spawn_blocking(move || registry.sweep(now())).await {
+        let swept = tokio::task::spawn_blocking(move || registry.sweep(now())).await;
+        Life::count(&life.sweeps);
+        match swept {
             Ok(Ok(0)) | Err(_) => {}
             Ok(Ok(swept)) => tracing::debug!("{swept} ended entries removed"),
             Ok(Err(error)) => tracing::error!("{error}"),

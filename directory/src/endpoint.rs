@@ -8,6 +8,7 @@ use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::records::Snapshot;
 use tokio::sync::watch;
 
+use crate::service::Life;
 use crate::snapshot::Publisher;
 
 /// Before an endpoint that failed is started again.
@@ -21,6 +22,7 @@ pub async fn run(
     session: X25519Secret,
     service: Arc<dyn MessageService>,
     publisher: Arc<Publisher>,
+    life: Arc<Life>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut snapshots = publisher.subscribe();
@@ -50,6 +52,7 @@ pub async fn run(
                         let text = reason.map_or("it stopped".to_owned(), |e| e.to_string());
                         tracing::error!("the private part failed: {text}; starting it again");
                     }
+                    () = life.of_private_part(&handle) => {}
                     () = told(&mut stop) => {
                         handle.shutdown().await;
                         return;

@@ -46,6 +46,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// What is logged cannot be changed.
+    #[error(transparent)]
+    Log(mixline_daemon::logging::LoggingError),
     /// A snapshot could not be made.
     #[error("snapshot: {0}")]
     Snapshot(#[source] mixline_protocol::Error),

@@ -19,6 +19,7 @@ mod limit;
 mod metrics;
 mod query_service;
 mod registry;
+mod service;
 mod snapshot;
 mod store;
 #[cfg(feature = "testing")]

@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use mixline_daemon::logging::{self, Modules};
+use mixline_daemon::manual;
+use mixline_daemon::reload::{self, Origin};
 use mixline_directory::cli::{Cli, Command};
 use mixline_directory::{Config, daemon, keys};
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,30 +23,47 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (action, path) = Cli::parse().parts().unwrap_or_else(|error| error.exit());
+    let arguments = Cli::parse();
+    if let Some(Command::Manual { directory }) = &arguments.command {
+        return Ok(manual::write(Cli::command(), directory)?);
+    }
+    let (action, path) = arguments.parts().unwrap_or_else(|error| error.exit());
+    let asked = logging::asked()?;
     let config = Config::load(&path)?;
     match action {
+        Command::Manual { .. } => {}
         Command::Init => println!(
             "{}",
             keys::create(&config.state_dir)?.identity.anonymous_id()
         ),
         Command::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
         Command::Run => {
-            logging::start(Modules::Hidden)?;
+            let origin = Origin {
+                file: path,
+                logging: asked.start(Modules::Hidden, config.log.as_ref()),
+            };
             tokio::runtime::Builder::new_multi_thread()
                 .enable_all()
                 .build()
                 .context("starting threads")?
-                .block_on(serve(config))?;
+                .block_on(serve(config, origin))?;
         }
     }
     Ok(())
 }
 
-async fn serve(config: Config) -> Result<()> {
+async fn serve(config: Config, origin: Origin) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    let mut running = config.clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // What comes out is in the log.
+            let _ = reload::announced(|| running.reload(&origin));
+        }
+    });
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -6,9 +6,11 @@ mod common;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use common::*;
 use hyper::Method;
+use mixline_daemon::testing::ServiceManager;
 use mixline_directory_client::{DirectoryClient, Error, Fetched};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
@@ -44,6 +46,90 @@ fn init_makes_the_id_once() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_wrong_log_filter_is_an_error_of_every_command() {
+    let setup = Setup::new("");
+    setup.init();
+    for command in ["run", "id"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_mixline-directory"))
+            .args([command, "--config"])
+            .arg(setup.config())
+            .env("MIXLINE_LOG", "mixline=loud")
+            .output()
+            .unwrap();
+        let error = one_line(&output);
+        assert!(error.contains("MIXLINE_LOG is `mixline=loud`"), "{error}");
+    }
+    setup.configure("127.0.0.1:0", "log: loud\n");
+    let error = setup.failure(&[]);
+    assert!(error.contains("log is `loud`"), "{error}");
+}
+
+#[test]
+fn the_service_manager_hears_of_start_life_and_stop() {
+    let setup = Setup::new("");
+    setup.init();
+    let manager = ServiceManager::listen(&setup.state().join("notify")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mixline-directory"));
+    command.arg("--config").arg(setup.config());
+    manager.supervise(&mut command, Some(Duration::from_millis(300)));
+    let mut daemon = Daemon::from(command);
+    let patience = Duration::from_secs(20);
+    let ready = manager.wait_for("READY=1", patience).unwrap().unwrap();
+    assert_eq!(ready[1], format!("STATUS=serving {}: 0 relays", daemon.url));
+    for _ in 0..3 {
+        assert!(manager.wait_for("WATCHDOG=1", patience).unwrap().is_some());
+    }
+    kill(
+        Pid::from_raw(daemon.child.id().try_into().unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    assert!(manager.wait_for("STOPPING=1", patience).unwrap().is_some());
+    assert!(daemon.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_hangup_reads_the_configuration_again_and_ends_nothing() {
+    let setup = Setup::new("");
+    setup.init();
+    let manager = ServiceManager::listen(&setup.state().join("notify")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mixline-directory"));
+    command.arg("--config").arg(setup.config());
+    command.env_remove("MIXLINE_LOG");
+    manager.supervise(&mut command, None);
+    let mut daemon = Daemon::from(command);
+    let pid = Pid::from_raw(daemon.child.id().try_into().unwrap());
+    let hears = |line: &str| {
+        let patience = Duration::from_secs(20);
+        assert!(
+            manager.wait_for(line, patience).unwrap().is_some(),
+            "{line}"
+        );
+    };
+    hears("READY=1");
+    for more in [
+        "log: debug\nepoch_seconds: 60\ngrace_seconds: 60\n",
+        "wrong: 1\n",
+    ] {
+        setup.configure("127.0.0.1:0", more);
+        kill(pid, Signal::SIGHUP).unwrap();
+        hears("RELOADING=1");
+        hears("READY=1");
+    }
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert!(daemon.child.wait().unwrap().success());
+    let log = daemon.log().join("\n");
+    assert!(
+        log.contains("changed: log; counts after a restart: epoch_seconds, grace_seconds"),
+        "{log}"
+    );
+    assert!(
+        log.contains("the configuration stays as it was") && log.contains("`wrong`"),
+        "{log}"
+    );
 }
 
 #[tokio::test]

@@ -101,7 +101,9 @@ fn run() -> Result<()> {
             }
         })
         .context("starting a thread")?;
-    Ok(mixline_relay::run(config, |_| Rogue(Arc::clone(&control)))?)
+    Ok(mixline_relay::run(config, None, |_| {
+        Rogue(Arc::clone(&control))
+    })?)
 }
 
 /// Reads what to do, and writes what is done.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mixline_daemon::logging::Filter;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{MAX_ADDRESSES, MAX_TEXT};
 use mixline_relay_engine::link_sessions::MAX_WORKERS;
@@ -80,6 +81,9 @@ pub struct Config {
     /// The mean of a random delay of each cell, in milliseconds; 0: none.
     #[serde(default)]
     pub mean_delay_ms: u32,
+    /// What is logged, if `MIXLINE_LOG` says nothing.
+    #[serde(default)]
+    pub log: Option<Filter>,
     /// Where metrics are served over HTTP; nowhere, if not given.
     #[serde(default)]
     pub metrics: Option<SocketAddr>,
@@ -106,7 +110,7 @@ pub struct Config {
 }
 
 /// Which directory, and where.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Directory {
     /// `http://host:port`.
@@ -407,6 +411,7 @@ mod tests {
             ("max_paths: 3", "max_paths"),
             ("replay_memory_mib: 0", "replay_memory_mib"),
             ("port: fast", "port"),
+            ("log: loud", "log"),
         ] {
             let error = load(&format!("{GOOD}{line}\n")).unwrap_err();
             assert!(error.contains(key), "{line}: {error}");

@@ -3,13 +3,13 @@
 //! What happens to a datagram is in [`mixline_relay_engine`], and nowhere else. Here is what
 //! brings it there and takes it away:
 //!
-//! - `config`, `run`, `state_dir`, `onion_keys`: the daemon and what it keeps;
+//! - `config`, `reload`, `run`, `drain`, `state_dir`, `onion_keys`: the daemon and what it keeps;
 //! - `port`: how datagrams get in and out;
 //! - `workers`: a thread for each core that forwards, and those that open the headers of
 //!   new paths;
 //! - `control`: link handshakes, the directory, onion keys; on one thread, in tokio;
-//! - [`observe`]: `status` and metrics;
-//! - [`top`]: the same, live in the terminal;
+//! - [`observe`]: `status` and metrics; `service`: what the service manager hears;
+//! - [`top`]: what `status` says, live in the terminal;
 //! - [`doctor`]: whether a machine carries a relay.
 //!
 //! Public is what starts a relay and what asks one how it is doing. What only tests look into is
@@ -18,10 +18,13 @@
 mod config;
 mod control;
 pub mod doctor;
+mod drain;
 pub mod observe;
 mod onion_keys;
 mod port;
+mod reload;
 mod run;
+mod service;
 mod state_dir;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -5,16 +5,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
-use clap::{Parser, Subcommand};
-use mixline_daemon::logging::{self, Modules};
+use clap::{CommandFactory, Parser, Subcommand};
+use mixline_daemon::logging::{self, Asked, Modules};
+use mixline_daemon::manual;
+use mixline_daemon::reload::Origin;
+use mixline_relay::observe::AskError;
 use mixline_relay::{Config, doctor, observe, run, top};
 use mixline_relay_engine::pipeline::Honest;
 
 /// A relay of a Mixline network: it forwards datagrams of one length through encryption
 /// in layers, and knows neither who sends nor who receives.
+///
+/// It logs to standard error. MIXLINE_LOG says what (error, warn, info, debug, or a filter such
+/// as info,mixline_relay=debug) and goes before `log` in the configuration;
+/// MIXLINE_LOG_FORMAT=json asks for one JSON object on each line.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version, about, long_about, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -25,6 +31,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Write man pages and completions, for packages
+    #[command(hide = true)]
+    Manual {
+        /// Where to
+        directory: PathBuf,
+    },
     /// Show how a running relay is doing
     Status {
         /// The configuration that it runs with
@@ -43,6 +55,23 @@ enum Command {
         #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
         interval: Duration,
     },
+    /// Let a running relay read its configuration again, as SIGHUP does, and say what changed and
+    /// what counts after a restart only
+    Reload {
+        /// The configuration that it runs with
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Let a running relay leave the network: it takes no new paths, goes on with those in use,
+    /// and stops when none is left or the time is up
+    Drain {
+        /// The configuration that it runs with
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// How long to wait at most
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        timeout: u32,
+    },
     /// Look at this machine, and say what to change for the relay to run well; exit code 1
     /// if it would not run as configured
     Doctor {
@@ -59,8 +88,24 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let result = match arguments {
+    match run_command(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mixline-relay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let asked = logging::asked()?;
+    match arguments {
+        Arguments {
+            command: Some(Command::Manual { directory }),
+            ..
+        } => manual::write(Arguments::command(), &directory)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
         Arguments {
             command: Some(Command::Status { config, json }),
             ..
@@ -69,6 +114,14 @@ fn main() -> ExitCode {
             command: Some(Command::Top { config, interval }),
             ..
         } => show_live(&config, interval).map(|()| ExitCode::SUCCESS),
+        Arguments {
+            command: Some(Command::Reload { config }),
+            ..
+        } => reload(&config).map(|()| ExitCode::SUCCESS),
+        Arguments {
+            command: Some(Command::Drain { config, timeout }),
+            ..
+        } => drain(&config, timeout).map(|()| ExitCode::SUCCESS),
         Arguments {
             command:
                 Some(Command::Doctor {
@@ -81,33 +134,52 @@ fn main() -> ExitCode {
         Arguments {
             config: Some(config),
             ..
-        } => relay(&config).map(|()| ExitCode::SUCCESS),
+        } => relay(&config, asked).map(|()| ExitCode::SUCCESS),
         Arguments { config: None, .. } => Err(anyhow::anyhow!("--config FILE is missing")),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("mixline-relay: {error:#}");
-            ExitCode::FAILURE
-        }
     }
 }
 
-fn relay(config: &Path) -> anyhow::Result<()> {
+fn relay(file: &Path, asked: Asked) -> anyhow::Result<()> {
+    let config = Config::load(file)?;
+    let origin = Origin {
+        file: file.to_owned(),
+        logging: asked.start(Modules::Hidden, config.log.as_ref()),
+    };
+    Ok(run(config, Some(origin), |_| Honest)?)
+}
+
+fn reload(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    // What is not a filter counts as none.
-    let _ = logging::start(Modules::Hidden);
-    Ok(run(config, |_| Honest)?)
+    let done = observe::reload(&config.state_dir).map_err(|error| match error {
+        AskError::Io(error) => nobody(&config, error),
+        AskError::Refused(text) => anyhow::anyhow!("the configuration stays as it was: {text}"),
+    })?;
+    print(&format!("{}\n", done.line()));
+    Ok(())
+}
+
+fn drain(config: &Path, timeout: u32) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    let within = Duration::from_secs(timeout.into());
+    let show = |progress: &observe::Progress| print(&format!("{}\n", progress.line()));
+    observe::drain(&config.state_dir, within, show).map_err(|error| match error {
+        AskError::Io(error) => nobody(&config, error),
+        AskError::Refused(text) => anyhow::anyhow!(text),
+    })?;
+    print("stopped\n");
+    Ok(())
+}
+
+fn nobody(config: &Config, error: std::io::Error) -> anyhow::Error {
+    anyhow::Error::new(error).context(format!(
+        "no relay answers on state directory {}",
+        config.state_dir.display()
+    ))
 }
 
 fn show_status(config: &Path, json: bool) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    let report = observe::ask(&config.state_dir).with_context(|| {
-        format!(
-            "no relay answers on state directory {}",
-            config.state_dir.display()
-        )
-    })?;
+    let report = observe::ask(&config.state_dir).map_err(|error| nobody(&config, error))?;
     let text = if json {
         format!("{}\n", serde_json::to_string_pretty(&report)?)
     } else {

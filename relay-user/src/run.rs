@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use mixline_daemon::reload::Origin;
+use mixline_daemon::service_manager;
 use mixline_directory_client::{DirectoryClient, FollowStatus};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
@@ -17,16 +19,20 @@ use mixline_relay_engine::pipeline::Behaviour;
 use mixline_relay_engine::queues::WorkerHandle;
 use mixline_relay_engine::slow_path::Keys;
 use rand_core::Rng;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
 use crate::control::{Control, ControlStatistics, SharedOnionKeys, tell};
+use crate::drain::Departure;
+use crate::observe::socket::Desk;
 use crate::observe::{PortReport, QueueReport, Source, metrics, socket};
 use crate::onion_keys::OnionKeys;
 use crate::port::{OpenError, Ports};
+use crate::reload::Reloader;
+use crate::service;
 use crate::state_dir::{StateDir, StateError};
 use crate::workers::ControlWaker;
 use crate::workers::{Started, Threads};
@@ -89,12 +95,17 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Runs a relay until SIGTERM or SIGINT. `behave` gives each worker its behaviour:
+/// Runs a relay until SIGTERM or SIGINT; SIGHUP reads the configuration again, if it has an
+/// `origin`. `behave` gives each worker its behaviour:
 /// [`Honest`](mixline_relay_engine::pipeline::Honest), outside of tests.
 ///
 /// # Errors
 /// [`RunError`].
-pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Result<(), RunError> {
+pub fn run<B: Behaviour>(
+    config: Config,
+    origin: Option<Origin>,
+    behave: impl FnMut(usize) -> B,
+) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,11 +115,20 @@ pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Resu
         })?;
     let result = runtime.block_on(async {
         let stopped = until_signal()?;
-        let relay = Relay::start(config, behave).await?;
+        let hangups = listen(SignalKind::hangup())?;
+        let relay = Relay::start(config, origin, behave).await?;
+        let source = Arc::clone(&relay.source);
+        service::wait_for_workers(&source).await;
+        service_manager::ready(&service::line(&source.report()));
         tokio::select! {
             () = stopped => {}
             () = relay.broken() => {}
+            () = service::show_status(&source) => {}
+            () = service::keep_alive(&source) => {}
+            () = reload_on(hangups, &relay.reloader) => {}
+            () = relay.departure.run(|| source.relayed(), || source.is_withdrawn()) => {}
         }
+        service_manager::stopping("sending what there is, and writing the replay memory");
         relay.stop().await
     });
     // A thread that does not end must not keep the process.
@@ -116,13 +136,22 @@ pub fn run<B: Behaviour>(config: Config, behave: impl FnMut(usize) -> B) -> Resu
     result
 }
 
+fn listen(kind: SignalKind) -> Result<Signal, RunError> {
+    signal(kind).map_err(|error| RunError::System {
+        what: "listen to signals",
+        error,
+    })
+}
+
+/// Reads the configuration again at each of these signals. What comes out is in the log.
+async fn reload_on(mut signals: Signal, reloader: &Reloader) {
+    while signals.recv().await.is_some() {
+        let _ = reloader.reload();
+    }
+    std::future::pending().await
+}
+
 fn until_signal() -> Result<impl Future<Output = ()>, RunError> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| RunError::System {
-            what: "listen to signals",
-            error,
-        })
-    };
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     Ok(async move {
@@ -142,6 +171,9 @@ struct Relay {
     handles: Vec<WorkerHandle>,
     state: Arc<StateDir>,
     replay: Arc<ReplayFilter>,
+    source: Arc<Source>,
+    reloader: Arc<Reloader>,
+    departure: Arc<Departure>,
 }
 
 impl Relay {
@@ -151,6 +183,7 @@ impl Relay {
     /// [`RunError`].
     async fn start<B: Behaviour>(
         config: Config,
+        origin: Option<Origin>,
         behave: impl FnMut(usize) -> B,
     ) -> Result<Self, RunError> {
         let started = Instant::now();
@@ -238,10 +271,12 @@ impl Relay {
         });
         let registration_status = Arc::new(Mutex::new(Default::default()));
         let control_statistics = Arc::new(ControlStatistics::default());
-        let capacity = config.stated_capacity(worker_count);
+        let (leave, leaving) = watch::channel(false);
+        let departure = Arc::new(Departure::new(leave, handles.clone()));
+        let reloader = Arc::new(Reloader::new(config.clone(), worker_count, origin));
         let source = Arc::new(Source {
             started,
-            name: config.name.clone(),
+            offer: reloader.offer(),
             id: own,
             listen: sockets.addresses().collect(),
             advertise: config.advertised().to_vec(),
@@ -250,6 +285,7 @@ impl Relay {
             directory_url: config.directory.url.clone(),
             follow,
             registration: Arc::clone(&registration_status),
+            leaving: leaving.clone(),
             snapshots: snapshots.clone(),
             onion: Arc::clone(&onion),
             control: Arc::clone(&control_statistics),
@@ -257,15 +293,13 @@ impl Relay {
             max_paths: config.max_paths,
             replay: Arc::clone(&replay),
             load,
-            capacity,
         });
         let registration = Registration {
             identity: Arc::new(identity),
             link: link.public(),
             addresses: config.advertised().to_vec(),
-            capacity,
-            name: config.name.clone(),
-            family: config.family.clone(),
+            offer: reloader.offer(),
+            leaving,
             onion: Arc::clone(&onion),
             workers: statistics,
             status: registration_status,
@@ -301,7 +335,12 @@ impl Relay {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(follower.follow(snapshot_sender, follow_sender));
         tasks.spawn(registration.run(registrar, snapshots));
-        tasks.spawn(socket::serve(control_socket, Arc::clone(&source)));
+        let desk = Desk {
+            source: Arc::clone(&source),
+            reloader: Arc::clone(&reloader),
+            departure: Arc::clone(&departure),
+        };
+        tasks.spawn(socket::serve(control_socket, Arc::new(desk)));
         if let Some((filter, watch)) = xdp {
             tasks.spawn(maintain(filter));
             let directory = config.directory.url.clone();
@@ -329,6 +368,9 @@ impl Relay {
             handles,
             state,
             replay,
+            source,
+            reloader,
+            departure,
         })
     }
 

@@ -128,6 +128,22 @@ impl StateDir {
         })
     }
 
+    /// Whether a relay runs on a directory.
+    #[must_use]
+    pub fn is_held(path: &Path) -> bool {
+        // Without the file, nobody has ever locked it.
+        let Ok(file) = File::open(path.join("lock")) else {
+            return false;
+        };
+        Flock::lock(file, FlockArg::LockSharedNonblock).is_err()
+    }
+
+    /// Whether the last relay on a directory stopped in order, and none runs.
+    #[must_use]
+    pub fn is_clean(path: &Path) -> bool {
+        path.join("clean").exists()
+    }
+
     /// Where `status` asks.
     #[must_use]
     pub fn control_socket(path: &Path) -> PathBuf {

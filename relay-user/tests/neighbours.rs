@@ -118,7 +118,7 @@ impl Node {
                     self.mailboxes.remove(token);
                 }
             }
-            Command::ForgetEpochsBefore(_) | Command::Stop => {}
+            Command::ForgetEpochsBefore(_) | Command::NewPaths(_) | Command::Stop => {}
         }
     }
 

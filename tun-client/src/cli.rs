@@ -14,7 +14,8 @@ use crate::config::DEFAULT_PATH;
 /// commands talk to the running client.
 ///
 /// Logs go to standard error; MIXLINE_LOG chooses what (error, warn, info, debug, or
-/// filters such as mixline_client=debug).
+/// filters such as info,mixline_client=debug) and goes before `log` in the configuration;
+/// MIXLINE_LOG_FORMAT=json asks for one JSON object on each line.
 #[derive(Debug, Parser)]
 #[command(
     name = "mixline-client",
@@ -77,6 +78,12 @@ pub enum Command {
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
+    },
+    /// Write man pages and completions, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        directory: PathBuf,
     },
 }
 

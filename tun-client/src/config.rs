@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use mixline_daemon::logging::{Filter, LoggingError};
+use mixline_daemon::reload::{Origin, Reloaded};
 use mixline_endpoint::PolicyRule;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::{AnonName, Label};
@@ -50,6 +52,9 @@ pub struct Config {
     /// How the host's programs find `.anon`.
     #[serde(default)]
     pub dns: Dns,
+    /// What is logged, if `MIXLINE_LOG` says nothing.
+    #[serde(default)]
+    pub log: Option<Filter>,
     /// How packets are spread over paths.
     #[serde(default)]
     pub policies: Vec<PolicyRule>,
@@ -140,6 +145,17 @@ pub struct ConfigError {
     pub problem: ConfigProblem,
 }
 
+/// Why a configuration was not read again: one line. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log cannot be changed.
+    #[error(transparent)]
+    Log(#[from] LoggingError),
+}
+
 /// What is wrong with a configuration: one line that names the key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -219,6 +235,38 @@ impl Config {
                 path: path.to_owned(),
                 problem,
             })
+    }
+
+    /// Reads the file again: what is logged changes at once, the rest is named and stays.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; then nothing changes.
+    pub fn reload(&mut self, origin: &Origin) -> Result<Reloaded, ReloadError> {
+        // Whoever adds a key decides here what a reload does with it.
+        let Self {
+            state_dir,
+            interface,
+            mtu,
+            directory,
+            control_socket,
+            publish,
+            accept,
+            dns,
+            log,
+            policies,
+        } = Self::load(&origin.file)?;
+        let mut done = Reloaded::default();
+        done.replace_log(&origin.logging, &mut self.log, log)?;
+        done.keep("state_dir", &self.state_dir, &state_dir);
+        done.keep("interface", &self.interface, &interface);
+        done.keep("mtu", &self.mtu, &mtu);
+        done.keep("directory", &self.directory, &directory);
+        done.keep("control_socket", &self.control_socket, &control_socket);
+        done.keep("publish", &self.publish, &publish);
+        done.keep("accept", &self.accept, &accept);
+        done.keep("dns", &self.dns, &dns);
+        done.keep("policies", &self.policies, &policies);
+        Ok(done)
     }
 
     /// Reads and checks the text of a configuration.

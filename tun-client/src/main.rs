@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use mixline_client::cli::{Cli, Command, Up};
 use mixline_client::control::{Request, ask};
 use mixline_client::daemon;
@@ -14,6 +14,8 @@ use mixline_client::progress::Progress;
 use mixline_client::state::State;
 use mixline_client::{Config, Error, detach, show};
 use mixline_daemon::logging::{self, Modules};
+use mixline_daemon::manual;
+use mixline_daemon::reload::Origin;
 use serde_json::Value;
 
 /// How long `down` waits for the client's clean stop.
@@ -25,8 +27,6 @@ const POLL: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // What is not a filter counts as none.
-    let _ = logging::start(Modules::Shown);
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -39,10 +39,18 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
+    if let Command::Manual { directory } = &cli.command {
+        return Ok(manual::write(Cli::command(), directory)?);
+    }
+    let asked = logging::asked()?;
     let config = Config::load(&cli.config)?;
+    let origin = Origin {
+        file: cli.config.clone(),
+        logging: asked.start(Modules::Shown, config.log.as_ref()),
+    };
     let socket = config.control_socket();
     match &cli.command {
-        Command::Up(options) => up(&cli.config, config, options),
+        Command::Up(options) => up(origin, config, options),
         Command::Down => down(&config),
         Command::Status { json } => {
             let status = ask(&socket, &Request::Status)?;
@@ -67,17 +75,18 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             let found = ask(&socket, &Request::Resolve { what: what.clone() })?;
             print(&found, *json, show::resolved)
         }
+        Command::Manual { .. } => Ok(()),
     }
 }
 
-fn up(path: &Path, config: Config, options: &Up) -> anyhow::Result<()> {
+fn up(origin: Origin, config: Config, options: &Up) -> anyhow::Result<()> {
     if options.detach {
         // If the identity is in use, this process says so, and not a child.
         if State::is_held(&config.state_dir) {
             State::open(&config.state_dir)?;
         }
         return Ok(detach::start(
-            path,
+            &origin.file,
             &config.state_dir,
             Duration::from_secs(options.wait),
         )?);
@@ -93,7 +102,7 @@ fn up(path: &Path, config: Config, options: &Up) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start")?;
-    let result = runtime.block_on(daemon::run(config, Host::default(), &progress));
+    let result = runtime.block_on(daemon::run(config, origin, Host::default(), &progress));
     if let Err(error) = &result {
         progress.failed(&error.to_string());
     }

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use mixline_daemon::testing::ServiceManager;
 use mixline_protocol::identity::AnonymousId;
 use mixline_testnet::{netns, skip};
 use nix::sys::signal::{Signal, kill};
@@ -109,6 +110,22 @@ fn has_interface() -> bool {
 fn terminate(child: &mut Child, signal: Signal) -> i32 {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
     child.wait().unwrap().code().expect("it exits by itself")
+}
+
+#[test]
+fn a_wrong_log_filter_is_an_error_of_every_command() {
+    let fixture = Fixture::new("");
+    for command in ["up", "status", "id"] {
+        let output = fixture
+            .command(&[command])
+            .env("MIXLINE_LOG", "loud")
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        assert!(error.contains("MIXLINE_LOG is `loud`"), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
 }
 
 #[test]
@@ -264,10 +281,73 @@ fn an_unreachable_directory_is_retried_in_sight() {
 }
 
 #[test]
+fn the_service_manager_hears_what_delays_it_and_that_it_stops() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        let manager = ServiceManager::listen(&fixture.directory.path().join("notify")).unwrap();
+        let mut command = fixture.command(&["up"]);
+        manager.supervise(&mut command, Some(Duration::from_millis(300)));
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let hears = |line: &str| {
+            let patience = Duration::from_secs(20);
+            assert!(
+                manager.wait_for(line, patience).unwrap().is_some(),
+                "{line}"
+            );
+        };
+        hears("STATUS=fetching the snapshot from http://192.0.2.1");
+        hears("WATCHDOG=1");
+        // The network delays it: a start that takes long is not one that hangs.
+        hears("EXTEND_TIMEOUT_USEC=");
+        hears("STATUS=still fetching");
+        kill(
+            Pid::from_raw(child.id().try_into().unwrap()),
+            Signal::SIGTERM,
+        )
+        .unwrap();
+        hears("STOPPING=1");
+        assert!(child.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn a_hangup_reads_the_configuration_again_and_ends_nothing() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        let log = fixture.directory.path().join("log");
+        let mut child = fixture
+            .command(&["up"])
+            .env("MIXLINE_LOG", "info")
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        fixture.wait_for("an answer", |_| true);
+        let yaml = std::fs::read_to_string(fixture.config()).unwrap();
+        let logs = |text: &str| {
+            let until = Instant::now() + Duration::from_secs(20);
+            while !std::fs::read_to_string(&log).unwrap().contains(text) {
+                assert!(Instant::now() < until, "{text}");
+                sleep(Duration::from_millis(20));
+            }
+        };
+        std::fs::write(fixture.config(), format!("{yaml}mtu: 1400\n")).unwrap();
+        kill(pid, Signal::SIGHUP).unwrap();
+        logs("nothing changes; counts after a restart: mtu");
+        std::fs::write(fixture.config(), format!("{yaml}mtu: 14\n")).unwrap();
+        kill(pid, Signal::SIGHUP).unwrap();
+        logs("the configuration stays as it was");
+        assert!(has_interface());
+        assert_eq!(terminate(&mut child, Signal::SIGTERM), 0);
+        assert!(!has_interface());
+    });
+}
+
+#[test]
 fn signals_end_it_cleanly() {
     in_namespace(|| {
         let fixture = Fixture::new("");
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
             let mut child = fixture
                 .command(&["up"])
                 .stderr(Stdio::null())

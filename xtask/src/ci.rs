@@ -1,7 +1,7 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
 use crate::setup::{self, Purpose};
-use crate::{dependencies, run, test, vm_test, workspaces};
+use crate::{dependencies, pkg_test, run, test, vm_test, workspaces};
 use anyhow::{Result, bail};
 use mixline_testnet::programs;
 use std::time::Instant;
@@ -40,11 +40,12 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 .env("RUSTDOCFLAGS", "-Dwarnings"),
         )
     });
+    let packaged = step("packages", pkg_test::check);
     if arguments.all {
         step("network cards in a virtual machine", vm_test::all)?;
     }
     println!("== all of it: {} s", began.elapsed().as_secs());
-    test::conclude(&summary).and(documented)
+    test::conclude(&summary).and(documented).and(packaged)
 }
 
 /// All tests, or those whose names contain `filter`. Those on networks of namespaces run the

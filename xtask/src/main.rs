@@ -5,6 +5,10 @@ mod bench;
 mod ci;
 mod demo;
 mod dependencies;
+mod licences;
+mod package;
+mod packaging_tools;
+mod pkg_test;
 mod privileges;
 mod report;
 mod run;
@@ -54,6 +58,10 @@ enum Task {
     },
     /// The relay on network cards with their own drivers, in a virtual machine (QEMU).
     VmTest(vm_test::Arguments),
+    /// Make the packages of relay, directory and client (.deb), and look for faults in them.
+    Package(package::Arguments),
+    /// The packages in a container with systemd: installed, upgraded, removed.
+    PkgTest(pkg_test::Arguments),
     /// Measure, beside bare primitives and beside others' code.
     Bench(bench::Arguments),
     /// Run these tests (for the second half of `test`, under sudo).
@@ -75,6 +83,8 @@ fn main() -> ExitCode {
         Task::Ci(arguments) => ci::run(&arguments).map(|()| ExitCode::SUCCESS),
         Task::Vectors { file } => vectors::run(&file),
         Task::VmTest(arguments) => vm_test::run(&arguments),
+        Task::Package(arguments) => package::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::PkgTest(arguments) => pkg_test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::RunTests { task } => test::run_task(&task),
         Task::CleanTestnet => clean_testnet(),

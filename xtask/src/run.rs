@@ -1,4 +1,4 @@
-//! Runs cargo.
+//! Runs cargo and other programs.
 
 use anyhow::{Context, Result, bail};
 use mixline_testnet::programs;
@@ -24,6 +24,22 @@ pub fn finish(command: &mut Command) -> Result<()> {
         bail!("{line}: {status}");
     }
     Ok(())
+}
+
+/// What a program writes to its output.
+pub fn said(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .with_context(|| format!("running {name}"))?;
+    if !output.status.success() {
+        bail!(
+            "{name}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Builds the programs, optimised; for the tests also the relay that misbehaves.

@@ -4,7 +4,7 @@
 //! No service is started, neither now nor at the next boot, that did not run before: web and ssh
 //! servers are only used inside namespaces, with configurations of their own.
 
-use crate::{dependencies, privileges, run, xdp_tools};
+use crate::{dependencies, packaging_tools, privileges, run, xdp_tools};
 use anyhow::{Context, Result, bail};
 use mixline_machines::archive::Archive;
 use mixline_testnet::netns::system_path;
@@ -56,6 +56,8 @@ const FOR_TESTS: &[Need] = &[
     need("prometheus", "promtool", "reads a relay's metrics in tests"),
     need("tmux", "tmux", "is the terminal of `top` in tests"),
 ];
+/// What makes the project's own packages, besides what is in [`NEEDS`].
+const PACKAGING: &[Need] = &[need("lintian", "lintian", "looks for faults in packages")];
 
 /// Packages that bring a system service, and the service's name.
 const SERVICES: &[(&str, &str)] = &[
@@ -102,7 +104,9 @@ pub enum Purpose {
     DemoXdp,
     /// All of it: tests, benchmarks, the XDP program.
     All,
-    /// All, and what checks a change.
+    /// All, and what makes packages.
+    Packages,
+    /// All, what makes packages, and what checks a change.
     Ci,
 }
 
@@ -110,10 +114,12 @@ impl Purpose {
     /// What must be there.
     fn needs(self) -> impl Iterator<Item = &'static Need> {
         let more = match self {
-            Self::Demo => &[][..],
-            Self::All | Self::Ci => FOR_TESTS,
+            Self::Demo | Self::DemoXdp => [&[][..], &[]],
+            Self::All => [FOR_TESTS, &[]],
+            Self::Packages => [PACKAGING, &[]],
+            Self::Ci => [FOR_TESTS, PACKAGING],
         };
-        NEEDS.iter().chain(more)
+        NEEDS.iter().chain(more.into_iter().flatten())
     }
 }
 
@@ -145,16 +151,20 @@ fn check() -> bool {
         println!("{state}  {:16} {}", need.package, need.purpose);
     }
     xdp_tools::report();
-    let cargo_deny = dependencies::CARGO_DENY.find().is_some();
-    println!(
-        "{}  {:16} checks dependencies in CI",
-        if cargo_deny { "there  " } else { "MISSING" },
-        dependencies::CARGO_DENY.name
-    );
-    let there = tun_is_there()
-        && Purpose::Ci.needs().all(Need::is_there)
-        && xdp_tools::all_there()
-        && cargo_deny;
+    let mut there =
+        tun_is_there() && Purpose::Ci.needs().all(Need::is_there) && xdp_tools::all_there();
+    for (tool, purpose) in [
+        (dependencies::CARGO_DENY, "checks dependencies in CI"),
+        (packaging_tools::CARGO_DEB, "makes packages"),
+    ] {
+        let found = tool.find().is_some();
+        there &= found;
+        println!(
+            "{}  {:16} {purpose}",
+            if found { "there  " } else { "MISSING" },
+            tool.name
+        );
+    }
     if !there {
         println!("to install what is missing: cargo xtask setup");
     }
@@ -167,7 +177,9 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
     let missing: Vec<&Need> = purpose.needs().filter(|need| !need.is_there()).collect();
     let optional = match purpose {
         Purpose::Demo => Vec::new(),
-        Purpose::DemoXdp | Purpose::All | Purpose::Ci => xdp_tools::missing_packages(),
+        Purpose::DemoXdp | Purpose::All | Purpose::Packages | Purpose::Ci => {
+            xdp_tools::missing_packages()
+        }
     };
     if missing.is_empty() && optional.is_empty() {
         println!("all packages are there");
@@ -211,10 +223,13 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
                 println!("no XDP program: {error:#}; relays work on UDP sockets");
             }
         }
-        Purpose::All | Purpose::Ci => xdp_tools::install_linker()?,
+        Purpose::All | Purpose::Packages | Purpose::Ci => xdp_tools::install_linker()?,
     }
     if purpose == Purpose::Ci {
         dependencies::install_cargo_deny()?;
+    }
+    if matches!(purpose, Purpose::Packages | Purpose::Ci) {
+        packaging_tools::install_cargo_deb()?;
     }
     if !could_build_xdp && xdp_tools::all_there() {
         xdp_tools::build_anew()?;
@@ -293,13 +308,18 @@ fn install(packages: &[String], optional: &[String]) -> Result<()> {
 const MACHINES: &[Need] = &[
     need("mmdebstrap", "mmdebstrap", "makes a tree of Debian"),
     need("e2fsprogs", "mkfs.ext4", "makes a disk from it"),
+    need("xz-utils", "xz", "unpacks modules of kernels"),
+    need("zstd", "zstd", "unpacks modules of kernels"),
+];
+
+/// What containers need of the host.
+const CONTAINERS: &[Need] = &[
+    need("mmdebstrap", "mmdebstrap", "makes a tree of Debian"),
     need(
         "systemd-container",
         "systemd-nspawn",
         "starts it as a container",
     ),
-    need("xz-utils", "xz", "unpacks modules of kernels"),
-    need("zstd", "zstd", "unpacks modules of kernels"),
 ];
 
 /// Installs what virtual machines need and this one lacks. To be called as root.
@@ -307,20 +327,12 @@ const MACHINES: &[Need] = &[
 /// QEMU has a card like `igb` from 8.0 on: on Debian 12 it comes from backports, by the lists of
 /// `archive`, so that the host's sources stay as they are.
 pub fn ensure_machines(archive: &Archive) -> Result<()> {
-    let missing: Vec<&str> = MACHINES
-        .iter()
-        .filter(|need| !need.is_there())
-        .map(|need| need.package)
-        .collect();
     let qemu = has_igb();
-    if missing.is_empty() && qemu {
+    if qemu && MACHINES.iter().all(Need::is_there) {
         return Ok(());
     }
     let _quiet = NoServiceStarts::begin()?;
-    if !missing.is_empty() {
-        println!("to be installed by apt-get: {}", missing.join(", "));
-        archive.install_on_host(&missing, false)?;
-    }
+    install_missing(archive, MACHINES)?;
     if !qemu {
         println!("to be installed by apt-get: qemu-system-x86");
         archive.install_on_host(&["qemu-system-x86"], archive.suite() == "bookworm")?;
@@ -334,6 +346,25 @@ fn has_igb() -> bool {
         .args(["-device", "help"])
         .output()
         .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("\"igb\""))
+}
+
+/// Installs what containers need and this machine lacks. To be called as root.
+pub fn ensure_containers(archive: &Archive) -> Result<()> {
+    let _quiet = NoServiceStarts::begin()?;
+    install_missing(archive, CONTAINERS)
+}
+
+fn install_missing(archive: &Archive, needs: &[Need]) -> Result<()> {
+    let missing: Vec<&str> = needs
+        .iter()
+        .filter(|need| !need.is_there())
+        .map(|need| need.package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("to be installed by apt-get: {}", missing.join(", "));
+    Ok(archive.install_on_host(&missing, false)?)
 }
 
 /// Keeps a service that came with a package from starting at the next boot. It is not running now.

@@ -1,3 +1,10 @@
-//! What the three daemons do alike when they start.
+//! What the three daemons do alike: how they log, read their configuration again, what they tell the
+//! service manager, and what their packages make of their command lines.
 
 pub mod logging;
+pub mod manual;
+pub mod reload;
+pub mod service_manager;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod watchdog;

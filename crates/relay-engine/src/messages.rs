@@ -38,6 +38,8 @@ pub enum Command {
     Mailboxes(Arc<[MailboxToken]>, Option<u32>),
     /// The onion keys of epochs before this one are erased.
     ForgetEpochsBefore(u32),
+    /// Open new paths, or open none: the relay leaves. Known paths go on.
+    NewPaths(bool),
     /// Send what there is, and end.
     Stop,
 }

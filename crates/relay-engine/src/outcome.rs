@@ -48,6 +48,8 @@ outcomes! {
     BadHeader = "bad_header",
     /// Dropped: its path is new, and this neighbour has as many of those waiting as it may.
     NewPathLimit = "new_path_limit",
+    /// Dropped: its path is new, and this relay takes none, as it leaves.
+    PathRefused = "path_refused",
     /// Dropped: waited too long, or too many wait.
     HeldTooLong = "held_too_long",
     /// Dropped: the next relay is not in the snapshot.

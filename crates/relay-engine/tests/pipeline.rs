@@ -157,6 +157,27 @@ fn a_new_path_waits_and_then_is_known() {
 }
 
 #[test]
+fn a_relay_that_leaves_goes_on_with_known_paths_and_opens_none() {
+    let mut one = One::new();
+    one.relay.relay(&[one.datagram(1)]);
+    one.relay.pipeline.apply(Command::NewPaths(false));
+    assert_eq!(one.relay.process(&[one.datagram(2)]).len(), 1);
+    let mut hop = TestRelay::new(2).hop();
+    hop.relay = NEXT;
+    let new = path(&[one.relay.hop()], &[hop], 78);
+    let cell = |message| {
+        let datagram = one.from.seal(&new.cell(message), CellKind::Cell);
+        (datagram, one.from.address)
+    };
+    let cells = [cell(1), cell(2), cell(3)];
+    assert!(one.relay.process(&cells[..2]).is_empty());
+    assert!(one.relay.jobs.is_empty());
+    assert_eq!(one.relay.count(Outcome::PathRefused), 2);
+    one.relay.pipeline.apply(Command::NewPaths(true));
+    assert_eq!(one.relay.relay(&cells[2..]).len(), 1);
+}
+
+#[test]
 fn a_replayed_message_is_dropped_under_fresh_encryption() {
     let mut one = One::new();
     let datagrams = [one.datagram(1)];

@@ -10,6 +10,7 @@ pub mod neighbours;
 mod prefix;
 pub mod registration;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -56,6 +57,7 @@ impl SharedOnionKeys {
 #[derive(Debug, Default)]
 pub struct ControlStatistics {
     census: Mutex<Census>,
+    ticks: AtomicU64,
 }
 
 impl ControlStatistics {
@@ -65,7 +67,14 @@ impl ControlStatistics {
         *self.census.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How often it has looked at the time: once a second, as long as it lives.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        self.ticks.load(Ordering::Relaxed)
+    }
+
     fn show(&self, census: Census) {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
         *self.census.lock().unwrap_or_else(PoisonError::into_inner) = census;
     }
 }

@@ -12,6 +12,7 @@ use mixline_relay_engine::outcome::Outcome;
 use tokio::sync::watch;
 
 use super::SharedOnionKeys;
+use crate::reload::Offer;
 use crate::workers::WorkerStatistics;
 
 /// How often the relay registers.
@@ -21,6 +22,11 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long a descriptor lives. It is replaced long before.
 const LIFE: u64 = 600;
 
+/// How long the last descriptor of a relay that leaves lives: as short as clocks allow that are
+/// not quite the same. After that the directory does not list the relay any more, and nobody who
+/// has its descriptor uses it.
+const FAREWELL: u64 = 10;
+
 /// How registration goes, for people.
 #[derive(Debug, Clone, Default)]
 pub struct RegistrationStatus {
@@ -28,6 +34,8 @@ pub struct RegistrationStatus {
     pub last_success: Option<UnixTime>,
     /// What went wrong since, one line.
     pub last_error: Option<String>,
+    /// Whether the last descriptor was a farewell.
+    pub withdrawn: bool,
 }
 
 /// Why a registration failed, as an operator reads it.
@@ -41,7 +49,7 @@ enum RegistrationError {
     Directory(mixline_directory_client::Error),
 }
 
-/// What a descriptor says that does not change.
+/// What a descriptor says, and who registers it.
 pub struct Registration {
     /// Signs descriptors.
     pub identity: Arc<IdentityKey>,
@@ -49,12 +57,10 @@ pub struct Registration {
     pub link: X25519Public,
     /// Where others reach the relay.
     pub addresses: Vec<SocketAddr>,
-    /// Datagrams a second that it is willing to relay.
-    pub capacity: u32,
-    /// What people call it.
-    pub name: String,
-    /// Whose it is.
-    pub family: Option<String>,
+    /// What may change while the relay runs.
+    pub offer: watch::Receiver<Offer>,
+    /// Whether the relay leaves.
+    pub leaving: watch::Receiver<bool>,
     /// The onion keys.
     pub onion: Arc<SharedOnionKeys>,
     /// What the workers count.
@@ -68,7 +74,7 @@ pub struct Registration {
 impl Registration {
     /// Registers again and again, once there are onion keys.
     pub async fn run(
-        self,
+        mut self,
         mut client: DirectoryClient,
         mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     ) {
@@ -93,7 +99,19 @@ impl Registration {
             self.load
                 .send_replace(load.measure(self.relayed(), Instant::now()));
             version = next_version(version, self.known_version(&snapshots));
-            wait = match self.register(&mut client, published, version, now).await {
+            let leaving = *self.leaving.borrow_and_update();
+            let life = if leaving { FAREWELL } else { LIFE };
+            wait = match self
+                .register(&mut client, published, version, now, life)
+                .await
+            {
+                Ok(()) if leaving => {
+                    // Gone for as long as the relay leaves.
+                    if self.leaving.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 Ok(()) => EVERY,
                 Err(error) => {
                     self.failed(&error);
@@ -104,7 +122,12 @@ impl Registration {
                     }
                 }
             };
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // What is new in the descriptor is not kept for the next time.
+                Ok(()) = self.offer.changed() => {}
+                Ok(()) = self.leaving.changed() => {}
+            }
         }
     }
 
@@ -114,19 +137,21 @@ impl Registration {
         onion: Published,
         version: u64,
         now: UnixTime,
+        life: u64,
     ) -> Result<(), RegistrationError> {
+        let offer = self.offer.borrow().clone();
         let descriptor = RelayDescriptor {
             id: self.identity.relay_id(),
             version,
             issued: now,
-            expires: now.plus(LIFE),
+            expires: now.plus(life),
             link: self.link,
             onion,
             addresses: self.addresses.clone(),
-            capacity: self.capacity,
+            capacity: offer.capacity,
             load: *self.load.borrow(),
-            family: self.family.clone(),
-            name: self.name.clone(),
+            family: offer.family,
+            name: offer.name,
             software: software(),
             signature: [0; SIGNATURE],
         };
@@ -138,12 +163,16 @@ impl Registration {
             .await
             .map_err(RegistrationError::Directory)?;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        if status.last_success.is_none() || status.last_error.is_some() {
+        let withdrawn = life == FAREWELL;
+        if withdrawn {
+            tracing::info!("withdrawn from the directory");
+        } else if status.last_success.is_none() || status.last_error.is_some() || status.withdrawn {
             tracing::info!("registered with the directory");
         }
         *status = RegistrationStatus {
             last_success: Some(now),
             last_error: None,
+            withdrawn,
         };
         Ok(())
     }

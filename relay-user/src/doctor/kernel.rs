@@ -114,7 +114,7 @@ impl Kernel {
             OwnProgram::Refused(why) => plan.lacks(
                 "XDP program",
                 why.as_str(),
-                "run as root, or with what packaging/systemd/mixline-relay-xdp.conf gives; or \
+                "run as root, or with the capabilities of the unit mixline-relay.service; or \
                  `port: udp`",
             ),
         }

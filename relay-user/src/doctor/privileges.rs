@@ -15,8 +15,8 @@ const IPC_LOCK: u32 = 14;
 const SYS_ADMIN: u32 = 21;
 const BPF: u32 = 39;
 /// What gives them to the relay's service.
-const GIVE: &str = "run as root, or install packaging/systemd/mixline-relay-xdp.conf as \
-                    /etc/systemd/system/mixline-relay.service.d/xdp.conf";
+const GIVE: &str = "run as root, or by the unit mixline-relay.service, which has them \
+                    (`systemctl cat mixline-relay`)";
 /// Bytes of a frame of an AF_XDP socket.
 const FRAME: u64 = 2048;
 

@@ -10,7 +10,7 @@ use mixline_protocol::identity::{RelayId, ShortId};
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
-use mixline_relay_engine::outcome::Counters;
+use mixline_relay_engine::outcome::{Counters, Outcome};
 use tokio::sync::watch;
 
 use super::process;
@@ -20,14 +20,15 @@ use super::report::{
 };
 use crate::control::registration::RegistrationStatus;
 use crate::control::{ControlStatistics, SharedOnionKeys};
+use crate::reload::Offer;
 use crate::workers::WorkerStatistics;
 
 /// Where a report comes from.
 pub struct Source {
     /// Since when the relay runs.
     pub started: Instant,
-    /// What does not change; the rest is filled in.
-    pub name: String,
+    /// What the relay says of itself.
+    pub offer: watch::Receiver<Offer>,
     /// Its identity.
     pub id: RelayId,
     /// Where it listens.
@@ -44,6 +45,8 @@ pub struct Source {
     pub follow: watch::Receiver<FollowStatus>,
     /// How registering goes.
     pub registration: Arc<Mutex<RegistrationStatus>>,
+    /// Whether the relay leaves.
+    pub leaving: watch::Receiver<bool>,
     /// The newest snapshot.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// The onion keys.
@@ -58,8 +61,6 @@ pub struct Source {
     pub replay: Arc<ReplayFilter>,
     /// Datagrams a second relayed of late.
     pub load: watch::Receiver<u32>,
-    /// Datagrams a second that it says it is good for.
-    pub capacity: u32,
 }
 
 impl Source {
@@ -70,12 +71,13 @@ impl Source {
         let per_worker: Vec<_> = self.workers.iter().map(|w| worker(w)).collect();
         let inside = per_worker.iter().flat_map(|w| w.inside_ns.iter().copied());
         let inside = Times::of(inside).report();
+        let offer = self.offer.borrow().clone();
         let mut verdicts = BTreeMap::new();
         for (outcome, count) in self.counters().iter() {
             verdicts.insert(outcome.name().to_owned(), count);
         }
         Report {
-            name: self.name.clone(),
+            name: offer.name,
             id: self.id.to_string(),
             short_id: self.id.short().to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -86,6 +88,7 @@ impl Source {
             workers: self.workers.len(),
             memory_bytes: process::memory(),
             directory: self.directory(),
+            leaving: *self.leaving.borrow(),
             onion_epochs: self
                 .onion
                 .lock()
@@ -108,7 +111,7 @@ impl Source {
                 fill: self.replay.fill(),
             },
             load: *self.load.borrow(),
-            capacity: self.capacity,
+            capacity: offer.capacity,
             verdicts,
             xdp: self
                 .xdp_filter
@@ -120,6 +123,23 @@ impl Source {
             per_worker,
             process: process::report(),
         }
+    }
+
+    /// Cells that the workers have sent on.
+    #[must_use]
+    pub fn relayed(&self) -> u64 {
+        let counters = self.counters();
+        counters.of(Outcome::Forwarded) + counters.of(Outcome::Delivered)
+    }
+
+    /// Whether the directory has taken the descriptor of a relay that leaves.
+    #[must_use]
+    pub fn is_withdrawn(&self) -> bool {
+        let registration = self
+            .registration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        registration.withdrawn
     }
 
     fn counters(&self) -> Counters {

@@ -1,4 +1,4 @@
-//! What a running relay shows of itself: over a socket in its state directory, as JSON for
+//! What a running relay shows of itself, and how it is told: over a socket in its state directory, as JSON for
 //! programs and as text for people, and as metrics over HTTP.
 
 mod collect;
@@ -10,11 +10,12 @@ mod report;
 pub(crate) mod socket;
 mod text;
 
+pub use crate::drain::Progress;
 pub(crate) use collect::Source;
 pub(crate) use quantiles::Times;
 pub use report::{
     DirectoryReport, InsideReport, LinksReport, PathsReport, PortReport, ProcessReport,
     QueueReport, ReplayReport, Report, WorkerReport,
 };
-pub use socket::ask;
+pub use socket::{AskError, ask, drain, reload};
 pub(crate) use text::{duration, plural, short_time};

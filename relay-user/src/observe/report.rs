@@ -30,6 +30,9 @@ pub struct Report {
     pub memory_bytes: u64,
     /// How it stands with the directory.
     pub directory: DirectoryReport,
+    /// Whether it leaves: it takes no new paths, and its descriptor is withdrawn.
+    #[serde(default)]
+    pub leaving: bool,
     /// Epochs that it has onion keys of.
     pub onion_epochs: Vec<u32>,
     /// Its neighbours.

@@ -52,6 +52,12 @@ impl Report {
         line("directory", directory.url.clone());
         line("snapshot", directory.snapshot());
         line("registered", directory.registered());
+        if self.leaving {
+            line(
+                "leaving",
+                "it takes no new paths, and stops when none is in use".into(),
+            );
+        }
         if let Some(error) = &directory.last_error {
             line("problem", error.clone());
         }

@@ -25,6 +25,7 @@ pub struct WorkerStatistics {
     pub inside: TimeInside,
     /// The thread's number (`gettid(2)`); 0 before it runs.
     thread: AtomicI32,
+    rounds: AtomicU64,
 }
 
 impl WorkerStatistics {
@@ -87,7 +88,13 @@ impl WorkerStatistics {
         add(&self.sent, batch.order.len() as u64);
     }
 
-    /// Shows what the worker's pipeline has counted.
+    /// How many rounds of its loop it has made: at least one a second, as long as it lives.
+    #[must_use]
+    pub fn rounds(&self) -> u64 {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
+    /// Shows what the worker's pipeline has counted, once in each round of its loop.
     pub(super) fn show<B: Behaviour>(&self, pipeline: &Pipeline<B>) {
         for ((_, count), shown) in pipeline.counters().iter().zip(&self.counters) {
             shown.store(count, Ordering::Relaxed);
@@ -95,6 +102,7 @@ impl WorkerStatistics {
         let (sessions, paths) = pipeline.known();
         self.sessions.store(sessions, Ordering::Relaxed);
         self.paths.store(paths, Ordering::Relaxed);
+        self.rounds.store(self.rounds() + 1, Ordering::Relaxed);
     }
 }
 

@@ -4,12 +4,16 @@
 
 mod directory;
 mod doctor;
+mod drain;
 mod errors;
 mod life;
+mod logs;
 mod metrics;
 mod network;
 mod process;
 mod relaying;
+mod reload;
+mod service;
 mod top;
 mod wires;
 mod xdp;

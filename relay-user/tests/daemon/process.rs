@@ -89,12 +89,19 @@ impl Relay {
     }
 
     pub fn start(&mut self) {
+        self.start_with(|_| {});
+    }
+
+    /// Starts with what `change` makes of the command.
+    pub fn start_with(&mut self, change: impl FnOnce(&mut Command)) {
         let mut command = self.command();
         command
             .arg("--config")
             .arg(&self.config)
-            .env("MIXLINE_LOG", "debug");
-        self.child = Some(command.stderr(Stdio::null()).spawn().unwrap());
+            .env("MIXLINE_LOG", "debug")
+            .stderr(Stdio::null());
+        change(&mut command);
+        self.child = Some(command.spawn().unwrap());
         wait_for("an answer to status", || self.try_report());
     }
 
@@ -133,9 +140,21 @@ impl Relay {
         });
     }
 
+    /// The running process.
+    pub fn process(&self) -> Pid {
+        let child = self.child.as_ref().expect("it runs");
+        Pid::from_raw(child.id().try_into().unwrap())
+    }
+
     pub fn signal(&mut self, signal: Signal) -> ExitStatus {
         let mut child = self.child.take().unwrap();
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        wait_for("the relay's end", || child.try_wait().unwrap())
+    }
+
+    /// Waits for the end of a relay that ends by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
         wait_for("the relay's end", || child.try_wait().unwrap())
     }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mixline_daemon::service_manager;
 use mixline_directory_client::{DirectoryClient, FollowStatus};
 use mixline_endpoint::Endpoint;
 use mixline_protocol::records::Snapshot;
@@ -12,6 +13,7 @@ use tokio::task::JoinSet;
 use super::backend::EndpointBackend;
 use super::control_requests::ControlRequests;
 use super::names::Names;
+use super::service;
 use super::shared::{Ending, Facts, Shared};
 use super::startup::{Snapshots, Startup};
 use super::status::{DnsStatus, Phase, Problems};
@@ -62,6 +64,10 @@ pub async fn run(
             Err(error.map_or(Error::EndpointStopped, Error::EndpointFailed))
         }
     };
+    match &result {
+        Ok(Ending::Restart) => service_manager::status("starting again"),
+        Ok(Ending::Stop) | Err(_) => service_manager::stopping("putting the host back"),
+    }
     let left = lifecycle.finish().await;
     match (result, left) {
         (Err(error), _) | (Ok(_), Err(error)) => Err(error),
@@ -133,6 +139,7 @@ fn begin<'a>(
     let mut tasks = JoinSet::new();
     tasks.spawn(directory.follow(snapshot_sender, follow_sender));
     tasks.spawn(control.serve(Arc::new(ControlRequests(Arc::clone(&shared)))));
+    tasks.spawn(service::keep_alive(Arc::clone(&shared)));
     Ok((
         Lifecycle {
             shared,

@@ -15,6 +15,7 @@ mod lease;
 mod lifecycle;
 mod names;
 mod resolve;
+mod service;
 mod shared;
 mod startup;
 pub(crate) mod status;
@@ -23,22 +24,36 @@ mod stop_signals;
 
 use std::sync::Arc;
 
+use mixline_daemon::reload::{self, Origin};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host_dns::Host;
 use crate::progress::Progress;
 use crate::state::State;
 use shared::Ending;
 use stop_signals::StopSignals;
 
-/// Runs a client until it is told to stop, by signal or by command.
+/// Runs a client until it is told to stop, by signal or by command. SIGHUP reads the configuration
+/// again.
 ///
 /// # Errors
 /// What keeps it from starting, or made it stop. What was changed on the host is put back in
 /// any case.
-pub async fn run(config: Config, host: Host, progress: &Progress) -> Result<()> {
+pub async fn run(config: Config, origin: Origin, host: Host, progress: &Progress) -> Result<()> {
     let state = Arc::new(State::open(&config.state_dir)?);
     let mut signals = StopSignals::listen()?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
+    let mut running = config.clone();
+    let mut reloads = JoinSet::new();
+    reloads.spawn(async move {
+        while hangup.recv().await.is_some() {
+            // What comes out is in the log.
+            let _ = reload::announced(|| running.reload(&origin));
+        }
+    });
     loop {
         match lifecycle::run(&config, &host, &state, &mut signals, progress).await? {
             Ending::Stop => return Ok(()),

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mixline_daemon::service_manager;
 use mixline_protocol::address::{self, VirtualNetwork};
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::time::UnixTime;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 use super::names::ClaimState;
 use super::shared::Shared;
 use super::status::{DnsStatus, Phase};
-use super::{lease, status_report};
+use super::{lease, service, status_report};
 use crate::config::{DNS_PORT, DnsMode};
 use crate::dns::Families;
 use crate::dns::forward::Forwarder;
@@ -82,8 +83,12 @@ impl Startup<'_> {
             facts.phase = Phase::Up;
             facts.step.clear();
         });
-        self.progress.step(&self.summary());
+        let summary = self.summary();
+        self.progress.step(&summary);
         self.progress.ready();
+        service_manager::ready(&summary);
+        self.tasks
+            .spawn(service::show_problems(Arc::clone(&shared), summary));
         Ok(())
     }
 
@@ -224,6 +229,7 @@ impl Startup<'_> {
     fn step(&self, text: &str) {
         self.shared.update(|facts| text.clone_into(&mut facts.step));
         self.progress.step(text);
+        service_manager::status(text);
     }
 
     /// Waits for something, and reports what delays it while it takes long.
@@ -233,17 +239,16 @@ impl Startup<'_> {
             match tokio::time::timeout(REMIND, &mut waiting).await {
                 Ok(done) => return done,
                 Err(_) => {
+                    service_manager::wait_for_another(REMIND * 3);
                     let status = status_report::collect(&self.shared).await;
                     let why = status
                         .endpoint
                         .problems
                         .first()
                         .map(|problem| format!(": {problem}"));
-                    self.progress.step(&format!(
-                        "still {}{}",
-                        status.step,
-                        why.unwrap_or_default()
-                    ));
+                    let line = format!("still {}{}", status.step, why.unwrap_or_default());
+                    self.progress.step(&line);
+                    service_manager::status(&line);
                 }
             }
         }

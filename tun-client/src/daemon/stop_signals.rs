@@ -1,16 +1,15 @@
-//! SIGTERM, SIGINT and SIGHUP.
+//! SIGTERM and SIGINT.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Error, Result};
 
-/// The signals that ask for a clean stop. SIGHUP is among them: it comes when the
-/// terminal goes, and must not leave the host's resolver pointing at nothing.
+/// The signals that ask for a clean stop. SIGHUP is not among them: it also comes when the terminal
+/// goes, and the client goes on then, so that the host's resolver points at somebody.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
-    hangup: Signal,
 }
 
 impl StopSignals {
@@ -23,7 +22,6 @@ impl StopSignals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
         })
     }
 
@@ -32,7 +30,6 @@ impl StopSignals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
         }
     }
 }

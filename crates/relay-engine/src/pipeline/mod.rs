@@ -82,6 +82,7 @@ pub struct Pipeline<B = Honest> {
     next_hops: NextHops,
     paths: PathCache,
     oldest_epoch: u32,
+    opens_paths: bool,
     opening: Opening,
     waiting: Waiting,
     delay: Option<Delayed>,
@@ -106,6 +107,7 @@ impl<B: Behaviour> Pipeline<B> {
             next_hops: NextHops::default(),
             paths: PathCache::new(setup.paths, hash_key),
             oldest_epoch: 0,
+            opens_paths: true,
             opening: Opening::default(),
             waiting: Waiting::default(),
             delay: setup.mean_delay.map(Delayed::new),
@@ -241,6 +243,7 @@ impl<B: Behaviour> Pipeline<B> {
                 }
                 self.oldest_epoch = self.oldest_epoch.max(epoch);
             }
+            Command::NewPaths(opens) => self.opens_paths = opens,
             Command::Stop => {}
         }
     }

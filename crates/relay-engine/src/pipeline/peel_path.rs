@@ -89,6 +89,9 @@ impl<B: Behaviour> Pipeline<B> {
 
     /// Holds a cell of a new path until the slow path has opened its header.
     pub(super) fn hold_for_path(&mut self, slot: &Slot<'_>, now: Instant) -> Leave {
+        if !self.opens_paths {
+            return Leave::With(Outcome::PathRefused);
+        }
         let Some(session) = self.sessions.get_mut(slot.session) else {
             return Leave::With(Outcome::UnknownIndex);
         };

@@ -1,0 +1,82 @@
+//! What the service manager hears.
+
+use std::time::Duration;
+
+use mixline_daemon::testing::ServiceManager;
+use mixline_protocol::records::Parameters;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::directory::Directory;
+use crate::process::Relay;
+
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn the_service_manager_hears_of_the_start_what_it_does_and_of_the_stop() {
+    let parent = tempfile::tempdir().unwrap();
+    let manager = ServiceManager::listen(&parent.path().join("notify")).unwrap();
+    let directory = Directory::start(Parameters::default());
+    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
+    relay.start_with(|command| manager.supervise(command, None));
+    let ready = manager.wait_for("READY=1", PATIENCE).unwrap().unwrap();
+    assert!(ready[1].starts_with("STATUS="), "{ready:?}");
+    // With the line that a person reads.
+    let status = manager.wait_for("STATUS=in the directory", PATIENCE);
+    let status = status.unwrap().unwrap().concat();
+    assert!(status.contains("port udp, 0 relays, 0 clients"), "{status}");
+    relay.stop();
+    assert!(manager.wait_for("STOPPING=1", PATIENCE).unwrap().is_some());
+}
+
+/// The thread of this name in a process.
+fn thread(process: Pid, name: &str) -> Pid {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let named = tasks.flatten().find(|task| {
+        let comm = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        comm.trim() == name
+    });
+    let number = named.expect(name).file_name();
+    Pid::from_raw(number.to_str().unwrap().parse().unwrap())
+}
+
+#[test]
+fn the_watchdog_hears_nothing_while_one_worker_hangs() {
+    let parent = tempfile::tempdir().unwrap();
+    let manager = ServiceManager::listen(&parent.path().join("notify")).unwrap();
+    let directory = Directory::start(Parameters::default());
+    let mut relay = Relay::new(parent.path(), "relay", &directory, "workers: 2\n");
+    let watchdog = Some(Duration::from_millis(300));
+    relay.start_with(|command| manager.supervise(command, watchdog));
+    for _ in 0..20 {
+        assert!(manager.wait_for("WATCHDOG=1", PATIENCE).unwrap().is_some());
+    }
+    // Stops that thread alone, as a lock that is never released would.
+    let worker = thread(relay.process(), "worker-1");
+    ptrace::seize(worker, ptrace::Options::empty()).unwrap();
+    ptrace::interrupt(worker).unwrap();
+    nix::sys::wait::waitpid(worker, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
+    let mut silent = false;
+    for _ in 0..100 {
+        silent |= manager
+            .wait_for("WATCHDOG=1", Duration::from_secs(1))
+            .unwrap()
+            .is_none();
+        if silent {
+            break;
+        }
+    }
+    assert!(silent);
+    // The control plane goes on, and answers.
+    relay.report();
+    ptrace::detach(worker, None).unwrap();
+    assert!(manager.wait_for("WATCHDOG=1", PATIENCE).unwrap().is_some());
+    // A process that stands still as a whole says nothing either; here it goes on afterwards.
+    nix::sys::signal::kill(relay.process(), Signal::SIGSTOP).unwrap();
+    while manager.next(Duration::from_secs(1)).unwrap().is_some() {}
+    nix::sys::signal::kill(relay.process(), Signal::SIGCONT).unwrap();
+    assert!(manager.wait_for("WATCHDOG=1", PATIENCE).unwrap().is_some());
+    relay.stop();
+}

@@ -1,0 +1,187 @@
+//! `cargo xtask pkg-test`: the packages as an operator has them, in a container with systemd as its
+//! first process and no network but its own.
+
+use crate::setup::{self, Purpose};
+use crate::{package, privileges, run};
+use anyhow::{Context, Result, bail};
+use checks::{Checks, SHORT};
+use mixline_machines::archive::Archive;
+use mixline_machines::container::{Container, Setup};
+use mixline_machines::tree::Tree;
+use mixline_testnet::programs::target_directory;
+use mixline_testnet::skip;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+mod checks;
+mod life;
+mod network;
+mod packages;
+
+/// Revision of the packages that are installed first, and of those that they are upgraded to: of the
+/// same programs.
+const REVISIONS: [(&str, &str); 2] = [("old", "1"), ("new", "2")];
+
+/// What `cargo xtask pkg-test` takes.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Packages are made (for the second half, under sudo).
+    #[arg(long, hide = true)]
+    built: bool,
+    /// Start a container, say what it is known by, and wait (for the test that kills this program).
+    #[arg(long, hide = true)]
+    hold: bool,
+}
+
+/// Runs the test.
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.hold {
+        return hold();
+    }
+    if !arguments.built {
+        if !setup::ensure(Purpose::Packages)? {
+            bail!("this machine lacks something: see above");
+        }
+        run::build(false)?;
+        make()?;
+        if !privileges::is_root() {
+            eprintln!("containers need root: asking sudo");
+            return Ok(ExitCode::from(privileges::run_sudo([
+                "pkg-test", "--built",
+            ])?));
+        }
+    }
+    Ok(if test()? {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// As a part of all checks, after set-up and the tests: fails if one of its own does.
+pub fn check() -> Result<()> {
+    run::build(false)?;
+    make()?;
+    let passed = if privileges::is_root() {
+        test()?
+    } else if privileges::can_ask() || skip::is_required() {
+        privileges::run_sudo(["pkg-test", "--built"])? == 0
+    } else {
+        println!("skipped: containers need root");
+        true
+    };
+    if !passed {
+        bail!("a check of the packages failed: see above");
+    }
+    Ok(())
+}
+
+/// Makes the packages, and has lintian look at them.
+fn make() -> Result<()> {
+    for (name, revision) in REVISIONS {
+        let directory = shared().join(name);
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        let version = format!("{}-{revision}", env!("CARGO_PKG_VERSION"));
+        let packages = package::make(&version, &directory)?;
+        if name == "old" {
+            package::lint(&packages)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the container sees at `/host`.
+fn shared() -> PathBuf {
+    target_directory().join("machines/packages/host")
+}
+
+fn start(name: &str) -> Result<Container> {
+    let cache = mixline_machines::cache_directory();
+    let archive = Archive::open(&cache.join("apt"))?;
+    setup::ensure_containers(&archive)?;
+    let tree = Tree::get(&archive, archive.suite(), &cache)?;
+    Ok(Container::start(
+        &tree,
+        &Setup {
+            name: name.to_owned(),
+            shared: shared(),
+            directory: target_directory().join("machines/packages"),
+        },
+    )?)
+}
+
+/// As root: starts the container, and runs all checks in it. Gives whether all passed.
+fn test() -> Result<bool> {
+    let mut checks = Checks::begin();
+    checks.check(
+        "a container ends when its starter is killed",
+        killed_starter,
+    );
+    let mut container = start("packages")?;
+    checks.say("the container runs");
+    packages::arrive(&mut checks, &mut container);
+    network::run(&mut checks, &mut container);
+    life::run(&mut checks, &mut container);
+    packages::remove(&mut checks, &mut container);
+    network::end(&mut container)?;
+    packages::purge(&mut checks, &mut container);
+    if checks.failed > 0 {
+        eprintln!("what the units said:\n{}", journal(&mut container));
+    }
+    drop(container);
+    privileges::give_to_user(&target_directory().join("machines"));
+    println!("{} passed, {} failed", checks.passed, checks.failed);
+    Ok(checks.failed == 0)
+}
+
+fn journal(container: &mut Container) -> String {
+    container
+        .run(
+            "journalctl --no-pager --output=short-monotonic --lines=120 --grep='ixline' | tail -n 120",
+            SHORT,
+        )
+        .map(|answer| answer.output)
+        .unwrap_or_default()
+}
+
+/// Starts this program again with a container, and kills it.
+fn killed_starter() -> Result<()> {
+    let own = std::env::current_exe().context("finding this program")?;
+    let mut starter = Command::new(own)
+        .args(["pkg-test", "--hold"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("running this program")?;
+    let output = starter.stdout.take().context("no output")?;
+    let line = BufReader::new(output).lines().next();
+    starter.kill()?;
+    starter.wait()?;
+    let line = line.context("the starter ended by itself")??;
+    let (leader, group) = line
+        .split_once(' ')
+        .context("the starter said something else")?;
+    let traces = [Path::new("/proc").join(leader), PathBuf::from(group)];
+    let end = Instant::now() + Duration::from_secs(10);
+    while traces.iter().any(|trace| trace.exists()) {
+        if Instant::now() > end {
+            bail!("10 s after it was killed, one of {traces:?} is there");
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn hold() -> Result<ExitCode> {
+    let container = start("held")?;
+    let (leader, group) = container.traces();
+    println!("{leader} {}", group.display());
+    loop {
+        std::thread::park();
+    }
+}

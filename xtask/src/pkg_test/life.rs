@@ -1,0 +1,273 @@
+//! What befalls units that run: reloads, deaths, newer versions.
+
+use super::checks::{Checks, SHORT, expect, said, until};
+use super::network::{registered, resolves};
+use super::packages;
+use anyhow::{Context, Result, bail};
+use mixline_machines::container::Container;
+use mixline_testnet::Programs;
+
+/// How exposed a unit may be by `systemd-analyze security`, 0 to 10.
+const EXPOSURE: f64 = 2.0;
+/// How soon a unit is killed that gives no sign of life, seconds; the least that a daemon takes.
+const WATCHDOG: u64 = 10;
+
+/// Runs the checks.
+pub fn run(checks: &mut Checks, container: &mut Container) {
+    checks.check("no unit is more exposed than 2.0", || exposure(container));
+    for name in Programs::NAMES {
+        checks.check(&format!("{name} reloads, and says what it does"), || {
+            reload(container, name)
+        });
+    }
+    checks.check(
+        "what a relay reloads counts, and what is wrong does not",
+        || reload_relay(container),
+    );
+    checks.check("a relay that hangs is killed and started again", || {
+        hangs(container)
+    });
+    for name in Programs::NAMES {
+        checks.check(&format!("{name}, killed, is started again"), || {
+            killed(container, name)
+        });
+    }
+    checks.check("the network is whole after that", || {
+        resolves(container, 60)
+    });
+    checks.check(
+        "a newer relay replaces an older one while paths lead through it",
+        || upgrade(container),
+    );
+    checks.check("newer ones replace directory and client", || {
+        upgrade_others(container)
+    });
+    checks.check("`port: xdp` works with the unit's rights", || {
+        xdp(container)
+    });
+}
+
+fn exposure(container: &mut Container) -> Result<()> {
+    for name in Programs::NAMES {
+        let said = container.run(
+            &format!("systemd-analyze security --no-pager {name}"),
+            SHORT,
+        )?;
+        let value: f64 = said
+            .output
+            .lines()
+            .find_map(|line| line.split_once("Overall exposure level for "))
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok())
+            .with_context(|| said.output.clone())?;
+        println!("          {name}: {value}");
+        if value > EXPOSURE {
+            bail!("{name}: {value}");
+        }
+    }
+    Ok(())
+}
+
+fn main_process(container: &mut Container, name: &str) -> Result<u32> {
+    let text = said(
+        container,
+        &format!("systemctl show --value --property=MainPID {name}"),
+    )?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("main process of {name}: {text}"))
+}
+
+/// Whether a unit runs with another process than before.
+fn anew(name: &str, before: u32) -> String {
+    format!(
+        "pid=$(systemctl show --value --property=MainPID {name}) && [ $pid != 0 ] && [ $pid != {before} ] \
+         && systemctl is-active {name}"
+    )
+}
+
+fn killed(container: &mut Container, name: &str) -> Result<()> {
+    let before = main_process(container, name)?;
+    said(
+        container,
+        &format!("systemctl reset-failed {name}; kill -9 {before}"),
+    )?;
+    until(container, &anew(name, before), 60)?;
+    expect(
+        container,
+        &format!("systemctl show --value --property=NRestarts {name}"),
+        "1",
+    )?;
+    if name == "mixline-relay" {
+        registered(container)?;
+    }
+    Ok(())
+}
+
+fn reload(container: &mut Container, name: &str) -> Result<()> {
+    let before = main_process(container, name)?;
+    said(container, &format!("systemctl reload {name}"))?;
+    expect(
+        container,
+        &format!("systemctl is-active {name}; systemctl show --value --property=NRestarts {name}"),
+        "active\n0",
+    )?;
+    if main_process(container, name)? != before {
+        bail!("another process runs");
+    }
+    said(
+        container,
+        &format!("systemctl show --value --property=StatusText {name} | grep ."),
+    )
+    .map(drop)
+}
+
+fn reload_relay(container: &mut Container) -> Result<()> {
+    said(
+        container,
+        "echo 'capacity: 4321' >> /etc/mixline/relay.yaml && systemctl reload mixline-relay",
+    )?;
+    until(
+        container,
+        "mixline-relay status --config /etc/mixline/relay.yaml --json | grep -q '\"capacity\": 4321'",
+        10,
+    )?;
+    said(
+        container,
+        "cp /etc/mixline/relay.yaml /tmp/right && echo 'nonsense: 1' >> /etc/mixline/relay.yaml",
+    )?;
+    let wrong = container.run("systemctl reload mixline-relay", SHORT)?;
+    said(container, "cp /tmp/right /etc/mixline/relay.yaml")?;
+    if wrong.code == 0 {
+        bail!("`systemctl reload` takes a wrong configuration for right");
+    }
+    expect(container, "systemctl is-active mixline-relay", "active")?;
+    registered(container)
+}
+
+fn hangs(container: &mut Container) -> Result<()> {
+    let drop_in = "/run/systemd/system/mixline-relay.service.d";
+    said(
+        container,
+        &format!(
+            "mkdir -p {drop_in} && printf '[Service]\\nWatchdogSec={WATCHDOG}\\n' > {drop_in}/watchdog.conf \
+             && systemctl daemon-reload && systemctl restart mixline-relay"
+        ),
+    )?;
+    let before = main_process(container, "mixline-relay")?;
+    said(container, &format!("kill -STOP {before}"))?;
+    let end = until(container, &anew("mixline-relay", before), WATCHDOG + 20);
+    said(
+        container,
+        &format!(
+            "rm {drop_in}/watchdog.conf && systemctl daemon-reload && systemctl restart mixline-relay"
+        ),
+    )?;
+    end?;
+    said(
+        container,
+        "journalctl --no-pager --unit=mixline-relay --output=cat | grep -q 'Watchdog timeout'",
+    )?;
+    registered(container)
+}
+
+fn upgrade(container: &mut Container) -> Result<()> {
+    resolves(container, 60)?;
+    paths(container)?;
+    let identity = "cat /var/lib/mixline-relay/identity.key | sha256sum";
+    let before = said(container, identity)?;
+    let [directory, relay, client] = Programs::NAMES;
+    let old = main_process(container, relay)?;
+    let others = (
+        main_process(container, directory)?,
+        main_process(container, client)?,
+    );
+    let began = said(container, "date +%s")?;
+    packages::upgrade(container, relay)?;
+    expect(container, "systemctl is-active mixline-relay", "active")?;
+    if main_process(container, relay)? == old {
+        bail!("it was not started anew");
+    }
+    expect(container, identity, before.trim())?;
+    // It ended in order: nothing that it knew was thrown away.
+    let log = said(
+        container,
+        &format!(
+            "journalctl --no-pager --unit=mixline-relay --output=cat --since=@{}",
+            began.trim()
+        ),
+    )?;
+    if log.contains("did not stop in order") || log.contains("Failed with result") {
+        bail!("the older one did not end in order:\n{log}");
+    }
+    registered(container)?;
+    paths(container)?;
+    resolves(container, 20)?;
+    let now = (
+        main_process(container, directory)?,
+        main_process(container, client)?,
+    );
+    if now != others {
+        bail!("directory or client was started anew as well");
+    }
+    Ok(())
+}
+
+/// Waits until paths lead through the relay.
+fn paths(container: &mut Container) -> Result<()> {
+    until(
+        container,
+        "mixline-relay status --config /etc/mixline/relay.yaml | grep -qE '^paths +[1-9]'",
+        60,
+    )
+}
+
+fn upgrade_others(container: &mut Container) -> Result<()> {
+    let [directory, _, client] = Programs::NAMES;
+    for name in [directory, client] {
+        let old = main_process(container, name)?;
+        packages::upgrade(container, name)?;
+        until(container, &anew(name, old), 60)?;
+    }
+    resolves(container, 60)
+}
+
+fn xdp(container: &mut Container) -> Result<()> {
+    said(
+        container,
+        "printf 'port: xdp\\ninterface: wire0\\n' >> /etc/mixline/relay.yaml",
+    )?;
+    // Where the host lets nobody raise it, the unit's limit of locked memory means nothing; and the
+    // test would be about the host.
+    let limit = said(
+        container,
+        "grep 'Max locked memory' /proc/$(systemctl show --value --property=MainPID mixline-relay)/limits",
+    )?;
+    if !limit.contains("unlimited") {
+        println!("          this host limits locked memory for all: with CAP_IPC_LOCK instead");
+        said(
+            container,
+            "mkdir -p /run/systemd/system/mixline-relay.service.d && \
+             printf '[Service]\\nAmbientCapabilities=CAP_IPC_LOCK\\nCapabilityBoundingSet=CAP_IPC_LOCK\\n' \
+             > /run/systemd/system/mixline-relay.service.d/lock.conf && systemctl daemon-reload",
+        )?;
+    }
+    said(container, "systemctl restart mixline-relay")?;
+    let works = until(
+        container,
+        "mixline-relay status --config /etc/mixline/relay.yaml --json | grep -q '\"kind\": \"xdp\"'",
+        20,
+    );
+    if works.is_err() {
+        let said = said(
+            container,
+            "journalctl --no-pager --unit=mixline-relay --output=cat --lines=5",
+        )?;
+        bail!("{said}");
+    }
+    said(container, "ip link show wire0 | grep -q xdp")?;
+    said(
+        container,
+        "systemctl stop mixline-relay && ! ip link show wire0 | grep -q xdp",
+    )?;
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! What an operator does once the packages are installed: a network of a directory, a relay among others
+//! and a client by their units, on addresses of one interface.
+
+use super::checks::{Checks, expect, said, until};
+use anyhow::{Context, Result, bail};
+use mixline_machines::container::Container;
+use std::time::Duration;
+
+/// Relays beside the one by its unit: as few as a network may have, so that each path leads through it.
+const OTHERS: std::ops::RangeInclusive<u8> = 2..=3;
+/// Where the directory listens.
+const DIRECTORY: &str = "172.16.0.1:8080";
+/// How long a client may take to join.
+const JOIN: Duration = Duration::from_secs(90);
+/// The name that the client claims.
+const NAME: &str = "packages.anon";
+
+/// Where a relay listens: no two are from one /16.
+fn address(relay: u8) -> String {
+    format!("172.{}.0.1", 16 + relay)
+}
+
+/// Brings it up.
+pub fn run(checks: &mut Checks, container: &mut Container) {
+    checks.check(
+        "the directory starts by its unit, as its example says",
+        || directory(container),
+    );
+    checks.check("the relay starts by its unit and registers", || {
+        relay(container)
+    });
+    checks.check("`port: auto` may look for XDP", || auto(container));
+    checks.check("other relays register", || others(container));
+    checks.check("the client joins by its unit", || client(container));
+    checks.check("it publishes a name, and systemd-resolved finds it", || {
+        publish(container)
+    });
+}
+
+/// The 52 characters of the directory's ID.
+fn id(container: &mut Container) -> Result<String> {
+    said(
+        container,
+        "mixline-directory id --config /etc/mixline/directory.yaml 2>/dev/null || cat /tmp/id",
+    )
+}
+
+/// Makes a configuration from its example.
+fn configure(container: &mut Container, name: &str, edits: &[(&str, &str)]) -> Result<()> {
+    let script: String = edits
+        .iter()
+        .map(|(key, value)| format!(" -e 's|^#\\?{key}: .*|{key}: {value}|'"))
+        .collect();
+    said(
+        container,
+        &format!("sed{script} /etc/mixline/{name}.yaml.example > /etc/mixline/{name}.yaml"),
+    )?;
+    Ok(())
+}
+
+fn directory(container: &mut Container) -> Result<()> {
+    said(
+        container,
+        "ip link add wire0 type veth peer name wire1 && ip link set wire0 up && ip link set wire1 up \
+         && ip addr add 172.16.0.1/16 dev wire0",
+    )?;
+    for relay in 1..=*OTHERS.end() {
+        said(
+            container,
+            &format!("ip addr add {}/16 dev wire0", address(relay)),
+        )?;
+    }
+    configure(
+        container,
+        "directory",
+        &[
+            ("listen", DIRECTORY),
+            ("allow_private_addresses", "true"),
+            ("check_source", "false"),
+        ],
+    )?;
+    said(
+        container,
+        "install -d -o mixline-directory -g mixline-directory -m 700 /var/lib/mixline-directory && \
+         setpriv --reuid=mixline-directory --regid=mixline-directory --clear-groups \
+         mixline-directory init --config /etc/mixline/directory.yaml > /tmp/id && systemctl start mixline-directory",
+    )?;
+    let id = id(container)?;
+    if id.trim().len() != 52 {
+        bail!("`init` printed `{id}`");
+    }
+    expect(container, "systemctl is-active mixline-directory", "active")?;
+    until(
+        container,
+        &format!("curl -sf http://{DIRECTORY}/healthz"),
+        20,
+    )
+}
+
+fn relay(container: &mut Container) -> Result<()> {
+    let id = id(container)?;
+    let at = format!("[\"{}:7000\"]", address(1));
+    configure(
+        container,
+        "relay",
+        &[
+            ("name", "packaged"),
+            ("listen", &at),
+            ("advertise", &at),
+            (
+                "directory",
+                &format!("{{url: \"http://{DIRECTORY}\", id: {}}}", id.trim()),
+            ),
+            ("workers", "1"),
+        ],
+    )?;
+    said(container, "systemctl start mixline-relay")?;
+    expect(container, "systemctl is-active mixline-relay", "active")?;
+    registered(container)?;
+    expect(
+        container,
+        "stat --format='%U %a' /var/lib/mixline-relay",
+        "mixline-relay 700",
+    )
+}
+
+/// Waits until the relay has registered.
+pub fn registered(container: &mut Container) -> Result<()> {
+    until(
+        container,
+        "mixline-relay status --config /etc/mixline/relay.yaml | grep '^registered .*ago'",
+        30,
+    )
+}
+
+/// What the relay says of its port.
+fn port(container: &mut Container) -> Result<(String, String)> {
+    let status = said(
+        container,
+        "mixline-relay status --config /etc/mixline/relay.yaml --json",
+    )?;
+    let status: serde_json::Value = serde_json::from_str(&status).context("reading status")?;
+    let text = |key: &str| status["port"][key].as_str().unwrap_or_default().to_owned();
+    Ok((text("kind"), text("why")))
+}
+
+fn auto(container: &mut Container) -> Result<()> {
+    let (kind, why) = port(container)?;
+    // Pairs of veth have no zero-copy; who lacks a right does not come that far.
+    if kind != "udp" || !why.contains("zero-copy") {
+        bail!("{kind}: {why}");
+    }
+    Ok(())
+}
+
+fn others(container: &mut Container) -> Result<()> {
+    let id = id(container)?;
+    // A copy, which stays as it is when the package goes.
+    said(
+        container,
+        "mkdir -p /tmp/others && cp /usr/bin/mixline-relay /tmp/others/",
+    )?;
+    for relay in OTHERS {
+        let at = format!("{}:7000", address(relay));
+        let yaml = format!(
+            "name: other{relay}\nstate_dir: /var/lib/other{relay}\nlisten: [\"{at}\"]\nworkers: 1\nport: udp\n\
+             directory: {{url: \"http://{DIRECTORY}\", id: {}}}\n",
+            id.trim()
+        );
+        said(
+            container,
+            &format!(
+                "printf '%s' '{yaml}' > /tmp/others/{relay}.yaml && systemd-run --quiet --unit=other{relay} \
+                 -p StateDirectory=other{relay} -p StateDirectoryMode=0700 \
+                 /tmp/others/mixline-relay --config /tmp/others/{relay}.yaml"
+            ),
+        )?;
+    }
+    let all = *OTHERS.end();
+    until(
+        container,
+        &format!("curl -sf http://{DIRECTORY}/metrics | grep -qx 'mixline_directory_relays {all}'"),
+        30,
+    )
+}
+
+fn client(container: &mut Container) -> Result<()> {
+    let id = id(container)?;
+    configure(
+        container,
+        "client",
+        &[(
+            "directory",
+            &format!("{{url: \"http://{DIRECTORY}\", id: {}}}", id.trim()),
+        )],
+    )?;
+    // It has started when packets can flow.
+    container.expect("systemctl start mixline-client", JOIN)?;
+    expect(container, "systemctl is-active mixline-client", "active")?;
+    until(
+        container,
+        "mixline-client status --json | grep -q '\"state\": \"up\"' && ip -4 -o addr show mixline0 | grep -q ' 10\\.'",
+        90,
+    )?;
+    // IPv6 is there as well: the unit lets the client see and set what it has to.
+    said(container, "ip -6 -o addr show mixline0 | grep -q ' fd'")?;
+    expect(
+        container,
+        "cat /proc/sys/net/ipv6/conf/mixline0/accept_ra",
+        "0",
+    )
+}
+
+fn publish(container: &mut Container) -> Result<()> {
+    container.expect(
+        &format!("mixline-client publish {NAME}"),
+        Duration::from_secs(120),
+    )?;
+    resolves(container, 60)?;
+    until(
+        container,
+        &format!(
+            "getent ahostsv4 {NAME} | grep -q '^10\\.' && resolvectl query {NAME} | grep -q mixline0"
+        ),
+        20,
+    )
+}
+
+/// Waits until the directory is reached through the relays, and answers.
+pub fn resolves(container: &mut Container, seconds: u64) -> Result<()> {
+    until(
+        container,
+        &format!("mixline-client resolve {NAME}"),
+        seconds,
+    )
+}
+
+/// Ends what runs beside the packages' own services.
+pub fn end(container: &mut Container) -> Result<()> {
+    said(
+        container,
+        "systemctl stop 'other*.service'; rm -rf /var/lib/other* && ip link del wire0",
+    )
+    .map(drop)
+}
