@@ -5,7 +5,9 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use mixline_bench::generator::{Feed, Garbage, Generator, Kind, Load, in_new_namespace, is_built};
+use mixline_bench::generator::{
+    Feed, Garbage, Generator, Kind, Load, in_new_namespace, is_built, there_and_back,
+};
 use mixline_testnet::{Programs, skip};
 
 const FRAMES: u32 = 4096;
@@ -58,6 +60,28 @@ fn frames_reach_an_echo_and_come_back() {
         let returned = after.iter().sum::<u64>() - before;
         assert!((MOST..=u64::from(FRAMES)).contains(&returned), "{returned}");
         assert!(after.iter().all(|count| *count > 0));
+    });
+}
+
+#[test]
+fn single_datagrams_come_back_from_an_echo_and_from_relays() {
+    let directory = tempfile::tempdir().unwrap();
+    with_generator(|generator| {
+        let relay = |port: &str| Kind::Relay {
+            program: Programs::for_tests().unwrap().relay,
+            more: format!("port: {port}\ninterface: relay0"),
+        };
+        for kind in [Kind::Echo, relay("xdp"), relay("xdp-filter"), relay("udp")] {
+            let mut feed = start(generator, directory.path(), &kind);
+            let took = there_and_back(&mut feed, generator, 300).unwrap();
+            assert!(took.len() >= 297, "{kind:?}: {}", took.len());
+            assert!(took.iter().all(|nanos| *nanos > 1e3), "{kind:?}");
+            // Counted again, and not let through.
+            let before: u64 = generator.returned(3).unwrap().iter().sum();
+            feed.run(generator, 1, gently(0)).unwrap();
+            let after: u64 = generator.returned(3).unwrap().iter().sum();
+            assert!(after - before >= MOST, "{kind:?}: {}", after - before);
+        }
     });
 }
 
