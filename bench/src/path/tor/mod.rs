@@ -35,7 +35,7 @@ const PAGE_SECONDS: &str = "5";
 
 /// A private network of Tor that runs. Dropping it ends it.
 pub struct TorNetwork {
-    /// What `tor --version` says first.
+    /// Its name and version.
     pub version: String,
     /// From the first process to the first page, in seconds.
     pub took_s: f64,
@@ -73,7 +73,10 @@ impl TorNetwork {
         }
         namespaces::create_lonely(NAMESPACE)?;
         let mut network = Self {
-            version: version.trim_end_matches('.').to_owned(),
+            version: version
+                .replace(" version ", " ")
+                .trim_end_matches('.')
+                .to_owned(),
             took_s: 0.0,
             onion: String::new(),
             directory: directory.to_owned(),
@@ -91,6 +94,7 @@ impl TorNetwork {
         for of_web_server in ["configs", "logs"] {
             fs::create_dir_all(self.directory.join(of_web_server))?;
         }
+        fs::write(self.no_defaults(), "")?;
         let web = site.serve_in(NAMESPACE, &self.directory, &[config::HERE.into()])?;
         self.processes.push(web);
         let authority = self.make_authority()?;
@@ -103,7 +107,7 @@ impl TorNetwork {
                 executable: "tor".into(),
                 arguments: vec![
                     "--defaults-torrc".into(),
-                    "/dev/null".into(),
+                    self.no_defaults().into(),
                     "-f".into(),
                     torrc.into(),
                 ],
@@ -140,7 +144,10 @@ impl TorNetwork {
         let certificate = fs::read_to_string(keys.join("authority_certificate"))?;
         netns::said(
             netns::tool("tor")
-                .args(["--defaults-torrc", "/dev/null", "-f", "/dev/null"])
+                .arg("--defaults-torrc")
+                .arg(self.no_defaults())
+                .arg("-f")
+                .arg(self.no_defaults())
                 .args(["--list-fingerprint", "--quiet", "--orport", "1"])
                 // It does not start as an authority without one being named.
                 .args(["--dirauthority", &config::nobody()])
@@ -182,6 +189,11 @@ impl TorNetwork {
         all.extend(options);
         let url = format!("http://{}/{name}", self.onion);
         Ok(fetch(NAMESPACE, &url, to, &all)?)
+    }
+
+    /// An empty configuration, in place of that of the host.
+    fn no_defaults(&self) -> PathBuf {
+        self.directory.join("empty.torrc")
     }
 
     fn log(&self, role: Role) -> PathBuf {
