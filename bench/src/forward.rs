@@ -4,18 +4,20 @@
 //! The relay is the real one, in a process, in a namespace and on a core of its own, with real
 //! links to 64 neighbours and a path to each. Datagrams come from as many neighbours as they go
 //! to. All that is compared takes turns in one run, and is offered more than it takes: what comes
-//! back in a second is what it is good for.
+//! back in a second is what it is good for. Then one datagram is under way at a time, and what a relay
+//! takes longer than the echo is the latency of a hop.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mixline_testnet::programs;
 use serde::Serialize;
 
 use crate::generator::node::DEVICE;
 use crate::generator::{Fed, Feed, Generator, Kind, Load, NEIGHBOURS, in_new_namespace};
+use crate::latency::{self, Latencies};
 use crate::measure::{Samples, Summary};
 use crate::outcome::{Bar, Bars, Bound};
 use crate::{Goal, Options, Plot, machine};
@@ -55,6 +57,8 @@ pub struct Report {
     pub xdp_64_over_raw: Summary,
     /// `xdp_pps_64` over `udp_pps_64`, round by round.
     pub xdp_64_over_udp_64: Summary,
+    /// How long one datagram takes through a relay, in microseconds.
+    pub latency_us: Latencies,
     /// What the relay on AF_XDP was granted, and how it sends.
     pub granted: String,
     /// All cases, also those of the relay on AF_XDP with the other way of sending.
@@ -96,6 +100,9 @@ const SUBJECTS: [(&str, Option<&str>); 5] = [
     ("relay, UDP behind XDP", Some("port: xdp-filter\n")),
 ];
 
+/// Where the relay on AF_XDP that sends with GSO stands in [`SUBJECTS`].
+const GSO: usize = 1;
+
 /// Runs it.
 ///
 /// # Errors
@@ -123,9 +130,20 @@ pub fn run(options: &Options) -> Result<Report> {
             )?);
         }
         let all = run_rounds(&mut generator, &mut feeds, rounds)?;
-        let way = |feed: &Feed| Ok::<_, anyhow::Error>(feed.status()?.port.why);
-        report(&all, way(&feeds[1])?)
+        let granted = feeds[GSO].status()?.port.why;
+        let [echo, gso, ring, udp, filter] = &mut feeds[..] else {
+            bail!("a feed is missing");
+        };
+        let xdp = if sends_by_ring(&granted) { ring } else { gso };
+        let latency = latency::run(&mut generator, [echo, xdp, udp, filter], rounds)?;
+        report(&all, latency, granted)
     })
+}
+
+/// Whether a relay on AF_XDP sends through the TX ring by itself, by what it says of the mode that it
+/// was granted: with zero-copy it does, in copy mode it sends with GSO.
+fn sends_by_ring(granted: &str) -> bool {
+    granted.contains("zero-copy")
 }
 
 /// A relay of this program, with this in its configuration.
@@ -173,7 +191,11 @@ fn run_rounds(
     Ok(all)
 }
 
-fn report(all: &[(&'static str, usize, Vec<Fed>)], why: String) -> Result<Report> {
+fn report(
+    all: &[(&'static str, usize, Vec<Fed>)],
+    latency_us: Latencies,
+    granted: String,
+) -> Result<Report> {
     let cases: Vec<Case> = all
         .iter()
         .map(|(name, hops, runs)| Case::of(name, *hops, runs))
@@ -191,10 +213,9 @@ fn report(all: &[(&'static str, usize, Vec<Fed>)], why: String) -> Result<Report
         filter_64,
     ] = &cases[..]
     else {
-        anyhow::bail!("a case is missing");
+        bail!("a case is missing");
     };
-    // In copy mode the relay sends with GSO, with zero-copy through the ring.
-    let (xdp, xdp_64) = if why.contains("zero-copy") {
+    let (xdp, xdp_64) = if sends_by_ring(&granted) {
         (ring, ring_64)
     } else {
         (gso, gso_64)
@@ -211,7 +232,8 @@ fn report(all: &[(&'static str, usize, Vec<Fed>)], why: String) -> Result<Report
         xdp_over_raw: xdp.samples.over(&raw.samples).summary(),
         xdp_64_over_raw: xdp_64.samples.over(&raw.samples).summary(),
         xdp_64_over_udp_64: xdp_64.samples.over(&udp_64.samples).summary(),
-        granted: why,
+        latency_us,
+        granted,
         cases,
     })
 }
@@ -280,7 +302,7 @@ impl crate::Report for Report {
                 .filter(move |case| (case.hops == 1) == one);
             let bars = cases.map(|case| {
                 let bar = Bar::new(case.name, case.pps);
-                if case.name == SUBJECTS[1].0 {
+                if case.name == SUBJECTS[GSO].0 {
                     bar.with(Bound::AtLeast(
                         OF_ECHO[usize::from(!one)] * self.raw_xdp_pps,
                     ))
@@ -303,6 +325,7 @@ impl crate::Report for Report {
                 unit: "datagrams/s".into(),
                 bars: bars(false),
             }),
+            self.latency_us.bars(),
         ]
     }
 }
@@ -332,6 +355,7 @@ impl fmt::Display for Report {
             write!(f, "  {:<40} {:.0}", case.label(), case.pps)?;
             writeln!(f, " of {:.0}", case.offered_pps.median)?;
         }
+        write!(f, "{}", self.latency_us)?;
         writeln!(f, "  AF_XDP: {}", self.granted)
     }
 }

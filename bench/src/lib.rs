@@ -15,6 +15,7 @@ pub mod flood;
 pub mod forward;
 pub mod generator;
 pub mod hop;
+pub mod latency;
 pub mod machine;
 pub mod measure;
 pub mod outcome;

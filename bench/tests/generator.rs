@@ -5,7 +5,9 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use mixline_bench::generator::{Feed, Garbage, Generator, Kind, Load, in_new_namespace, is_built};
+use mixline_bench::generator::{
+    Feed, Garbage, Generator, Kind, Load, in_new_namespace, is_built, there_and_back,
+};
 use mixline_testnet::{Programs, skip};
 
 const FRAMES: u32 = 4096;
@@ -33,8 +35,12 @@ fn with_generator(test: impl FnOnce(&mut Generator) + Send) {
 }
 
 fn start(generator: &mut Generator, directory: &Path, kind: &Kind) -> Feed {
+    start_as(3, generator, directory, kind)
+}
+
+fn start_as(number: u8, generator: &mut Generator, directory: &Path, kind: &Kind) -> Feed {
     let program = Path::new(env!("CARGO_BIN_EXE_mixline-bench"));
-    Feed::start(generator, program, 3, directory, kind, 0).unwrap()
+    Feed::start(generator, program, number, directory, kind, 0).unwrap()
 }
 
 /// Slow enough that nothing is lost because something is too slow.
@@ -58,6 +64,30 @@ fn frames_reach_an_echo_and_come_back() {
         let returned = after.iter().sum::<u64>() - before;
         assert!((MOST..=u64::from(FRAMES)).contains(&returned), "{returned}");
         assert!(after.iter().all(|count| *count > 0));
+    });
+}
+
+#[test]
+fn single_datagrams_come_back_from_an_echo_and_from_relays() {
+    let directory = tempfile::tempdir().unwrap();
+    with_generator(|generator| {
+        let relay = |port: &str| Kind::Relay {
+            program: Programs::for_tests().unwrap().relay,
+            more: format!("port: {port}\ninterface: relay0"),
+        };
+        let kinds = [Kind::Echo, relay("xdp"), relay("xdp-filter"), relay("udp")];
+        // A wire goes some time after its process, so each has a number of its own.
+        for (number, kind) in (1..).zip(kinds) {
+            let mut feed = start_as(number, generator, directory.path(), &kind);
+            let took = there_and_back(&mut feed, generator, 300).unwrap();
+            assert!(took.len() >= 297, "{kind:?}: {}", took.len());
+            assert!(took.iter().all(|nanos| *nanos > 1e3), "{kind:?}");
+            // Counted again, and not let through.
+            let before: u64 = generator.returned(number).unwrap().iter().sum();
+            feed.run(generator, 1, gently(0)).unwrap();
+            let after: u64 = generator.returned(number).unwrap().iter().sum();
+            assert!(after - before >= MOST, "{kind:?}: {}", after - before);
+        }
     });
 }
 

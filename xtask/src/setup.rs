@@ -65,7 +65,15 @@ const SERVICES: &[(&str, &str)] = &[
     ("openssh-server", "ssh"),
     ("iperf3", "iperf3"),
     ("prometheus", "prometheus"),
+    ("tor", "tor"),
 ];
+
+/// What only benchmarks use, and what they do without.
+const FOR_BENCHMARKS: &[Need] = &[need(
+    "tor",
+    "tor",
+    "is what `bench path` compares with, on a private network",
+)];
 
 const fn need(package: &'static str, program: &'static str, purpose: &'static str) -> Need {
     Need {
@@ -87,6 +95,9 @@ pub struct Arguments {
     /// Only say what is there and what is missing; exit 1 if something is.
     #[arg(long)]
     check: bool,
+    /// Install also what only benchmarks use, and do without: tor.
+    #[arg(long)]
+    benchmarks: bool,
     /// Only install these packages (for the second half, under sudo).
     #[arg(long, hide = true, value_delimiter = ',')]
     install: Vec<String>,
@@ -131,6 +142,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else if arguments.check {
         check()
     } else {
+        if arguments.benchmarks {
+            ensure_for_benchmarks()?;
+        }
         ensure(Purpose::Ci)?
     };
     Ok(if done {
@@ -149,6 +163,17 @@ fn check() -> bool {
             "MISSING"
         };
         println!("{state}  {:16} {}", need.package, need.purpose);
+    }
+    for need in FOR_BENCHMARKS {
+        let state = if need.is_there() {
+            "there  "
+        } else {
+            "not yet"
+        };
+        println!(
+            "{state}  {:16} {}; optional: cargo xtask setup --benchmarks",
+            need.package, need.purpose
+        );
     }
     xdp_tools::report();
     let mut there =
@@ -193,19 +218,7 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
         }
         let packages: Vec<String> = missing.iter().map(|need| need.package.to_owned()).collect();
         let optional: Vec<String> = optional.into_iter().map(str::to_owned).collect();
-        if privileges::is_root() {
-            install(&packages, &optional)?;
-        } else {
-            println!("that needs root: asking sudo");
-            let lists = [
-                format!("--install={}", packages.join(",")),
-                format!("--optional={}", optional.join(",")),
-            ];
-            let lists = lists.into_iter().filter(|list| !list.ends_with('='));
-            if privileges::run_sudo(std::iter::once("setup".to_owned()).chain(lists))? != 0 {
-                bail!("installing packages failed");
-            }
-        }
+        install_as_root(&packages, &optional)?;
         for need in &missing {
             if !need.is_there() {
                 bail!(
@@ -235,6 +248,34 @@ pub fn ensure(purpose: Purpose) -> Result<bool> {
         xdp_tools::build_anew()?;
     }
     Ok(tun_is_there())
+}
+
+/// Installs what only benchmarks use, where Debian has it.
+fn ensure_for_benchmarks() -> Result<()> {
+    let missing = FOR_BENCHMARKS.iter().filter(|need| !need.is_there());
+    let missing: Vec<String> = missing.map(|need| need.package.to_owned()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("to be installed by apt-get: {}", missing.join(", "));
+    install_as_root(&[], &missing)
+}
+
+/// Installs packages, and of the optional ones those that Debian has; asks sudo if need be.
+fn install_as_root(packages: &[String], optional: &[String]) -> Result<()> {
+    if privileges::is_root() {
+        return install(packages, optional);
+    }
+    println!("that needs root: asking sudo");
+    let lists = [
+        format!("--install={}", packages.join(",")),
+        format!("--optional={}", optional.join(",")),
+    ];
+    let lists = lists.into_iter().filter(|list| !list.ends_with('='));
+    if privileges::run_sudo(std::iter::once("setup".to_owned()).chain(lists))? != 0 {
+        bail!("installing packages failed");
+    }
+    Ok(())
 }
 
 fn tun_is_there() -> bool {
@@ -297,7 +338,8 @@ fn install(packages: &[String], optional: &[String]) -> Result<()> {
         println!("  no tools for the XDP program: {error:#}");
     }
     for (package, service) in SERVICES {
-        if packages.iter().any(|installed| installed == package) {
+        let installed = packages.iter().chain(to_be_had.iter().copied());
+        if installed.into_iter().any(|name| name.as_str() == *package) {
             keep_from_booting(service);
         }
     }

@@ -17,7 +17,7 @@ pub const SPOOFED: u8 = 20;
 pub const NETWORK: [u8; 2] = [10, 77];
 
 /// What the generator is told.
-pub type Settings = [u64; 4];
+pub type Settings = [u64; 5];
 /// The index of the device that frames are sent over.
 pub const DEVICE: usize = 0;
 /// Nanoseconds between two honest frames.
@@ -27,6 +27,8 @@ pub const HONEST: usize = 2;
 /// How many frames of a flood there are, which are sent over and over while no honest frame is
 /// due; none is no flood.
 pub const FLOOD: usize = 3;
+/// Whether datagrams that come back go on to the sockets of this namespace instead of being counted.
+pub const LET_THROUGH: usize = 4;
 
 /// How far the generator has come.
 pub type State = [u64; 4];

@@ -12,7 +12,7 @@ use mixline_relay_common::frame::{self, Message};
 
 use crate::abi::{
     BACKLOG, DEVICE, DUE, FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, NEIGHBOURS, NETWORK,
-    NEXT, RELAYS, REMARK, SPOOF, SPOOFED, Settings, State,
+    LET_THROUGH, NEXT, RELAYS, REMARK, SPOOF, SPOOFED, Settings, State,
 };
 use crate::packet::Packet;
 
@@ -120,7 +120,8 @@ fn redirect(settings: &Settings) -> u32 {
 }
 
 /// On the generator's end of each wire: counts the datagrams of data that come back, and ends
-/// them there. Everything else passes, but for answers to forged handshakes.
+/// them there, unless they are to be let through. Everything else passes, but for answers to forged
+/// handshakes.
 #[xdp]
 pub fn count(ctx: XdpContext) -> u32 {
     let packet = Packet(&ctx);
@@ -132,6 +133,9 @@ pub fn count(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     }
     if !(udp.whole || udp.is_merged()) || !is_data(&packet, udp.payload) {
+        return xdp_action::XDP_PASS;
+    }
+    if SETTINGS.get(0).is_some_and(|settings| settings[LET_THROUGH] != 0) {
         return xdp_action::XDP_PASS;
     }
     let datagrams = u64::from(udp.length) / DATAGRAM_LENGTH as u64;

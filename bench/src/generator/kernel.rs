@@ -133,6 +133,17 @@ impl Generator {
         Ok(())
     }
 
+    /// Whether what comes back goes on to the sockets of this namespace, uncounted, until
+    /// [`Self::run`] is called.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn let_through(&mut self, yes: bool) -> Result<()> {
+        let mut settings = Settings::default();
+        settings[abi::LET_THROUGH] = yes.into();
+        Ok(self.settings.set(0, settings, 0)?)
+    }
+
     /// Sets an honest frame.
     ///
     /// # Errors

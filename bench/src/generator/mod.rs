@@ -19,6 +19,7 @@ mod kernel;
 mod neighbours;
 pub mod node;
 mod relay_status;
+mod trips;
 mod wires;
 
 pub use abi::{FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, NEXT, Settings, State};
@@ -31,4 +32,5 @@ pub use kernel::{Generator, Sent, divert, is_built, settings};
 pub use neighbours::Neighbours;
 pub use node::{Kind, Node};
 pub use relay_status::RelayStatus;
+pub use trips::there_and_back;
 pub use wires::{in_new_namespace, merge};

@@ -156,6 +156,15 @@ impl Neighbours {
         Ok(())
     }
 
+    /// A handle of a neighbour's socket.
+    ///
+    /// # Errors
+    /// Of the system, or if there is no such neighbour.
+    pub fn socket(&self, at: usize) -> Result<UdpSocket> {
+        let neighbour = self.all.get(at).context("no such neighbour")?;
+        Ok(neighbour.socket.try_clone()?)
+    }
+
     /// The address of a neighbour.
     #[must_use]
     pub fn address(&self, at: usize) -> Ipv4Addr {

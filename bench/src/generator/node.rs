@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::addresses::{NEIGHBOURS, address, neighbour};
 use super::frame::Ends;
 use super::kernel::Generator;
-use super::wires::merge;
+use super::wires::{merge, write_checksums};
 
 /// The first argument of a process that does one of these tasks; the second is the task.
 pub const ARGUMENT: &str = "--child";
@@ -193,6 +193,7 @@ fn lay(
     ip(&batch)?;
     // Without a program in its driver, a veth takes redirected frames to send only if it merges.
     merge(name)?;
+    write_checksums(name)?;
     generator.count_on(name)?;
     Ok(if_nametoindex(name)?)
 }

@@ -15,6 +15,17 @@ pub fn in_new_namespace<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Res
     })?
 }
 
+/// Has the kernel write the checksums of what sockets send over a device, as on a wire that leads out
+/// of the machine. Between veths it leaves them to the other end, and an echo of AF_XDP, which has
+/// them sent back as they came, would return datagrams that no socket takes.
+///
+/// # Errors
+/// With what `ethtool` says.
+pub fn write_checksums(device: &str) -> Result<()> {
+    netns::said(netns::tool("ethtool").args(["-K", device, "tx-checksumming", "off"]))?;
+    Ok(())
+}
+
 /// Has a veth merge what it receives (GRO).
 ///
 /// # Errors

@@ -3,12 +3,14 @@
 //!
 //! A whole network runs on this machine, with the client, the service and all relays on its cores
 //! at once; what is measured is what all of them leave each other. Rounds of all measurements
-//! follow one another, so that what else the machine does falls on all alike.
+//! follow one another, so that what else the machine does falls on all alike. Where Debian's `tor` is
+//! there, a private network of Tor then comes up beside, and both are compared, in rounds too.
 
 mod iperf;
 mod plots;
 mod round_trips;
 mod tools;
+mod tor;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use mixline_testnet::topology::{Node, RELAYS};
+use mixline_testnet::web::DOWNLOAD_BYTES;
 use mixline_testnet::{Network, Programs, interrupted, netns};
 use serde::Serialize;
 
@@ -27,6 +30,7 @@ use crate::measure::{Samples, Summary};
 use round_trips::{Counts, RoundTrips};
 
 pub use tools::Tool;
+pub use tor::OverTor;
 
 /// The echo's port.
 const ECHO_PORT: u16 = 7007;
@@ -58,6 +62,14 @@ pub struct Report {
     pub delivered_gb: f64,
     /// The streams with their spread.
     pub spread: Spread,
+    /// A download from an onion service on a private network of Tor, the median.
+    pub tor_bytes_per_s: Option<f64>,
+    /// The same download from Mixline's service over that, round by round, the median.
+    pub over_tor: Option<f64>,
+    /// All that was compared with Tor.
+    pub tor: Option<OverTor>,
+    /// Why nothing was.
+    pub without_tor: Option<String>,
 }
 
 /// Medians and spreads.
@@ -96,6 +108,7 @@ struct Plan {
     udp: Duration,
     idle_probes: u64,
     loaded: Duration,
+    beside_tor: tor::Plan,
 }
 
 impl Plan {
@@ -108,6 +121,13 @@ impl Plan {
                 udp: seconds(1),
                 idle_probes: 1000,
                 loaded: seconds(2),
+                beside_tor: tor::Plan {
+                    rounds: 3,
+                    sizes: tor::Sizes {
+                        download: 20_000_000,
+                        pages: 5,
+                    },
+                },
             }
         } else {
             Self {
@@ -116,6 +136,13 @@ impl Plan {
                 udp: seconds(2),
                 idle_probes: 5000,
                 loaded: seconds(5),
+                beside_tor: tor::Plan {
+                    rounds: 7,
+                    sizes: tor::Sizes {
+                        download: DOWNLOAD_BYTES,
+                        pages: 10,
+                    },
+                },
             }
         }
     }
@@ -152,8 +179,13 @@ pub fn run(options: &Options) -> Result<Report> {
         .as_str()
         .unwrap_or("unknown")
         .to_owned();
-    let rounds = measure(&mut network, &Plan::of(options))?;
-    let report = report(&rounds, [options.port.name().to_owned(), granted])?;
+    let plan = Plan::of(options);
+    let rounds = measure(&mut network, &plan)?;
+    let compared = tor::compare(&network, &plan.beside_tor)?;
+    if let Err(why) = &compared {
+        eprintln!("path: not compared with Tor: {why}");
+    }
+    let report = report(&rounds, [options.port.name().to_owned(), granted], compared)?;
     network.down()?;
     Ok(report)
 }
@@ -274,7 +306,11 @@ fn cpu(network: &mut Network) -> Result<Vec<f64>> {
         .collect()
 }
 
-fn report(rounds: &Rounds, port: [String; 2]) -> Result<Report> {
+fn report(rounds: &Rounds, port: [String; 2], compared: Result<OverTor, String>) -> Result<Report> {
+    let (tor, without_tor) = match compared {
+        Ok(tor) => (Some(tor), None),
+        Err(why) => (None, Some(why)),
+    };
     let summary = |of: &[f64]| of.iter().copied().collect::<Samples>().summary();
     let spread = Spread {
         one_stream_bytes_per_s: summary(&rounds.one),
@@ -307,6 +343,10 @@ fn report(rounds: &Rounds, port: [String; 2]) -> Result<Report> {
             .collect(),
         delivered_gb: rounds.delivered / 1e9,
         spread,
+        tor_bytes_per_s: tor.as_ref().map(|tor| tor.tor_bytes_per_s.median),
+        over_tor: tor.as_ref().map(|tor| tor.over_tor.median),
+        tor,
+        without_tor,
     })
 }
 
@@ -321,6 +361,9 @@ impl fmt::Display for Report {
         let eight = self.eight_streams_bytes_per_s / self.one_stream_bytes_per_s;
         writeln!(f, "  round trip, loaded over idle {loaded:.1}")?;
         writeln!(f, "  eight streams over one       {eight:.2}")?;
+        if let Some(tor) = &self.tor {
+            writeln!(f, "  one download, over Tor's     {:.1}", tor.over_tor)?;
+        }
         let megabytes = |summary: Summary| summary.map(|rate| rate / 1e6);
         let spread = &self.spread;
         writeln!(
@@ -362,7 +405,26 @@ impl fmt::Display for Report {
             "  processor time while TCP delivered {:.2} GB, s: {}",
             self.delivered_gb,
             relays.join(", ")
-        )
+        )?;
+        if let Some(why) = &self.without_tor {
+            writeln!(f, "  not compared with Tor: {why}")?;
+        }
+        if let Some(tor) = &self.tor {
+            let megabytes_each = tor.download_bytes as f64 / 1e6;
+            writeln!(
+                f,
+                "  download of {megabytes_each:>3.0} MB      MB/s {:.1}; {} {:.1}",
+                megabytes(tor.mixline_bytes_per_s),
+                tor.version,
+                megabytes(tor.tor_bytes_per_s)
+            )?;
+            writeln!(
+                f,
+                "  first byte of a page      ms {:.0}; {} {:.0}",
+                tor.mixline_first_byte_ms, tor.version, tor.tor_first_byte_ms
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -385,7 +447,23 @@ mod tests {
             cpu: vec![0.5],
             delivered: 1e9,
         };
-        let report = report(&rounds, ["auto".into(), "udp".into()]).unwrap();
+        let port = || ["auto".into(), "udp".into()];
+        let without = report(&rounds, port(), Err("no `tor`".into())).unwrap();
+        assert!(without.to_string().contains("Tor: no `tor`\n"));
+        let json = serde_json::to_value(&without).unwrap();
+        assert!(json["over_tor"].is_null() && json["tor_bytes_per_s"].is_null());
+        let summary = |median| Summary::of(median);
+        let compared = OverTor {
+            version: "Tor".into(),
+            up_after_s: 20.0,
+            download_bytes: 1,
+            mixline_bytes_per_s: summary(2e6),
+            tor_bytes_per_s: summary(1e6),
+            over_tor: summary(2.0),
+            mixline_first_byte_ms: summary(20.0),
+            tor_first_byte_ms: summary(80.0),
+        };
+        let report = report(&rounds, port(), Ok(compared)).unwrap();
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["one_stream_bytes_per_s"], 2e6);
         assert_eq!(json["eight_streams_bytes_per_s"], 4e6);
@@ -393,6 +471,8 @@ mod tests {
         assert_eq!(json["rtt_loaded_us"]["p99"], 300);
         assert_eq!(json["udp_loss"][0]["lost_share"], 0.25);
         assert_eq!(json["relays"][0]["name"], "relay1");
+        assert_eq!(json["tor_bytes_per_s"], 1e6);
+        assert_eq!(json["over_tor"], 2.0);
         assert!(report.to_string().contains("p99.9"));
     }
 }

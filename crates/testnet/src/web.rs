@@ -56,12 +56,22 @@ impl Site {
     /// Starts the web server in the service's namespace, on the given addresses only: a service
     /// that also listens on its real address gives itself away.
     pub fn serve(&self, directory: &Path, addresses: &[IpAddr]) -> Result<Process> {
+        self.serve_in(&Node::Service.namespace(), directory, addresses)
+    }
+
+    /// The same in another namespace. `directory` has `configs` and `logs` in it.
+    pub fn serve_in(
+        &self,
+        namespace: &str,
+        directory: &Path,
+        addresses: &[IpAddr],
+    ) -> Result<Process> {
         let work = directory.join("nginx");
         fs::create_dir_all(&work).file("making", &work)?;
         let config = directory.join("configs/nginx.conf");
         fs::write(&config, self.nginx_config(&work, addresses)).file("writing", &config)?;
         Program {
-            namespace: Node::Service.namespace(),
+            namespace: namespace.to_owned(),
             executable: "nginx".into(),
             arguments: vec![
                 "-e".into(),
