@@ -1,9 +1,10 @@
 //! Reading the relay's configuration again while it runs.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mixline_daemon::logging::LoggingError;
 use mixline_daemon::reload::{Origin, Reloaded, announced};
+use mixline_relay_engine::allowance::Allowance;
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError};
@@ -17,6 +18,10 @@ pub struct Offer {
     pub family: Option<String>,
     /// Datagrams a second that it is willing to relay.
     pub capacity: u32,
+    /// How people reach the operator; not in the descriptor, which has no room for it.
+    pub contact: Option<String>,
+    /// Bytes a second that it sends at most.
+    pub bandwidth: Option<u64>,
 }
 
 impl Offer {
@@ -26,6 +31,8 @@ impl Offer {
             name: config.name.clone(),
             family: config.family.clone(),
             capacity: config.stated_capacity(workers),
+            contact: config.contact.clone(),
+            bandwidth: config.bandwidth.map(|rate| rate.0),
         }
     }
 }
@@ -48,6 +55,7 @@ pub enum ReloadError {
 pub struct Reloader {
     origin: Option<Origin>,
     workers: usize,
+    allowance: Arc<Allowance>,
     /// What counts now.
     running: Mutex<Config>,
     offer: watch::Sender<Offer>,
@@ -56,8 +64,15 @@ pub struct Reloader {
 impl Reloader {
     /// For a relay with so many workers that was started with `config`.
     #[must_use]
-    pub fn new(config: Config, workers: usize, origin: Option<Origin>) -> Self {
+    pub fn new(
+        config: Config,
+        workers: usize,
+        allowance: Arc<Allowance>,
+        origin: Option<Origin>,
+    ) -> Self {
+        allowance.set(config.rate());
         Self {
+            allowance,
             origin,
             workers,
             offer: watch::Sender::new(Offer::of(&config, workers)),
@@ -82,6 +97,7 @@ impl Reloader {
             let new = Config::load(&origin.file)?;
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             let done = take_over(&mut running, new, origin)?;
+            self.allowance.set(running.rate());
             let offer = Offer::of(&running, self.workers);
             self.offer.send_if_modified(|old| {
                 let differs = *old != offer;
@@ -105,6 +121,8 @@ fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloa
         workers,
         family,
         capacity,
+        bandwidth,
+        contact,
         mean_delay_ms,
         log,
         metrics,
@@ -120,6 +138,8 @@ fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloa
     done.replace("name", &mut running.name, name);
     done.replace("family", &mut running.family, family);
     done.replace("capacity", &mut running.capacity, capacity);
+    done.replace("bandwidth", &mut running.bandwidth, bandwidth);
+    done.replace("contact", &mut running.contact, contact);
 
     done.keep("state_dir", &running.state_dir, &state_dir);
     done.keep("listen", &running.listen, &listen);

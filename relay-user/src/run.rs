@@ -244,6 +244,7 @@ impl Relay {
             workers,
             handles,
             statistics,
+            allowance,
             queues,
         } = threads
             .start(
@@ -273,7 +274,12 @@ impl Relay {
         let control_statistics = Arc::new(ControlStatistics::default());
         let (leave, leaving) = watch::channel(false);
         let departure = Arc::new(Departure::new(leave, handles.clone()));
-        let reloader = Arc::new(Reloader::new(config.clone(), worker_count, origin));
+        let reloader = Arc::new(Reloader::new(
+            config.clone(),
+            worker_count,
+            allowance,
+            origin,
+        ));
         let source = Arc::new(Source {
             started,
             offer: reloader.offer(),

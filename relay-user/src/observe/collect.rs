@@ -105,6 +105,8 @@ impl Source {
             },
             load: *self.load.borrow(),
             capacity: offer.capacity,
+            bandwidth: offer.bandwidth,
+            contact: offer.contact,
             verdicts,
             xdp: self
                 .xdp_filter

@@ -45,6 +45,12 @@ pub struct Report {
     pub load: u32,
     /// Datagrams a second that it says it is good for.
     pub capacity: u32,
+    /// Bytes a second that it sends at most, headers included; none without a limit.
+    #[serde(default)]
+    pub bandwidth: Option<u64>,
+    /// How people reach the operator.
+    #[serde(default)]
+    pub contact: Option<String>,
     /// Datagrams by what became of them.
     pub verdicts: BTreeMap<String, u64>,
     /// Frames by the XDP program's verdict; empty without one.

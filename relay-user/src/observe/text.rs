@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use mixline_relay_engine::outcome::Outcome;
 
+use crate::bytes::Bytes;
+
 use super::report::{DirectoryReport, Report};
 
 impl Report {
@@ -97,6 +99,12 @@ impl Report {
             "load",
             format!("{} of {} datagrams/s", self.load, self.capacity),
         );
+        if let Some(rate) = self.bandwidth {
+            line("bandwidth", format!("at most {}/s are sent", Bytes(rate)));
+        }
+        if let Some(contact) = &self.contact {
+            line("contact", contact.clone());
+        }
         for outcome in Outcome::ALL {
             let count = self.verdicts.get(outcome.name()).copied().unwrap_or(0);
             if count > 0 {
