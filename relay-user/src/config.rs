@@ -10,7 +10,7 @@ use std::time::Duration;
 use mixline_daemon::logging::Filter;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{MAX_ADDRESSES, MAX_TEXT};
-use mixline_relay_engine::allowance::{Rate, SENT_BYTES};
+use mixline_relay_engine::allowance::SENT_BYTES;
 use mixline_relay_engine::link_sessions::MAX_WORKERS;
 use mixline_xdp::FrameBytes;
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,9 @@ pub struct Config {
     /// Bytes a second that the relay sends at most, headers included.
     #[serde(default)]
     pub bandwidth: Option<Bytes>,
+    /// Bytes that the relay sends in a month of UTC at most, headers included.
+    #[serde(default)]
+    pub monthly: Option<Bytes>,
     /// How people reach the operator.
     #[serde(default)]
     pub contact: Option<String>,
@@ -337,13 +340,6 @@ impl Config {
         self.bandwidth.map_or(capacity, |rate| {
             capacity.min(u32::try_from(rate.0 / SENT_BYTES).unwrap_or(u32::MAX))
         })
-    }
-
-    /// How much the relay may send.
-    #[must_use]
-    pub fn rate(&self) -> Rate {
-        self.bandwidth
-            .map_or(Rate::Unlimited, |rate| Rate::Bytes(rate.0))
     }
 
     /// The mean delay of each cell.

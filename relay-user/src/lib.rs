@@ -25,9 +25,11 @@ mod port;
 mod reload;
 mod run;
 mod service;
+mod standing;
 mod state_dir;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod volume;
 mod workers;
 
 pub use bytes::{Bytes, NoBytes};

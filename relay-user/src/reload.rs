@@ -1,10 +1,9 @@
 //! Reading the relay's configuration again while it runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use mixline_daemon::logging::LoggingError;
 use mixline_daemon::reload::{Origin, Reloaded, announced};
-use mixline_relay_engine::allowance::Allowance;
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError};
@@ -22,6 +21,8 @@ pub struct Offer {
     pub contact: Option<String>,
     /// Bytes a second that it sends at most.
     pub bandwidth: Option<u64>,
+    /// Bytes that it sends in a month at most.
+    pub monthly: Option<u64>,
 }
 
 impl Offer {
@@ -33,6 +34,7 @@ impl Offer {
             capacity: config.stated_capacity(workers),
             contact: config.contact.clone(),
             bandwidth: config.bandwidth.map(|rate| rate.0),
+            monthly: config.monthly.map(|most| most.0),
         }
     }
 }
@@ -55,7 +57,6 @@ pub enum ReloadError {
 pub struct Reloader {
     origin: Option<Origin>,
     workers: usize,
-    allowance: Arc<Allowance>,
     /// What counts now.
     running: Mutex<Config>,
     offer: watch::Sender<Offer>,
@@ -64,15 +65,8 @@ pub struct Reloader {
 impl Reloader {
     /// For a relay with so many workers that was started with `config`.
     #[must_use]
-    pub fn new(
-        config: Config,
-        workers: usize,
-        allowance: Arc<Allowance>,
-        origin: Option<Origin>,
-    ) -> Self {
-        allowance.set(config.rate());
+    pub fn new(config: Config, workers: usize, origin: Option<Origin>) -> Self {
         Self {
-            allowance,
             origin,
             workers,
             offer: watch::Sender::new(Offer::of(&config, workers)),
@@ -97,7 +91,6 @@ impl Reloader {
             let new = Config::load(&origin.file)?;
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             let done = take_over(&mut running, new, origin)?;
-            self.allowance.set(running.rate());
             let offer = Offer::of(&running, self.workers);
             self.offer.send_if_modified(|old| {
                 let differs = *old != offer;
@@ -122,6 +115,7 @@ fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloa
         family,
         capacity,
         bandwidth,
+        monthly,
         contact,
         mean_delay_ms,
         log,
@@ -139,6 +133,7 @@ fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloa
     done.replace("family", &mut running.family, family);
     done.replace("capacity", &mut running.capacity, capacity);
     done.replace("bandwidth", &mut running.bandwidth, bandwidth);
+    done.replace("monthly", &mut running.monthly, monthly);
     done.replace("contact", &mut running.contact, contact);
 
     done.keep("state_dir", &running.state_dir, &state_dir);

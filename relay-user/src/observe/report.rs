@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::volume::Volume;
+
 /// The state of a relay.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -33,6 +35,9 @@ pub struct Report {
     /// Whether it leaves: it takes no new paths, and its descriptor is withdrawn.
     #[serde(default)]
     pub leaving: bool,
+    /// Whether it has sent all that it may in this month: it waits for the next.
+    #[serde(default)]
+    pub hibernating: bool,
     /// Epochs that it has onion keys of.
     pub onion_epochs: Vec<u32>,
     /// Its neighbours.
@@ -48,6 +53,12 @@ pub struct Report {
     /// Bytes a second that it sends at most, headers included; none without a limit.
     #[serde(default)]
     pub bandwidth: Option<u64>,
+    /// Bytes that it sends in a month at most; none without a limit.
+    #[serde(default)]
+    pub monthly: Option<u64>,
+    /// What it has sent in this month.
+    #[serde(default)]
+    pub volume: Option<Volume>,
     /// How people reach the operator.
     #[serde(default)]
     pub contact: Option<String>,

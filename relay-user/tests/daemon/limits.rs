@@ -94,3 +94,63 @@ fn a_relay_sends_no_more_than_its_bandwidth() {
     assert_eq!(send(&relay, &client, link, &path, 2000..2500), (500, 0));
     relay.stop();
 }
+
+#[test]
+fn a_relay_that_has_used_up_its_month_hibernates_also_after_a_restart_until_it_may_send_more() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = Directory::start(Parameters::default());
+    // 100 cells.
+    let mut relay = Relay::new(parent.path(), "relay", &directory, "monthly: 145600\n");
+    relay.start_and_register();
+    let descriptor = directory.relay("relay").unwrap();
+    let path = Path::new(&descriptor, &descriptor, 9);
+    let mut client = Client::local();
+    let link = client.connect(relay.address, &descriptor.link);
+    client.register(link, path.token);
+    client.send(link, &path.cell(0), CellKind::Cell);
+    assert_eq!(path.message(&client.cell().unwrap().1), 0);
+    assert_eq!(send(&relay, &client, link, &path, 1..100), (99, 0));
+    wait_for("hibernation", || relay.report().hibernating.then_some(()));
+    let last = wait_for("the farewell", || {
+        directory
+            .relay("relay")
+            .filter(|last| last.version > descriptor.version)
+    });
+    assert_eq!(last.expires.since(last.issued), 10);
+    // What a worker had taken before, and no more.
+    let (delivered, over) = send(&relay, &client, link, &path, 100..200);
+    assert!(delivered < 16 && over > 84, "{delivered} {over}");
+    let text = String::from_utf8(relay.status(false).stdout).unwrap();
+    assert!(text.contains("hibernating  `monthly` is used up"), "{text}");
+
+    // A restart remembers.
+    relay.stop();
+    relay.start();
+    let report = relay.report();
+    assert!(report.hibernating);
+    assert_eq!(report.volume.unwrap().sent, (100 + delivered) * 1456);
+    // More room wakes it, and the directory has it again.
+    let yaml = fs::read_to_string(&relay.config).unwrap();
+    fs::write(&relay.config, yaml.replace("145600", "1 GB")).unwrap();
+    let output = Command::new(PROGRAM)
+        .args(["reload", "--config"])
+        .arg(&relay.config)
+        .output()
+        .unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "changed: monthly\n"
+    );
+    wait_for("the relay's return", || {
+        (!relay.report().hibernating).then_some(())
+    });
+    let back = wait_for("a registration", || {
+        directory
+            .relay("relay")
+            .filter(|back| back.expires.since(back.issued) > 10)
+    });
+    let link = client.connect(relay.address, &back.link);
+    client.register(link, path.token);
+    assert_eq!(send(&relay, &client, link, &path, 200..250), (50, 0));
+    relay.stop();
+}
