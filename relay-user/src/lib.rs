@@ -17,6 +17,7 @@
 mod bytes;
 mod config;
 mod control;
+mod default_route;
 pub mod doctor;
 mod drain;
 pub mod observe;
