@@ -225,7 +225,15 @@ impl Config {
             path: path.into(),
             error,
         })?;
-        let config: Self = serde_yaml::from_str(&text).map_err(|error| ConfigError::Form {
+        Self::parse(path, &text)
+    }
+
+    /// Checks the text of a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Form`], [`ConfigError::Value`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = serde_yaml::from_str(text).map_err(|error| ConfigError::Form {
             path: path.into(),
             reason: error.to_string(),
         })?;

@@ -20,6 +20,7 @@ mod control;
 mod default_route;
 pub mod doctor;
 mod drain;
+pub mod init;
 pub mod observe;
 mod onion_keys;
 mod port;
