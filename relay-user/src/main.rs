@@ -1,16 +1,18 @@
 //! `mixline-relay`: a relay of a Mixline network.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use mixline_daemon::logging::{self, Asked, Modules};
 use mixline_daemon::manual;
 use mixline_daemon::reload::Origin;
+use mixline_relay::init::{self, Enabled, Network, Wishes};
 use mixline_relay::observe::AskError;
-use mixline_relay::{Config, doctor, observe, run, top};
+use mixline_relay::{Config, PortKind, doctor, observe, run, top};
 use mixline_relay_engine::pipeline::Honest;
 
 /// A relay of a Mixline network: it forwards datagrams of one length through encryption
@@ -37,6 +39,12 @@ enum Command {
         /// Where to
         directory: PathBuf,
     },
+    /// Make configuration and keys of a new relay from the line that names its network, let the
+    /// doctor look at the machine, and enable the unit where systemd runs
+    ///
+    /// At a terminal it asks for what is missing and before it writes. Elsewhere, or with --yes, it
+    /// fails with the flags that are missing. Nothing that is there is overwritten.
+    Init(Init),
     /// Show how a running relay is doing
     Status {
         /// The configuration that it runs with
@@ -87,6 +95,45 @@ enum Command {
     },
 }
 
+/// A new relay.
+#[derive(Args)]
+struct Init {
+    /// The network: mixline:ID@http://HOST:PORT, with the ID that `mixline-directory id` prints
+    #[arg(value_name = "NETWORK")]
+    network: Network,
+    /// What people call the relay
+    #[arg(long)]
+    name: Option<String>,
+    /// The configuration to write
+    #[arg(long, value_name = "FILE", default_value = init::CONFIG)]
+    config: PathBuf,
+    /// Where keys and replay memory are kept
+    #[arg(long, value_name = "DIR", default_value = init::STATE_DIR)]
+    state_dir: PathBuf,
+    /// Where to listen; by default on all addresses of the families that are advertised
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Vec<SocketAddr>,
+    /// Where others reach the relay; by default the public addresses of the interface
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    advertise: Vec<SocketAddr>,
+    /// Whose addresses to take; by default that of the default route
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// How datagrams get in and out: auto, udp, xdp, xdp-filter
+    #[arg(long, value_name = "KIND", default_value = "auto", value_parser = port_kind)]
+    port: PortKind,
+    /// Ask nothing
+    #[arg(long)]
+    yes: bool,
+}
+
+fn port_kind(text: &str) -> Result<PortKind, String> {
+    use PortKind::{Auto, Udp, Xdp, XdpFilter};
+    let kinds = [Auto, Udp, Xdp, XdpFilter];
+    let kind = kinds.into_iter().find(|kind| kind.name() == text);
+    kind.ok_or_else(|| "one of auto, udp, xdp, xdp-filter".into())
+}
+
 fn main() -> ExitCode {
     match run_command(Arguments::parse()) {
         Ok(code) => code,
@@ -114,6 +161,10 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             command: Some(Command::Top { config, interval }),
             ..
         } => show_live(&config, interval).map(|()| ExitCode::SUCCESS),
+        Arguments {
+            command: Some(Command::Init(options)),
+            ..
+        } => make(options),
         Arguments {
             command: Some(Command::Reload { config }),
             ..
@@ -168,6 +219,42 @@ fn drain(config: &Path, timeout: u32) -> anyhow::Result<()> {
     })?;
     print("stopped\n");
     Ok(())
+}
+
+fn make(options: Init) -> anyhow::Result<ExitCode> {
+    let wishes = Wishes {
+        network: options.network,
+        name: options.name,
+        state_dir: options.state_dir,
+        listen: options.listen,
+        advertise: options.advertise,
+        port: options.port,
+    };
+    let file = &options.config;
+    let (stdin, stderr) = (std::io::stdin(), std::io::stderr());
+    let asks = !options.yes && stdin.is_terminal() && stderr.is_terminal();
+    let (mut answers, mut questions) = (stdin.lock(), stderr.lock());
+    let terminal: init::Terminal<'_> = asks.then_some((&mut answers, &mut questions));
+    let config = init::create(file, wishes, options.interface.as_deref(), terminal)?;
+    drop((answers, questions));
+    print(&format!(
+        "{} and the keys in {} are made\n\n",
+        file.display(),
+        config.state_dir.display()
+    ));
+    let code = examine(Some(file), None, false)?;
+    let by_hand = format!("mixline-relay --config {}", file.display());
+    if code != ExitCode::SUCCESS {
+        print(&format!(
+            "\nThe relay would not run as configured: see above. Then start it: {by_hand}\n"
+        ));
+        return Ok(code);
+    }
+    match init::enable(file) {
+        Enabled::Yes => print("\nThe relay runs, and does so after each start of the machine.\n"),
+        Enabled::No(why) => print(&format!("\n{why}; to start the relay: {by_hand}\n")),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn nobody(config: &Config, error: std::io::Error) -> anyhow::Error {

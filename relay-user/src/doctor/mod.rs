@@ -7,7 +7,6 @@
 mod buffers;
 mod clock;
 mod command;
-mod default_route;
 mod directory;
 mod ethtool;
 mod finding;
@@ -26,6 +25,7 @@ use std::thread::available_parallelism;
 pub use finding::{Diagnosis, Finding, Level, Section};
 
 use crate::config::Config;
+use crate::default_route;
 use crate::observe;
 use crate::port;
 use plan::Plan;

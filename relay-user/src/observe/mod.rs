@@ -11,6 +11,7 @@ pub(crate) mod socket;
 mod text;
 
 pub use crate::drain::Progress;
+pub use crate::volume::Volume;
 pub(crate) use collect::Source;
 pub(crate) use quantiles::Times;
 pub use report::{

@@ -9,6 +9,7 @@ use nix::ifaddrs::getifaddrs;
 use super::error::{Cards, InterfaceError};
 use super::udp::ControlSockets;
 use crate::config::Config;
+use crate::default_route;
 
 /// The interface, and our addresses on it.
 pub(super) fn interface(
@@ -53,6 +54,21 @@ fn cards(all: &[(String, IpAddr)]) -> Cards {
     names.sort_unstable();
     names.dedup();
     Cards(names.into_iter().map(|name| Card::of(name)).collect())
+}
+
+/// The addresses of an interface; without a name, of the one that the default route leads out
+/// of. None if there is no such interface.
+#[must_use]
+pub fn addresses_of_way_out(interface: Option<&str>) -> Vec<IpAddr> {
+    let name = interface
+        .map(str::to_owned)
+        .or_else(default_route::interface);
+    addresses()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|(of, _)| Some(of) == name.as_ref())
+        .map(|(_, address)| address)
+        .collect()
 }
 
 /// All interfaces with their addresses.

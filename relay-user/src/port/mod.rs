@@ -20,7 +20,7 @@ mod xdp_filter;
 
 pub use contract::{Dropped, FIRST_PORT_TOKEN, Port};
 pub use error::{InterfaceError, OpenError, XdpError, stacked};
-pub use interface::{interface_of, receive_queues};
+pub use interface::{addresses_of_way_out, interface_of, receive_queues};
 #[cfg(test)]
 pub use memory::MemoryPort;
 pub use open::{Ports, open};

@@ -88,6 +88,17 @@ impl Relay {
         }
     }
 
+    /// A relay whose configuration is there.
+    pub fn of(config: &Path, state: &Path, address: &str) -> Self {
+        Self {
+            address: address.parse().unwrap(),
+            config: config.to_owned(),
+            state: state.to_owned(),
+            namespace: None,
+            child: None,
+        }
+    }
+
     pub fn start(&mut self) {
         self.start_with(|_| {});
     }

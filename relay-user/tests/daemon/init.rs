@@ -1,0 +1,85 @@
+//! A new relay from one line.
+
+use std::fs;
+use std::process::{Command, Output, Stdio};
+
+use mixline_protocol::records::Parameters;
+
+use crate::directory::Directory;
+use crate::process::{PROGRAM, Relay, free_address};
+
+fn init(directory: &Directory, parent: &std::path::Path, more: &[&str]) -> Output {
+    Command::new(PROGRAM)
+        .arg("init")
+        .arg(format!("mixline:{}@{}", directory.id, directory.url()))
+        .arg("--config")
+        .arg(parent.join("etc/relay.yaml"))
+        .arg("--state-dir")
+        .arg(parent.join("state"))
+        .args(["--port", "udp"])
+        .args(more)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn one_line_makes_a_relay_that_registers_and_is_never_overwritten() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = Directory::start(Parameters::default());
+    let address = free_address().to_string();
+    let flags = ["--name", "fresh", "--listen", &address, "--yes"];
+    let output = init(&directory, parent.path(), &flags);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("etc/relay.yaml and the keys in"), "{text}");
+    // The doctor's findings, and what is to be done, as systemd has another configuration.
+    assert!(
+        text.contains("kernel") && text.contains("mixline-relay --config"),
+        "{text}"
+    );
+
+    let config = parent.path().join("etc/relay.yaml");
+    let mut relay = Relay::of(&config, &parent.path().join("state"), &address);
+    let key = fs::read(relay.state.join("identity.key")).unwrap();
+    relay.start_and_register();
+    let registered = directory.relay("fresh").unwrap();
+    assert_eq!(registered.addresses, [relay.address]);
+    relay.stop();
+
+    let yaml = fs::read_to_string(&config).unwrap();
+    let again = init(&directory, parent.path(), &flags);
+    let error = String::from_utf8(again.stderr).unwrap();
+    assert!(
+        !again.status.success() && error.contains("exists already"),
+        "{error}"
+    );
+    assert_eq!(fs::read_to_string(&config).unwrap(), yaml);
+    // Keys that are there are kept, though there is no configuration any more.
+    fs::remove_file(&config).unwrap();
+    init(&directory, parent.path(), &flags);
+    assert_eq!(fs::read(relay.state.join("identity.key")).unwrap(), key);
+    assert!(config.exists());
+}
+
+#[test]
+fn without_a_person_the_missing_flags_are_named_and_nothing_is_made() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = Directory::start(Parameters::default());
+    let output = init(&directory, parent.path(), &["--interface", "lo"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(
+        error.contains("missing: --name NAME, --advertise ADDRESS:PORT"),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    let output = Command::new(PROGRAM)
+        .args(["init", "mixline:nobody@http://host"])
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && error.contains("names no network"),
+        "{error}"
+    );
+}
