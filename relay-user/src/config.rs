@@ -10,11 +10,14 @@ use std::time::Duration;
 use mixline_daemon::logging::Filter;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{MAX_ADDRESSES, MAX_TEXT};
+use mixline_relay_engine::allowance::SENT_BYTES;
 use mixline_relay_engine::link_sessions::MAX_WORKERS;
 use mixline_xdp::FrameBytes;
 use serde::{Deserialize, Serialize};
 
 pub use mixline_relay_engine::port_kind::PortKind;
+
+use crate::bytes::Bytes;
 
 /// Datagrams a second that a worker is taken to be good for, if the operator says nothing.
 const CAPACITY_PER_WORKER: u32 = 100_000;
@@ -24,6 +27,11 @@ const MAX_MEAN_DELAY_MS: u32 = 1000;
 const PATHS: std::ops::RangeInclusive<usize> = 1024..=16_000_000;
 /// The range of `replay_memory_mib`.
 const REPLAY_MIB: std::ops::RangeInclusive<usize> = 2..=16_384;
+
+/// The least `bandwidth`, a second: some dozens of datagrams.
+const LEAST_BANDWIDTH: Bytes = Bytes(100_000);
+/// The longest `contact`, bytes.
+const MAX_CONTACT: usize = 200;
 
 /// Why a configuration was refused: one line that says what to change.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +86,15 @@ pub struct Config {
     /// Datagrams a second that the relay is willing to forward.
     #[serde(default)]
     pub capacity: Option<u32>,
+    /// Bytes a second that the relay sends at most, headers included.
+    #[serde(default)]
+    pub bandwidth: Option<Bytes>,
+    /// Bytes that the relay sends in a month of UTC at most, headers included.
+    #[serde(default)]
+    pub monthly: Option<Bytes>,
+    /// How people reach the operator.
+    #[serde(default)]
+    pub contact: Option<String>,
     /// The mean of a random delay of each cell, in milliseconds; 0: none.
     #[serde(default)]
     pub mean_delay_ms: u32,
@@ -235,6 +252,21 @@ impl Config {
                 "a relay without capacity is not used; at least 1",
             ));
         }
+        if self.bandwidth.is_some_and(|rate| rate < LEAST_BANDWIDTH) {
+            return Err(wrong(
+                "bandwidth",
+                format!(
+                    "a relay that sends less is of no use; at least {LEAST_BANDWIDTH} a second"
+                ),
+            ));
+        }
+        let contact = self.contact.as_deref().unwrap_or("?");
+        if contact.is_empty() || contact.len() > MAX_CONTACT || contact.contains(char::is_control) {
+            return Err(wrong(
+                "contact",
+                format!("one line of 1 to {MAX_CONTACT} bytes"),
+            ));
+        }
         within(
             "mean_delay_ms",
             self.mean_delay_ms,
@@ -301,8 +333,13 @@ impl Config {
     #[must_use]
     pub fn stated_capacity(&self, workers: usize) -> u32 {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-        self.capacity
-            .unwrap_or_else(|| CAPACITY_PER_WORKER.saturating_mul(workers))
+        let capacity = self
+            .capacity
+            .unwrap_or_else(|| CAPACITY_PER_WORKER.saturating_mul(workers));
+        // What it may not send, it does not offer.
+        self.bandwidth.map_or(capacity, |rate| {
+            capacity.min(u32::try_from(rate.0 / SENT_BYTES).unwrap_or(u32::MAX))
+        })
     }
 
     /// The mean delay of each cell.
@@ -374,6 +411,9 @@ mod tests {
         assert_eq!(config.port, PortKind::Auto);
         assert_eq!(config.max_paths, 131_072);
         assert_eq!(config.mean_delay(), None);
+        // What the bandwidth does not carry is not offered.
+        let limited = load(&format!("{GOOD}bandwidth: 1456 kB\n")).unwrap();
+        assert_eq!(limited.stated_capacity(4), 1000);
         let config = load(&format!("{GOOD}workers: 3\nport: xdp-filter\n")).unwrap();
         assert_eq!(config.worker_count(4), 3);
         assert_eq!(config.port, PortKind::XdpFilter);
@@ -406,6 +446,9 @@ mod tests {
             ("workers: 65", "workers"),
             ("workers: some", "workers"),
             ("capacity: 0", "capacity"),
+            ("bandwidth: 20 Mbit", "bandwidth"),
+            ("bandwidth: 99 kB", "bandwidth"),
+            ("contact: \"\"", "contact"),
             ("family: \"a b\"", "family"),
             ("mean_delay_ms: 1001", "mean_delay_ms"),
             ("max_paths: 3", "max_paths"),

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
 use crate::control::tell;
+use crate::standing::Standing;
 
 /// Without a cell for so long no path is in use: one in use is probed several times a second
 /// (`mixline_protocol::path::cache::IDLE`).
@@ -81,19 +82,19 @@ pub struct Departure {
     /// When it ends at the latest; none as long as the relay stays.
     deadline: watch::Sender<Option<Instant>>,
     progress: watch::Sender<Progress>,
-    /// Whether the relay leaves: its descriptor is withdrawn then.
-    leaving: watch::Sender<bool>,
+    /// How the relay stands: its descriptor is withdrawn unless it is present.
+    standing: watch::Sender<Standing>,
     workers: Vec<WorkerHandle>,
 }
 
 impl Departure {
-    /// For a relay with these workers, whose registration listens to `leaving`.
+    /// For a relay with these workers, whose registration listens to `standing`.
     #[must_use]
-    pub fn new(leaving: watch::Sender<bool>, workers: Vec<WorkerHandle>) -> Self {
+    pub fn new(standing: watch::Sender<Standing>, workers: Vec<WorkerHandle>) -> Self {
         Self {
             deadline: watch::Sender::new(None),
             progress: watch::Sender::default(),
-            leaving,
+            standing,
             workers,
         }
     }
@@ -115,7 +116,7 @@ impl Departure {
         if begun.wait_for(Option::is_some).await.is_err() {
             return std::future::pending().await;
         }
-        self.leaving.send_replace(true);
+        self.standing.send_replace(Standing::Leaving);
         for worker in &self.workers {
             tell(worker, Command::NewPaths(false));
         }

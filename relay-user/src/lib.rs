@@ -14,6 +14,7 @@
 //! Public is what starts a relay and what asks one how it is doing. What only tests look into is
 //! in `testing`, behind a feature.
 
+mod bytes;
 mod config;
 mod control;
 pub mod doctor;
@@ -24,11 +25,14 @@ mod port;
 mod reload;
 mod run;
 mod service;
+mod standing;
 mod state_dir;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod volume;
 mod workers;
 
+pub use bytes::{Bytes, NoBytes};
 pub use config::{Config, ConfigError, Directory, PortKind, Workers, XdpSend};
 pub use port::{InterfaceError, OpenError, XdpError};
 pub use run::{RunError, run};

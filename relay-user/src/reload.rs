@@ -17,6 +17,12 @@ pub struct Offer {
     pub family: Option<String>,
     /// Datagrams a second that it is willing to relay.
     pub capacity: u32,
+    /// How people reach the operator; not in the descriptor, which has no room for it.
+    pub contact: Option<String>,
+    /// Bytes a second that it sends at most.
+    pub bandwidth: Option<u64>,
+    /// Bytes that it sends in a month at most.
+    pub monthly: Option<u64>,
 }
 
 impl Offer {
@@ -26,6 +32,9 @@ impl Offer {
             name: config.name.clone(),
             family: config.family.clone(),
             capacity: config.stated_capacity(workers),
+            contact: config.contact.clone(),
+            bandwidth: config.bandwidth.map(|rate| rate.0),
+            monthly: config.monthly.map(|most| most.0),
         }
     }
 }
@@ -105,6 +114,9 @@ fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloa
         workers,
         family,
         capacity,
+        bandwidth,
+        monthly,
+        contact,
         mean_delay_ms,
         log,
         metrics,
@@ -120,6 +132,9 @@ fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloa
     done.replace("name", &mut running.name, name);
     done.replace("family", &mut running.family, family);
     done.replace("capacity", &mut running.capacity, capacity);
+    done.replace("bandwidth", &mut running.bandwidth, bandwidth);
+    done.replace("monthly", &mut running.monthly, monthly);
+    done.replace("contact", &mut running.contact, contact);
 
     done.keep("state_dir", &running.state_dir, &state_dir);
     done.keep("listen", &running.listen, &listen);

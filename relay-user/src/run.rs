@@ -33,7 +33,9 @@ use crate::onion_keys::OnionKeys;
 use crate::port::{OpenError, Ports};
 use crate::reload::Reloader;
 use crate::service;
+use crate::standing::Standing;
 use crate::state_dir::{StateDir, StateError};
+use crate::volume::Accounts;
 use crate::workers::ControlWaker;
 use crate::workers::{Started, Threads};
 
@@ -125,6 +127,7 @@ pub fn run<B: Behaviour>(
             () = relay.broken() => {}
             () = service::show_status(&source) => {}
             () = service::keep_alive(&source) => {}
+            () = source.accounts.run(|| source.relayed()) => {}
             () = reload_on(hangups, &relay.reloader) => {}
             () = relay.departure.run(|| source.relayed(), || source.is_withdrawn()) => {}
         }
@@ -244,6 +247,7 @@ impl Relay {
             workers,
             handles,
             statistics,
+            allowance,
             queues,
         } = threads
             .start(
@@ -271,9 +275,16 @@ impl Relay {
         });
         let registration_status = Arc::new(Mutex::new(Default::default()));
         let control_statistics = Arc::new(ControlStatistics::default());
-        let (leave, leaving) = watch::channel(false);
-        let departure = Arc::new(Departure::new(leave, handles.clone()));
+        let (standing_sender, standing) = watch::channel(Standing::default());
+        let departure = Arc::new(Departure::new(standing_sender.clone(), handles.clone()));
         let reloader = Arc::new(Reloader::new(config.clone(), worker_count, origin));
+        let accounts = Arc::new(Accounts::new(
+            Arc::clone(&state),
+            allowance,
+            handles.clone(),
+            standing_sender,
+            reloader.offer(),
+        ));
         let source = Arc::new(Source {
             started,
             offer: reloader.offer(),
@@ -285,7 +296,8 @@ impl Relay {
             directory_url: config.directory.url.clone(),
             follow,
             registration: Arc::clone(&registration_status),
-            leaving: leaving.clone(),
+            standing: standing.clone(),
+            accounts: Arc::clone(&accounts),
             snapshots: snapshots.clone(),
             onion: Arc::clone(&onion),
             control: Arc::clone(&control_statistics),
@@ -299,7 +311,7 @@ impl Relay {
             link: link.public(),
             addresses: config.advertised().to_vec(),
             offer: reloader.offer(),
-            leaving,
+            standing,
             onion: Arc::clone(&onion),
             workers: statistics,
             status: registration_status,
@@ -419,6 +431,7 @@ impl Relay {
         if !in_order {
             return Err(RunError::Broken);
         }
+        self.source.accounts.close(self.source.relayed());
         let filter = self.replay.save(Instant::now(), SystemTime::now().into());
         self.state.store_replay_filter(&filter)?;
         self.state.mark_clean()?;

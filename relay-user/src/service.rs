@@ -63,6 +63,7 @@ pub async fn keep_alive(source: &Source) {
 pub fn line(report: &Report) -> String {
     let directory = &report.directory;
     let standing = match &directory.last_error {
+        _ if report.hibernating => "hibernating until the next month".into(),
         _ if report.leaving => "leaving: no new paths".into(),
         Some(error) => format!("not registered: {error}"),
         None if directory.listed => "in the directory".into(),

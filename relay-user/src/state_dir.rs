@@ -7,6 +7,7 @@
 //! onion.keys     onion secrets by epoch
 //! replay.filter  what has been relayed under them
 //! clean          there if, and only if, the relay was stopped in order
+//! volume         what was sent in this month: `2026-11 BYTES`
 //! control.sock   where `status` asks
 //! ```
 //!
@@ -222,6 +223,23 @@ impl StateDir {
     /// [`StateError::Io`].
     pub fn store_replay_filter(&self, bytes: &[u8]) -> Result<(), StateError> {
         self.write("replay.filter", bytes)
+    }
+
+    /// What was sent in this month, as it was written; none if nothing was.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn volume(&self) -> Result<Option<String>, StateError> {
+        let bytes = self.read("volume")?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Writes down what was sent in this month.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn store_volume(&self, text: &str) -> Result<(), StateError> {
+        self.write("volume", text.as_bytes())
     }
 
     fn secret(

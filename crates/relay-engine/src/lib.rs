@@ -123,6 +123,7 @@
 //! # }
 //! ```
 
+pub mod allowance;
 pub mod batch;
 mod buffer_pool;
 pub mod headers;

@@ -66,6 +66,8 @@ outcomes! {
     ControlLimit = "control_limit",
     /// Dropped: the worker that owns the session has too much to do.
     HandoverLimit = "handover_limit",
+    /// Dropped: the relay has sent as much as it may.
+    BandwidthLimit = "bandwidth_limit",
     /// Dropped: the kernel did not take it.
     SendFailed = "send_failed",
     /// Dropped by the relay's behaviour: never, in an honest one.

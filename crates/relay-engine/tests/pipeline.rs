@@ -13,6 +13,7 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::link::control::Control;
 use mixline_protocol::path::Next;
 use mixline_protocol::size::{CELL_OFFSET, Cell, DATAGRAM, Datagram, PATH_HEADER};
+use mixline_relay_engine::allowance::Rate;
 use mixline_relay_engine::link_sessions::index;
 use mixline_relay_engine::messages::{Command, Signal};
 use mixline_relay_engine::outcome::Outcome;
@@ -175,6 +176,23 @@ fn a_relay_that_leaves_goes_on_with_known_paths_and_opens_none() {
     assert_eq!(one.relay.count(Outcome::PathRefused), 2);
     one.relay.pipeline.apply(Command::NewPaths(true));
     assert_eq!(one.relay.relay(&cells[2..]).len(), 1);
+}
+
+#[test]
+fn what_is_over_the_rate_is_dropped_and_counted() {
+    let mut one = One::new();
+    one.relay.relay(&[one.datagram(0)]);
+    one.relay.common.allowance.set(Rate::Nothing);
+    let more: Vec<_> = (1..100).map(|message| one.datagram(message)).collect();
+    let sent: usize = more
+        .chunks(10)
+        .map(|some| one.relay.process(some).len())
+        .sum();
+    // What was taken before is sent.
+    assert_eq!(sent, 15);
+    assert_eq!(one.relay.count(Outcome::BandwidthLimit), 84);
+    one.relay.common.allowance.set(Rate::Unlimited);
+    assert_eq!(one.relay.process(&[one.datagram(100)]).len(), 1);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::SharedOnionKeys;
 use crate::reload::Offer;
+use crate::standing::Standing;
 use crate::workers::WorkerStatistics;
 
 /// How often the relay registers.
@@ -59,8 +60,8 @@ pub struct Registration {
     pub addresses: Vec<SocketAddr>,
     /// What may change while the relay runs.
     pub offer: watch::Receiver<Offer>,
-    /// Whether the relay leaves.
-    pub leaving: watch::Receiver<bool>,
+    /// How the relay stands.
+    pub standing: watch::Receiver<Standing>,
     /// The onion keys.
     pub onion: Arc<SharedOnionKeys>,
     /// What the workers count.
@@ -99,15 +100,15 @@ impl Registration {
             self.load
                 .send_replace(load.measure(self.relayed(), Instant::now()));
             version = next_version(version, self.known_version(&snapshots));
-            let leaving = *self.leaving.borrow_and_update();
+            let leaving = *self.standing.borrow_and_update() != Standing::Present;
             let life = if leaving { FAREWELL } else { LIFE };
             wait = match self
                 .register(&mut client, published, version, now, life)
                 .await
             {
                 Ok(()) if leaving => {
-                    // Gone for as long as the relay leaves.
-                    if self.leaving.changed().await.is_err() {
+                    // Gone for as long as the relay is.
+                    if self.standing.changed().await.is_err() {
                         return;
                     }
                     continue;
@@ -126,7 +127,7 @@ impl Registration {
                 () = tokio::time::sleep(wait) => {}
                 // What is new in the descriptor is not kept for the next time.
                 Ok(()) = self.offer.changed() => {}
-                Ok(()) = self.leaving.changed() => {}
+                Ok(()) = self.standing.changed() => {}
             }
         }
     }

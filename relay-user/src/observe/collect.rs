@@ -17,6 +17,8 @@ use super::report::{DirectoryReport, LinksReport, PathsReport, PortReport, Repla
 use crate::control::registration::RegistrationStatus;
 use crate::control::{ControlStatistics, SharedOnionKeys};
 use crate::reload::Offer;
+use crate::standing::Standing;
+use crate::volume::Accounts;
 use crate::workers::WorkerStatistics;
 
 /// Where a report comes from.
@@ -41,8 +43,10 @@ pub struct Source {
     pub follow: watch::Receiver<FollowStatus>,
     /// How registering goes.
     pub registration: Arc<Mutex<RegistrationStatus>>,
-    /// Whether the relay leaves.
-    pub leaving: watch::Receiver<bool>,
+    /// How the relay stands.
+    pub standing: watch::Receiver<Standing>,
+    /// What it has sent in this month.
+    pub accounts: Arc<Accounts>,
     /// The newest snapshot.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// The onion keys.
@@ -81,7 +85,8 @@ impl Source {
             workers: self.workers.len(),
             memory_bytes: memory(),
             directory: self.directory(),
-            leaving: *self.leaving.borrow(),
+            leaving: *self.standing.borrow() == Standing::Leaving,
+            hibernating: *self.standing.borrow() == Standing::Hibernating,
             onion_epochs: self
                 .onion
                 .lock()
@@ -105,6 +110,10 @@ impl Source {
             },
             load: *self.load.borrow(),
             capacity: offer.capacity,
+            bandwidth: offer.bandwidth,
+            monthly: offer.monthly,
+            volume: Some(self.accounts.volume()),
+            contact: offer.contact,
             verdicts,
             xdp: self
                 .xdp_filter

@@ -8,6 +8,7 @@ pub(crate) mod socket;
 mod text;
 
 pub use crate::drain::Progress;
+pub use crate::volume::Volume;
 pub(crate) use collect::Source;
 pub use report::{
     DirectoryReport, LinksReport, PathsReport, PortReport, QueueReport, ReplayReport, Report,

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::volume::Volume;
+
 /// The state of a relay.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
@@ -33,6 +35,9 @@ pub struct Report {
     /// Whether it leaves: it takes no new paths, and its descriptor is withdrawn.
     #[serde(default)]
     pub leaving: bool,
+    /// Whether it has sent all that it may in this month: it waits for the next.
+    #[serde(default)]
+    pub hibernating: bool,
     /// Epochs that it has onion keys of.
     pub onion_epochs: Vec<u32>,
     /// Its neighbours.
@@ -45,6 +50,18 @@ pub struct Report {
     pub load: u32,
     /// Datagrams a second that it says it is good for.
     pub capacity: u32,
+    /// Bytes a second that it sends at most, headers included; none without a limit.
+    #[serde(default)]
+    pub bandwidth: Option<u64>,
+    /// Bytes that it sends in a month at most; none without a limit.
+    #[serde(default)]
+    pub monthly: Option<u64>,
+    /// What it has sent in this month.
+    #[serde(default)]
+    pub volume: Option<Volume>,
+    /// How people reach the operator.
+    #[serde(default)]
+    pub contact: Option<String>,
     /// Datagrams by what became of them.
     pub verdicts: BTreeMap<String, u64>,
     /// Frames by the XDP program's verdict; empty without one.

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use mixline_relay_engine::outcome::Outcome;
 
+use crate::bytes::Bytes;
+
 use super::report::{DirectoryReport, Report};
 
 impl Report {
@@ -58,6 +60,12 @@ impl Report {
                 "it takes no new paths, and stops when none is in use".into(),
             );
         }
+        if self.hibernating {
+            line(
+                "hibernating",
+                "`monthly` is used up: it comes back with the next month".into(),
+            );
+        }
         if let Some(error) = &directory.last_error {
             line("problem", error.clone());
         }
@@ -97,6 +105,21 @@ impl Report {
             "load",
             format!("{} of {} datagrams/s", self.load, self.capacity),
         );
+        if let Some(rate) = self.bandwidth {
+            line("bandwidth", format!("at most {}/s are sent", Bytes(rate)));
+        }
+        if let Some(volume) = &self.volume {
+            let most = self
+                .monthly
+                .map_or_else(String::new, |most| format!(" of at most {}", Bytes(most)));
+            line(
+                "volume",
+                format!("{}{most} sent in {}", Bytes(volume.sent), volume.month),
+            );
+        }
+        if let Some(contact) = &self.contact {
+            line("contact", contact.clone());
+        }
         for outcome in Outcome::ALL {
             let count = self.verdicts.get(outcome.name()).copied().unwrap_or(0);
             if count > 0 {

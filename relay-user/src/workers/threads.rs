@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::replay::ReplayFilter;
+use mixline_relay_engine::allowance::Allowance;
 use mixline_relay_engine::pipeline::{Assembly, Behaviour, Common, Pipeline, Setup};
 use mixline_relay_engine::queues::{ControlQueues, WorkerHandle};
 use mixline_relay_engine::slow_path::Keys;
@@ -36,6 +37,8 @@ pub struct Started {
     pub handles: Vec<WorkerHandle>,
     /// What they show.
     pub statistics: Vec<Arc<WorkerStatistics>>,
+    /// How much they may send together.
+    pub allowance: Arc<Allowance>,
     /// Where they reach the control plane.
     pub queues: Arc<ControlQueues>,
 }
@@ -94,6 +97,7 @@ impl<B: Behaviour, F: FnMut(usize) -> B> Threads<F> {
             workers,
             handles: common.workers.clone(),
             statistics,
+            allowance: Arc::clone(&common.allowance),
             queues: Arc::clone(&common.control),
         })
     }

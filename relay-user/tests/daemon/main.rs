@@ -7,6 +7,7 @@ mod doctor;
 mod drain;
 mod errors;
 mod life;
+mod limits;
 mod logs;
 mod network;
 mod process;

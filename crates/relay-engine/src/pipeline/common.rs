@@ -6,6 +6,7 @@ use crossbeam::channel::{Receiver, Sender};
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::replay::ReplayFilter;
 
+use crate::allowance::Allowance;
 use crate::buffer_pool::Pool;
 use crate::limits::{DELAYED_CELLS, HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS};
 use crate::queues::{ControlQueues, WorkerHandle, WorkerQueues, worker_queues};
@@ -27,6 +28,8 @@ pub struct Common {
     pub(crate) opening: Arc<Quota>,
     /// Control messages that may wait for the control plane.
     pub(crate) control_messages: Arc<Quota>,
+    /// How much they may send together.
+    pub allowance: Arc<Allowance>,
     /// The control plane.
     pub control: Arc<ControlQueues>,
     /// All workers, by number.
@@ -69,6 +72,7 @@ impl Common {
             held: Quota::new(held),
             opening: Quota::new(OPENING_PATHS),
             control_messages: Quota::new(MESSAGES),
+            allowance: Arc::default(),
             control: ControlQueues::new(control),
             workers: handles,
             slow,

@@ -85,6 +85,8 @@ pub struct Pipeline<B = Honest> {
     paths: PathCache,
     oldest_epoch: u32,
     opens_paths: bool,
+    /// Datagrams that may be sent before it is asked again.
+    lease: u32,
     opening: Opening,
     waiting: Waiting,
     delay: Option<Delayed>,
@@ -110,6 +112,7 @@ impl<B: Behaviour> Pipeline<B> {
             paths: PathCache::new(setup.paths, hash_key),
             oldest_epoch: 0,
             opens_paths: true,
+            lease: 0,
             opening: Opening::default(),
             waiting: Waiting::default(),
             delay: setup.mean_delay.map(Delayed::new),

@@ -32,6 +32,15 @@ impl<B: Behaviour> Pipeline<B> {
             Route::UnknownRelay => return Err(Leave::With(Outcome::UnknownRelay)),
             Route::UnknownMailbox => return Err(Leave::With(Outcome::UnknownMailbox)),
         };
+        if self.lease == 0 {
+            self.lease = self.common.allowance.take(now);
+        }
+        // A shaper would hold datagrams of constant length for a time that depends on what others
+        // send; what is over the rate is dropped instead, and the ends send less.
+        let Some(lease) = self.lease.checked_sub(1) else {
+            return Err(Leave::With(Outcome::BandwidthLimit));
+        };
+        self.lease = lease;
         if let Next::Deliver(token) = next {
             // In front of the cell, where the path header was and zeros are now: it tells
             // the client which of its tails the cell came through.
