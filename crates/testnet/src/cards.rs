@@ -4,6 +4,8 @@
 use crate::error::{Error, Result};
 use crate::topology::Node;
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Two cards on one cable, in place of a veth pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,20 @@ pub struct CardWire {
     pub near: String,
     /// The hardware address of the second, which the router has.
     pub far: String,
+}
+
+/// How long a namespace that was removed may take to give its cards back.
+const RETURN: Duration = Duration::from_secs(60);
+
+/// As [`name_of`], for a card that may still be on its way back from a namespace that was removed.
+pub fn name_when_back(mac: &str) -> Result<String> {
+    let until = Instant::now() + RETURN;
+    loop {
+        match name_of(mac) {
+            Err(_) if Instant::now() < until => thread::sleep(Duration::from_millis(200)),
+            found => return found,
+        }
+    }
 }
 
 /// The name that the card with this hardware address has at the moment, in the namespace of the

@@ -2,7 +2,7 @@
 //!
 //! Everything here works by name, so that it also removes what a killed run left behind.
 
-use crate::cards::{CardWire, name_of};
+use crate::cards::{CardWire, name_when_back};
 use crate::error::{Result, StepContext as _, SystemContext as _};
 use crate::netns::{self, ip_in};
 use crate::topology::{Node, ROUTER};
@@ -39,7 +39,7 @@ pub fn create(cards: &[CardWire]) -> Result<()> {
         let _ = writeln!(batch, "netns add {namespace}");
         match cards.iter().find(|card| card.node == node) {
             Some(card) => {
-                let (near, far) = (name_of(&card.near)?, name_of(&card.far)?);
+                let (near, far) = (name_when_back(&card.near)?, name_when_back(&card.far)?);
                 let _ = writeln!(batch, "link set {near} netns {namespace} name eth0");
                 let _ = writeln!(batch, "link set {far} netns {ROUTER} name {wire}");
             }

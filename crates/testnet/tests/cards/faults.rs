@@ -296,14 +296,7 @@ pub fn driver_rebinds(network: &mut Network) -> Result<()> {
     std::fs::write(format!("{driver}/unbind"), &slot)?;
     thread::sleep(Duration::from_secs(1));
     std::fs::write(format!("{driver}/bind"), &slot)?;
-    let until = Instant::now() + HEALING;
-    let name = loop {
-        if let Ok(name) = mixline_testnet::cards::name_of(mac.trim()) {
-            break name;
-        }
-        ensure!(Instant::now() < until, "the card does not come back");
-        thread::sleep(Duration::from_millis(200));
-    };
+    let name = mixline_testnet::cards::name_when_back(mac.trim())?;
     netns::ip(&format!(
         "link set {name} netns {} name eth0\n",
         node.namespace()

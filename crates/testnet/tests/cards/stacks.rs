@@ -3,7 +3,7 @@
 //! its unit and no more.
 
 use anyhow::{Context, Result, bail, ensure};
-use mixline_testnet::cards::name_of;
+use mixline_testnet::cards::name_when_back;
 use mixline_testnet::netns::{self, ip_in};
 use mixline_testnet::{Programs, namespaces};
 use serde_json::Value;
@@ -33,15 +33,7 @@ impl Host {
     fn new(pair: &Pair) -> Result<Self> {
         namespaces::remove_one(NAMESPACE)?;
         namespaces::create_lonely(NAMESPACE)?;
-        // A namespace that is removed gives its cards back some time later.
-        let until = Instant::now() + PATIENCE;
-        let near = loop {
-            match name_of(&pair.near) {
-                Ok(near) => break near,
-                Err(error) if Instant::now() >= until => return Err(error.into()),
-                Err(_) => thread::sleep(Duration::from_millis(200)),
-            }
-        };
+        let near = name_when_back(&pair.near)?;
         netns::ip(&format!("link set {near} netns {NAMESPACE} name eth0\n"))?;
         let directory = PathBuf::from("/run/mixline-lonely");
         let _ = fs::remove_dir_all(&directory);
