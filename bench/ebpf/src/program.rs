@@ -11,8 +11,8 @@ use mixline_relay_common::DATAGRAM_LENGTH;
 use mixline_relay_common::frame::{self, Message};
 
 use crate::abi::{
-    BACKLOG, DEVICE, DUE, FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, NEIGHBOURS, NETWORK,
-    LET_THROUGH, NEXT, RELAYS, REMARK, SPOOF, SPOOFED, Settings, State,
+    BACKLOG, DEVICE, DUE, FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, LET_THROUGH, NEIGHBOURS,
+    NETWORK, NEXT, RELAYS, REMARK, SPOOF, SPOOFED, Settings, State,
 };
 use crate::packet::Packet;
 
@@ -135,7 +135,10 @@ pub fn count(ctx: XdpContext) -> u32 {
     if !(udp.whole || udp.is_merged()) || !is_data(&packet, udp.payload) {
         return xdp_action::XDP_PASS;
     }
-    if SETTINGS.get(0).is_some_and(|settings| settings[LET_THROUGH] != 0) {
+    if SETTINGS
+        .get(0)
+        .is_some_and(|settings| settings[LET_THROUGH] != 0)
+    {
         return xdp_action::XDP_PASS;
     }
     let datagrams = u64::from(udp.length) / DATAGRAM_LENGTH as u64;
