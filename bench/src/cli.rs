@@ -55,7 +55,7 @@ impl Name {
 /// What all benchmarks are told.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
-    /// Fewer and shorter rounds: all of it in 3 minutes on 2 cores, once it is built.
+    /// Fewer and shorter rounds: all of it in 5 minutes on 2 cores, once it is built.
     #[arg(long)]
     pub quick: bool,
     /// What the relays of `path` receive and send with.

@@ -84,11 +84,27 @@ impl crate::Report for Report {
                 .map(|relay| Bar::new(&relay.name, Summary::of(relay.cpu_s)))
                 .collect(),
         };
-        vec![
+        let beside_tor = self.tor.as_ref().map(|tor| {
+            Plot::Bars(Bars {
+                title: "One download, by way of Mixline and of Tor".into(),
+                note: format!(
+                    "{:.0} MB in turns, six relays each, both networks on this machine.",
+                    tor.download_bytes as f64 / 1e6
+                ),
+                unit: "MB/s".into(),
+                bars: vec![
+                    Bar::new("Mixline", megabytes(tor.mixline_bytes_per_s)),
+                    Bar::new(&tor.version, megabytes(tor.tor_bytes_per_s)),
+                ],
+            })
+        });
+        let mut plots = vec![
             Plot::Bars(streams),
             Plot::Lines(trips),
             Plot::Lines(loss),
             Plot::Bars(relays),
-        ]
+        ];
+        plots.extend(beside_tor);
+        plots
     }
 }

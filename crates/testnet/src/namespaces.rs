@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// Where `ip netns exec` looks for files to lay over those in `/etc`.
 const NETNS_ETC: &str = "/etc/netns";
 
+/// A namespace beside the network that leads nowhere, for what is compared with it.
+pub const BESIDE: &str = "mixline-beside";
+
 /// Kernel settings of every namespace: addresses usable at once (no duplicate address detection),
 /// no filter on return paths (answers may leave by another address than the one asked).
 const SETTINGS: &str = "\
@@ -102,7 +105,7 @@ pub fn remove_one(namespace: &str) -> Result<()> {
 pub fn remove() -> Result<()> {
     let names: Vec<String> = Node::all()
         .map(Node::namespace)
-        .chain([ROUTER.to_owned()])
+        .chain([ROUTER, BESIDE].map(str::to_owned))
         .collect();
     for namespace in &names {
         remove_one(namespace).step(format!("removing {namespace}"))?;

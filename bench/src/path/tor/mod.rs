@@ -18,16 +18,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use mixline_testnet::fetch::{Fetched, fetch};
+use mixline_testnet::namespaces::{self, BESIDE};
+use mixline_testnet::netns;
 use mixline_testnet::process::{Process, Program, tail, wait_for};
 use mixline_testnet::web::Site;
-use mixline_testnet::{namespaces, netns};
 
 use config::{Authority, CERTIFICATE_PORT, Role};
 
 pub use rounds::{OverTor, Plan, Sizes};
 
-/// The namespace of all of it.
-const NAMESPACE: &str = "mixline-tor";
 /// How long it may take from the start until the client gets a page of the onion service.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How long one page may take while the network comes up, in seconds.
@@ -66,12 +65,12 @@ impl TorNetwork {
         let version = netns::said(netns::tool("tor").arg("--version"))?;
         let version = version.lines().next().unwrap_or_default();
         // What a killed run left behind.
-        namespaces::remove_one(NAMESPACE)?;
+        namespaces::remove_one(BESIDE)?;
         match fs::remove_dir_all(directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        namespaces::create_lonely(NAMESPACE)?;
+        namespaces::create_lonely(BESIDE)?;
         let mut network = Self {
             version: version
                 .replace(" version ", " ")
@@ -95,7 +94,7 @@ impl TorNetwork {
             fs::create_dir_all(self.directory.join(of_web_server))?;
         }
         fs::write(self.no_defaults(), "")?;
-        let web = site.serve_in(NAMESPACE, &self.directory, &[config::HERE.into()])?;
+        let web = site.serve_in(BESIDE, &self.directory, &[config::HERE.into()])?;
         self.processes.push(web);
         let authority = self.make_authority()?;
         let began = Instant::now();
@@ -103,7 +102,7 @@ impl TorNetwork {
             let torrc = self.directory.join(format!("{role}.torrc"));
             fs::write(&torrc, config::torrc(role, &authority, &self.directory))?;
             let tor = Program {
-                namespace: NAMESPACE.into(),
+                namespace: BESIDE.into(),
                 executable: "tor".into(),
                 arguments: vec![
                     "--defaults-torrc".into(),
@@ -188,7 +187,7 @@ impl TorNetwork {
         let mut all = vec!["--socks5-hostname", &socks];
         all.extend(options);
         let url = format!("http://{}/{name}", self.onion);
-        Ok(fetch(NAMESPACE, &url, to, &all)?)
+        Ok(fetch(BESIDE, &url, to, &all)?)
     }
 
     /// An empty configuration, in place of that of the host.
@@ -204,7 +203,7 @@ impl TorNetwork {
 impl Drop for TorNetwork {
     fn drop(&mut self) {
         self.processes.clear();
-        let _ = namespaces::remove_one(NAMESPACE);
+        let _ = namespaces::remove_one(BESIDE);
     }
 }
 
