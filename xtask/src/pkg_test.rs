@@ -151,8 +151,8 @@ fn journal(container: &mut Container) -> String {
 
 /// Starts this program again with a container, and kills it.
 fn killed_starter() -> Result<()> {
-    let own = std::env::current_exe().context("finding this program")?;
-    let mut starter = Command::new(own)
+    // Also if a build has replaced the file since.
+    let mut starter = Command::new("/proc/self/exe")
         .args(["pkg-test", "--hold"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
