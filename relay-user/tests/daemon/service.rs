@@ -6,6 +6,7 @@ use mixline_daemon::testing::ServiceManager;
 use mixline_protocol::records::Parameters;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::directory::Directory;
@@ -42,6 +43,26 @@ fn thread(process: Pid, name: &str) -> Pid {
     Pid::from_raw(number.to_str().unwrap().parse().unwrap())
 }
 
+/// A thread that stands still; it goes on when this is dropped, also by a test that fails: its
+/// process could not end otherwise.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn thread(thread: Pid) -> Self {
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        let stopped = Self(thread);
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        stopped
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = ptrace::detach(self.0, None);
+    }
+}
+
 #[test]
 fn the_watchdog_hears_nothing_while_one_worker_hangs() {
     let parent = tempfile::tempdir().unwrap();
@@ -54,10 +75,7 @@ fn the_watchdog_hears_nothing_while_one_worker_hangs() {
         assert!(manager.wait_for("WATCHDOG=1", PATIENCE).unwrap().is_some());
     }
     // Stops that thread alone, as a lock that is never released would.
-    let worker = thread(relay.process(), "worker-1");
-    ptrace::seize(worker, ptrace::Options::empty()).unwrap();
-    ptrace::interrupt(worker).unwrap();
-    nix::sys::wait::waitpid(worker, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
+    let stopped = Stopped::thread(thread(relay.process(), "worker-1"));
     let mut silent = false;
     for _ in 0..100 {
         silent |= manager
@@ -71,7 +89,7 @@ fn the_watchdog_hears_nothing_while_one_worker_hangs() {
     assert!(silent);
     // The control plane goes on, and answers.
     relay.report();
-    ptrace::detach(worker, None).unwrap();
+    drop(stopped);
     assert!(manager.wait_for("WATCHDOG=1", PATIENCE).unwrap().is_some());
     // A process that stands still as a whole says nothing either; here it goes on afterwards.
     nix::sys::signal::kill(relay.process(), Signal::SIGSTOP).unwrap();
