@@ -240,7 +240,7 @@ impl Config {
     /// Reads the file again: what is logged changes at once, the rest is named and stays.
     ///
     /// # Errors
-    /// [`ReloadError`]; then nothing changes.
+    /// What is wrong with the file; then nothing changes.
     pub fn reload(&mut self, origin: &Origin) -> Result<Reloaded, ReloadError> {
         // Whoever adds a key decides here what a reload does with it.
         let Self {
