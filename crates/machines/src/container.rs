@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::run::program;
+use crate::run::{lasting, program};
 use crate::shell::{Answer, Shell};
 use crate::tree::Tree;
 use crate::{Error, Result};
@@ -224,7 +224,7 @@ impl Keeper {
         bind.push(&setup.shared);
         bind.push(":/host");
         let lines: Vec<_> = groups.iter().map(|path| path.to_string_lossy()).collect();
-        let mut process = program("sh")
+        let mut process = lasting("sh")
             .args(["-c", KEEPER, "sh", &lines.join("\n")])
             .arg(&tree.path)
             .args(["--quiet", "--boot", "--private-network"])

@@ -12,9 +12,15 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// A program of the host, with root's path and plain English. It ends with this process, also when
 /// that is killed.
 pub(crate) fn program(name: &str) -> Command {
-    let mut command = Command::new("setpriv");
+    let mut command = lasting("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", name]);
     command
-        .args(["--pdeathsig", "KILL", "--", name])
+}
+
+/// As [`program`], for one that sees to the end of this process itself.
+pub(crate) fn lasting(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command
         .env("PATH", PATH)
         .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::null());
