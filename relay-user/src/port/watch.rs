@@ -8,7 +8,7 @@ use std::time::Instant;
 use mixline_relay_common::verdict::Verdict;
 use mixline_xdp::Card;
 use nix::errno::Errno;
-use nix::net::if_::if_indextoname;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::shared::Shared;
 use super::trust::{Counts, Doubt, Seen, Trust};
@@ -54,8 +54,7 @@ impl Watch {
         if self.given_up {
             return None;
         }
-        let named = if_indextoname(self.index);
-        let doubt = if matches!(named, Err(Errno::ENXIO | Errno::ENODEV)) {
+        let doubt = if is_gone(&self.card.interface, self.index) {
             Doubt::Gone
         } else {
             // What cannot be read says nothing.
@@ -107,6 +106,20 @@ impl Watch {
         } else {
             "not proven yet: few full-sized frames have come"
         }
+    }
+}
+
+/// Whether an interface is not there any more, or another has its name. One that has another name
+/// now is still there. What cannot be asked says nothing.
+fn is_gone(name: &str, index: u32) -> bool {
+    match if_nametoindex(name) {
+        Ok(found) => found != index,
+        Err(Errno::ENODEV | Errno::ENXIO) => {
+            // An empty name is none.
+            if_indextoname(index).is_ok_and(|name| name.is_empty())
+                || matches!(if_indextoname(index), Err(Errno::ENXIO | Errno::ENODEV))
+        }
+        Err(_) => false,
     }
 }
 
@@ -188,6 +201,15 @@ mod tests {
         assert_eq!(loopback(dev), Some(57));
         assert_eq!((in_receives_v4(""), loopback("")), (None, None));
         assert_eq!(in_receives_v6(""), 0);
+    }
+
+    #[test]
+    fn an_interface_is_gone_when_neither_its_name_nor_its_index_is_there() {
+        let lo = if_nametoindex("lo").expect("a loopback interface");
+        assert!(!is_gone("lo", lo));
+        assert!(is_gone("lo", lo + 77), "another by its name");
+        assert!(!is_gone("none-such", lo), "it has another name");
+        assert!(is_gone("none-such", 2_000_000_000));
     }
 
     #[test]

@@ -182,6 +182,11 @@ impl Network {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// Takes a relay's interface away, as when its driver is unloaded.
+    pub fn remove_interface(&self, relay: usize) {
+        ip_in(&self.relay(relay), &format!("link del {INTERFACE}\n")).unwrap();
+    }
+
     /// Gives the hub's end of a relay's wire another Ethernet address.
     pub fn change_gateway(&self, relay: usize) {
         let hub = self.hub();

@@ -92,6 +92,30 @@ fn gives_up_when_frames_are_cut(kind: &'static str) {
 }
 
 #[test]
+fn xdp_is_given_up_when_its_interface_goes() {
+    Network::run(1, 2, |network| {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::start_at(Network::hub_address(true), Parameters::default());
+        let mut relay = Relay::at(
+            Network::address(0, true),
+            Some(&network.relay(0)),
+            folder.path(),
+            "relay",
+            &directory,
+            "port: xdp\n",
+        );
+        relay.start_and_register();
+        network.remove_interface(0);
+        wait_for("XDP to be given up", || {
+            (relay.report().port.kind == "udp").then_some(())
+        });
+        let why = relay.report().port.why;
+        assert!(why.contains("the interface is gone"), "{why}");
+        relay.stop();
+    });
+}
+
+#[test]
 fn af_xdp_is_given_up_when_frames_are_cut() {
     gives_up_when_frames_are_cut("xdp");
 }
