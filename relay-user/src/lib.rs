@@ -21,6 +21,7 @@ mod control;
 mod default_route;
 pub mod doctor;
 mod drain;
+mod given_up;
 pub mod init;
 pub mod observe;
 mod onion_keys;
