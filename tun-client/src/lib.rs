@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod detach;
 mod dns;
 mod error;
+pub mod host;
 pub mod host_dns;
 mod net;
 pub mod progress;

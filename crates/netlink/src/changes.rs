@@ -1,5 +1,7 @@
 //! What the kernel announces.
 
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
 use netlink_sys::Socket;
 
 use crate::error::{Error, Result};
@@ -45,5 +47,18 @@ impl Changes {
             }
         }
         changed
+    }
+}
+
+impl AsFd for Changes {
+    /// To wait for: it is readable when something was announced.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Changes {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }

@@ -38,6 +38,19 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Client<M> {
         })
     }
 
+    /// Has the kernel look at all of a question about routes, addresses or rules: then it answers
+    /// with what was asked for alone, such as the routes of one table, and refuses what it does not
+    /// know (Linux 4.20, `NETLINK_GET_STRICT_CHK`).
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn strict(self) -> Result<Self> {
+        self.socket
+            .set_netlink_get_strict_chk(true)
+            .map_err(Error::Socket)?;
+        Ok(self)
+    }
+
     /// Asks a question that has exactly one answer.
     ///
     /// # Errors
@@ -45,15 +58,19 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Client<M> {
     pub fn ask(&self, question: M) -> Result<M> {
         self.send(question, 0)?;
         let mut answer = None;
+        let last = self.sequence.get();
         while answer.is_none() {
-            self.receive(|payload| {
-                match payload {
-                    NetlinkPayload::InnerMessage(message) => answer = Some(message),
-                    NetlinkPayload::Error(error) => return Err(Error::Refused(error.to_io())),
-                    _ => {}
-                }
-                Ok(())
-            })?;
+            self.receive(
+                |sequence| sequence == last,
+                |payload| {
+                    match payload {
+                        NetlinkPayload::InnerMessage(message) => answer = Some(message),
+                        NetlinkPayload::Error(error) => return Err(Error::Refused(error.to_io())),
+                        _ => {}
+                    }
+                    Ok(())
+                },
+            )?;
         }
         answer.ok_or(Error::Missing("message"))
     }
@@ -67,45 +84,92 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Client<M> {
         self.send(request, flags)?;
         let mut answers = Vec::new();
         let mut ended = false;
+        let last = self.sequence.get();
         while !ended {
-            self.receive(|payload| {
-                match payload {
-                    NetlinkPayload::InnerMessage(message) => answers.push(message),
-                    NetlinkPayload::Error(error) if error.code.is_some() => {
-                        return Err(Error::Refused(error.to_io()));
+            self.receive(
+                |sequence| sequence == last,
+                |payload| {
+                    match payload {
+                        NetlinkPayload::InnerMessage(message) => answers.push(message),
+                        NetlinkPayload::Error(error) if error.code.is_some() => {
+                            return Err(Error::Refused(error.to_io()));
+                        }
+                        NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => ended = true,
+                        _ => {}
                     }
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => ended = true,
-                    _ => {}
-                }
-                Ok(())
-            })?;
+                    Ok(())
+                },
+            )?;
         }
         Ok(answers)
     }
 
+    /// Sends requests that the kernel carries out together or not at all, each with its flags. One
+    /// has to ask for an acknowledgement (`NLM_F_ACK`), which comes when all are done.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the first refusal; [`Error::Socket`], [`Error::Malformed`].
+    pub fn batch(&self, requests: impl IntoIterator<Item = (M, u16)>) -> Result<()> {
+        let first = self.sequence.get().wrapping_add(1);
+        let mut bytes = Vec::new();
+        for (request, flags) in requests {
+            self.encode(request, flags, &mut bytes);
+        }
+        self.socket.send(&bytes, 0).map_err(Error::Socket)?;
+        let count = self.sequence.get().wrapping_sub(first);
+        let mut ended = false;
+        while !ended {
+            let belongs = |sequence: u32| sequence.wrapping_sub(first) <= count;
+            self.receive(belongs, |payload| match payload {
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    Err(Error::Refused(error.to_io()))
+                }
+                NetlinkPayload::Error(_) => {
+                    ended = true;
+                    Ok(())
+                }
+                _ => Ok(()),
+            })?;
+        }
+        Ok(())
+    }
+
     fn send(&self, message: M, flags: u16) -> Result<()> {
+        let mut bytes = Vec::new();
+        self.encode(message, flags, &mut bytes);
+        self.socket.send(&bytes, 0).map_err(Error::Socket)?;
+        Ok(())
+    }
+
+    /// Appends a message with the next sequence number.
+    fn encode(&self, message: M, flags: u16, bytes: &mut Vec<u8>) {
         self.sequence.set(self.sequence.get().wrapping_add(1));
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence.get();
         let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
-        self.socket.send(&bytes, 0).map_err(Error::Socket)?;
-        Ok(())
+        let begin = bytes.len();
+        bytes.resize(begin + packet.buffer_len(), 0);
+        if let Some(place) = bytes.get_mut(begin..) {
+            packet.serialize(place);
+        }
     }
 
-    /// Waits for one datagram, and gives each of its messages that belongs to the last question
-    /// to `take`.
-    fn receive(&self, mut take: impl FnMut(NetlinkPayload<M>) -> Result<()>) -> Result<()> {
+    /// Waits for one datagram, and gives each of its messages whose sequence number `belongs` to
+    /// `take`.
+    fn receive(
+        &self,
+        belongs: impl Fn(u32) -> bool,
+        mut take: impl FnMut(NetlinkPayload<M>) -> Result<()>,
+    ) -> Result<()> {
         let (bytes, _) = self.socket.recv_from_full().map_err(Error::Socket)?;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             let message = NetlinkMessage::<M>::deserialize(rest).map_err(Error::Malformed)?;
             let length = message.header.length as usize;
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            if message.header.sequence_number == self.sequence.get() {
+            if belongs(message.header.sequence_number) {
                 take(message.payload)?;
             }
         }

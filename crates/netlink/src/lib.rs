@@ -27,5 +27,7 @@ pub mod generic;
 pub use changes::Changes;
 pub use client::Client;
 pub use error::{Error, Result};
+/// The protocol of packet filters.
+pub use netlink_sys::protocols::NETLINK_NETFILTER as NETFILTER;
 /// The protocol of links, addresses, routes and neighbours (rtnetlink(7)).
 pub use netlink_sys::protocols::NETLINK_ROUTE as ROUTE;

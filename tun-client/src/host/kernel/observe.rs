@@ -1,0 +1,281 @@
+//! What the kernel has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use mixline_netlink::Error;
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::super::observed::{
+    Address, Link, MainRoute, Observed, Route, Rule, TABLE, Target, is_looked_at,
+};
+use super::super::prefix::Prefix;
+use super::{Kernel, KernelError};
+
+/// At most this many routes of the main table are taken note of.
+const MAX_MAIN: usize = 4096;
+
+impl Kernel {
+    /// What is there. `networks` are the virtual ones.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn observe(&self, networks: &[Prefix]) -> Result<Observed, KernelError> {
+        let ipv6 = std::path::Path::new("/proc/net/if_inet6").exists();
+        let mut main = Vec::new();
+        for message in self.routes_of(RouteHeader::RT_TABLE_MAIN.into(), ipv6)? {
+            main.extend(main_routes(&message).filter(|route| is_looked_at(&route.to, networks)));
+        }
+        main.truncate(MAX_MAIN);
+        let routes = self.routes_of(TABLE, ipv6)?;
+        Ok(Observed {
+            links: self.links()?,
+            addresses: self.addresses()?,
+            rules: self.rules(ipv6)?,
+            routes: routes.iter().map(own_route).collect(),
+            main,
+            filter: self.filter()?,
+            ipv6,
+        })
+    }
+
+    fn links(&self) -> Result<Vec<Link>, KernelError> {
+        let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let answers = self
+            .routes
+            .request(question, NLM_F_DUMP)
+            .map_err(KernelError::at("read interfaces"))?;
+        Ok(links(&answers))
+    }
+
+    fn addresses(&self) -> Result<Vec<Address>, KernelError> {
+        let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let answers = self
+            .routes
+            .request(question, NLM_F_DUMP)
+            .map_err(KernelError::at("read addresses"))?;
+        Ok(answers.iter().filter_map(address).collect())
+    }
+
+    fn rules(&self, ipv6: bool) -> Result<Vec<Rule>, KernelError> {
+        let mut rules = Vec::new();
+        for family in families(ipv6) {
+            let mut message = RuleMessage::default();
+            message.header.family = family;
+            let answers = self
+                .routes
+                .request(RouteNetlinkMessage::GetRule(message), NLM_F_DUMP)
+                .map_err(KernelError::at("read policy rules"))?;
+            rules.extend(answers.iter().filter_map(rule));
+        }
+        Ok(rules)
+    }
+
+    /// The routes of a table, both families. A table without routes may not be there.
+    fn routes_of(&self, table: u32, ipv6: bool) -> Result<Vec<RouteMessage>, KernelError> {
+        let mut routes = Vec::new();
+        for family in families(ipv6) {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            message.attributes.push(RouteAttribute::Table(table));
+            let question = RouteNetlinkMessage::GetRoute(message);
+            let answers = match self.routes.request(question, NLM_F_DUMP) {
+                Err(Error::Refused(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+                answers => answers.map_err(KernelError::at("read routes"))?,
+            };
+            routes.extend(answers.into_iter().filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(route) if table_of(&route) == table => Some(route),
+                _ => None,
+            }));
+        }
+        Ok(routes)
+    }
+}
+
+fn families(ipv6: bool) -> impl Iterator<Item = AddressFamily> {
+    [AddressFamily::Inet, AddressFamily::Inet6]
+        .into_iter()
+        .take(1 + usize::from(ipv6))
+}
+
+/// All interfaces. Hardware may be below one (a VLAN), or in it (a bridge, a bond).
+fn links(answers: &[RouteNetlinkMessage]) -> Vec<Link> {
+    let mut links = Vec::new();
+    let mut hardware = BTreeSet::new();
+    let mut above: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for answer in answers {
+        let RouteNetlinkMessage::NewLink(message) = answer else {
+            continue;
+        };
+        let (mut name, mut below, mut elsewhere) = (None, None, false);
+        let index = message.header.index;
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = Some(text.clone()),
+                LinkAttribute::ParentDevName(_) => {
+                    hardware.insert(index);
+                }
+                LinkAttribute::Link(other) => below = Some(*other),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::Controller(other) => above.entry(index).or_default().push(*other),
+                _ => {}
+            }
+        }
+        if let Some(below) = below.filter(|other| !elsewhere && *other != index) {
+            above.entry(below).or_default().push(index);
+        }
+        links.push(Link {
+            index,
+            name: name.unwrap_or_default(),
+            up: message.header.flags.contains(LinkFlags::Up),
+            hardware: false,
+            point_to_point: message.header.flags.contains(LinkFlags::Pointopoint),
+        });
+    }
+    let mut rest: Vec<u32> = hardware.iter().copied().collect();
+    while let Some(index) = rest.pop() {
+        for other in above.get(&index).into_iter().flatten() {
+            if hardware.insert(*other) {
+                rest.push(*other);
+            }
+        }
+    }
+    for link in &mut links {
+        link.hardware = hardware.contains(&link.index);
+    }
+    links
+}
+
+fn address(answer: &RouteNetlinkMessage) -> Option<Address> {
+    let RouteNetlinkMessage::NewAddress(message) = answer else {
+        return None;
+    };
+    // IFA_LOCAL is the own address; IFA_ADDRESS is the peer's where there is one.
+    let mut local = None;
+    let mut other = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => other = Some(*address),
+            _ => {}
+        }
+    }
+    Some(Address {
+        interface: message.header.index,
+        prefix: Prefix::new(local.or(other)?, message.header.prefix_len),
+    })
+}
+
+fn rule(answer: &RouteNetlinkMessage) -> Option<Rule> {
+    let RouteNetlinkMessage::NewRule(message) = answer else {
+        return None;
+    };
+    let header = &message.header;
+    let ipv6 = header.family == AddressFamily::Inet6;
+    let inverted = header.flags.contains(RuleFlags::Invert);
+    let mut rule = Rule {
+        priority: 0,
+        to: Prefix::everything(ipv6),
+        narrowed: header.src_len > 0 || header.tos > 0 || inverted,
+        table: header.table.into(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = *priority,
+            RuleAttribute::Table(table) => rule.table = *table,
+            RuleAttribute::Destination(address) if !inverted => {
+                rule.to = Prefix::new(*address, header.dst_len);
+            }
+            RuleAttribute::Protocol(_) | RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+            _ => rule.narrowed = true,
+        }
+    }
+    if header.action != RuleAction::ToTable {
+        rule.table = 0;
+    }
+    Some(rule)
+}
+
+fn table_of(message: &RouteMessage) -> u32 {
+    let named = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    named.unwrap_or_else(|| message.header.table.into())
+}
+
+fn destination(message: &RouteMessage) -> Prefix {
+    let address = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Destination(RouteAddress::Inet(to)) => Some(IpAddr::V4(*to)),
+        RouteAttribute::Destination(RouteAddress::Inet6(to)) => Some(IpAddr::V6(*to)),
+        _ => None,
+    });
+    match address {
+        Some(address) => Prefix::new(address, message.header.destination_prefix_length),
+        None => Prefix::everything(message.header.address_family == AddressFamily::Inet6),
+    }
+}
+
+/// A route of the client's own table.
+fn own_route(message: &RouteMessage) -> Route {
+    let (mut interface, mut metric, mut plain) = (None, 0, true);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Priority(value) => metric = *value,
+            RouteAttribute::Gateway(_)
+            | RouteAttribute::Via(_)
+            | RouteAttribute::MultiPath(_)
+            | RouteAttribute::Encap(_)
+            | RouteAttribute::PrefSource(_) => plain = false,
+            _ => {}
+        }
+    }
+    let target = match (message.header.kind, interface) {
+        (RouteType::Unicast, Some(interface)) if plain => Target::Interface(interface),
+        (RouteType::Throw, _) => Target::Throw,
+        (RouteType::Unreachable, _) => Target::Unreachable,
+        _ => Target::Other,
+    };
+    Route {
+        to: destination(message),
+        target,
+        metric,
+    }
+}
+
+/// A route of the main table, once for each interface that it leads by.
+fn main_routes(message: &RouteMessage) -> impl Iterator<Item = MainRoute> {
+    let to = destination(message);
+    let unicast = message.header.kind == RouteType::Unicast;
+    let gateway = message
+        .attributes
+        .iter()
+        .any(|a| matches!(a, RouteAttribute::Gateway(_) | RouteAttribute::Via(_)));
+    message
+        .attributes
+        .iter()
+        .flat_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => vec![(*index, false)],
+            RouteAttribute::MultiPath(hops) => {
+                hops.iter().map(|hop| (hop.interface_index, true)).collect()
+            }
+            _ => Vec::new(),
+        })
+        .filter(move |_| unicast)
+        .map(move |(interface, many)| MainRoute {
+            to,
+            interface,
+            gateway: gateway || many,
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
+}

@@ -1,0 +1,243 @@
+//! Sentences of nftables, as netlink has them (Linux, `include/uapi/linux/netfilter/nf_tables.h`).
+//!
+//! Attributes stand in the order in which the kernel gives them back, so that what is there can be
+//! compared with what was asked for.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_netfilter::nftables::{
+    Bitwise, Cmp, DataAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Payload,
+    Register, Verdict, VerdictAttribute,
+};
+
+use super::filter::Sentence;
+use super::prefix::Prefix;
+
+/// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+/// `NFT_BITWISE_MASK_XOR`.
+const MASK_XOR: u32 = 0;
+/// `NF_DROP`, `NF_ACCEPT` (Linux, `linux/netfilter.h`).
+const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+/// `IPPROTO_ICMPV6`, and the type of a neighbour solicitation (RFC 4861, section 4.3), whose target
+/// stands behind eight bytes.
+const ICMPV6: u8 = 58;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const SOLICITED_TARGET: u32 = 8;
+/// Offsets of source and destination in the headers (RFC 791, section 3.1; RFC 8200, section 3).
+const IPV4_SOURCE: u32 = 12;
+const IPV4_DESTINATION: u32 = 16;
+const IPV6_SOURCE: u32 = 8;
+const IPV6_DESTINATION: u32 = 24;
+/// Offsets of the sender's and the target's protocol address for Ethernet and IPv4 (RFC 826).
+const ARP_SENDER: u32 = 14;
+const ARP_TARGET: u32 = 24;
+/// Bytes of an interface's name, the zeros behind it included (`IFNAMSIZ`).
+const INTERFACE_NAME: usize = 16;
+
+/// Which interface of a packet is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The one that it arrived on.
+    In,
+    /// The one that it leaves by.
+    Out,
+}
+
+/// An address of a packet, and what it is compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    offset: u32,
+    address: IpAddr,
+}
+
+/// A part of a sentence.
+pub type Part = Vec<Expressions>;
+
+/// One sentence of all parts.
+pub fn all<const N: usize>(parts: [Part; N]) -> Sentence {
+    parts.into_iter().flatten().map(Into::into).collect()
+}
+
+/// The packet passes this chain.
+pub fn accept() -> Part {
+    verdict(ACCEPT)
+}
+
+/// The packet ends.
+pub fn drop() -> Part {
+    verdict(DROP)
+}
+
+/// The source of a packet of this address's family.
+pub fn source(address: IpAddr) -> Field {
+    Field {
+        offset: if address.is_ipv4() {
+            IPV4_SOURCE
+        } else {
+            IPV6_SOURCE
+        },
+        address,
+    }
+}
+
+/// The destination of a packet of this address's family.
+pub fn destination(address: IpAddr) -> Field {
+    Field {
+        offset: if address.is_ipv4() {
+            IPV4_DESTINATION
+        } else {
+            IPV6_DESTINATION
+        },
+        address,
+    }
+}
+
+/// The packet arrived on, or leaves by, the interface of this name.
+pub fn interface(direction: Direction, name: &str) -> Part {
+    interface_is(direction, name, Operator::Equal)
+}
+
+/// The same for every other interface.
+pub fn not_interface(direction: Direction, name: &str) -> Part {
+    interface_is(direction, name, Operator::NotEqual)
+}
+
+/// The field is exactly its address.
+pub fn is_address(field: Field) -> Part {
+    let bytes = octets(field.address);
+    let mut part = family(field.address);
+    part.push(load(NETWORK_HEADER, field.offset, bytes.len()));
+    part.push(compare(Operator::Equal, bytes));
+    part
+}
+
+/// The field lies in a network of its address's family.
+pub fn in_network(field: Field, network: Prefix) -> Part {
+    let bytes = octets(network.network().address);
+    let mask: Vec<u8> = (0..bytes.len())
+        .map(|index| {
+            let ones = usize::from(network.length).saturating_sub(index * 8).min(8);
+            u8::MAX.checked_shl(8 - ones as u32).unwrap_or(0)
+        })
+        .collect();
+    let mut part = family(field.address);
+    part.push(load(NETWORK_HEADER, field.offset, bytes.len()));
+    part.push(masked(mask));
+    part.push(compare(Operator::Equal, bytes));
+    part
+}
+
+/// A bit of the packet's mark is set.
+pub fn marked(bit: u32) -> Part {
+    vec![
+        meta(MetaKey::Mark),
+        masked(bit.to_ne_bytes().to_vec()),
+        compare(Operator::NotEqual, vec![0; 4]),
+    ]
+}
+
+/// The packet asks a neighbour for this address.
+pub fn neighbour_solicitation_for(address: Ipv6Addr) -> Part {
+    vec![
+        meta(MetaKey::L4Proto),
+        compare(Operator::Equal, vec![ICMPV6]),
+        load(TRANSPORT_HEADER, 0, 1),
+        compare(Operator::Equal, vec![NEIGHBOUR_SOLICITATION]),
+        load(TRANSPORT_HEADER, SOLICITED_TARGET, 16),
+        compare(Operator::Equal, address.octets().to_vec()),
+    ]
+}
+
+/// The sender of an ARP packet has this address.
+pub fn arp_sender(address: Ipv4Addr) -> Part {
+    arp(ARP_SENDER, address)
+}
+
+/// An ARP packet is about this address.
+pub fn arp_target(address: Ipv4Addr) -> Part {
+    arp(ARP_TARGET, address)
+}
+
+fn arp(offset: u32, address: Ipv4Addr) -> Part {
+    vec![
+        load(NETWORK_HEADER, offset, 4),
+        compare(Operator::Equal, address.octets().to_vec()),
+    ]
+}
+
+fn interface_is(direction: Direction, name: &str, operator: Operator) -> Part {
+    let mut padded = name.as_bytes().to_vec();
+    padded.resize(INTERFACE_NAME, 0);
+    let key = match direction {
+        Direction::In => MetaKey::Iifname,
+        Direction::Out => MetaKey::Oifname,
+    };
+    vec![meta(key), compare(operator, padded)]
+}
+
+/// The packet is of an address's family.
+fn family(address: IpAddr) -> Part {
+    let family = if address.is_ipv4() { IPV4 } else { IPV6 };
+    vec![
+        meta(MetaKey::Nfproto),
+        compare(Operator::Equal, vec![family]),
+    ]
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn meta(key: MetaKey) -> Expressions {
+    Expressions::Meta(vec![
+        Meta::Key(key),
+        Meta::DestinationRegister(Register::Reg1),
+    ])
+}
+
+fn load(base: u32, offset: u32, length: usize) -> Expressions {
+    Expressions::Payload(vec![
+        Payload::DestinationRegister(Register::Reg1),
+        Payload::Base(base),
+        Payload::Offset(offset),
+        Payload::Len(length as u32),
+    ])
+}
+
+fn masked(mask: Vec<u8>) -> Expressions {
+    let length = mask.len();
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(length as u32),
+        Bitwise::Op(MASK_XOR),
+        Bitwise::Mask(DataAttribute::Value(mask)),
+        Bitwise::Xor(DataAttribute::Value(vec![0; length])),
+    ])
+}
+
+fn compare(operator: Operator, value: Vec<u8>) -> Expressions {
+    Expressions::Cmp(vec![
+        Cmp::SourceRegister(Register::Reg1),
+        Cmp::Op(operator),
+        Cmp::Data(DataAttribute::Value(value)),
+    ])
+}
+
+fn verdict(code: u32) -> Part {
+    vec![Expressions::Immediate(vec![
+        Immediate::DestinationRegister(Register::Verdict),
+        Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(
+            Verdict::Other(code),
+        )])),
+    ])]
+}

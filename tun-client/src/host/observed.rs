@@ -1,0 +1,135 @@
+//! What the kernel has of what concerns the client.
+
+use std::net::Ipv4Addr;
+
+use super::filter::Chain;
+use super::prefix::Prefix;
+
+/// The table of the client's own routes.
+pub const TABLE: u32 = 0x6d69;
+/// The kernel's table of the host's own addresses.
+pub const LOCAL_TABLE: u32 = 255;
+/// The index of the loopback interface in every network namespace (Linux, `loopback_net_init`).
+pub const LOOPBACK: u32 = 1;
+
+/// What the kernel has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// All interfaces.
+    pub links: Vec<Link>,
+    /// All addresses of interfaces, in the kernel's order.
+    pub addresses: Vec<Address>,
+    /// All policy rules, in the order in which they are asked.
+    pub rules: Vec<Rule>,
+    /// The routes of [`TABLE`].
+    pub routes: Vec<Route>,
+    /// Routes of the main table by an interface, as far as [`is_looked_at`].
+    pub main: Vec<MainRoute>,
+    /// The chains of the client's packet filter, or none if it is not there.
+    pub filter: Option<Vec<Chain>>,
+    /// Whether the kernel has IPv6.
+    pub ipv6: bool,
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is up, with or without carrier.
+    pub up: bool,
+    /// Whether hardware is behind it.
+    pub hardware: bool,
+    /// Whether it leads to one peer: most tunnels do.
+    pub point_to_point: bool,
+}
+
+/// An address of an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The interface's index.
+    pub interface: u32,
+    /// The address and its network.
+    pub prefix: Prefix,
+}
+
+/// A policy rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Rules are asked in the order of this number, and in that of their making where it is equal.
+    pub priority: u32,
+    /// Which destinations it is for.
+    pub to: Prefix,
+    /// Whether it asks for anything else than the destination: source, mark, interface, port.
+    pub narrowed: bool,
+    /// The table that it leads to; 0 for a rule that does something else.
+    pub table: u32,
+}
+
+/// A route of [`TABLE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// Which destinations it is for.
+    pub to: Prefix,
+    /// What happens to them.
+    pub target: Target,
+    /// Of two routes to one network the lower one counts.
+    pub metric: u32,
+}
+
+/// A route of the main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MainRoute {
+    /// Which destinations it is for.
+    pub to: Prefix,
+    /// The interface that they leave by.
+    pub interface: u32,
+    /// Whether they go to a gateway there.
+    pub gateway: bool,
+}
+
+/// What happens to the packets of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// They leave by an interface.
+    Interface(u32),
+    /// The next rule decides.
+    Throw,
+    /// The sender hears that nobody is there.
+    Unreachable,
+    /// Something that the client never asks for.
+    Other,
+}
+
+impl Observed {
+    /// The interface of this name.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// Whether the loopback interface has this address.
+    #[must_use]
+    pub fn has_resolver(&self, resolver: Ipv4Addr) -> bool {
+        self.addresses.contains(&Address {
+            interface: LOOPBACK,
+            prefix: Prefix::host(resolver),
+        })
+    }
+
+    /// The name of an interface, or its number if it has just gone.
+    #[must_use]
+    pub fn name(&self, index: u32) -> String {
+        let link = self.links.iter().find(|link| link.index == index);
+        link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
+    }
+}
+
+/// Whether a route of the main table says something about the virtual networks: it leads into one
+/// of them, or everywhere.
+#[must_use]
+pub fn is_looked_at(to: &Prefix, networks: &[Prefix]) -> bool {
+    to.length == 0 || networks.iter().any(|network| network.covers(to))
+}

@@ -1,0 +1,449 @@
+//! A kernel in memory, from random states.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::desired::{Finding, Wanted, desired};
+use super::super::observed::{LOCAL_TABLE, Link, MainRoute};
+use super::super::prefix::{IPV6_NETWORK, Prefix};
+use super::*;
+
+const TUNNEL: u32 = 7;
+const WIRE: u32 = 2;
+const BRIDGE: u32 = 3;
+const VPN: u32 = 4;
+const LEASE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const OWN: Ipv6Addr = Ipv6Addr::new(0xfd77, 1, 2, 3, 4, 5, 6, 7);
+
+fn prefix(text: &str) -> Prefix {
+    let (address, length) = text.split_once('/').unwrap();
+    Prefix::new(
+        address.parse::<IpAddr>().unwrap(),
+        length.parse::<u8>().unwrap(),
+    )
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        interface: "mixline0".into(),
+        network: VirtualNetwork::default(),
+        ipv6: Some(OWN),
+        lease: Some(LEASE),
+        resolver: true,
+        underlay: BTreeSet::new(),
+    }
+}
+
+fn link(index: u32, name: &str) -> Link {
+    Link {
+        index,
+        name: name.into(),
+        up: true,
+        hardware: index == WIRE,
+        point_to_point: index == VPN,
+    }
+}
+
+/// A host with a wire, a bridge and a tunnel of somebody else's.
+fn host() -> Observed {
+    let everything = |ipv6| Rule {
+        priority: 32766,
+        to: Prefix::everything(ipv6),
+        narrowed: false,
+        table: 254,
+    };
+    let local = |ipv6| Rule {
+        priority: 0,
+        table: LOCAL_TABLE,
+        ..everything(ipv6)
+    };
+    let main = |to: &str, interface, gateway| MainRoute {
+        to: prefix(to),
+        interface,
+        gateway,
+    };
+    Observed {
+        links: vec![
+            link(1, "lo"),
+            link(WIRE, "eth0"),
+            link(BRIDGE, "docker0"),
+            link(VPN, "tun0"),
+            link(TUNNEL, "mixline0"),
+        ],
+        addresses: Vec::new(),
+        rules: vec![
+            local(false),
+            everything(false),
+            local(true),
+            everything(true),
+        ],
+        routes: Vec::new(),
+        main: vec![main("0.0.0.0/0", WIRE, true), main("::/0", WIRE, true)],
+        filter: None,
+        ipv6: true,
+    }
+}
+
+/// The kernel: does one action.
+fn act(kernel: &mut Observed, action: &Action) {
+    match action {
+        Action::SetFilter(chains) => kernel.filter = Some(chains.clone()),
+        Action::RemoveFilter => kernel.filter = None,
+        Action::SetRoute(route) => {
+            let place = |other: &Route| (other.to, other.metric) == (route.to, route.metric);
+            kernel.routes.retain(|other| !place(other));
+            kernel.routes.push(*route);
+        }
+        Action::RemoveRoute(route) => kernel.routes.retain(|other| other != route),
+        Action::AddRule(rule) => {
+            if !kernel.rules.contains(rule) {
+                let after = kernel
+                    .rules
+                    .iter()
+                    .position(|other| other.priority > rule.priority);
+                kernel
+                    .rules
+                    .insert(after.unwrap_or(kernel.rules.len()), *rule);
+            }
+        }
+        Action::RemoveRule(rule) => {
+            let position = kernel.rules.iter().position(|other| other == rule).unwrap();
+            kernel.rules.remove(position);
+        }
+        Action::SetUp(index) => {
+            for link in kernel.links.iter_mut().filter(|link| link.index == *index) {
+                link.up = true;
+            }
+        }
+        Action::AddAddress(address) => {
+            if !kernel.addresses.contains(address) {
+                kernel.addresses.push(*address);
+            }
+        }
+        Action::RemoveAddress(address) => kernel.addresses.retain(|other| other != address),
+    }
+}
+
+/// Whether routes and rules lead a packet to this address out of the host by something else than
+/// the tunnel. Rules that are not the client's lead out.
+fn is_led_out(kernel: &Observed, to: IpAddr) -> bool {
+    for rule in &kernel.rules {
+        if rule.table == LOCAL_TABLE || !rule.to.contains(to) {
+            continue;
+        }
+        if rule.table != TABLE {
+            return true;
+        }
+        let best = kernel
+            .routes
+            .iter()
+            .filter(|route| route.to.contains(to))
+            .min_by_key(|route| (u8::MAX - route.to.length, route.metric));
+        match best.map(|route| route.target) {
+            Some(Target::Interface(TUNNEL) | Target::Unreachable) => return false,
+            Some(Target::Interface(_) | Target::Other) => return true,
+            Some(Target::Throw) | None => {}
+        }
+    }
+    true
+}
+
+fn settle(kernel: &mut Observed, wanted: &Wanted, mut look: impl FnMut(&Observed, &Action)) {
+    for _ in 0..4 {
+        let actions = plan(&desired(wanted, kernel), &wanted.network, kernel);
+        if actions.is_empty() {
+            return;
+        }
+        for action in &actions {
+            act(kernel, action);
+            look(kernel, action);
+        }
+    }
+    let actions = plan(&desired(wanted, kernel), &wanted.network, kernel);
+    assert_eq!(actions, [], "it does not settle");
+}
+
+fn prefixes() -> impl Strategy<Value = Prefix> {
+    select(vec![
+        "10.0.0.0/8",
+        "10.0.0.0/9",
+        "10.128.0.0/9",
+        "10.0.0.0/24",
+        "10.1.0.0/16",
+        "10.244.3.0/24",
+        "172.17.0.0/16",
+        "0.0.0.0/0",
+        "fd00::/8",
+        "fd12:3456:789a:1::/64",
+        "::/0",
+    ])
+    .prop_map(prefix)
+}
+
+fn routes() -> impl Strategy<Value = Route> {
+    let target = select(vec![
+        Target::Interface(WIRE),
+        Target::Interface(TUNNEL),
+        Target::Throw,
+        Target::Unreachable,
+        Target::Other,
+    ]);
+    (prefixes(), target, select(vec![0, 1, 2, 1 << 16])).prop_map(|(to, target, metric)| Route {
+        to,
+        target,
+        metric,
+    })
+}
+
+fn rules() -> impl Strategy<Value = Rule> {
+    (
+        select(vec![0, 1, 5270, 32765]),
+        prefixes(),
+        any::<bool>(),
+        select(vec![TABLE, 52, 0]),
+    )
+        .prop_map(|(priority, to, narrowed, table)| Rule {
+            priority,
+            to,
+            narrowed,
+            table,
+        })
+}
+
+fn hosts() -> impl Strategy<Value = Observed> {
+    let address = (
+        select(vec![1, WIRE, TUNNEL]),
+        select(vec![
+            "10.0.0.53/32",
+            "10.77.0.1/32",
+            "10.0.0.7/24",
+            "fd77::1/128",
+        ]),
+    );
+    let main = (prefixes(), select(vec![WIRE, BRIDGE, VPN]), any::<bool>());
+    (
+        vec(routes(), 0..6),
+        vec(rules(), 0..5),
+        vec(address, 0..4),
+        vec(main, 0..5),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(routes, rules, addresses, main, filter, ipv6, tunnel)| {
+            let mut host = host();
+            for route in routes {
+                if ipv6 || !route.to.is_ipv6() {
+                    act(&mut host, &Action::SetRoute(route));
+                }
+            }
+            for rule in rules {
+                act(&mut host, &Action::AddRule(rule));
+            }
+            host.addresses = addresses
+                .into_iter()
+                .map(|(interface, text)| Address {
+                    interface,
+                    prefix: prefix(text),
+                })
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect();
+            host.main
+                .extend(main.into_iter().map(|(to, interface, gateway)| MainRoute {
+                    to,
+                    interface,
+                    gateway,
+                }));
+            host.filter = filter.then(Vec::new);
+            host.ipv6 = ipv6;
+            if !tunnel {
+                host.links.retain(|link| link.index != TUNNEL);
+                host.routes
+                    .retain(|route| route.target != Target::Interface(TUNNEL));
+                host.addresses.retain(|address| address.interface != TUNNEL);
+            }
+            host
+        })
+}
+
+/// Virtual addresses that nobody else has.
+fn virtual_addresses(kernel: &Observed) -> Vec<IpAddr> {
+    let others = desired(&wanted(), kernel).others();
+    [
+        "10.200.3.4",
+        "10.1.3.4",
+        "10.0.0.9",
+        "fd99::1",
+        "fd12:3456:789a:1::9",
+    ]
+    .iter()
+    .map(|text| text.parse().unwrap())
+    .filter(|address: &IpAddr| kernel.ipv6 || address.is_ipv4())
+    .filter(|address| !others.iter().any(|other| other.contains(*address)))
+    .collect()
+}
+
+proptest! {
+    #[test]
+    fn every_host_settles_and_then_looks_as_desired(mut kernel in hosts()) {
+        let wanted = wanted();
+        settle(&mut kernel, &wanted, |_, _| {});
+        let goal = desired(&wanted, &kernel);
+        prop_assert_eq!(kernel.filter.as_ref(), Some(&goal.filter.chains()));
+        prop_assert_eq!(kernel.routes.iter().copied().collect::<BTreeSet<_>>(), goal.routes.clone());
+        let overruled = goal.findings.iter().any(|f| matches!(f, Finding::Earlier { .. }));
+        for address in virtual_addresses(&kernel) {
+            prop_assert!(overruled || !is_led_out(&kernel, address), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_filter_is_there_before_anything_opens(mut kernel in hosts()) {
+        let wanted = wanted();
+        let mut closed = false;
+        settle(&mut kernel, &wanted, |kernel, action| {
+            closed |= matches!(action, Action::SetFilter(_)) || kernel.filter.is_some();
+            assert!(closed, "{action:?} comes first");
+        });
+    }
+
+    #[test]
+    fn without_a_filter_what_routes_close_stays_closed_at_every_step(mut kernel in hosts()) {
+        let wanted = wanted();
+        let addresses = virtual_addresses(&kernel);
+        let mut open: BTreeSet<IpAddr> = addresses
+            .iter()
+            .copied()
+            .filter(|address| is_led_out(&kernel, *address))
+            .collect();
+        settle(&mut kernel, &wanted, |kernel, action| {
+            for address in &addresses {
+                let out = is_led_out(kernel, *address);
+                assert!(!out || open.contains(address), "{address} gets out after {action:?}");
+                if !out {
+                    open.remove(address);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn nothing_is_left_when_all_is_removed(mut kernel in hosts()) {
+        let wanted = wanted();
+        settle(&mut kernel, &wanted, |_, _| {});
+        let own = kernel.link("mixline0").map(|link| link.index);
+        for action in removal(&wanted.network, own, &kernel) {
+            act(&mut kernel, &action);
+        }
+        prop_assert_eq!(&kernel.filter, &None);
+        prop_assert!(kernel.routes.is_empty());
+        prop_assert!(kernel.rules.iter().all(|rule| rule.table != TABLE));
+        prop_assert!(kernel.addresses.iter().all(|a| !is_own(a, own, &wanted.network)));
+    }
+}
+
+fn with_main(to: &str, interface: u32, gateway: bool) -> Observed {
+    let mut host = host();
+    host.main.push(MainRoute {
+        to: prefix(to),
+        interface,
+        gateway,
+    });
+    host
+}
+
+#[test]
+fn neighbours_and_the_hosts_own_networks_keep_their_addresses() {
+    for (to, interface, gateway) in [
+        ("10.0.0.0/24", WIRE, false),
+        ("10.1.0.0/16", WIRE, false),
+        ("fd12:3456:789a:1::/64", WIRE, false),
+        ("10.244.3.0/24", BRIDGE, true),
+        ("10.0.0.0/8", VPN, false),
+    ] {
+        let goal = desired(&wanted(), &with_main(to, interface, gateway));
+        assert_eq!(goal.others(), [prefix(to)], "{to}");
+        assert!(matches!(goal.findings[..], [Finding::Yielded { .. }]));
+    }
+}
+
+#[test]
+fn nobody_on_the_wire_hands_out_a_way_for_virtual_addresses() {
+    for (to, gateway) in [
+        ("10.0.0.0/8", true),
+        ("10.0.0.0/9", false),
+        ("10.200.0.0/16", true),
+        ("10.200.3.4/32", true),
+        ("fd00::/8", false),
+    ] {
+        let goal = desired(&wanted(), &with_main(to, WIRE, gateway));
+        assert_eq!(goal.others(), [], "{to}");
+        assert!(matches!(goal.findings[..], [Finding::Overruled { .. }]));
+    }
+}
+
+#[test]
+fn the_resolver_is_nobody_elses_address_and_stays_where_it_is() {
+    let mut host = host();
+    let resolver = |host: &Observed| desired(&wanted(), host).resolver.unwrap();
+    assert_eq!(resolver(&host), Ipv4Addr::new(10, 0, 0, 53));
+    host.addresses.push(Address {
+        interface: WIRE,
+        prefix: prefix("10.0.0.53/32"),
+    });
+    assert_eq!(resolver(&host), Ipv4Addr::new(10, 0, 0, 54));
+    settle(&mut host, &wanted(), |_, _| {});
+    host.addresses.retain(|address| address.interface != WIRE);
+    assert_eq!(resolver(&host), Ipv4Addr::new(10, 0, 0, 54), "it moved");
+    let neighbours = with_main("10.0.0.0/24", WIRE, false);
+    assert_eq!(resolver(&neighbours), Ipv4Addr::new(169, 254, 53, 53));
+}
+
+#[test]
+fn a_rule_before_ours_is_told() {
+    let mut host = host();
+    let other = Rule {
+        priority: 0,
+        to: prefix("10.0.0.0/8"),
+        narrowed: false,
+        table: 52,
+    };
+    act(&mut host, &Action::AddRule(other));
+    settle(&mut host, &wanted(), |_, _| {});
+    let goal = desired(&wanted(), &host);
+    assert_eq!(
+        goal.findings,
+        [Finding::Earlier {
+            priority: 0,
+            table: 52
+        }]
+    );
+    // One of a later priority does not matter.
+    host.rules.retain(|rule| *rule != other);
+    let later = Rule {
+        priority: 5270,
+        ..other
+    };
+    act(&mut host, &Action::AddRule(later));
+    assert_eq!(desired(&wanted(), &host).findings, []);
+    assert!(!is_led_out(&host, "10.200.3.4".parse().unwrap()));
+}
+
+#[test]
+fn without_a_lease_ipv4_refuses_and_ipv6_goes() {
+    let mut wanted = wanted();
+    wanted.lease = None;
+    let mut host = host();
+    settle(&mut host, &wanted, |_, _| {});
+    let to = |network: Prefix| {
+        let routes = host.routes.iter().filter(|route| route.to == network);
+        routes.map(|route| route.target).collect::<Vec<_>>()
+    };
+    assert_eq!(to(prefix("10.0.0.0/8")), [Target::Unreachable]);
+    assert!(to(IPV6_NETWORK).contains(&Target::Interface(TUNNEL)));
+}
