@@ -1,0 +1,307 @@
+//! The host's state in the real kernel, in network namespaces of its own: needs root, skips without
+//! it unless `MIXLINE_REQUIRE_ROOT=1`.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use mixline_client::host::desired::{Wanted, desired};
+use mixline_client::host::kernel::Kernel;
+use mixline_client::host::plan::{Action, plan};
+use mixline_client::host::reconcile::{Reconciler, Report};
+use mixline_client::testing::Tun;
+use mixline_protocol::address::VirtualNetwork;
+use mixline_testnet::netns::{self, Namespace};
+use mixline_testnet::skip;
+
+const LEASE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const OWN: Ipv6Addr = Ipv6Addr::new(0xfd77, 1, 2, 3, 4, 5, 6, 7);
+
+fn wanted() -> Wanted {
+    Wanted {
+        interface: "mixline0".into(),
+        network: VirtualNetwork::default(),
+        ipv6: Some(OWN),
+        lease: Some(LEASE),
+        resolver: true,
+        underlay: BTreeSet::new(),
+    }
+}
+
+fn ip(arguments: &str) -> String {
+    netns::ip_output(arguments).unwrap()
+}
+
+/// A host with a wire to a router, which is its way out.
+struct Wire {
+    host: Namespace,
+    router: Namespace,
+}
+
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+impl Wire {
+    fn new() -> Option<Self> {
+        let (host, router) = (skip::namespace_or_skip()?, skip::namespace_or_skip()?);
+        let other_end = || {
+            let thread = nix::unistd::gettid();
+            host.run(|| {
+                ip(&format!(
+                    "link add eth0 type veth peer name host netns {thread}"
+                ))
+            })
+            .unwrap();
+            for line in [
+                "link set lo up",
+                "link set host up",
+                "address add 192.0.2.1/24 dev host",
+                "address add 2001:db8::1/64 dev host nodad",
+            ] {
+                ip(line);
+            }
+        };
+        router.run(other_end).unwrap();
+        let this_end = || {
+            for line in [
+                "link set lo up",
+                "link set eth0 up",
+                "address add 192.0.2.2/24 dev eth0",
+                "address add 2001:db8::2/64 dev eth0 nodad",
+                "route add default via 192.0.2.1",
+                "-6 route add default via 2001:db8::1",
+            ] {
+                ip(line);
+            }
+        };
+        host.run(this_end).unwrap();
+        Some(Self { host, router })
+    }
+
+    fn on_host<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.host.run(work).unwrap()
+    }
+
+    fn on_router<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.router.run(work).unwrap()
+    }
+
+    /// Whether a datagram that the host sends to an address arrives at the router, which takes all.
+    fn gets_out(&self, to: IpAddr) -> bool {
+        let listening = self.on_router(|| {
+            let _ = netns::ip_output(&format!("route replace local {} dev lo", host_route(to)));
+            let any: IpAddr = match to {
+                IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let socket = UdpSocket::bind((any, 5000)).unwrap();
+            socket.set_read_timeout(Some(WAIT)).unwrap();
+            socket
+        });
+        self.on_host(|| {
+            let any: SocketAddr = match to {
+                IpAddr::V4(_) => "0.0.0.0:0".parse().unwrap(),
+                IpAddr::V6(_) => "[::]:0".parse().unwrap(),
+            };
+            let _ = UdpSocket::bind(any).unwrap().send_to(b"out", (to, 5000));
+        });
+        listening.recv(&mut [0; 8]).is_ok()
+    }
+
+    /// Whether a datagram that the router sends over the wire to an address of the host arrives.
+    fn gets_in(&self, to: IpAddr) -> bool {
+        let listening = self.on_host(|| {
+            let socket = UdpSocket::bind((to, 5001)).unwrap();
+            socket.set_read_timeout(Some(WAIT)).unwrap();
+            socket
+        });
+        self.on_router(|| {
+            let _ = netns::ip_output(&format!("route replace {} dev host", host_route(to)));
+            let any: SocketAddr = match to {
+                IpAddr::V4(_) => "192.0.2.1:0".parse().unwrap(),
+                IpAddr::V6(_) => "[2001:db8::1]:0".parse().unwrap(),
+            };
+            let socket = UdpSocket::bind(any).unwrap();
+            let _ = socket.send_to(b"in", (to, 5001));
+        });
+        listening.recv(&mut [0; 8]).is_ok()
+    }
+}
+
+/// How long a datagram may take that nobody sees.
+const WAIT: Duration = Duration::from_millis(300);
+
+/// Whether it is so at one of several tries: the first packets wait for neighbours.
+fn soon(is_so: impl Fn() -> bool) -> bool {
+    (0..20).any(|_| is_so())
+}
+
+fn host_route(to: IpAddr) -> String {
+    match to {
+        IpAddr::V4(to) => format!("{to}/32"),
+        IpAddr::V6(to) => format!("{to}/128"),
+    }
+}
+
+fn settle(wanted: &Wanted) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _inside = runtime.enter();
+    Reconciler::open().unwrap().settle(wanted)
+}
+
+/// What the client would still do.
+fn left_to_do(wanted: &Wanted) -> Vec<Action> {
+    let observed = Kernel::open().unwrap().observe(&wanted.networks()).unwrap();
+    plan(&desired(wanted, &observed), &wanted.network, &observed)
+}
+
+#[test]
+fn the_host_settles_and_is_put_back() {
+    let Some(wire) = Wire::new() else { return };
+    wire.on_host(|| {
+        let wanted = wanted();
+        let kernel = Kernel::open().unwrap();
+        let before = kernel.observe(&wanted.networks()).unwrap();
+        let tun = Tun::create("mixline0", 1500).unwrap();
+        let report = settle(&wanted);
+        assert_eq!(report.problems, Vec::<String>::new());
+        assert!(report.ipv4 && report.ipv6, "{report:?}");
+        assert_eq!(report.resolver, Some(Ipv4Addr::new(10, 0, 0, 53)));
+        assert_eq!(
+            left_to_do(&wanted),
+            [],
+            "the kernel gives back what was asked for"
+        );
+        assert!(ip("route get 10.1.2.3").contains("dev mixline0 "));
+        assert!(ip("route get 10.1.2.3").contains(&format!("src {LEASE}")));
+        assert!(ip("-6 route get fd01::1").contains("dev mixline0 "));
+        assert!(ip("route get 192.0.2.77").contains("dev eth0"));
+        // The interface's first address is the leased one.
+        let shown = ip("-o -4 address show dev mixline0");
+        assert!(
+            shown.lines().next().unwrap().contains("10.77.0.1/32"),
+            "{shown}"
+        );
+        drop(tun);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
+        Reconciler::open().unwrap().remove(&wanted).unwrap();
+        assert_eq!(kernel.observe(&wanted.networks()).unwrap(), before);
+    });
+}
+
+#[test]
+fn nobody_on_the_wire_finds_or_reaches_a_virtual_address() {
+    let Some(wire) = Wire::new() else { return };
+    let _tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    wire.on_host(|| settle(&wanted()));
+    // The wire works.
+    assert!(soon(|| wire.gets_in(HOST.into())));
+    for own in [
+        IpAddr::V4(LEASE),
+        OWN.into(),
+        Ipv4Addr::new(10, 0, 0, 53).into(),
+    ] {
+        assert!(!wire.gets_in(own), "{own}");
+    }
+    let neighbours = wire.on_router(|| ip("neighbour show dev host"));
+    for line in neighbours.lines().filter(|line| {
+        !line.starts_with("192.0.2.2")
+            && !line.starts_with("2001:db8::2")
+            && !line.starts_with("fe80")
+    }) {
+        assert!(!line.contains("lladdr"), "{line}");
+    }
+    // It is the filter that does it.
+    wire.on_host(|| {
+        Kernel::open()
+            .unwrap()
+            .apply(&Action::RemoveFilter)
+            .unwrap()
+    });
+    for own in [IpAddr::V4(LEASE), OWN.into()] {
+        assert!(soon(|| wire.gets_in(own)), "{own}");
+    }
+}
+
+#[test]
+fn nothing_gets_out_whatever_happens_to_routes_rules_and_interface() {
+    let Some(wire) = Wire::new() else { return };
+    let (ipv4, ipv6): (IpAddr, IpAddr) = ("10.1.2.3".parse().unwrap(), "fd01::3".parse().unwrap());
+    // Without the client both leave.
+    assert!(soon(|| wire.gets_out(ipv4)) && soon(|| wire.gets_out(ipv6)));
+    let mut tun = Some(wire.on_host(|| Tun::create("mixline0", 1500).unwrap()));
+    wire.on_host(|| settle(&wanted()));
+    let events: [&[&str]; 8] = [
+        &[],
+        &["link set mixline0 down"],
+        &["link set mixline0 down", "link set mixline0 up"],
+        &["route flush table 28009", "-6 route flush table 28009"],
+        &[
+            "rule del to 10.0.0.0/8 lookup 28009",
+            "-6 rule del to fd00::/8 lookup 28009",
+        ],
+        &[
+            "route add 10.0.0.0/8 via 192.0.2.1 table 52",
+            "rule add pref 0 to 10.0.0.0/8 lookup 52",
+        ],
+        &[
+            "route add 10.0.0.0/8 via 192.0.2.1",
+            "-6 route add fd00::/8 via 2001:db8::1",
+        ],
+        &["route add 10.1.2.3/32 via 192.0.2.1"],
+    ];
+    for event in events {
+        wire.on_host(|| {
+            for line in event {
+                ip(line);
+            }
+        });
+        assert!(
+            !wire.gets_out(ipv4) && !wire.gets_out(ipv6),
+            "after {event:?}"
+        );
+        let report = wire.on_host(|| settle(&wanted()));
+        assert!(report.ipv4 && report.ipv6, "after {event:?}: {report:?}");
+        wire.on_host(|| assert_eq!(left_to_do(&wanted()), [], "after {event:?}"));
+        assert!(
+            !wire.gets_out(ipv4) && !wire.gets_out(ipv6),
+            "after {event:?}"
+        );
+    }
+    // The process is killed.
+    tun.take();
+    assert!(!wire.gets_out(ipv4) && !wire.gets_out(ipv6));
+    let unreachable = wire.on_host(|| ip("rule show"));
+    assert!(unreachable.contains("lookup 28009"), "{unreachable}");
+}
+
+#[test]
+fn a_neighbourhood_inside_the_virtual_network_keeps_its_addresses() {
+    let Some(wire) = Wire::new() else { return };
+    let neighbour: IpAddr = "10.0.0.1".parse().unwrap();
+    wire.on_router(|| ip("address add 10.0.0.1/24 dev host"));
+    wire.on_host(|| ip("address add 10.0.0.7/24 dev eth0"));
+    let _tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    let report = wire.on_host(|| settle(&wanted()));
+    assert!(report.ipv4);
+    assert_eq!(report.resolver, Some(Ipv4Addr::new(169, 254, 53, 53)));
+    assert_eq!(report.problems.len(), 1, "{report:?}");
+    assert!(soon(|| wire.gets_out(neighbour)));
+    assert!(!wire.gets_out("10.1.2.3".parse().unwrap()));
+    // The host moves on: what was the neighbourhood's is nobody's again.
+    wire.on_host(|| ip("address del 10.0.0.7/24 dev eth0"));
+    assert!(
+        !wire.gets_out("10.0.0.9".parse().unwrap()),
+        "before anybody looked"
+    );
+    let report = wire.on_host(|| settle(&wanted()));
+    assert_eq!(report.problems, Vec::<String>::new());
+}
