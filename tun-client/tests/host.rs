@@ -117,7 +117,10 @@ impl Wire {
             socket
         });
         self.on_router(|| {
-            let _ = netns::ip_output(&format!("route replace {} dev host", host_route(to)));
+            // An IPv6 host answers its neighbours for the addresses of that wire alone.
+            let hop = if to.is_ipv4() { "" } else { "via 2001:db8::2" };
+            let route = format!("route replace {} {hop} dev host", host_route(to));
+            let _ = netns::ip_output(&route);
             let any: SocketAddr = match to {
                 IpAddr::V4(_) => "192.0.2.1:0".parse().unwrap(),
                 IpAddr::V6(_) => "[2001:db8::1]:0".parse().unwrap(),
