@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mixline_protocol::address::VirtualNetwork;
+use crate::host::kernel::KernelError;
 
 /// The result of the client's own functions.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -77,16 +77,11 @@ pub enum Error {
         /// What the system said.
         error: io::Error,
     },
-    /// The virtual network is routed elsewhere already.
-    #[error(
-        "{network} is already routed by this host ({route}): Mixline would cut that off; remove \
-         the route, or use a directory whose `network` parameter is another range"
-    )]
-    NetworkTaken {
-        /// The virtual network.
-        network: VirtualNetwork,
-        /// The host's own route.
-        route: String,
+    /// The host cannot be closed to packets with virtual addresses.
+    #[error("the host cannot be kept from leaking: {problem}")]
+    Host {
+        /// What stands in the way.
+        problem: String,
     },
     /// The DNS responder cannot listen.
     #[error(
@@ -236,5 +231,13 @@ fn holder(pid: Option<u32>) -> String {
     match pid {
         Some(pid) => format!("process {pid}"),
         None => "another process".to_owned(),
+    }
+}
+
+impl From<KernelError> for Error {
+    fn from(error: KernelError) -> Self {
+        Self::Host {
+            problem: error.to_string(),
+        }
     }
 }

@@ -10,7 +10,6 @@ mod dns;
 mod error;
 pub mod host;
 pub mod host_dns;
-mod net;
 pub mod progress;
 pub mod show;
 pub mod state;

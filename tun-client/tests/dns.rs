@@ -11,20 +11,22 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use mixline_client::testing::{
-    Backend, DnsServer, Entry, Families, Forwarder, LookupError, Responder, Transport, Zone,
+    Backend, DnsServer, Entry, Forwarder, LookupError, Reach, Responder, Transport, Zone,
 };
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::watch;
 
 const WITH_LEASE: AnonymousId = AnonymousId([1; 32]);
 const WITHOUT_LEASE: AnonymousId = AnonymousId([2; 32]);
 const IPV4: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
-const BOTH: Families = Families {
+const BOTH: Reach = Reach {
     ipv4: true,
     ipv6: true,
+    others: Vec::new(),
 };
 
 #[derive(Default)]
@@ -108,10 +110,10 @@ fn query(text: &str, kind: RecordType) -> Message {
     message
 }
 
-async fn start(table: &Arc<Table>, families: Families, upstreams: &[SocketAddr]) -> SocketAddr {
+async fn start(table: &Arc<Table>, reach: Reach, upstreams: &[SocketAddr]) -> SocketAddr {
     let zone = Zone::new(VirtualNetwork::default(), &["corp.example".to_owned()]);
     let forwarder = Forwarder::new(upstreams);
-    let responder = Responder::new(Arc::clone(table), zone, families, forwarder);
+    let responder = Responder::new(Arc::clone(table), zone, watch::channel(reach).1, forwarder);
     // TCP and UDP share a port; one that is free for UDP may be taken for TCP.
     for _ in 0..20 {
         if let Ok(server) = DnsServer::bind("127.0.0.1:0".parse().unwrap(), "lo").await {
@@ -220,11 +222,11 @@ async fn what_is_not_there() {
 
 #[tokio::test]
 async fn an_address_that_would_leave_in_the_clear_is_not_told() {
-    let families = Families {
-        ipv4: true,
+    let reach = Reach {
         ipv6: false,
+        ..BOTH
     };
-    let server = start(&Table::new(), families, &[]).await;
+    let server = start(&Table::new(), reach, &[]).await;
     let answer = ask(server, &query("freespeech.anon.", RecordType::AAAA)).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
     assert!(has_soa(&answer) && answer.answers.is_empty());
@@ -481,7 +483,7 @@ async fn bad_queries() {
 #[tokio::test]
 async fn answers_fit_and_marks_of_cut_ones_are_kept() {
     let zone = Zone::new(VirtualNetwork::default(), &[]);
-    let responder = Responder::new(Table::new(), zone, BOTH, None);
+    let responder = Responder::new(Table::new(), zone, watch::channel(BOTH).1, None);
     // The question comes back in the answer: with the longest name there is and an SOA
     // record behind, it stays below the limit, so every answer of ours fits.
     let long = format!(
@@ -529,7 +531,7 @@ fn any_bytes_are_survived() {
         .build()
         .unwrap();
     let zone = Zone::new(VirtualNetwork::default(), &[]);
-    let responder = Responder::new(Table::new(), zone, BOTH, None);
+    let responder = Responder::new(Table::new(), zone, watch::channel(BOTH).1, None);
     let valid = query("freespeech.anon.", RecordType::A).to_vec().unwrap();
     proptest!(|(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..40, bit in 0u8..8)| {
         let answer = runtime.block_on(responder.answer(&bytes, Transport::Udp));

@@ -158,7 +158,7 @@ fn settle(wanted: &Wanted) -> Report {
 
 /// What the client would still do.
 fn left_to_do(wanted: &Wanted) -> Vec<Action> {
-    let observed = Kernel::open().unwrap().observe(&wanted.networks()).unwrap();
+    let observed = Kernel::open().unwrap().observe(wanted).unwrap();
     plan(&desired(wanted, &observed), &wanted.network, &observed)
 }
 
@@ -168,7 +168,7 @@ fn the_host_settles_and_is_put_back() {
     wire.on_host(|| {
         let wanted = wanted();
         let kernel = Kernel::open().unwrap();
-        let before = kernel.observe(&wanted.networks()).unwrap();
+        let before = kernel.observe(&wanted).unwrap();
         let tun = Tun::create("mixline0", 1500).unwrap();
         let report = settle(&wanted);
         assert_eq!(report.problems, Vec::<String>::new());
@@ -196,7 +196,7 @@ fn the_host_settles_and_is_put_back() {
             .unwrap();
         let _inside = runtime.enter();
         Reconciler::open().unwrap().remove(&wanted).unwrap();
-        assert_eq!(kernel.observe(&wanted.networks()).unwrap(), before);
+        assert_eq!(kernel.observe(&wanted).unwrap(), before);
     });
 }
 

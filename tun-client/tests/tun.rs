@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc as blocking;
@@ -10,7 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use mixline_client::Error;
-use mixline_client::testing::{DnsServer, Interface, Netlink, Prefix, Tun};
+use mixline_client::host::desired::Wanted;
+use mixline_client::host::kernel::Kernel;
+use mixline_client::host::plan::Action;
+use mixline_client::host::reconcile::{Reconciler, Report};
+use mixline_client::testing::{DnsServer, Tun};
 use mixline_endpoint::{PacketBatch, PacketDevice};
 use mixline_protocol::address::VirtualNetwork;
 use mixline_testnet::{netns, skip};
@@ -35,15 +40,32 @@ fn ipv4(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, host)
 }
 
-fn interface(name: &str, host: u8, mtu: u16) -> (Tun, Interface) {
+fn wanted(name: &str, host: u8) -> Wanted {
+    Wanted {
+        interface: name.into(),
+        network: VirtualNetwork::default(),
+        ipv6: Some(ipv6(host.into())),
+        lease: Some(ipv4(host)),
+        resolver: true,
+        underlay: BTreeSet::new(),
+    }
+}
+
+/// Has the host look as is wanted.
+fn settle(wanted: &Wanted) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let _inside = runtime.enter();
+    Reconciler::open().unwrap().settle(wanted)
+}
+
+fn interface(name: &str, host: u8, mtu: u16) -> Tun {
     let tun = Tun::create(name, mtu).unwrap();
-    let mut interface = Interface::find(name).unwrap();
-    let network = VirtualNetwork::default();
-    assert_eq!(interface.conflicts(&network).unwrap(), Vec::<String>::new());
-    let (families, warning) = interface.configure(&network, ipv6(host.into())).unwrap();
-    assert!(families.ipv4 && families.ipv6, "{warning:?}");
-    interface.set_lease(ipv4(host)).unwrap();
-    (tun, interface)
+    let report = settle(&wanted(name, host));
+    assert!(report.ipv4 && report.ipv6, "{report:?}");
+    tun
 }
 
 /// Moves packets between this thread's interface and the other namespace's, while `work`
@@ -56,7 +78,7 @@ fn exchange(
     mut into: mpsc::UnboundedReceiver<PacketBatch>,
     work: impl FnOnce() + Send + 'static,
 ) {
-    let (tun, _interface) = interface(name, host, mtu);
+    let tun = interface(name, host, mtu);
     let mut device = tun.into_device();
     // A thread inherits the namespace of the one that starts it.
     let worker = thread::spawn(work);
@@ -192,11 +214,14 @@ fn datagrams_and_their_fragments_cross() {
 #[test]
 fn addresses_and_routes() {
     in_namespace(|| {
-        let (tun, mut held) = interface("mixaddr", 1, 1400);
+        let tun = interface("mixaddr", 1, 1400);
         let addresses = ip("-o addr show dev mixaddr");
-        for expected in ["10.77.0.1/8", "10.0.0.53/32", "fd77:1:2:3:4:5:6:1/8"] {
+        for expected in ["10.77.0.1/32", "fd77:1:2:3:4:5:6:1/128"] {
             assert!(addresses.contains(expected), "{addresses}");
         }
+        // The resolver's is where no program takes it for the host's address.
+        assert!(!addresses.contains("10.0.0.53"), "{addresses}");
+        assert!(ip("-o addr show dev lo").contains("10.0.0.53/32"));
         // None of the kernel's own making: it would chatter.
         assert!(!addresses.contains("fe80"), "{addresses}");
         assert!(ip("link show dev mixaddr").contains("mtu 1400"));
@@ -206,9 +231,11 @@ fn addresses_and_routes() {
         assert!(ip("route get fd12::1").contains("src fd77:1:2:3:4:5:6:1"));
         assert_eq!(ip("route show default"), "");
 
-        held.set_lease(Ipv4Addr::new(10, 78, 0, 9)).unwrap();
+        let mut moved = wanted("mixaddr", 1);
+        moved.lease = Some(Ipv4Addr::new(10, 78, 0, 9));
+        settle(&moved);
         let addresses = ip("-o addr show dev mixaddr");
-        assert!(addresses.contains("10.78.0.9/8") && !addresses.contains("10.77.0.1"));
+        assert!(addresses.contains("10.78.0.9/32") && !addresses.contains("10.77.0.1"));
         assert!(ip("route get 10.200.1.1").contains("src 10.78.0.9"));
 
         // The name is taken while the first has it, and free again afterwards.
@@ -226,49 +253,6 @@ fn addresses_and_routes() {
 }
 
 #[test]
-fn before_the_lease_virtual_addresses_do_not_leave_by_the_default_route() {
-    in_namespace(|| {
-        ip("link set lo up");
-        ip("link add up0 type veth peer name up1");
-        ip("link set up1 up");
-        ip("addr add 192.0.2.2/24 dev up0");
-        ip("link set up0 up");
-        ip("route add default via 192.0.2.1");
-        let _tun = Tun::create("mixearly", 1500).unwrap();
-        let mut interface = Interface::find("mixearly").unwrap();
-        interface
-            .configure(&VirtualNetwork::default(), ipv6(1))
-            .unwrap();
-        assert!(ip("route get 10.200.1.1").contains("dev mixearly"));
-        assert!(ip("route get 192.0.2.77").contains("dev up0"));
-        assert!(ip("route get 8.8.8.8").contains("dev up0"));
-    });
-}
-
-#[test]
-fn overlapping_routes_are_told_or_refused() {
-    in_namespace(|| {
-        ip("link add lan0 type veth peer name lan1");
-        ip("addr add 10.9.0.1/16 dev lan0");
-        ip("link set lan0 up");
-        let _tun = Tun::create("mixlap", 1500).unwrap();
-        let mut interface = Interface::find("mixlap").unwrap();
-        let warnings = interface.conflicts(&VirtualNetwork::default()).unwrap();
-        assert_eq!(warnings.len(), 1, "{warnings:?}");
-        assert!(warnings[0].contains("10.9.0.0/16") && warnings[0].contains("lan0"));
-        ip("route add 10.0.0.0/8 dev lan0");
-        let error = interface
-            .conflicts(&VirtualNetwork::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("10.0.0.0/8") && error.contains("lan0"),
-            "{error}"
-        );
-    });
-}
-
-#[test]
 fn without_ipv6_there_is_ipv4() {
     in_namespace(|| {
         // Of this thread's namespace: /proc/sys/net follows the one who opens it.
@@ -277,23 +261,13 @@ fn without_ipv6_there_is_ipv4() {
             std::fs::write(setting, "1").unwrap();
         }
         let _tun = Tun::create("mixno6", 1500).unwrap();
-        let mut interface = Interface::find("mixno6").unwrap();
-        let (families, warning) = interface
-            .configure(&VirtualNetwork::default(), ipv6(1))
-            .unwrap();
-        assert!(families.ipv4 && !families.ipv6);
-        let warning = warning.unwrap();
-        assert!(warning.contains("disabled in the kernel"), "{warning}");
-    });
-}
-
-#[test]
-fn a_refused_address_is_an_error() {
-    in_namespace(|| {
-        let mut netlink = Netlink::open().unwrap();
-        let prefix = Prefix::new(Ipv4Addr::new(10, 1, 1, 1), 8);
-        assert!(netlink.add_address(4711, prefix).is_err());
-        assert!(netlink.add_route(4711, prefix, 1).is_err());
+        let report = settle(&wanted("mixno6", 1));
+        assert!(report.ipv4 && !report.ipv6, "{report:?}");
+        assert_eq!(report.problems.len(), 1, "{report:?}");
+        assert!(
+            report.problems[0].contains("disabled in the kernel"),
+            "{report:?}"
+        );
     });
 }
 
@@ -342,30 +316,33 @@ fn the_responder_answers_this_host_alone() {
         neighbour.ip("addr add 192.0.2.2/24 dev wire1");
         neighbour.ip("link set wire1 up");
         neighbour.ip("route add 10.0.0.53 via 192.0.2.1");
-        let (_tun, _interface) = interface("mixdns", 1, 1500);
+        let _tun = interface("mixdns", 1, 1500);
 
         let resolver: SocketAddr = "10.0.0.53:53".parse().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let server = runtime
-            .block_on(DnsServer::bind(resolver, "mixdns"))
-            .unwrap();
+        let server = runtime.block_on(DnsServer::bind(resolver, "lo")).unwrap();
         assert_eq!(server.address().unwrap(), resolver);
-        assert!(
-            runtime
-                .block_on(DnsServer::bind(resolver, "mixdns"))
-                .is_err()
-        );
+        assert!(runtime.block_on(DnsServer::bind(resolver, "lo")).is_err());
         TcpStream::connect(resolver).unwrap();
         assert!(
             !neighbour.reaches(resolver),
             "a neighbour on the wire is answered"
         );
+        // The filter and the socket keep it out, each alone.
+        let filters = Kernel::open().unwrap();
+        filters.apply(&Action::RemoveFilter).unwrap();
+        assert!(!neighbour.reaches(resolver), "without the filter");
+        settle(&wanted("mixdns", 1));
         drop(server);
-        // The way is there: a socket that hears every device is reached.
         let _open = TcpListener::bind(resolver).unwrap();
+        assert!(
+            !neighbour.reaches(resolver),
+            "with a socket that hears every interface"
+        );
+        filters.apply(&Action::RemoveFilter).unwrap();
         assert!(neighbour.reaches(resolver), "the test shows nothing");
     });
 }

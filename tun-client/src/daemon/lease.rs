@@ -65,7 +65,9 @@ pub async fn keep(shared: Arc<Shared>) {
 /// # Errors
 /// [`crate::Error::Interface`].
 pub fn adopt(shared: &Shared, lease: Lease) -> Result<()> {
-    shared.interface().set_lease(lease.ipv4)?;
+    shared
+        .host_state
+        .want(|wanted| wanted.lease = Some(lease.ipv4));
     let before: Option<Ipv4Addr> = shared.lease.borrow().as_ref().map(|lease| lease.ipv4);
     shared.lease.send_replace(Some(lease));
     if before.is_some_and(|before| before != lease.ipv4) {

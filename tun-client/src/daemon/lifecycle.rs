@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::backend::EndpointBackend;
 use super::control_requests::ControlRequests;
+use super::host::{self, HostState};
 use super::names::Names;
 use super::service;
 use super::shared::{Ending, Facts, Shared};
@@ -21,8 +22,8 @@ use super::stop_signals::StopSignals;
 use crate::config::{Accept, Config, DnsMode};
 use crate::control;
 use crate::error::{Error, Result};
+use crate::host::reconcile::Reconciler;
 use crate::host_dns::{self, Active, Earlier, Host};
-use crate::net::interface::Interface;
 use crate::progress::Progress;
 use crate::state::State;
 use crate::tun::device::Tun;
@@ -68,7 +69,13 @@ pub async fn run(
         Ok(Ending::Restart) => service_manager::status("starting again"),
         Ok(Ending::Stop) | Err(_) => service_manager::stopping("putting the host back"),
     }
-    let left = lifecycle.finish().await;
+    let open = match &result {
+        Ok(Ending::Stop) => true,
+        Ok(Ending::Restart) => false,
+        // What failed on its way up leaves the host as it was; what was up stays closed.
+        Err(_) => shared.facts().phase == Phase::Starting,
+    };
+    let left = lifecycle.finish(open).await;
     match (result, left) {
         (Err(error), _) | (Ok(_), Err(error)) => Err(error),
         (Ok(ending), Ok(())) => Ok(ending),
@@ -96,7 +103,7 @@ fn begin<'a>(
     let control = control::server::Server::bind(&config.control_socket())?;
 
     let tun = Tun::create(&config.interface, config.mtu)?;
-    let interface = Interface::find(&config.interface)?;
+    let reconciler = Reconciler::open().map_err(Error::from)?;
     let accepting = match config.accept {
         Accept::Always => true,
         Accept::Published => !names.is_empty(),
@@ -132,7 +139,7 @@ fn begin<'a>(
         backend: Arc::new(backend),
         follow,
         ending,
-        interface: Mutex::new(interface),
+        host_state: HostState::default(),
         facts: Mutex::new(Facts::default()),
         problems: Mutex::new(Problems::default()),
     });
@@ -140,6 +147,7 @@ fn begin<'a>(
     tasks.spawn(directory.follow(snapshot_sender, follow_sender));
     tasks.spawn(control.serve(Arc::new(ControlRequests(Arc::clone(&shared)))));
     tasks.spawn(service::keep_alive(Arc::clone(&shared)));
+    tasks.spawn(host::keep(Arc::clone(&shared), reconciler));
     Ok((
         Lifecycle {
             shared,
@@ -183,8 +191,9 @@ impl Lifecycle<'_> {
         Err(Error::SnapshotsEnded)
     }
 
-    /// Puts the host back and says goodbye.
-    async fn finish(mut self) -> Result<()> {
+    /// Says goodbye, and puts the host's resolver back. The host stays closed unless it is to be
+    /// `open`.
+    async fn finish(mut self, open: bool) -> Result<()> {
         let shared = &self.shared;
         let active = shared.facts().dns.mode;
         shared.update(|facts| facts.phase = Phase::Stopping);
@@ -204,7 +213,12 @@ impl Lifecycle<'_> {
         // The interface goes with the endpoint's thread.
         let goodbye = tokio::time::timeout(GOODBYE, shared.handle.shutdown()).await;
         self.tasks.shutdown().await;
+        let opened = match shared.host_state.wanted() {
+            Some(wanted) if open => host::open(&wanted),
+            _ => Ok(()),
+        };
         restored?;
+        opened?;
         goodbye.map_err(|_| Error::EndpointHangs)
     }
 }

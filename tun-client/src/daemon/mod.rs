@@ -11,6 +11,7 @@
 
 mod backend;
 mod control_requests;
+pub mod host;
 mod lease;
 mod lifecycle;
 mod names;

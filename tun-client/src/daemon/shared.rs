@@ -8,11 +8,11 @@ use mixline_protocol::records::Lease;
 use tokio::sync::{mpsc, watch};
 
 use super::backend::EndpointBackend;
+use super::host::HostState;
 use super::names::Names;
 use super::status::{DnsStatus, Phase, Problems};
 use crate::config::Config;
 use crate::host_dns::Host;
-use crate::net::interface::Interface;
 use crate::state::State;
 
 /// How a lifecycle ends.
@@ -46,8 +46,8 @@ pub struct Shared {
     pub follow: watch::Receiver<FollowStatus>,
     /// Asks the lifecycle to end. The first request counts.
     pub ending: mpsc::Sender<Ending>,
-    /// The interface.
-    pub interface: Mutex<Interface>,
+    /// The host, as it is wanted and as it is.
+    pub host_state: HostState,
     /// What the lifecycle is doing.
     pub facts: Mutex<Facts>,
     /// What is wrong.
@@ -90,11 +90,6 @@ impl Shared {
     /// What is wrong; not to be held across a wait.
     pub fn problems(&self) -> MutexGuard<'_, Problems> {
         lock(&self.problems)
-    }
-
-    /// The interface; not to be held across a wait.
-    pub fn interface(&self) -> MutexGuard<'_, Interface> {
-        lock(&self.interface)
     }
 }
 

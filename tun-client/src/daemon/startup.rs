@@ -14,9 +14,8 @@ use tokio::task::JoinSet;
 use super::names::ClaimState;
 use super::shared::Shared;
 use super::status::{DnsStatus, Phase};
-use super::{lease, service, status_report};
+use super::{host, lease, service, status_report};
 use crate::config::{DNS_PORT, DnsMode};
-use crate::dns::Families;
 use crate::dns::forward::Forwarder;
 use crate::dns::responder::Responder;
 use crate::dns::server::Server as DnsServer;
@@ -25,6 +24,8 @@ use crate::error::{Error, Result};
 use crate::host_dns::{self, Earlier};
 use crate::progress::Progress;
 
+/// The interface that has the resolver's address.
+const RESOLVER_INTERFACE: &str = "lo";
 /// While a step takes long, what delays it is reported this often.
 const REMIND: Duration = Duration::from_secs(10);
 
@@ -67,7 +68,7 @@ impl Startup<'_> {
             .unwrap_or_default();
 
         self.step(&format!("setting up {}", shared.config.interface));
-        let families = self.configure_interface(&network)?;
+        self.close_host(network).await?;
 
         self.step("connecting to guards");
         let mut online = shared.handle.online();
@@ -76,7 +77,7 @@ impl Startup<'_> {
             .await;
 
         self.lease(&network).await?;
-        self.dns(&network, families).await?;
+        self.dns(&network).await?;
         self.publish().await;
 
         shared.update(|facts| {
@@ -92,19 +93,16 @@ impl Startup<'_> {
         Ok(())
     }
 
-    fn configure_interface(&self, network: &VirtualNetwork) -> Result<Families> {
+    /// Closes the host to virtual addresses, and opens the interface for them.
+    async fn close_host(&self, network: VirtualNetwork) -> Result<()> {
         let shared = &self.shared;
-        let mut interface = shared.interface();
-        let mut warnings = interface.conflicts(network)?;
-        warnings.extend(self.underlay_conflict(network));
-        let own = address::ipv6(&shared.handle.id());
-        let (families, warning) = interface.configure(network, own)?;
-        warnings.extend(warning);
-        for warning in &warnings {
-            tracing::warn!("{warning}");
+        host::close(shared, network).await?;
+        let underlay = self.underlay_conflict(&network);
+        if let Some(problem) = &underlay {
+            tracing::warn!("{problem}");
         }
-        shared.problems().interface = warnings;
-        Ok(families)
+        shared.problems().underlay = underlay;
+        Ok(())
     }
 
     /// Relays whose own addresses lie in the virtual network cannot be reached once that
@@ -153,18 +151,24 @@ impl Startup<'_> {
         Ok(())
     }
 
-    async fn dns(&mut self, network: &VirtualNetwork, families: Families) -> Result<()> {
+    async fn dns(&mut self, network: &VirtualNetwork) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let (config, resolver) = (&shared.config, network.resolver());
+        let config = &shared.config;
+        let resolver = shared
+            .host_state
+            .report()
+            .resolver
+            .unwrap_or_else(|| network.resolver());
         self.step(&format!("answering names at {resolver}"));
         let upstreams = host_dns::upstreams(&config.dns, self.earlier, resolver);
         let mut problem = upstream_problem(network, &upstreams);
         let forwarder = Forwarder::new(&upstreams);
         let zone = Zone::new(*network, &self.earlier.search);
         let backend = Arc::clone(&shared.backend);
-        let responder = Arc::new(Responder::new(backend, zone, families, forwarder));
+        let reach = shared.host_state.reach();
+        let responder = Arc::new(Responder::new(backend, zone, reach, forwarder));
         let address = SocketAddr::new(IpAddr::V4(resolver), DNS_PORT);
-        let listening = match DnsServer::bind(address, &config.interface).await {
+        let listening = match DnsServer::bind(address, RESOLVER_INTERFACE).await {
             Ok(server) => {
                 self.tasks.spawn(server.serve(responder));
                 true

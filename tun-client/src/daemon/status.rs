@@ -22,8 +22,8 @@ pub enum Phase {
 /// What is wrong, by the part that found it.
 #[derive(Debug, Clone, Default)]
 pub struct Problems {
-    /// Found when the interface was set up.
-    pub interface: Vec<String>,
+    /// Of the network beneath.
+    pub underlay: Option<String>,
     /// Of the host's resolver.
     pub dns: Option<String>,
     /// Of the lease.

@@ -24,10 +24,11 @@ pub async fn collect(shared: &Shared) -> Status {
     problems.append(&mut endpoint.problems);
     {
         let own = shared.problems();
-        problems.extend(own.interface.iter().cloned());
+        problems.extend(own.underlay.clone());
         problems.extend(own.lease.clone());
         problems.extend(own.dns.clone());
     }
+    problems.extend(shared.host_state.report().problems);
     problems.extend(host_dns::check(
         &shared.host,
         &facts.dns.mode,

@@ -29,6 +29,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 
+use crate::host::prefix::Prefix;
+
 /// How a query came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
@@ -38,14 +40,29 @@ pub enum Transport {
     Tcp,
 }
 
-/// Which address families this host can use. An address whose packets would not enter
-/// the tunnel must not be told: they would leave in the clear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Families {
+/// Which virtual addresses this host can use. An address whose packets would not enter the tunnel
+/// is not told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reach {
     /// The virtual IPv4 network is routed into the tunnel.
     pub ipv4: bool,
     /// `fd00::/8` is routed into the tunnel.
     pub ipv6: bool,
+    /// But not these networks in it.
+    pub others: Vec<Prefix>,
+}
+
+impl Reach {
+    /// Whether packets to a virtual address enter the tunnel.
+    #[must_use]
+    pub fn has(&self, address: IpAddr) -> bool {
+        let family = if address.is_ipv4() {
+            self.ipv4
+        } else {
+            self.ipv6
+        };
+        family && !self.others.iter().any(|other| other.contains(address))
+    }
 }
 
 /// Where somebody can be reached, as far as DNS cares.

@@ -10,12 +10,13 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
+use tokio::sync::watch;
 
 use super::cache::{Cache, POSITIVE_LIFE};
 use super::forward::Forwarder;
 use super::response::{MAX_UDP_ANSWER, encode, reply, soa};
 use super::zone::{Subject, Zone};
-use super::{Backend, Entry, Families, LookupError, Transport};
+use super::{Backend, Entry, LookupError, Reach, Transport};
 
 /// Bytes of a DNS header.
 const HEADER: usize = 12;
@@ -40,24 +41,25 @@ struct Known {
 pub struct Responder<B> {
     backend: Arc<B>,
     zone: Zone,
-    families: Families,
+    reach: watch::Receiver<Reach>,
     forwarder: Option<Forwarder>,
     cache: Cache<Key, Known>,
 }
 
 impl<B: Backend> Responder<B> {
-    /// A responder for `zone`. Without a `forwarder`, what lies outside is refused.
+    /// A responder for `zone`, which tells only addresses in `reach`. Without a `forwarder`, what
+    /// lies outside is refused.
     #[must_use]
     pub fn new(
         backend: Arc<B>,
         zone: Zone,
-        families: Families,
+        reach: watch::Receiver<Reach>,
         forwarder: Option<Forwarder>,
     ) -> Self {
         Self {
             backend,
             zone,
-            families,
+            reach,
             forwarder,
             cache: Cache::default(),
         }
@@ -232,13 +234,14 @@ impl<B: Backend> Responder<B> {
             }
             return;
         }
-        if self.families.ipv4
-            && wanted(RecordType::A)
+        let reach = self.reach.borrow();
+        if wanted(RecordType::A)
             && let Some(address) = found.entry.ipv4
+            && reach.has(address.into())
         {
             add(RData::A(A(address)));
         }
-        if self.families.ipv6 && wanted(RecordType::AAAA) {
+        if wanted(RecordType::AAAA) && reach.has(found.entry.ipv6.into()) {
             add(RData::AAAA(AAAA(found.entry.ipv6)));
         }
     }

@@ -92,6 +92,11 @@ pub enum Finding {
     },
     /// More networks of others than are taken note of.
     TooMany,
+    /// The client's interface takes no IPv6 address.
+    NoIpv6 {
+        /// The interface.
+        interface: String,
+    },
 }
 
 impl fmt::Display for Finding {
@@ -117,6 +122,11 @@ impl fmt::Display for Finding {
                 f,
                 "more than {MAX_LOCAL} networks of others lie inside the virtual networks: the \
                  rest of them is not reached"
+            ),
+            Self::NoIpv6 { interface } => write!(
+                f,
+                "no IPv6 on {interface} (disabled in the kernel): .anon names have IPv4 addresses \
+                 only"
             ),
         }
     }
@@ -204,7 +214,7 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     let mut routes = BTreeSet::new();
     for network in &usable {
         let address = if network.is_ipv6() {
-            wanted.ipv6.is_some()
+            wanted.ipv6.is_some() && observed.ipv6_inside
         } else {
             wanted.lease.is_some()
         };
@@ -234,11 +244,16 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
             }),
     );
 
+    if interface.is_some() && wanted.ipv6.is_some() && !observed.ipv6_inside {
+        findings.push(Finding::NoIpv6 {
+            interface: wanted.interface.clone(),
+        });
+    }
     let mut addresses = BTreeSet::new();
     if let Some(interface) = interface {
         let own = [
             wanted.lease.map(IpAddr::V4),
-            wanted.ipv6.filter(|_| observed.ipv6).map(IpAddr::V6),
+            wanted.ipv6.filter(|_| observed.ipv6_inside).map(IpAddr::V6),
         ];
         addresses.extend(own.into_iter().flatten().map(|address| Address {
             interface,

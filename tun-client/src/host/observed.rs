@@ -29,6 +29,8 @@ pub struct Observed {
     pub filter: Option<Vec<Chain>>,
     /// Whether the kernel has IPv6.
     pub ipv6: bool,
+    /// Whether the client's interface takes IPv6 addresses.
+    pub ipv6_inside: bool,
 }
 
 /// A network interface.

@@ -1,12 +1,10 @@
 //! The loop: look, compare, mend, and again when the kernel announces a change.
 
-use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use mixline_netlink::{Changes, NETFILTER, ROUTE};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
 
 use super::desired::{Desired, Wanted, desired};
 use super::kernel::{Kernel, KernelError};
@@ -27,12 +25,14 @@ const FILTERS: u32 = 7;
 const ROUNDS: usize = 4;
 /// What failed is tried again after this time, and what nobody announces is looked at.
 const AGAIN: Duration = Duration::from_secs(2);
-/// A host whose routes change all the time is looked at this often at most.
+/// Changes come in groups; a host that changes all the time is looked at this often at most.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How the host is, for everything that depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
+    /// Whether the packet filter is there: nothing virtual passes by another interface.
+    pub closed: bool,
     /// Whether packets to virtual IPv4 addresses, and to IPv6 addresses, reach the interface.
     pub ipv4: bool,
     /// See [`Report::ipv4`].
@@ -73,11 +73,10 @@ impl Reconciler {
 
     /// Makes the host look as `wanted` says, as far as the kernel lets it.
     pub fn settle(&self, wanted: &Wanted) -> Report {
-        let networks = wanted.networks();
         let mut failures = Vec::new();
         for _ in 0..ROUNDS {
             failures.clear();
-            let observed = match self.kernel.observe(&networks) {
+            let observed = match self.kernel.observe(wanted) {
                 Ok(observed) => observed,
                 Err(error) => return Report::blind(&error),
             };
@@ -96,7 +95,7 @@ impl Reconciler {
                 }
             }
         }
-        match self.kernel.observe(&networks) {
+        match self.kernel.observe(wanted) {
             Ok(observed) => {
                 let desired = desired(wanted, &observed);
                 Report::of(&desired, &observed, failures)
@@ -110,7 +109,7 @@ impl Reconciler {
     /// # Errors
     /// The first refusal; the rest is taken away all the same.
     pub fn remove(&self, wanted: &Wanted) -> Result<(), KernelError> {
-        let observed = self.kernel.observe(&wanted.networks())?;
+        let observed = self.kernel.observe(wanted)?;
         let own = observed.link(&wanted.interface).map(|link| link.index);
         let mut result = Ok(());
         for action in removal(&wanted.network, own, &observed) {
@@ -127,37 +126,9 @@ impl Reconciler {
                 () = heard(&mut self.routes) => {}
                 () = heard(&mut self.filters) => {}
             }
+            tokio::time::sleep(PAUSE).await;
         };
         let _ = tokio::time::timeout(AGAIN, announced).await;
-    }
-
-    /// Keeps the host as `wanted` says, for ever, and reports how it is.
-    pub async fn keep(
-        mut self,
-        mut wanted: watch::Receiver<Wanted>,
-        report: watch::Sender<Report>,
-    ) {
-        loop {
-            let now = wanted.borrow_and_update().clone();
-            let how = self.settle(&now);
-            report.send_if_modified(|report| {
-                let new = *report != how;
-                if new {
-                    *report = how;
-                }
-                new
-            });
-            tokio::select! {
-                () = self.changed() => {}
-                changed = wanted.changed() => {
-                    if changed.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
     }
 }
 
@@ -192,17 +163,18 @@ async fn heard(announcements: &mut AsyncFd<Changes>) {
 
 impl Report {
     fn of(desired: &Desired, observed: &Observed, failures: Vec<String>) -> Self {
+        let closed = observed.filter.as_ref() == Some(&desired.filter.chains());
         let there = |ipv6: bool| {
-            let filter = observed.filter.as_ref() == Some(&desired.filter.chains());
             let rules = desired
                 .rules
                 .iter()
                 .filter(|rule| rule.to.is_ipv6() == ipv6)
                 .all(|rule| observed.rules.contains(rule));
-            filter && rules && desired.leads_in(ipv6) && desired.has_all(ipv6, observed)
+            closed && rules && desired.leads_in(ipv6) && desired.has_all(ipv6, observed)
         };
         let problems = desired.findings.iter().map(ToString::to_string);
         Self {
+            closed,
             ipv4: there(false),
             ipv6: there(true),
             resolver: desired
@@ -218,11 +190,5 @@ impl Report {
             problems: vec![format!("the host cannot be looked at: {error}")],
             ..Self::default()
         }
-    }
-}
-
-impl From<KernelError> for io::Error {
-    fn from(error: KernelError) -> Self {
-        Self::other(error)
     }
 }

@@ -1,6 +1,7 @@
 //! The device itself: made through `tun-rs`, read and written in batches.
 
 use std::io::{self, IoSlice};
+use std::path::PathBuf;
 
 use mixline_endpoint::device::MAX_PACKET;
 use mixline_endpoint::{PacketBatch, PacketDevice};
@@ -38,6 +39,7 @@ impl Tun {
             .enable(false)
             .build_sync()
             .map_err(|error| creation_error(name, error))?;
+        keep_quiet(name);
         Ok(Self { device })
     }
 
@@ -49,6 +51,22 @@ impl Tun {
             read: vec![0; VIRTIO_HEADER + MAX_PACKET].into_boxed_slice(),
             pending: None,
             coalescer: Coalescer::default(),
+        }
+    }
+}
+
+/// Keeps the kernel from giving an interface addresses of its own making: there is no router and no
+/// neighbour to talk to. Where /proc/sys is read-only the kernel's own chatter reaches the endpoint,
+/// which drops it.
+fn keep_quiet(name: &str) {
+    for (key, value) in [
+        ("addr_gen_mode", "1"),
+        ("accept_ra", "0"),
+        ("autoconf", "0"),
+    ] {
+        let setting: PathBuf = ["/proc/sys/net/ipv6/conf", name, key].iter().collect();
+        if let Err(error) = std::fs::write(setting, value) {
+            tracing::debug!(%error, key, "interface setting");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 use mixline_netlink::Error;
 use netlink_packet_core::NLM_F_DUMP;
@@ -14,6 +15,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::super::desired::Wanted;
 use super::super::observed::{
     Address, Link, MainRoute, Observed, Route, Rule, TABLE, Target, is_looked_at,
 };
@@ -24,15 +26,16 @@ use super::{Kernel, KernelError};
 const MAX_MAIN: usize = 4096;
 
 impl Kernel {
-    /// What is there. `networks` are the virtual ones.
+    /// What is there that concerns a client who wants this.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn observe(&self, networks: &[Prefix]) -> Result<Observed, KernelError> {
-        let ipv6 = std::path::Path::new("/proc/net/if_inet6").exists();
+    pub fn observe(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
+        let networks = wanted.networks();
+        let ipv6 = takes_ipv6("lo");
         let mut main = Vec::new();
         for message in self.routes_of(RouteHeader::RT_TABLE_MAIN.into(), ipv6)? {
-            main.extend(main_routes(&message).filter(|route| is_looked_at(&route.to, networks)));
+            main.extend(main_routes(&message).filter(|route| is_looked_at(&route.to, &networks)));
         }
         main.truncate(MAX_MAIN);
         let routes = self.routes_of(TABLE, ipv6)?;
@@ -44,6 +47,7 @@ impl Kernel {
             main,
             filter: self.filter()?,
             ipv6,
+            ipv6_inside: ipv6 && takes_ipv6(&wanted.interface),
         })
     }
 
@@ -98,6 +102,13 @@ impl Kernel {
         }
         Ok(routes)
     }
+}
+
+/// Whether the kernel has IPv6, and an interface that is there takes it.
+fn takes_ipv6(interface: &str) -> bool {
+    let directory = Path::new("/proc/sys/net/ipv6/conf");
+    let disabled = std::fs::read_to_string(directory.join(interface).join("disable_ipv6"));
+    disabled.is_ok_and(|text| text.trim() == "0")
 }
 
 fn families(ipv6: bool) -> impl Iterator<Item = AddressFamily> {

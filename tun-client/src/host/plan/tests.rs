@@ -85,6 +85,7 @@ fn host() -> Observed {
         main: vec![main("0.0.0.0/0", WIRE, true), main("::/0", WIRE, true)],
         filter: None,
         ipv6: true,
+        ipv6_inside: true,
     }
 }
 
@@ -261,6 +262,7 @@ fn hosts() -> impl Strategy<Value = Observed> {
                 }));
             host.filter = filter.then(Vec::new);
             host.ipv6 = ipv6;
+            host.ipv6_inside = ipv6 && tunnel;
             if !tunnel {
                 host.links.retain(|link| link.index != TUNNEL);
                 host.routes

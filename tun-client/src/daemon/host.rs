@@ -1,0 +1,156 @@
+//! The host, as a lifecycle wants it and as it is.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use mixline_protocol::address::{self, VirtualNetwork};
+use mixline_protocol::identity::AnonymousId;
+use tokio::sync::watch;
+
+use super::shared::Shared;
+use crate::dns::Reach;
+use crate::error::{Error, Result};
+use crate::host::desired::Wanted;
+use crate::host::reconcile::{Reconciler, Report};
+
+/// What a lifecycle wants of the host, once it knows the virtual network, and how the host is, once
+/// that was looked at.
+pub struct HostState {
+    wanted: watch::Sender<Option<Wanted>>,
+    report: watch::Sender<Option<Report>>,
+    reach: watch::Sender<Reach>,
+}
+
+impl Default for HostState {
+    fn default() -> Self {
+        Self {
+            wanted: watch::channel(None).0,
+            report: watch::channel(None).0,
+            reach: watch::channel(Reach::default()).0,
+        }
+    }
+}
+
+impl HostState {
+    /// What is wanted now.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Wanted> {
+        self.wanted.borrow().clone()
+    }
+
+    /// Changes what is wanted; nothing before there is a network.
+    pub fn want(&self, change: impl FnOnce(&mut Wanted)) {
+        self.wanted.send_modify(|wanted| {
+            if let Some(wanted) = wanted {
+                change(wanted);
+            }
+        });
+    }
+
+    /// How the host is, as of the last look.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.report.borrow().clone().unwrap_or_default()
+    }
+
+    /// How the host is, from now on.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Option<Report>> {
+        self.report.subscribe()
+    }
+
+    /// Which virtual addresses packets reach the interface for.
+    #[must_use]
+    pub fn reach(&self) -> watch::Receiver<Reach> {
+        self.reach.subscribe()
+    }
+}
+
+/// Sees to the host from now on, as the virtual network of a directory asks for, and waits until
+/// it was done once.
+///
+/// # Errors
+/// [`Error::Host`] if the host cannot be closed.
+pub async fn close(shared: &Arc<Shared>, network: VirtualNetwork) -> Result<Report> {
+    let id = shared.handle.id();
+    let wanted = wanted(&shared.config.interface, network, Some(&id));
+    shared.host_state.wanted.send_replace(Some(wanted));
+    let mut reports = shared.host_state.reports();
+    let report = match reports.wait_for(Option::is_some).await {
+        Ok(report) => report.clone().unwrap_or_default(),
+        Err(_) => Report::default(),
+    };
+    if report.closed {
+        Ok(report)
+    } else {
+        Err(Error::Host {
+            problem: report.problems.join("; "),
+        })
+    }
+}
+
+/// What is wanted of the host; without an ID, that it is closed.
+#[must_use]
+pub fn wanted(interface: &str, network: VirtualNetwork, id: Option<&AnonymousId>) -> Wanted {
+    Wanted {
+        interface: interface.to_owned(),
+        network,
+        ipv6: id.map(address::ipv6),
+        lease: None,
+        resolver: id.is_some(),
+        underlay: BTreeSet::new(),
+    }
+}
+
+/// Takes away what closes the host.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn open(wanted: &Wanted) -> Result<()> {
+    let opened = Reconciler::open().and_then(|reconciler| reconciler.remove(wanted));
+    Ok(opened?)
+}
+
+/// Keeps the host as it is wanted, for ever.
+pub async fn keep(shared: Arc<Shared>, mut reconciler: Reconciler) {
+    let state = &shared.host_state;
+    let mut wanted = state.wanted.subscribe();
+    loop {
+        let now = wanted.borrow_and_update().clone();
+        let Some(now) = now else {
+            if wanted.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let report = reconciler.settle(&now);
+        state.reach.send_if_modified(|reach| {
+            let new = Reach {
+                ipv4: report.ipv4,
+                ipv6: report.ipv6,
+                others: report.others.clone(),
+            };
+            let changed = *reach != new;
+            *reach = new;
+            changed
+        });
+        state.report.send_if_modified(|before| {
+            let changed = before.as_ref() != Some(&report);
+            if changed {
+                for problem in &report.problems {
+                    tracing::warn!("{problem}");
+                }
+                *before = Some(report);
+            }
+            changed
+        });
+        tokio::select! {
+            () = reconciler.changed() => {}
+            changed = wanted.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
