@@ -16,6 +16,7 @@ mod lease;
 mod lifecycle;
 mod names;
 mod resolve;
+mod resolver;
 mod service;
 mod shared;
 mod startup;

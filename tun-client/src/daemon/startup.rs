@@ -1,6 +1,5 @@
 //! The start: every step until applications can use the interface.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,20 +11,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::names::ClaimState;
+use super::resolver::Resolver;
 use super::shared::Shared;
-use super::status::{DnsStatus, Phase};
+use super::status::Phase;
 use super::{host, lease, service, status_report};
-use crate::config::{DNS_PORT, DnsMode};
-use crate::dns::forward::Forwarder;
-use crate::dns::responder::Responder;
-use crate::dns::server::Server as DnsServer;
-use crate::dns::zone::{Zone, is_virtual};
-use crate::error::{Error, Result};
-use crate::host_dns::{self, Earlier};
+use crate::dns::zone::is_virtual;
+use crate::error::Result;
+use crate::host_dns::Earlier;
 use crate::progress::Progress;
 
-/// The interface that has the resolver's address.
-const RESOLVER_INTERFACE: &str = "lo";
 /// While a step takes long, what delays it is reported this often.
 const REMIND: Duration = Duration::from_secs(10);
 
@@ -152,57 +146,10 @@ impl Startup<'_> {
     }
 
     async fn dns(&mut self, network: &VirtualNetwork) -> Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let config = &shared.config;
-        let resolver = shared
-            .host_state
-            .report()
-            .resolver
-            .unwrap_or_else(|| network.resolver());
-        self.step(&format!("answering names at {resolver}"));
-        let upstreams = host_dns::upstreams(&config.dns, self.earlier, resolver);
-        let mut problem = upstream_problem(network, &upstreams);
-        let forwarder = Forwarder::new(&upstreams);
-        let zone = Zone::new(*network, &self.earlier.search);
-        let backend = Arc::clone(&shared.backend);
-        let reach = shared.host_state.reach();
-        let responder = Arc::new(Responder::new(backend, zone, reach, forwarder));
-        let address = SocketAddr::new(IpAddr::V4(resolver), DNS_PORT);
-        let listening = match DnsServer::bind(address, RESOLVER_INTERFACE).await {
-            Ok(server) => {
-                self.tasks.spawn(server.serve(responder));
-                true
-            }
-            Err(error) if config.dns.mode == DnsMode::Off => {
-                problem = Some(Error::DnsListen { address, error }.to_string());
-                false
-            }
-            Err(error) => return Err(Error::DnsListen { address, error }),
-        };
-        let (mode, warning) = host_dns::apply(
-            &shared.host,
-            config.dns.mode,
-            shared.state.directory(),
-            &config.interface,
-            resolver,
-            network,
-        )
-        .await?;
-        shared.update(|facts| {
-            facts.dns = DnsStatus {
-                mode,
-                resolver: listening.then_some(resolver),
-                upstream: upstreams
-                    .iter()
-                    .map(|server| server.ip().to_string())
-                    .collect(),
-            };
-        });
-        let problem = warning.or(problem);
-        if let Some(problem) = &problem {
-            tracing::warn!("{problem}");
-        }
-        shared.problems().dns = problem;
+        let resolver = Resolver::new(&self.shared, *network, self.earlier.clone());
+        self.step(&format!("answering names at {}", resolver.address()));
+        let serving = resolver.start().await?;
+        self.tasks.spawn(serving.keep());
         Ok(())
     }
 
@@ -286,20 +233,4 @@ impl Startup<'_> {
         }
         line
     }
-}
-
-/// Servers for other domains whose addresses lie inside the virtual network.
-fn upstream_problem(network: &VirtualNetwork, upstreams: &[SocketAddr]) -> Option<String> {
-    let inside: Vec<String> = upstreams
-        .iter()
-        .filter(|server| is_virtual(network, server.ip()))
-        .map(|server| server.ip().to_string())
-        .collect();
-    (!inside.is_empty()).then(|| {
-        format!(
-            "the name server {} lies in {network}: it is reached only if the host has a route of \
-             its own to it; name others under `dns: {{upstream: [...]}}`",
-            inside.join(", ")
-        )
-    })
 }

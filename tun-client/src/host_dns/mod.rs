@@ -7,6 +7,7 @@
 
 pub mod resolv_conf;
 pub mod resolved;
+pub mod watch;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -83,6 +84,18 @@ pub fn recover(host: &Host, state_dir: &Path) -> Result<Earlier> {
         );
     }
     file.earlier()
+}
+
+/// What the host uses, if that is not this client: another program has written the file since.
+///
+/// # Errors
+/// [`Error::HostDns`] if it cannot be read.
+pub fn earlier(host: &Host, state_dir: &Path) -> Result<Option<Earlier>> {
+    let file = ResolvConf::new(&host.resolv_conf, state_dir);
+    if file.is_ours() {
+        return Ok(None);
+    }
+    file.earlier().map(Some)
 }
 
 /// Where the responder forwards other domains; empty if it does not.
@@ -183,7 +196,7 @@ pub fn check(host: &Host, active: &Active, state_dir: &Path) -> Option<String> {
     let file = ResolvConf::new(&host.resolv_conf, state_dir);
     (*active == Active::ResolvConf && !file.is_ours()).then(|| {
         format!(
-            "another program rewrote {}: .anon names are not found until the client is restarted",
+            "another program rewrote {}, and it cannot be taken back: .anon names are not found",
             host.resolv_conf.display()
         )
     })

@@ -1,0 +1,79 @@
+//! Hears when another program changes `/etc/resolv.conf`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use inotify::{EventStream, Inotify, WatchMask};
+
+use super::Host;
+
+/// What nobody announces is looked at this often, such as a file that was mounted over.
+const LOOK: Duration = Duration::from_secs(2);
+/// Who writes a file does it in several steps.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of announcements that are read at a time.
+const BUFFER: usize = 4096;
+
+/// Hears of changes of a file: of what it holds, and of which file it is.
+pub struct Watch {
+    path: PathBuf,
+    /// None where the kernel has no more to give.
+    events: Option<EventStream<[u8; BUFFER]>>,
+}
+
+impl Watch {
+    /// Listens for changes of the host's resolver.
+    #[must_use]
+    pub fn new(host: &Host) -> Self {
+        let stream = Inotify::init().and_then(|inotify| inotify.into_event_stream([0; BUFFER]));
+        let events = stream
+            .inspect_err(|error| tracing::debug!(%error, "inotify"))
+            .ok();
+        Self {
+            path: host.resolv_conf.clone(),
+            events,
+        }
+    }
+
+    /// Waits until `is_changed`, which is asked whenever something may have changed it.
+    pub async fn changed(&mut self, is_changed: impl Fn() -> bool) {
+        loop {
+            self.listen();
+            if is_changed() {
+                return;
+            }
+            let announced = async {
+                match &mut self.events {
+                    Some(events) => {
+                        let _ = events.next().await;
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            let _ = tokio::time::timeout(LOOK, announced).await;
+        }
+    }
+
+    /// Listens to the file, to where it is, and to where it leads if it is a link. What is listened
+    /// to already stays so.
+    fn listen(&mut self) {
+        let Some(events) = &self.events else {
+            return;
+        };
+        let target = std::fs::canonicalize(&self.path).ok();
+        let directory = |path: &Path| path.parent().map(Path::to_owned);
+        let directories = [directory(&self.path), target.as_deref().and_then(directory)];
+        let names =
+            WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE;
+        for directory in directories.into_iter().flatten() {
+            let _ = events.watches().add(directory, names);
+        }
+        if let Some(target) = target {
+            let _ = events
+                .watches()
+                .add(target, WatchMask::MODIFY | WatchMask::ATTRIB);
+        }
+    }
+}
