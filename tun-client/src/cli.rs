@@ -45,7 +45,8 @@ pub enum Command {
     Up(Up),
     /// Stop the running client.
     ///
-    /// If none runs, but one stopped uncleanly, the host's resolver is put back.
+    /// If none runs, but one stopped uncleanly, its packet filter and rules are removed, and the
+    /// host's resolver is put back.
     Down,
     /// Show what the running client does: addresses, guards, sessions, paths, names, problems.
     Status {

@@ -121,6 +121,9 @@ fn down(config: &Config) -> anyhow::Result<()> {
             }
             // What an unclean stop left behind.
             host_dns::recover(&Host::default(), &config.state_dir)?;
+            if let Some(network) = State::open(&config.state_dir)?.network() {
+                daemon::host::recover(&config.interface, network)?;
+            }
             return Err(error.into());
         }
         Err(error) => return Err(error.into()),

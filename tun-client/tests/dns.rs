@@ -190,7 +190,7 @@ async fn what_is_not_there() {
     let server = start(&Table::new(), BOTH, &[]).await;
     for missing in [
         "nobody.anon.",
-        "www.freespeech.anon.",
+        "www.nobody.anon.",
         &format!("{}.", AnonymousId([9; 32]).host()),
     ] {
         let answer = ask(server, &query(missing, RecordType::A)).await;

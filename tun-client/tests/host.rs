@@ -148,11 +148,6 @@ fn host_route(to: IpAddr) -> String {
 }
 
 fn settle(wanted: &Wanted) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let _inside = runtime.enter();
     Reconciler::open().unwrap().settle(wanted)
 }
 
@@ -190,11 +185,6 @@ fn the_host_settles_and_is_put_back() {
             "{shown}"
         );
         drop(tun);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let _inside = runtime.enter();
         Reconciler::open().unwrap().remove(&wanted).unwrap();
         assert_eq!(kernel.observe(&wanted).unwrap(), before);
     });

@@ -53,11 +53,6 @@ fn wanted(name: &str, host: u8) -> Wanted {
 
 /// Has the host look as is wanted.
 fn settle(wanted: &Wanted) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let _inside = runtime.enter();
     Reconciler::open().unwrap().settle(wanted)
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::shared::Shared;
 use crate::dns::Reach;
 use crate::error::{Error, Result};
+use crate::host::announcements::Announcements;
 use crate::host::desired::Wanted;
 use crate::host::reconcile::{Reconciler, Report};
 
@@ -72,6 +73,8 @@ impl HostState {
 /// # Errors
 /// [`Error::Host`] if the host cannot be closed.
 pub async fn close(shared: &Arc<Shared>, network: VirtualNetwork) -> Result<Report> {
+    // Before anything is closed: `down` has to find it again.
+    shared.state.keep_network(&network)?;
     let id = shared.handle.id();
     let wanted = wanted(&shared.config.interface, network, Some(&id));
     shared.host_state.wanted.send_replace(Some(wanted));
@@ -102,6 +105,32 @@ pub fn wanted(interface: &str, network: VirtualNetwork, id: Option<&AnonymousId>
     }
 }
 
+/// Opens the kernel, unless another client has the virtual networks.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn take(interface: &str) -> Result<Reconciler> {
+    let reconciler = Reconciler::open()?;
+    match reconciler.other_interface(interface)? {
+        None => Ok(reconciler),
+        Some(other) => Err(Error::Host {
+            problem: format!(
+                "another client has the virtual networks on {other}; stop it first, or run this \
+                 one in a network namespace of its own"
+            ),
+        }),
+    }
+}
+
+/// Takes away what a client that stopped uncleanly left, given the network that it closed.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn recover(interface: &str, network: VirtualNetwork) -> Result<()> {
+    take(interface)?;
+    open(&wanted(interface, network, None))
+}
+
 /// Takes away what closes the host.
 ///
 /// # Errors
@@ -112,7 +141,7 @@ pub fn open(wanted: &Wanted) -> Result<()> {
 }
 
 /// Keeps the host as it is wanted, for ever.
-pub async fn keep(shared: Arc<Shared>, mut reconciler: Reconciler) {
+pub async fn keep(shared: Arc<Shared>, reconciler: Reconciler, mut announcements: Announcements) {
     let state = &shared.host_state;
     let mut wanted = state.wanted.subscribe();
     loop {
@@ -145,7 +174,7 @@ pub async fn keep(shared: Arc<Shared>, mut reconciler: Reconciler) {
             changed
         });
         tokio::select! {
-            () = reconciler.changed() => {}
+            () = announcements.changed() => {}
             changed = wanted.changed() => {
                 if changed.is_err() {
                     return;

@@ -22,7 +22,7 @@ use super::stop_signals::StopSignals;
 use crate::config::{Accept, Config, DnsMode};
 use crate::control;
 use crate::error::{Error, Result};
-use crate::host::reconcile::Reconciler;
+use crate::host::announcements::Announcements;
 use crate::host_dns::{self, Active, Earlier, Host};
 use crate::progress::Progress;
 use crate::state::State;
@@ -102,8 +102,9 @@ fn begin<'a>(
         .map_err(Error::Directory)?;
     let control = control::server::Server::bind(&config.control_socket())?;
 
+    let reconciler = host::take(&config.interface)?;
+    let announcements = Announcements::listen()?;
     let tun = Tun::create(&config.interface, config.mtu)?;
-    let reconciler = Reconciler::open().map_err(Error::from)?;
     let accepting = match config.accept {
         Accept::Always => true,
         Accept::Published => !names.is_empty(),
@@ -147,7 +148,7 @@ fn begin<'a>(
     tasks.spawn(directory.follow(snapshot_sender, follow_sender));
     tasks.spawn(control.serve(Arc::new(ControlRequests(Arc::clone(&shared)))));
     tasks.spawn(service::keep_alive(Arc::clone(&shared)));
-    tasks.spawn(host::keep(Arc::clone(&shared), reconciler));
+    tasks.spawn(host::keep(Arc::clone(&shared), reconciler, announcements));
     Ok((
         Lifecycle {
             shared,

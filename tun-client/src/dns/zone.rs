@@ -10,6 +10,9 @@ use mixline_protocol::name::{AnonName, Label};
 /// The IPv6 network of all derived addresses: `fd00::/8`.
 pub const IPV6_NETWORK: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 8);
 
+/// The name that browsers ask for before they use name servers of their own.
+pub const CANARY: &str = "use-application-dns.net";
+
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -76,7 +79,7 @@ impl Zone {
                     Subject::Outside
                 }
             }
-            _ if self.is_expanded(name) => Subject::Nothing,
+            _ if self.is_expanded(name) || is_canary(&labels) => Subject::Nothing,
             _ => Subject::Outside,
         }
     }
@@ -145,7 +148,8 @@ impl Zone {
 fn forward_subject(labels: &[&[u8]]) -> Subject {
     match labels {
         [_] => Subject::Apex,
-        [label, _] => match std::str::from_utf8(label)
+        // What stands before a name is that name: a service may have hosts of its own.
+        [.., label, _] => match std::str::from_utf8(label)
             .ok()
             .and_then(|text| format!("{text}.{DOMAIN}").parse::<AnonName>().ok())
         {
@@ -153,7 +157,7 @@ fn forward_subject(labels: &[&[u8]]) -> Subject {
             Some(AnonName::Id(id)) => Subject::Id(id),
             None => Subject::Nothing,
         },
-        _ => Subject::Nothing,
+        [] => Subject::Nothing,
     }
 }
 
@@ -198,6 +202,17 @@ fn reverse(
     } else {
         Subject::ReverseParent
     }
+}
+
+/// Whether a browser asks if it may use name servers of its own: whoever has `.anon` says no
+/// (Mozilla, "Canary domain - use-application-dns.net").
+fn is_canary(labels: &[&[u8]]) -> bool {
+    let canary = CANARY.split('.').map(str::as_bytes);
+    labels.len() == canary.clone().count()
+        && labels
+            .iter()
+            .zip(canary)
+            .all(|(label, other)| label.eq_ignore_ascii_case(other))
 }
 
 /// Whether the network `prefix/length` of `bits`-bit addresses holds `address`.
@@ -252,13 +267,26 @@ mod tests {
         );
         assert_eq!(subject(&format!("{}.", id.host())), Subject::Id(id));
         assert_eq!(subject("anon."), Subject::Apex);
-        assert_eq!(subject("www.freespeech.anon."), Subject::Nothing);
+        for below in ["www.freespeech.anon.", "a.b.c.FREESPEECH.anon."] {
+            assert_eq!(
+                subject(below),
+                Subject::Label("freespeech".parse().unwrap())
+            );
+        }
+        assert_eq!(subject(&format!("www.{}.", id.host())), Subject::Id(id));
+        assert_eq!(subject("www.xn--bad.anon."), Subject::Nothing);
         assert_eq!(subject("xn--bad.anon."), Subject::Nothing);
         assert_eq!(subject("_http._tcp.anon."), Subject::Nothing);
         assert_eq!(subject("example.org."), Subject::Outside);
         assert_eq!(subject("anon.example.org."), Subject::Outside);
         assert_eq!(subject("notanon."), Subject::Outside);
         assert_eq!(subject("."), Subject::Outside);
+    }
+
+    #[test]
+    fn browsers_are_told_to_ask_the_host() {
+        assert_eq!(subject("Use-Application-DNS.net."), Subject::Nothing);
+        assert_eq!(subject("www.use-application-dns.net."), Subject::Outside);
     }
 
     #[test]

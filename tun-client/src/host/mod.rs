@@ -2,9 +2,10 @@
 //!
 //! [`desired`] says from what the client wants and what the host has how the host should look;
 //! [`plan`] leads there in steps between which nothing gets out; [`kernel`] looks and acts;
-//! [`reconcile`] does it again whenever something changes. `desired` and `plan` know no sockets and
-//! no clock.
+//! [`reconcile`] does all of it, and [`announcements`] says when to do it again. `desired` and `plan`
+//! know no sockets and no clock.
 
+pub mod announcements;
 pub mod desired;
 pub mod filter;
 pub mod kernel;

@@ -1,10 +1,6 @@
-//! The loop: look, compare, mend, and again when the kernel announces a change.
+//! Look, compare, mend: until the host is as desired, or cannot be.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
-
-use mixline_netlink::{Changes, NETFILTER, ROUTE};
-use tokio::io::unix::AsyncFd;
 
 use super::desired::{Desired, Wanted, desired};
 use super::kernel::{Kernel, KernelError};
@@ -12,22 +8,9 @@ use super::observed::Observed;
 use super::plan::{plan, removal};
 use super::prefix::Prefix;
 
-/// Groups of announcements (Linux, `linux/rtnetlink.h`): links, addresses, routes and rules, IPv4
-/// and IPv6.
-const LINKS: u32 = 1;
-const ADDRESSES: [u32; 2] = [5, 9];
-const ROUTES: [u32; 2] = [7, 11];
-const RULES: [u32; 2] = [8, 19];
-/// `NFNLGRP_NFTABLES` (Linux, `linux/netfilter/nfnetlink.h`).
-const FILTERS: u32 = 7;
 /// Rounds until everything should be as desired: a second one for what stood in the way of the
 /// first, a third for what came meanwhile.
 const ROUNDS: usize = 4;
-/// What failed is tried again after this time, and what nobody announces is looked at.
-const AGAIN: Duration = Duration::from_secs(2);
-/// Changes come in groups; a host that changes all the time is looked at this often at most.
-const PAUSE: Duration = Duration::from_millis(20);
-
 /// How the host is, for everything that depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
@@ -45,29 +28,20 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
-/// Sees to it that the host looks as it should.
+/// Sees to it that the host looks as it should, in the network namespace of the thread that opened
+/// it.
 pub struct Reconciler {
     kernel: Kernel,
-    routes: AsyncFd<Changes>,
-    filters: AsyncFd<Changes>,
 }
 
 impl Reconciler {
-    /// Opens the kernel of this thread's network namespace. In a runtime.
+    /// Opens the kernel.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn open() -> Result<Self, KernelError> {
-        let groups: Vec<u32> = [LINKS]
-            .into_iter()
-            .chain(ADDRESSES)
-            .chain(ROUTES)
-            .chain(RULES)
-            .collect();
         Ok(Self {
             kernel: Kernel::open()?,
-            routes: listen(ROUTE, &groups)?,
-            filters: listen(NETFILTER, &[FILTERS])?,
         })
     }
 
@@ -104,6 +78,14 @@ impl Reconciler {
         }
     }
 
+    /// Another interface than this one that virtual addresses lead to.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn other_interface(&self, own: &str) -> Result<Option<String>, KernelError> {
+        self.kernel.interface_of_routes(own)
+    }
+
     /// Takes away what was ever added.
     ///
     /// # Errors
@@ -117,47 +99,6 @@ impl Reconciler {
             result = result.and(done);
         }
         result
-    }
-
-    /// Waits until the kernel announces a change of what was looked at, or some time has gone by.
-    pub async fn changed(&mut self) {
-        let announced = async {
-            tokio::select! {
-                () = heard(&mut self.routes) => {}
-                () = heard(&mut self.filters) => {}
-            }
-            tokio::time::sleep(PAUSE).await;
-        };
-        let _ = tokio::time::timeout(AGAIN, announced).await;
-    }
-}
-
-/// Listens to groups of announcements.
-#[expect(
-    deprecated,
-    reason = "the form without `unsafe`: `Changes` keeps its socket as long as it lives"
-)]
-fn listen(protocol: isize, groups: &[u32]) -> Result<AsyncFd<Changes>, KernelError> {
-    let listening = Changes::listen(protocol, groups);
-    listening
-        .and_then(|changes| AsyncFd::new(changes).map_err(mixline_netlink::Error::Socket))
-        .map_err(|source| KernelError {
-            action: "listen to the kernel".into(),
-            source,
-        })
-}
-
-/// Waits for an announcement.
-async fn heard(announcements: &mut AsyncFd<Changes>) {
-    loop {
-        let Ok(mut guard) = announcements.readable_mut().await else {
-            return std::future::pending().await;
-        };
-        let heard = guard.get_inner_mut().heard();
-        guard.clear_ready();
-        if heard {
-            return;
-        }
     }
 }
 

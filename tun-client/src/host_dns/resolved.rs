@@ -10,6 +10,7 @@ use mixline_protocol::identity::DOMAIN;
 use tokio::process::Command;
 
 use super::failed;
+use crate::dns::zone::CANARY;
 use crate::error::Result;
 
 /// How long `resolvectl` may take: it waits for D-Bus, which may be stuck.
@@ -44,7 +45,11 @@ impl Resolved {
     /// [`crate::Error::HostDns`] with what `resolvectl` said.
     pub async fn apply(&self, resolver: Ipv4Addr, network: &VirtualNetwork) -> Result<()> {
         let interface = self.interface.as_str();
-        let mut domains = vec![format!("~{DOMAIN}"), "~d.f.ip6.arpa".to_owned()];
+        let mut domains = vec![
+            format!("~{DOMAIN}"),
+            "~d.f.ip6.arpa".to_owned(),
+            format!("~{CANARY}"),
+        ];
         domains.extend(reverse_domains(network));
         let mut arguments = vec!["domain", interface];
         arguments.extend(domains.iter().map(String::as_str));
@@ -154,7 +159,7 @@ mod tests {
         let lines: Vec<&str> = log.lines().collect();
         assert_eq!(
             lines[1],
-            "domain mixline7 ~anon ~d.f.ip6.arpa ~10.in-addr.arpa"
+            "domain mixline7 ~anon ~d.f.ip6.arpa ~use-application-dns.net ~10.in-addr.arpa"
         );
         assert_eq!(lines[2], "dns mixline7 10.0.0.53");
         assert!(lines.contains(&"default-route mixline7 no"));

@@ -4,6 +4,7 @@
 //!   stays, only the lock counts, so an unclean stop leaves nothing to clean up.
 //! - `identity.key`, `session.key`: 32 secret bytes each, mode 0600.
 //! - `lease`: the directory's signed lease, so that a restart keeps the address.
+//! - `network`: the virtual network that the host was closed for last.
 //! - `names`: what `publish` was told at run time, one label a line.
 //!
 //! Files are replaced whole: written aside, flushed, renamed. The lock keeps two
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use atomic_write_file::AtomicWriteFile;
 use atomic_write_file::unix::OpenOptionsExt as _;
 use mixline_endpoint::Identity;
+use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::name::Label;
 use mixline_protocol::random::OsRandom;
@@ -35,6 +37,7 @@ const IDENTITY: &str = "identity.key";
 const SESSION: &str = "session.key";
 const LEASE: &str = "lease";
 const NAMES: &str = "names";
+const NETWORK: &str = "network";
 /// Bytes of a secret key.
 const KEY: usize = 32;
 /// The longest file that is read here.
@@ -111,6 +114,21 @@ impl State {
     /// [`Error::File`].
     pub fn keep_lease(&self, lease: &Lease) -> Result<()> {
         self.write(LEASE, &lease.encode())
+    }
+
+    /// The virtual network that the host was closed for last. What cannot be read counts as none.
+    #[must_use]
+    pub fn network(&self) -> Option<VirtualNetwork> {
+        let bytes = self.read(NETWORK).ok()??;
+        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+    }
+
+    /// Keeps the virtual network.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn keep_network(&self, network: &VirtualNetwork) -> Result<()> {
+        self.write(NETWORK, format!("{network}\n").as_bytes())
     }
 
     /// The names that were published by command, in that order.

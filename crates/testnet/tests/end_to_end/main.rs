@@ -7,7 +7,9 @@
 
 mod applications;
 mod bad_input;
+mod capture;
 mod failures;
+mod leaks;
 mod names;
 mod pcap;
 mod ports;
@@ -128,6 +130,7 @@ fn main() {
     underlay::tests(&mut tests);
     bad_input::tests(&mut tests);
     everything(&mut tests, Port::Udp);
+    leaks::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
     tests.ports = Ports::Mixed;

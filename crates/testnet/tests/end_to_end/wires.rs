@@ -3,23 +3,19 @@
 //! Segmentation in the kernel is off meanwhile, so that the capture shows each datagram as a wire of
 //! copper would.
 
+use crate::capture::Capture;
 use crate::pcap::{Frame, find, frames};
-use crate::tools::{HOST, eventually, length};
+use crate::tools::{HOST, eventually};
 use crate::{Kind, Tests};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mixline_protocol::identity::AnonymousId;
 use mixline_testnet::configs::SERVICE_NAME;
 use mixline_testnet::fetch::{fetch, sha256_file};
-use mixline_testnet::process::{Process, Program};
-use mixline_testnet::topology::{DIRECTORY_PORT, Node, RELAY_PORT, ROUTER};
+use mixline_testnet::topology::{DIRECTORY_PORT, Node, RELAY_PORT};
 use mixline_testnet::web::{DOWNLOAD_NAME, PAGE_SENTENCE};
 use mixline_testnet::{Network, namespaces};
-use nix::sys::signal::Signal;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
 
 /// The UDP payload of every datagram between two nodes, bytes.
 const DATAGRAM: usize = 1408;
@@ -37,70 +33,9 @@ pub fn tests(tests: &mut Tests) {
     );
 }
 
-/// A capture on one wire.
-struct Capture {
-    node: Node,
-    file: PathBuf,
-    tcpdump: Process,
-}
-
-impl Capture {
-    /// Captures at the router's end of the wire of `node`.
-    fn start(network: &Network, node: Node) -> Result<Self> {
-        let file = network.directory().join(format!("logs/{node}.pcap"));
-        let log = network.directory().join(format!("logs/{node}.tcpdump.log"));
-        for old in [&file, &log] {
-            let _ = std::fs::remove_file(old);
-        }
-        let tcpdump = Program {
-            namespace: ROUTER.into(),
-            executable: "tcpdump".into(),
-            arguments: [
-                "--immediate-mode",
-                "-i",
-                &node.name(),
-                "-n",
-                "-U",
-                "-s0",
-                "-B16384",
-                "-Zroot",
-                "-w",
-            ]
-            .into_iter()
-            .map(Into::into)
-            .chain([file.clone().into_os_string()])
-            .collect(),
-            environment: Vec::new(),
-            log,
-        }
-        .start()?;
-        let capture = Self {
-            node,
-            file,
-            tcpdump,
-        };
-        eventually(&format!("tcpdump on {node}"), 30, || {
-            // It writes the file's header once it listens.
-            Ok(length(&capture.file) >= 24)
-        })?;
-        Ok(capture)
-    }
-
-    /// Ends it; gives the file's bytes.
-    fn end(mut self) -> Result<(Node, Vec<u8>)> {
-        // What has crossed the wire has yet to be written.
-        thread::sleep(Duration::from_secs(1));
-        self.tcpdump.signal(Signal::SIGINT)?;
-        self.tcpdump.wait(Duration::from_secs(30))?;
-        let bytes = std::fs::read(&self.file)?;
-        std::fs::remove_file(&self.file)?;
-        Ok((self.node, bytes))
-    }
-}
-
 /// The test of the test below: what is sent in clear is found.
 fn capture_finds(network: &mut Network) -> Result<()> {
-    let capture = Capture::start(network, Node::Client)?;
+    let capture = Capture::start(network, Node::Client, &[])?;
     let directory = Node::Directory.ipv4();
     let url = format!("http://{directory}:{DIRECTORY_PORT}/?{SERVICE_NAME}");
     // An error of the directory is as good: the name has crossed the wire.
@@ -153,7 +88,7 @@ fn wires(network: &mut Network) -> Result<()> {
 /// included, with captures on all wires.
 fn capture_all(network: &mut Network) -> Result<Vec<(Node, Vec<u8>)>> {
     let captures = Node::all()
-        .map(|node| Capture::start(network, node))
+        .map(|node| Capture::start(network, node, &[]))
         .collect::<Result<Vec<_>>>()?;
     network.stop(Node::Client)?;
     network.stop(Node::Service)?;

@@ -51,6 +51,21 @@ impl Kernel {
         })
     }
 
+    /// An interface that is there and that a route of the own table leads to, unless it is `own`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn interface_of_routes(&self, own: &str) -> Result<Option<String>, KernelError> {
+        let routes = self.routes_of(TABLE, takes_ipv6("lo"))?;
+        let links = self.links()?;
+        let leads_to = |link: &&Link| {
+            let target = Target::Interface(link.index);
+            routes.iter().any(|route| own_route(route).target == target)
+        };
+        let mut others = links.iter().filter(|link| link.name != own);
+        Ok(others.find(leads_to).map(|link| link.name.clone()))
+    }
+
     fn links(&self) -> Result<Vec<Link>, KernelError> {
         let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let answers = self

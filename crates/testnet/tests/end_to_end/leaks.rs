@@ -1,0 +1,306 @@
+//! Nothing leaves the host around the client, and nobody on its wires finds what is behind a name.
+//!
+//! Both hosts' wires are watched all the time: one packet from or to a virtual address, or one
+//! question of DNS, fails the test.
+
+use crate::capture::Capture;
+use crate::pcap::frames;
+use crate::tools::{HOST, eventually, on, on_client, output, succeed};
+use crate::{Kind, Tests};
+use anyhow::{Context, Result, ensure};
+use mixline_testnet::topology::{Node, ROUTER};
+use mixline_testnet::web::PAGE_SENTENCE;
+use mixline_testnet::{Network, namespaces, netns};
+use std::fs;
+
+/// What must not leave a host: virtual addresses (of ARP too), neighbour discovery for them, DNS.
+const VIRTUAL: &str = "net 10.0.0.0/8 or net fd00::/8 or port 53 or (icmp6 and ip6[40] == 135 and \
+                       ip6[48] == 0xfd) or (icmp6 and ip6[40] == 136 and ip6[48] == 0xfd)";
+
+pub fn tests(tests: &mut Tests) {
+    tests.on(
+        Kind::Honest,
+        "host::strangers_on_a_wire_find_no_virtual_address",
+        strangers,
+    );
+    tests.on(
+        Kind::Honest,
+        "host::nothing_leaves_whatever_happens_to_routes_and_interface",
+        events,
+    );
+    tests.on(
+        Kind::Honest,
+        "host::resolv_conf_that_others_write_is_taken_back",
+        resolv_conf,
+    );
+    tests.on(Kind::Honest, "host::names_below_names_and_canaries", names);
+    tests.on(
+        Kind::Honest,
+        "host::a_killed_client_leaves_the_host_closed",
+        killed,
+    );
+    tests.on(Kind::Honest, "host::down_leaves_nothing", down);
+}
+
+/// Runs `work`, in which nothing virtual may leave either host.
+fn quietly(network: &mut Network, work: impl FnOnce(&mut Network) -> Result<()>) -> Result<()> {
+    let leaving = ["-Q", "in", VIRTUAL];
+    let captures: Vec<Capture> = [Node::Client, Node::Service]
+        .into_iter()
+        .map(|node| Capture::start(network, node, &leaving))
+        .collect::<Result<_>>()?;
+    let outcome = work(network);
+    for capture in captures {
+        let (node, bytes) = capture.end()?;
+        let frames = frames(&bytes)?;
+        ensure!(
+            frames.is_empty(),
+            "{} frames left {node}, the first: {:?}",
+            frames.len(),
+            frames.first()
+        );
+    }
+    outcome
+}
+
+/// Fetches the service's page by an address.
+fn page(address: &str, seconds: u32) -> bool {
+    let url = format!("http://{address}/");
+    let asked = output(on_client(seconds + 5, "curl").args([
+        "-sS",
+        "--noproxy",
+        "*",
+        "--max-time",
+        &seconds.to_string(),
+        &url,
+    ]));
+    asked.is_ok_and(|got| String::from_utf8_lossy(&got.stdout).contains(PAGE_SENTENCE))
+}
+
+/// The service's addresses, as they stand in a URL.
+fn addresses(network: &Network) -> Result<[String; 2]> {
+    let service = network.identity(Node::Service)?;
+    Ok([service.ipv4.to_string(), format!("[{}]", service.ipv6)])
+}
+
+fn comes_again(network: &Network, what: &str) -> Result<()> {
+    for address in addresses(network)? {
+        eventually(&format!("the page at {address} {what}"), 30, || {
+            Ok(page(&address, 5))
+        })?;
+    }
+    Ok(())
+}
+
+fn strangers(network: &mut Network) -> Result<()> {
+    let service = network.identity(Node::Service)?;
+    let wire = Node::Service.name();
+    quietly(network, |_| {
+        for (address, host) in [
+            (service.ipv4.to_string(), Node::Service.ipv4().to_string()),
+            (service.ipv6.to_string(), Node::Service.ipv6().to_string()),
+        ] {
+            for way in [
+                format!("route replace {address} dev {wire}"),
+                format!("route replace {address} via {host} dev {wire}"),
+            ] {
+                netns::ip_in(ROUTER, &format!("{way}\n"))?;
+                let ping =
+                    output(netns::command(ROUTER, "ping").args(["-c2", "-W1", "-w3", &address]))?;
+                ensure!(!ping.status.success(), "{way}: {ping:?}");
+                let in_url = if address.contains(':') {
+                    format!("http://[{address}]/")
+                } else {
+                    format!("http://{address}/")
+                };
+                let got = output(netns::command(ROUTER, "curl").args([
+                    "-sS",
+                    "--max-time",
+                    "3",
+                    &in_url,
+                ]))?;
+                ensure!(!got.status.success(), "{way}: {got:?}");
+                let known =
+                    output(netns::command(ROUTER, "ip").args(["neighbour", "show", &address]))?;
+                let known = String::from_utf8_lossy(&known.stdout).into_owned();
+                ensure!(!known.contains("lladdr"), "{known}");
+                netns::ip_in(ROUTER, &format!("route del {address} dev {wire}\n"))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What happens to a host, and how it is undone.
+const EVENTS: [(&str, &[&str], &[&str]); 5] = [
+    (
+        "after the interface was down",
+        &["link set mixline0 down", "link set mixline0 up"],
+        &[],
+    ),
+    (
+        "with another VPN's table",
+        &[
+            "route add 10.0.0.0/8 via 172.30.0.1 table 52",
+            "rule add pref 5270 lookup 52",
+            "-6 route add fd00::/8 via 3fff:200::1 table 52",
+            "-6 rule add pref 5270 lookup 52",
+        ],
+        &[
+            "rule del pref 5270",
+            "-6 rule del pref 5270",
+            "route flush table 52",
+            "-6 route flush table 52",
+        ],
+    ),
+    (
+        "with routes that a gateway hands out",
+        &[
+            "route add 10.0.0.0/8 via 172.30.0.1",
+            "route add 10.0.0.0/9 via 172.30.0.1",
+            "route add 10.128.0.0/9 via 172.30.0.1",
+            "-6 route add fd00::/8 via 3fff:200::1",
+        ],
+        &[
+            "route del 10.0.0.0/8 via 172.30.0.1",
+            "route del 10.0.0.0/9 via 172.30.0.1",
+            "route del 10.128.0.0/9 via 172.30.0.1",
+            "-6 route del fd00::/8 via 3fff:200::1",
+        ],
+    ),
+    (
+        "without the client's rules",
+        &[
+            "rule del to 10.0.0.0/8 lookup 28009",
+            "-6 rule del to fd00::/8 lookup 28009",
+        ],
+        &[],
+    ),
+    (
+        "without the client's routes",
+        &["route flush table 28009", "-6 route flush table 28009"],
+        &[],
+    ),
+];
+
+fn events(network: &mut Network) -> Result<()> {
+    let namespace = Node::Client.namespace();
+    for (what, done, undone) in EVENTS {
+        quietly(network, |network| {
+            for line in done {
+                netns::said(netns::command(&namespace, "ip").args(line.split(' ')))?;
+            }
+            for address in addresses(network)? {
+                page(&address, 2);
+            }
+            comes_again(network, what)?;
+            for line in undone {
+                netns::said(netns::command(&namespace, "ip").args(line.split(' ')))?;
+            }
+            comes_again(network, "afterwards")
+        })
+        .context(what)?;
+    }
+    Ok(())
+}
+
+fn resolv_conf(network: &mut Network) -> Result<()> {
+    let file = namespaces::resolv_conf(&Node::Client.namespace());
+    let before = fs::read(&file)?;
+    // As DHCP writes it: in place, and by a rename. The new server is asked for other names alone.
+    quietly(network, |_| {
+        fs::write(&file, "search corp.example\nnameserver 192.0.2.99\n")?;
+        eventually("resolv.conf taken back", 10, || {
+            Ok(fs::read_to_string(&file)?.contains("#mixline-client: "))
+        })?;
+        eventually("the page by name", 20, || Ok(page(HOST, 5)))
+    })?;
+    let status = network.client_status(Node::Client)?;
+    ensure!(
+        status["dns"]["upstream"] == serde_json::json!(["192.0.2.99"]),
+        "{}",
+        status["dns"]
+    );
+    // What stood there first is what is put back later.
+    fs::write(&file, before)?;
+    eventually("the page by name", 20, || Ok(page(HOST, 5)))
+}
+
+fn names(network: &mut Network) -> Result<()> {
+    quietly(network, |network| {
+        for host in [format!("www.{HOST}"), format!("a.b.{HOST}")] {
+            ensure!(page(&host, 20), "no page at {host}");
+        }
+        let canary = succeed(on_client(20, "dig").arg("use-application-dns.net"))?;
+        ensure!(canary.contains("status: NXDOMAIN"), "{canary}");
+        let https = succeed(on_client(20, "dig").args(["HTTPS", HOST]))?;
+        ensure!(
+            https.contains("status: NOERROR") && https.contains("ANSWER: 0"),
+            "{https}"
+        );
+        // A program that announces the host's first address announces one that leads here.
+        let service = network.identity(Node::Service)?;
+        let all = succeed(on(Node::Service, 5, "hostname").arg("-I"))?;
+        let mut virtual_ones = all.split_whitespace().filter(|a| a.starts_with("10."));
+        ensure!(
+            virtual_ones.next() == Some(&service.ipv4.to_string()) && virtual_ones.next().is_none(),
+            "{all}"
+        );
+        Ok(())
+    })
+}
+
+fn killed(network: &mut Network) -> Result<()> {
+    quietly(network, |network| {
+        let addresses = addresses(network)?;
+        network.kill(Node::Client)?;
+        for address in &addresses {
+            ensure!(!page(address, 3), "the page at {address} without a client");
+        }
+        ensure!(!page(HOST, 3), "the page by name without a client");
+        for name in [HOST, "nosuch.anon"] {
+            let found = output(on_client(20, "getent").args(["hosts", name]))?;
+            ensure!(!found.status.success(), "{found:?}");
+        }
+        network.start(Node::Client)?;
+        network.wait_for_client(Node::Client)?;
+        comes_again(network, "from a new client")
+    })
+}
+
+fn down(network: &mut Network) -> Result<()> {
+    let namespace = Node::Client.namespace();
+    let look = || -> Result<String> {
+        let mut all = String::new();
+        for arguments in ["rule show", "-6 rule show", "address show dev lo"] {
+            let shown = netns::said(netns::command(&namespace, "ip").args(arguments.split(' ')))?;
+            all += &shown;
+        }
+        Ok(all)
+    };
+    ensure!(look()?.contains("28009"), "no rule while it is up");
+    network.stop(Node::Client)?;
+    let left = look()?;
+    ensure!(
+        !left.contains("28009") && !left.contains("10.0.0.53"),
+        "{left}"
+    );
+    // What a killed one left goes as well.
+    network.start(Node::Client)?;
+    network.wait_for_client(Node::Client)?;
+    network.kill(Node::Client)?;
+    ensure!(
+        look()?.contains("28009"),
+        "nothing is left of a killed client"
+    );
+    let down = output(&mut network.client_command(Node::Client, "down"))?;
+    ensure!(!down.status.success(), "it says that none runs: {down:?}");
+    let left = look()?;
+    ensure!(
+        !left.contains("28009") && !left.contains("10.0.0.53"),
+        "{left}{down:?}"
+    );
+    network.start(Node::Client)?;
+    network.wait_for_client(Node::Client)?;
+    comes_again(network, "at the end")
+}
