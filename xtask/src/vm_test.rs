@@ -86,6 +86,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         processors: 2,
         memory: 2048,
         cards: Vec::new(),
+        joints: Vec::new(),
         shared,
         directory: directory.clone(),
     };
