@@ -4,6 +4,7 @@
 //! configuration and keys, lets the doctor look, and enables the unit where systemd runs. Nothing
 //! that is there is overwritten.
 
+mod first_boot;
 mod network;
 mod proposal;
 
@@ -17,6 +18,7 @@ use std::process::Command;
 use mixline_protocol::random::OsRandom;
 use nix::unistd::{Gid, Uid, User, chown};
 
+pub use first_boot::{FirstBoot, FirstBootError, Host, HostError};
 pub use network::{Network, NoNetwork};
 pub use proposal::Wishes;
 

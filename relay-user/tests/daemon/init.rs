@@ -83,3 +83,33 @@ fn without_a_person_the_missing_flags_are_named_and_nothing_is_made() {
         "{error}"
     );
 }
+
+#[test]
+fn a_wrong_file_for_the_first_boot_is_named_and_left_for_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("mixline-relay.yaml");
+    let first_boot = || {
+        Command::new(PROGRAM)
+            .arg("first-boot")
+            .arg(&file)
+            .output()
+            .unwrap()
+    };
+    for (text, what) in [
+        ("network: nowhere\nname: x\n", "names no network"),
+        ("#cloud-config\npackages: [nmap]\n", "packages"),
+        ("name: x: y", "line 1"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let output = first_boot();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}: {error}");
+        assert!(
+            error.contains("mixline-relay.yaml: ") && error.contains(what),
+            "{error}"
+        );
+    }
+    fs::remove_file(&file).unwrap();
+    let error = String::from_utf8(first_boot().stderr).unwrap();
+    assert!(error.starts_with("cannot read "), "{error}");
+}
