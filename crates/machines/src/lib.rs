@@ -6,7 +6,7 @@
 //! - [`kernel`], [`disk`]: what turns the tree into something that QEMU starts;
 //! - [`machine`]: a virtual machine and the root shell in it ([`shell`]);
 //! - [`container`]: a container of the same tree;
-//! - [`appliance`]: a machine that boots a disk image by UEFI.
+//! - [`image`]: a disk image of a relay for bare metal; [`appliance`]: a machine that boots it by UEFI.
 //!
 //! The host is left as it is: no loop device, no tap, no address, no unit, and no mount but in
 //! namespaces that end with what made them. What is made is
@@ -17,6 +17,7 @@ pub mod archive;
 pub mod container;
 pub mod disk;
 mod error;
+pub mod image;
 pub mod kernel;
 pub mod lock;
 pub mod machine;
