@@ -134,6 +134,10 @@ const BOOT_CHECKS: &[Check] = &[
     ),
     ("the relay is registered at the directory", Lab::registered),
     ("the first boot is over", Lab::first_boot_is_over),
+    (
+        "the address of its card is the one that was left",
+        Lab::has_static_address,
+    ),
     ("its root has grown to the disk", Lab::has_grown),
     (
         "`port: auto` is AF_XDP with zero-copy, and proven",

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long a command that only looks may take. Two machines without hardware support share a host.
-const SHORT: Duration = Duration::from_secs(120);
+const SHORT: Duration = Duration::from_secs(240);
 /// The cable between both.
 const CABLE: u32 = 1;
 /// The far end, which is also the way out; the directory; other relays; the image's machine.
@@ -321,9 +321,13 @@ impl Lab {
         Ok(())
     }
 
-    /// Leaves the right file where an operator does after writing the image, and boots again.
+    /// Leaves the right file where an operator does after writing the image, with the address that the
+    /// machine has by DHCP, and boots again.
     pub fn correct_and_reboot(&mut self) -> Result<()> {
-        let yaml = format!("network: {}\nname: {RELAY}\n", self.network);
+        let yaml = format!(
+            "network: {}\nname: {RELAY}\nstatic: {{addresses: [{APPLIANCE}/24], gateways: [{FAR}]}}\n",
+            self.network
+        );
         self.said(&format!(
             "printf \"{yaml}\" > /efi/mixline-relay.yaml && sync"
         ))?;
@@ -357,6 +361,21 @@ impl Lab {
             "mixline-relay 700\nmixline-relay 600",
         )?;
         self.expect("systemctl is-system-running --wait", "running")
+    }
+
+    /// The card has its address from the file, and no other.
+    pub fn has_static_address(&mut self) -> Result<()> {
+        let addresses = self.said("ip -4 -o address show dev enp1s0")?;
+        let is = addresses.lines().count() == 1
+            && addresses.contains(&format!(" {APPLIANCE}/24 "))
+            && !addresses.contains("dynamic");
+        if !is {
+            bail!("{addresses}");
+        }
+        self.expect(
+            "ip -4 route show default | cut -d' ' -f1-3",
+            &format!("default via {FAR}"),
+        )
     }
 
     /// The file system is as large as the disk, but for the EFI partition and what is the file system's.
@@ -394,9 +413,12 @@ impl Lab {
             "printf '%s' '{yaml}' > /run/client.yaml && systemd-run --quiet --unit=client \
              /host/release/mixline-client up --config /run/client.yaml"
         ))?;
-        let client = "/host/release/mixline-client";
-        self.until(&format!("{client} publish {SERVICE}"), 600)?;
-        self.until(&format!("{client} resolve {SERVICE}"), 300)?;
+        for (command, seconds) in [("publish", 600), ("resolve", 300)] {
+            let command = format!(
+                "/host/release/mixline-client --config /run/client.yaml {command} {SERVICE}"
+            );
+            self.until(&command, seconds)?;
+        }
         let forwarded = self.said(&format!(
             "{STATUS} --json | grep -E '\"(forwarded|delivered)\": [1-9]'"
         ))?;
@@ -407,13 +429,14 @@ impl Lab {
         Ok(())
     }
 
-    /// The hooks of Debian's kernel packages write what the boot loader reads.
+    /// The hook of Debian's for new kernels writes what the boot loader reads.
     pub fn kernel_entry(&mut self) -> Result<()> {
         self.said(
-            "rm /efi/loader/entries/*.conf && dpkg-reconfigure linux-image-$(uname -r) && \
-             grep -q '^linux  */mixline/' /efi/loader/entries/mixline-$(uname -r).conf && \
-             grep -q '^initrd  */mixline/' /efi/loader/entries/mixline-$(uname -r).conf && \
-             grep -q root=PARTUUID= /efi/loader/entries/mixline-$(uname -r).conf && bootctl is-installed",
+            "kernel=$(uname -r); entry=/efi/loader/entries/mixline-$kernel.conf; cp $entry /tmp/entry; \
+             rm -r $entry /efi/mixline/$kernel && \
+             /etc/kernel/postinst.d/zz-systemd-boot $kernel /boot/vmlinuz-$kernel && \
+             cmp $entry /tmp/entry && cmp /boot/vmlinuz-$kernel /efi/mixline/$kernel/linux && \
+             cmp /boot/initrd.img-$kernel /efi/mixline/$kernel/initrd.img-$kernel",
         )
         .map(drop)
     }
