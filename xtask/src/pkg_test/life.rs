@@ -35,6 +35,10 @@ pub fn run(checks: &mut Checks, container: &mut Container) {
     checks.check("the network is whole after that", || {
         resolves(container, 60)
     });
+}
+
+/// Installs the packages that come after.
+pub fn upgrades(checks: &mut Checks, container: &mut Container) {
     checks.check(
         "a newer relay replaces an older one while paths lead through it",
         || upgrade(container),
@@ -42,6 +46,10 @@ pub fn run(checks: &mut Checks, container: &mut Container) {
     checks.check("newer ones replace directory and client", || {
         upgrade_others(container)
     });
+}
+
+/// Has the relay go over to XDP.
+pub fn goes_over_to_xdp(checks: &mut Checks, container: &mut Container) {
     checks.check("`port: xdp` works with the unit's rights", || {
         xdp(container)
     });
@@ -234,7 +242,7 @@ fn upgrade_others(container: &mut Container) -> Result<()> {
 fn xdp(container: &mut Container) -> Result<()> {
     said(
         container,
-        "printf 'port: xdp\\ninterface: wire0\\n' >> /etc/mixline/relay.yaml",
+        "sed -i '/^port:/d' /etc/mixline/relay.yaml && echo 'port: xdp' >> /etc/mixline/relay.yaml",
     )?;
     // Where the host lets nobody raise it, the unit's limit of locked memory means nothing; and the
     // test would be about the host.
