@@ -210,6 +210,7 @@ fn upgrade(container: &mut Container) -> Result<()> {
     registered(container)?;
     paths(container)?;
     resolves(container, 20)?;
+    still_opens(container)?;
     let now = (
         main_process(container, directory)?,
         main_process(container, client)?,
@@ -227,6 +228,21 @@ fn paths(container: &mut Container) -> Result<()> {
         "mixline-relay status --config /etc/mixline/relay.yaml | grep -qE '^paths +[1-9]'",
         60,
     )
+}
+
+/// Fails if cells came that the relay has no onion key for: those of paths from before an upgrade, which
+/// are probed several times a second, if it has thrown its keys away.
+fn still_opens(container: &mut Container) -> Result<()> {
+    let status = said(
+        container,
+        "mixline-relay status --config /etc/mixline/relay.yaml --json",
+    )?;
+    let status: serde_json::Value = serde_json::from_str(&status).context("reading status")?;
+    let count = |verdict: &str| status["verdicts"][verdict].as_u64().unwrap_or(0);
+    if count("bad_header") > 0 || count("forwarded") + count("delivered") == 0 {
+        bail!("paths from before do not go on: {}", status["verdicts"]);
+    }
+    Ok(())
 }
 
 fn upgrade_others(container: &mut Container) -> Result<()> {
