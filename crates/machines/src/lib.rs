@@ -15,6 +15,7 @@ pub mod archive;
 pub mod container;
 pub mod disk;
 mod error;
+mod inside;
 pub mod kernel;
 pub mod lock;
 pub mod machine;
