@@ -147,7 +147,7 @@ fn test(from_former: bool) -> Result<bool> {
         life::goes_over_to_xdp(&mut checks, &mut container);
     }
     packages::remove(&mut checks, &mut container);
-    network::end(&mut container)?;
+    checks.check("what ran beside them ends", || network::end(&mut container));
     packages::purge(&mut checks, &mut container);
     if checks.failed > 0 {
         eprintln!("what the units said:\n{}", journal(&mut container));

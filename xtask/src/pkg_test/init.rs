@@ -15,6 +15,10 @@ pub fn run(checks: &mut Checks, container: &mut Container) {
         || missing(container),
     );
     checks.check(
+        "a unit that may not start is an error, and the keys are its user's all the same",
+        || masked(container),
+    );
+    checks.check(
         "one line makes a relay that registers: configuration, keys, unit",
         || from_one_line(container),
     );
@@ -80,6 +84,38 @@ fn nothing(container: &mut Container) -> Result<()> {
     .map(drop)
 }
 
+/// Fails unless configuration, state directory and keys are whose they should be, and open to nobody else.
+fn owned(container: &mut Container) -> Result<()> {
+    expect(
+        container,
+        &format!("stat --format='%U %a %n' {CONFIG} {STATE} {STATE}/identity.key {STATE}/link.key"),
+        &format!(
+            "root 644 {CONFIG}\nmixline-relay 700 {STATE}\nmixline-relay 600 {STATE}/identity.key\n\
+             mixline-relay 600 {STATE}/link.key"
+        ),
+    )?;
+    expect(
+        container,
+        &format!("find {STATE} ! -user mixline-relay"),
+        "",
+    )
+}
+
+fn masked(container: &mut Container) -> Result<()> {
+    let init = format!("mixline-relay init {} --name packaged", network(container)?);
+    said(container, "systemctl mask mixline-relay")?;
+    let answer = refused(
+        container,
+        &init,
+        "the relay does not run: systemctl enable --now mixline-relay.service: ",
+    );
+    said(container, "systemctl unmask mixline-relay")?;
+    answer?;
+    // systemd gives a state directory to the unit's user when that starts: it has not.
+    owned(container)?;
+    said(container, &format!("rm -r {CONFIG} {STATE}")).map(drop)
+}
+
 fn from_one_line(container: &mut Container) -> Result<()> {
     said(container, "systemctl disable mixline-relay")?;
     let network = network(container)?;
@@ -104,19 +140,7 @@ fn from_one_line(container: &mut Container) -> Result<()> {
 /// Fails unless configuration, keys and unit are as they should be after `init`, and the directory has
 /// the relay.
 fn made(container: &mut Container, name: &str) -> Result<()> {
-    expect(
-        container,
-        &format!("stat --format='%U %a %n' {CONFIG} {STATE} {STATE}/identity.key {STATE}/link.key"),
-        &format!(
-            "root 644 {CONFIG}\nmixline-relay 700 {STATE}\nmixline-relay 600 {STATE}/identity.key\n\
-             mixline-relay 600 {STATE}/link.key"
-        ),
-    )?;
-    expect(
-        container,
-        &format!("find {STATE} ! -user mixline-relay"),
-        "",
-    )?;
+    owned(container)?;
     // Nobody listens on IPv6 where the card has no public address of it.
     expect(
         container,
