@@ -125,7 +125,8 @@ struct Init {
     /// Whose addresses to take; by default that of the default route
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
-    /// How datagrams get in and out: auto, udp, xdp, xdp-filter
+    /// How datagrams get in and out: udp, xdp, xdp-filter; auto is written as udp where XDP
+    /// cannot work
     #[arg(long, value_name = "KIND", default_value = "auto", value_parser = port_kind)]
     port: PortKind,
     /// Ask nothing
@@ -263,6 +264,7 @@ fn make(options: Init) -> anyhow::Result<ExitCode> {
     match init::enable(file) {
         Enabled::Yes => print("\nThe relay runs, and does so after each start of the machine.\n"),
         Enabled::No(why) => print(&format!("\n{why}; to start the relay: {by_hand}\n")),
+        Enabled::Failed(why) => anyhow::bail!("the relay does not run: {why}"),
     }
     Ok(ExitCode::SUCCESS)
 }

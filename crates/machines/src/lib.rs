@@ -18,6 +18,7 @@ pub mod container;
 pub mod disk;
 mod error;
 pub mod image;
+mod inside;
 pub mod kernel;
 pub mod lock;
 pub mod machine;

@@ -1,13 +1,13 @@
 //! A virtual machine under QEMU.
 
 use std::fs;
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
+use crate::inside::Inside;
 use crate::run::{is_there, program};
 use crate::shell::{Answer, Shell};
 use crate::tree::{SHELL_PORT, SHELL_READY};
@@ -98,10 +98,8 @@ pub struct Setup {
 /// A machine that runs. Dropping it ends it.
 #[derive(Debug)]
 pub struct Machine {
-    name: String,
-    console: PathBuf,
     process: Child,
-    shell: Shell,
+    inside: Inside,
 }
 
 impl Machine {
@@ -142,13 +140,16 @@ impl Machine {
             }
         };
         let mut machine = Self {
-            name: setup.name.clone(),
-            console,
             process: guard.keep()?,
-            shell: Shell::new(stream),
+            inside: Inside {
+                name: setup.name.clone(),
+                console,
+                shell: Shell::new(stream),
+            },
         };
-        let ready = machine.shell.wait_for(&format!("{SHELL_READY}\n"), BOOT);
-        ready.map_err(|error| machine.failed("its start", &error, BOOT))?;
+        let inside = &mut machine.inside;
+        let ready = inside.shell.wait_for(&format!("{SHELL_READY}\n"), BOOT);
+        ready.map_err(|error| inside.failed("its start", &error, BOOT))?;
         machine.expect(
             "modprobe -a 9p 9pnet_virtio; mkdir -p /host && \
              mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144 host /host; udevadm settle",
@@ -162,9 +163,7 @@ impl Machine {
     /// # Errors
     /// [`Error::Timeout`], [`Error::Ended`].
     pub fn run(&mut self, command: &str, timeout: Duration) -> Result<Answer> {
-        self.shell
-            .run(command, timeout)
-            .map_err(|error| self.failed(command, &error, timeout))
+        self.inside.run(command, timeout)
     }
 
     /// Runs a command and gives each line that it writes to `show`, when it comes; gives its exit
@@ -178,9 +177,7 @@ impl Machine {
         timeout: Duration,
         show: impl FnMut(&str),
     ) -> Result<i32> {
-        self.shell
-            .run_shown(command, timeout, show)
-            .map_err(|error| self.failed(command, &error, timeout))
+        self.inside.run_shown(command, timeout, show)
     }
 
     /// Runs a command that has to succeed; gives its output.
@@ -188,46 +185,19 @@ impl Machine {
     /// # Errors
     /// [`Error::Inside`] if it does not, else as [`run`](Self::run).
     pub fn expect(&mut self, command: &str, timeout: Duration) -> Result<String> {
-        let answer = self.run(command, timeout)?;
-        if answer.code == 0 {
-            return Ok(answer.output);
-        }
-        Err(Error::Inside {
-            machine: self.name.clone(),
-            command: command.into(),
-            code: answer.code,
-            output: answer.output,
-        })
+        self.inside.expect(command, timeout)
     }
 
     /// The end of what the machine's kernel has said.
     #[must_use]
     pub fn console(&self) -> String {
-        let text = fs::read(&self.console).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
-
-    fn failed(&self, what: &str, error: &io::Error, timeout: Duration) -> Error {
-        match error.kind() {
-            io::ErrorKind::TimedOut => Error::Timeout {
-                machine: self.name.clone(),
-                what: what.into(),
-                seconds: timeout.as_secs(),
-                console: self.console(),
-            },
-            _ => Error::Ended {
-                machine: self.name.clone(),
-                console: self.console(),
-            },
-        }
+        self.inside.console()
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.shell.run(
+        let _ = self.inside.shell.run(
             "systemctl poweroff --force --force",
             Duration::from_millis(100),
         );

@@ -48,6 +48,9 @@ pub enum XdpError {
     /// AF_XDP would be slower than UDP: what `auto` does not want.
     #[error("{0} grants no zero-copy, without which UDP with GRO and GSO is faster")]
     NoZeroCopy(Card),
+    /// Only generic XDP, which is slower than none.
+    #[error("{0} has no native XDP, without which UDP with GRO and GSO is faster")]
+    NotNative(Card),
     /// AF_XDP sockets would get nothing.
     #[error("{}", stacked(.card, .on))]
     Stacked {

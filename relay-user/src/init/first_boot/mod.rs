@@ -16,10 +16,10 @@ use serde::{Deserialize, Deserializer};
 
 pub use host::{Host, HostError};
 
+use super::machine::{Machine, Proposal};
 use super::{CONFIG, Enabled, InitError, Network, STATE_DIR, Wishes};
 use crate::config::Config;
 use crate::doctor::{self, Diagnosis, Level};
-use crate::port;
 
 /// The longest file that is read, bytes.
 const LONGEST: u64 = 64 << 10;
@@ -177,16 +177,22 @@ impl FirstBoot {
             advertise: self.advertise.clone(),
             port: self.port,
         };
-        wishes.suggest(&port::addresses_of_way_out(self.interface.as_deref()));
+        let machine = Machine::look(self.interface.as_deref())?;
+        wishes.suggest(&machine.addresses);
         let missing = wishes.missing();
         if !missing.is_empty() {
             return Err(InitError::Missing(missing.join(", ")));
         }
-        let mut text = wishes.yaml();
-        if !self.settings.is_empty() {
-            text.push_str(&serde_yaml::to_string(&self.settings).unwrap_or_default());
-        }
-        let config = Config::parse(Path::new(CONFIG), &text)?;
+        let settings = if self.settings.is_empty() {
+            String::new()
+        } else {
+            serde_yaml::to_string(&self.settings).unwrap_or_default()
+        };
+        let text = |proposal: &Proposal| wishes.yaml(proposal) + &settings;
+        let file = Path::new(CONFIG);
+        let bare = Config::parse(file, &text(&Proposal::default()))?;
+        let text = text(&machine.propose(&bare));
+        let config = Config::parse(file, &text)?;
         Ok((text, config))
     }
 
@@ -212,7 +218,7 @@ impl FirstBoot {
         })?;
         match super::enable(file) {
             Enabled::Yes => Ok(()),
-            Enabled::No(why) => Err(FirstBootError::NotStarted(why)),
+            Enabled::No(why) | Enabled::Failed(why) => Err(FirstBootError::NotStarted(why)),
         }
     }
 }
