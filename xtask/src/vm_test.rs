@@ -80,6 +80,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let cards = [
         ("igb", Card::igb as fn(u32, u8) -> Card),
         ("virtio_net", Card::virtio),
+        ("e1000e", Card::e1000e),
     ];
     let mut setup = Setup {
         name: "cards".into(),
@@ -108,7 +109,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             programs::DIRECTORY
         ),
         ALL,
-        |line| println!("  {line}"),
+        |line| println!("{:6.1} s    {line}", began.elapsed().as_secs_f64()),
     )?;
     say("done");
     Ok(if answer == 0 {
