@@ -104,7 +104,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let answer = machine.run_shown(
         &format!(
-            "MIXLINE_CARDS='{}' CARGO_TARGET_DIR=/host {}=/run/testnet /host/cards '{filter}'",
+            // Each start of a program from the host's directory would read it anew.
+            "cp -r /host /root/programs && MIXLINE_CARDS='{}' CARGO_TARGET_DIR=/root/programs \
+             {}=/run/testnet /root/programs/cards '{filter}'",
             named.join(" "),
             programs::DIRECTORY
         ),

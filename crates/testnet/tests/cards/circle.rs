@@ -20,8 +20,10 @@ use std::time::Duration;
 const SOURCES: u8 = 24;
 /// The first of them: what precedes it are the router and the relay.
 const FIRST: u8 = 100;
-/// How long an answer may take; a machine without hardware support is slow.
+/// How long an answer may take to come; a machine without hardware support is slow.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same of a link's first answer, which is asked for again and again.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// Cells that are on their way at once: the client's socket has room for them.
 const AT_ONCE: u64 = 20;
 
@@ -74,8 +76,9 @@ impl Circle {
             SocketAddr::new(node.ipv6().into(), RELAY_PORT)
         };
         let mut client = Client::at(&SocketAddr::new(source(relay, v4, number), 0).to_string());
-        client.set_patience(PATIENCE);
+        client.set_patience(FIRST_ANSWER);
         let link = client.try_connect(to, &descriptor.link)?;
+        client.set_patience(PATIENCE);
         let mailbox = MAILBOXES.fetch_add(1, Ordering::Relaxed);
         let path = Path::new(descriptor, descriptor, mailbox);
         client.say(

@@ -103,42 +103,35 @@ impl<'n> Patient<'n> {
         Ok(v4 + v6)
     }
 
-    /// Clients with paths of their own, and a cell around for each of them; or how many there are.
-    fn circles(&self, first: u8) -> Result<Result<Vec<Circle>, usize>> {
-        // Its keys are others after it was killed, which the snapshot says a little later.
-        let descriptor = self.descriptor()?;
-        let new = || {
-            let mut circles = Vec::new();
-            for number in first..first + CLIENTS {
-                for v4 in [true, false] {
-                    let Some(mut circle) = Circle::new(self.relay, &descriptor, v4, number) else {
-                        return Err(circles.len());
-                    };
-                    if circle.send(1) == 0 {
-                        return Err(circles.len());
-                    }
-                    circles.push(circle);
-                }
-            }
-            Ok(circles)
-        };
-        Ok(Namespace::named(ROUTER)?.run(new)?)
-    }
-
     /// Soon after a fault, clients get a link, and cells through the relay.
     fn answers_from(&self, after: &str, first: u8) -> Result<Vec<Circle>> {
         let until = Instant::now() + HEALING;
-        loop {
-            match self.circles(first)? {
-                Ok(circles) => return Ok(circles),
-                Err(some) => ensure!(
-                    Instant::now() < until,
-                    "after {after}, {some} of {} clients had an answer; port: {:?}",
-                    2 * CLIENTS,
-                    self.port()?
-                ),
+        let router = Namespace::named(ROUTER)?;
+        let mut circles = Vec::new();
+        for number in first..first + CLIENTS {
+            for v4 in [true, false] {
+                let circle = loop {
+                    // Its keys are others after it was killed, which the snapshot says a little later.
+                    let descriptor = self.descriptor()?;
+                    let new = || {
+                        let mut circle = Circle::new(self.relay, &descriptor, v4, number)?;
+                        (circle.send(1) == 1).then_some(circle)
+                    };
+                    if let Some(circle) = router.run(new)? {
+                        break circle;
+                    }
+                    ensure!(
+                        Instant::now() < until,
+                        "after {after}, {} of {} clients had an answer; port: {:?}",
+                        circles.len(),
+                        2 * CLIENTS,
+                        self.port()?
+                    );
+                };
+                circles.push(circle);
             }
         }
+        Ok(circles)
     }
 
     /// Soon after a fault, clients get a link, and cells through the relay.
