@@ -121,6 +121,7 @@ fn cards(disk: &Disk, test: &Path, filter: &str, say: &dyn Fn(&str)) -> Result<b
     let cards = [
         ("igb", Card::igb as fn(u32, u8) -> Card),
         ("virtio_net", Card::virtio),
+        ("e1000e", Card::e1000e),
     ];
     let mut setup = Setup {
         name: "cards".into(),
@@ -144,12 +145,14 @@ fn cards(disk: &Disk, test: &Path, filter: &str, say: &dyn Fn(&str)) -> Result<b
     }
     let answer = machine.run_shown(
         &format!(
-            "MIXLINE_CARDS='{}' CARGO_TARGET_DIR=/host {}=/run/testnet /host/cards '{filter}'",
+            // Each start of a program from the host's directory would read it anew.
+            "cp -r /host /root/programs && MIXLINE_CARDS='{}' CARGO_TARGET_DIR=/root/programs \
+             {}=/run/testnet /root/programs/cards '{filter}'",
             named.join(" "),
             programs::DIRECTORY
         ),
         ALL,
-        |line| println!("  {line}"),
+        |line| println!("{:6.1} s    {line}", began.elapsed().as_secs_f64()),
     )?;
     say("done");
     if answer != 0 {

@@ -3,7 +3,7 @@
 
 use mixline_xdp::{Card, Error, Granted, Program, Socket, SocketConfig};
 
-use super::error::XdpError;
+use super::error::{USUAL_MTU, XdpError};
 use super::interface::interface;
 use super::udp::ControlSockets;
 use crate::config::{Config, PortKind, XdpSend};
@@ -76,7 +76,7 @@ fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), XdpErr
     let (interface, _) = interface(config, sockets).map_err(XdpError::Interface)?;
     let card = may_have_xdp(&interface)?;
     if card.abilities().is_some_and(|can| !can.zero_copy) {
-        return Err(XdpError::NoZeroCopy(card));
+        return Err(XdpError::NoZeroCopy { card, mtu: None });
     }
     let small = SocketConfig {
         frames: 64,
@@ -86,7 +86,10 @@ fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), XdpErr
     let socket = Socket::bind(&interface, 0, small).map_err(XdpError::Xdp)?;
     match socket.granted() {
         Granted::ZeroCopy => Ok(()),
-        Granted::Copy => Err(XdpError::NoZeroCopy(card)),
+        Granted::Copy => {
+            let mtu = card.mtu().filter(|mtu| *mtu > USUAL_MTU);
+            Err(XdpError::NoZeroCopy { card, mtu })
+        }
     }
 }
 

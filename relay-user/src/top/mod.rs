@@ -5,7 +5,7 @@
 
 mod rates;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 mod screen;
 mod signals;
 mod view;
