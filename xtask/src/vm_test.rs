@@ -152,7 +152,7 @@ fn cards(disk: &Disk, test: &Path, filter: &str, say: &dyn Fn(&str)) -> Result<b
             programs::DIRECTORY
         ),
         ALL,
-        |line| println!("{:6.1} s    {line}", began.elapsed().as_secs_f64()),
+        |line| say(&format!("  {line}")),
     )?;
     say("done");
     if answer != 0 {
