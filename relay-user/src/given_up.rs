@@ -27,10 +27,13 @@ pub async fn watch_port(
         }
         if let Some(doubt) = watch.look(Instant::now()) {
             workers.iter().for_each(|worker| worker.waker.wake());
-            tracing::error!(card = %watch.card(), "XDP is given up, the relay goes on by UDP: {doubt}");
+            tracing::error!(
+                card = %watch.card(),
+                "XDP is given up, the relay goes on by UDP: {doubt}; {UNTIL}"
+            );
             report.send_modify(|report| {
                 report.kind = "udp".into();
-                report.why = format!("XDP on {} was given up: {doubt}", watch.card());
+                report.why = format!("XDP on {} was given up: {doubt}; {UNTIL}", watch.card());
             });
         }
         report.send_modify(|report| {
@@ -46,6 +49,9 @@ pub async fn watch_port(
         });
     }
 }
+
+/// How long a relay does without XDP, and what ends that.
+const UNTIL: &str = "a restart of the relay tries XDP again";
 
 /// How often the directory is asked for a sign of life of the port.
 const ASK_EVERY: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use mixline_daemon::logging::{self, Asked, Modules};
 use mixline_daemon::manual;
 use mixline_daemon::reload::Origin;
-use mixline_relay::init::{self, Enabled, Network, Wishes};
+use mixline_relay::init::{self, Enabled, FirstBoot, Network, Wishes};
 use mixline_relay::observe::AskError;
 use mixline_relay::{Config, PortKind, doctor, observe, run, top};
 use mixline_relay_engine::pipeline::Honest;
@@ -45,6 +45,12 @@ enum Command {
     /// At a terminal it asks for what is missing and before it writes. Elsewhere, or with --yes, it
     /// fails with the flags that are missing. Nothing that is there is overwritten.
     Init(Init),
+    /// On the disk image: make a relay of what the operator left for the first boot
+    #[command(hide = true)]
+    FirstBoot {
+        /// A YAML file, or user data of cloud-init
+        file: PathBuf,
+    },
     /// Show how a running relay is doing
     Status {
         /// The configuration that it runs with
@@ -119,7 +125,8 @@ struct Init {
     /// Whose addresses to take; by default that of the default route
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
-    /// How datagrams get in and out: auto, udp, xdp, xdp-filter
+    /// How datagrams get in and out: udp, xdp, xdp-filter; auto is written as udp where XDP
+    /// cannot work
     #[arg(long, value_name = "KIND", default_value = "auto", value_parser = port_kind)]
     port: PortKind,
     /// Ask nothing
@@ -165,6 +172,10 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
             command: Some(Command::Init(options)),
             ..
         } => make(options),
+        Arguments {
+            command: Some(Command::FirstBoot { file }),
+            ..
+        } => first_boot(&file),
         Arguments {
             command: Some(Command::Reload { config }),
             ..
@@ -253,8 +264,31 @@ fn make(options: Init) -> anyhow::Result<ExitCode> {
     match init::enable(file) {
         Enabled::Yes => print("\nThe relay runs, and does so after each start of the machine.\n"),
         Enabled::No(why) => print(&format!("\n{why}; to start the relay: {by_hand}\n")),
+        Enabled::Failed(why) => anyhow::bail!("the relay does not run: {why}"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Exit code 2 if a person has to change the file, 1 if a later try may do.
+fn first_boot(file: &Path) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let made = || {
+        let left = FirstBoot::read(file)?;
+        left.host().apply()?;
+        runtime.block_on(left.make())
+    };
+    Ok(match made() {
+        Ok(()) => {
+            print("the relay is made, and runs\n");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(if error.is_final() { 2 } else { 1 })
+        }
+    })
 }
 
 fn nobody(config: &Config, error: std::io::Error) -> anyhow::Error {

@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod demo;
 mod dependencies;
+mod image;
 mod licences;
 mod package;
 mod packaging_tools;
@@ -60,6 +61,11 @@ enum Task {
     VmTest(vm_test::Arguments),
     /// Make the packages of relay, directory and client (.deb), and look for faults in them.
     Package(package::Arguments),
+    /// Make a disk image of a relay: Debian and the relay's package, for bare metal with UEFI.
+    ///
+    /// Write it to a disk (dd), put mixline-relay.yaml on its EFI partition, where an example lies,
+    /// and boot: docs/operations.md, "A relay from a disk image".
+    Image(image::Arguments),
     /// The packages in a container with systemd: installed, upgraded, removed.
     PkgTest(pkg_test::Arguments),
     /// Measure, beside bare primitives and beside others' code.
@@ -84,6 +90,7 @@ fn main() -> ExitCode {
         Task::Vectors { file } => vectors::run(&file),
         Task::VmTest(arguments) => vm_test::run(&arguments),
         Task::Package(arguments) => package::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Task::Image(arguments) => image::run(&arguments),
         Task::PkgTest(arguments) => pkg_test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::RunTests { task } => test::run_task(&task),

@@ -46,32 +46,35 @@ pub fn version() -> String {
 
 /// Makes a package of each program, which is built, in a directory; those of other versions stay.
 pub fn make(version: &str, to: &Path) -> Result<Vec<PathBuf>> {
+    Programs::NAMES
+        .into_iter()
+        .map(|name| make_one(name, version, to))
+        .collect()
+}
+
+/// Makes the package of one program.
+pub fn make_one(name: &str, version: &str, to: &Path) -> Result<PathBuf> {
     let cargo_deb = CARGO_DEB
         .find()
         .context("cargo-deb is not installed: run `cargo xtask setup`")?;
-    let date = date()?;
     fs::create_dir_all(to)?;
-    let mut made = Vec::new();
-    for name in Programs::NAMES {
-        prepare(name, version, &date)?;
-        let architecture = said(Command::new("dpkg").arg("--print-architecture"))?;
-        let package = to.join(format!("{name}_{version}_{}.deb", architecture.trim()));
-        run::finish(
-            Command::new(&cargo_deb)
-                .current_dir(root())
-                .args(["--package", name, "--no-build", "--locked", "--quiet"])
-                .args(["--strip", "--deb-version", version])
-                .arg("--output")
-                .arg(&package),
-        )?;
-        println!(
-            "{}: {:.1} MB",
-            package.display(),
-            fs::metadata(&package)?.len() as f64 / 1e6
-        );
-        made.push(package);
-    }
-    Ok(made)
+    prepare(name, version, &date()?)?;
+    let architecture = said(Command::new("dpkg").arg("--print-architecture"))?;
+    let package = to.join(format!("{name}_{version}_{}.deb", architecture.trim()));
+    run::finish(
+        Command::new(&cargo_deb)
+            .current_dir(root())
+            .args(["--package", name, "--no-build", "--locked", "--quiet"])
+            .args(["--strip", "--deb-version", version])
+            .arg("--output")
+            .arg(&package),
+    )?;
+    println!(
+        "{}: {:.1} MB",
+        package.display(),
+        fs::metadata(&package)?.len() as f64 / 1e6
+    );
+    Ok(package)
 }
 
 /// Has lintian look at packages; fails if it finds an error.

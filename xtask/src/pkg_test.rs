@@ -10,24 +10,27 @@ use mixline_machines::container::{Container, Setup};
 use mixline_machines::tree::Tree;
 use mixline_testnet::programs::target_directory;
 use mixline_testnet::skip;
+use network::By;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-mod checks;
+mod before;
+pub mod checks;
+mod init;
 mod life;
 mod network;
 mod packages;
 
-/// Revision of the packages that are installed first, and of those that they are upgraded to: of the
-/// same programs.
-const REVISIONS: [(&str, &str); 2] = [("old", "1"), ("new", "2")];
-
 /// What `cargo xtask pkg-test` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
+    /// Packages of a former release, to be upgraded from; by default, those of this build with another
+    /// revision are. What this release does otherwise is not tested then.
+    #[arg(long, value_name = "DIR")]
+    before: Option<PathBuf>,
     /// Packages are made (for the second half, under sudo).
     #[arg(long, hide = true)]
     built: bool,
@@ -46,15 +49,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             bail!("this machine lacks something: see above");
         }
         run::build(false)?;
-        make()?;
-        if !privileges::is_root() {
-            eprintln!("containers need root: asking sudo");
-            return Ok(ExitCode::from(privileges::run_sudo([
-                "pkg-test", "--built",
-            ])?));
+        make(arguments.before.as_deref())?;
+        if let Some(code) = privileges::as_root(&["--built"])? {
+            return Ok(code);
         }
     }
-    Ok(if test()? {
+    Ok(if test(arguments.before.is_some())? {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -64,9 +64,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// As a part of all checks, after set-up and the tests: fails if one of its own does.
 pub fn check() -> Result<()> {
     run::build(false)?;
-    make()?;
+    make(None)?;
     let passed = if privileges::is_root() {
-        test()?
+        test(false)?
     } else if privileges::can_ask() || skip::is_required() {
         privileges::run_sudo(["pkg-test", "--built"])? == 0
     } else {
@@ -79,20 +79,26 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Makes the packages, and has lintian look at them.
-fn make() -> Result<()> {
-    for (name, revision) in REVISIONS {
-        let directory = shared().join(name);
+/// Makes the packages, and has lintian look at them: those that are installed first, in `old`, or
+/// those of a former release; and those that they are upgraded to, in `new`.
+fn make(before: Option<&Path>) -> Result<()> {
+    let [old, new] = ["old", "new"].map(|name| shared().join(name));
+    for directory in [&old, &new] {
         if directory.exists() {
-            fs::remove_dir_all(&directory)?;
-        }
-        let version = format!("{}-{revision}", env!("CARGO_PKG_VERSION"));
-        let packages = package::make(&version, &directory)?;
-        if name == "old" {
-            package::lint(&packages)?;
+            fs::remove_dir_all(directory)?;
         }
     }
-    Ok(())
+    let version = version(2);
+    match before {
+        Some(before) => before::copy(before, &old, &version)?,
+        None => drop(package::make(&self::version(1), &old)?),
+    }
+    package::lint(&package::make(&version, &new)?)
+}
+
+/// A version of this release's packages.
+fn version(revision: u8) -> String {
+    format!("{}-{revision}", env!("CARGO_PKG_VERSION"))
 }
 
 /// What the container sees at `/host`.
@@ -115,20 +121,33 @@ fn start(name: &str) -> Result<Container> {
     )?)
 }
 
-/// As root: starts the container, and runs all checks in it. Gives whether all passed.
-fn test() -> Result<bool> {
+/// As root: starts the container, and runs all checks in it, or those of an upgrade from a former
+/// release. Gives whether all passed.
+fn test(from_former: bool) -> Result<bool> {
     let mut checks = Checks::begin();
-    checks.check(
-        "a container ends when its starter is killed",
-        killed_starter,
-    );
+    if !from_former {
+        checks.check(
+            "a container ends when its starter is killed",
+            killed_starter,
+        );
+    }
     let mut container = start("packages")?;
     checks.say("the container runs");
     packages::arrive(&mut checks, &mut container);
-    network::run(&mut checks, &mut container);
-    life::run(&mut checks, &mut container);
+    if from_former {
+        network::run(&mut checks, &mut container, By::Example);
+        life::upgrades(&mut checks, &mut container);
+        packages::is_whole(&mut checks, &mut container);
+    } else {
+        packages::is_whole(&mut checks, &mut container);
+        packages::is_quiet(&mut checks, &mut container);
+        network::run(&mut checks, &mut container, By::Init);
+        life::run(&mut checks, &mut container);
+        life::upgrades(&mut checks, &mut container);
+        life::goes_over_to_xdp(&mut checks, &mut container);
+    }
     packages::remove(&mut checks, &mut container);
-    network::end(&mut container)?;
+    checks.check("what ran beside them ends", || network::end(&mut container));
     packages::purge(&mut checks, &mut container);
     if checks.failed > 0 {
         eprintln!("what the units said:\n{}", journal(&mut container));

@@ -364,6 +364,32 @@ const CONTAINERS: &[Need] = &[
     ),
 ];
 
+/// What disk images need of the host, beside a tree of Debian.
+const IMAGES: &[Need] = &[
+    need("mmdebstrap", "mmdebstrap", "makes a tree of Debian"),
+    need("e2fsprogs", "mkfs.ext4", "makes the image's root"),
+    need("fdisk", "sfdisk", "makes the image's partitions"),
+    need("dosfstools", "mkfs.vfat", "makes its EFI partition"),
+    need("mtools", "mcopy", "fills that"),
+];
+
+/// UEFI for virtual machines, which is no program.
+const FIRMWARE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+
+/// Installs what disk images need and this machine lacks. To be called as root.
+pub fn ensure_images(archive: &Archive) -> Result<()> {
+    install_missing(archive, IMAGES)
+}
+
+/// Installs UEFI for virtual machines. To be called as root.
+pub fn ensure_firmware(archive: &Archive) -> Result<()> {
+    if Path::new(FIRMWARE).is_file() {
+        return Ok(());
+    }
+    println!("to be installed by apt-get: ovmf");
+    Ok(archive.install_on_host(&["ovmf"], false)?)
+}
+
 /// Installs what virtual machines need and this one lacks. To be called as root.
 ///
 /// QEMU has a card like `igb` from 8.0 on: on Debian 12 it comes from backports, by the lists of

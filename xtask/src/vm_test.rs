@@ -1,4 +1,6 @@
-//! `cargo xtask vm-test`: the relay on network cards, in a virtual machine.
+//! `cargo xtask vm-test`: the relay on network cards, and a relay's disk image, in virtual machines.
+
+mod image;
 
 use crate::{privileges, run, setup};
 use anyhow::{Context, Result, bail};
@@ -18,11 +20,21 @@ use std::time::{Duration, Instant};
 /// What `cargo xtask vm-test` takes.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// A part of the names of the tests to run.
+    /// A part of the names of the tests on cards to run; `image`: boot the disk image. All by default.
     name: Option<String>,
-    /// Set-up and build are done (for the second half, under sudo): the test program.
+    /// Set-up and build are done (for the second half, under sudo): the test program for cards.
     #[arg(long, hide = true, value_name = "FILE")]
     built: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn wants_image(&self) -> bool {
+        self.name.as_deref().is_none_or(|name| name == image::NAME)
+    }
+
+    fn wants_cards(&self) -> bool {
+        self.name.as_deref() != Some(image::NAME)
+    }
 }
 
 /// How long all tests in a machine may take.
@@ -45,18 +57,29 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let test = match &arguments.built {
         Some(test) => test.clone(),
         None => {
-            if !setup::ensure(setup::Purpose::All)? {
+            let purpose = if arguments.wants_image() {
+                setup::Purpose::Ci
+            } else {
+                setup::Purpose::All
+            };
+            if !setup::ensure(purpose)? {
                 bail!("this machine lacks something: see above");
             }
             run::build(false)?;
-            build()?
+            if arguments.wants_image() {
+                image::prepare()?;
+            }
+            if arguments.wants_cards() {
+                build()?
+            } else {
+                PathBuf::new()
+            }
         }
     };
     let more = format!("--built={}", test.display());
     if let Some(code) = privileges::as_root(&[&more])? {
         return Ok(code);
     }
-    mixline_testnet::end_on_signals()?;
     let began = Instant::now();
     let say = |what: &str| println!("{:6.1} s  {what}", began.elapsed().as_secs_f64());
     let cache = mixline_machines::cache_directory();
@@ -73,19 +96,39 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let kernel = Kernel::get(&archive, &cache)?;
     say(&format!("a disk with kernel {}", kernel.release));
     let disk = Disk::get(&archive, &tree, &kernel, &cache)?;
+    let mut passed = true;
+    if arguments.wants_cards() {
+        let filter = arguments.name.as_deref().unwrap_or_default();
+        passed &= cards(&disk, &test, filter, &say)?;
+    }
+    if arguments.wants_image() {
+        passed &= image::test(&archive, &disk, &cache)?;
+    }
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the tests on cards whose names contain `filter`; whether all passed.
+fn cards(disk: &Disk, test: &Path, filter: &str, say: &dyn Fn(&str)) -> Result<bool> {
+    mixline_testnet::end_on_signals()?;
     say("the machine starts");
     let directory = target_directory().join("machines/cards");
     let _own = GiveBack(&directory);
-    let shared = share(&directory, &test)?;
+    let shared = share(&directory, test)?;
     let cards = [
         ("igb", Card::igb as fn(u32, u8) -> Card),
         ("virtio_net", Card::virtio),
+        ("e1000e", Card::e1000e),
     ];
     let mut setup = Setup {
         name: "cards".into(),
         processors: 2,
         memory: 2048,
         cards: Vec::new(),
+        joints: Vec::new(),
         shared,
         directory: directory.clone(),
     };
@@ -95,28 +138,27 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         named.push(format!("{driver}={},{}", near.mac, far.mac));
         setup.cards.extend([near, far]);
     }
-    let mut machine = Machine::start(&disk, &setup)?;
+    let mut machine = Machine::start(disk, &setup)?;
     say("its shell is there");
-    let filter = arguments.name.as_deref().unwrap_or_default();
     if filter.contains('\'') {
         bail!("no test has such a name");
     }
     let answer = machine.run_shown(
         &format!(
-            "MIXLINE_CARDS='{}' CARGO_TARGET_DIR=/host {}=/run/testnet /host/cards '{filter}'",
+            // Each start of a program from the host's directory would read it anew.
+            "cp -r /host /root/programs && MIXLINE_CARDS='{}' CARGO_TARGET_DIR=/root/programs \
+             {}=/run/testnet /root/programs/cards '{filter}'",
             named.join(" "),
             programs::DIRECTORY
         ),
         ALL,
-        |line| println!("  {line}"),
+        |line| say(&format!("  {line}")),
     )?;
     say("done");
-    Ok(if answer == 0 {
-        ExitCode::SUCCESS
-    } else {
+    if answer != 0 {
         eprintln!("the end of the machine's console:\n{}", machine.console());
-        ExitCode::FAILURE
-    })
+    }
+    Ok(answer == 0)
 }
 
 /// Gives a directory to the user who asked, whatever comes of it.

@@ -1,6 +1,8 @@
 //! What the three daemons do alike: how they log, read their configuration again, what they tell the
-//! service manager, and what their packages make of their command lines.
+//! service manager, serve over HTTP, and what their packages make of their command lines.
 
+#[cfg(feature = "http")]
+pub mod http;
 pub mod logging;
 pub mod manual;
 pub mod reload;

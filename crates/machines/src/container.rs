@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::inside::{Inside, end_of};
 use crate::run::{lasting, program};
 use crate::shell::{Answer, Shell};
 use crate::tree::Tree;
@@ -73,11 +74,10 @@ pub struct Setup {
 /// A container that runs. Dropping it ends it.
 #[derive(Debug)]
 pub struct Container {
-    name: String,
-    console: PathBuf,
-    shell: Shell,
+    inside: Inside,
     leader: u32,
-    inside: Child,
+    /// The host's end of the shell's process.
+    entered: Child,
     // Last: it ends all of the above.
     keeper: Keeper,
 }
@@ -113,13 +113,15 @@ impl Container {
             std::thread::sleep(Duration::from_millis(20));
         };
         let (ours, theirs) = UnixStream::pair().map_err(Error::file("making", "a socket"))?;
-        let inside = enter(leader, theirs).map_err(Error::file("entering", nspawn))?;
+        let entered = enter(leader, theirs).map_err(Error::file("entering", nspawn))?;
         let mut container = Self {
-            name: setup.name.clone(),
-            console,
-            shell: Shell::new(ours),
+            inside: Inside {
+                name: setup.name.clone(),
+                console,
+                shell: Shell::new(ours),
+            },
             leader,
-            inside,
+            entered,
             keeper,
         };
         // A unit that cannot work in a container is no reason not to use it.
@@ -130,10 +132,7 @@ impl Container {
         if state.code == 0 {
             Ok(container)
         } else {
-            Err(Error::Ended {
-                machine: container.name.clone(),
-                console: container.console(),
-            })
+            Err(container.inside.ended())
         }
     }
 
@@ -142,19 +141,7 @@ impl Container {
     /// # Errors
     /// [`Error::Timeout`], [`Error::Ended`].
     pub fn run(&mut self, command: &str, timeout: Duration) -> Result<Answer> {
-        let answer = self.shell.run(command, timeout);
-        answer.map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => Error::Timeout {
-                machine: self.name.clone(),
-                what: command.into(),
-                seconds: timeout.as_secs(),
-                console: self.console(),
-            },
-            _ => Error::Ended {
-                machine: self.name.clone(),
-                console: self.console(),
-            },
-        })
+        self.inside.run(command, timeout)
     }
 
     /// Runs a command that has to succeed; gives its output.
@@ -162,16 +149,7 @@ impl Container {
     /// # Errors
     /// [`Error::Inside`] if it does not, else as [`run`](Self::run).
     pub fn expect(&mut self, command: &str, timeout: Duration) -> Result<String> {
-        let answer = self.run(command, timeout)?;
-        if answer.code == 0 {
-            return Ok(answer.output);
-        }
-        Err(Error::Inside {
-            machine: self.name.clone(),
-            command: command.into(),
-            code: answer.code,
-            output: answer.output,
-        })
+        self.inside.expect(command, timeout)
     }
 
     /// Its first process, by its number on the host, and its control group's directory: what is
@@ -184,23 +162,16 @@ impl Container {
     /// The end of what the container's console has shown.
     #[must_use]
     pub fn console(&self) -> String {
-        end_of(&self.console)
+        self.inside.console()
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
         self.keeper.end();
-        let _ = self.inside.kill();
-        let _ = self.inside.wait();
+        let _ = self.entered.kill();
+        let _ = self.entered.wait();
     }
-}
-
-fn end_of(console: &Path) -> String {
-    let text = fs::read(console).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(30)..].join("\n")
 }
 
 /// The process on the host that ends the container.

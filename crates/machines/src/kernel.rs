@@ -12,7 +12,7 @@ pub const SUITE: &str = "trixie-backports";
 /// The oldest that will do.
 const OLDEST: (u32, u32) = (6, 14);
 /// The package that depends on the newest one with all drivers.
-const PACKAGE: &str = "linux-image-amd64";
+pub(crate) const PACKAGE: &str = "linux-image-amd64";
 
 /// A kernel and its modules in a directory.
 #[derive(Debug, Clone)]

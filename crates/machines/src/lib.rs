@@ -5,16 +5,20 @@
 //! - [`tree`]: a small Debian in a directory, which both machines and containers start from;
 //! - [`kernel`], [`disk`]: what turns the tree into something that QEMU starts;
 //! - [`machine`]: a virtual machine and the root shell in it ([`shell`]);
-//! - [`container`]: a container of the same tree.
+//! - [`container`]: a container of the same tree;
+//! - [`image`]: a disk image of a relay for bare metal; [`appliance`]: a machine that boots it by UEFI.
 //!
 //! The host is left as it is: no loop device, no tap, no address, no unit, and no mount but in
 //! namespaces that end with what made them. What is made is
 //! kept in one directory ([`cache_directory`]) and used again until the recipe changes.
 
+pub mod appliance;
 pub mod archive;
 pub mod container;
 pub mod disk;
 mod error;
+pub mod image;
+mod inside;
 pub mod kernel;
 pub mod lock;
 pub mod machine;

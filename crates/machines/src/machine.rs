@@ -1,20 +1,20 @@
 //! A virtual machine under QEMU.
 
 use std::fs;
-use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::disk::Disk;
+use crate::inside::Inside;
 use crate::run::{is_there, program};
 use crate::shell::{Answer, Shell};
 use crate::tree::{SHELL_PORT, SHELL_READY};
 use crate::{Error, Result};
 
 /// What runs machines.
-const QEMU: &str = "qemu-system-x86_64";
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// How long a machine may take until its shell is there: without hardware support, half a minute on
 /// an idle host.
 const BOOT: Duration = Duration::from_secs(240);
@@ -65,6 +65,17 @@ impl Card {
     }
 }
 
+/// A cable that goes on in another machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joint {
+    /// The number of the cable in this machine.
+    pub cable: u32,
+    /// The socket between both.
+    pub socket: PathBuf,
+    /// Whether this machine makes the socket; the other one is to start later.
+    pub first: bool,
+}
+
 /// What a machine is made of.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -76,6 +87,8 @@ pub struct Setup {
     pub memory: usize,
     /// Its cards.
     pub cards: Vec<Card>,
+    /// Those of its cables that go on in another machine.
+    pub joints: Vec<Joint>,
     /// A directory of the host that it sees at `/host`, and cannot write to.
     pub shared: PathBuf,
     /// Where its sockets and its console are kept.
@@ -85,10 +98,8 @@ pub struct Setup {
 /// A machine that runs. Dropping it ends it.
 #[derive(Debug)]
 pub struct Machine {
-    name: String,
-    console: PathBuf,
     process: Child,
-    shell: Shell,
+    inside: Inside,
 }
 
 impl Machine {
@@ -129,13 +140,16 @@ impl Machine {
             }
         };
         let mut machine = Self {
-            name: setup.name.clone(),
-            console,
             process: guard.keep()?,
-            shell: Shell::new(stream),
+            inside: Inside {
+                name: setup.name.clone(),
+                console,
+                shell: Shell::new(stream),
+            },
         };
-        let ready = machine.shell.wait_for(&format!("{SHELL_READY}\n"), BOOT);
-        ready.map_err(|error| machine.failed("its start", &error, BOOT))?;
+        let inside = &mut machine.inside;
+        let ready = inside.shell.wait_for(&format!("{SHELL_READY}\n"), BOOT);
+        ready.map_err(|error| inside.failed("its start", &error, BOOT))?;
         machine.expect(
             "modprobe -a 9p 9pnet_virtio; mkdir -p /host && \
              mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=262144 host /host; udevadm settle",
@@ -149,9 +163,7 @@ impl Machine {
     /// # Errors
     /// [`Error::Timeout`], [`Error::Ended`].
     pub fn run(&mut self, command: &str, timeout: Duration) -> Result<Answer> {
-        self.shell
-            .run(command, timeout)
-            .map_err(|error| self.failed(command, &error, timeout))
+        self.inside.run(command, timeout)
     }
 
     /// Runs a command and gives each line that it writes to `show`, when it comes; gives its exit
@@ -165,9 +177,7 @@ impl Machine {
         timeout: Duration,
         show: impl FnMut(&str),
     ) -> Result<i32> {
-        self.shell
-            .run_shown(command, timeout, show)
-            .map_err(|error| self.failed(command, &error, timeout))
+        self.inside.run_shown(command, timeout, show)
     }
 
     /// Runs a command that has to succeed; gives its output.
@@ -175,46 +185,19 @@ impl Machine {
     /// # Errors
     /// [`Error::Inside`] if it does not, else as [`run`](Self::run).
     pub fn expect(&mut self, command: &str, timeout: Duration) -> Result<String> {
-        let answer = self.run(command, timeout)?;
-        if answer.code == 0 {
-            return Ok(answer.output);
-        }
-        Err(Error::Inside {
-            machine: self.name.clone(),
-            command: command.into(),
-            code: answer.code,
-            output: answer.output,
-        })
+        self.inside.expect(command, timeout)
     }
 
     /// The end of what the machine's kernel has said.
     #[must_use]
     pub fn console(&self) -> String {
-        let text = fs::read(&self.console).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
-
-    fn failed(&self, what: &str, error: &io::Error, timeout: Duration) -> Error {
-        match error.kind() {
-            io::ErrorKind::TimedOut => Error::Timeout {
-                machine: self.name.clone(),
-                what: what.into(),
-                seconds: timeout.as_secs(),
-                console: self.console(),
-            },
-            _ => Error::Ended {
-                machine: self.name.clone(),
-                console: self.console(),
-            },
-        }
+        self.inside.console()
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.shell.run(
+        let _ = self.inside.shell.run(
             "systemctl poweroff --force --force",
             Duration::from_millis(100),
         );
@@ -249,7 +232,7 @@ impl Drop for Guard {
 }
 
 /// Waits for a process for a while, then ends it.
-fn end(process: &mut Child, patience: Duration) {
+pub(crate) fn end(process: &mut Child, patience: Duration) {
     let until = Instant::now() + patience;
     while Instant::now() < until {
         if !matches!(process.try_wait(), Ok(None)) {
@@ -289,7 +272,8 @@ pub fn kvm_works() -> bool {
     runs
 }
 
-fn qemu(disk: &Disk, setup: &Setup, console: &Path, socket: &Path) -> Command {
+/// QEMU, with the processor that works here, and nothing but memory.
+pub(crate) fn bare(name: &str, processors: usize, memory: usize) -> Command {
     let mut command = program(QEMU);
     let (accelerator, processor) = if kvm_works() {
         ("kvm", "host")
@@ -297,45 +281,27 @@ fn qemu(disk: &Disk, setup: &Setup, console: &Path, socket: &Path) -> Command {
         ("tcg,thread=multi,tb-size=256", "max")
     };
     command
-        .args(["-name", &setup.name, "-machine", "q35", "-no-reboot"])
+        .args(["-name", name, "-machine", "q35"])
         .args(["-nodefaults", "-no-user-config", "-display", "none"])
         .args(["-accel", accelerator, "-cpu", processor])
-        .args(["-smp", &setup.processors.to_string()])
-        .args(["-m", &setup.memory.to_string()])
-        .arg("-kernel")
-        .arg(disk.path.join("vmlinuz"))
-        .arg("-initrd")
-        .arg(disk.path.join("initrd.img"))
-        .args([
-            "-append",
-            "console=ttyS0,115200 quiet loglevel=4 mitigations=off net.ifnames=0 \
-             systemd.show_status=false random.trust_cpu=on tsc=reliable",
-        ])
-        .arg("-drive")
-        .arg(format!(
-            "file={}/root.ext4,format=raw,if=virtio,snapshot=on,cache=unsafe",
-            disk.path.display()
-        ))
+        .args(["-smp", &processors.to_string()])
+        .args(["-m", &memory.to_string()])
         .args(["-object", "rng-random,id=rng0,filename=/dev/urandom"])
-        .args(["-device", "virtio-rng-pci,rng=rng0"])
+        .args(["-device", "virtio-rng-pci,rng=rng0"]);
+    command
+}
+
+/// Gives a machine a serial console that a file keeps.
+pub(crate) fn keep_console(command: &mut Command, console: &Path) {
+    command
         .arg("-chardev")
         .arg(format!("file,id=console,path={}", console.display()))
-        .args(["-serial", "chardev:console", "-device", "virtio-serial-pci"])
-        .arg("-chardev")
-        .arg(format!(
-            "socket,id=shell,path={},server=on,wait=off",
-            socket.display()
-        ))
-        .args([
-            "-device",
-            &format!("virtserialport,chardev=shell,name={SHELL_PORT}"),
-        ])
-        .arg("-virtfs")
-        .arg(format!(
-            "local,path={},mount_tag=host,security_model=none,readonly=on",
-            setup.shared.display()
-        ));
-    for (number, card) in setup.cards.iter().enumerate() {
+        .args(["-serial", "chardev:console"]);
+}
+
+/// Plugs cards into a machine, and their cables into others.
+pub(crate) fn plug(command: &mut Command, cards: &[Card], joints: &[Joint]) {
+    for (number, card) in cards.iter().enumerate() {
         // Each behind a port of its own: a card like igb takes more functions than one slot has.
         command
             .args([
@@ -354,9 +320,68 @@ fn qemu(disk: &Disk, setup: &Setup, console: &Path, socket: &Path) -> Command {
                 ),
             ]);
     }
-    match fs::File::create(setup.directory.join("qemu.log")) {
+    for (number, joint) in joints.iter().enumerate() {
+        let server = if joint.first { "on" } else { "off" };
+        command
+            .arg("-netdev")
+            .arg(format!(
+                "stream,id=joint{number},server={server},addr.type=unix,addr.path={}",
+                joint.socket.display()
+            ))
+            .args([
+                "-netdev",
+                &format!(
+                    "hubport,id=end{number},hubid={},netdev=joint{number}",
+                    joint.cable
+                ),
+            ]);
+    }
+}
+
+/// Lets QEMU say what is wrong to a file.
+pub(crate) fn keep_log(command: &mut Command, directory: &Path) {
+    match fs::File::create(directory.join("qemu.log")) {
         Ok(log) => command.stdout(Stdio::null()).stderr(log),
         Err(_) => command.stdout(Stdio::null()).stderr(Stdio::null()),
     };
+}
+
+fn qemu(disk: &Disk, setup: &Setup, console: &Path, socket: &Path) -> Command {
+    let mut command = bare(&setup.name, setup.processors, setup.memory);
+    command
+        .arg("-no-reboot")
+        .arg("-kernel")
+        .arg(disk.path.join("vmlinuz"))
+        .arg("-initrd")
+        .arg(disk.path.join("initrd.img"))
+        .args([
+            "-append",
+            "console=ttyS0,115200 quiet loglevel=4 mitigations=off net.ifnames=0 \
+             systemd.show_status=false random.trust_cpu=on tsc=reliable",
+        ])
+        .arg("-drive")
+        .arg(format!(
+            "file={}/root.ext4,format=raw,if=virtio,snapshot=on,cache=unsafe",
+            disk.path.display()
+        ));
+    keep_console(&mut command, console);
+    command
+        .args(["-device", "virtio-serial-pci"])
+        .arg("-chardev")
+        .arg(format!(
+            "socket,id=shell,path={},server=on,wait=off",
+            socket.display()
+        ))
+        .args([
+            "-device",
+            &format!("virtserialport,chardev=shell,name={SHELL_PORT}"),
+        ])
+        .arg("-virtfs")
+        .arg(format!(
+            "local,path={},mount_tag=host,security_model=none,readonly=on",
+            setup.shared.display()
+        ));
+    plug(&mut command, &setup.cards, &setup.joints);
+    keep_log(&mut command, &setup.directory);
     command
 }

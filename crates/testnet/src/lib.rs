@@ -12,6 +12,7 @@ pub mod configs;
 pub mod error;
 pub mod fetch;
 pub mod link_client;
+pub mod link_path;
 pub mod lock;
 pub mod metrics;
 pub mod namespaces;

@@ -59,7 +59,7 @@ impl Client {
         let mut rng = OsRandom::new();
         let (mut initiator, datagram) =
             Initiator::start(&self.secret, key, number as u32, at, None, &mut rng).unwrap();
-        self.socket.send_to(&datagram[..], address).unwrap();
+        self.socket.send_to(&datagram[..], address).ok()?;
         let session = loop {
             let datagram = self.receive()?;
             if datagram_type(&datagram) == Ok(DatagramType::Response) {
@@ -85,11 +85,10 @@ impl Client {
         self.send_raw(link, &datagram);
     }
 
-    /// Sends bytes as they are to where a link leads.
+    /// Sends bytes as they are to where a link leads. What the kernel does not send is lost, as on
+    /// the way.
     pub fn send_raw(&self, link: usize, bytes: &[u8]) {
-        self.socket
-            .send_to(bytes, self.links[link].address)
-            .unwrap();
+        let _ = self.socket.send_to(bytes, self.links[link].address);
     }
 
     /// Sends a control message.

@@ -186,6 +186,11 @@ impl Network {
             .ok_or(Error::NotYet("key of the directory"))
     }
 
+    /// Options that count from a node's next start: ports, and more lines of configurations.
+    pub fn options_mut(&mut self) -> &mut Options {
+        &mut self.options
+    }
+
     /// The files of a node.
     pub fn files(&self, node: Node) -> Files {
         Files::of(&self.directory, node)

@@ -75,6 +75,13 @@ impl Card {
         Some(Stacked { what, below })
     }
 
+    /// The largest IP packet that it carries, in bytes. None if the kernel does not say.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        let file = format!("/sys/class/net/{}/mtu", self.interface);
+        std::fs::read_to_string(file).ok()?.trim().parse().ok()
+    }
+
     /// Asks the driver what it can do. None if the kernel does not say: it does from 6.3 on.
     #[must_use]
     pub fn abilities(&self) -> Option<Abilities> {
@@ -170,6 +177,7 @@ mod tests {
         for name in ["none-such", "longer-than-any-interface", "zero\0inside"] {
             let card = Card::of(name);
             assert_eq!((card.driver.as_deref(), card.abilities()), (None, None));
+            assert_eq!(card.mtu(), None);
         }
     }
 }

@@ -46,6 +46,18 @@ pub enum Error {
         /// What was said to generic mode.
         generic: Box<ProgramError>,
     },
+    /// No native XDP on the interface, for sockets that need it.
+    #[error(
+        "{card} refuses native XDP ({}): {}",
+        chain(&**why),
+        advice_to_attach(&card.interface, &**why)
+    )]
+    NotNative {
+        /// Where it was to be attached.
+        card: Card,
+        /// What was said.
+        why: Box<ProgramError>,
+    },
     /// The kernel refused to read or write one of the program's maps.
     #[error(
         "{card}: map {map} of the XDP program cannot be used ({}): {}",
@@ -201,7 +213,10 @@ fn advice_to_attach(interface: &str, native: &(dyn StdError + 'static)) -> Strin
         ),
         Some(Errno::ENODEV) => "the interface is gone".into(),
         _ => {
-            format!("an MTU over 1500 or LRO may be in the way (`ethtool -K {interface} lro off`)")
+            format!(
+                "an MTU over 1500 (`ip link set dev {interface} mtu 1500`) or LRO (`ethtool -K \
+                 {interface} lro off`) may be in the way"
+            )
         }
     }
 }
@@ -296,6 +311,16 @@ mod tests {
         let other = text(Errno::EINVAL, Errno::EINVAL);
         assert!(other.contains("MTU") && other.contains("LRO"), "{other}");
         assert!(text(Errno::EPERM, Errno::EPERM).contains("CAP_NET_ADMIN"));
+        let native = Error::NotNative {
+            card: card(),
+            why: syscall(Errno::EINVAL),
+        }
+        .to_string();
+        assert!(
+            native.starts_with("eth0 (driver igb) refuses native XDP (")
+                && native.contains("`ip link set dev eth0 mtu 1500`"),
+            "{native}"
+        );
     }
 
     fn syscall(errno: Errno) -> SyscallError {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
-use aya::programs::Xdp;
 use aya::programs::xdp::{XdpLinkId, XdpMode};
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use mixline_relay_common::bucket::Limit;
 use mixline_relay_common::maps::{
@@ -176,35 +176,52 @@ impl Program {
     /// # Errors
     /// [`Error::Attach`] with both reasons if neither goes.
     pub fn attach(&mut self) -> Result<Attached> {
-        let card = &self.card;
-        let interface = card.interface.as_str();
-        let program = xdp(&mut self.ebpf).map_err(|why| Error::Load {
-            card: card.clone(),
-            why,
-        })?;
-        let native = match program.attach(interface, XdpMode::Driver) {
-            Ok(link) => {
-                self.link = Some(link);
-                return Ok(Attached::Native);
-            }
-            Err(error) => Box::new(error),
+        let native = match self.attach_as(XdpMode::Driver)? {
+            Ok(()) => return Ok(Attached::Native),
+            Err(error) => error,
         };
         // The generic path sees datagrams merged.
         self.settings.merged = 1;
         self.array
             .set(0, PodSettings(self.settings), 0)
-            .map_err(refused(card, "SETTINGS"))?;
-        match program.attach(interface, XdpMode::Skb) {
-            Ok(link) => {
-                self.link = Some(link);
-                Ok(Attached::Generic)
-            }
-            Err(error) => Err(Error::Attach {
-                card: card.clone(),
+            .map_err(refused(&self.card, "SETTINGS"))?;
+        match self.attach_as(XdpMode::Skb)? {
+            Ok(()) => Ok(Attached::Generic),
+            Err(generic) => Err(Error::Attach {
+                card: self.card.clone(),
                 native,
-                generic: Box::new(error),
+                generic,
             }),
         }
+    }
+
+    /// Attaches to the card in the driver, which alone serves sockets with zero-copy.
+    ///
+    /// # Errors
+    /// [`Error::NotNative`] if the driver refuses.
+    pub fn attach_native(&mut self) -> Result<Attached> {
+        match self.attach_as(XdpMode::Driver)? {
+            Ok(()) => Ok(Attached::Native),
+            Err(why) => Err(Error::NotNative {
+                card: self.card.clone(),
+                why,
+            }),
+        }
+    }
+
+    /// Attaches in a mode; what the kernel says if it refuses.
+    fn attach_as(&mut self, mode: XdpMode) -> Result<std::result::Result<(), Box<ProgramError>>> {
+        let program = xdp(&mut self.ebpf).map_err(|why| Error::Load {
+            card: self.card.clone(),
+            why,
+        })?;
+        Ok(match program.attach(&self.card.interface, mode) {
+            Ok(link) => {
+                self.link = Some(link);
+                Ok(())
+            }
+            Err(error) => Err(Box::new(error)),
+        })
     }
 
     /// Sends a queue's data to an AF_XDP socket.

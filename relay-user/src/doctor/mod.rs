@@ -63,7 +63,9 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
         Err(why) => {
             section("privileges", privileges.judge(&plan, 1));
             let change = "`interface: NAME` in the configuration, or --interface NAME";
-            section("interface", vec![plan.lacks("interface", why, change)]);
+            let lacks = plan.lacks("interface", why, change);
+            let checks = plan.judge_given_up().into_iter().chain([lacks]);
+            section("interface", checks.collect());
         }
         Ok(interface) => {
             let name = &interface.card.interface;
@@ -73,6 +75,7 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
             section("privileges", privileges.judge(&plan, queues.receive));
             let mut checks = interface.judge(&plan);
             checks.extend(modes.judge(&plan));
+            checks.extend(plan.judge_given_up());
             section("interface", checks);
             section("queues", queues.judge(&plan));
             section("offloads", offloads.judge(&plan));

@@ -7,6 +7,7 @@ use mixline_xdp::FrameBytes;
 use super::finding::Finding;
 use crate::config::{Config, PortKind, XdpSend};
 use crate::observe::Report;
+use crate::port::GIVEN_UP;
 
 /// What the configuration asks of the machine.
 #[derive(Debug, Clone, Default)]
@@ -95,6 +96,19 @@ impl Plan {
             .is_some_and(|report| report.port.kind.starts_with("xdp"))
     }
 
+    /// The relay runs, and has given XDP up.
+    #[must_use]
+    pub fn judge_given_up(&self) -> Option<Finding> {
+        let port = &self.running.as_ref()?.port;
+        (port.check.as_deref() == Some(GIVEN_UP)).then(|| {
+            Finding::warning(
+                "running relay",
+                port.why.as_str(),
+                "mend what it says, then `systemctl restart mixline-relay`",
+            )
+        })
+    }
+
     /// Something that XDP takes is missing.
     #[must_use]
     pub fn lacks(&self, check: &str, found: impl Into<String>, change: &str) -> Finding {
@@ -120,6 +134,26 @@ pub(super) mod tests {
             port,
             ..Plan::bare(4)
         }
+    }
+
+    #[test]
+    fn a_relay_that_gave_xdp_up_is_to_be_restarted() {
+        let with = |check: Option<&str>| {
+            let mut running = crate::top::sample::report();
+            running.port.why = "XDP on eth0 was given up".into();
+            running.port.check = check.map(str::to_owned);
+            let plan = Plan {
+                running: Some(Box::new(running)),
+                ..plan(PortKind::Auto)
+            };
+            plan.judge_given_up()
+        };
+        let finding = with(Some(GIVEN_UP)).expect("a finding");
+        assert_eq!(finding.level, Level::Warning);
+        assert!(finding.change.expect("a change").contains("restart"));
+        assert_eq!(with(None), None);
+        assert_eq!(with(Some("proven")), None);
+        assert_eq!(plan(PortKind::Xdp).judge_given_up(), None);
     }
 
     #[test]

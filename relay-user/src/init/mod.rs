@@ -4,6 +4,8 @@
 //! configuration and keys, lets the doctor look, and enables the unit where systemd runs. Nothing
 //! that is there is overwritten.
 
+mod first_boot;
+mod machine;
 mod network;
 mod proposal;
 
@@ -17,11 +19,13 @@ use std::process::Command;
 use mixline_protocol::random::OsRandom;
 use nix::unistd::{Gid, Uid, User, chown};
 
+pub use first_boot::{FirstBoot, FirstBootError, Host, HostError};
+use machine::{Machine, Proposal};
 pub use network::{Network, NoNetwork};
 pub use proposal::Wishes;
 
 use crate::config::{Config, ConfigError};
-use crate::port;
+use crate::port::Cards;
 use crate::state_dir::{StateDir, StateError};
 
 /// The configuration that the unit runs with.
@@ -36,8 +40,21 @@ const USER: &str = "mixline-relay";
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// A configuration is there.
-    #[error("{0} exists already; nothing was changed")]
+    #[error(
+        "{0} exists already; nothing was changed. Edit it, or remove it first; the keys stay in any \
+         case"
+    )]
     Exists(PathBuf),
+    /// The interface that was named is not there.
+    #[error(
+        "no interface {name} with addresses (there are {there}): name another with --interface"
+    )]
+    NoInterface {
+        /// What was named.
+        name: String,
+        /// What there is.
+        there: Cards,
+    },
     /// Nobody is there to be asked.
     #[error("nobody is at a terminal to be asked; missing: {0}")]
     Missing(String),
@@ -48,7 +65,7 @@ pub enum InitError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The configuration cannot be written.
-    #[error("cannot write {path}: {error}")]
+    #[error("cannot write {path}: {error}{}", as_root(.error))]
     Write {
         /// The file.
         path: PathBuf,
@@ -61,6 +78,15 @@ pub enum InitError {
     /// Keys.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// What helps where a right is missing.
+fn as_root(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        "; run it as root, or name places of your own with --config and --state-dir"
+    } else {
+        ""
+    }
 }
 
 /// Where a person answers, if one is there.
@@ -79,7 +105,8 @@ pub fn create(
     if file.exists() {
         return Err(InitError::Exists(file.to_owned()));
     }
-    wishes.suggest(&port::addresses_of_way_out(interface));
+    let machine = Machine::look(interface)?;
+    wishes.suggest(&machine.addresses);
     match &mut terminal {
         None => {
             let missing = wishes.missing();
@@ -89,7 +116,8 @@ pub fn create(
         }
         Some((answers, questions)) => ask(&mut wishes, answers, questions)?,
     }
-    let text = wishes.yaml();
+    let bare = Config::parse(file, &wishes.yaml(&Proposal::default()))?;
+    let text = wishes.yaml(&machine.propose(&bare));
     let config = Config::parse(file, &text)?;
     if let Some((answers, questions)) = &mut terminal {
         let shown = format!(
@@ -199,6 +227,8 @@ pub enum Enabled {
     Yes,
     /// It was left alone.
     No(String),
+    /// It does not start, or may not be enabled.
+    Failed(String),
 }
 
 /// Enables the unit where systemd runs and has it, if it runs with this configuration.
@@ -217,10 +247,12 @@ pub fn enable(file: &Path) -> Enabled {
         Ok(output) if output.status.success() => Enabled::Yes,
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            let last = said.lines().last().unwrap_or("it failed");
-            Enabled::No(format!("systemctl enable --now {UNIT}: {last}"))
+            let first = said.lines().next().unwrap_or("it failed");
+            Enabled::Failed(format!(
+                "systemctl enable --now {UNIT}: {first} (journalctl --unit {UNIT})"
+            ))
         }
-        Err(error) => Enabled::No(format!("systemctl: {error}")),
+        Err(error) => Enabled::Failed(format!("systemctl: {error}")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use mixline_relay_engine::port_kind::PortKind;
 
+use super::machine::Proposal;
 use super::network::Network;
 
 /// The UDP port of a relay, unless another is asked for.
@@ -23,7 +24,7 @@ pub struct Wishes {
     pub listen: Vec<SocketAddr>,
     /// Where others reach it.
     pub advertise: Vec<SocketAddr>,
-    /// How datagrams get in and out.
+    /// How datagrams get in and out; with `auto`, what goes on this machine.
     pub port: PortKind,
 }
 
@@ -102,12 +103,22 @@ impl Wishes {
         missing
     }
 
-    /// The configuration, as it is written.
-    #[must_use]
-    pub fn yaml(&self) -> String {
+    /// The configuration, as it is written, with what the machine proposes.
+    pub(super) fn yaml(&self, proposal: &Proposal) -> String {
         let list = |addresses: &[SocketAddr]| {
             let quoted: Vec<String> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
             format!("[{}]", quoted.join(", "))
+        };
+        let (port, why) = match &proposal.only_udp {
+            Some(why) if self.port == PortKind::Auto => (PortKind::Udp, format!("# udp: {why}\n")),
+            _ => (self.port, String::new()),
+        };
+        let interface = match &proposal.interface {
+            Some(name) => format!(
+                "# None of this machine's interfaces has an address of `advertise`.\n\
+                 interface: {name}\n"
+            ),
+            None => String::new(),
         };
         format!(
             "# A Mixline relay; `mixline-relay init` made this file. All keys are in the README.\n\
@@ -118,7 +129,8 @@ impl Wishes {
              advertise: {}\n\
              directory: {{url: \"{}\", id: {}}}\n\
              # auto, udp, xdp, xdp-filter; `mixline-relay doctor` says what this machine grants.\n\
-             port: {}\n\
+             {why}port: {}\n\
+             {interface}\
              # What it may send: bytes a second, bytes a month.\n\
              #bandwidth: 20 MB\n\
              #monthly: 10 TB\n\
@@ -130,7 +142,7 @@ impl Wishes {
             list(&self.advertise),
             self.network.url,
             self.network.id,
-            self.port.name(),
+            port.name(),
         )
     }
 }
@@ -165,7 +177,7 @@ mod tests {
         wishes.suggest(&addresses(
             "fe80::1 10.1.2.3 192.0.2.7 192.0.2.8 fd00::1 2001:db8::7 2001:db8::8",
         ));
-        let text = wishes.yaml();
+        let text = wishes.yaml(&Proposal::default());
         assert!(
             text.contains("listen: [\"0.0.0.0:7000\", \"[::]:7000\"]\n"),
             "{text}"
@@ -187,6 +199,29 @@ mod tests {
         asked.listen = vec!["192.0.2.7:9".parse().unwrap()];
         asked.suggest(&addresses("192.0.2.8"));
         assert_eq!(asked.advertise, asked.listen);
+    }
+
+    #[test]
+    fn auto_gives_way_where_xdp_cannot_work_and_what_was_asked_for_does_not() {
+        let proposal = Proposal {
+            only_udp: Some("bond0 is a bond on eth0".into()),
+            interface: Some("bond0".into()),
+        };
+        let mut wishes = wishes();
+        let text = wishes.yaml(&proposal);
+        assert!(
+            text.contains("\n# udp: bond0 is a bond on eth0\nport: udp\n"),
+            "{text}"
+        );
+        assert!(text.contains("\ninterface: bond0\n"), "{text}");
+        wishes.port = PortKind::XdpFilter;
+        assert!(wishes.yaml(&proposal).contains("\nport: xdp-filter\n"));
+        wishes.port = PortKind::Auto;
+        let text = wishes.yaml(&Proposal::default());
+        assert!(
+            text.contains("\nport: auto\n") && !text.contains("interface:"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,27 +1,40 @@
 //! Counters and gauges for Prometheus, over HTTP.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use mixline_daemon::http::{self, Bounds};
 use mixline_protocol::size::DATAGRAM;
 use tokio::net::TcpListener;
 
 use super::collect::Source;
 use super::exposition::Exposition;
-use super::exposition::Kind::{Counter, Gauge, Histogram};
-use super::report::{DirectoryReport, Report};
+use super::exposition::Kind::{self, Counter, Gauge, Histogram};
+use super::report::Report;
 use crate::port::GIVEN_UP;
 
 /// The text format's content type (Prometheus, "Exposition formats").
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// What askers may take: a few that scrape, each over a connection that may last.
+const BOUNDS: Bounds = Bounds {
+    connections: 32,
+    per_site: 8,
+    headers: Duration::from_secs(30),
+    connection: Duration::from_secs(300),
+    head_bytes: 8192,
+};
+
 /// Powers of two of a nanosecond that bound the buckets of the time inside: 4 µs to 8.6 s.
-const BOUNDS: [u32; 22] = {
+const BUCKETS: [u32; 22] = {
     let mut bounds = [12; 22];
     let mut at = 1;
     while at < bounds.len() {
@@ -39,23 +52,37 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves `/metrics`.
+/// Serves `/metrics`, as long as this is polled.
 pub async fn serve(listener: TcpListener, source: Arc<Source>) {
+    let refused = Arc::new(AtomicU64::new(0));
     let app = Router::new()
         .route("/metrics", get(metrics))
-        .with_state(source);
-    if let Err(error) = axum::serve(listener, app).await {
-        tracing::warn!(%error, "metrics");
-    }
+        .with_state(Desk {
+            source,
+            refused: Arc::clone(&refused),
+        });
+    let count = || {
+        refused.fetch_add(1, Ordering::Relaxed);
+    };
+    http::serve(listener, BOUNDS, |_| app.clone(), count, pending()).await;
 }
 
-async fn metrics(State(source): State<Arc<Source>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, TEXT)], render(&source))
+/// What answers.
+#[derive(Clone)]
+struct Desk {
+    source: Arc<Source>,
+    /// Connections that found no room.
+    refused: Arc<AtomicU64>,
 }
 
-/// All metrics in the text format.
+async fn metrics(State(desk): State<Desk>) -> impl IntoResponse {
+    let refused = desk.refused.load(Ordering::Relaxed);
+    ([(CONTENT_TYPE, TEXT)], render(&desk.source, refused))
+}
+
+/// All metrics in the text format; `refused`: connections to this address that found no room.
 #[must_use]
-pub fn render(source: &Source) -> String {
+fn render(source: &Source, refused: u64) -> String {
     let report = source.report();
     let mut text = Exposition::default();
     text.family(
@@ -64,13 +91,35 @@ pub fn render(source: &Source) -> String {
         "1, with the version that runs.",
     )
     .sample(&[("version", &report.version)], 1);
+    text.family(
+        "mixline_relay_info",
+        Gauge,
+        "1, with what people call the relay, its short ID, and how they reach the operator.",
+    )
+    .sample(
+        &[
+            ("name", &report.name),
+            ("short_id", &report.short_id),
+            ("contact", report.contact.as_deref().unwrap_or_default()),
+        ],
+        1,
+    );
     datagrams(&mut text, source, &report);
     inside(&mut text, source);
     frames(&mut text, &report);
     port(&mut text, &report);
-    state(&mut text, &report);
-    directory(&mut text, &report.directory);
-    process(&mut text, &report);
+    for (kind, name, help, value) in SINGLE {
+        if let Some(value) = value(&report) {
+            text.family(name, *kind, help).sample(&[], value);
+        }
+    }
+    let help = "Connections to this address that were closed for want of room.";
+    text.family(
+        "mixline_relay_metrics_connections_refused_total",
+        Counter,
+        help,
+    )
+    .sample(&[], refused);
     text.finish()
 }
 
@@ -120,7 +169,7 @@ fn inside(text: &mut Exposition, source: &Source) {
             let within = counts.iter().take_while(|(time, _)| *time <= bound);
             within.map(|(_, count)| count).sum()
         };
-        let buckets = BOUNDS.map(|power| {
+        let buckets = BUCKETS.map(|power| {
             let bound = 1_u64 << power;
             (bound as f64 / 1e9, below(bound))
         });
@@ -175,177 +224,87 @@ fn port(text: &mut Exposition, report: &Report) {
     .sample(&[], u8::from(check == GIVEN_UP));
 }
 
-/// What there is, and how much of what there may be.
-fn state(text: &mut Exposition, report: &Report) {
-    let (links, paths) = (&report.links, &report.paths);
-    for (name, help, value) in [
-        ("workers", "Threads that forward.", report.workers),
-        ("paths", "Known paths.", paths.known),
-        (
-            "paths_limit",
-            "The most paths that can be known.",
-            paths.most,
-        ),
-        (
-            "sessions",
-            "Link sessions that are received under.",
-            links.sessions,
-        ),
-        ("links_relays", "Relays with a link.", links.relays),
-        ("links_clients", "Clients with a link.", links.clients),
-        ("mailboxes", "Registered mailbox tokens.", links.mailboxes),
-        (
-            "onion_keys",
-            "Epochs that it has onion keys of.",
-            report.onion_epochs.len(),
-        ),
-    ] {
-        gauge(text, name, help, value as f64);
-    }
-    text.family(
-        "mixline_relay_handshakes_refused_total",
-        Counter,
-        "Handshakes that were refused for want of room.",
-    )
-    .sample(&[], links.refused);
-    let replay = &report.replay;
-    for (name, help, value) in [
-        (
-            "replay_horizon_seconds",
-            "Everything relayed in this time is surely remembered.",
-            replay.horizon_s as f64,
-        ),
-        (
-            "replay_fill",
-            "Share of the current replay generation in use.",
-            replay.fill,
-        ),
-        (
-            "load",
-            "Datagrams a second relayed of late, as the directory is told.",
-            report.load.into(),
-        ),
-        (
-            "capacity",
-            "Datagrams a second that it says it is good for.",
-            report.capacity.into(),
-        ),
-        (
-            "memory_bytes",
-            "Resident memory.",
-            report.memory_bytes as f64,
-        ),
-        (
-            "uptime_seconds",
-            "Time since the start.",
-            report.uptime_s as f64,
-        ),
-    ] {
-        gauge(text, name, help, value);
-    }
-}
+/// A family with one sample: what it is, its name, its help, and where its value is in a report. What is
+/// not known, or has no limit, is left out.
+type Single = (Kind, &'static str, &'static str, fn(&Report) -> Option<f64>);
 
-/// How it stands with the directory. What is not known yet is left out.
-fn directory(text: &mut Exposition, directory: &DirectoryReport) {
-    let known = [
-        (
-            "directory_problem",
-            "1 while the directory cannot be reached or refuses.",
-            Some(f64::from(u8::from(directory.last_error.is_some()))),
-        ),
-        (
-            "listed",
-            "1 while the newest snapshot has this relay.",
-            Some(f64::from(u8::from(directory.listed))),
-        ),
-        (
-            "snapshot_relays",
-            "Relays in the newest snapshot.",
-            directory.relays.map(|relays| relays as f64),
-        ),
-        (
-            "snapshot_age_seconds",
-            "Time since the newest snapshot was made.",
-            directory.snapshot_age_s.map(|age| age as f64),
-        ),
-        (
-            "snapshot_left_seconds",
-            "Time until the newest snapshot ends; 0 if it has.",
-            directory.snapshot_valid_for_s.map(|left| left as f64),
-        ),
-        (
-            "last_registration_timestamp_seconds",
-            "When the directory last took a registration, since 1970.",
-            directory.registered_at.map(|at| at as f64),
-        ),
-        (
-            "clock_ahead_seconds",
-            "How far this machine's clock is ahead of the directory's, where that is told.",
-            directory.clock_ahead_s.map(|ahead| ahead as f64),
-        ),
-    ];
-    for (name, help, value) in known {
-        if let Some(value) = value {
-            gauge(text, name, help, value);
-        }
-    }
-}
+#[rustfmt::skip]
+const SINGLE: &[Single] = &[
+    // What there is, and how much of what there may be.
+    (Gauge, "mixline_relay_workers", "Threads that forward.",
+        |r| Some(r.workers as f64)),
+    (Gauge, "mixline_relay_paths", "Known paths.",
+        |r| Some(r.paths.known as f64)),
+    (Gauge, "mixline_relay_paths_limit", "The most paths that can be known.",
+        |r| Some(r.paths.most as f64)),
+    (Gauge, "mixline_relay_sessions", "Link sessions that are received under.",
+        |r| Some(r.links.sessions as f64)),
+    (Gauge, "mixline_relay_links_relays", "Relays with a link.",
+        |r| Some(r.links.relays as f64)),
+    (Gauge, "mixline_relay_links_clients", "Clients with a link.",
+        |r| Some(r.links.clients as f64)),
+    (Gauge, "mixline_relay_mailboxes", "Registered mailbox tokens.",
+        |r| Some(r.links.mailboxes as f64)),
+    (Gauge, "mixline_relay_onion_keys", "Epochs that it has onion keys of.",
+        |r| Some(r.onion_epochs.len() as f64)),
+    (Counter, "mixline_relay_handshakes_refused_total", "Handshakes that were refused for want of room.",
+        |r| Some(r.links.refused as f64)),
+    (Gauge, "mixline_relay_replay_horizon_seconds", "Everything relayed in this time is surely remembered.",
+        |r| Some(r.replay.horizon_s as f64)),
+    (Gauge, "mixline_relay_replay_fill", "Share of the current replay generation in use.",
+        |r| Some(r.replay.fill)),
+    (Gauge, "mixline_relay_load", "Datagrams a second relayed of late, as the directory is told.",
+        |r| Some(r.load.into())),
+    (Gauge, "mixline_relay_capacity", "Datagrams a second that it says it is good for.",
+        |r| Some(r.capacity.into())),
+    (Gauge, "mixline_relay_memory_bytes", "Resident memory.",
+        |r| Some(r.memory_bytes as f64)),
+    (Gauge, "mixline_relay_uptime_seconds", "Time since the start.",
+        |r| Some(r.uptime_s as f64)),
+    // What it may send, and whether it takes part.
+    (Gauge, "mixline_relay_bandwidth_limit_bytes", "Bytes that it sends in a second at most, headers included.",
+        |r| r.bandwidth.map(|most| most as f64)),
+    (Gauge, "mixline_relay_monthly_limit_bytes", "Bytes that it sends in a month of UTC at most, headers included.",
+        |r| r.monthly.map(|most| most as f64)),
+    (Gauge, "mixline_relay_monthly_sent_bytes", "Bytes sent in this month of UTC, headers included.",
+        |r| r.volume.as_ref().map(|volume| volume.sent as f64)),
+    (Gauge, "mixline_relay_hibernating", "1 while all that it may send in this month is sent.",
+        |r| Some(is(r.hibernating))),
+    (Gauge, "mixline_relay_leaving", "1 while it takes no new paths, and stops when none is in use.",
+        |r| Some(is(r.leaving))),
+    // How it stands with the directory.
+    (Gauge, "mixline_relay_directory_problem", "1 while the directory cannot be reached or refuses.",
+        |r| Some(is(r.directory.last_error.is_some()))),
+    (Gauge, "mixline_relay_listed", "1 while the newest snapshot has this relay.",
+        |r| Some(is(r.directory.listed))),
+    (Gauge, "mixline_relay_snapshot_relays", "Relays in the newest snapshot.",
+        |r| r.directory.relays.map(|relays| relays as f64)),
+    (Gauge, "mixline_relay_snapshot_age_seconds", "Time since the newest snapshot was made.",
+        |r| r.directory.snapshot_age_s.map(|age| age as f64)),
+    (Gauge, "mixline_relay_snapshot_left_seconds", "Time until the newest snapshot ends; 0 if it has.",
+        |r| r.directory.snapshot_valid_for_s.map(|left| left as f64)),
+    (Gauge, "mixline_relay_last_registration_timestamp_seconds", "When the directory last took a registration, since 1970.",
+        |r| r.directory.registered_at.map(|at| at as f64)),
+    (Gauge, "mixline_relay_clock_ahead_seconds", "How far this machine's clock is ahead of the directory's, where that is told.",
+        |r| r.directory.clock_ahead_s.map(|ahead| ahead as f64)),
+    // What every process shows, by the names that client libraries give it.
+    (Counter, "process_cpu_seconds_total", "User and system time used.",
+        |r| Some(r.process.cpu_s)),
+    (Gauge, "process_resident_memory_bytes", "Resident memory.",
+        |r| Some(r.memory_bytes as f64)),
+    (Gauge, "process_virtual_memory_bytes", "Address space.",
+        |r| Some(r.process.virtual_bytes as f64)),
+    (Gauge, "process_open_fds", "Open file descriptors.",
+        |r| Some(r.process.open_fds as f64)),
+    (Gauge, "process_max_fds", "The most file descriptors that may be open.",
+        |r| r.process.max_fds.map(|most| most as f64)),
+    (Gauge, "process_threads", "Threads.",
+        |r| Some(r.process.threads as f64)),
+    (Gauge, "process_start_time_seconds", "When the process started, since 1970.",
+        |r| Some(r.process.started)),
+];
 
-/// What every process shows, by the names that client libraries give it.
-fn process(text: &mut Exposition, report: &Report) {
-    let process = &report.process;
-    let families = [
-        (
-            "process_cpu_seconds_total",
-            Counter,
-            "User and system time used.",
-            Some(process.cpu_s),
-        ),
-        (
-            "process_resident_memory_bytes",
-            Gauge,
-            "Resident memory.",
-            Some(report.memory_bytes as f64),
-        ),
-        (
-            "process_virtual_memory_bytes",
-            Gauge,
-            "Address space.",
-            Some(process.virtual_bytes as f64),
-        ),
-        (
-            "process_open_fds",
-            Gauge,
-            "Open file descriptors.",
-            Some(process.open_fds as f64),
-        ),
-        (
-            "process_max_fds",
-            Gauge,
-            "The most file descriptors that may be open.",
-            process.max_fds.map(|most| most as f64),
-        ),
-        (
-            "process_threads",
-            Gauge,
-            "Threads.",
-            Some(process.threads as f64),
-        ),
-        (
-            "process_start_time_seconds",
-            Gauge,
-            "When the process started, since 1970.",
-            Some(process.started),
-        ),
-    ];
-    for (name, kind, help, value) in families {
-        if let Some(value) = value {
-            text.family(name, kind, help).sample(&[], value);
-        }
-    }
-}
-
-fn gauge(text: &mut Exposition, name: &str, help: &str, value: f64) {
-    text.family(&format!("mixline_relay_{name}"), Gauge, help)
-        .sample(&[], value);
+/// A condition as a number.
+fn is(so: bool) -> f64 {
+    f64::from(u8::from(so))
 }

@@ -19,4 +19,4 @@ pub use report::{
     QueueReport, ReplayReport, Report, WorkerReport,
 };
 pub use socket::{AskError, ask, drain, reload};
-pub(crate) use text::{duration, plural, short_time};
+pub(crate) use text::{duration, short_time};

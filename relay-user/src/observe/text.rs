@@ -53,71 +53,11 @@ impl Report {
         line("directory", directory.url.clone());
         line("snapshot", directory.snapshot());
         line("registered", directory.registered());
-        if self.leaving {
-            line(
-                "leaving",
-                "it takes no new paths, and stops when none is in use".into(),
-            );
+        for (key, value) in self.rows() {
+            line(key, value);
         }
-        if self.hibernating {
-            line(
-                "hibernating",
-                "`monthly` is used up: it comes back with the next month".into(),
-            );
-        }
-        if let Some(error) = &directory.last_error {
-            line("problem", error.clone());
-        }
-        let epochs: Vec<String> = self.onion_epochs.iter().map(u32::to_string).collect();
-        line(
-            "onion keys",
-            if epochs.is_empty() {
-                "none yet".into()
-            } else {
-                epochs.join(", ")
-            },
-        );
-        let links = &self.links;
-        line(
-            "links",
-            format!(
-                "{}, {}; {}, {}",
-                plural(links.relays, "relay"),
-                plural(links.clients, "client"),
-                plural(links.sessions, "session"),
-                plural(links.mailboxes, "mailbox"),
-            ),
-        );
-        line(
-            "paths",
-            format!("{} of at most {}", self.paths.known, self.paths.most),
-        );
-        line(
-            "replay",
-            format!(
-                "the last {} are remembered, {:.0} % full",
-                duration(self.replay.horizon_s),
-                self.replay.fill * 100.0
-            ),
-        );
-        line(
-            "load",
-            format!("{} of {} datagrams/s", self.load, self.capacity),
-        );
         if self.inside.datagrams > 0 {
             line("inside", self.inside.text());
-        }
-        if let Some(rate) = self.bandwidth {
-            line("bandwidth", format!("at most {}/s are sent", Bytes(rate)));
-        }
-        if let Some(volume) = &self.volume {
-            let most = self
-                .monthly
-                .map_or_else(String::new, |most| format!(" of at most {}", Bytes(most)));
-            line(
-                "volume",
-                format!("{}{most} sent in {}", Bytes(volume.sent), volume.month),
-            );
         }
         if let Some(contact) = &self.contact {
             line("contact", contact.clone());
@@ -134,6 +74,73 @@ impl Report {
             label = "";
         }
         out
+    }
+}
+
+impl Report {
+    /// What `status` and `top` say alike: words, each with a line on it.
+    pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
+        let mut rows = Vec::new();
+        if self.leaving {
+            let text = "it takes no new paths, and stops when none is in use";
+            rows.push(("leaving", text.into()));
+        }
+        if self.hibernating {
+            let text = "`monthly` is used up: it comes back with the next month";
+            rows.push(("hibernating", text.into()));
+        }
+        if let Some(error) = &self.directory.last_error {
+            rows.push(("problem", error.clone()));
+        }
+        let epochs: Vec<String> = self.onion_epochs.iter().map(u32::to_string).collect();
+        let (links, paths, replay) = (&self.links, &self.paths, &self.replay);
+        rows.extend([
+            (
+                "onion keys",
+                match &epochs[..] {
+                    [] => "none yet".into(),
+                    epochs => epochs.join(", "),
+                },
+            ),
+            (
+                "links",
+                format!(
+                    "{}, {}; {}, {}; {} refused",
+                    plural(links.relays, "relay"),
+                    plural(links.clients, "client"),
+                    plural(links.sessions, "session"),
+                    plural(links.mailboxes, "mailbox"),
+                    links.refused
+                ),
+            ),
+            (
+                "paths",
+                format!("{} of at most {}", paths.known, paths.most),
+            ),
+            (
+                "replay",
+                format!(
+                    "the last {} are remembered, {:.0} % full",
+                    duration(replay.horizon_s),
+                    replay.fill * 100.0
+                ),
+            ),
+            (
+                "load",
+                format!("{} of {} datagrams/s", self.load, self.capacity),
+            ),
+        ]);
+        if let Some(rate) = self.bandwidth {
+            rows.push(("bandwidth", format!("at most {}/s are sent", Bytes(rate))));
+        }
+        if let Some(volume) = &self.volume {
+            let most = self
+                .monthly
+                .map_or_else(String::new, |most| format!(" of at most {}", Bytes(most)));
+            let text = format!("{}{most} sent in {}", Bytes(volume.sent), volume.month);
+            rows.push(("volume", text));
+        }
+        rows
     }
 }
 
@@ -201,7 +208,7 @@ pub(crate) fn short_time(us: f64) -> String {
     }
 }
 
-pub(crate) fn plural(n: usize, what: &str) -> String {
+fn plural(n: usize, what: &str) -> String {
     match (n, what) {
         (1, _) => format!("1 {what}"),
         (_, "mailbox") => format!("{n} mailboxes"),

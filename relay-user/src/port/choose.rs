@@ -3,7 +3,7 @@
 
 use mixline_xdp::{Card, Error, Granted, Program, Socket, SocketConfig};
 
-use super::error::XdpError;
+use super::error::{USUAL_MTU, XdpError};
 use super::interface::interface;
 use super::udp::ControlSockets;
 use crate::config::{Config, PortKind, XdpSend};
@@ -48,6 +48,25 @@ pub(super) fn choose(config: &Config, sockets: &ControlSockets) -> Choice {
     }
 }
 
+/// Whether XDP may be worth a try on an interface: not where this program or the driver is without
+/// it, or frames reach no AF_XDP socket. Nothing is bound or attached to find out.
+///
+/// # Errors
+/// [`XdpError`]: why `auto` takes UDP there.
+pub fn may_have_xdp(interface: &str) -> Result<Card, XdpError> {
+    if !Program::is_built() {
+        return Err(XdpError::Xdp(Error::NotBuilt));
+    }
+    let card = Card::of(interface);
+    if let Some(on) = card.stacked() {
+        return Err(XdpError::Stacked { card, on });
+    }
+    match card.abilities() {
+        Some(can) if !can.native => Err(XdpError::NotNative(card)),
+        _ => Ok(card),
+    }
+}
+
 /// Whether zero-copy is granted on the first queue: what `auto` wants AF_XDP for. The driver is
 /// asked first, so that nothing is bound to a card that cannot.
 fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), XdpError> {
@@ -55,12 +74,9 @@ fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), XdpErr
         return Err(XdpError::Xdp(Error::NotBuilt));
     }
     let (interface, _) = interface(config, sockets).map_err(XdpError::Interface)?;
-    let card = Card::of(&interface);
-    if let Some(on) = card.stacked() {
-        return Err(XdpError::Stacked { card, on });
-    }
+    let card = may_have_xdp(&interface)?;
     if card.abilities().is_some_and(|can| !can.zero_copy) {
-        return Err(XdpError::NoZeroCopy(card));
+        return Err(XdpError::NoZeroCopy { card, mtu: None });
     }
     let small = SocketConfig {
         frames: 64,
@@ -70,7 +86,10 @@ fn may_zero_copy(config: &Config, sockets: &ControlSockets) -> Result<(), XdpErr
     let socket = Socket::bind(&interface, 0, small).map_err(XdpError::Xdp)?;
     match socket.granted() {
         Granted::ZeroCopy => Ok(()),
-        Granted::Copy => Err(XdpError::NoZeroCopy(card)),
+        Granted::Copy => {
+            let mtu = card.mtu().filter(|mtu| *mtu > USUAL_MTU);
+            Err(XdpError::NoZeroCopy { card, mtu })
+        }
     }
 }
 

@@ -46,8 +46,20 @@ pub enum XdpError {
         queues: u32,
     },
     /// AF_XDP would be slower than UDP: what `auto` does not want.
-    #[error("{0} grants no zero-copy, without which UDP with GRO and GSO is faster")]
-    NoZeroCopy(Card),
+    #[error(
+        "{card} grants no zero-copy{}, without which UDP with GRO and GSO is faster{}",
+        with_mtu(*.mtu),
+        lower_mtu(card, *.mtu)
+    )]
+    NoZeroCopy {
+        /// Whose driver it is.
+        card: Card,
+        /// The interface's MTU, where that may be why.
+        mtu: Option<u32>,
+    },
+    /// Only generic XDP, which is slower than none.
+    #[error("{0} has no native XDP, without which UDP with GRO and GSO is faster")]
+    NotNative(Card),
     /// AF_XDP sockets would get nothing.
     #[error("{}", stacked(.card, .on))]
     Stacked {
@@ -67,6 +79,20 @@ pub enum XdpError {
     /// The program or a socket.
     #[error(transparent)]
     Xdp(mixline_xdp::Error),
+}
+
+/// The largest MTU that is no reason for a driver to refuse anything.
+pub(super) const USUAL_MTU: u32 = 1500;
+
+fn with_mtu(mtu: Option<u32>) -> String {
+    mtu.map_or_else(String::new, |mtu| format!(" with an MTU of {mtu}"))
+}
+
+fn lower_mtu(card: &Card, mtu: Option<u32>) -> String {
+    mtu.map_or_else(String::new, |_| {
+        let name = &card.interface;
+        format!("; it may with another: `ip link set dev {name} mtu {USUAL_MTU}`")
+    })
 }
 
 /// Why there is no AF_XDP on an interface that stands on others, and what to do instead.
@@ -173,11 +199,17 @@ mod tests {
             "port: xdp: eth0 (driver igb) has 96 queues, of which 64 can be used: `ethtool -L eth0 \
              combined 64`; `port: udp` works without XDP"
         );
-        let text = XdpError::NoZeroCopy(card()).to_string();
-        assert!(
-            text.contains("eth0 (driver igb) grants no zero-copy"),
-            "{text}"
+        let text = |mtu| XdpError::NoZeroCopy { card: card(), mtu }.to_string();
+        assert_eq!(
+            text(None),
+            "eth0 (driver igb) grants no zero-copy, without which UDP with GRO and GSO is faster"
         );
+        let jumbo = text(Some(9000));
+        assert!(
+            jumbo.contains("no zero-copy with an MTU of 9000"),
+            "{jumbo}"
+        );
+        assert!(jumbo.contains("`ip link set dev eth0 mtu 1500`"), "{jumbo}");
     }
 
     #[test]

@@ -9,7 +9,6 @@ use nix::ifaddrs::getifaddrs;
 use super::error::{Cards, InterfaceError};
 use super::udp::ControlSockets;
 use crate::config::Config;
-use crate::default_route;
 
 /// The interface, and our addresses on it.
 pub(super) fn interface(
@@ -56,19 +55,21 @@ fn cards(all: &[(String, IpAddr)]) -> Cards {
     Cards(names.into_iter().map(|name| Card::of(name)).collect())
 }
 
-/// The addresses of an interface; without a name, of the one that the default route leads out
-/// of. None if there is no such interface.
+/// The addresses of an interface; none if there is no such interface.
 #[must_use]
-pub fn addresses_of_way_out(interface: Option<&str>) -> Vec<IpAddr> {
-    let name = interface
-        .map(str::to_owned)
-        .or_else(default_route::interface);
+pub fn addresses_of(interface: &str) -> Vec<IpAddr> {
     addresses()
         .unwrap_or_default()
         .into_iter()
-        .filter(|(of, _)| Some(of) == name.as_ref())
+        .filter(|(of, _)| of == interface)
         .map(|(_, address)| address)
         .collect()
+}
+
+/// The cards behind all interfaces that have addresses.
+#[must_use]
+pub fn all_cards() -> Cards {
+    cards(&addresses().unwrap_or_default())
 }
 
 /// All interfaces with their addresses.

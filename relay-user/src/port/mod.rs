@@ -18,9 +18,10 @@ mod udp;
 mod watch;
 mod xdp_filter;
 
+pub use choose::may_have_xdp;
 pub use contract::{Dropped, FIRST_PORT_TOKEN, Port};
-pub use error::{InterfaceError, OpenError, XdpError, stacked};
-pub use interface::{addresses_of_way_out, interface_of, receive_queues};
+pub use error::{Cards, InterfaceError, OpenError, XdpError, stacked};
+pub use interface::{addresses_of, all_cards, interface_of, receive_queues};
 #[cfg(test)]
 pub use memory::MemoryPort;
 pub use open::{Ports, open};

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use mixline_protocol::random::OsRandom;
 use mixline_relay_common::maps::MAX_QUEUES;
-use mixline_xdp::{Attached, Card, Neighbours, Program, ProgramConfig, Socket, SocketConfig};
+use mixline_xdp::{
+    Attached, Card, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig,
+};
 use nix::net::if_::if_nametoindex;
 use rand_core::Rng as _;
 
@@ -120,7 +122,16 @@ fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result
             sockets.push(socket);
         }
     }
-    let attached = program.attach().map_err(XdpError::Xdp)?;
+    // With zero-copy, only the driver puts frames into a socket's rings and takes them out.
+    let zero_copy = sockets
+        .iter()
+        .any(|socket: &Socket| socket.granted() == Granted::ZeroCopy);
+    let attached = if zero_copy {
+        program.attach_native()
+    } else {
+        program.attach()
+    };
+    let attached = attached.map_err(XdpError::Xdp)?;
     Ok(Xdp {
         program,
         attached,

@@ -5,8 +5,9 @@
 
 mod rates;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 mod screen;
+mod signals;
 mod view;
 
 use std::io::{self, IsTerminal as _};
@@ -38,6 +39,7 @@ pub enum TopError {
 }
 
 /// Shows the relay that runs on a state directory until a key ends it; it is asked every `interval`.
+/// SIGHUP, SIGINT and SIGTERM end the process as always, after the terminal was put back.
 ///
 /// # Errors
 /// [`TopError`].

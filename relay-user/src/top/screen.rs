@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::rates::Rates;
+use super::signals;
 use super::view::{self, State};
 use crate::observe::{self, Report};
 
@@ -19,12 +21,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// An answer of the relay, or why there was none, and when.
 type Reading = (Instant, io::Result<Report>);
 
-/// Shows the relay until a key ends it.
+/// Shows the relay until a key ends it. The terminal is as it was when this returns, or a signal ends the
+/// process.
 ///
 /// # Errors
 /// Of the terminal.
 pub fn run(state_dir: &Path, interval: Duration) -> io::Result<()> {
     let (sender, readings) = mpsc::sync_channel(1);
+    let screen = Arc::new(Mutex::new(()));
+    signals::put_back_first(&screen)?;
     let directory = state_dir.to_path_buf();
     // A thread of its own, so that keys work while the relay takes its time to answer. It ends with
     // the receiver.
@@ -32,9 +37,9 @@ pub fn run(state_dir: &Path, interval: Duration) -> io::Result<()> {
         .name("ask".into())
         .spawn(move || ask(&directory, interval, &sender))?;
     let mut terminal = ratatui::try_init()?;
-    let result = show(&mut terminal, interval, &readings);
-    ratatui::restore();
-    result
+    let result = show(&mut terminal, interval, &readings, &screen);
+    let restored = ratatui::try_restore();
+    result.and(restored)
 }
 
 fn ask(state_dir: &Path, interval: Duration, sender: &SyncSender<Reading>) {
@@ -53,6 +58,7 @@ fn show(
     terminal: &mut DefaultTerminal,
     interval: Duration,
     readings: &Receiver<Reading>,
+    screen: &Mutex<()>,
 ) -> io::Result<()> {
     let mut state = State {
         interval,
@@ -66,6 +72,7 @@ fn show(
             changed = true;
         }
         if changed {
+            let _drawing = screen.lock().unwrap_or_else(PoisonError::into_inner);
             terminal.draw(|frame| view::draw(frame, &mut state))?;
             changed = false;
         }

@@ -10,7 +10,7 @@ use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 
 use super::rates::{Count, Rates};
-use crate::observe::{InsideReport, Report, duration, plural, short_time};
+use crate::observe::{InsideReport, Report, duration, short_time};
 
 /// What is known, and what is asked for.
 #[derive(Debug, Default)]
@@ -84,7 +84,6 @@ fn summary(report: &Report, rates: Option<&Rates>) -> Vec<Line<'static>> {
         None => format!("{}: {}", report.port.kind, report.port.why),
     };
     let directory = &report.directory;
-    let links = &report.links;
     let cpu = rates.map_or("-".into(), |rates| percent(rates.cpu));
     let mut lines = vec![
         line("port", port),
@@ -102,37 +101,11 @@ fn summary(report: &Report, rates: Option<&Rates>) -> Vec<Line<'static>> {
             ),
         ),
     ];
-    if let Some(error) = &directory.last_error {
-        lines.push(line("problem", error.clone()).red());
-    }
+    lines.extend(report.rows().into_iter().map(|(key, value)| match key {
+        "problem" | "leaving" | "hibernating" => line(key, value).red(),
+        _ => line(key, value),
+    }));
     lines.extend([
-        line(
-            "links",
-            format!(
-                "{}, {}; {}, {}; {} refused",
-                plural(links.relays, "relay"),
-                plural(links.clients, "client"),
-                plural(links.sessions, "session"),
-                plural(links.mailboxes, "mailbox"),
-                links.refused
-            ),
-        ),
-        line(
-            "paths",
-            format!("{} of at most {}", report.paths.known, report.paths.most),
-        ),
-        line(
-            "replay",
-            format!(
-                "the last {} are remembered, {:.0} % full",
-                duration(report.replay.horizon_s),
-                report.replay.fill * 100.0
-            ),
-        ),
-        line(
-            "load",
-            format!("{} of {} datagrams/s", report.load, report.capacity),
-        ),
         line(
             "process",
             format!(
@@ -307,7 +280,7 @@ mod tests {
 
     #[test]
     fn everything_is_on_one_screen() {
-        let text = screen(&mut state(), 32);
+        let text = screen(&mut state(), 34);
         for wanted in [
             "relay1 6f0c (0.1.0), up 5 h; every 1 s; q: quit, ?: help",
             "port       xdp: proven: full-sized frames arrive whole",
@@ -342,11 +315,13 @@ mod tests {
         let report = state.report.as_mut().unwrap();
         report.directory.listed = false;
         report.directory.last_error = Some("directory is unreachable".into());
+        report.hibernating = true;
         let text = screen(&mut state, 40);
         for wanted in [
             "THE RELAY DOES NOT ANSWER: Connection refused",
             "directory  NOT LISTED",
             "problem    directory is unreachable",
+            "hibernating `monthly` is used up",
             "0                -         -          -     206        -        -        -     -",
             "forwarded                      -             24000",
         ] {

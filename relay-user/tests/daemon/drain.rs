@@ -4,12 +4,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mixline_protocol::link::CellKind;
-use mixline_protocol::records::Parameters;
-use mixline_testnet::link_client::Client;
 
-use crate::directory::Directory;
-use crate::process::{PROGRAM, Relay, refused, wait_for};
-use crate::relaying::Path;
+use crate::process::{PROGRAM, Relay, free_address, refused, wait_for};
+use crate::relaying::{Path, metrics};
+use crate::setting::Setting;
 
 fn drain(relay: &Relay, timeout: &str) -> Child {
     Command::new(PROGRAM)
@@ -22,21 +20,18 @@ fn drain(relay: &Relay, timeout: &str) -> Child {
 
 #[test]
 fn a_relay_leaves_when_its_paths_are_gone_and_takes_no_new_ones_before() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = Directory::start(Parameters::default());
-    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
-    relay.start_and_register();
-    let descriptor = directory.relay("relay").unwrap();
-    let known = Path::new(&descriptor, &descriptor, 9);
+    let shown = free_address();
+    let mut setting = Setting::new(&format!("metrics: \"{shown}\"\n")).registered();
+    let descriptor = setting.descriptor();
+    let mut known = setting.traffic();
     let new = Path::new(&descriptor, &descriptor, 10);
-    let mut client = Client::local();
-    let link = client.connect(relay.address, &descriptor.link);
-    client.register(link, known.token);
-    client.register(link, new.token);
-    client.send(link, &known.cell(1), CellKind::Cell);
-    assert_eq!(known.message(&client.cell().unwrap().1), 1);
+    known.client.register(known.link, new.token);
+    known.goes_round(1);
 
-    let leaving = drain(&relay, "60");
+    let Setting {
+        relay, directory, ..
+    } = &mut setting;
+    let leaving = drain(relay, "60");
     wait_for("the relay to leave", || {
         relay.report().leaving.then_some(())
     });
@@ -47,18 +42,19 @@ fn a_relay_leaves_when_its_paths_are_gone_and_takes_no_new_ones_before() {
             .filter(|last| last.version > descriptor.version)
     });
     assert_eq!(last.expires.since(last.issued), 10);
-    client.send(link, &new.cell(2), CellKind::Cell);
+    let link = known.link;
+    known.client.send(link, &new.cell(2), CellKind::Cell);
     relay.expect("path_refused", 1);
     // The known path goes on as long as it is used.
     let used_until = Instant::now() + Duration::from_secs(12);
     let mut number = 3;
     while Instant::now() < used_until {
-        client.send(link, &known.cell(number), CellKind::Cell);
-        assert_eq!(known.message(&client.cell().unwrap().1), number);
+        known.goes_round(number);
         number += 1;
         std::thread::sleep(Duration::from_millis(500));
     }
     assert!(relay.report().leaving);
+    assert!(metrics(shown).contains("\nmixline_relay_leaving 1\n"));
     let status = String::from_utf8(relay.status(false).stdout).unwrap();
     assert!(
         status.contains("leaving      it takes no new paths"),
@@ -81,32 +77,26 @@ fn a_relay_leaves_when_its_paths_are_gone_and_takes_no_new_ones_before() {
 
     // The next start is as always.
     relay.start_and_register();
-    let link = client.connect(relay.address, &descriptor.link);
-    client.register(link, new.token);
-    client.send(link, &new.cell(1), CellKind::Cell);
-    assert_eq!(new.message(&client.cell().unwrap().1), 1);
+    known.path = new;
+    known.connect_again(relay, &descriptor);
+    known.goes_round(1);
     relay.stop();
 }
 
 #[test]
 fn the_time_is_up_although_a_path_is_in_use() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = Directory::start(Parameters::default());
-    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
-    let error = refused(&["drain", "--config", relay.config.to_str().unwrap()]);
+    let setting = Setting::new("");
+    let config = setting.relay.config.to_str().unwrap();
+    let error = refused(&["drain", "--config", config]);
     assert!(error.contains("no relay answers"), "{error}");
-    relay.start_and_register();
-    let descriptor = directory.relay("relay").unwrap();
-    let path = Path::new(&descriptor, &descriptor, 9);
-    let mut client = Client::local();
-    let link = client.connect(relay.address, &descriptor.link);
-    client.register(link, path.token);
-    client.send(link, &path.cell(1), CellKind::Cell);
-    assert_eq!(path.message(&client.cell().unwrap().1), 1);
-    let mut leaving = drain(&relay, "3");
+    let mut setting = setting.registered();
+    let traffic = setting.traffic();
+    traffic.goes_round(1);
+    let relay = &mut setting.relay;
+    let mut leaving = drain(relay, "3");
     let mut number = 2;
     while leaving.try_wait().unwrap().is_none() {
-        client.send(link, &path.cell(number), CellKind::Cell);
+        traffic.send(number);
         number += 1;
         std::thread::sleep(Duration::from_millis(100));
     }

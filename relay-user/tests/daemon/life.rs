@@ -2,31 +2,26 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use mixline_protocol::link::CellKind;
 use mixline_protocol::records::Parameters;
 use nix::sys::signal::Signal;
 
 use crate::directory::Directory;
-use crate::process::{Relay, wait_for};
-use crate::relaying::{Path, onion};
-use mixline_testnet::link_client::Client;
+use crate::process::wait_for;
+use crate::relaying::onion;
+use crate::setting::Setting;
 
 #[test]
 fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = Directory::start(Parameters::default());
-    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
-    relay.start_and_register();
-    let key = |directory: &Directory| onion(&directory.relay("relay").unwrap(), 3600);
-    let (first, id) = (key(&directory), relay.report().id);
+    let mut setting = Setting::new("").registered();
     // A message that the relay delivers, and has to remember.
-    let descriptor = directory.relay("relay").unwrap();
-    let path = Path::new(&descriptor, &descriptor, 9);
-    let mut client = Client::local();
-    let link = client.connect(relay.address, &descriptor.link);
-    client.register(link, path.token);
-    client.send(link, &path.cell(1), CellKind::Cell);
-    assert_eq!(path.message(&client.cell().unwrap().1), 1);
+    let descriptor = setting.descriptor();
+    let mut traffic = setting.traffic();
+    traffic.goes_round(1);
+    let Setting {
+        relay, directory, ..
+    } = &mut setting;
+    let key = |directory: &Directory| onion(&directory.relay("relay").unwrap(), 3600);
+    let (first, id) = (key(directory), relay.report().id);
 
     relay.stop();
     for entry in std::fs::read_dir(&relay.state).unwrap().flatten() {
@@ -42,13 +37,11 @@ fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
             .filter(|relay| relay.version > version)
     };
     wait_for("a new registration", renewed);
-    assert_eq!((relay.report().id, key(&directory)), (id.clone(), first));
+    assert_eq!((relay.report().id, key(directory)), (id.clone(), first));
     // The message from before the stop is a replay; another one is not.
-    let link = client.connect(relay.address, &descriptor.link);
-    client.register(link, path.token);
-    client.send(link, &path.cell(1), CellKind::Cell);
-    client.send(link, &path.cell(2), CellKind::Cell);
-    assert_eq!(path.message(&client.cell().unwrap().1), 2);
+    traffic.connect_again(relay, &descriptor);
+    traffic.send(1);
+    traffic.goes_round(2);
     relay.expect("replay", 1);
 
     relay.signal(Signal::SIGKILL);
@@ -60,24 +53,22 @@ fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
             .filter(|relay| relay.version > version)
     });
     assert_eq!(relay.report().id, id);
-    assert_ne!(key(&directory), first);
-    let link = client.connect(relay.address, &descriptor.link);
-    client.send(link, &path.cell(3), CellKind::Cell);
+    assert_ne!(key(directory), first);
+    traffic.connect_again(relay, &descriptor);
+    traffic.send(3);
     relay.expect("bad_header", 1);
     relay.stop();
 }
 
 #[test]
 fn epochs_roll_over() {
-    let parent = tempfile::tempdir().unwrap();
     let parameters = Parameters {
         epoch_seconds: 2,
         grace_seconds: 1,
         ..Parameters::default()
     };
-    let directory = Directory::start(parameters);
-    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
-    relay.start_and_register();
+    let mut setting = Setting::with(parameters, "").registered();
+    let relay = &mut setting.relay;
     let first = relay.report().onion_epochs;
     assert!(first.len() >= 2, "{first:?}");
     let later = wait_for("two more epochs", || {
@@ -93,9 +84,8 @@ fn epochs_roll_over() {
 
 #[test]
 fn an_interrupt_stops_too_and_the_address_is_free_again() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = Directory::start(Parameters::default());
-    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
+    let mut setting = Setting::new("");
+    let relay = &mut setting.relay;
     relay.start();
     let status = relay.signal(Signal::SIGINT);
     assert!(status.success());

@@ -16,6 +16,7 @@ mod process;
 mod relaying;
 mod reload;
 mod service;
+mod setting;
 mod top;
 mod wires;
 mod xdp;

@@ -6,50 +6,40 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use mixline_protocol::link::CellKind;
-use mixline_protocol::records::Parameters;
-use mixline_testnet::link_client::Client;
 use mixline_testnet::skip;
 
-use crate::directory::Directory;
 use crate::network::Network;
-use crate::process::{Relay, free_address, wait_for};
-use crate::relaying::{self, metrics};
+use crate::process::{free_address, wait_for};
+use crate::relaying::metrics;
+use crate::setting::Setting;
 
 /// Cells that are sent through a relay.
 const CELLS: u64 = 40;
 
 /// A relay with metrics that has delivered [`CELLS`] cells.
 struct Busy {
-    relay: Relay,
+    setting: Setting,
     metrics: SocketAddr,
 }
 
 impl Busy {
-    fn start(parent: &Path, more: &str) -> Self {
-        let directory = Directory::start(Parameters::default());
+    fn start(more: &str) -> Self {
         let metrics = free_address();
-        let more = format!("metrics: \"{metrics}\"\n{more}");
-        let mut relay = Relay::new(parent, "relay", &directory, &more);
-        relay.start_and_register();
-        let descriptor = directory.relay("relay").unwrap();
-        let path = relaying::Path::new(&descriptor, &descriptor, 9);
-        let mut client = Client::local();
-        let link = client.connect(relay.address, &descriptor.link);
-        client.register(link, path.token);
+        let setting = Setting::new(&format!("metrics: \"{metrics}\"\n{more}")).registered();
+        let traffic = setting.traffic();
         // First on a path that is not known and holds them, then on one that is.
         for messages in [0..CELLS / 2, CELLS / 2..CELLS] {
             for message in messages.clone() {
-                client.send(link, &path.cell(message), CellKind::Cell);
+                traffic.send(message);
             }
             for _ in messages {
-                client.cell().unwrap();
+                traffic.received();
             }
         }
         wait_for("what was delivered to be shown", || {
-            (relay.report().inside.datagrams == CELLS).then_some(())
+            (setting.relay.report().inside.datagrams == CELLS).then_some(())
         });
-        Self { relay, metrics }
+        Self { setting, metrics }
     }
 
     fn text(&self) -> String {
@@ -79,8 +69,8 @@ fn promtool_has_nothing_to_say_about_the_metrics_of_a_relay_at_work() {
     if !is_there_or_skip("promtool") {
         return;
     }
-    let parent = tempfile::tempdir().unwrap();
-    let busy = Busy::start(parent.path(), "workers: 2\n");
+    let limits = "bandwidth: 20 MB\nmonthly: 2 TB\ncontact: 'ops \"at\" example.org'\n";
+    let busy = Busy::start(&format!("workers: 2\n{limits}"));
     let text = busy.text();
     let mut promtool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -106,6 +96,15 @@ fn promtool_has_nothing_to_say_about_the_metrics_of_a_relay_at_work() {
         "mixline_relay_listed 1",
         "mixline_relay_snapshot_relays 1",
         "mixline_relay_handshakes_refused_total 0",
+        "mixline_relay_bandwidth_limit_bytes 20000000",
+        "mixline_relay_monthly_limit_bytes 2000000000000",
+        "mixline_relay_hibernating 0",
+        "mixline_relay_leaving 0",
+        &format!(
+            "mixline_relay_info{{name=\"relay\",short_id=\"{}\",\
+             contact=\"ops \\\"at\\\" example.org\"}} 1",
+            busy.setting.relay.report().short_id
+        ),
     ] {
         assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
     }
@@ -121,6 +120,37 @@ fn promtool_has_nothing_to_say_about_the_metrics_of_a_relay_at_work() {
     assert!(sum("process_resident_memory_bytes") > 1e6);
     assert!(sum("process_open_fds") > 5.0);
     assert!(sum("mixline_relay_last_registration_timestamp_seconds") > 1.7e9);
+}
+
+#[test]
+fn who_holds_connections_open_keeps_no_one_else_from_the_relay() {
+    let address = free_address();
+    let mut setting = Setting::new(&format!("metrics: \"{address}\"\n"));
+    let relay = &mut setting.relay;
+    relay.start();
+    // Many more than there may be of one site.
+    let mut held: Vec<_> = (0..100)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    held.retain(|stream| {
+        let patience = std::time::Duration::from_millis(100);
+        stream.set_read_timeout(Some(patience)).unwrap();
+        // Closed at once, or without an answer to nothing.
+        let mut stream = stream;
+        stream
+            .read(&mut [0])
+            .is_err_and(|error| matches!(error.kind(), std::io::ErrorKind::WouldBlock))
+    });
+    assert_eq!(held.len(), 8);
+    drop(held);
+    let text = wait_for("an answer", || {
+        Some(metrics(address)).filter(|text| text.contains("mixline_relay_up"))
+    });
+    let refused = "mixline_relay_metrics_connections_refused_total 9";
+    assert!(text.contains(refused), "{text}");
+    let open = relay.report().process.open_fds;
+    assert!(open < 60, "{open}");
+    relay.stop();
 }
 
 /// A folder of the files that come with the relay.
@@ -180,21 +210,11 @@ fn names(text: &str) -> BTreeSet<&str> {
 #[test]
 fn alerts_and_dashboard_ask_only_for_what_a_relay_shows() {
     Network::run(1, 2, |network| {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = Directory::start_at(Network::hub_address(true), Parameters::default());
-        let address = Network::address(0, true);
-        let metrics_address = SocketAddr::new(address.ip(), 9100);
-        let more = format!("port: xdp\nmetrics: \"{metrics_address}\"\n");
-        let namespace = network.relay(0);
-        let mut relay = Relay::at(
-            address,
-            Some(&namespace),
-            folder.path(),
-            "relay",
-            &directory,
-            &more,
-        );
-        relay.start_and_register();
+        let metrics_address = SocketAddr::new(Network::address(0, true).ip(), 9100);
+        let more =
+            format!("port: xdp\nmetrics: \"{metrics_address}\"\nbandwidth: 20 MB\nmonthly: 2 TB\n");
+        let mut setting = Setting::within(network, &more).registered();
+        let relay = &mut setting.relay;
         wait_for("the queues to be looked at", || {
             (!relay.report().port.queues.is_empty()).then_some(())
         });
@@ -263,9 +283,8 @@ fn prometheus_scrapes_a_relay_and_knows_the_alerts() {
     if !is_there_or_skip("prometheus") {
         return;
     }
-    let parent = tempfile::tempdir().unwrap();
-    let busy = Busy::start(parent.path(), "");
-    let folder = parent.path();
+    let busy = Busy::start("");
+    let folder = busy.setting.folder();
     let config = std::fs::read_to_string(packaging("prometheus/prometheus.yml")).unwrap();
     assert!(config.contains("127.0.0.1:9300") && config.contains("interval: 15s"));
     let config = config
@@ -311,7 +330,7 @@ fn prometheus_scrapes_a_relay_and_knows_the_alerts() {
     let quantile = "histogram_quantile(0.5,mixline_relay_inside_seconds_bucket)";
     let median = value(quantile).unwrap();
     // The bounds of Prometheus' buckets are a factor of two apart.
-    let finer = busy.relay.report().inside.p50_us / 1e6;
+    let finer = busy.setting.relay.report().inside.p50_us / 1e6;
     assert!(
         (finer / 2.1..finer * 2.1).contains(&median),
         "{median} {finer}"
@@ -331,9 +350,8 @@ fn prometheus_scrapes_a_relay_and_knows_the_alerts() {
 
 #[test]
 fn a_delay_counts_as_time_inside() {
-    let parent = tempfile::tempdir().unwrap();
-    let busy = Busy::start(parent.path(), "mean_delay_ms: 100\n");
-    let report = busy.relay.report();
+    let busy = Busy::start("mean_delay_ms: 100\n");
+    let report = busy.setting.relay.report();
     let inside = report.inside;
     // Half of exponential delays are longer than 69 ms; of forty, the median is near that.
     assert!((20_000.0..400_000.0).contains(&inside.p50_us), "{inside:?}");
@@ -341,6 +359,6 @@ fn a_delay_counts_as_time_inside() {
     assert_eq!(report.per_worker.len(), 1);
     assert_eq!(report.per_worker[0].sent, CELLS);
     assert!(report.per_worker[0].cpu_s.is_some());
-    let text = String::from_utf8(busy.relay.status(false).stdout).unwrap();
+    let text = String::from_utf8(busy.setting.relay.status(false).stdout).unwrap();
     assert!(text.contains("\ninside       p50 "), "{text}");
 }

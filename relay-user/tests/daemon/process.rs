@@ -185,6 +185,26 @@ impl Relay {
         command.output().unwrap()
     }
 
+    /// Changes what is written in the configuration.
+    pub fn change(&self, from: &str, to: &str) {
+        let yaml = fs::read_to_string(&self.config).unwrap();
+        assert!(yaml.contains(from), "{yaml}");
+        fs::write(&self.config, yaml.replace(from, to)).unwrap();
+    }
+
+    /// Runs `mixline-relay reload`: what it prints, and its error.
+    pub fn reload(&self) -> (String, String) {
+        let output = Command::new(PROGRAM)
+            .args(["reload", "--config"])
+            .arg(&self.config)
+            .output()
+            .unwrap();
+        let [said, error] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(output.status.success(), error.is_empty(), "{error}");
+        (said, error)
+    }
+
     /// Runs the relay, which must end by itself with an error: its one line.
     pub fn refused(&self) -> String {
         refused(&["--config", self.config.to_str().unwrap()])

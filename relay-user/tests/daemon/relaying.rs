@@ -4,76 +4,17 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use mixline_protocol::epoch;
-use mixline_protocol::identity::X25519Public;
 use mixline_protocol::link::CellKind;
 use mixline_protocol::link::control::Control;
-use mixline_protocol::path::{
-    Head, HeadSecrets, Hop, MailboxToken, TailKeys, TailSecrets, build_head, build_tail,
-};
-use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{Parameters, RelayDescriptor};
-use mixline_protocol::size::{Cell, PATH_HEADER, Payload};
-use mixline_protocol::time::UnixTime;
+use mixline_protocol::records::Parameters;
 
 use crate::directory::Directory;
 use crate::process::{Relay, wait_for};
 use mixline_testnet::link_client::Client;
+pub use mixline_testnet::link_path::{Path, onion};
 
 /// Cells that are sent at once: as many as the client's socket has room for.
 const CELLS: u64 = 50;
-
-/// A path of two relays as its ends know it.
-pub struct Path {
-    head: Head,
-    tail: TailKeys,
-    pub token: MailboxToken,
-}
-
-/// The relay's onion key of this epoch.
-pub fn onion(relay: &RelayDescriptor, seconds: u32) -> X25519Public {
-    let now = UnixTime::from(std::time::SystemTime::now());
-    *relay
-        .onion_for(epoch::current(now, seconds))
-        .expect("a key of this epoch")
-}
-
-impl Path {
-    pub fn new(first: &RelayDescriptor, last: &RelayDescriptor, token: u64) -> Self {
-        let mut rng = OsRandom::new();
-        let hop = |relay: &RelayDescriptor| Hop {
-            relay: relay.short_id(),
-            onion: onion(relay, Parameters::default().epoch_seconds),
-        };
-        let token = MailboxToken(token.to_be_bytes());
-        let (published, tail) =
-            build_tail(&TailSecrets::random(&mut rng), &[hop(last)], token).unwrap();
-        let head = build_head(&HeadSecrets::random(&mut rng), &[hop(first)], &published).unwrap();
-        Self { head, tail, token }
-    }
-
-    pub fn cell(&self, message: u64) -> Cell {
-        let mut payload: Payload = [8; 1072];
-        payload[..8].copy_from_slice(&message.to_be_bytes());
-        payload[8..16].copy_from_slice(&self.token.0);
-        self.head.wrap(&mut payload);
-        let mut cell = [0; 1368];
-        cell[..PATH_HEADER].copy_from_slice(self.head.header());
-        cell[PATH_HEADER..].copy_from_slice(&payload);
-        cell
-    }
-
-    pub fn message(&self, cell: &Cell) -> u64 {
-        assert_eq!(cell[..8], self.token.0);
-        let mut payload: Payload = *cell[PATH_HEADER..].first_chunk().unwrap();
-        self.tail.unwrap(&mut payload);
-        assert!(
-            payload[16..].iter().all(|byte| *byte == 8),
-            "changed on the way"
-        );
-        u64::from_be_bytes(*payload.first_chunk().unwrap())
-    }
-}
 
 #[test]
 fn cells_go_through_and_replays_do_not() {

@@ -3,24 +3,21 @@
 use std::time::Duration;
 
 use mixline_daemon::testing::ServiceManager;
-use mixline_protocol::records::Parameters;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use crate::directory::Directory;
-use crate::process::Relay;
+use crate::setting::Setting;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn the_service_manager_hears_of_the_start_what_it_does_and_of_the_stop() {
-    let parent = tempfile::tempdir().unwrap();
-    let manager = ServiceManager::listen(&parent.path().join("notify")).unwrap();
-    let directory = Directory::start(Parameters::default());
-    let mut relay = Relay::new(parent.path(), "relay", &directory, "");
+    let mut setting = Setting::new("");
+    let manager = ServiceManager::listen(&setting.folder().join("notify")).unwrap();
+    let relay = &mut setting.relay;
     relay.start_with(|command| manager.supervise(command, None));
     let ready = manager.wait_for("READY=1", PATIENCE).unwrap().unwrap();
     assert!(ready[1].starts_with("STATUS="), "{ready:?}");
@@ -65,10 +62,9 @@ impl Drop for Stopped {
 
 #[test]
 fn the_watchdog_hears_nothing_while_one_worker_hangs() {
-    let parent = tempfile::tempdir().unwrap();
-    let manager = ServiceManager::listen(&parent.path().join("notify")).unwrap();
-    let directory = Directory::start(Parameters::default());
-    let mut relay = Relay::new(parent.path(), "relay", &directory, "workers: 2\n");
+    let mut setting = Setting::new("workers: 2\n");
+    let manager = ServiceManager::listen(&setting.folder().join("notify")).unwrap();
+    let relay = &mut setting.relay;
     let watchdog = Some(Duration::from_millis(300));
     relay.start_with(|command| manager.supervise(command, watchdog));
     for _ in 0..20 {

@@ -2,15 +2,17 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mixline_protocol::link::CellKind;
-use mixline_protocol::records::Parameters;
-use mixline_testnet::link_client::Client;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::directory::Directory;
 use crate::metrics::is_there_or_skip;
-use crate::process::{PROGRAM, Relay, refused, wait_for};
-use crate::relaying;
+use crate::process::{PROGRAM, refused, wait_for};
+use crate::setting::Setting;
+
+/// Numbers the terminals of this process.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// A server of tmux for one test. It ends when this is dropped.
 struct Terminal(String);
@@ -18,7 +20,8 @@ struct Terminal(String);
 impl Terminal {
     /// A terminal of 100 columns and 40 rows in which a command runs.
     fn start(command: &[&str]) -> Self {
-        let terminal = Self(format!("mixline-test-{}", std::process::id()));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let terminal = Self(format!("mixline-test-{}-{number}", std::process::id()));
         let size = ["-x", "100", "-y", "40"];
         let mut arguments = vec!["-f", "/dev/null", "-u", "new-session", "-d"];
         arguments.extend(size);
@@ -75,25 +78,17 @@ fn top_shows_a_relay_at_work_and_one_that_goes() {
     if !is_there_or_skip("tmux") {
         return;
     }
-    let parent = tempfile::tempdir().unwrap();
-    let directory = Directory::start(Parameters::default());
-    let mut relay = Relay::new(parent.path(), "relay", &directory, "workers: 2\n");
-    relay.start_and_register();
-    let descriptor = directory.relay("relay").unwrap();
-    let path = relaying::Path::new(&descriptor, &descriptor, 9);
-    let mut client = Client::local();
-    let link = client.connect(relay.address, &descriptor.link);
-    client.register(link, path.token);
-
+    let mut setting = Setting::new("workers: 2\n").registered();
+    let traffic = setting.traffic();
+    let relay = &mut setting.relay;
     let config = relay.config.to_str().unwrap();
     let terminal = Terminal::start(&[PROGRAM, "top", "--config", config, "--interval", "0.5"]);
     let mut sent = 0;
     // Rates by worker and outcome, and times inside, while cells go through.
     let screen = wait_for("rates on the screen", || {
         for _ in 0..10 {
-            client.send(link, &path.cell(sent), CellKind::Cell);
+            traffic.goes_round(sent);
             sent += 1;
-            client.cell().unwrap();
         }
         let screen = terminal.screen();
         let rate = |words: Vec<String>, at: usize| words[at].parse::<u64>().unwrap_or(0);
@@ -102,8 +97,12 @@ fn top_shows_a_relay_at_work_and_one_that_goes() {
                 .is_some_and(|words| rate(words.clone(), 1) > 10 && words[5].parse::<f64>().is_ok())
         });
         let delivered = row(&screen, "OUTCOME", "delivered");
-        (busy && delivered.is_some_and(|words| rate(words.clone(), 1) > 10 && rate(words, 2) > 10))
-            .then_some(screen)
+        // The control plane counts its clients now and then.
+        let known = screen.contains(", 1 client; ");
+        (busy
+            && known
+            && delivered.is_some_and(|words| rate(words.clone(), 1) > 10 && rate(words, 2) > 10))
+        .then_some(screen)
     });
     for wanted in [
         "relay ",
@@ -133,11 +132,80 @@ fn top_shows_a_relay_at_work_and_one_that_goes() {
     wait_for("the end of top", || (!terminal.runs()).then_some(()));
 }
 
+/// Whether the program's full screen is there, in place of what was on the terminal before.
+fn is_full_screen(terminal: &Terminal) -> bool {
+    let output = terminal.tmux(&["display-message", "-p", "#{alternate_on}"]);
+    String::from_utf8_lossy(&output.stdout).trim() == "1"
+}
+
+/// The process of `top` that a shell has started which is the command of a terminal.
+fn top_of(terminal: &Terminal) -> Option<Pid> {
+    let output = terminal.tmux(&["display-message", "-p", "#{pane_pid}"]);
+    let shell = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let children = format!("/proc/{shell}/task/{shell}/children");
+    let children = std::fs::read_to_string(children).ok()?;
+    children.trim().parse().ok().map(Pid::from_raw)
+}
+
+#[test]
+fn a_signal_ends_top_and_the_terminal_is_as_it_was() {
+    if !is_there_or_skip("tmux") {
+        return;
+    }
+    let mut setting = Setting::new("");
+    let relay = &mut setting.relay;
+    relay.start();
+    let config = relay.config.to_str().unwrap();
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let script = format!(
+            "modes() {{ echo modes $(stty -g | cksum); }}; \
+             modes; '{PROGRAM}' top --config '{config}'; echo ended by $?; modes; cat"
+        );
+        let terminal = Terminal::start(&["sh", "-c", &script]);
+        wait_for("the screen", || {
+            (is_full_screen(&terminal) && terminal.screen().contains("q: quit")).then_some(())
+        });
+        kill(top_of(&terminal).unwrap(), signal).unwrap();
+        let ended = format!("ended by {}", 128 + signal as i32);
+        wait_for("the end of top", || {
+            terminal.screen().contains(&ended).then_some(())
+        });
+        assert!(!is_full_screen(&terminal), "{signal}");
+        // Modes are those from before, echo and lines among them.
+        let modes: Vec<String> = wait_for("the modes", || {
+            let screen = terminal.screen();
+            let lines = screen.lines().filter(|line| line.starts_with("modes "));
+            Some(lines.map(str::to_owned).collect()).filter(|lines: &Vec<_>| lines.len() == 2)
+        });
+        assert_eq!(modes[0], modes[1], "{signal}");
+        terminal.press("typed");
+        wait_for("an echo", || {
+            terminal.screen().contains("typed").then_some(())
+        });
+    }
+    // The terminal itself goes, as when a connection breaks: nothing is left behind.
+    let terminal = Terminal::start(&[
+        "sh",
+        "-c",
+        &format!("'{PROGRAM}' top --config '{config}'; true"),
+    ]);
+    let top = wait_for("top", || {
+        top_of(&terminal).filter(|_| is_full_screen(&terminal))
+    });
+    drop(terminal);
+    wait_for("the end of top", || {
+        // Or nobody has asked yet how it ended.
+        let stat = std::fs::read_to_string(format!("/proc/{top}/stat"));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+            .then_some(())
+    });
+    relay.stop();
+}
+
 #[test]
 fn without_a_terminal_or_a_relay_top_says_so() {
-    let parent = tempfile::tempdir().unwrap();
-    let directory = Directory::start(Parameters::default());
-    let relay = Relay::new(parent.path(), "relay", &directory, "");
+    let setting = Setting::new("");
+    let relay = &setting.relay;
     let config = relay.config.to_str().unwrap();
     let said = without_a_terminal(relay.config.as_path());
     assert!(said.contains("`top` needs a terminal"), "{said}");

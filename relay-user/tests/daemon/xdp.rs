@@ -1,26 +1,17 @@
 //! The XDP program comes with the relay and goes with it, however that ends.
 
 use mixline_protocol::link::control::Control;
-use mixline_protocol::records::Parameters;
 use nix::sys::signal::Signal;
 
-use crate::directory::Directory;
 use crate::network::Network;
 use crate::process::{Relay, wait_for};
+use crate::setting::Setting;
 use mixline_testnet::link_client::Client;
 
 fn comes_and_goes(kind: &'static str) {
     Network::run(1, 2, move |network| {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = Directory::start_at(Network::hub_address(true), Parameters::default());
-        let mut relay = Relay::at(
-            Network::address(0, true),
-            Some(&network.relay(0)),
-            folder.path(),
-            "relay",
-            &directory,
-            &format!("port: {kind}\n"),
-        );
+        let mut setting = Setting::within(network, &format!("port: {kind}\n"));
+        let relay = &mut setting.relay;
         let runs = |relay: &Relay| {
             let port = relay.report().port;
             assert_eq!(port.kind, kind);
@@ -29,24 +20,24 @@ fn comes_and_goes(kind: &'static str) {
         };
         assert!(!network.has_program(0));
         relay.start_and_register();
-        runs(&relay);
+        runs(relay);
         relay.stop();
         assert!(!network.has_program(0), "left behind by a clean stop");
 
         relay.start();
-        runs(&relay);
+        runs(relay);
         // Killed, and started again at once, some times: the queues and the interface are free.
         for _ in 0..5 {
             assert!(!relay.signal(Signal::SIGKILL).success());
             relay.start();
-            runs(&relay);
+            runs(relay);
         }
         assert!(!relay.signal(Signal::SIGKILL).success());
         wait_for("the program's end", || {
             (!network.has_program(0)).then_some(())
         });
         relay.start_and_register();
-        runs(&relay);
+        runs(relay);
         assert!(relay.signal(Signal::SIGINT).success());
         assert!(!network.has_program(0), "left behind by an interrupt");
     });
@@ -56,16 +47,8 @@ fn comes_and_goes(kind: &'static str) {
 /// gives XDP up, says why, and is reached by UDP.
 fn gives_up_when_frames_are_cut(kind: &'static str) {
     Network::run(1, 2, move |network| {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = Directory::start_at(Network::hub_address(true), Parameters::default());
-        let mut relay = Relay::at(
-            Network::address(0, true),
-            Some(&network.relay(0)),
-            folder.path(),
-            "relay",
-            &directory,
-            &format!("port: {kind}\n"),
-        );
+        let mut setting = Setting::within(network, &format!("port: {kind}\n"));
+        let relay = &mut setting.relay;
         relay.start_and_register();
         assert!(network.has_program(0));
         // Nothing else comes meanwhile.
@@ -82,7 +65,7 @@ fn gives_up_when_frames_are_cut(kind: &'static str) {
         );
         assert!(report.xdp["cut"] > 0, "{:?}", report.xdp);
         assert!(!network.has_program(0), "still attached");
-        let key = directory.relay("relay").unwrap().link;
+        let key = setting.directory.relay("relay").unwrap().link;
         let mut client = Client::at(Network::hub_address(true));
         let link = client.connect(relay.address, &key);
         client.say(link, &Control::Ping(7));
@@ -94,17 +77,8 @@ fn gives_up_when_frames_are_cut(kind: &'static str) {
 #[test]
 fn xdp_is_given_up_when_its_interface_goes() {
     Network::run(1, 2, |network| {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = Directory::start_at(Network::hub_address(true), Parameters::default());
-        let mut relay = Relay::at(
-            Network::address(0, true),
-            Some(&network.relay(0)),
-            folder.path(),
-            "relay",
-            &directory,
-            "port: xdp\n",
-        );
-        relay.start_and_register();
+        let mut setting = Setting::within(network, "port: xdp\n").registered();
+        let relay = &mut setting.relay;
         network.remove_interface(0);
         wait_for("XDP to be given up", || {
             (relay.report().port.kind == "udp").then_some(())

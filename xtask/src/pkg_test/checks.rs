@@ -14,6 +14,8 @@ pub struct Checks {
     pub passed: usize,
     /// How many did not.
     pub failed: usize,
+    /// The container's shell has not come back from a command: what follows would wait behind it.
+    lost: bool,
 }
 
 impl Checks {
@@ -23,6 +25,7 @@ impl Checks {
             began: Instant::now(),
             passed: 0,
             failed: 0,
+            lost: false,
         }
     }
 
@@ -33,6 +36,11 @@ impl Checks {
 
     /// Checks something, and says what came of it.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+        if self.lost {
+            self.failed += 1;
+            self.say(&format!("NOT RUN {name}"));
+            return;
+        }
         match check() {
             Ok(()) => {
                 self.passed += 1;
@@ -40,6 +48,13 @@ impl Checks {
             }
             Err(error) => {
                 self.failed += 1;
+                self.lost = matches!(
+                    error.downcast_ref(),
+                    Some(
+                        mixline_machines::Error::Timeout { .. }
+                            | mixline_machines::Error::Ended { .. }
+                    )
+                );
                 self.say(&format!("FAILED  {name}: {}", chain(&error)));
             }
         }

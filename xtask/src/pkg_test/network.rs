@@ -2,6 +2,7 @@
 //! and a client by their units, on addresses of one interface.
 
 use super::checks::{Checks, expect, said, until};
+use super::init;
 use anyhow::{Context, Result, bail};
 use mixline_machines::container::Container;
 use std::time::Duration;
@@ -9,26 +10,43 @@ use std::time::Duration;
 /// Relays beside the one by its unit: as few as a network may have, so that each path leads through it.
 const OTHERS: std::ops::RangeInclusive<u8> = 2..=3;
 /// Where the directory listens.
-const DIRECTORY: &str = "172.16.0.1:8080";
+pub const DIRECTORY: &str = "172.16.0.1:8080";
+/// The interface that has all addresses.
+pub const CARD: &str = "wire0";
+/// The address of the relay by its unit: one that others may reach.
+pub const RELAY: &str = "192.0.2.1";
 /// How long a client may take to join.
 const JOIN: Duration = Duration::from_secs(90);
 /// The name that the client claims.
 const NAME: &str = "packages.anon";
 
-/// Where a relay listens: no two are from one /16.
+/// The address of another relay: no two are from one /16.
 fn address(relay: u8) -> String {
     format!("172.{}.0.1", 16 + relay)
 }
 
+/// How the relay's configuration comes about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Its example, edited.
+    Example,
+    /// `mixline-relay init`.
+    Init,
+}
+
 /// Brings it up.
-pub fn run(checks: &mut Checks, container: &mut Container) {
+pub fn run(checks: &mut Checks, container: &mut Container, by: By) {
     checks.check(
         "the directory starts by its unit, as its example says",
         || directory(container),
     );
-    checks.check("the relay starts by its unit and registers", || {
-        relay(container)
-    });
+    match by {
+        By::Init => init::run(checks, container),
+        By::Example => checks.check(
+            "the relay starts by its unit, as its example says, and registers",
+            || relay(container),
+        ),
+    }
     checks.check("`port: auto` may look for XDP", || auto(container));
     checks.check("other relays register", || others(container));
     checks.check("the client joins by its unit", || client(container));
@@ -38,7 +56,7 @@ pub fn run(checks: &mut Checks, container: &mut Container) {
 }
 
 /// The 52 characters of the directory's ID.
-fn id(container: &mut Container) -> Result<String> {
+pub fn id(container: &mut Container) -> Result<String> {
     said(
         container,
         "mixline-directory id --config /etc/mixline/directory.yaml 2>/dev/null || cat /tmp/id",
@@ -61,13 +79,15 @@ fn configure(container: &mut Container, name: &str, edits: &[(&str, &str)]) -> R
 fn directory(container: &mut Container) -> Result<()> {
     said(
         container,
-        "ip link add wire0 type veth peer name wire1 && ip link set wire0 up && ip link set wire1 up \
-         && ip addr add 172.16.0.1/16 dev wire0",
+        &format!(
+            "ip link add {CARD} type veth peer name wire1 && ip link set {CARD} up \
+             && ip link set wire1 up && ip addr add 172.16.0.1/16 dev {CARD}"
+        ),
     )?;
-    for relay in 1..=*OTHERS.end() {
+    for relay in OTHERS {
         said(
             container,
-            &format!("ip addr add {}/16 dev wire0", address(relay)),
+            &format!("ip addr add {}/16 dev {CARD}", address(relay)),
         )?;
     }
     configure(
@@ -98,8 +118,9 @@ fn directory(container: &mut Container) -> Result<()> {
 }
 
 fn relay(container: &mut Container) -> Result<()> {
+    said(container, &format!("ip addr add {RELAY}/24 dev {CARD}"))?;
     let id = id(container)?;
-    let at = format!("[\"{}:7000\"]", address(1));
+    let at = format!("[\"{RELAY}:7000\"]");
     configure(
         container,
         "relay",
@@ -133,8 +154,8 @@ pub fn registered(container: &mut Container) -> Result<()> {
     )
 }
 
-/// What the relay says of its port.
-fn port(container: &mut Container) -> Result<(String, String)> {
+/// The kind of port that the relay has, and why.
+pub fn status(container: &mut Container) -> Result<(String, String)> {
     let status = said(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml --json",
@@ -145,7 +166,7 @@ fn port(container: &mut Container) -> Result<(String, String)> {
 }
 
 fn auto(container: &mut Container) -> Result<()> {
-    let (kind, why) = port(container)?;
+    let (kind, why) = status(container)?;
     // Pairs of veth have no zero-copy; who lacks a right does not come that far.
     if kind != "udp" || !why.contains("zero-copy") {
         bail!("{kind}: {why}");
@@ -161,7 +182,8 @@ fn others(container: &mut Container) -> Result<()> {
         "mkdir -p /tmp/others && cp /usr/bin/mixline-relay /tmp/others/",
     )?;
     for relay in OTHERS {
-        let at = format!("{}:7000", address(relay));
+        // Not the port at which the one by its unit may listen on all addresses.
+        let at = format!("{}:7001", address(relay));
         let yaml = format!(
             "name: other{relay}\nstate_dir: /var/lib/other{relay}\nlisten: [\"{at}\"]\nworkers: 1\nport: udp\n\
              directory: {{url: \"http://{DIRECTORY}\", id: {}}}\n",
@@ -239,7 +261,7 @@ pub fn resolves(container: &mut Container, seconds: u64) -> Result<()> {
 pub fn end(container: &mut Container) -> Result<()> {
     said(
         container,
-        "systemctl stop 'other*.service'; rm -rf /var/lib/other* && ip link del wire0",
+        &format!("systemctl stop 'other*.service'; rm -rf /var/lib/other* && ip link del {CARD}"),
     )
     .map(drop)
 }

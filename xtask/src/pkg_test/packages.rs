@@ -29,6 +29,10 @@ pub fn arrive(checks: &mut Checks, container: &mut Container) {
         container.expect("dpkg --install /host/old/*.deb", DPKG)?;
         expect(container, "dpkg --audit", "")
     });
+}
+
+/// Whether all is there that packages of this release have.
+pub fn is_whole(checks: &mut Checks, container: &mut Container) {
     checks.check("all their files are there, whole", || {
         expect(
             container,
@@ -77,6 +81,10 @@ pub fn arrive(checks: &mut Checks, container: &mut Container) {
             Ok(())
         },
     );
+}
+
+/// Whether programs and units do as they should before there is a configuration.
+pub fn is_quiet(checks: &mut Checks, container: &mut Container) {
     checks.check("the programs know each key of their examples", || {
         for (name, command, answer) in [
             ("relay", "status", "no relay answers"),
@@ -121,7 +129,7 @@ pub fn upgrade(container: &mut Container, name: &str) -> Result<()> {
     expect(
         container,
         &format!("dpkg-query --show --showformat='${{Status}} ${{Version}}' {name}"),
-        &format!("install ok installed {}-2", env!("CARGO_PKG_VERSION")),
+        &format!("install ok installed {}", super::version(2)),
     )
 }
 

@@ -4,21 +4,30 @@
 //! makes it and says by `MIXLINE_CARDS` which there are: `igb=MAC,MAC virtio_net=MAC,MAC`. Without
 //! that, everything is skipped with a message.
 
+mod around;
+mod circle;
 mod faults;
+mod host;
+mod modes;
+mod patient;
+mod shared;
 mod stacks;
 mod traffic;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
-use mixline_testnet::process::tail;
-use mixline_testnet::topology::Node;
-use mixline_testnet::{CardWire, Network, Options, Port, Programs};
+use mixline_testnet::Port;
+use patient::Patient;
+use shared::Shared;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Which cards there are.
 const CARDS: &str = "MIXLINE_CARDS";
-/// The relay whose wire is a pair of cards.
-const RELAY: usize = 1;
+/// Cells that go round so that every frame of two queues is used, and used again.
+const MANY: u64 = 9000;
+/// Cells that go round to see that a port works.
+const SOME: u64 = 1000;
 /// A machine without hardware support is slow.
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -30,11 +39,18 @@ struct Pair {
     far: String,
 }
 
+impl Pair {
+    /// Whether the driver has native XDP and zero-copy.
+    fn has_zero_copy(&self) -> bool {
+        self.driver != "e1000e"
+    }
+}
+
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let trials: Vec<Trial> = match std::env::var(CARDS) {
-        Ok(text) => pairs(&text).into_iter().flat_map(trials).collect(),
+        Ok(text) => trials(pairs(&text)),
         Err(_) => {
             if !arguments.list {
                 println!(
@@ -66,118 +82,110 @@ fn pairs(text: &str) -> Vec<Pair> {
         .collect()
 }
 
-/// A test of one pair of cards.
-type Test = fn(&Pair) -> Result<()>;
+/// A test of one pair of cards that needs no network.
+type Alone = fn(&Pair) -> Result<()>;
 
-/// The tests of one pair of cards, those on one network one after the other.
-fn trials(pair: Pair) -> Vec<Trial> {
-    let tests: [(&str, Test); 7] = [
-        ("on_other_interfaces", stacks::on_other_interfaces),
-        ("families", stacks::families),
-        ("rights", stacks::rights),
-        ("zero_copy", zero_copy),
-        ("small_frames", small_frames),
-        ("filter", |pair| on(pair, Port::XdpFilter, "", works)),
-        ("udp", |pair| on(pair, Port::Udp, "", works)),
-    ];
-    tests
-        .into_iter()
-        .map(|(name, test)| {
-            let pair = pair.clone();
-            Trial::test(format!("{}::{name}", pair.driver), move || {
-                test(&pair).map_err(|error| Failed::from(format!("{error:#}")))
-            })
+/// A test of what all share.
+type Run = Box<dyn FnOnce(&mut Shared) -> Result<()> + Send>;
+
+/// All tests, which run one after the other: first those that need nothing but cards.
+fn trials(pairs: Vec<Pair>) -> Vec<Trial> {
+    let shared = Arc::new(Mutex::new(Shared::new(pairs.clone())));
+    let trial = |name: String, test: Run| {
+        let shared = Arc::clone(&shared);
+        Trial::test(name, move || {
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            test(&mut shared).map_err(|error| Failed::from(format!("{error:#}")))
         })
-        .collect()
-}
-
-/// Runs a test on a network in which one relay's wire is the pair.
-fn on(
-    pair: &Pair,
-    port: Port,
-    more: &str,
-    test: impl FnOnce(&mut Network) -> Result<()>,
-) -> Result<()> {
-    let options = Options {
-        ports: vec![port, Port::Udp],
-        // An igb of QEMU's takes segmentation of UDP for fragmentation.
-        offloads: false,
-        cards: vec![CardWire {
-            node: Node::Relay(RELAY),
-            near: pair.near.clone(),
-            far: pair.far.clone(),
-        }],
-        patience: PATIENCE,
-        more: vec![(Node::Relay(RELAY), more.into())],
     };
-    let mut network = Network::up(Programs::release()?, options, |line| eprintln!("  {line}"))?;
-    let result = test(&mut network);
-    if result.is_err() {
-        let log = network.files(Node::Relay(RELAY)).log;
-        eprintln!("the end of the relay's log:\n{}", tail(&log, 20));
-        if let Ok(status) = network.relay_status(RELAY) {
-            eprintln!("its status:\n{status:#}");
+    let mut trials = Vec::new();
+    for pair in &pairs {
+        let tests: &[(&str, Alone)] = if pair.has_zero_copy() {
+            &[
+                ("on_other_interfaces", stacks::on_other_interfaces),
+                ("families", stacks::families),
+                ("rights", stacks::rights),
+                ("jumbo", modes::jumbo),
+            ]
+        } else {
+            &[("no_native", modes::no_native)]
+        };
+        for (name, test) in tests {
+            let name = format!("{}::{name}", pair.driver);
+            let (pair, test) = (pair.clone(), *test);
+            let alone = move |shared: &mut Shared| {
+                shared.down()?;
+                test(&pair)
+            };
+            trials.push(trial(name, Box::new(alone)));
         }
     }
-    network.down()?;
-    result
+    trials.push(trial("all::xdp".into(), Box::new(on_xdp)));
+    for (relay, pair) in (1..).zip(&pairs) {
+        if !pair.has_zero_copy() {
+            continue;
+        }
+        for (name, fault) in faults::FAULTS.into_iter().chain(around::FAULTS) {
+            let one = move |shared: &mut Shared| {
+                shared.on(&[relay], Port::Xdp, "", |network| fault(network, relay))
+            };
+            trials.push(trial(format!("{}::{name}", pair.driver), Box::new(one)));
+        }
+    }
+    trials.push(trial("all::small_frames".into(), Box::new(small_frames)));
+    for (name, port) in [("filter", Port::XdpFilter), ("udp", Port::Udp)] {
+        let test = move |shared: &mut Shared| {
+            let relays = shared.relays(|_| true);
+            shared.on(&relays, port, "", |network| {
+                traffic::through(network, &relays, SOME)
+            })
+        };
+        trials.push(trial(format!("all::{name}"), Box::new(test)));
+    }
+    trials.push(trial("all::down".into(), Box::new(Shared::down)));
+    trials
 }
 
-/// The driver grants zero-copy, what is received so arrives, and it goes on to do so whatever
-/// happens to the card.
-fn zero_copy(pair: &Pair) -> Result<()> {
-    on(pair, Port::Xdp, "", |network| {
-        let why = port_of(network)?;
-        ensure!(
-            why.starts_with("native XDP") && why.contains("zero-copy"),
-            "{} did not grant zero-copy: {why}",
-            pair.driver
-        );
-        ensure!(why.contains("TX ring"), "the TX ring is not used: {why}");
-        works(network)?;
-        for (name, fault) in FAULTS {
-            eprintln!("  {name}");
-            fault(network).with_context(|| name.to_owned())?;
+/// Zero-copy and the TX ring are granted where the driver has them, and elsewhere the generic path
+/// with copies works; what is received arrives, and no frame is lost.
+fn on_xdp(shared: &mut Shared) -> Result<()> {
+    let relays = shared.relays(|_| true);
+    let zero_copy = shared.relays(Pair::has_zero_copy);
+    shared.on(&relays, Port::Xdp, "", |network| {
+        for relay in &relays {
+            let (kind, why) = Patient::new(network, *relay).port()?;
+            eprintln!("  relay{relay}: {kind}: {why}");
+            let wanted = if zero_copy.contains(relay) {
+                ["native XDP", "zero-copy", "through the TX ring"]
+            } else {
+                ["generic XDP", "copy", "through UDP with GSO"]
+            };
+            ensure!(
+                kind == "xdp" && wanted.iter().all(|part| why.contains(part)),
+                "relay{relay}: {kind}: {why}"
+            );
         }
-        Ok(())
+        traffic::through(network, &relays, MANY)
     })
 }
-
-/// Something that happens to the card of a network's relay.
-type Fault = fn(&mut Network) -> Result<()>;
-
-/// What happens to the card meanwhile.
-const FAULTS: [(&str, Fault); 7] = [
-    ("its link goes and comes", faults::link_flaps),
-    ("its rings change", faults::rings_change),
-    ("its MTU changes", faults::mtu_changes),
-    ("its gateway changes", faults::gateway_changes),
-    ("the relay is killed", faults::killed),
-    ("another relay wants the card", faults::another_program),
-    ("its driver leaves and comes back", faults::driver_rebinds),
-];
 
 /// Frames of 2048 bytes. A card whose buffers come in steps of 1024 bytes cuts what arrives, and the
 /// relay gives XDP up; with others it works.
-fn small_frames(pair: &Pair) -> Result<()> {
-    on(pair, Port::Xdp, "xdp_frame_bytes: 2048\n", |network| {
-        if pair.driver == "igb" {
-            let patient = faults::Patient::new(network)?;
-            patient.is_on_udp("the start with small frames", "arrived cut")?;
+fn small_frames(shared: &mut Shared) -> Result<()> {
+    let relays = shared.relays(Pair::has_zero_copy);
+    let cuts: Vec<bool> = relays
+        .iter()
+        .map(|relay| shared.pair(*relay).driver == "igb")
+        .collect();
+    shared.on(&relays, Port::Xdp, "xdp_frame_bytes: 2048\n", |network| {
+        for (relay, cuts) in relays.iter().zip(cuts) {
+            let patient = Patient::new(network, *relay);
+            if cuts {
+                patient.is_on_udp("the start with small frames", "arrived cut")?;
+            } else {
+                patient.is_healed("the start with small frames")?;
+            }
         }
-        works(network)
+        traffic::through(network, &relays, SOME)
     })
-}
-
-/// What the relay says of its port.
-fn port_of(network: &Network) -> Result<String> {
-    let status = network.relay_status(RELAY)?;
-    let why = status["port"]["why"].as_str().context("no port")?;
-    eprintln!("  port: {why}");
-    Ok(why.to_owned())
-}
-
-/// Pages and a download go through the relay, and no frame is lost in it.
-fn works(network: &mut Network) -> Result<()> {
-    traffic::through(network, RELAY)
 }
