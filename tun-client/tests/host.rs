@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use mixline_client::host::desired::{Wanted, desired};
+use mixline_client::host::desired::{Place, Wanted, desired};
 use mixline_client::host::kernel::Kernel;
 use mixline_client::host::plan::{Action, plan};
 use mixline_client::host::reconcile::{Reconciler, Report};
@@ -25,7 +25,7 @@ fn wanted() -> Wanted {
         network: VirtualNetwork::default(),
         ipv6: Some(OWN),
         lease: Some(LEASE),
-        resolver: true,
+        resolver: Some(Place::Loopback),
         underlay: BTreeSet::new(),
     }
 }

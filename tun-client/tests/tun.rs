@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use mixline_client::Error;
-use mixline_client::host::desired::Wanted;
+use mixline_client::host::desired::{Place, Wanted};
 use mixline_client::host::kernel::Kernel;
 use mixline_client::host::plan::Action;
 use mixline_client::host::reconcile::{Reconciler, Report};
@@ -46,7 +46,7 @@ fn wanted(name: &str, host: u8) -> Wanted {
         network: VirtualNetwork::default(),
         ipv6: Some(ipv6(host.into())),
         lease: Some(ipv4(host)),
-        resolver: true,
+        resolver: Some(Place::Loopback),
         underlay: BTreeSet::new(),
     }
 }

@@ -11,7 +11,7 @@ use super::shared::Shared;
 use crate::dns::Reach;
 use crate::error::{Error, Result};
 use crate::host::announcements::Announcements;
-use crate::host::desired::Wanted;
+use crate::host::desired::{Place, Wanted};
 use crate::host::reconcile::{Reconciler, Report};
 
 /// What a lifecycle wants of the host, once it knows the virtual network, and how the host is, once
@@ -72,11 +72,11 @@ impl HostState {
 ///
 /// # Errors
 /// [`Error::Host`] if the host cannot be closed.
-pub async fn close(shared: &Arc<Shared>, network: VirtualNetwork) -> Result<Report> {
+pub async fn close(shared: &Arc<Shared>, network: VirtualNetwork, place: Place) -> Result<Report> {
     // Before anything is closed: `down` has to find it again.
     shared.state.keep_network(&network)?;
     let id = shared.handle.id();
-    let wanted = wanted(&shared.config.interface, network, Some(&id));
+    let wanted = wanted(&shared.config.interface, network, Some(&id), Some(place));
     shared.host_state.wanted.send_replace(Some(wanted));
     let mut reports = shared.host_state.reports();
     let report = match reports.wait_for(Option::is_some).await {
@@ -92,15 +92,20 @@ pub async fn close(shared: &Arc<Shared>, network: VirtualNetwork) -> Result<Repo
     }
 }
 
-/// What is wanted of the host; without an ID, that it is closed.
+/// What is wanted of the host; without an ID and a resolver, that it is closed.
 #[must_use]
-pub fn wanted(interface: &str, network: VirtualNetwork, id: Option<&AnonymousId>) -> Wanted {
+pub fn wanted(
+    interface: &str,
+    network: VirtualNetwork,
+    id: Option<&AnonymousId>,
+    resolver: Option<Place>,
+) -> Wanted {
     Wanted {
         interface: interface.to_owned(),
         network,
         ipv6: id.map(address::ipv6),
         lease: None,
-        resolver: id.is_some(),
+        resolver,
         underlay: BTreeSet::new(),
     }
 }
@@ -128,7 +133,7 @@ pub fn take(interface: &str) -> Result<Reconciler> {
 /// [`Error::Host`].
 pub fn recover(interface: &str, network: VirtualNetwork) -> Result<()> {
     take(interface)?;
-    open(&wanted(interface, network, None))
+    open(&wanted(interface, network, None, None))
 }
 
 /// Takes away what closes the host.

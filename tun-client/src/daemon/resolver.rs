@@ -20,12 +20,13 @@ use crate::dns::responder::Responder;
 use crate::dns::server::Server;
 use crate::dns::zone::{Zone, is_virtual};
 use crate::error::{Error, Result};
+use crate::host::desired::Place;
 use crate::host::reconcile::Report;
 use crate::host_dns::watch::Watch;
 use crate::host_dns::{self, Active, Earlier};
 
-/// The interface that has the resolver's address.
-const INTERFACE: &str = "lo";
+/// The interface that has the resolver's address, unless it is the client's.
+const LOOPBACK: &str = "lo";
 /// What failed is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -99,7 +100,14 @@ impl Resolver {
 
     async fn listen(&self) -> io::Result<Server> {
         let address = SocketAddr::new(self.address.into(), DNS_PORT);
-        Server::bind(address, INTERFACE).await
+        let wanted = self.shared.host_state.wanted();
+        let inside = wanted.is_some_and(|wanted| wanted.resolver == Some(Place::Inside));
+        let interface = if inside {
+            self.shared.config.interface.as_str()
+        } else {
+            LOOPBACK
+        };
+        Server::bind(address, interface).await
     }
 
     /// Has the host's resolver ask here.

@@ -17,7 +17,8 @@ use super::status::Phase;
 use super::{host, lease, service, status_report};
 use crate::dns::zone::is_virtual;
 use crate::error::Result;
-use crate::host_dns::Earlier;
+use crate::host::desired::Place;
+use crate::host_dns::{self, Earlier};
 use crate::progress::Progress;
 
 /// While a step takes long, what delays it is reported this often.
@@ -90,7 +91,13 @@ impl Startup<'_> {
     /// Closes the host to virtual addresses, and opens the interface for them.
     async fn close_host(&self, network: VirtualNetwork) -> Result<()> {
         let shared = &self.shared;
-        host::close(shared, network).await?;
+        let asks_resolved = host_dns::is_resolved(&shared.host, &shared.config).await;
+        let place = if asks_resolved {
+            Place::Inside
+        } else {
+            Place::Loopback
+        };
+        host::close(shared, network, place).await?;
         let underlay = self.underlay_conflict(&network);
         if let Some(problem) = &underlay {
             tracing::warn!("{problem}");

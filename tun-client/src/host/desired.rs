@@ -41,10 +41,20 @@ pub struct Wanted {
     pub ipv6: Option<Ipv6Addr>,
     /// The own virtual IPv4 address, once it is leased.
     pub lease: Option<Ipv4Addr>,
-    /// Whether there is to be an address for the resolver.
-    pub resolver: bool,
+    /// Where there is to be an address for the resolver, if anywhere.
+    pub resolver: Option<Place>,
     /// Addresses of relays and of the directory; those inside the virtual networks count.
     pub underlay: BTreeSet<IpAddr>,
+}
+
+/// Which interface has the resolver's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The loopback interface, where no program takes it for the host's address, and where it stays
+    /// when the client dies.
+    Loopback,
+    /// The client's: systemd-resolved asks the server of an interface through that interface.
+    Inside,
 }
 
 /// What the host should look like.
@@ -60,8 +70,8 @@ pub struct Desired {
     pub interface: Option<u32>,
     /// Addresses of the client's interface and of the resolver.
     pub addresses: BTreeSet<Address>,
-    /// The resolver's address.
-    pub resolver: Option<Ipv4Addr>,
+    /// The resolver's address, and where it is.
+    pub resolver: Option<Address>,
     /// What a person should know.
     pub findings: Vec<Finding>,
 }
@@ -180,9 +190,18 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     let interface = observed.link(&wanted.interface).map(|link| link.index);
     let mut findings = Vec::new();
     let local = local(&networks, interface, observed, &mut findings);
-    let resolver = wanted
-        .resolver
-        .then(|| resolver(&wanted.network, interface, observed));
+    let place = wanted.resolver.and_then(|place| match place {
+        Place::Loopback => Some(LOOPBACK),
+        Place::Inside => interface,
+    });
+    let resolver_at = place.map(|place| Address {
+        interface: place,
+        prefix: Prefix::host(resolver(&wanted.network, place, interface, observed)),
+    });
+    let resolver = resolver_at.and_then(|address| match address.prefix.address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
     // What is there is guarded until it has gone.
     let there = observed
         .addresses
@@ -260,10 +279,7 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
             prefix: Prefix::host(address),
         }));
     }
-    addresses.extend(resolver.map(|resolver| Address {
-        interface: LOOPBACK,
-        prefix: Prefix::host(resolver),
-    }));
+    addresses.extend(resolver_at);
 
     let rules: Vec<Rule> = usable.iter().copied().map(rule).collect();
     findings.extend(earlier(&rules, observed));
@@ -279,7 +295,7 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
         routes,
         interface,
         addresses,
-        resolver,
+        resolver: resolver_at,
         findings,
     }
 }
@@ -374,7 +390,12 @@ fn named(local: &BTreeSet<(Prefix, u32)>, observed: &Observed) -> BTreeSet<(Pref
 }
 
 /// The first address for the resolver that is nobody else's; the one that it has, if that is.
-fn resolver(network: &VirtualNetwork, own: Option<u32>, observed: &Observed) -> Ipv4Addr {
+fn resolver(
+    network: &VirtualNetwork,
+    place: u32,
+    own: Option<u32>,
+    observed: &Observed,
+) -> Ipv4Addr {
     let others: Vec<Prefix> = observed
         .addresses
         .iter()
@@ -394,7 +415,7 @@ fn resolver(network: &VirtualNetwork, own: Option<u32>, observed: &Observed) -> 
         .filter(|address| !others.iter().any(|other| other.contains((*address).into())))
         .collect();
     free.iter()
-        .find(|address| observed.has_resolver(**address))
+        .find(|address| observed.has(place, **address))
         .or(free.first())
         .copied()
         .unwrap_or(RESOLVER_ELSEWHERE)

@@ -112,12 +112,12 @@ impl Observed {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// Whether the loopback interface has this address.
+    /// Whether an interface has this address, by itself.
     #[must_use]
-    pub fn has_resolver(&self, resolver: Ipv4Addr) -> bool {
+    pub fn has(&self, interface: u32, address: Ipv4Addr) -> bool {
         self.addresses.contains(&Address {
-            interface: LOOPBACK,
-            prefix: Prefix::host(resolver),
+            interface,
+            prefix: Prefix::host(address),
         })
     }
 

@@ -71,11 +71,22 @@ pub fn plan(desired: &Desired, network: &VirtualNetwork, observed: &Observed) ->
         .filter(|address| is_own(address, desired.interface, network))
         .copied()
         .collect();
-    for address in &desired.addresses {
-        if !own.contains(address) {
-            actions.push(Action::AddAddress(*address));
+    let (resolver, mut hosts): (Vec<Address>, Vec<Address>) = desired
+        .addresses
+        .iter()
+        .partition(|address| desired.resolver == Some(**address));
+    hosts.retain(|address| !own.contains(address));
+    // The resolver's comes last: programs take an interface's first address for the host's.
+    for address in resolver {
+        let is_first = hosts.iter().any(|host| host.interface == address.interface);
+        if own.contains(&address) && is_first {
+            actions.push(Action::RemoveAddress(address));
+        }
+        if !own.contains(&address) || is_first {
+            hosts.push(address);
         }
     }
+    actions.extend(hosts.into_iter().map(Action::AddAddress));
     actions.extend(missing(false).map(Action::SetRoute));
     // What has the place of a desired route has been replaced. What leads out goes first.
     let too_many = observed.routes.iter().filter(|route| {

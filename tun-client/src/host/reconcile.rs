@@ -1,6 +1,6 @@
 //! Look, compare, mend: until the host is as desired, or cannot be.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::desired::{Desired, Wanted, desired};
 use super::kernel::{Kernel, KernelError};
@@ -120,7 +120,11 @@ impl Report {
             ipv6: there(true),
             resolver: desired
                 .resolver
-                .filter(|resolver| observed.has_resolver(*resolver)),
+                .filter(|address| observed.addresses.contains(address))
+                .and_then(|address| match address.prefix.address {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                }),
             others: desired.others(),
             problems: problems.chain(failures).collect(),
         }

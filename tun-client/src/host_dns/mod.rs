@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use mixline_protocol::address::VirtualNetwork;
 use serde::Serialize;
 
-use crate::config::{DNS_PORT, Dns, DnsMode};
+use crate::config::{Config, DNS_PORT, Dns, DnsMode};
 use crate::error::{Error, Result};
 use resolv_conf::ResolvConf;
 use resolved::Resolved;
@@ -144,7 +144,7 @@ pub async fn apply(
             Ok((Active::ResolvConf, None))
         }
         DnsMode::Auto => {
-            if file.names_resolved() && resolved.is_running().await {
+            if uses_resolved(&file, &resolved).await {
                 match resolved.apply(resolver, network).await {
                     Ok(()) => return Ok((Active::Resolved, None)),
                     Err(error) => return Ok((Active::Off, Some(error.to_string()))),
@@ -165,6 +165,21 @@ pub async fn apply(
             }
         }
     }
+}
+
+/// Whether the host's resolver is, or will be, systemd-resolved.
+pub async fn is_resolved(host: &Host, config: &Config) -> bool {
+    let file = ResolvConf::new(&host.resolv_conf, &config.state_dir);
+    let resolved = Resolved::new(&host.resolvectl, &config.interface);
+    match config.dns.mode {
+        DnsMode::Resolved => true,
+        DnsMode::Auto => uses_resolved(&file, &resolved).await,
+        DnsMode::ResolvConf | DnsMode::Off => false,
+    }
+}
+
+async fn uses_resolved(file: &ResolvConf, resolved: &Resolved) -> bool {
+    file.names_resolved() && resolved.is_running().await
 }
 
 /// Puts the host's resolver back.

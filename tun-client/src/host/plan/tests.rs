@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::desired::{Finding, Wanted, desired};
+use super::super::desired::{Finding, Place, Wanted, desired};
 use super::super::observed::{LOCAL_TABLE, Link, MainRoute};
 use super::super::prefix::{IPV6_NETWORK, Prefix};
 use super::*;
@@ -33,7 +33,7 @@ fn wanted() -> Wanted {
         network: VirtualNetwork::default(),
         ipv6: Some(OWN),
         lease: Some(LEASE),
-        resolver: true,
+        resolver: Some(Place::Loopback),
         underlay: BTreeSet::new(),
     }
 }
@@ -392,7 +392,10 @@ fn nobody_on_the_wire_hands_out_a_way_for_virtual_addresses() {
 #[test]
 fn the_resolver_is_nobody_elses_address_and_stays_where_it_is() {
     let mut host = host();
-    let resolver = |host: &Observed| desired(&wanted(), host).resolver.unwrap();
+    let resolver = |host: &Observed| {
+        let resolver = desired(&wanted(), host).resolver.unwrap();
+        resolver.prefix.address
+    };
     assert_eq!(resolver(&host), Ipv4Addr::new(10, 0, 0, 53));
     host.addresses.push(Address {
         interface: WIRE,
@@ -448,4 +451,24 @@ fn without_a_lease_ipv4_refuses_and_ipv6_goes() {
     };
     assert_eq!(to(prefix("10.0.0.0/8")), [Target::Unreachable]);
     assert!(to(IPV6_NETWORK).contains(&Target::Interface(TUNNEL)));
+}
+
+#[test]
+fn the_leased_address_is_the_interfaces_first() {
+    let mut wanted = wanted();
+    wanted.resolver = Some(Place::Inside);
+    wanted.lease = None;
+    let mut host = host();
+    settle(&mut host, &wanted, |_, _| {});
+    for lease in [LEASE, Ipv4Addr::new(10, 77, 0, 2)] {
+        wanted.lease = Some(lease);
+        settle(&mut host, &wanted, |_, _| {});
+        let inside: Vec<IpAddr> = host
+            .addresses
+            .iter()
+            .filter(|address| address.interface == TUNNEL && !address.prefix.is_ipv6())
+            .map(|address| address.prefix.address)
+            .collect();
+        assert_eq!(inside, [lease, Ipv4Addr::new(10, 0, 0, 53)]);
+    }
 }
