@@ -10,7 +10,6 @@ use mixline_protocol::records::Lease;
 use mixline_protocol::time::UnixTime;
 
 use super::shared::Shared;
-use crate::error::Result;
 
 /// A renewal that failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(10);
@@ -36,17 +35,11 @@ pub fn usable(
 pub async fn keep(shared: Arc<Shared>) {
     loop {
         let wait = match shared.handle.directory().lease().await {
-            Ok(lease) => match adopt(&shared, lease) {
-                Ok(()) => {
-                    shared.problems().lease = None;
-                    Duration::from_secs(renewal(&lease, UnixTime::from(SystemTime::now())))
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the leased address cannot be used");
-                    shared.problems().lease = Some(error.to_string());
-                    RETRY
-                }
-            },
+            Ok(lease) => {
+                adopt(&shared, lease);
+                shared.problems().lease = None;
+                Duration::from_secs(renewal(&lease, UnixTime::from(SystemTime::now())))
+            }
             Err(error) => {
                 let text = format!("no lease: {error}");
                 if shared.problems().lease.replace(text) != Some(format!("no lease: {error}")) {
@@ -59,12 +52,8 @@ pub async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// Uses a lease: it goes to the disk, to the interface and to the responder. The endpoint has
-/// it already.
-///
-/// # Errors
-/// [`crate::Error::Interface`].
-pub fn adopt(shared: &Shared, lease: Lease) -> Result<()> {
+/// Uses a lease: it goes to the disk, to the host and to the responder. The endpoint has it already.
+pub fn adopt(shared: &Shared, lease: Lease) {
     shared
         .host_state
         .want(|wanted| wanted.lease = Some(lease.ipv4));
@@ -77,7 +66,6 @@ pub fn adopt(shared: &Shared, lease: Lease) -> Result<()> {
         // The address can be leased again after a restart.
         tracing::warn!(%error, "the lease is not kept");
     }
-    Ok(())
 }
 
 /// Seconds until the lease should be renewed.

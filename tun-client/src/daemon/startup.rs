@@ -21,6 +21,8 @@ use crate::host::desired::Place;
 use crate::host_dns::{self, Earlier};
 use crate::progress::Progress;
 
+/// How long the kernel may take for an address.
+const MOMENT: Duration = Duration::from_secs(2);
 /// While a step takes long, what delays it is reported this often.
 const REMIND: Duration = Duration::from_secs(10);
 
@@ -71,7 +73,7 @@ impl Startup<'_> {
             .patiently(async move { online.wait_for(|up| *up).await.map(|_| ()) })
             .await;
 
-        self.lease(&network).await?;
+        self.lease(&network).await;
         self.dns(&network).await?;
         self.publish().await;
 
@@ -127,7 +129,7 @@ impl Startup<'_> {
     }
 
     /// Uses the kept lease, or waits for one; renews it from then on.
-    async fn lease(&mut self, network: &VirtualNetwork) -> Result<()> {
+    async fn lease(&mut self, network: &VirtualNetwork) {
         let shared = Arc::clone(&self.shared);
         let (id, directory) = (shared.handle.id(), shared.config.directory.id);
         let kept = lease::usable(
@@ -138,7 +140,7 @@ impl Startup<'_> {
             UnixTime::from(SystemTime::now()),
         );
         if let Some(kept) = kept {
-            lease::adopt(&shared, kept)?;
+            lease::adopt(&shared, kept);
             shared.handle.set_lease(kept).await;
         }
         self.tasks.spawn(lease::keep(Arc::clone(&shared)));
@@ -149,7 +151,10 @@ impl Startup<'_> {
                 .patiently(async move { lease.wait_for(Option::is_some).await.map(|_| ()) })
                 .await;
         }
-        Ok(())
+        // The host has it in a moment, or its status says why not.
+        let mut reports = shared.host_state.reports();
+        let has_it = reports.wait_for(|report| report.as_ref().is_some_and(|report| report.ipv4));
+        let _ = tokio::time::timeout(MOMENT, has_it).await;
     }
 
     async fn dns(&mut self, network: &VirtualNetwork) -> Result<()> {
