@@ -24,6 +24,8 @@ const FIRST: u8 = 100;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The same of a link's first answer, which is asked for again and again.
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
+/// How often a link is asked for: a datagram may be lost where the neighbour is not known yet.
+const TRIES: usize = 10;
 /// Cells that are on their way at once: the client's socket has room for them.
 const AT_ONCE: u64 = 20;
 
@@ -189,7 +191,8 @@ pub fn pump(relay: usize, descriptor: &RelayDescriptor, cells: u64) -> Result<()
     let each = cells / u64::from(2 * SOURCES) + 1;
     for number in 0..SOURCES {
         for v4 in [true, false] {
-            let mut circle = Circle::new(relay, descriptor, v4, number)
+            let mut circle = (0..TRIES)
+                .find_map(|_| Circle::new(relay, descriptor, v4, number))
                 .with_context(|| format!("no link from {}", source(relay, v4, number)))?;
             let back = circle.send(each);
             ensure!(
