@@ -36,7 +36,7 @@ pub fn no_native(pair: &Pair) -> Result<()> {
     host.ip(&format!("link set eth0 up\naddr add {IPV4}/24 dev eth0\n"))?;
     let (kind, why) = host.port(&format!("{ON_IPV4}port: auto\n"))?;
     eprintln!("  auto: {kind}: {why}");
-    let wanted = format!("eth0 (driver {}) grants no zero-copy", pair.driver);
+    let wanted = format!("eth0 (driver {}) has no native XDP", pair.driver);
     ensure!(kind == "udp" && why.contains(&wanted), "{kind}: {why}");
     let (kind, why) = host.port(&format!("{ON_IPV4}port: xdp\n"))?;
     eprintln!("  xdp: {kind}: {why}");
