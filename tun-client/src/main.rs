@@ -120,10 +120,10 @@ fn down(config: &Config) -> anyhow::Result<()> {
                 );
             }
             // What an unclean stop left behind.
-            host_dns::recover(&Host::default(), &config.state_dir)?;
-            if let Some(network) = State::open(&config.state_dir)?.network() {
-                daemon::host::recover(&config.interface, network)?;
-            }
+            let resolver = host_dns::recover(&Host::default(), &config.state_dir);
+            let network = State::open(&config.state_dir)?.network();
+            daemon::host::recover(&config.interface, network.unwrap_or_default())?;
+            resolver?;
             return Err(error.into());
         }
         Err(error) => return Err(error.into()),

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -26,7 +25,6 @@ fn wanted() -> Wanted {
         ipv6: Some(OWN),
         lease: Some(LEASE),
         resolver: Some(Place::Loopback),
-        underlay: BTreeSet::new(),
     }
 }
 

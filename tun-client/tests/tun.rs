@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc as blocking;
@@ -47,7 +46,6 @@ fn wanted(name: &str, host: u8) -> Wanted {
         ipv6: Some(ipv6(host.into())),
         lease: Some(ipv4(host)),
         resolver: Some(Place::Loopback),
-        underlay: BTreeSet::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Questions and their answers.
 
 use std::cell::Cell;
+use std::io;
 use std::marker::PhantomData;
 
 use netlink_packet_core::{
@@ -8,8 +9,13 @@ use netlink_packet_core::{
     NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeVal;
 
 use crate::error::{Error, Result};
+
+/// The kernel answers at once, or an answer was lost.
+const PATIENCE: TimeVal = TimeVal::new(10, 0);
 
 /// A connection to the kernel for messages `M`. One thread's own: a question waits for its
 /// answers.
@@ -31,6 +37,8 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Client<M> {
         socket
             .connect(&SocketAddr::new(0, 0))
             .map_err(Error::Socket)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &PATIENCE)
+            .map_err(|errno| Error::Socket(errno.into()))?;
         Ok(Self {
             socket,
             sequence: Cell::new(0),
@@ -93,6 +101,11 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Client<M> {
                         NetlinkPayload::InnerMessage(message) => answers.push(message),
                         NetlinkPayload::Error(error) if error.code.is_some() => {
                             return Err(Error::Refused(error.to_io()));
+                        }
+                        // What ends a dump early stands in its last message.
+                        NetlinkPayload::Done(done) if done.code < 0 => {
+                            let error = io::Error::from_raw_os_error(-done.code);
+                            return Err(Error::Refused(error));
                         }
                         NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => ended = true,
                         _ => {}

@@ -1,7 +1,7 @@
 //! The host, as a lifecycle wants it and as it is.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mixline_protocol::address::{self, VirtualNetwork};
 use mixline_protocol::identity::AnonymousId;
@@ -13,6 +13,10 @@ use crate::error::{Error, Result};
 use crate::host::announcements::Announcements;
 use crate::host::desired::{Place, Wanted};
 use crate::host::reconcile::{Reconciler, Report};
+
+/// Bounds of the pause after a look that did not settle.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// What a lifecycle wants of the host, once it knows the virtual network, and how the host is, once
 /// that was looked at.
@@ -106,7 +110,6 @@ pub fn wanted(
         ipv6: id.map(address::ipv6),
         lease: None,
         resolver,
-        underlay: BTreeSet::new(),
     }
 }
 
@@ -125,6 +128,23 @@ pub fn take(interface: &str) -> Result<Reconciler> {
             ),
         }),
     }
+}
+
+/// Whether something of an earlier client closes the host. What cannot be looked at is taken for
+/// open.
+#[must_use]
+pub fn is_closed() -> bool {
+    Reconciler::open().is_ok_and(|reconciler| reconciler.is_closed().unwrap_or(false))
+}
+
+/// What closed the host, for who opens it: also where this client has not come so far, and an earlier
+/// one has.
+#[must_use]
+pub fn wanted_at_the_end(shared: &Shared) -> Wanted {
+    shared.host_state.wanted().unwrap_or_else(|| {
+        let network = shared.state.network().unwrap_or_default();
+        wanted(&shared.config.interface, network, None, None)
+    })
 }
 
 /// Takes away what a client that stopped uncleanly left, given the network that it closed.
@@ -149,6 +169,7 @@ pub fn open(wanted: &Wanted) -> Result<()> {
 pub async fn keep(shared: Arc<Shared>, reconciler: Reconciler, mut announcements: Announcements) {
     let state = &shared.host_state;
     let mut wanted = state.wanted.subscribe();
+    let mut pause = Duration::ZERO;
     loop {
         let now = wanted.borrow_and_update().clone();
         let Some(now) = now else {
@@ -157,7 +178,15 @@ pub async fn keep(shared: Arc<Shared>, reconciler: Reconciler, mut announcements
             }
             continue;
         };
+        let began = Instant::now();
         let report = reconciler.settle(&now);
+        // A look takes its time where there are many routes, and other tasks need some too. What did
+        // not settle is not tried without end.
+        pause = if report.settled {
+            began.elapsed() * 10
+        } else {
+            (pause * 2).clamp(SHORTEST, LONGEST)
+        };
         state.reach.send_if_modified(|reach| {
             let new = Reach {
                 ipv4: report.ipv4,
@@ -178,8 +207,12 @@ pub async fn keep(shared: Arc<Shared>, reconciler: Reconciler, mut announcements
             }
             changed
         });
+        let again = async {
+            tokio::time::sleep(pause).await;
+            announcements.changed().await;
+        };
         tokio::select! {
-            () = announcements.changed() => {}
+            () = again => {}
             changed = wanted.changed() => {
                 if changed.is_err() {
                     return;

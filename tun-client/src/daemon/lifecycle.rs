@@ -8,7 +8,7 @@ use mixline_directory_client::{DirectoryClient, FollowStatus};
 use mixline_endpoint::Endpoint;
 use mixline_protocol::records::Snapshot;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::backend::EndpointBackend;
 use super::control_requests::ControlRequests;
@@ -38,6 +38,8 @@ struct Lifecycle<'a> {
     earlier: Earlier,
     progress: &'a Progress,
     tasks: JoinSet<()>,
+    /// The task that has the host's resolver ask here.
+    resolver: Option<AbortHandle>,
 }
 
 /// Runs one lifecycle.
@@ -50,6 +52,7 @@ pub async fn run(
     state: &Arc<State>,
     signals: &mut StopSignals,
     progress: &Progress,
+    closed: bool,
 ) -> Result<Ending> {
     let (mut lifecycle, mut endings) = begin(config, host, state, progress)?;
     let shared = Arc::clone(&lifecycle.shared);
@@ -73,8 +76,11 @@ pub async fn run(
         Ok(Ending::Stop) => true,
         Ok(Ending::Restart) => false,
         // What failed on its way up leaves the host as it was; what was up stays closed.
-        Err(_) => shared.facts().phase == Phase::Starting,
+        Err(_) => !closed && shared.facts().phase == Phase::Starting,
     };
+    if result.is_err() && !open {
+        progress.step("the host stays closed to virtual addresses: `mixline-client down` opens it");
+    }
     let left = lifecycle.finish(open).await;
     match (result, left) {
         (Err(error), _) | (Ok(_), Err(error)) => Err(error),
@@ -103,8 +109,8 @@ fn begin<'a>(
     let control = control::server::Server::bind(&config.control_socket())?;
 
     let reconciler = host::take(&config.interface)?;
-    let announcements = Announcements::listen()?;
     let tun = Tun::create(&config.interface, config.mtu)?;
+    let announcements = Announcements::listen()?;
     let accepting = match config.accept {
         Accept::Always => true,
         Accept::Published => !names.is_empty(),
@@ -156,6 +162,7 @@ fn begin<'a>(
             earlier,
             progress,
             tasks,
+            resolver: None,
         },
         endings,
     ))
@@ -169,6 +176,7 @@ impl Lifecycle<'_> {
             earlier: &self.earlier,
             progress: self.progress,
             tasks: &mut self.tasks,
+            resolver: &mut self.resolver,
         }
     }
 
@@ -196,6 +204,10 @@ impl Lifecycle<'_> {
     /// `open`.
     async fn finish(mut self, open: bool) -> Result<()> {
         let shared = &self.shared;
+        // It would take back what is put back now.
+        if let Some(resolver) = self.resolver.take() {
+            resolver.abort();
+        }
         let active = shared.facts().dns.mode;
         shared.update(|facts| facts.phase = Phase::Stopping);
         let restored = host_dns::restore(
@@ -214,9 +226,10 @@ impl Lifecycle<'_> {
         // The interface goes with the endpoint's thread.
         let goodbye = tokio::time::timeout(GOODBYE, shared.handle.shutdown()).await;
         self.tasks.shutdown().await;
-        let opened = match shared.host_state.wanted() {
-            Some(wanted) if open => host::open(&wanted),
-            _ => Ok(()),
+        let opened = if open {
+            host::open(&host::wanted_at_the_end(shared))
+        } else {
+            Ok(())
         };
         restored?;
         opened?;

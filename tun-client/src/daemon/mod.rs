@@ -56,8 +56,12 @@ pub async fn run(config: Config, origin: Origin, host: Host, progress: &Progress
             let _ = reload::announced(|| running.reload(&origin));
         }
     });
+    // What was closed before stays closed when this fails.
+    let mut closed = host::is_closed();
     loop {
-        match lifecycle::run(&config, &host, &state, &mut signals, progress).await? {
+        let life = lifecycle::run(&config, &host, &state, &mut signals, progress, closed);
+        closed = true;
+        match life.await? {
             Ending::Stop => return Ok(()),
             Ending::Restart => progress.step("starting again"),
         }

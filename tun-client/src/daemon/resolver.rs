@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mixline_protocol::address::VirtualNetwork;
 use tokio::sync::watch;
@@ -29,6 +29,11 @@ use crate::host_dns::{self, Active, Earlier};
 const LOOPBACK: &str = "lo";
 /// What failed is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Bounds of the pause between changes that come one after the other, and the time after which one is
+/// taken for the first again.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(30);
+const CALM: Duration = Duration::from_secs(60);
 
 /// Where names are answered, and what was asked before.
 pub struct Resolver {
@@ -45,6 +50,8 @@ pub struct Serving {
     resolver: Resolver,
     server: Option<Server>,
     active: Active,
+    /// How long nothing is done about the next change.
+    pause: Duration,
 }
 
 /// Why it cannot go on as it is.
@@ -95,6 +102,7 @@ impl Resolver {
             resolver: self,
             server,
             active,
+            pause: Duration::ZERO,
         })
     }
 
@@ -174,14 +182,25 @@ impl Serving {
                 }
             };
             let active = self.active.clone();
+            let pause = self.pause;
+            let changed = async {
+                tokio::time::sleep(pause).await;
+                watch.changed(|| !is_asked(&shared, &active)).await;
+            };
+            let began = Instant::now();
             let change = tokio::select! {
                 () = serving => Change::Host,
                 change = self.resolver.moved() => change,
-                () = watch.changed(|| !is_asked(&shared, &active)) => Change::Host,
+                () = changed => Change::Host,
+            };
+            // Who writes the file back each time is not fought without end.
+            self.pause = if began.elapsed() > CALM {
+                Duration::ZERO
+            } else {
+                (self.pause * 2).clamp(SHORTEST, LONGEST)
             };
             if let Change::Address(address) = change {
                 tracing::warn!(%address, "names are answered at another address now");
-                self.resolver.address = address;
             }
             self.again().await;
         }
@@ -191,6 +210,9 @@ impl Serving {
     async fn again(&mut self) {
         loop {
             let shared = &self.resolver.shared;
+            if let Some(address) = shared.host_state.report().resolver {
+                self.resolver.address = address;
+            }
             let before = host_dns::earlier(&shared.host, shared.state.directory());
             if let Ok(Some(earlier)) = before {
                 self.resolver.earlier = earlier;
@@ -202,13 +224,16 @@ impl Serving {
                 (_, Err(error)) => Some(error.to_string()),
                 (Ok(_), Ok((_, warning))) => warning.clone(),
             };
-            if let Ok((active, _)) = &pointed {
+            // What could not be done this time is tried again when the host changes.
+            if let Ok((active, warning)) = &pointed
+                && (warning.is_none() || self.active == Active::Off)
+            {
                 self.active = active.clone();
             }
             let listening = server.is_ok();
             self.resolver.tell(&self.active, listening, problem);
             self.server = server.ok();
-            if listening && pointed.is_ok() {
+            if listening {
                 return;
             }
             tokio::time::sleep(AGAIN).await;

@@ -8,7 +8,7 @@ use mixline_protocol::address::{self, VirtualNetwork};
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::time::UnixTime;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::names::ClaimState;
 use super::resolver::Resolver;
@@ -41,6 +41,8 @@ pub struct Startup<'a> {
     pub progress: &'a Progress,
     /// Where the tasks go that keep the lifecycle going.
     pub tasks: &'a mut JoinSet<()>,
+    /// Where the task goes that has the host's resolver ask here.
+    pub resolver: &'a mut Option<AbortHandle>,
 }
 
 impl Startup<'_> {
@@ -161,7 +163,7 @@ impl Startup<'_> {
         let resolver = Resolver::new(&self.shared, *network, self.earlier.clone());
         self.step(&format!("answering names at {}", resolver.address()));
         let serving = resolver.start().await?;
-        self.tasks.spawn(serving.keep());
+        *self.resolver = Some(self.tasks.spawn(serving.keep()));
         Ok(())
     }
 

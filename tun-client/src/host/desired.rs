@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mixline_protocol::address::VirtualNetwork;
 
-use super::filter::Filter;
+use super::filter::{Filter, Local};
 use super::observed::{
     Address, LOCAL_TABLE, LOOPBACK, Observed, Route, Rule, TABLE, Target, is_looked_at,
 };
@@ -22,9 +22,9 @@ const CLOSED: u32 = 1 << 16;
 /// A network on a wire that is wider than this many bits is no neighbourhood: whoever hands out
 /// addresses there could take all virtual ones.
 const WIDEST_ON_A_WIRE: [u8; 2] = [16, 48];
-/// How many networks of others, and hosts that the client talks to, the filter names.
-const MAX_LOCAL: usize = 64;
-const MAX_UNDERLAY: usize = 1024;
+/// How many networks of others the filter names: a sentence has at most 128 expressions
+/// (`NFT_RULE_MAXEXPRS`), of which a network takes three.
+const MAX_LOCAL: usize = 32;
 /// Where the resolver listens: the virtual network's own address for it, one beside it, or, where
 /// the host's neighbourhood has all of them, one that no network routes (RFC 3927).
 const RESOLVERS_BESIDE: u32 = 10;
@@ -43,8 +43,6 @@ pub struct Wanted {
     pub lease: Option<Ipv4Addr>,
     /// Where there is to be an address for the resolver, if anywhere.
     pub resolver: Option<Place>,
-    /// Addresses of relays and of the directory; those inside the virtual networks count.
-    pub underlay: BTreeSet<IpAddr>,
 }
 
 /// Which interface has the resolver's address.
@@ -175,11 +173,8 @@ impl Desired {
     /// Networks of others inside the virtual ones.
     #[must_use]
     pub fn others(&self) -> Vec<Prefix> {
-        let local = self.filter.local.iter().map(|(network, _)| *network);
-        let underlay = self.filter.underlay.iter();
-        local
-            .chain(underlay.map(|address| Prefix::host(*address)))
-            .collect()
+        let local = self.filter.local.iter();
+        local.map(|local| local.network).collect()
     }
 }
 
@@ -217,14 +212,6 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     .flatten()
     .chain(there)
     .collect();
-    let underlay: BTreeSet<IpAddr> = wanted
-        .underlay
-        .iter()
-        .copied()
-        .filter(|address| networks.iter().any(|network| network.contains(*address)))
-        .take(MAX_UNDERLAY)
-        .collect();
-
     let usable: Vec<Prefix> = networks
         .iter()
         .copied()
@@ -252,9 +239,8 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
         });
     }
     let others = local.iter().map(|(network, _)| *network);
-    let thrown = others.chain(underlay.iter().map(|address| Prefix::host(*address)));
     routes.extend(
-        thrown
+        others
             .filter(|network| !network.is_ipv6() || observed.ipv6)
             .map(|to| Route {
                 to,
@@ -289,7 +275,13 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
             networks,
             own,
             local: named(&local, observed),
-            underlay,
+            wires: observed
+                .links
+                .iter()
+                .filter(|link| Some(link.index) != interface && link.index != LOOPBACK)
+                .filter(|link| is_wire(link.index, observed))
+                .map(|link| link.name.clone())
+                .collect(),
         },
         rules,
         routes,
@@ -382,10 +374,14 @@ fn is_wire(interface: u32, observed: &Observed) -> bool {
     link.hardware || (leads_everywhere && !link.point_to_point)
 }
 
-fn named(local: &BTreeSet<(Prefix, u32)>, observed: &Observed) -> BTreeSet<(Prefix, String)> {
+fn named(local: &BTreeSet<(Prefix, u32)>, observed: &Observed) -> BTreeSet<Local> {
     local
         .iter()
-        .map(|(network, interface)| (*network, observed.name(*interface)))
+        .map(|(network, interface)| Local {
+            network: *network,
+            interface: observed.name(*interface),
+            wire: is_wire(*interface, observed),
+        })
         .collect()
 }
 

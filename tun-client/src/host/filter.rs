@@ -9,15 +9,16 @@ use std::net::IpAddr;
 use netlink_packet_netfilter::nftables::{ExpressionAttribute, InetHookNumber, ListAttribute};
 
 use super::nftables::{
-    self, Direction, accept, arp_sender, arp_target, destination, drop, in_network, interface,
-    is_address, marked, neighbour_solicitation_for, source,
+    self, Direction, accept, arp_sender, arp_sender_in, arp_sender_not_in, arp_target, destination,
+    drop, in_network, interface, is_address, neighbour_solicitation_for, not_in_network, source,
 };
 use super::prefix::Prefix;
 
-/// The bit of a packet's mark that says that a socket of the client sent it (`SO_MARK`, which takes
-/// CAP_NET_ADMIN).
-pub const OWN_MARK: u32 = 1 << 28;
-
+/// Addresses of one wire (RFC 4291, section 2.5.6).
+const LINK_LOCAL: Prefix = Prefix {
+    address: IpAddr::V6(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)),
+    length: 10,
+};
 /// The name of the loopback interface.
 const LOOPBACK: &str = "lo";
 /// After all translation of addresses (`NF_IP_PRI_NAT_SRC`, 100).
@@ -42,10 +43,21 @@ pub struct Filter {
     pub networks: Vec<Prefix>,
     /// The host's own virtual addresses, and the resolver's.
     pub own: BTreeSet<IpAddr>,
-    /// Networks of others inside the virtual ones, with the interface that each is on.
-    pub local: BTreeSet<(Prefix, String)>,
-    /// Hosts inside the virtual networks that the client itself talks to: relays, the directory.
-    pub underlay: BTreeSet<IpAddr>,
+    /// Networks of others inside the virtual ones.
+    pub local: BTreeSet<Local>,
+    /// Interfaces that somebody outside the host is behind, by name.
+    pub wires: BTreeSet<String>,
+}
+
+/// A network of others inside a virtual one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Local {
+    /// The network.
+    pub network: Prefix,
+    /// The interface that it is behind.
+    pub interface: String,
+    /// Whether that is a wire.
+    pub wire: bool,
 }
 
 /// A chain of the packet filter.
@@ -118,18 +130,27 @@ impl Filter {
         for own in &self.own {
             chain.push(nftables::all([is_address(source(*own)), drop()]));
         }
-        for host in &self.underlay {
-            let to = is_address(destination(*host));
-            chain.push(nftables::all([marked(OWN_MARK), to, accept()]));
-        }
-        // The source as well: what has no address there is not of that network any more.
-        for (network, name) in &self.local {
+        for local in &self.local {
+            let by = || interface(Direction::Out, &local.interface);
+            let network = local.network;
+            let to = || in_network(destination(network.address), network);
+            if !local.wire {
+                chain.push(nftables::all([by(), to(), accept()]));
+                continue;
+            }
+            // On a wire the source as well: a host without an address there has left that network,
+            // and would send to whoever is its gateway now. What it forwards is not its own.
             chain.push(nftables::all([
-                interface(Direction::Out, name),
-                in_network(source(network.address), *network),
-                in_network(destination(network.address), *network),
+                nftables::is_forwarded(),
+                by(),
+                to(),
                 accept(),
             ]));
+            for own in [Some(network), network.is_ipv6().then_some(LINK_LOCAL)] {
+                let Some(own) = own else { continue };
+                let from = in_network(source(own.address), own);
+                chain.push(nftables::all([by(), from, to(), accept()]));
+            }
         }
         for network in &self.networks {
             let to = in_network(destination(network.address), *network);
@@ -150,7 +171,29 @@ impl Filter {
                 chain.push(nftables::all([neighbour_solicitation_for(*own), drop()]));
             }
         }
+        // A virtual source is somebody's identity, and nobody has it on a wire. A virtual destination
+        // that is not the host's own would tell the own ones by their silence.
+        for wire in &self.wires {
+            for network in &self.networks {
+                for field in [source(network.address), destination(network.address)] {
+                    let mut sentence =
+                        vec![interface(Direction::In, wire), in_network(field, *network)];
+                    sentence.extend(
+                        self.others(network)
+                            .map(|other| not_in_network(field, other)),
+                    );
+                    sentence.push(drop());
+                    chain.push(nftables::sentence(sentence));
+                }
+            }
+        }
         chain
+    }
+
+    /// Networks of others inside a virtual one.
+    fn others(&self, network: &Prefix) -> impl Iterator<Item = Prefix> {
+        let inside = |local: &&Local| network.covers(&local.network);
+        self.local.iter().filter(inside).map(|local| local.network)
     }
 
     /// ARP questions and answers that arrive.
@@ -160,6 +203,25 @@ impl Filter {
                 let other = nftables::not_interface(Direction::In, &self.interface);
                 nftables::all([other, arp_target(own), drop()])
             })
+            .chain(self.networks.iter().filter_map(|network| {
+                // The kernel is silent to whoever asks in the name of an own address, and answers
+                // all others.
+                let IpAddr::V4(first) = network.network().address else {
+                    return None;
+                };
+                let mut sentence = vec![
+                    nftables::not_interface(Direction::In, &self.interface),
+                    arp_sender_in(first, network.length),
+                ];
+                sentence.extend(self.others(network).filter_map(|other| {
+                    match other.network().address {
+                        IpAddr::V4(first) => Some(arp_sender_not_in(first, other.length)),
+                        IpAddr::V6(_) => None,
+                    }
+                }));
+                sentence.push(drop());
+                Some(nftables::sentence(sentence))
+            }))
             .collect()
     }
 

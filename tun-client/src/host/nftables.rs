@@ -64,6 +64,11 @@ pub fn all<const N: usize>(parts: [Part; N]) -> Sentence {
     parts.into_iter().flatten().map(Into::into).collect()
 }
 
+/// One sentence of a list of parts.
+pub fn sentence(parts: Vec<Part>) -> Sentence {
+    parts.into_iter().flatten().map(Into::into).collect()
+}
+
 /// The packet passes this chain.
 pub fn accept() -> Part {
     verdict(ACCEPT)
@@ -119,6 +124,22 @@ pub fn is_address(field: Field) -> Part {
 
 /// The field lies in a network of its address's family.
 pub fn in_network(field: Field, network: Prefix) -> Part {
+    let mut part = family(field.address);
+    part.extend(network_is(field.offset, network, Operator::Equal));
+    part
+}
+
+/// The field, which is known to be of the network's family, does not lie in it.
+pub fn not_in_network(field: Field, network: Prefix) -> Part {
+    network_is(field.offset, network, Operator::NotEqual)
+}
+
+/// The packet has come from elsewhere (Linux 5.7).
+pub fn is_forwarded() -> Part {
+    vec![meta(MetaKey::Iif), compare(Operator::NotEqual, vec![0; 4])]
+}
+
+fn network_is(offset: u32, network: Prefix, operator: Operator) -> Part {
     let bytes = octets(network.network().address);
     let mask: Vec<u8> = (0..bytes.len())
         .map(|index| {
@@ -126,19 +147,10 @@ pub fn in_network(field: Field, network: Prefix) -> Part {
             u8::MAX.checked_shl(8 - ones as u32).unwrap_or(0)
         })
         .collect();
-    let mut part = family(field.address);
-    part.push(load(NETWORK_HEADER, field.offset, bytes.len()));
-    part.push(masked(mask));
-    part.push(compare(Operator::Equal, bytes));
-    part
-}
-
-/// A bit of the packet's mark is set.
-pub fn marked(bit: u32) -> Part {
     vec![
-        meta(MetaKey::Mark),
-        masked(bit.to_ne_bytes().to_vec()),
-        compare(Operator::NotEqual, vec![0; 4]),
+        load(NETWORK_HEADER, offset, bytes.len()),
+        masked(mask),
+        compare(operator, bytes),
     ]
 }
 
@@ -162,6 +174,16 @@ pub fn arp_sender(address: Ipv4Addr) -> Part {
 /// An ARP packet is about this address.
 pub fn arp_target(address: Ipv4Addr) -> Part {
     arp(ARP_TARGET, address)
+}
+
+/// The sender of an ARP packet has an address of a network, or has not.
+pub fn arp_sender_in(first: Ipv4Addr, length: u8) -> Part {
+    network_is(ARP_SENDER, Prefix::new(first, length), Operator::Equal)
+}
+
+/// See [`arp_sender_in`].
+pub fn arp_sender_not_in(first: Ipv4Addr, length: u8) -> Part {
+    network_is(ARP_SENDER, Prefix::new(first, length), Operator::NotEqual)
 }
 
 fn arp(offset: u32, address: Ipv4Addr) -> Part {

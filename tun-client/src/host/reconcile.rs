@@ -14,8 +14,10 @@ const ROUNDS: usize = 4;
 /// How the host is, for everything that depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Whether the packet filter is there: nothing virtual passes by another interface.
+    /// Whether packet filter and rules are there: nothing virtual passes by another interface.
     pub closed: bool,
+    /// Whether all is as desired.
+    pub settled: bool,
     /// Whether packets to virtual IPv4 addresses, and to IPv6 addresses, reach the interface.
     pub ipv4: bool,
     /// See [`Report::ipv4`].
@@ -72,10 +74,20 @@ impl Reconciler {
         match self.kernel.observe(wanted) {
             Ok(observed) => {
                 let desired = desired(wanted, &observed);
-                Report::of(&desired, &observed, failures)
+                let mut report = Report::of(&desired, &observed, failures);
+                report.settled = false;
+                report
             }
             Err(error) => Report::blind(&error),
         }
+    }
+
+    /// Whether something of a client's is there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_closed(&self) -> Result<bool, KernelError> {
+        self.kernel.has_anything()
     }
 
     /// Another interface than this one that virtual addresses lead to.
@@ -104,18 +116,18 @@ impl Reconciler {
 
 impl Report {
     fn of(desired: &Desired, observed: &Observed, failures: Vec<String>) -> Self {
-        let closed = observed.filter.as_ref() == Some(&desired.filter.chains());
-        let there = |ipv6: bool| {
-            let rules = desired
-                .rules
-                .iter()
-                .filter(|rule| rule.to.is_ipv6() == ipv6)
-                .all(|rule| observed.rules.contains(rule));
-            closed && rules && desired.leads_in(ipv6) && desired.has_all(ipv6, observed)
+        let filter = observed.filter.as_ref() == Some(&desired.filter.chains());
+        let rules = |ipv6: bool| {
+            let mut rules = desired.rules.iter().filter(|r| r.to.is_ipv6() == ipv6);
+            rules.all(|rule| observed.rules.contains(rule))
         };
+        let closed = filter && rules(false) && rules(true);
+        let there =
+            |ipv6: bool| closed && desired.leads_in(ipv6) && desired.has_all(ipv6, observed);
         let problems = desired.findings.iter().map(ToString::to_string);
         Self {
             closed,
+            settled: failures.is_empty(),
             ipv4: there(false),
             ipv6: there(true),
             resolver: desired

@@ -234,13 +234,8 @@ fn driver_rebinds(network: &mut Network, relay: usize) -> Result<()> {
             "link set {name} netns {} name eth0\n",
             node.namespace()
         ))?;
-        routes_back(&patient, || {
-            patient.ip(&format!(
-                "link set eth0 up\naddr add {}/24 dev eth0\n",
-                node.ipv4()
-            ))
-        })?;
-        // As on all wires of this network.
+        // As on all wires of this network, and before traffic goes on: QEMU's card does not cut trains
+        // of datagrams as the driver asks it to.
         let off = [
             "tso",
             "off",
@@ -252,6 +247,12 @@ fn driver_rebinds(network: &mut Network, relay: usize) -> Result<()> {
             "off",
         ];
         patient.run(&[&["ethtool", "-K", "eth0"], &off[..]].concat())?;
+        routes_back(&patient, || {
+            patient.ip(&format!(
+                "link set eth0 up\naddr add {}/24 dev eth0\n",
+                node.ipv4()
+            ))
+        })?;
         Ok(())
     })?;
     Patient::new(network, relay).is_on_udp("the driver left and came back", "gone")?;

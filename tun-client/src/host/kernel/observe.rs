@@ -32,7 +32,7 @@ impl Kernel {
     /// What the kernel says.
     pub fn observe(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
         let networks = wanted.networks();
-        let ipv6 = takes_ipv6("lo");
+        let ipv6 = has_ipv6();
         let mut main = Vec::new();
         for message in self.routes_of(RouteHeader::RT_TABLE_MAIN.into(), ipv6)? {
             main.extend(main_routes(&message).filter(|route| is_looked_at(&route.to, &networks)));
@@ -56,7 +56,7 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn interface_of_routes(&self, own: &str) -> Result<Option<String>, KernelError> {
-        let routes = self.routes_of(TABLE, takes_ipv6("lo"))?;
+        let routes = self.routes_of(TABLE, has_ipv6())?;
         let links = self.links()?;
         let leads_to = |link: &&Link| {
             let target = Target::Interface(link.index);
@@ -64,6 +64,15 @@ impl Kernel {
         };
         let mut others = links.iter().filter(|link| link.name != own);
         Ok(others.find(leads_to).map(|link| link.name.clone()))
+    }
+
+    /// Whether there is a filter, or a rule that leads to the own table.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn has_anything(&self) -> Result<bool, KernelError> {
+        let rules = self.rules(has_ipv6())?;
+        Ok(rules.iter().any(|rule| rule.table == TABLE) || self.filter()?.is_some())
     }
 
     fn links(&self) -> Result<Vec<Link>, KernelError> {
@@ -117,6 +126,11 @@ impl Kernel {
         }
         Ok(routes)
     }
+}
+
+/// Whether the kernel has IPv6.
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
 }
 
 /// Whether the kernel has IPv6, and an interface that is there takes it.

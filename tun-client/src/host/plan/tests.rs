@@ -34,7 +34,6 @@ fn wanted() -> Wanted {
         ipv6: Some(OWN),
         lease: Some(LEASE),
         resolver: Some(Place::Loopback),
-        underlay: BTreeSet::new(),
     }
 }
 
