@@ -296,3 +296,78 @@ fn a_neighbourhood_inside_the_virtual_network_keeps_its_addresses() {
     let report = wire.on_host(|| settle(&wanted()));
     assert_eq!(report.problems, Vec::<String>::new());
 }
+
+#[test]
+fn a_neighbour_that_asks_in_the_name_of_virtual_addresses_learns_nothing() {
+    let Some(wire) = Wire::new() else { return };
+    let _tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    // Whether the host answers ARP from this address for its own address on the wire.
+    let answers = |from: &str| {
+        wire.on_router(|| {
+            let _ = netns::ip_output(&format!("address add {from}/32 dev host"));
+            ip("neighbour flush dev host");
+            let arguments = ["-c1", "-W1", "-I", from, "192.0.2.2"];
+            let _ = netns::tool("ping").args(arguments).output();
+            let _ = netns::ip_output(&format!("address del {from}/32 dev host"));
+            ip("neighbour show 192.0.2.2 dev host").contains("lladdr")
+        })
+    };
+    assert!(soon(|| wire.gets_in(HOST.into())));
+    // The kernel tells them apart, and the filter does not.
+    wire.on_host(|| {
+        settle(&wanted());
+        let kernel = Kernel::open().unwrap();
+        kernel.apply(&Action::RemoveFilter).unwrap();
+    });
+    // The host may ask the router meanwhile, which then knows it: silence counts once it was heard.
+    let is_silent = |from: &str| soon(|| !answers(from));
+    assert!(soon(|| answers("10.9.9.9")) && is_silent("10.77.0.1"));
+    wire.on_host(|| settle(&wanted()));
+    assert!(is_silent("10.9.9.9") && is_silent("10.77.0.1"));
+    assert!(soon(|| answers("192.0.2.1")), "an ordinary neighbour");
+}
+
+#[test]
+fn what_the_host_forwards_to_networks_of_its_own_passes() {
+    let Some(wire) = Wire::new() else { return };
+    let Some(container) = skip::namespace_or_skip() else {
+        return;
+    };
+    let inside = || {
+        let thread = nix::unistd::gettid();
+        wire.on_host(|| {
+            ip(&format!(
+                "link add inner0 type veth peer name eth0 netns {thread}"
+            ));
+            ip("link set inner0 up");
+            ip("address add 10.88.0.1/24 dev inner0");
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        });
+        ip("link set eth0 up");
+        ip("address add 10.88.0.2/24 dev eth0");
+        ip("route add default via 10.88.0.1");
+    };
+    container.run(inside).unwrap();
+    let _tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    let report = wire.on_host(|| settle(&wanted()));
+    assert_eq!(report.others.len(), 1, "{report:?}");
+    let socket = container
+        .run(|| {
+            let socket = UdpSocket::bind("10.88.0.2:5002").unwrap();
+            socket.set_read_timeout(Some(WAIT)).unwrap();
+            socket
+        })
+        .unwrap();
+    wire.on_router(|| ip("route add 10.88.0.0/24 via 192.0.2.2"));
+    let arrives = |from: &str| {
+        wire.on_router(|| {
+            let sender = UdpSocket::bind((from, 0)).unwrap();
+            let _ = sender.send_to(b"in", "10.88.0.2:5002");
+        });
+        socket.recv(&mut [0; 8]).is_ok()
+    };
+    assert!(soon(|| arrives("192.0.2.1")));
+    // But nobody on the wire has a virtual address.
+    wire.on_router(|| ip("address add 10.9.9.9/32 dev host"));
+    assert!(!arrives("10.9.9.9"));
+}
