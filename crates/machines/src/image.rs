@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// compiles.
 pub const SUITE: &str = "trixie";
 /// Raised when the recipe changes.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 /// Trees older than this are made anew, with the updates that came since.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 
@@ -194,9 +194,6 @@ fn tree(archive: &Archive, cache: &Path) -> Result<PathBuf> {
             .args(archive.sources(SUITE))
             .args(archive.sources(kernel::SUITE).first()),
     )?;
-    // It names the archive of this host; the image has sources of its own.
-    let sources = begun.join("etc/apt/sources.list");
-    fs::remove_file(&sources).map_err(Error::file("removing", sources))?;
     finish(&begun, &path)?;
     write(&stamp, recipe)?;
     Ok(path)
