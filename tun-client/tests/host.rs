@@ -230,7 +230,7 @@ fn nothing_gets_out_whatever_happens_to_routes_rules_and_interface() {
     assert!(soon(|| wire.gets_out(ipv4)) && soon(|| wire.gets_out(ipv6)));
     let mut tun = Some(wire.on_host(|| Tun::create("mixline0", 1500).unwrap()));
     wire.on_host(|| settle(&wanted()));
-    let events: [&[&str]; 8] = [
+    let events: [&[&str]; 9] = [
         &[],
         &["link set mixline0 down"],
         &["link set mixline0 down", "link set mixline0 up"],
@@ -248,6 +248,10 @@ fn nothing_gets_out_whatever_happens_to_routes_rules_and_interface() {
             "-6 route add fd00::/8 via 2001:db8::1",
         ],
         &["route add 10.1.2.3/32 via 192.0.2.1"],
+        &[
+            "rule del pref 0 to 10.0.0.0/8 lookup 52",
+            "rule add pref 5270 lookup 52",
+        ],
     ];
     for event in events {
         wire.on_host(|| {
@@ -267,6 +271,11 @@ fn nothing_gets_out_whatever_happens_to_routes_rules_and_interface() {
             "after {event:?}"
         );
     }
+    // A rule of another, but for one that was there first, does not lead away.
+    assert!(
+        wire.on_host(|| ip("route get 10.1.2.3"))
+            .contains("dev mixline0")
+    );
     // The process is killed.
     tun.take();
     assert!(!wire.gets_out(ipv4) && !wire.gets_out(ipv6));
@@ -367,6 +376,15 @@ fn what_the_host_forwards_to_networks_of_its_own_passes() {
         socket.recv(&mut [0; 8]).is_ok()
     };
     assert!(soon(|| arrives("192.0.2.1")));
+    // What the host sends itself, with whatever source, as through a tunnel of somebody else's.
+    let reaches = || {
+        wire.on_host(|| {
+            let sender = UdpSocket::bind((HOST, 0)).unwrap();
+            let _ = sender.send_to(b"in", "10.88.0.2:5002");
+        });
+        socket.recv(&mut [0; 8]).is_ok()
+    };
+    assert!(soon(reaches));
     // But nobody on the wire has a virtual address.
     wire.on_router(|| ip("address add 10.9.9.9/32 dev host"));
     assert!(!arrives("10.9.9.9"));

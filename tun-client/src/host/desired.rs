@@ -8,7 +8,7 @@ use mixline_protocol::address::VirtualNetwork;
 
 use super::filter::{Filter, Local};
 use super::observed::{
-    Address, LOCAL_TABLE, LOOPBACK, Observed, Route, Rule, TABLE, Target, is_looked_at,
+    Address, LOCAL_TABLE, LOOPBACK, MainRoute, Observed, Route, Rule, TABLE, Target, is_looked_at,
 };
 use super::prefix::{IPV6_NETWORK, Prefix};
 
@@ -25,6 +25,8 @@ const WIDEST_ON_A_WIRE: [u8; 2] = [16, 48];
 /// How many networks of others the filter names: a sentence has at most 128 expressions
 /// (`NFT_RULE_MAXEXPRS`), of which a network takes three.
 const MAX_LOCAL: usize = 32;
+/// How many findings there are before overruled routes are no more told one by one.
+const MAX_FINDINGS: usize = 2 * MAX_LOCAL;
 /// Where the resolver listens: the virtual network's own address for it, one beside it, or, where
 /// the host's neighbourhood has all of them, one that no network routes (RFC 3927).
 const RESOLVERS_BESIDE: u32 = 10;
@@ -337,7 +339,12 @@ fn local(
     findings: &mut Vec<Finding>,
 ) -> BTreeSet<(Prefix, u32)> {
     let mut local = BTreeSet::new();
-    for route in &observed.main {
+    // The host's own come first: a neighbour announces as many networks as it likes.
+    let (wires, own_ones): (Vec<&MainRoute>, Vec<&MainRoute>) = observed
+        .main
+        .iter()
+        .partition(|route| is_wire(route.interface, observed));
+    for route in own_ones.into_iter().chain(wires) {
         if Some(route.interface) == own
             || route.to.length == 0
             || !is_looked_at(&route.to, networks)
@@ -354,7 +361,7 @@ fn local(
             } else if !findings.contains(&Finding::TooMany) {
                 findings.push(Finding::TooMany);
             }
-        } else {
+        } else if findings.len() < MAX_FINDINGS {
             findings.push(Finding::Overruled { network, interface });
         }
     }

@@ -471,3 +471,28 @@ fn the_leased_address_is_the_interfaces_first() {
         assert_eq!(inside, [lease, Ipv4Addr::new(10, 0, 0, 53)]);
     }
 }
+
+#[test]
+fn what_a_neighbour_announces_leaves_room_for_the_hosts_own_networks() {
+    let mut host = host();
+    let on_wire = (0..100).map(|number| MainRoute {
+        to: prefix(&format!("fd00:{number}::/64")),
+        interface: WIRE,
+        gateway: false,
+    });
+    host.main.extend(on_wire);
+    let own = MainRoute {
+        to: prefix("10.88.0.0/24"),
+        interface: BRIDGE,
+        gateway: false,
+    };
+    host.main.push(own);
+    let goal = desired(&wanted(), &host);
+    assert!(goal.others().contains(&own.to));
+    assert_eq!(goal.others().len(), 32);
+    let told = goal.findings.iter().filter(|f| **f == Finding::TooMany);
+    assert_eq!(told.count(), 1);
+    // Nor does it fill the status.
+    host.main.iter_mut().for_each(|route| route.gateway = true);
+    assert!(desired(&wanted(), &host).findings.len() < 80);
+}
