@@ -12,6 +12,7 @@ pub mod device;
 mod directory_queries;
 mod driver;
 mod error;
+pub mod guard_probes;
 mod handle;
 mod requests;
 mod service;
@@ -25,10 +26,13 @@ pub use device::{NoDevice, PacketBatch, PacketDevice};
 pub use directory_queries::DirectoryQueries;
 pub use driver::Endpoint;
 pub use error::{Error, Result};
+pub use guard_probes::{
+    AddressProbe, GuardProbe, GuardsProbed, Nat, NatKind, ProbeOptions, probe_guards,
+};
 pub use handle::Handle;
 pub use mixline_endpoint_engine::command::NamedService;
 pub use mixline_endpoint_engine::{
-    AddressRange, Event, Identity, MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule, QueryError,
-    Status,
+    AddressRange, Event, GuardTarget, Identity, MAX_DUPLICATES, MAX_QUERIES, PathPolicy,
+    PolicyRule, QueryError, Status,
 };
 pub use service::MessageService;

@@ -18,6 +18,7 @@ pub(crate) mod liveness;
 #[cfg(feature = "testing")]
 mod misbehaviour;
 mod outbound;
+mod ping;
 mod publishing;
 mod status_report;
 
@@ -99,6 +100,8 @@ pub struct Engine {
     lookups: HashMap<IpAddr, Lookup>,
     lookup_bucket: TokenBucket,
     queries: Queries,
+    /// Measurements of paths, for people.
+    measurements: Vec<ping::Measurement>,
     publication: Publication,
     initiation_replays: InitiationReplayCache,
     tries: TokenBucket,
@@ -159,6 +162,7 @@ impl Engine {
             lookups: HashMap::new(),
             lookup_bucket: TokenBucket::new(LOOKUPS_PER_SECOND, LOOKUPS_BURST, at),
             queries: Queries::default(),
+            measurements: Vec::new(),
             publication: Publication::new(at),
             initiation_replays: InitiationReplayCache::default(),
             tries: TokenBucket::new(TRIES_PER_SECOND, TRIES_BURST, at),
@@ -199,6 +203,13 @@ impl Engine {
         self.links.set_families(families);
     }
 
+    /// Addresses or routes of this host have changed, or it has slept: what was true of guards
+    /// and peers may not be any more.
+    pub fn host_changed(&mut self, now: Now) {
+        self.links.begin_anew(now.instant);
+        self.needs_maintenance = true;
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.maintain(now);
@@ -213,6 +224,7 @@ impl Engine {
             || self.stopping.is_some()
             || self.tails.unregistered
             || !self.queries.is_empty()
+            || self.is_measuring()
             || self
                 .sessions
                 .iter()
@@ -290,6 +302,9 @@ impl Engine {
                 self.reply(number, Err(QueryError::Stopped));
             }
         }
+        for ping in std::mem::take(&mut self.measurements) {
+            self.reply(ping.number, Err(QueryError::Stopped));
+        }
         self.withdraw(now);
         for key in self.sessions.keys().collect::<Vec<_>>() {
             if self
@@ -346,6 +361,7 @@ impl Engine {
         for key in self.sessions.keys().collect::<Vec<_>>() {
             self.maintain_session(key, now);
         }
+        self.drive_pings(now);
         self.go_online();
     }
 
