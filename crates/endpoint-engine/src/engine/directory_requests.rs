@@ -182,7 +182,7 @@ impl Engine {
         if self
             .sessions
             .get(key)
-            .is_some_and(|session| session.phase == Phase::Established)
+            .is_some_and(|s| s.phase == Phase::Established && s.doubt.is_none())
         {
             for message in self.queries.due(pseudonym, now.instant) {
                 self.send_message(key, &message, now);
@@ -288,7 +288,7 @@ impl Engine {
         if let Some(key) = self.by_peer.get(&(Pseudonym::Own, found.id)).copied()
             && let Some(session) = self.sessions.get_mut(key)
             && let Some(opening) = &mut session.opening
-            && session.phase == Phase::Opening
+            && (session.phase == Phase::Opening || session.doubt.is_some())
         {
             let alive = found.tails.iter().filter(|offer| offer.alive(now.unix()));
             opening.targets = alive.copied().collect();

@@ -20,6 +20,7 @@ mod misbehaviour;
 mod outbound;
 mod ping;
 mod publishing;
+mod returning;
 mod status_report;
 
 use std::collections::{HashMap, VecDeque};
@@ -42,7 +43,10 @@ use crate::directory::publication::Publication;
 use crate::directory::unreachable::Unreachable;
 use crate::guard_links::{Families, LinkEvent, Links};
 use crate::keys::SessionKey;
-use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
+use crate::limits::{
+    ANSWERS_BURST, ANSWERS_PER_SECOND, DOUBTS_BURST, DOUBTS_PER_SECOND, TRIES_BURST,
+    TRIES_PER_SECOND,
+};
 use crate::messages::ServiceRequest;
 use crate::outbox::Outbox;
 use crate::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
@@ -70,6 +74,8 @@ pub const IDLE_TICK: Duration = Duration::from_millis(250);
 pub const MAX_EVENTS: usize = 256;
 /// When the driver comes so late, silence of others says nothing.
 const STALL: Duration = Duration::from_millis(1000);
+/// When it comes so late, or no guard was reached for so long, others may have given us up.
+const AWAY: Duration = Duration::from_millis(2500);
 /// How often what changes slowly is looked at.
 const SLOW_TICK: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the directory to hear of it.
@@ -107,6 +113,7 @@ pub struct Engine {
     tries: TokenBucket,
     answers_bucket: TokenBucket,
     icmp_bucket: TokenBucket,
+    doubts_bucket: TokenBucket,
     outbox: Outbox,
     inbound: PacketBatch,
     requests: VecDeque<ServiceRequest>,
@@ -117,6 +124,8 @@ pub struct Engine {
     /// Something happened that other parts may have to act on at once.
     needs_maintenance: bool,
     online: bool,
+    /// Since when it is not, if it was.
+    offline: Option<Instant>,
     last_tick: Option<Instant>,
     last_slow: Option<Instant>,
     stopping: Option<Instant>,
@@ -172,6 +181,7 @@ impl Engine {
                 crate::packets::icmp::BURST,
                 at,
             ),
+            doubts_bucket: TokenBucket::new(DOUBTS_PER_SECOND, DOUBTS_BURST, at),
             outbox: Outbox::new(),
             inbound: PacketBatch::new(),
             requests: VecDeque::new(),
@@ -180,6 +190,7 @@ impl Engine {
             dirty: Vec::new(),
             needs_maintenance: false,
             online: false,
+            offline: None,
             last_tick: None,
             last_slow: None,
             stopping: None,
@@ -201,13 +212,6 @@ impl Engine {
     /// Which kinds of addresses can be sent to from now on.
     pub fn set_families(&mut self, families: Families) {
         self.links.set_families(families);
-    }
-
-    /// Addresses or routes of this host have changed, or it has slept: what was true of guards
-    /// and peers may not be any more.
-    pub fn host_changed(&mut self, now: Now) {
-        self.links.begin_anew(now.instant);
-        self.needs_maintenance = true;
     }
 
     /// Time has passed.
@@ -336,13 +340,7 @@ impl Engine {
     }
 
     fn maintain(&mut self, now: Now) {
-        let late = |at: Instant| now.instant.saturating_duration_since(at) >= STALL;
-        if self.last_tick.is_some_and(late) {
-            for (_, session) in self.sessions.iter_mut() {
-                session.waiting = None;
-                session.paths.forgive();
-            }
-        }
+        self.notice_gap(now);
         let slow = |at: Instant| now.instant.saturating_duration_since(at) >= SLOW_TICK;
         if self.last_slow.is_none_or(slow) {
             self.last_slow = Some(now.instant);
@@ -362,7 +360,7 @@ impl Engine {
             self.maintain_session(key, now);
         }
         self.drive_pings(now);
-        self.go_online();
+        self.go_online(now);
     }
 
     /// What changes slowly: guards, and what ends.
@@ -409,15 +407,20 @@ impl Engine {
         }
     }
 
-    fn go_online(&mut self) {
+    fn go_online(&mut self, now: Now) {
         let online = self.network.is_some() && self.links.any_up() && self.shortage.is_none();
         if online == self.online {
             return;
         }
         self.online = online;
         if online {
+            let away = |at: Instant| now.instant.saturating_duration_since(at) >= AWAY;
+            if self.offline.take().is_some_and(away) {
+                self.doubt_sessions();
+            }
             self.event(Event::Online);
         } else {
+            self.offline = Some(now.instant);
             let why = self.problems().join("; ");
             self.event(Event::Offline(why));
         }

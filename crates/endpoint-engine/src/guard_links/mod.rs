@@ -100,8 +100,17 @@ impl Links {
     /// Begins handshakes with all guards at once; sessions that there are go on meanwhile.
     pub fn begin_anew(&mut self, now: Instant) {
         for link in &mut self.links {
-            link.renew_peer(now);
+            link.begin_anew(now);
         }
+    }
+
+    /// Whether a guard has made a new session since the last [`Self::begin_anew`], or all that
+    /// were to have been tried for long.
+    #[must_use]
+    pub fn any_renewed(&self) -> bool {
+        self.links
+            .iter()
+            .any(|link| link.alive && link.anew.is_none())
     }
 
     /// Whether a relay has an address that can be sent to from here.
@@ -415,6 +424,7 @@ impl Links {
                 link.pings = 0;
                 link.attempts = 0;
                 link.alive = true;
+                link.anew = None;
                 link.last_error = None;
                 self.events.push(LinkEvent::Up {
                     guard: link.relay,
