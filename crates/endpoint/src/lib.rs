@@ -18,6 +18,7 @@ mod requests;
 mod service;
 mod sockets;
 mod state;
+mod ways;
 
 pub use mixline_endpoint_engine::status;
 

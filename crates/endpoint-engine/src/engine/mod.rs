@@ -24,7 +24,7 @@ mod returning;
 mod status_report;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -126,7 +126,7 @@ pub struct Engine {
     online: bool,
     /// Since when it is not, if it was.
     offline: Option<Instant>,
-    last_tick: Option<Instant>,
+    last_tick: Option<Now>,
     last_slow: Option<Instant>,
     stopping: Option<Instant>,
     counters: Counters,
@@ -214,10 +214,15 @@ impl Engine {
         self.links.set_families(families);
     }
 
+    /// Where guards are reached.
+    pub fn guard_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.links.addresses()
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.maintain(now);
-        self.last_tick = Some(now.instant);
+        self.last_tick = Some(now);
         self.finish_batch(now);
     }
 
@@ -234,7 +239,8 @@ impl Engine {
                 .iter()
                 .any(|(_, session)| session.opening.is_some() || session.in_use(now.instant));
         let every = if busy { BUSY_TICK } else { IDLE_TICK };
-        self.last_tick.map_or(now.instant, |last| last + every)
+        self.last_tick
+            .map_or(now.instant, |last| last.instant + every)
     }
 
     /// Ends a batch: sends partly filled cells, and does what has become possible.

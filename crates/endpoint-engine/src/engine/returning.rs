@@ -46,16 +46,20 @@ impl Engine {
     /// Looks whether this program did not run for a while: the silence of others then says
     /// nothing, and they may have given us up.
     pub(super) fn notice_gap(&mut self, now: Now) {
-        let Some(gap) = self
-            .last_tick
-            .map(|last| now.instant.saturating_duration_since(last))
-        else {
-            return;
+        let Some(last) = self.last_tick else { return };
+        let gap = now.instant.saturating_duration_since(last.instant);
+        // A machine whose clocks all stood still, as a virtual one that was halted, has its wall
+        // clock set when it goes on.
+        let wall = Duration::from_millis(now.unix_ms.saturating_sub(last.unix_ms));
+        let gap = if wall.saturating_sub(gap) >= AWAY {
+            wall
+        } else {
+            gap
         };
         if gap < STALL {
             return;
         }
-        self.last_tick = Some(now.instant);
+        self.last_tick = Some(now);
         for (_, session) in self.sessions.iter_mut() {
             session.waiting = None;
             session.paths.forgive();

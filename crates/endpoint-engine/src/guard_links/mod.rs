@@ -225,6 +225,13 @@ impl Links {
         Some((link.peer.remote(), addresses))
     }
 
+    /// The addresses of the guards.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.links
+            .iter()
+            .flat_map(|link| link.addresses.iter().copied())
+    }
+
     /// Sends a control message to a guard, if there is a session.
     pub fn send_control(&self, guard: &ShortId, control: &Control, outbox: &mut Outbox) {
         if let Some((seal, to)) = self.route(guard) {
