@@ -263,8 +263,8 @@ impl Links {
                 }
                 false
             }
-            // Nobody opens links to a client.
-            Ok(DatagramType::Initiation) | Err(_) => {
+            // Nobody opens links to a client, or asks it.
+            Ok(DatagramType::Initiation | DatagramType::Probe) | Err(_) => {
                 counters.bad_datagrams += 1;
                 false
             }
