@@ -126,15 +126,15 @@ fn roaming(network: &mut Network) -> Result<()> {
         ensure!(back < SOON, "{back:?}");
         // Another address on the same wire.
         ip(&[
-            "addr add 172.30.0.77/24 dev eth0",
             "addr del 172.30.0.2/24 dev eth0",
+            "addr add 172.30.0.77/24 dev eth0",
             "route replace default via 172.30.0.1",
         ])?;
         let moved = first_page("with another address")?;
         ensure!(moved < SOON, "{moved:?}");
         ip(&[
-            "addr add 172.30.0.2/24 dev eth0",
             "addr del 172.30.0.77/24 dev eth0",
+            "addr add 172.30.0.2/24 dev eth0",
             "route replace default via 172.30.0.1",
         ])
     });
