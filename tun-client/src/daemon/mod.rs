@@ -15,6 +15,7 @@ pub mod host;
 mod lease;
 mod lifecycle;
 mod names;
+mod outside;
 mod resolve;
 mod resolver;
 mod service;
@@ -23,6 +24,7 @@ mod startup;
 pub(crate) mod status;
 mod status_report;
 mod stop_signals;
+mod told;
 
 use std::sync::Arc;
 
