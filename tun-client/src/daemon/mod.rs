@@ -14,6 +14,7 @@ mod control_requests;
 pub mod host;
 mod lease;
 mod lifecycle;
+pub mod lock;
 mod names;
 mod outside;
 mod resolve;
