@@ -252,7 +252,7 @@ fn publish(container: &mut Container) -> Result<()> {
 }
 
 fn lock(container: &mut Container) -> Result<()> {
-    let closed = "ip route get 10.1.2.3 2>&1 | grep -q unreachable";
+    let closed = "ip route get 10.1.2.3 2>&1 | grep -q 'No route to host'";
     said(
         container,
         "echo 'lock: always' >> /etc/mixline/client.yaml && systemctl restart mixline-client-lock",
