@@ -537,6 +537,7 @@ fn a_question_for_a_name_of_ours_reaches_no_other_server() {
         "www.freespeech.anon",
         "x.ANON",
         "anon",
+        "freespeech.anon.corp.example",
         &format!("{long}.{long}.{long}.{long}.anon"),
     ] {
         assert!(!arrives(name), "{name}");
