@@ -12,7 +12,7 @@ use mixline_client::daemon;
 use mixline_client::host_dns::{self, Host};
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
-use mixline_client::{Config, Error, detach, show};
+use mixline_client::{Config, Error, Lock, detach, show};
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
 use mixline_daemon::reload::Origin;
@@ -52,6 +52,13 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Up(options) => up(origin, config, options),
         Command::Down => down(&config),
+        Command::Lock(options) => Ok(daemon::lock::lock(
+            config,
+            &cli.config,
+            options.watch,
+            options.if_always,
+        )?),
+        Command::Unlock { anyway } => Ok(daemon::lock::unlock(&config, *anyway)?),
         Command::Status { json } => {
             let status = ask(&socket, &Request::Status)?;
             print(&status, *json, show::status)
@@ -122,7 +129,7 @@ fn down(config: &Config) -> anyhow::Result<()> {
             // What an unclean stop left behind.
             let resolver = host_dns::recover(&Host::default(), &config.state_dir);
             let network = State::open(&config.state_dir)?.network();
-            daemon::host::recover(&config.interface, network.unwrap_or_default())?;
+            daemon::host::recover(config, network.unwrap_or_default())?;
             resolver?;
             return Err(error.into());
         }
@@ -137,6 +144,9 @@ fn down(config: &Config) -> anyhow::Result<()> {
             );
         }
         std::thread::sleep(POLL);
+    }
+    if config.lock == Lock::Always {
+        println!("the host stays closed to virtual addresses: `lock: always`");
     }
     Ok(())
 }
