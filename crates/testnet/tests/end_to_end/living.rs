@@ -42,6 +42,11 @@ pub fn tests(tests: &mut Tests) {
     );
 }
 
+/// What the XDP program of the relays has a part in.
+pub fn on_xdp(tests: &mut Tests) {
+    tests.on(Kind::Honest, "living::a_path_too_narrow_is_named", narrow);
+}
+
 /// Asks for the page by name again and again, as a person does; how long it took.
 fn first_page(what: &str) -> Result<Duration> {
     let began = Instant::now();
