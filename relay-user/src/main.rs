@@ -216,7 +216,7 @@ fn reload(config: &Path) -> anyhow::Result<()> {
         AskError::Io(error) => nobody(&config, error),
         AskError::Refused(text) => anyhow::anyhow!("the configuration stays as it was: {text}"),
     })?;
-    print(&format!("{}\n", done.line()));
+    print(&done.text());
     Ok(())
 }
 

@@ -80,7 +80,7 @@ pub async fn close(shared: &Arc<Shared>, network: VirtualNetwork, place: Place) 
     // Before anything is closed: `down` has to find it again.
     shared.state.keep_network(&network)?;
     let id = shared.handle.id();
-    let wanted = wanted(&shared.config.interface, network, Some(&id), Some(place));
+    let wanted = wanted(&shared.config().interface, network, Some(&id), Some(place));
     shared.host_state.wanted.send_replace(Some(wanted));
     let mut reports = shared.host_state.reports();
     let report = match reports.wait_for(Option::is_some).await {
@@ -143,7 +143,7 @@ pub fn is_closed() -> bool {
 pub fn wanted_at_the_end(shared: &Shared) -> Wanted {
     shared.host_state.wanted().unwrap_or_else(|| {
         let network = shared.state.network().unwrap_or_default();
-        wanted(&shared.config.interface, network, None, None)
+        wanted(&shared.config().interface, network, None, None)
     })
 }
 

@@ -90,7 +90,7 @@ impl Resolver {
             Err(error) => {
                 let address = SocketAddr::new(self.address.into(), DNS_PORT);
                 let error = Error::DnsListen { address, error };
-                if self.shared.config.dns.mode != DnsMode::Off {
+                if self.shared.config().dns.mode != DnsMode::Off {
                     return Err(error);
                 }
                 (None, Some(error.to_string()))
@@ -110,8 +110,9 @@ impl Resolver {
         let address = SocketAddr::new(self.address.into(), DNS_PORT);
         let wanted = self.shared.host_state.wanted();
         let inside = wanted.is_some_and(|wanted| wanted.resolver == Some(Place::Inside));
+        let config = self.shared.config();
         let interface = if inside {
-            self.shared.config.interface.as_str()
+            config.interface.as_str()
         } else {
             LOOPBACK
         };
@@ -123,9 +124,9 @@ impl Resolver {
         let shared = &self.shared;
         host_dns::apply(
             &shared.host,
-            shared.config.dns.mode,
+            shared.config().dns.mode,
             shared.state.directory(),
-            &shared.config.interface,
+            &shared.config().interface,
             self.address,
             &self.network,
         )
@@ -133,7 +134,7 @@ impl Resolver {
     }
 
     fn upstreams(&self) -> Vec<SocketAddr> {
-        host_dns::upstreams(&self.shared.config.dns, &self.earlier, self.address)
+        host_dns::upstreams(&self.shared.config().dns, &self.earlier, self.address)
     }
 
     fn responder(&self) -> Arc<Responder<EndpointBackend>> {
