@@ -14,6 +14,7 @@ use super::backend::EndpointBackend;
 use super::control_requests::ControlRequests;
 use super::host::{self, HostState};
 use super::names::Names;
+use super::outside;
 use super::reloading::{self, Reloader};
 use super::shared::{self, Ending, Facts, Shared};
 use super::startup::{Snapshots, Startup};
@@ -128,7 +129,8 @@ fn begin<'a>(
     .map_err(Error::Endpoint)?;
 
     let (lease, own_lease) = watch::channel(None);
-    let backend = EndpointBackend::new(handle.clone(), own_lease, names.held());
+    let host_state = HostState::default();
+    let backend = EndpointBackend::new(handle.clone(), own_lease, names.held(), host_state.told());
     let (follow_sender, follow) = watch::channel(FollowStatus::default());
     let (ending, endings) = mpsc::channel(4);
     let shared = Arc::new(Shared {
@@ -142,7 +144,7 @@ fn begin<'a>(
         backend: Arc::new(backend),
         follow,
         ending,
-        host_state: HostState::default(),
+        host_state,
         facts: Mutex::new(Facts::default()),
         problems: Mutex::new(Problems::default()),
     });
@@ -160,6 +162,7 @@ fn begin<'a>(
     ));
     tasks.spawn(control.serve(Arc::new(ControlRequests(Arc::clone(&shared)))));
     tasks.spawn(service::keep_alive(Arc::clone(&shared)));
+    tasks.spawn(outside::keep(Arc::clone(&shared), snapshots.clone()));
     tasks.spawn(host::keep(Arc::clone(&shared), reconciler, announcements));
     Ok((
         Lifecycle {
@@ -234,7 +237,7 @@ impl Lifecycle<'_> {
         let goodbye = tokio::time::timeout(GOODBYE, shared.handle.shutdown()).await;
         self.tasks.shutdown().await;
         let opened = if open {
-            host::open(&host::wanted_at_the_end(shared))
+            host::open_again(shared)
         } else {
             Ok(())
         };

@@ -16,6 +16,7 @@ pub mod host;
 mod lease;
 mod lifecycle;
 mod names;
+mod outside;
 mod reloading;
 mod resolve;
 mod resolver;
@@ -26,6 +27,7 @@ mod startup;
 pub(crate) mod status;
 mod status_report;
 mod stop_signals;
+mod told;
 
 use std::sync::Arc;
 
