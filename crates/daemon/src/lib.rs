@@ -8,6 +8,8 @@ pub mod hangup;
 pub mod http;
 pub mod logging;
 pub mod manual;
+#[cfg(feature = "http")]
+pub mod place;
 pub mod reload;
 pub mod service_manager;
 pub mod terminal;

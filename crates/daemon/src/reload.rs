@@ -93,7 +93,21 @@ impl Reloaded {
 /// Those of `read`, which changes nothing then.
 pub fn announced<E: Display>(read: impl FnOnce() -> Result<Reloaded, E>) -> Result<Reloaded, E> {
     service_manager::reloading();
-    let result = read();
+    tell(read())
+}
+
+/// The same where it takes time, such as for another port to listen on.
+///
+/// # Errors
+/// Those of `read`, which changes nothing then.
+pub async fn announced_in_time<E: Display>(
+    read: impl Future<Output = Result<Reloaded, E>>,
+) -> Result<Reloaded, E> {
+    service_manager::reloading();
+    tell(read.await)
+}
+
+fn tell<E: Display>(result: Result<Reloaded, E>) -> Result<Reloaded, E> {
     match &result {
         Ok(done) => {
             for line in done.lines() {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mixline_daemon::service_manager;
-use mixline_directory_client::{DirectoryClient, FollowStatus};
+use mixline_directory_client::{FollowStatus, follow_settings};
 use mixline_endpoint::Endpoint;
 use mixline_protocol::records::Snapshot;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
@@ -16,11 +16,11 @@ use super::host::{self, HostState};
 use super::names::Names;
 use super::outside;
 use super::reloading::{self, Reloader};
+use super::service;
 use super::shared::{self, Ending, Facts, Shared};
 use super::startup::{Snapshots, Startup};
 use super::status::{DnsStatus, Phase, Problems};
 use super::stop_signals::StopSignals;
-use super::{service, snapshots};
 use crate::config::DnsMode;
 use crate::control;
 use crate::error::{Error, Result};
@@ -107,8 +107,6 @@ fn begin<'a>(
         }
         earlier => earlier?,
     };
-    let directory = DirectoryClient::new(&config.directory.url, config.directory.id)
-        .map_err(Error::Directory)?;
     let control = control::server::Server::bind(&config.control_socket())?;
 
     let reconciler = host::take(&config.interface)?;
@@ -149,12 +147,12 @@ fn begin<'a>(
         problems: Mutex::new(Problems::default()),
     });
     let mut tasks = JoinSet::new();
-    let url = config.directory.url.clone();
-    tasks.spawn(snapshots::follow(
-        directory,
-        url,
+    tasks.spawn(follow_settings(
+        config.directory.id,
         reloader.follow(),
-        (snapshot_sender, follow_sender),
+        |config| &config.directory.url,
+        snapshot_sender,
+        follow_sender,
     ));
     tasks.spawn(reloading::follow(
         Arc::clone(&shared),

@@ -6,7 +6,7 @@
 //! is read again (`reloading`).
 //!
 //! From the ground up: `status` and `names` are what there is to know, `reloading` has the
-//! configuration that counts, `shared` is what the tasks of a lifecycle have in common, `snapshots`,
+//! configuration that counts, `shared` is what the tasks of a lifecycle have in common,
 //! `lease`, `status_report` and `startup` work on it, `control_requests` answers commands, and
 //! `lifecycle` owns them all.
 
@@ -22,7 +22,6 @@ mod resolve;
 mod resolver;
 mod service;
 mod shared;
-mod snapshots;
 mod startup;
 pub(crate) mod status;
 mod status_report;
