@@ -38,6 +38,7 @@ pub async fn run(
     let listener = listen::bind(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     let store = RedbStore::open(&keys::database(&config.state_dir))?;
+    let control = control::listen(&config.state_dir);
     let identity = Arc::new(keys.identity);
     let now = now();
     let registry = Arc::new(Registry::open(
@@ -92,7 +93,7 @@ pub async fn run(
         address,
         reloader.follow(),
     ));
-    match control::listen(&config.state_dir) {
+    match control {
         Ok(listener) => {
             notices.spawn(control::serve(listener, reloader.clone()));
         }
