@@ -53,6 +53,9 @@ pub struct Config {
     /// How the host's programs find `.anon`.
     #[serde(default)]
     pub dns: Dns,
+    /// How long the host stays closed to virtual addresses.
+    #[serde(default)]
+    pub lock: Lock,
     /// What is logged, if `MIXLINE_LOG` says nothing.
     #[serde(default)]
     pub log: Option<Filter>,
@@ -83,6 +86,17 @@ pub enum Accept {
     Always,
     /// Never, whatever is published.
     Never,
+}
+
+/// How long the host stays closed to packets that would carry virtual addresses past the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lock {
+    /// From `up` on until `down`, also when the client was killed in between.
+    #[default]
+    UntilDown,
+    /// Always: from boot on, and after `down` too.
+    Always,
 }
 
 /// How the host's programs find `.anon`.
@@ -259,6 +273,7 @@ impl Config {
             publish,
             accept,
             dns,
+            lock,
             log,
             policies,
         } = Self::load(&origin.file)?;
@@ -274,6 +289,7 @@ impl Config {
         done.keep("state_dir", &self.state_dir, &state_dir);
         done.keep("interface", &self.interface, &interface);
         done.keep("control_socket", &self.control_socket, &control_socket);
+        done.replace("lock", &mut self.lock, lock);
         if directory.id == self.directory.id {
             done.replace("directory.url", &mut self.directory.url, directory.url);
         } else {

@@ -11,7 +11,7 @@ use mixline_client::daemon;
 use mixline_client::host_dns::{self, Host};
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
-use mixline_client::{Config, Error, detach, show};
+use mixline_client::{Config, Error, Lock, detach, show};
 use mixline_daemon::hangup;
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
@@ -27,7 +27,12 @@ const POLL: Duration = Duration::from_millis(200);
 fn main() -> ExitCode {
     hangup::hold();
     let cli = Cli::parse();
-    if !matches!(&cli.command, Command::Up(up) if !up.detach) {
+    let stays = match &cli.command {
+        Command::Up(up) => !up.detach,
+        Command::Lock(lock) => lock.watch,
+        _ => false,
+    };
+    if !stays {
         hangup::release();
     }
     match run(&cli) {
@@ -55,6 +60,13 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Up(options) => up(origin, config, options),
         Command::Down => down(&config),
+        Command::Lock(options) => Ok(daemon::lock::lock(
+            config,
+            &cli.config,
+            options.watch,
+            options.if_always,
+        )?),
+        Command::Unlock { anyway } => Ok(daemon::lock::unlock(&config, *anyway)?),
         Command::Status { json } => {
             let status = ask(&socket, &Request::Status)?;
             print(&status, *json, show::status)
@@ -131,7 +143,7 @@ fn down(config: &Config) -> anyhow::Result<()> {
             // What an unclean stop left behind.
             let resolver = host_dns::recover(&Host::default(), &config.state_dir);
             let network = State::open(&config.state_dir)?.network();
-            daemon::host::recover(&config.interface, network.unwrap_or_default())?;
+            daemon::host::recover(config, network.unwrap_or_default())?;
             resolver?;
             return Err(error.into());
         }
@@ -146,6 +158,9 @@ fn down(config: &Config) -> anyhow::Result<()> {
             );
         }
         std::thread::sleep(POLL);
+    }
+    if config.lock == Lock::Always {
+        println!("the host stays closed to virtual addresses: `lock: always`");
     }
     Ok(())
 }

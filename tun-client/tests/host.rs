@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -495,4 +496,72 @@ fn a_moved_virtual_network_leaves_nothing_of_the_former_one() {
             "{shown}"
         );
     });
+}
+
+#[test]
+fn a_question_for_a_name_of_ours_reaches_no_other_server() {
+    let Some(wire) = Wire::new() else { return };
+    let question = |name: &str| {
+        let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for label in name.split('.').filter(|label| !label.is_empty()) {
+            message.push(label.len().try_into().unwrap());
+            message.extend(label.as_bytes());
+        }
+        message.extend([0, 0, 1, 0, 1]);
+        message
+    };
+    let server = wire.on_router(|| {
+        let socket = UdpSocket::bind("192.0.2.1:53").unwrap();
+        socket.set_read_timeout(Some(WAIT)).unwrap();
+        socket
+    });
+    let arrives = |name: &str| {
+        wire.on_host(|| {
+            let socket = UdpSocket::bind((HOST, 0)).unwrap();
+            let _ = socket.send_to(&question(name), "192.0.2.1:53");
+        });
+        server.recv(&mut [0; 512]).is_ok()
+    };
+    assert!(soon(|| arrives("freespeech.anon")));
+    wire.on_host(|| {
+        settle(&wanted());
+        assert_eq!(
+            left_to_do(&wanted()),
+            [],
+            "the kernel gives back what was asked for"
+        );
+    });
+    let long = "a".repeat(60);
+    for name in [
+        "freespeech.anon",
+        "www.freespeech.anon",
+        "x.ANON",
+        "anon",
+        &format!("{long}.{long}.{long}.{long}.anon"),
+    ] {
+        assert!(!arrives(name), "{name}");
+    }
+    for name in [
+        "example.org",
+        "anon.example.org",
+        "xanon",
+        "anonymous",
+        "a.anone",
+    ] {
+        assert!(soon(|| arrives(name)), "{name}");
+    }
+    // By TCP as well.
+    let listener = wire.on_router(|| std::net::TcpListener::bind("192.0.2.1:53").unwrap());
+    let arrives = |name: &str| {
+        let mut to = wire.on_host(|| std::net::TcpStream::connect("192.0.2.1:53").unwrap());
+        let message = question(name);
+        let mut framed = u16::try_from(message.len()).unwrap().to_be_bytes().to_vec();
+        framed.extend(message);
+        let _ = to.write_all(&framed);
+        let (mut from, _) = listener.accept().unwrap();
+        from.set_read_timeout(Some(WAIT)).unwrap();
+        from.read(&mut [0; 512]).is_ok()
+    };
+    assert!(arrives("example.org"));
+    assert!(!arrives("freespeech.anon"));
 }

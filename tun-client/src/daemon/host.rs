@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::shared::Shared;
 use super::told::Told;
+use crate::config::{Config, Lock};
 use crate::dns::Reach;
 use crate::error::{Error, Result};
 use crate::host::announcements::Announcements;
@@ -27,8 +28,8 @@ pub struct HostState {
     report: watch::Sender<Option<Report>>,
     reach: watch::Sender<Reach>,
     told: Arc<Told>,
-    /// Held by who changes the host, and true once it was opened for good.
-    opened: Arc<Mutex<bool>>,
+    /// Held by who changes the host, and true once nobody sees to it any more.
+    ended: Arc<Mutex<bool>>,
 }
 
 impl Default for HostState {
@@ -38,7 +39,7 @@ impl Default for HostState {
             report: watch::channel(None).0,
             reach: watch::channel(Reach::default()).0,
             told: Arc::default(),
-            opened: Arc::default(),
+            ended: Arc::default(),
         }
     }
 }
@@ -133,13 +134,8 @@ async fn close_as(shared: &Shared, wanted: Wanted) -> Result<Report> {
         Ok(report) => report.clone().unwrap_or_default(),
         Err(_) => Report::default(),
     };
-    if report.closed {
-        Ok(report)
-    } else {
-        Err(Error::Host {
-            problem: report.problems.join("; "),
-        })
-    }
+    is_well(&report)?;
+    Ok(report)
 }
 
 /// Opens the kernel, unless another client has the virtual networks.
@@ -175,29 +171,69 @@ fn wanted_at_the_end(shared: &Shared) -> Wanted {
     })
 }
 
-/// Takes away what a client that stopped uncleanly left, given the network that it closed.
+/// Takes away what a client that stopped uncleanly left, given the network that it closed; what
+/// closes the host stays if that is the configuration's will.
 ///
 /// # Errors
 /// [`Error::Host`].
-pub fn recover(interface: &str, network: VirtualNetwork) -> Result<()> {
-    take(interface)?;
-    open(&Wanted::closed(interface, network), &Mutex::default())
+pub fn recover(config: &Config, network: VirtualNetwork) -> Result<()> {
+    take(&config.interface)?;
+    let wanted = Wanted::closed(&config.interface, network);
+    match config.lock {
+        Lock::UntilDown => open(&wanted),
+        Lock::Always => close_alone(&wanted),
+    }
 }
 
-/// Takes away what closes the host; nobody sees to it any more.
+/// Takes away what closes the host, unless that is to stay; nobody sees to it any more.
 ///
 /// # Errors
 /// [`Error::Host`].
-pub fn open_again(shared: &Shared) -> Result<()> {
-    open(&wanted_at_the_end(shared), &shared.host_state.opened)
+pub fn release(shared: &Shared) -> Result<()> {
+    // A look that outlives its task would change again what is done here.
+    let ended = &shared.host_state.ended;
+    let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+    *ended = true;
+    let wanted = wanted_at_the_end(shared);
+    match shared.config().lock {
+        Lock::UntilDown => open(&wanted),
+        Lock::Always => close_alone(&wanted),
+    }
 }
 
-fn open(wanted: &Wanted, opened: &Mutex<bool>) -> Result<()> {
-    // A look that outlives its task would close again what is opened here.
-    let mut opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
-    *opened = true;
+/// Takes away what closes the host.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn open(wanted: &Wanted) -> Result<()> {
     let done = Reconciler::open().and_then(|reconciler| reconciler.remove(wanted));
     Ok(done?)
+}
+
+/// Closes the host, with nothing that leads inside.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn close_alone(wanted: &Wanted) -> Result<()> {
+    let closed = Wanted {
+        outside: wanted.outside.clone(),
+        ..Wanted::closed(&wanted.interface, wanted.network)
+    };
+    is_well(&Reconciler::open()?.settle(&closed))
+}
+
+/// Whether the host is closed.
+///
+/// # Errors
+/// [`Error::Host`] if it is not.
+pub fn is_well(report: &Report) -> Result<()> {
+    if report.closed {
+        Ok(())
+    } else {
+        Err(Error::Host {
+            problem: report.problems.join("; "),
+        })
+    }
 }
 
 /// Keeps the host as it is wanted, for ever.
@@ -274,18 +310,18 @@ pub async fn keep(
     }
 }
 
-/// Makes the host look as it is wanted, on a thread that may wait for the kernel. `None` if it was
-/// opened for good.
+/// Makes the host look as it is wanted, on a thread that may wait for the kernel. `None` once nobody
+/// sees to it any more.
 async fn settle(
     state: &HostState,
     reconciler: Reconciler,
     mut wanted: Wanted,
 ) -> Option<(Reconciler, Report)> {
     wanted.told = state.told.all();
-    let opened = Arc::clone(&state.opened);
+    let ended = Arc::clone(&state.ended);
     let work = move || {
-        let opened = opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if *opened {
+        let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if *ended {
             return None;
         }
         let report = reconciler.settle(&wanted);

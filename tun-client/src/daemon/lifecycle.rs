@@ -234,11 +234,7 @@ impl Lifecycle<'_> {
         // The interface goes with the endpoint's thread.
         let goodbye = tokio::time::timeout(GOODBYE, shared.handle.shutdown()).await;
         self.tasks.shutdown().await;
-        let opened = if open {
-            host::open_again(shared)
-        } else {
-            Ok(())
-        };
+        let opened = if open { host::release(shared) } else { Ok(()) };
         restored?;
         opened?;
         goodbye.map_err(|_| Error::EndpointHangs)

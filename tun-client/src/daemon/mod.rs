@@ -15,6 +15,7 @@ mod control_requests;
 pub mod host;
 mod lease;
 mod lifecycle;
+pub mod lock;
 mod names;
 mod outside;
 mod reloading;

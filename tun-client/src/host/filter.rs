@@ -14,6 +14,7 @@ use super::nftables::{
 };
 use super::outside::Outside;
 use super::prefix::Prefix;
+use crate::config::DNS_PORT;
 
 /// Addresses of one wire (RFC 4291, section 2.5.6).
 const LINK_LOCAL: Prefix = Prefix {
@@ -26,6 +27,9 @@ const LOOPBACK: &str = "lo";
 const AFTER_TRANSLATION: i32 = 300;
 /// Before all others (`NF_IP_PRI_RAW`, -300).
 const BEFORE_ALL: i32 = -400;
+/// Where the last label of a question's name may begin: behind the header of 12 bytes, and one more
+/// length with TCP; a name has at most 255 bytes (RFC 1035, sections 2.3.4, 4.1.1 and 4.2.2).
+const NAME_ENDS: std::ops::RangeInclusive<u32> = 12..=263;
 /// ARP has filters of one priority only.
 const ARP_PRIORITY: i32 = 0;
 /// `NF_ARP_IN`, `NF_ARP_OUT` (Linux, `linux/netfilter_arp.h`).
@@ -117,6 +121,12 @@ impl Filter {
                 self.leaving(),
             ),
             inet(
+                "names",
+                InetHookNumber::PostRouting,
+                AFTER_TRANSLATION,
+                self.asked_of_others(),
+            ),
+            inet(
                 "in",
                 InetHookNumber::PreRouting,
                 BEFORE_ALL,
@@ -174,6 +184,19 @@ impl Filter {
             let to = in_network(destination(network.address), *network);
             chain.push(nftables::all([to, drop()]));
         }
+        chain
+    }
+
+    /// Questions for names that nobody but the client answers, to whatever server.
+    fn asked_of_others(&self) -> Vec<Sentence> {
+        let mut chain = Vec::new();
+        for name in [self.interface.as_str(), LOOPBACK] {
+            chain.push(nftables::all([interface(Direction::Out, name), accept()]));
+        }
+        chain.push(nftables::all([nftables::not_to_port(DNS_PORT), accept()]));
+        chain.extend(
+            NAME_ENDS.map(|offset| nftables::all([nftables::name_ends_at(offset), drop()])),
+        );
         chain
     }
 
