@@ -77,12 +77,13 @@ impl ControlRequests {
             return Err(RequestError::AcceptsNobody);
         }
         let was_accepting = shared.accepting();
-        shared
+        let claimed = shared
             .names
             .publish(label, &shared.handle.directory())
-            .await
-            .map_err(RequestError::Name)?;
+            .await;
+        // Also of a name that will not be remembered.
         shared.settle_endpoint().await;
+        claimed.map_err(RequestError::Name)?;
         if !was_accepting {
             let published = shared.handle.directory().publish().await;
             published.map_err(|error| RequestError::NotFoundYet { label, error })?;
@@ -96,8 +97,9 @@ impl ControlRequests {
     async fn unpublish(&self, name: &str) -> Result<Value, RequestError> {
         let label = parse_label(name).map_err(RequestError::NotALabel)?;
         let shared = &self.0;
-        let configured = shared.names.unpublish(label).map_err(RequestError::Name)?;
+        let withdrawn = shared.names.unpublish(label);
         shared.settle_endpoint().await;
+        let configured = withdrawn.map_err(RequestError::Name)?;
         Ok(json!({
             "name": label.host(),
             "configured": configured,

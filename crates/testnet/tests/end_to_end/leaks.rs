@@ -53,7 +53,7 @@ pub fn tests(tests: &mut Tests) {
 }
 
 /// Runs `work`, in which nothing virtual may leave either host.
-fn quietly(network: &mut Network, work: impl FnOnce(&mut Network) -> Result<()>) -> Result<()> {
+pub fn quietly(network: &mut Network, work: impl FnOnce(&mut Network) -> Result<()>) -> Result<()> {
     let leaving = ["-Q", "in", VIRTUAL];
     let captures: Vec<Capture> = [Node::Client, Node::Service]
         .into_iter()

@@ -13,6 +13,7 @@ mod leaks;
 mod names;
 mod pcap;
 mod ports;
+mod reload;
 mod rogue;
 mod stream;
 mod tools;
@@ -131,6 +132,7 @@ fn main() {
     bad_input::tests(&mut tests);
     everything(&mut tests, Port::Udp);
     leaks::tests(&mut tests);
+    reload::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
     tests.ports = Ports::Mixed;
