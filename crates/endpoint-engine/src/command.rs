@@ -9,6 +9,7 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
 
+use crate::config::Config;
 use crate::error::QueryError;
 use crate::status::Status;
 
@@ -34,6 +35,8 @@ pub enum Command {
     Learn(Box<ServiceDescriptor>),
     /// Use a lease.
     SetLease(Box<Lease>),
+    /// Use other settings, which have been checked ([`Config::check`]).
+    Reconfigure(Box<Config>),
     /// Say goodbye to everybody and stop.
     Shutdown,
 }

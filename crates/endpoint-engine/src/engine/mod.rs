@@ -19,6 +19,7 @@ pub(crate) mod liveness;
 mod misbehaviour;
 mod outbound;
 mod publishing;
+mod reconfigure;
 mod status_report;
 
 use std::collections::{HashMap, VecDeque};

@@ -14,6 +14,7 @@ mod leaks;
 mod names;
 mod pcap;
 mod ports;
+mod reload;
 mod rogue;
 mod stream;
 mod tools;
@@ -133,6 +134,7 @@ fn main() {
     everything(&mut tests, Port::Udp);
     leaks::tests(&mut tests);
     host_events::tests(&mut tests);
+    reload::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
     tests.ports = Ports::Mixed;
