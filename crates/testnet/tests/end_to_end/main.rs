@@ -11,6 +11,7 @@ mod capture;
 mod failures;
 mod host_events;
 mod leaks;
+mod living;
 mod names;
 mod pcap;
 mod ports;
@@ -133,6 +134,7 @@ fn main() {
     bad_input::tests(&mut tests);
     everything(&mut tests, Port::Udp);
     leaks::tests(&mut tests);
+    living::tests(&mut tests);
     host_events::tests(&mut tests);
     reload::tests(&mut tests);
     let on_sockets = tests.trials.len();
