@@ -413,6 +413,10 @@ fn clock(network: &mut Network) -> Result<()> {
         };
         Ok(problems.iter().any(lease))
     };
+    // What is asked at a start is answered.
+    eventually("no question under way", 30, || {
+        Ok(network.client_status(Node::Client)?["directory"]["pending"] == 0)
+    })?;
     ensure!(!asks_again(network)?);
     fs::write(&file, "+3d\n")?;
     // A question goes unanswered, or is refused, after 12 s.
