@@ -27,9 +27,11 @@ const LOOPBACK: &str = "lo";
 const AFTER_TRANSLATION: i32 = 300;
 /// Before all others (`NF_IP_PRI_RAW`, -300).
 const BEFORE_ALL: i32 = -400;
-/// Where the last label of a question's name may begin: behind the header of 12 bytes, and one more
-/// length with TCP; a name has at most 255 bytes (RFC 1035, sections 2.3.4, 4.1.1 and 4.2.2).
-const NAME_ENDS: std::ops::RangeInclusive<u32> = 12..=263;
+/// Where a question's name begins with UDP: behind the header of 12 bytes (RFC 1035, section 4.1.1).
+const NAME: u32 = 12;
+/// Where a label that is not the name's first may begin: two bytes later, and yet two more with TCP; a
+/// name has at most 255 bytes (RFC 1035, sections 2.3.4 and 4.2.2).
+const LABELS: std::ops::RangeInclusive<u32> = 14..=263;
 /// ARP has filters of one priority only.
 const ARP_PRIORITY: i32 = 0;
 /// `NF_ARP_IN`, `NF_ARP_OUT` (Linux, `linux/netfilter_arp.h`).
@@ -194,8 +196,10 @@ impl Filter {
             chain.push(nftables::all([interface(Direction::Out, name), accept()]));
         }
         chain.push(nftables::all([nftables::not_to_port(DNS_PORT), accept()]));
+        chain.push(nftables::all([nftables::label_at(NAME, true), drop()]));
+        // A resolver that is refused appends the host's search domains, and asks again.
         chain.extend(
-            NAME_ENDS.map(|offset| nftables::all([nftables::name_ends_at(offset), drop()])),
+            LABELS.map(|offset| nftables::all([nftables::label_at(offset, false), drop()])),
         );
         chain
     }

@@ -19,9 +19,9 @@ const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 /// `NFT_PAYLOAD_INNER_HEADER`: what is behind the transport header (Linux 5.16).
 const INNER_HEADER: u32 = 3;
-/// The end of a question's name (RFC 1035, section 3.1), and which of its bits count: letters have
-/// two cases.
-const TOP_LABEL: [u8; 6] = *b"\x04ANON\x00";
+/// The label of a name, and the end of names behind it (RFC 1035, section 3.1), and which of its bits
+/// count: letters have two cases.
+const LABEL: [u8; 6] = *b"\x04ANON\x00";
 const NO_CASE: [u8; 6] = [0xff, 0xdf, 0xdf, 0xdf, 0xdf, 0xff];
 /// `NFT_BITWISE_MASK_XOR`.
 const MASK_XOR: u32 = 0;
@@ -157,12 +157,15 @@ pub fn not_to_port(port: u16) -> Part {
     ]
 }
 
-/// A name that ends in `anon` does so this many bytes behind the transport header.
-pub fn name_ends_at(offset: u32) -> Part {
+/// A name has the label `anon` this many bytes behind the transport header, and more behind that or
+/// nothing.
+pub fn label_at(offset: u32, is_last: bool) -> Part {
+    let length = LABEL.len() - usize::from(!is_last);
+    let first = |bytes: &[u8]| bytes.iter().take(length).copied().collect::<Vec<u8>>();
     vec![
-        load(INNER_HEADER, offset, TOP_LABEL.len()),
-        masked(NO_CASE.to_vec()),
-        compare(Operator::Equal, TOP_LABEL.to_vec()),
+        load(INNER_HEADER, offset, length),
+        masked(first(&NO_CASE)),
+        compare(Operator::Equal, first(&LABEL)),
     ]
 }
 

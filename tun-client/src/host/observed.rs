@@ -1,5 +1,6 @@
 //! What the kernel has of what concerns the client.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::filter::Chain;
@@ -27,6 +28,8 @@ pub struct Observed {
     pub routes: Vec<Route>,
     /// Routes of other tables by an interface, as far as [`is_looked_at`].
     pub others: Vec<OtherRoute>,
+    /// Interfaces that were wires before: one that has just lost its routes is still one.
+    pub were_wires: BTreeSet<u32>,
     /// The chains of the client's packet filter, or none if it is not there.
     pub filter: Option<Vec<Chain>>,
     /// Whether the kernel has IPv6.
@@ -125,6 +128,18 @@ impl Observed {
             interface,
             prefix: Prefix::host(address),
         })
+    }
+
+    /// Whether the host's own addresses are looked for before all else.
+    #[must_use]
+    pub fn is_local_first(&self) -> bool {
+        let first = |ipv6: bool| {
+            let mut rules = self.rules.iter().filter(|r| r.to.is_ipv6() == ipv6);
+            rules
+                .next()
+                .is_none_or(|rule| rule.table == LOCAL_TABLE && !rule.narrowed)
+        };
+        first(false) && first(true)
     }
 
     /// The name of an interface, or its number if it has just gone.
