@@ -107,7 +107,13 @@ impl ControlRequests {
     }
 
     fn reload(&self) -> Result<Value, RequestError> {
-        let done = self.0.reloader.reload().map_err(RequestError::Reload)?;
+        let shared = &self.0;
+        let mut done = shared.reloader.reload().map_err(RequestError::Reload)?;
+        // A name that a command withdrew comes back, though the file is as it was.
+        let publish = "publish".to_owned();
+        if !done.changed.contains(&publish) && !shared.names.has_all(&shared.config().publish) {
+            done.changed.push(publish);
+        }
         serde_json::to_value(done).map_err(RequestError::Answer)
     }
 
