@@ -10,6 +10,7 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
 
+use crate::config::Config;
 use crate::error::QueryError;
 use crate::guard_links::GuardTarget;
 use crate::status::{PingReport, Status};
@@ -36,6 +37,8 @@ pub enum Command {
     Learn(Box<ServiceDescriptor>),
     /// Use a lease.
     SetLease(Box<Lease>),
+    /// Use other settings, which have been checked ([`Config::check`]).
+    Reconfigure(Box<Config>),
     /// Addresses, routes or links of this host have changed, or it has slept: guards are reached
     /// anew, and paths tried, at once.
     HostChanged,
