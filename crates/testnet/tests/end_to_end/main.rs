@@ -139,6 +139,8 @@ fn main() {
     reload::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
+    tests.ports = Ports::All(Port::Xdp);
+    living::on_xdp(&mut tests);
     tests.ports = Ports::Mixed;
     ports::tests(&mut tests);
     tests.ports = Ports::All(Port::XdpFilter);
