@@ -331,9 +331,17 @@ fn a_hangup_reads_the_configuration_again_and_ends_nothing() {
                 sleep(Duration::from_millis(20));
             }
         };
-        std::fs::write(fixture.config(), format!("{yaml}mtu: 1400\n")).unwrap();
+        let wrong = failure(&Fixture::new("").run(&["reload"]));
+        assert!(wrong.contains("no client is running"), "{wrong}");
+        let more = "mtu: 1400\ncontrol_socket: /tmp/elsewhere.sock\n";
+        std::fs::write(fixture.config(), format!("{yaml}{more}")).unwrap();
         kill(pid, Signal::SIGHUP).unwrap();
-        logs("nothing changes; counts after a restart: mtu");
+        logs("the configuration was read again; changed: mtu");
+        logs("the configuration was read again; counts after a restart: control_socket");
+        std::fs::write(fixture.config(), format!("{yaml}accept: always\n")).unwrap();
+        let done = fixture.run(&["reload"]);
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert_eq!(said, "changed: mtu, accept\n");
         std::fs::write(fixture.config(), format!("{yaml}mtu: 14\n")).unwrap();
         kill(pid, Signal::SIGHUP).unwrap();
         logs("the configuration stays as it was");
