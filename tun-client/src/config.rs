@@ -13,6 +13,8 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::{AnonName, Label};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::control::{self, Sockets};
+
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/mixline/client.yaml";
 /// The longest name of a Linux interface (`IFNAMSIZ`, with its zero).
@@ -39,8 +41,8 @@ pub struct Config {
     pub mtu: u16,
     /// Which network to join.
     pub directory: Directory,
-    /// Where commands reach the running client; `control.sock` in the state directory if
-    /// it is not given.
+    /// Where commands reach the running client. If it is not given: `client.sock` in the directory
+    /// that the service manager makes, or `control.sock` in the state directory.
     #[serde(default)]
     pub control_socket: Option<PathBuf>,
     /// Names to claim and serve: `freespeech` or `freespeech.anon`.
@@ -279,12 +281,35 @@ impl Config {
         Ok(config)
     }
 
-    /// Where commands reach the running client.
+    /// Where this process, as the running client, is reached by commands.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
-        self.control_socket
-            .clone()
-            .unwrap_or_else(|| self.state_dir.join("control.sock"))
+        match &self.control_socket {
+            Some(path) => path.clone(),
+            None if self.is_the_hosts() && control::has_runtime_directory() => {
+                control::RUNTIME_SOCKET.into()
+            }
+            None => self.state_dir.join(control::STATE_SOCKET),
+        }
+    }
+
+    /// Where commands look for the running client.
+    #[must_use]
+    pub fn control_sockets(&self) -> Sockets {
+        let mut places = match &self.control_socket {
+            Some(path) => return Sockets(vec![path.clone()]),
+            None => vec![self.state_dir.join(control::STATE_SOCKET)],
+        };
+        if self.is_the_hosts() {
+            places.push(control::RUNTIME_SOCKET.into());
+        }
+        Sockets(places)
+    }
+
+    /// Whether this is the client of the host, and none of several with state directories of
+    /// their own: the socket of the host's is no other's.
+    fn is_the_hosts(&self) -> bool {
+        self.state_dir == default_state_dir()
     }
 
     fn check(&self) -> Result<(), ConfigProblem> {
@@ -440,6 +465,10 @@ mod tests {
         assert_eq!(
             config.control_socket(),
             Path::new("/var/lib/mixline/control.sock")
+        );
+        assert_eq!(
+            config.control_sockets().0,
+            ["/var/lib/mixline/control.sock", "/run/mixline/client.sock"].map(PathBuf::from)
         );
         assert_eq!(config.dns, Dns::default());
         assert_eq!(config.accept, Accept::Published);

@@ -1,13 +1,12 @@
 //! `mixline-client`: the command line of the Mixline client.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{CommandFactory, Parser};
 use mixline_client::cli::{Cli, Command, Up};
-use mixline_client::control::{Request, ask};
+use mixline_client::control::{Request, Sockets};
 use mixline_client::daemon;
 use mixline_client::host_dns::{self, Host};
 use mixline_client::progress::Progress;
@@ -48,18 +47,18 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         file: cli.config.clone(),
         logging: asked.start(Modules::Shown, config.log.as_ref()),
     };
-    let socket = config.control_socket();
+    let socket = config.control_sockets();
     match &cli.command {
         Command::Up(options) => up(origin, config, options),
         Command::Down => down(&config),
         Command::Status { json } => {
-            let status = ask(&socket, &Request::Status)?;
+            let status = socket.ask(&Request::Status)?;
             print(&status, *json, show::status)
         }
         Command::Id => id(&config),
         Command::Publish { name } => publish(&config, name),
         Command::Unpublish { name } => {
-            let done = ask(&socket, &Request::Unpublish { name: name.clone() })?;
+            let done = socket.ask(&Request::Unpublish { name: name.clone() })?;
             let host = done["name"].as_str().unwrap_or(name);
             if done["configured"] == true {
                 println!(
@@ -72,7 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Resolve { what, json } => {
-            let found = ask(&socket, &Request::Resolve { what: what.clone() })?;
+            let found = socket.ask(&Request::Resolve { what: what.clone() })?;
             print(&found, *json, show::resolved)
         }
         Command::Manual { .. } => Ok(()),
@@ -110,7 +109,7 @@ fn up(origin: Origin, config: Config, options: &Up) -> anyhow::Result<()> {
 }
 
 fn down(config: &Config) -> anyhow::Result<()> {
-    match ask(&config.control_socket(), &Request::Down) {
+    match config.control_sockets().ask(&Request::Down) {
         Ok(_) => {}
         Err(error @ Error::NotRunning { .. }) => {
             if State::is_held(&config.state_dir) {
@@ -142,7 +141,7 @@ fn down(config: &Config) -> anyhow::Result<()> {
 }
 
 fn id(config: &Config) -> anyhow::Result<()> {
-    let id = match ask(&config.control_socket(), &Request::Status) {
+    let id = match config.control_sockets().ask(&Request::Status) {
         Ok(status) => status["id"]
             .as_str()
             .context("the client's answer has no ID")?
@@ -159,13 +158,10 @@ fn id(config: &Config) -> anyhow::Result<()> {
 }
 
 fn publish(config: &Config, name: &str) -> anyhow::Result<()> {
-    let socket = config.control_socket();
-    let done = ask(
-        &socket,
-        &Request::Publish {
-            name: name.to_owned(),
-        },
-    )?;
+    let socket = config.control_sockets();
+    let done = socket.ask(&Request::Publish {
+        name: name.to_owned(),
+    })?;
     let host = done["name"].as_str().unwrap_or(name).to_owned();
     let until = Instant::now() + PUBLISH_TIMEOUT;
     while done["restarting"] == true && !is_served(&socket, &host) {
@@ -182,9 +178,9 @@ fn publish(config: &Config, name: &str) -> anyhow::Result<()> {
 }
 
 /// Whether the client is up again and has the name.
-fn is_served(socket: &Path, host: &str) -> bool {
+fn is_served(socket: &Sockets, host: &str) -> bool {
     // While it starts again there may be nobody to ask.
-    let Ok(status) = ask(socket, &Request::Status) else {
+    let Ok(status) = socket.ask(&Request::Status) else {
         return false;
     };
     let published = |name: &Value| name["name"] == host && name["state"] == "published";

@@ -53,6 +53,10 @@ pub fn run(checks: &mut Checks, container: &mut Container, by: By) {
     checks.check("it publishes a name, and systemd-resolved finds it", || {
         publish(container)
     });
+    checks.check(
+        "members of the group mixline ask it, and others hear of the group",
+        || group(container),
+    );
 }
 
 /// The 52 characters of the directory's ID.
@@ -246,6 +250,36 @@ fn publish(container: &mut Container) -> Result<()> {
         ),
         20,
     )
+}
+
+fn group(container: &mut Container) -> Result<()> {
+    expect(
+        container,
+        "stat --format='%U %G %a' /run/mixline /run/mixline/client.sock",
+        "root root 755\nroot mixline 660",
+    )?;
+    let member = "setpriv --reuid=4711 --regid=4711 --groups=$(getent group mixline | cut -d: -f3)";
+    let stranger = "setpriv --reuid=4712 --regid=4712 --clear-groups";
+    said(
+        container,
+        &format!("{member} mixline-client status | grep -q '^state  *up'"),
+    )?;
+    said(
+        container,
+        &format!("{member} mixline-client resolve {NAME} | grep -q '^ipv4  *10\\.'"),
+    )?;
+    let refused = |container: &mut Container, command: &str, why: &str| {
+        expect(
+            container,
+            &format!("{command} >/dev/null 2>/tmp/error; echo $?; grep -c '{why}' /tmp/error"),
+            "1\n1",
+        )
+    };
+    let down = format!("{member} mixline-client down");
+    refused(container, &down, "down is for root")?;
+    let status = format!("{stranger} mixline-client status");
+    refused(container, &status, "a member of the group mixline")?;
+    expect(container, "systemctl is-active mixline-client", "active")
 }
 
 /// Waits until the directory is reached through the relays, and answers.
