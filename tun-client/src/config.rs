@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use mixline_daemon::logging::{Filter, LoggingError};
 use mixline_daemon::reload::{Origin, Reloaded};
-use mixline_endpoint::PolicyRule;
+use mixline_endpoint::{EngineConfig, EngineConfigError, PolicyRule};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::{AnonName, Label};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -60,6 +60,21 @@ pub struct Config {
     /// How packets are spread over paths.
     #[serde(default)]
     pub policies: Vec<PolicyRule>,
+    /// How many guards are used, 1 to 5.
+    #[serde(default = "guards")]
+    pub guards: usize,
+    /// Relays in a head, the guard included, 1 to 4.
+    #[serde(default = "head_length")]
+    pub head_length: usize,
+    /// Relays in a tail, the guard included, 1 to 4.
+    #[serde(default = "tail_length")]
+    pub tail_length: usize,
+    /// Tails in the own descriptor, 1 to 8.
+    #[serde(default = "public_tails")]
+    pub public_tails: usize,
+    /// Tails that each peer gets for itself, 2 to 4.
+    #[serde(default = "private_tails")]
+    pub private_tails: usize,
 }
 
 /// The directory whose network is joined.
@@ -204,6 +219,9 @@ pub enum ConfigProblem {
         /// How many are configured.
         count: usize,
     },
+    /// The engine does not take a setting of paths.
+    #[error("{0}")]
+    Paths(EngineConfigError),
     /// Names are published and nobody may open a session.
     #[error("accept: `never` contradicts `publish`: nobody could reach it")]
     PublishedButClosed,
@@ -256,6 +274,11 @@ impl Config {
             dns,
             log,
             policies,
+            guards,
+            head_length,
+            tail_length,
+            public_tails,
+            private_tails,
         } = Self::load(&origin.file)?;
         let mut done = Reloaded::default();
         done.replace_log(&origin.logging, &mut self.log, log)?;
@@ -268,6 +291,11 @@ impl Config {
         done.keep("accept", &self.accept, &accept);
         done.keep("dns", &self.dns, &dns);
         done.keep("policies", &self.policies, &policies);
+        done.keep("guards", &self.guards, &guards);
+        done.keep("head_length", &self.head_length, &head_length);
+        done.keep("tail_length", &self.tail_length, &tail_length);
+        done.keep("public_tails", &self.public_tails, &public_tails);
+        done.keep("private_tails", &self.private_tails, &private_tails);
         Ok(done)
     }
 
@@ -275,10 +303,27 @@ impl Config {
     ///
     /// # Errors
     /// Any [`ConfigProblem`] but [`ConfigProblem::Read`].
-    fn parse(text: &str) -> Result<Self, ConfigProblem> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ConfigProblem> {
         let config: Self = serde_yaml::from_str(text).map_err(ConfigProblem::Yaml)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// What the endpoint's engine is told. `accepting` says whether others may open sessions.
+    #[must_use]
+    pub fn engine(&self, accepting: bool) -> EngineConfig {
+        EngineConfig {
+            guards: self.guards,
+            head_length: self.head_length,
+            tail_length: self.tail_length,
+            public_tails: self.public_tails,
+            private_tails: self.private_tails,
+            policies: self.policies.clone(),
+            accept_sessions: accepting,
+            publish: accepting,
+            mtu: self.mtu,
+            ..EngineConfig::default()
+        }
     }
 
     /// Where this process, as the running client, is reached by commands.
@@ -345,7 +390,7 @@ impl Config {
         if self.accept == Accept::Never && !self.publish.is_empty() {
             return Err(ConfigProblem::PublishedButClosed);
         }
-        Ok(())
+        self.engine(false).check().map_err(ConfigProblem::Paths)
     }
 }
 
@@ -436,6 +481,26 @@ fn default_mtu() -> u16 {
     1500
 }
 
+fn guards() -> usize {
+    EngineConfig::default().guards
+}
+
+fn head_length() -> usize {
+    EngineConfig::default().head_length
+}
+
+fn tail_length() -> usize {
+    EngineConfig::default().tail_length
+}
+
+fn public_tails() -> usize {
+    EngineConfig::default().public_tails
+}
+
+fn private_tails() -> usize {
+    EngineConfig::default().private_tails
+}
+
 fn yes() -> bool {
     true
 }
@@ -482,7 +547,8 @@ mod tests {
             + "state_dir: /tmp/a\ninterface: mix1\nmtu: 9000\ncontrol_socket: /run/m.sock\n\
                publish: [FreeSpeech, other.anon]\naccept: always\n\
                dns: {mode: resolv-conf, upstream: [192.0.2.1, \"[2001:db8::1]:5353\"], forward: false}\n\
-               policies: [{port: 5060, policy: duplicate 2}]\n";
+               policies: [{port: 5060, policy: duplicate 2}]\n\
+               guards: 2\nhead_length: 1\ntail_length: 4\npublic_tails: 8\nprivate_tails: 2\n";
         let config = Config::parse(&text).unwrap();
         let names: Vec<&str> = config.publish.iter().map(Label::as_str).collect();
         assert_eq!(names, ["freespeech", "other"]);
@@ -497,6 +563,20 @@ mod tests {
         );
         assert!(!config.dns.forward);
         assert_eq!(config.policies.len(), 1);
+        let engine = config.engine(true);
+        assert_eq!(
+            (engine.guards, engine.head_length, engine.tail_length),
+            (2, 1, 4)
+        );
+        assert_eq!((engine.public_tails, engine.private_tails), (8, 2));
+        assert_eq!((engine.mtu, engine.policies.len()), (9000, 1));
+        assert!(engine.accept_sessions && engine.publish);
+    }
+
+    #[test]
+    fn the_defaults_of_paths_are_those_of_the_engine() {
+        let config = Config::parse(&minimal()).unwrap();
+        assert_eq!(config.engine(false), EngineConfig::default());
     }
 
     #[test]
@@ -530,6 +610,16 @@ mod tests {
             ("accept: never\npublish: [a]", "accept"),
             ("dns: {upstream: [nonsense]}", "dns"),
             ("policies: [{policy: fastest}]", "policies"),
+            ("guards: 0", "guards"),
+            ("guards: 6", "guards"),
+            ("head_length: 0", "head_length"),
+            ("head_length: 5", "head_length"),
+            ("tail_length: 5", "tail_length"),
+            ("public_tails: 0", "public_tails"),
+            ("public_tails: 9", "public_tails"),
+            ("private_tails: 1", "private_tails"),
+            ("private_tails: 5", "private_tails"),
+            ("head_length: -1", "head_length"),
         ] {
             let error = refused(&format!("{}{line}\n", minimal()));
             assert!(error.contains(key), "{line}: {error}");

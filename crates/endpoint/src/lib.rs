@@ -28,7 +28,7 @@ pub use error::{Error, Result};
 pub use handle::Handle;
 pub use mixline_endpoint_engine::command::NamedService;
 pub use mixline_endpoint_engine::{
-    AddressRange, Event, Identity, MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule, QueryError,
-    Status,
+    AddressRange, Config as EngineConfig, ConfigError as EngineConfigError, Event, Identity,
+    MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule, QueryError, Status,
 };
 pub use service::MessageService;

@@ -117,10 +117,7 @@ fn begin<'a>(
         Accept::Never => false,
     };
     let mut settings = mixline_endpoint::Config::new(config.state_dir.clone());
-    settings.engine.policies.clone_from(&config.policies);
-    settings.engine.accept_sessions = accepting;
-    settings.engine.publish = accepting;
-    settings.engine.mtu = config.mtu;
+    settings.engine = config.engine(accepting);
     let (snapshot_sender, snapshots) = watch::channel(None);
     let handle = Endpoint::start(
         settings,
