@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::http::{App, listen};
+use crate::link::Place;
 use crate::metrics::{Metrics, count};
 use crate::query_service::QueryService;
 use crate::registry::{Limits, Registry};
@@ -49,6 +50,9 @@ pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> 
     let metrics = Arc::new(Metrics::default());
     let app = App::new(registry.clone(), publisher.clone(), metrics.clone());
     tracing::info!("directory {} serves http://{address}", registry.id());
+    if let Some(Ok(network)) = Place::of(address).map(|place| place.network(*registry.id())) {
+        tracing::info!("others join by {network}, or by `mixline-directory link URL`");
+    }
 
     let life = Arc::new(Life::default());
     let url = format!("http://{address}");

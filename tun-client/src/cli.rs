@@ -4,14 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use mixline_daemon::network::Network;
+
 use crate::config::DEFAULT_PATH;
 
 /// Reach anonymous services, and be one: a network interface whose packets go through
 /// Mixline's relays, and `.anon` names for it.
 ///
-/// `mixline-client up` joins the network that the configuration names. From then on
-/// ordinary programs use ordinary addresses: `curl http://freespeech.anon/`. The other
-/// commands talk to the running client.
+/// `mixline-client join LINK` writes the configuration; `mixline-client up` joins the network that it
+/// names. From then on ordinary programs use ordinary addresses: `curl http://freespeech.anon/`. The
+/// other commands talk to the running client. Root may use all of them, and members of the group
+/// mixline may use status, id, publish, unpublish and resolve.
 ///
 /// Logs go to standard error; MIXLINE_LOG chooses what (error, warn, info, debug, or
 /// filters such as info,mixline_client=debug) and goes before `log` in the configuration;
@@ -80,6 +83,30 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write the configuration for a network, given the one line that names it.
+    ///
+    /// The directory is asked once whether it is that network's. Of a configuration that is there,
+    /// only the section `directory` changes.
+    Join {
+        /// mixline:ID@http://HOST:PORT, as `mixline-client link` and `mixline-directory link` print
+        /// it.
+        #[arg(value_name = "LINK")]
+        network: Network,
+        /// Replace another network without asking.
+        #[arg(long)]
+        force: bool,
+        /// Do not ask the directory.
+        #[arg(long)]
+        no_check: bool,
+    },
+    /// Print the one line that names this client's network, for others to join.
+    ///
+    /// At a terminal, the line is also drawn as a QR code. It says nothing about this client.
+    Link {
+        /// Draw the QR code in any case.
+        #[arg(long)]
+        qr: bool,
+    },
     /// Write man pages and completions, for packages.
     #[command(hide = true)]
     Manual {
@@ -145,6 +172,8 @@ mod tests {
             "publish",
             "unpublish",
             "resolve",
+            "join",
+            "link",
         ] {
             assert!(help.contains(&format!("  {command}")), "{command}: {help}");
         }

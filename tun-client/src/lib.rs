@@ -10,12 +10,14 @@ mod dns;
 mod error;
 pub mod host;
 pub mod host_dns;
+pub mod join;
 pub mod progress;
+pub mod qr;
 pub mod show;
 pub mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tun;
 
-pub use config::{Config, ConfigError, ConfigProblem};
+pub use config::{Config, ConfigError, ConfigProblem, DEFAULT_PATH};
 pub use error::{ContentProblem, ControlProblem, Error, Result};

@@ -1,5 +1,7 @@
 //! `mixline-client`: the command line of the Mixline client.
 
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,11 +11,13 @@ use mixline_client::cli::{Cli, Command, Up};
 use mixline_client::control::{Request, Sockets};
 use mixline_client::daemon;
 use mixline_client::host_dns::{self, Host};
+use mixline_client::join::{self, Before, Joined};
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
-use mixline_client::{Config, Error, detach, show};
+use mixline_client::{Config, DEFAULT_PATH, Error, detach, qr, show};
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
+use mixline_daemon::network::Network;
 use mixline_daemon::reload::Origin;
 use serde_json::Value;
 
@@ -21,6 +25,13 @@ use serde_json::Value;
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long `publish` waits for a client that starts again to serve the name.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(90);
+/// The unit, and where it may be (systemd.unit(5)).
+const UNIT: &str = "mixline-client.service";
+const UNIT_DIRECTORIES: [&str; 3] = [
+    "/etc/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
 /// Between two checks of something that is waited for.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -42,6 +53,14 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         return Ok(manual::write(Cli::command(), directory)?);
     }
     let asked = logging::asked()?;
+    if let Command::Join {
+        network,
+        force,
+        no_check,
+    } = &cli.command
+    {
+        return join(&cli.config, network, *force, *no_check);
+    }
     let config = Config::load(&cli.config)?;
     let origin = Origin {
         file: cli.config.clone(),
@@ -74,8 +93,91 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             let found = socket.ask(&Request::Resolve { what: what.clone() })?;
             print(&found, *json, show::resolved)
         }
-        Command::Manual { .. } => Ok(()),
+        Command::Link { qr } => link(&config, *qr),
+        Command::Join { .. } | Command::Manual { .. } => Ok(()),
     }
+}
+
+fn join(file: &Path, network: &Network, force: bool, no_check: bool) -> anyhow::Result<()> {
+    let relays = if no_check {
+        None
+    } else {
+        Some(runtime()?.block_on(join::check(network))?)
+    };
+    let (stdin, stderr) = (std::io::stdin(), std::io::stderr());
+    let asks = stdin.is_terminal() && stderr.is_terminal();
+    let (mut answers, mut questions) = (stdin.lock(), stderr.lock());
+    let terminal: join::Terminal<'_> = asks.then_some((&mut answers, &mut questions));
+    let Joined { config, before } = join::write(file, network, force, terminal)?;
+    drop((answers, questions));
+    let checked = match relays {
+        Some(relays) => format!("its directory answers, with {relays} relays"),
+        None => "its directory was not asked".to_owned(),
+    };
+    let mut lines = vec![format!(
+        "{} names the network {}: {checked}",
+        file.display(),
+        network.id
+    )];
+    if matches!(before, Before::Other(_)) && State::has_identity(&config.state_dir) {
+        lines.push(format!(
+            "this client keeps its anonymous ID, by which both networks know it; remove {} for \
+             another",
+            config.state_dir.display()
+        ));
+    }
+    lines.push(next(file, &config));
+    print_text(&(lines.join("\n") + "\n"));
+    Ok(())
+}
+
+/// What to do after a configuration was written.
+fn next(file: &Path, config: &Config) -> String {
+    let unit = file == Path::new(DEFAULT_PATH)
+        && Path::new("/run/systemd/system").is_dir()
+        && UNIT_DIRECTORIES
+            .iter()
+            .any(|directory| Path::new(directory).join(UNIT).exists());
+    let runs = !matches!(
+        config.control_sockets().ask(&Request::Status),
+        Err(Error::NotRunning { .. } | Error::OutOfReach { .. })
+    );
+    let place = match file == Path::new(DEFAULT_PATH) {
+        true => String::new(),
+        false => format!(" --config {}", file.display()),
+    };
+    match (unit, runs) {
+        (true, false) => "next: sudo systemctl enable --now mixline-client".to_owned(),
+        (true, true) => "next: sudo systemctl restart mixline-client".to_owned(),
+        (false, false) => format!("next: sudo mixline-client up --detach{place}"),
+        (false, true) => format!(
+            "next: sudo mixline-client down{place} && sudo mixline-client up --detach{place}"
+        ),
+    }
+}
+
+fn link(config: &Config, qr: bool) -> anyhow::Result<()> {
+    let network = Network::new(config.directory.id, &config.directory.url)?;
+    let line = network.to_string();
+    let terminal = std::io::stdout().is_terminal();
+    let mut out = format!("{line}\n");
+    if qr || terminal {
+        out += &qr::render(&line, terminal)?;
+    }
+    print_text(&out);
+    Ok(())
+}
+
+/// Prints what is for people. The reader may have had enough.
+fn print_text(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")
 }
 
 fn up(origin: Origin, config: Config, options: &Up) -> anyhow::Result<()> {
@@ -97,11 +199,7 @@ fn up(origin: Origin, config: Config, options: &Up) -> anyhow::Result<()> {
     } else {
         Progress::Person
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")?;
-    let result = runtime.block_on(daemon::run(config, origin, Host::default(), &progress));
+    let result = runtime()?.block_on(daemon::run(config, origin, Host::default(), &progress));
     if let Err(error) = &result {
         progress.failed(&error.to_string());
     }

@@ -1,10 +1,11 @@
 //! What the three daemons do alike: how they log, read their configuration again, what they tell the
-//! service manager, serve over HTTP, and what their packages make of their command lines.
+//! service manager, serve over HTTP, how a network is named in one line, and what their packages make of their command lines.
 
 #[cfg(feature = "http")]
 pub mod http;
 pub mod logging;
 pub mod manual;
+pub mod network;
 pub mod reload;
 pub mod service_manager;
 #[cfg(feature = "testing")]
