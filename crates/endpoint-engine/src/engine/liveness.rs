@@ -90,6 +90,7 @@ impl Engine {
         }
         self.expire_address(key, now);
         self.rekey(key, now);
+        self.settle_doubt(key, now);
         self.drive_opening(key, now);
         self.renew_in_trouble(key, now);
         self.renew_own_tails(key, now);
@@ -418,7 +419,9 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let in_use = session.in_use(now.instant) || session.waiting.is_some();
+        let in_use = session.in_use(now.instant)
+            || session.waiting.is_some()
+            || session.doubt.is_some_and(|doubt| doubt.asked.is_some());
         // Sessions for messages need no warm paths: a message that is lost is repeated.
         if !in_use && !session.carries_packets {
             return;

@@ -18,11 +18,13 @@ pub(crate) mod liveness;
 #[cfg(feature = "testing")]
 mod misbehaviour;
 mod outbound;
+mod ping;
 mod publishing;
+mod returning;
 mod status_report;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,7 +43,10 @@ use crate::directory::publication::Publication;
 use crate::directory::unreachable::Unreachable;
 use crate::guard_links::{Families, LinkEvent, Links};
 use crate::keys::SessionKey;
-use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
+use crate::limits::{
+    ANSWERS_BURST, ANSWERS_PER_SECOND, DOUBTS_BURST, DOUBTS_PER_SECOND, TRIES_BURST,
+    TRIES_PER_SECOND,
+};
 use crate::messages::ServiceRequest;
 use crate::outbox::Outbox;
 use crate::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
@@ -69,6 +74,8 @@ pub const IDLE_TICK: Duration = Duration::from_millis(250);
 pub const MAX_EVENTS: usize = 256;
 /// When the driver comes so late, silence of others says nothing.
 const STALL: Duration = Duration::from_millis(1000);
+/// When it comes so late, or no guard was reached for so long, others may have given us up.
+const AWAY: Duration = Duration::from_millis(2500);
 /// How often what changes slowly is looked at.
 const SLOW_TICK: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the directory to hear of it.
@@ -99,11 +106,14 @@ pub struct Engine {
     lookups: HashMap<IpAddr, Lookup>,
     lookup_bucket: TokenBucket,
     queries: Queries,
+    /// Measurements of paths, for people.
+    measurements: Vec<ping::Measurement>,
     publication: Publication,
     initiation_replays: InitiationReplayCache,
     tries: TokenBucket,
     answers_bucket: TokenBucket,
     icmp_bucket: TokenBucket,
+    doubts_bucket: TokenBucket,
     outbox: Outbox,
     inbound: PacketBatch,
     requests: VecDeque<ServiceRequest>,
@@ -114,7 +124,9 @@ pub struct Engine {
     /// Something happened that other parts may have to act on at once.
     needs_maintenance: bool,
     online: bool,
-    last_tick: Option<Instant>,
+    /// Since when it is not, if it was.
+    offline: Option<Instant>,
+    last_tick: Option<Now>,
     last_slow: Option<Instant>,
     stopping: Option<Instant>,
     counters: Counters,
@@ -159,6 +171,7 @@ impl Engine {
             lookups: HashMap::new(),
             lookup_bucket: TokenBucket::new(LOOKUPS_PER_SECOND, LOOKUPS_BURST, at),
             queries: Queries::default(),
+            measurements: Vec::new(),
             publication: Publication::new(at),
             initiation_replays: InitiationReplayCache::default(),
             tries: TokenBucket::new(TRIES_PER_SECOND, TRIES_BURST, at),
@@ -168,6 +181,7 @@ impl Engine {
                 crate::packets::icmp::BURST,
                 at,
             ),
+            doubts_bucket: TokenBucket::new(DOUBTS_PER_SECOND, DOUBTS_BURST, at),
             outbox: Outbox::new(),
             inbound: PacketBatch::new(),
             requests: VecDeque::new(),
@@ -176,6 +190,7 @@ impl Engine {
             dirty: Vec::new(),
             needs_maintenance: false,
             online: false,
+            offline: None,
             last_tick: None,
             last_slow: None,
             stopping: None,
@@ -199,10 +214,15 @@ impl Engine {
         self.links.set_families(families);
     }
 
+    /// Where guards are reached.
+    pub fn guard_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.links.addresses()
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.maintain(now);
-        self.last_tick = Some(now.instant);
+        self.last_tick = Some(now);
         self.finish_batch(now);
     }
 
@@ -213,12 +233,14 @@ impl Engine {
             || self.stopping.is_some()
             || self.tails.unregistered
             || !self.queries.is_empty()
+            || self.is_measuring()
             || self
                 .sessions
                 .iter()
                 .any(|(_, session)| session.opening.is_some() || session.in_use(now.instant));
         let every = if busy { BUSY_TICK } else { IDLE_TICK };
-        self.last_tick.map_or(now.instant, |last| last + every)
+        self.last_tick
+            .map_or(now.instant, |last| last.instant + every)
     }
 
     /// Ends a batch: sends partly filled cells, and does what has become possible.
@@ -290,6 +312,9 @@ impl Engine {
                 self.reply(number, Err(QueryError::Stopped));
             }
         }
+        for ping in std::mem::take(&mut self.measurements) {
+            self.reply(ping.number, Err(QueryError::Stopped));
+        }
         self.withdraw(now);
         for key in self.sessions.keys().collect::<Vec<_>>() {
             if self
@@ -321,13 +346,7 @@ impl Engine {
     }
 
     fn maintain(&mut self, now: Now) {
-        let late = |at: Instant| now.instant.saturating_duration_since(at) >= STALL;
-        if self.last_tick.is_some_and(late) {
-            for (_, session) in self.sessions.iter_mut() {
-                session.waiting = None;
-                session.paths.forgive();
-            }
-        }
+        self.notice_gap(now);
         let slow = |at: Instant| now.instant.saturating_duration_since(at) >= SLOW_TICK;
         if self.last_slow.is_none_or(slow) {
             self.last_slow = Some(now.instant);
@@ -346,7 +365,8 @@ impl Engine {
         for key in self.sessions.keys().collect::<Vec<_>>() {
             self.maintain_session(key, now);
         }
-        self.go_online();
+        self.drive_pings(now);
+        self.go_online(now);
     }
 
     /// What changes slowly: guards, and what ends.
@@ -393,15 +413,20 @@ impl Engine {
         }
     }
 
-    fn go_online(&mut self) {
+    fn go_online(&mut self, now: Now) {
         let online = self.network.is_some() && self.links.any_up() && self.shortage.is_none();
         if online == self.online {
             return;
         }
         self.online = online;
         if online {
+            let away = |at: Instant| now.instant.saturating_duration_since(at) >= AWAY;
+            if self.offline.take().is_some_and(away) {
+                self.doubt_sessions();
+            }
             self.event(Event::Online);
         } else {
+            self.offline = Some(now.instant);
             let why = self.problems().join("; ");
             self.event(Event::Offline(why));
         }

@@ -1,12 +1,16 @@
 //! The engine's state, for a person.
 
+use mixline_protocol::identity::ShortId;
+
 use super::Engine;
 use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
+use crate::guard_links::GuardTarget;
 use crate::session::paths::{Health, Path};
 use crate::session::{Phase, Session};
 use crate::status::{
     DirectoryStatus, GuardStatus, NetworkStatus, PathStatus, SessionStatus, Status, TailStatus,
+    milliseconds,
 };
 use crate::tails::Owner;
 
@@ -116,6 +120,21 @@ impl Engine {
         self.guards.in_use().map(one).collect()
     }
 
+    /// The guards in use and how each is reached.
+    pub(super) fn guard_targets(&self) -> Vec<GuardTarget> {
+        let ids = self.guards.in_use().map(|(id, _)| id);
+        ids.zip(self.guard_status())
+            .filter_map(|(id, status)| {
+                let (link, addresses) = self.links.reached(&id)?;
+                Some(GuardTarget {
+                    status,
+                    link,
+                    addresses,
+                })
+            })
+            .collect()
+    }
+
     fn tail_status(&self) -> TailStatus {
         let mut status = TailStatus::default();
         for (_, tail) in self.tails.iter() {
@@ -156,11 +175,16 @@ impl Engine {
         }
     }
 
-    fn path_status(&self, path: &Path, now: Now) -> PathStatus {
-        let name = |relay| match &self.network {
+    /// What people call a relay.
+    pub(super) fn relay_name(&self, relay: &ShortId) -> String {
+        match &self.network {
             Some(network) => network.name(relay),
             None => relay.to_string(),
-        };
+        }
+    }
+
+    fn path_status(&self, path: &Path, now: Now) -> PathStatus {
+        let name = |relay| self.relay_name(relay);
         PathStatus {
             head: path.relays.iter().map(name).collect(),
             tail: name(&path.tail_first),
@@ -175,8 +199,4 @@ impl Engine {
             cells: path.cells,
         }
     }
-}
-
-fn milliseconds(time: std::time::Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
 }

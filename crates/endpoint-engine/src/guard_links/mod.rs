@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use mixline_protocol::identity::{RelayId, ShortId};
+use mixline_protocol::identity::{RelayId, ShortId, X25519Public};
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::peer::Action;
 use mixline_protocol::link::{
@@ -52,6 +52,17 @@ impl Families {
     }
 }
 
+/// A guard in use, and how it is reached: what is needed to measure the way to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuardTarget {
+    /// The guard as [`status`](crate::status::Status) shows it.
+    pub status: crate::status::GuardStatus,
+    /// Its link key.
+    pub link: X25519Public,
+    /// Its addresses of the families that this host has, those in use first.
+    pub addresses: Vec<SocketAddr>,
+}
+
 /// How a link looks from outside.
 #[derive(Debug, Clone)]
 pub struct LinkView {
@@ -84,6 +95,22 @@ impl Links {
     /// Which kinds of addresses can be sent to from now on.
     pub fn set_families(&mut self, families: Families) {
         self.families = families;
+    }
+
+    /// Begins handshakes with all guards at once; sessions that there are go on meanwhile.
+    pub fn begin_anew(&mut self, now: Instant) {
+        for link in &mut self.links {
+            link.begin_anew(now);
+        }
+    }
+
+    /// Whether a guard has made a new session since the last [`Self::begin_anew`], or all that
+    /// were to have been tried for long.
+    #[must_use]
+    pub fn any_renewed(&self) -> bool {
+        self.links
+            .iter()
+            .any(|link| link.alive && link.anew.is_none())
     }
 
     /// Whether a relay has an address that can be sent to from here.
@@ -186,6 +213,23 @@ impl Links {
             rtt: link.rtt,
             last_error: link.last_error.clone(),
         })
+    }
+
+    /// A guard's link key and its addresses, the one in use first; `None` without a link.
+    #[must_use]
+    pub fn reached(&self, guard: &RelayId) -> Option<(X25519Public, Vec<SocketAddr>)> {
+        let link = self.links.iter().find(|link| link.id == *guard)?;
+        let mut addresses = link.addresses.to_vec();
+        let at = link.at.min(addresses.len());
+        addresses.rotate_left(at);
+        Some((link.peer.remote(), addresses))
+    }
+
+    /// The addresses of the guards.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.links
+            .iter()
+            .flat_map(|link| link.addresses.iter().copied())
     }
 
     /// Sends a control message to a guard, if there is a session.
@@ -387,6 +431,7 @@ impl Links {
                 link.pings = 0;
                 link.attempts = 0;
                 link.alive = true;
+                link.anew = None;
                 link.last_error = None;
                 self.events.push(LinkEvent::Up {
                     guard: link.relay,

@@ -32,6 +32,9 @@ use super::store::Store;
 /// How long a datagram takes from one node to the next.
 pub const HOP: Duration = Duration::from_millis(3);
 
+/// Datagrams that wait for a node that does not run.
+const SOCKET: usize = 4000;
+
 /// What is on its way to whom.
 pub enum Delivery {
     /// A datagram to a relay, or to an endpoint.
@@ -71,8 +74,9 @@ pub struct Node {
     pub dead: bool,
     /// Its network is away: it runs, but nothing comes or goes.
     pub unplugged: bool,
-    /// It does not run.
+    /// It does not run. What comes waits in its socket.
     pub frozen: bool,
+    backlog: Vec<Box<Datagram>>,
     /// It answers messages as the directory does.
     pub is_directory: bool,
 }
@@ -247,6 +251,7 @@ impl World {
             dead: false,
             unplugged: false,
             frozen: false,
+            backlog: Vec::new(),
             is_directory: false,
         });
         if number > 0 {
@@ -320,13 +325,25 @@ impl World {
         Arc::new(Snapshot::decode_and_verify(&bytes, &directory, self.unix()).unwrap())
     }
 
+    /// Renews a node's lease.
+    pub fn renew_lease(&mut self, node: usize) {
+        let lease = self.grant(self.nodes[node].id);
+        self.command(node, Command::SetLease(Box::new(lease)));
+    }
+
     /// Gives everybody a snapshot of how things are.
     pub fn publish_snapshot(&mut self) {
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        self.publish_snapshot_to(&all);
+    }
+
+    /// Gives some nodes a snapshot of how things are.
+    pub fn publish_snapshot_to(&mut self, nodes: &[usize]) {
         for relay in &mut self.relays {
             relay.renew_onion_keys(&self.parameters, self.now.unix(), &mut self.rng);
         }
         let snapshot = self.snapshot();
-        for number in 0..self.nodes.len() {
+        for number in nodes.iter().copied() {
             self.nodes[number]
                 .engine
                 .handle_snapshot(snapshot.clone(), self.now);
@@ -375,6 +392,25 @@ impl World {
         }
     }
 
+    /// A node does not run for a while, as when its machine sleeps or its program is stopped. Then
+    /// it does, and finds what has come meanwhile.
+    pub fn sleep(&mut self, node: usize, time: Duration) {
+        self.nodes[node].frozen = true;
+        self.run(time);
+        self.wake(node);
+    }
+
+    /// A node runs again.
+    pub fn wake(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        node.frozen = false;
+        for mut datagram in std::mem::take(&mut node.backlog) {
+            node.engine.handle_datagram(&mut datagram, self.now);
+        }
+        node.engine.finish_batch(self.now);
+        self.drain(number);
+    }
+
     /// Lets time pass until something holds; whether it does within `time`.
     pub fn run_until(&mut self, time: Duration, mut holds: impl FnMut(&Self) -> bool) -> bool {
         let until = self.now.instant + time;
@@ -409,7 +445,11 @@ impl World {
                     self.act(at, actions);
                 } else if let Some(at) = self.nodes.iter().position(|node| node.address == to) {
                     let node = &mut self.nodes[at];
-                    if !node.dead && !node.unplugged {
+                    if node.frozen && !node.unplugged {
+                        if node.backlog.len() < SOCKET {
+                            node.backlog.push(bytes);
+                        }
+                    } else if !node.dead && !node.unplugged {
                         node.engine.handle_datagram(&mut bytes, self.now);
                         node.engine.finish_batch(self.now);
                         self.drain(at);
