@@ -220,7 +220,7 @@ pub enum ConfigProblem {
         count: usize,
     },
     /// The engine does not take a setting of paths.
-    #[error("{0}")]
+    #[error("{}: {} is not {}", .0.key, .0.got, .0.allowed)]
     Paths(EngineConfigError),
     /// Names are published and nobody may open a session.
     #[error("accept: `never` contradicts `publish`: nobody could reach it")]

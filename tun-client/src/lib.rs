@@ -11,6 +11,7 @@ mod error;
 pub mod host;
 pub mod host_dns;
 pub mod join;
+pub mod ping;
 pub mod progress;
 pub mod qr;
 pub mod show;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{CommandFactory, Parser};
-use mixline_client::cli::{Cli, Command, Up};
+use mixline_client::cli::{Cli, Command, Ping, Up};
 use mixline_client::control::{Request, Sockets};
 use mixline_client::daemon;
 use mixline_client::host_dns::{self, Host};
 use mixline_client::join::{self, Before, Joined};
+use mixline_client::ping::Measured;
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
 use mixline_client::{Config, DEFAULT_PATH, Error, detach, qr, show};
@@ -19,7 +20,11 @@ use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
 use mixline_daemon::network::Network;
 use mixline_daemon::reload::Origin;
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::name::AnonName;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 /// How long `down` waits for the client's clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -38,7 +43,7 @@ const POLL: Duration = Duration::from_millis(200);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // One line, whatever it is made of.
             let text = format!("{error:#}").replace('\n', " ");
@@ -48,9 +53,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<()> {
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     if let Command::Manual { directory } = &cli.command {
-        return Ok(manual::write(Cli::command(), directory)?);
+        manual::write(Cli::command(), directory)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let asked = logging::asked()?;
     if let Command::Join {
@@ -59,7 +65,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         no_check,
     } = &cli.command
     {
-        return join(&cli.config, network, *force, *no_check);
+        join(&cli.config, network, *force, *no_check)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let config = Config::load(&cli.config)?;
     let origin = Origin {
@@ -68,34 +75,103 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     };
     let socket = config.control_sockets();
     match &cli.command {
-        Command::Up(options) => up(origin, config, options),
-        Command::Down => down(&config),
+        Command::Up(options) => up(origin, config, options)?,
+        Command::Down => down(&config)?,
         Command::Status { json } => {
             let status = socket.ask(&Request::Status)?;
-            print(&status, *json, show::status)
+            print(&status, *json, show::status)?;
         }
-        Command::Id => id(&config),
-        Command::Publish { name } => publish(&config, name),
-        Command::Unpublish { name } => {
-            let done = socket.ask(&Request::Unpublish { name: name.clone() })?;
-            let host = done["name"].as_str().unwrap_or(name);
-            if done["configured"] == true {
-                println!(
-                    "{host} is served no longer, until the client starts again: the configuration \
-                     lists it"
-                );
-            } else {
-                println!("{host} is served no longer");
-            }
-            Ok(())
-        }
+        Command::Id => id(&config)?,
+        Command::Publish { name } => publish(&config, name)?,
+        Command::Unpublish { name } => unpublish(&socket, name)?,
         Command::Resolve { what, json } => {
             let found = socket.ask(&Request::Resolve { what: what.clone() })?;
-            print(&found, *json, show::resolved)
+            print(&found, *json, show::resolved)?;
         }
-        Command::Link { qr } => link(&config, *qr),
-        Command::Join { .. } | Command::Manual { .. } => Ok(()),
+        Command::Ping(options) => return ping(&socket, options),
+        Command::Link { qr } => link(&config, *qr)?,
+        Command::Join { .. } | Command::Manual { .. } => {}
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn unpublish(socket: &Sockets, name: &str) -> anyhow::Result<()> {
+    let name = name.to_owned();
+    let done = socket.ask(&Request::Unpublish { name: name.clone() })?;
+    let host = done["name"].as_str().unwrap_or(&name);
+    if done["configured"] == true {
+        println!(
+            "{host} is served no longer, until the client starts again: the configuration lists it"
+        );
+    } else {
+        println!("{host} is served no longer");
+    }
+    Ok(())
+}
+
+/// Exit code 1 if nothing came back.
+fn ping(socket: &Sockets, options: &Ping) -> anyhow::Result<ExitCode> {
+    let runtime = runtime()?;
+    let measured = runtime.block_on(measure(socket, options));
+    // A question may be under way.
+    runtime.shutdown_background();
+    let measured = measured?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&measured)?);
+    } else {
+        print_text(&measured.summary());
+    }
+    Ok(if measured.is_answered() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// One round after the other, until all are done or a person has seen enough.
+async fn measure(socket: &Sockets, options: &Ping) -> anyhow::Result<Measured> {
+    let mut interrupted = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let ask = |request: Request| {
+        let socket = socket.clone();
+        tokio::task::spawn_blocking(move || socket.ask(&request))
+    };
+    let what = options.what.clone();
+    let id = match what.parse() {
+        Ok(AnonName::Id(id)) => id.to_string(),
+        _ => match what.parse::<AnonymousId>() {
+            Ok(id) => id.to_string(),
+            Err(_) => {
+                let found = ask(Request::Resolve { what: what.clone() }).await??;
+                let id = found["id"].as_str();
+                id.context("the client's answer has no ID")?.to_owned()
+            }
+        },
+    };
+    let mut measured = Measured::new(&what, &id);
+    let mut rounds = tokio::time::interval(options.interval);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for _ in 0..options.count {
+        let round = async {
+            rounds.tick().await;
+            ask(Request::Ping { id: id.clone() }).await
+        };
+        let report = tokio::select! {
+            report = round => report?,
+            _ = interrupted.recv() => break,
+        };
+        let said = match report {
+            Ok(report) => measured.add(&report),
+            // It was reached before, and may be again.
+            Err(error @ Error::RequestFailed(_)) if measured.rounds > 0 => {
+                measured.fail(&error.to_string())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !options.json {
+            print_text(&said);
+        }
+    }
+    Ok(measured)
 }
 
 fn join(file: &Path, network: &Network, force: bool, no_check: bool) -> anyhow::Result<()> {

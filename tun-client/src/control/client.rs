@@ -10,8 +10,9 @@ use serde_json::Value;
 use super::{Answer, MAX_ANSWER, Request};
 use crate::error::{ControlProblem, Error, Result};
 
-/// How long an answer is waited for: longer than any question to the directory takes.
-const TIMEOUT: Duration = Duration::from_secs(90);
+/// How long an answer is waited for: longer than any question to the directory, and any measurement,
+/// takes.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Where a running client may be found, in the order in which it is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 //! {"command":"down"}
 //! {"command":"publish","name":"freespeech"}      {"command":"unpublish","name":"freespeech"}
 //! {"command":"resolve","what":"freespeech.anon"}
+//! {"command":"ping","id":"ID"}                   {"command":"probe","mappings":[10,20]}
 //!
 //! {"ok":...}      {"error":"one line"}
 //! ```
@@ -40,6 +41,11 @@ pub const MAX_REQUEST: u64 = 4096;
 /// The longest answer that is read, bytes: the status of a thousand sessions.
 pub const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
+/// Mappings of a NAT that one measurement looks at, at most.
+pub const MAX_MAPPINGS: usize = 8;
+/// The longest silence that a mapping is tried for, seconds.
+pub const LONGEST_MAPPING: u64 = 120;
+
 /// What can be asked of the running client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -63,6 +69,17 @@ pub enum Request {
         /// A name, an ID, or a virtual address.
         what: String,
     },
+    /// Ask a peer once over each path.
+    Ping {
+        /// Its ID.
+        id: String,
+    },
+    /// Measure the way to the guards.
+    Probe {
+        /// For how long mappings of a NAT are left alone, seconds: at most [`MAX_MAPPINGS`] of at most
+        /// [`LONGEST_MAPPING`].
+        mappings: Vec<u64>,
+    },
 }
 
 impl Request {
@@ -75,6 +92,8 @@ impl Request {
             Self::Publish { .. } => "publish",
             Self::Unpublish { .. } => "unpublish",
             Self::Resolve { .. } => "resolve",
+            Self::Ping { .. } => "ping",
+            Self::Probe { .. } => "doctor",
         }
     }
 
@@ -83,7 +102,12 @@ impl Request {
     pub fn is_for_members(&self) -> bool {
         matches!(
             self,
-            Self::Status | Self::Publish { .. } | Self::Unpublish { .. } | Self::Resolve { .. }
+            Self::Status
+                | Self::Publish { .. }
+                | Self::Unpublish { .. }
+                | Self::Resolve { .. }
+                | Self::Ping { .. }
+                | Self::Probe { .. }
         )
     }
 }

@@ -214,7 +214,7 @@ async fn connection<H: Handler>(stream: UnixStream, caller: Caller, handler: &H)
                 Ok(request) if caller != Caller::Owner && !request.is_for_members() => {
                     Answer::Error(format!(
                         "{} is for root and the user that the client runs as; members of the group \
-                         {GROUP} may ask for status, resolve, publish and unpublish",
+                         {GROUP} may ask for status, resolve, ping, doctor, publish and unpublish",
                         request.name()
                     ))
                 }

@@ -1,16 +1,19 @@
 //! What commands ask of a running client, through the control socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use mixline_endpoint::{PING_INTERVAL, ProbeOptions, QueryError};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::names::NameError;
 use super::resolve::{ResolveError, resolve};
 use super::shared::{Ending, Shared};
 use super::status_report;
 use crate::config::{Accept, NotALabel, parse_label};
-use crate::control::Request;
 use crate::control::server::Handler;
+use crate::control::{LONGEST_MAPPING, MAX_MAPPINGS, Request};
 
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
@@ -27,20 +30,70 @@ pub enum RequestError {
     /// The lookup found nothing.
     #[error("{0}")]
     Resolve(ResolveError),
+    /// The text is no ID.
+    #[error("{text:?} is no ID")]
+    NotAnId {
+        /// The text.
+        text: String,
+    },
+    /// A peer was not asked.
+    #[error("{0}")]
+    Ping(PingError),
+    /// Longer silences, or more of them, than one measurement looks at.
+    #[error("at most {MAX_MAPPINGS} mappings are looked at, for at most {LONGEST_MAPPING} s each")]
+    Mappings,
+    /// One measurement is under way.
+    #[error("the guards are being measured already: try again when that has ended")]
+    Measuring,
+    /// The guards were not measured.
+    #[error("{0}")]
+    Probe(QueryError),
     /// The status cannot be written as JSON.
     #[error("the status is no JSON: {0}")]
     Status(serde_json::Error),
 }
 
+/// Why a peer was not asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PingError {
+    /// It cannot be: it is nobody's ID, or the own one.
+    #[error("{0}")]
+    Refused(String),
+    /// It, or the directory, does not answer.
+    #[error("no answer: {0}")]
+    Silent(String),
+    /// Too many ask at once.
+    #[error("too many measurements are under way: try again when one has ended")]
+    Busy,
+    /// Something else.
+    #[error("{0}")]
+    Other(QueryError),
+}
+
+impl From<QueryError> for PingError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Refused(why) => Self::Refused(why),
+            QueryError::Timeout(why) => Self::Silent(why),
+            QueryError::Busy => Self::Busy,
+            other => Self::Other(other),
+        }
+    }
+}
+
 /// Answers the requests of the control socket.
-pub struct ControlRequests(pub Arc<Shared>);
+pub struct ControlRequests {
+    shared: Arc<Shared>,
+    /// One measurement of the guards at a time.
+    measuring: Semaphore,
+}
 
 impl Handler for ControlRequests {
     type Error = RequestError;
 
     async fn handle(&self, request: Request) -> Result<Value, RequestError> {
         match request {
-            Request::Status => serde_json::to_value(status_report::collect(&self.0).await)
+            Request::Status => serde_json::to_value(status_report::collect(&self.shared).await)
                 .map_err(RequestError::Status),
             Request::Down => {
                 self.end(Ending::Stop);
@@ -48,17 +101,52 @@ impl Handler for ControlRequests {
             }
             Request::Publish { name } => self.publish(&name).await,
             Request::Unpublish { name } => self.unpublish(&name),
-            Request::Resolve { what } => resolve(self.0.backend.as_ref(), &what)
+            Request::Resolve { what } => resolve(self.shared.backend.as_ref(), &what)
                 .await
                 .map_err(RequestError::Resolve),
+            Request::Ping { id } => self.ping(&id).await,
+            Request::Probe { mappings } => self.probe(&mappings).await,
         }
     }
 }
 
 impl ControlRequests {
+    /// Answers for this lifecycle.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            measuring: Semaphore::new(1),
+        }
+    }
+
+    async fn ping(&self, text: &str) -> Result<Value, RequestError> {
+        let id = text.parse().map_err(|_| RequestError::NotAnId {
+            text: text.to_owned(),
+        })?;
+        let report = self.shared.handle.ping(id, 1, PING_INTERVAL).await;
+        let report = report.map_err(|error| RequestError::Ping(error.into()))?;
+        serde_json::to_value(report).map_err(RequestError::Status)
+    }
+
+    async fn probe(&self, mappings: &[u64]) -> Result<Value, RequestError> {
+        if mappings.len() > MAX_MAPPINGS || mappings.iter().any(|s| *s > LONGEST_MAPPING) {
+            return Err(RequestError::Mappings);
+        }
+        let Ok(_only) = self.measuring.try_acquire() else {
+            return Err(RequestError::Measuring);
+        };
+        let options = ProbeOptions {
+            mappings: mappings.iter().copied().map(Duration::from_secs).collect(),
+            ..ProbeOptions::default()
+        };
+        let probed = self.shared.handle.probe_guards(&options).await;
+        serde_json::to_value(probed.map_err(RequestError::Probe)?).map_err(RequestError::Status)
+    }
+
     async fn publish(&self, name: &str) -> Result<Value, RequestError> {
         let label = parse_label(name).map_err(RequestError::NotALabel)?;
-        let shared = &self.0;
+        let shared = &self.shared;
         if shared.config.accept == Accept::Never {
             return Err(RequestError::AcceptsNobody);
         }
@@ -81,7 +169,7 @@ impl ControlRequests {
 
     fn unpublish(&self, name: &str) -> Result<Value, RequestError> {
         let label = parse_label(name).map_err(RequestError::NotALabel)?;
-        let shared = &self.0;
+        let shared = &self.shared;
         let configured = shared.names.unpublish(label).map_err(RequestError::Name)?;
         let last = shared.names.is_empty() && shared.config.accept == Accept::Published;
         // A configured name would come back with a restart.
@@ -98,6 +186,6 @@ impl ControlRequests {
 
     fn end(&self, ending: Ending) {
         // The first request counts; a second one changes nothing while the first is carried out.
-        let _ = self.0.ending.try_send(ending);
+        let _ = self.shared.ending.try_send(ending);
     }
 }

@@ -149,7 +149,7 @@ fn begin<'a>(
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(directory.follow(snapshot_sender, follow_sender));
-    tasks.spawn(control.serve(Arc::new(ControlRequests(Arc::clone(&shared)))));
+    tasks.spawn(control.serve(Arc::new(ControlRequests::new(Arc::clone(&shared)))));
     tasks.spawn(service::keep_alive(Arc::clone(&shared)));
     tasks.spawn(host::keep(Arc::clone(&shared), reconciler, announcements));
     Ok((
