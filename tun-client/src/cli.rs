@@ -91,6 +91,20 @@ pub enum Command {
     /// none. A lost question is the path's loss; the answer comes over the fastest way back. Exit
     /// code 1 if nothing came back.
     Ping(Ping),
+    /// Look at this host and the way to the network, and say what to change.
+    ///
+    /// Kernel, capabilities, packet filter, routes, how programs find names, clock, directory; and, by
+    /// asking the guards, whether UDP passes, what MTU the way has, loss, round trip and NAT. With and
+    /// without a running client; without root, what can be seen without. Nothing is changed. Exit code
+    /// 1 if something keeps the client from working.
+    Doctor {
+        /// Take two minutes, to see for how long a NAT remembers.
+        #[arg(long)]
+        long: bool,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the configuration for a network, given the one line that names it.
     ///
     /// The directory is asked once whether it is that network's. Of a configuration that is there,
@@ -230,6 +244,7 @@ mod tests {
             "unpublish",
             "resolve",
             "ping",
+            "doctor",
             "join",
             "link",
         ] {

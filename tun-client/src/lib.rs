@@ -7,6 +7,7 @@ pub mod control;
 pub mod daemon;
 pub mod detach;
 mod dns;
+pub mod doctor;
 mod error;
 pub mod host;
 pub mod host_dns;

@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser};
 use mixline_client::cli::{Cli, Command, Ping, Up};
 use mixline_client::control::{Request, Sockets};
 use mixline_client::daemon;
+use mixline_client::doctor;
 use mixline_client::host_dns::{self, Host};
 use mixline_client::join::{self, Before, Joined};
 use mixline_client::ping::Measured;
@@ -68,6 +69,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         join(&cli.config, network, *force, *no_check)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Doctor { long, json } = &cli.command {
+        return examine(&cli.config, *long, *json);
+    }
     let config = Config::load(&cli.config)?;
     let origin = Origin {
         file: cli.config.clone(),
@@ -90,7 +94,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Ping(options) => return ping(&socket, options),
         Command::Link { qr } => link(&config, *qr)?,
-        Command::Join { .. } | Command::Manual { .. } => {}
+        Command::Doctor { .. } | Command::Join { .. } | Command::Manual { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -172,6 +176,33 @@ async fn measure(socket: &Sockets, options: &Ping) -> anyhow::Result<Measured> {
         }
     }
     Ok(measured)
+}
+
+/// Exit code 1 if something keeps a client from working.
+fn examine(file: &Path, long: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let mappings: &[u64] = if long {
+        &doctor::LONG
+    } else {
+        &doctor::MAPPINGS
+    };
+    if std::io::stderr().is_terminal() {
+        let seconds = mappings.iter().max().unwrap_or(&0);
+        eprintln!("mixline-client: looking at this host and its guards, for some {seconds} s");
+    }
+    let runtime = runtime()?;
+    let diagnosis = runtime.block_on(doctor::examine(file, mappings));
+    // A lookup may be under way.
+    runtime.shutdown_background();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&diagnosis)?);
+    } else {
+        print_text(&diagnosis.text());
+    }
+    Ok(if diagnosis.works {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn join(file: &Path, network: &Network, force: bool, no_check: bool) -> anyhow::Result<()> {

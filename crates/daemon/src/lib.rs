@@ -1,6 +1,7 @@
 //! What the three daemons do alike: how they log, read their configuration again, what they tell the
-//! service manager, serve over HTTP, how a network is named in one line, and what their packages make of their command lines.
+//! service manager, serve over HTTP, how a network is named in one line, what their doctors say, and what their packages make of their command lines.
 
+pub mod doctor;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod logging;

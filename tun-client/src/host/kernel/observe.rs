@@ -31,6 +31,17 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn observe(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
+        Ok(Observed {
+            filter: self.filter()?,
+            ..self.look(wanted)?
+        })
+    }
+
+    /// The same without the packet filter, which takes no privilege.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn look(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
         let networks = wanted.networks();
         let ipv6 = has_ipv6();
         let mut main = Vec::new();
@@ -45,7 +56,7 @@ impl Kernel {
             rules: self.rules(ipv6)?,
             routes: routes.iter().map(own_route).collect(),
             main,
-            filter: self.filter()?,
+            filter: None,
             ipv6,
             ipv6_inside: ipv6 && takes_ipv6(&wanted.interface),
         })
