@@ -64,6 +64,10 @@ pub struct GuardStatus {
     pub mailboxes: usize,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
+    /// The largest IP packet that gets to it, bytes, if that is too small for datagrams.
+    pub mtu_out: Option<u16>,
+    /// The largest IP packet that comes back from it, bytes, if that is too small for datagrams.
+    pub mtu_in: Option<u16>,
 }
 
 /// Own tails by state.

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::identity::{AnonymousId, ShortId};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::Snapshot;
 use rand_core::Rng;
@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::device::PacketDevice;
+use crate::diagnosis::Diagnosis;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::requests::{Request, Requests, Waiting};
@@ -29,7 +30,7 @@ use crate::ways::Ways;
 use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::command::Command;
 use mixline_endpoint_engine::engine::Engine;
-use mixline_endpoint_engine::{Event, Families, Identity, PacketBatch, SessionKey};
+use mixline_endpoint_engine::{Event, Families, Identity, PacketBatch, PathFinding, SessionKey};
 
 /// Events that a slow listener can catch up with.
 const EVENTS: usize = 256;
@@ -108,6 +109,7 @@ impl Endpoint {
                         id,
                         clock,
                         ways: Ways::new(),
+                        diagnosis: Diagnosis::default(),
                         engine,
                         sockets: sockets.register()?,
                         device,
@@ -139,6 +141,7 @@ struct Driver<D> {
     id: AnonymousId,
     clock: Clock,
     ways: Ways,
+    diagnosis: Diagnosis,
     engine: Engine,
     sockets: Sockets,
     device: D,
@@ -162,6 +165,7 @@ enum Woken {
     Readable { v4: bool },
     Writable,
     Announced,
+    Found(ShortId, PathFinding),
     Packets(io::Result<()>),
     Request(Option<Request>),
     Snapshot(bool),
@@ -212,13 +216,25 @@ impl<D: PacketDevice> Driver<D> {
                 () = writable(v4, v6), if blocked => Woken::Writable,
                 result = self.device.receive(&mut self.packets), if room => Woken::Packets(result),
                 () = self.ways.announced() => Woken::Announced,
+                (guard, finding) = self.diagnosis.found() => Woken::Found(guard, finding),
                 request = requests.recv(), if requests_open => Woken::Request(request),
                 changed = snapshots.changed(), if snapshots_open => Woken::Snapshot(changed.is_ok()),
                 Some(answer) = answers.recv() => Woken::Answer(answer),
             };
             let now = self.clock.now();
             match woken {
-                Woken::Timeout => self.engine.handle_timeout(now),
+                Woken::Timeout => {
+                    self.engine.handle_timeout(now);
+                    let silent = self.engine.silent_guards(now);
+                    self.diagnosis.look(silent, now.instant);
+                }
+                Woken::Found(guard, finding) => {
+                    if finding.is_narrow() {
+                        // Which guard it is, only the status says.
+                        tracing::warn!("the path to a guard is too narrow for datagrams");
+                    }
+                    self.engine.handle_finding(&guard, finding);
+                }
                 Woken::Readable { v4 } => self.receive(v4, now).await?,
                 Woken::Writable => {}
                 Woken::Announced => ways_due = ways_due.min(Instant::now() + WAYS_AFTER),
@@ -265,6 +281,7 @@ impl<D: PacketDevice> Driver<D> {
                 }
                 if self.ways.have_changed(self.engine.guard_addresses()) {
                     tracing::info!("the way to the guards has changed: they are reached anew");
+                    self.diagnosis.forget();
                     self.engine.host_changed(now);
                     self.engine.finish_batch(now);
                 }

@@ -9,6 +9,7 @@
 mod clock;
 mod config;
 pub mod device;
+mod diagnosis;
 mod directory_queries;
 mod driver;
 mod error;

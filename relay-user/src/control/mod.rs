@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use mixline_protocol::link::probe::Answer;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::Snapshot;
 use mixline_protocol::replay::ReplayFilter;
@@ -223,6 +224,7 @@ impl Control {
                 }
                 Output::All(command) => self.tell_all(&command),
                 Output::Send(datagram, to) => self.sockets.send(&datagram, to),
+                Output::Answer(Answer { bytes, to }) => self.sockets.send_short(&bytes, to),
             }
         }
     }

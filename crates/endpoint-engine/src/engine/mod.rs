@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use chacha20::ChaCha20Rng;
 use mixline_protocol::address;
-use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::identity::{AnonymousId, ShortId, X25519Public};
 use mixline_protocol::records::{ServiceDescriptor, Snapshot};
 use rand_core::SeedableRng;
 
@@ -41,7 +41,7 @@ use crate::directory::pending::Queries;
 use crate::directory::pseudonyms::{Pseudonym, Pseudonyms};
 use crate::directory::publication::Publication;
 use crate::directory::unreachable::Unreachable;
-use crate::guard_links::{Families, LinkEvent, Links};
+use crate::guard_links::{Families, LinkEvent, Links, PathFinding};
 use crate::keys::SessionKey;
 use crate::limits::{
     ANSWERS_BURST, ANSWERS_PER_SECOND, DOUBTS_BURST, DOUBTS_PER_SECOND, TRIES_BURST,
@@ -217,6 +217,19 @@ impl Engine {
     /// Where guards are reached.
     pub fn guard_addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.links.addresses()
+    }
+
+    /// The guards whose silence is worth looking at the way to them: who, where, and the link key.
+    pub fn silent_guards(
+        &self,
+        now: Now,
+    ) -> impl Iterator<Item = (ShortId, SocketAddr, X25519Public)> {
+        self.links.silent(now.instant)
+    }
+
+    /// The way to a guard has been looked at.
+    pub fn handle_finding(&mut self, guard: &ShortId, finding: PathFinding) {
+        self.links.looked_at(guard, finding);
     }
 
     /// Time has passed.

@@ -59,6 +59,13 @@ impl Engine {
         } else if !self.links.any_up() {
             problems.push("no guard can be reached".to_owned());
         }
+        let narrow = self.links.findings().filter(|(_, found)| found.is_narrow());
+        problems.extend(narrow.map(|(guard, found)| {
+            let name = self.relay_name(&guard);
+            format!(
+                "guard {name}: {found}; raise the MTU on the way, of this host's interface first"
+            )
+        }));
         problems.extend(self.shortage.clone());
         problems
     }
@@ -97,6 +104,7 @@ impl Engine {
         let one = |(id, temporary): (mixline_protocol::identity::RelayId, bool)| {
             let short = id.short();
             let view = self.links.view(&id);
+            let finding = view.as_ref().and_then(|view| view.finding);
             let relay = self
                 .network
                 .as_ref()
@@ -114,7 +122,11 @@ impl Engine {
                 state: state.to_owned(),
                 rtt_ms: view.as_ref().and_then(|view| view.rtt).map(milliseconds),
                 mailboxes: self.tails.at_guard(&short).0,
-                last_error: view.and_then(|view| view.last_error),
+                mtu_out: finding.and_then(|finding| finding.narrow_out()),
+                mtu_in: finding.and_then(|finding| finding.narrow_back()),
+                last_error: finding
+                    .map(|finding| finding.to_string())
+                    .or_else(|| view.and_then(|view| view.last_error)),
             }
         };
         self.guards.in_use().map(one).collect()

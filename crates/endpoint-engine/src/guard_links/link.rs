@@ -14,6 +14,7 @@ use mixline_protocol::size::{CELL, CELL_OFFSET, Cell, Datagram};
 use rand_core::CryptoRng;
 
 use crate::clock::Now;
+use crate::guard_links::findings::PathFinding;
 use crate::outbox::Outbox;
 use crate::relays::network::Relay;
 
@@ -90,6 +91,9 @@ pub(crate) struct GuardLink {
     /// The number of the last ping.
     pub(super) ping: u64,
     pub(super) rtt: Option<Duration>,
+    /// Since when it does not work.
+    pub(super) down: Option<Instant>,
+    pub(super) finding: Option<PathFinding>,
     pub(super) anew: Option<Anew>,
     pub(super) leaving: Option<Instant>,
     pub(super) last_error: Option<String>,
@@ -120,6 +124,8 @@ impl GuardLink {
             pings: 0,
             ping: 0,
             rtt: None,
+            down: None,
+            finding: None,
             anew: None,
             leaving: None,
             last_error: None,
@@ -159,6 +165,11 @@ impl GuardLink {
 
     /// Pings when it is silent; says when it is dead.
     pub(crate) fn watch(&mut self, now: Instant, outbox: &mut Outbox, events: &mut Vec<LinkEvent>) {
+        if self.alive {
+            self.down = None;
+        } else {
+            self.down.get_or_insert(now);
+        }
         self.try_again(now);
         if self.seal.is_none() {
             return;

@@ -19,6 +19,8 @@
 //! 4 data        header | sealed 1376 | tag 16
 //! ```
 //!
+//! Two more are not part of a link, and may be shorter: see [`probe`].
+//!
 //! - [`Initiator`] and [`Responder`] turn the first three into keys,
 //! - [`SealKey`], [`OpenKey`] and [`Window`] are what workers need for the fourth,
 //! - [`peer::Peer`] decides which keys are in use and what to send when,
@@ -34,6 +36,7 @@ mod layout;
 mod load;
 mod mac;
 pub mod peer;
+pub mod probe;
 mod responder;
 mod timers;
 mod traffic;

@@ -43,7 +43,7 @@ pub fn tests(tests: &mut Tests) {
 }
 
 /// Runs `work`, in which nothing virtual may leave either host.
-fn quietly(network: &mut Network, work: impl FnOnce(&mut Network) -> Result<()>) -> Result<()> {
+pub fn quietly(network: &mut Network, work: impl FnOnce(&mut Network) -> Result<()>) -> Result<()> {
     let leaving = ["-Q", "in", VIRTUAL];
     let captures: Vec<Capture> = [Node::Client, Node::Service]
         .into_iter()
@@ -64,7 +64,7 @@ fn quietly(network: &mut Network, work: impl FnOnce(&mut Network) -> Result<()>)
 }
 
 /// Fetches the service's page by an address.
-fn page(address: &str, seconds: u32) -> bool {
+pub fn page(address: &str, seconds: u32) -> bool {
     let url = format!("http://{address}/");
     let asked = output(on_client(seconds + 5, "curl").args([
         "-sS",

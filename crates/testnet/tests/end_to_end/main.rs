@@ -10,6 +10,7 @@ mod bad_input;
 mod capture;
 mod failures;
 mod leaks;
+mod living;
 mod names;
 mod pcap;
 mod ports;
@@ -131,6 +132,7 @@ fn main() {
     bad_input::tests(&mut tests);
     everything(&mut tests, Port::Udp);
     leaks::tests(&mut tests);
+    living::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
     tests.ports = Ports::Mixed;
