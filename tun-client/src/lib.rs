@@ -21,5 +21,5 @@ pub mod state;
 pub mod testing;
 mod tun;
 
-pub use config::{Config, ConfigError, ConfigProblem, DEFAULT_PATH};
+pub use config::{Config, ConfigError, ConfigProblem, DEFAULT_PATH, Lock};
 pub use error::{ContentProblem, ControlProblem, Error, Result};

@@ -16,7 +16,7 @@ use mixline_client::join::{self, Before, Joined};
 use mixline_client::ping::Measured;
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
-use mixline_client::{Config, DEFAULT_PATH, Error, detach, qr, show};
+use mixline_client::{Config, DEFAULT_PATH, Error, Lock, detach, qr, show};
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
 use mixline_daemon::network::Network;
@@ -81,6 +81,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Up(options) => up(origin, config, options)?,
         Command::Down => down(&config)?,
+        Command::Lock(options) => {
+            daemon::lock::lock(config, &cli.config, options.watch, options.if_always)?;
+        }
+        Command::Unlock { anyway } => daemon::lock::unlock(&config, *anyway)?,
         Command::Status { json } => {
             let status = socket.ask(&Request::Status)?;
             print(&status, *json, show::status)?;
@@ -326,7 +330,7 @@ fn down(config: &Config) -> anyhow::Result<()> {
             // What an unclean stop left behind.
             let resolver = host_dns::recover(&Host::default(), &config.state_dir);
             let network = State::open(&config.state_dir)?.network();
-            daemon::host::recover(&config.interface, network.unwrap_or_default())?;
+            daemon::host::recover(config, network.unwrap_or_default())?;
             resolver?;
             return Err(error.into());
         }
@@ -341,6 +345,9 @@ fn down(config: &Config) -> anyhow::Result<()> {
             );
         }
         std::thread::sleep(POLL);
+    }
+    if config.lock == Lock::Always {
+        println!("the host stays closed to virtual addresses: `lock: always`");
     }
     Ok(())
 }

@@ -8,6 +8,9 @@ use crate::config::{Config, ConfigError};
 use crate::control::{Request, Sockets};
 use crate::error::{ControlProblem, Error};
 
+/// What a running client says is wrong, in its own words.
+pub const SAYS: &str = "says";
+
 /// What was seen of a running client.
 #[derive(Debug)]
 pub struct Client {
@@ -93,7 +96,7 @@ impl Client {
                 for problem in problems.into_iter().flatten().filter_map(Value::as_str) {
                     findings.push(Finding {
                         level: Level::Warning,
-                        ..Finding::ok("says", problem)
+                        ..Finding::ok(SAYS, problem)
                     });
                 }
             }

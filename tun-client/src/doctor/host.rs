@@ -10,13 +10,14 @@ use mixline_protocol::address::VirtualNetwork;
 use super::client::Client;
 use super::diagnosis::ClientState;
 use crate::config::Config;
-use crate::host::desired::{self, Place, Wanted, desired};
+use crate::host::desired::{Place, Wanted, desired};
+use crate::host::finding::Finding as Found;
 use crate::host::kernel::Kernel;
-use crate::host::observed::{LOCAL_TABLE, Observed, TABLE};
+use crate::host::observed::{LOCAL_TABLE, MAIN_TABLE, Observed, TABLE};
 use crate::host::prefix::Prefix;
 
-/// Tables that each host has (`linux/rtnetlink.h`): default and main.
-const COMMON: [u32; 2] = [253, 254];
+/// The table of last resort that each host has (`linux/rtnetlink.h`).
+const DEFAULT_TABLE: u32 = 253;
 /// At most this many rules of others are told.
 const MAX_RULES: usize = 8;
 
@@ -43,15 +44,15 @@ impl HostSeen {
             .map(str::to_owned)
             .or_else(|| config.map(|config| config.interface.clone()));
         let mode = status.and_then(|status| status["dns"]["mode"].as_str());
+        let interface = interface.unwrap_or_else(|| "mixline0".to_owned());
         let wanted = Wanted {
-            interface: interface.unwrap_or_else(|| "mixline0".to_owned()),
-            network: network.unwrap_or_default(),
             ipv6: text("ipv6").and_then(|text| text.parse::<Ipv6Addr>().ok()),
             lease: text("ipv4").and_then(|text| text.parse::<Ipv4Addr>().ok()),
             resolver: mode.map(|mode| match mode {
                 "resolved" => Place::Inside,
                 _ => Place::Loopback,
             }),
+            ..Wanted::closed(&interface, network.unwrap_or_default())
         };
         let kernel = Kernel::open();
         let observed = kernel.as_ref().map_err(ToString::to_string);
@@ -144,11 +145,13 @@ impl HostSeen {
     fn judge_rp_filter(&self, observed: &Observed) -> Finding {
         let check = "rp_filter";
         let mut ways: Vec<u32> = observed
-            .main
+            .others
             .iter()
+            .filter(|route| route.table == MAIN_TABLE)
             .filter(|route| route.to == Prefix::everything(false))
             .map(|route| route.interface)
             .collect();
+        ways.sort_unstable();
         ways.dedup();
         if self.strict.is_empty() {
             Finding::ok(check, "not strict")
@@ -174,8 +177,7 @@ impl HostSeen {
     }
 }
 
-fn judge_other(found: &desired::Finding) -> Finding {
-    use desired::Finding as Found;
+fn judge_other(found: &Found) -> Finding {
     let text = found.to_string();
     match found {
         Found::Yielded { .. } => Finding::warning(
@@ -198,7 +200,14 @@ fn judge_other(found: &desired::Finding) -> Finding {
             text,
             format!("sudo sysctl -w net.ipv6.conf.{interface}.disable_ipv6=0"),
         ),
-        _ => Finding::warning("neighbours", text, "see `ip route` and `ip rule`"),
+        Found::Kept { .. } | Found::Crowded { .. } => Finding::warning(
+            "neighbours",
+            text,
+            "sudo mixline-client down, up, if the neighbour's address is the one that is meant",
+        ),
+        Found::TooMany | Found::TooManyOutside => {
+            Finding::warning("neighbours", text, "a directory with another `network`")
+        }
     }
 }
 
@@ -207,8 +216,7 @@ fn judge_rules(observed: &Observed) -> Vec<Finding> {
     let mut others: Vec<(u32, u32)> = observed
         .rules
         .iter()
-        .filter(|rule| ![0, TABLE, LOCAL_TABLE].contains(&rule.table))
-        .filter(|rule| !COMMON.contains(&rule.table))
+        .filter(|rule| ![0, TABLE, LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE].contains(&rule.table))
         .map(|rule| (rule.priority, rule.table))
         .collect();
     others.sort_unstable();
@@ -261,7 +269,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::host::observed::{Link, MainRoute, Rule};
+    use crate::host::observed::{Link, OtherRoute, Rule};
 
     fn prefix(text: &str) -> Prefix {
         let (address, length) = text.split_once('/').unwrap();
@@ -340,13 +348,17 @@ mod tests {
     fn what_others_have_is_told_with_what_mends_it() {
         let observed = Observed {
             links: vec![link(2, "eth0", true), link(3, "docker0", false)],
-            main: vec![
-                MainRoute {
+            others: vec![
+                OtherRoute {
+                    table: MAIN_TABLE,
+                    via: None,
                     to: prefix("10.0.0.0/24"),
                     interface: 3,
                     gateway: false,
                 },
-                MainRoute {
+                OtherRoute {
+                    table: MAIN_TABLE,
+                    via: None,
                     to: prefix("10.0.0.0/8"),
                     interface: 2,
                     gateway: true,
@@ -375,14 +387,16 @@ mod tests {
 
     #[test]
     fn a_strict_check_matters_where_two_ways_lead_out() {
-        let out = |interface| MainRoute {
+        let out = |interface| OtherRoute {
+            table: MAIN_TABLE,
+            via: None,
             to: prefix("0.0.0.0/0"),
             interface,
             gateway: true,
         };
         let level = |ways: &[u32]| {
             let observed = Observed {
-                main: ways.iter().copied().map(out).collect(),
+                others: ways.iter().copied().map(out).collect(),
                 ..Observed::default()
             };
             let seen = HostSeen {

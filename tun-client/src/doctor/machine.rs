@@ -8,14 +8,13 @@ use std::path::Path;
 
 use mixline_daemon::doctor::Finding;
 use mixline_daemon::doctor::capabilities::{Capabilities, NET_ADMIN, NET_BIND_SERVICE};
-use mixline_protocol::address::VirtualNetwork;
+use mixline_protocol::address::{self, VirtualNetwork};
 use mixline_protocol::identity::AnonymousId;
 use nix::sched::{CloneFlags, unshare};
 
 use super::client::Client;
 use super::diagnosis::ClientState;
-use crate::daemon::host::wanted;
-use crate::host::desired::{Place, desired};
+use crate::host::desired::{Place, Wanted, desired};
 use crate::host::kernel::Kernel;
 use crate::host::observed::Observed;
 use crate::host::plan::Action;
@@ -196,8 +195,12 @@ fn trial() -> Trial {
     }
     let id = AnonymousId([1; 32]);
     let network = VirtualNetwork::default();
-    let mut wanted = wanted("mixline0", network, Some(&id), Some(Place::Loopback));
-    wanted.lease = Some(Ipv4Addr::from_bits(network.prefix.to_bits() | 0x0101));
+    let wanted = Wanted {
+        ipv6: Some(address::ipv6(&id)),
+        lease: Some(Ipv4Addr::from_bits(network.prefix.to_bits() | 0x0101)),
+        resolver: Some(Place::Loopback),
+        ..Wanted::closed("mixline0", network)
+    };
     let filter = desired(&wanted, &Observed::default()).filter;
     let tried = Kernel::open().and_then(|kernel| kernel.apply(&Action::SetFilter(filter.chains())));
     match tried {

@@ -35,8 +35,6 @@ pub async fn examine(file: &Path, mappings: &[u64]) -> Diagnosis {
             checks,
         });
     };
-    section("client", client.judge(&config));
-
     let (directory, snapshot) = match &config {
         Ok(config) => {
             let (directory, snapshot) = directory::Directory::read(&config.directory).await;
@@ -46,9 +44,14 @@ pub async fn examine(file: &Path, mappings: &[u64]) -> Diagnosis {
     };
     let network = snapshot.as_ref().map(|s| s.parameters.network);
     let machine = machine::Machine::read();
-    section("system", machine.judge(&client));
     let host = host::HostSeen::read(config.as_ref().ok(), network, &client);
-    section("packets", host.judge(&client, machine.judge_trial()));
+    let packets = host.judge(&client, machine.judge_trial());
+    // What is found here is not told in the client's words as well.
+    let mut own = client.judge(&config);
+    own.retain(|says| says.check != client::SAYS || !packets.iter().any(|f| f.found == says.found));
+    section("client", own);
+    section("system", machine.judge(&client));
+    section("packets", packets);
     let resolver = resolver::ResolverSeen::read(&client).await;
     let mut names = resolver.judge(&client);
     names.push(browsers::Browsers::read().judge());

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mixline_daemon::doctor::Finding;
 use mixline_endpoint::status::GuardStatus;
 use mixline_endpoint::{GuardTarget, ProbeOptions, probe_guards};
+use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{RelayDescriptor, Snapshot};
 use rand_core::Rng as _;
@@ -419,13 +420,7 @@ fn some_of(relays: &[RelayDescriptor], count: usize) -> Vec<&RelayDescriptor> {
 
 /// Interfaces by address. What cannot be read is not named.
 fn interfaces() -> Vec<(IpAddr, String, u16)> {
-    let wanted = Wanted {
-        interface: String::new(),
-        network: Default::default(),
-        ipv6: None,
-        lease: None,
-        resolver: None,
-    };
+    let wanted = Wanted::closed("", VirtualNetwork::default());
     let observed = Kernel::open().and_then(|kernel| kernel.look(&wanted));
     let Ok(observed) = observed else {
         return Vec::new();

@@ -12,7 +12,9 @@ use super::nftables::{
     self, Direction, accept, arp_sender, arp_sender_in, arp_sender_not_in, arp_target, destination,
     drop, in_network, interface, is_address, neighbour_solicitation_for, not_in_network, source,
 };
+use super::outside::Outside;
 use super::prefix::Prefix;
+use crate::config::DNS_PORT;
 
 /// Addresses of one wire (RFC 4291, section 2.5.6).
 const LINK_LOCAL: Prefix = Prefix {
@@ -25,6 +27,11 @@ const LOOPBACK: &str = "lo";
 const AFTER_TRANSLATION: i32 = 300;
 /// Before all others (`NF_IP_PRI_RAW`, -300).
 const BEFORE_ALL: i32 = -400;
+/// Where a question's name begins with UDP: behind the header of 12 bytes (RFC 1035, section 4.1.1).
+const NAME: u32 = 12;
+/// Where a label that is not the name's first may begin: two bytes later, and yet two more with TCP; a
+/// name has at most 255 bytes (RFC 1035, sections 2.3.4 and 4.2.2).
+const LABELS: std::ops::RangeInclusive<u32> = 14..=263;
 /// ARP has filters of one priority only.
 const ARP_PRIORITY: i32 = 0;
 /// `NF_ARP_IN`, `NF_ARP_OUT` (Linux, `linux/netfilter_arp.h`).
@@ -45,6 +52,10 @@ pub struct Filter {
     pub own: BTreeSet<IpAddr>,
     /// Networks of others inside the virtual ones.
     pub local: BTreeSet<Local>,
+    /// Addresses inside those that stay Mixline's.
+    pub kept: BTreeSet<IpAddr>,
+    /// Whom the client itself reaches by another interface.
+    pub outside: BTreeSet<Outside>,
     /// Interfaces that somebody outside the host is behind, by name.
     pub wires: BTreeSet<String>,
 }
@@ -58,6 +69,8 @@ pub struct Local {
     pub interface: String,
     /// Whether that is a wire.
     pub wire: bool,
+    /// On a wire, the sources with which packets of the host's own go there.
+    pub from: Prefix,
 }
 
 /// A chain of the packet filter.
@@ -110,6 +123,12 @@ impl Filter {
                 self.leaving(),
             ),
             inet(
+                "names",
+                InetHookNumber::PostRouting,
+                AFTER_TRANSLATION,
+                self.asked_of_others(),
+            ),
+            inet(
                 "in",
                 InetHookNumber::PreRouting,
                 BEFORE_ALL,
@@ -130,6 +149,17 @@ impl Filter {
         for own in &self.own {
             chain.push(nftables::all([is_address(source(*own)), drop()]));
         }
+        // A program was told it for a name, and does not mean a neighbour.
+        for kept in &self.kept {
+            chain.push(nftables::all([is_address(destination(*kept)), drop()]));
+        }
+        for outside in &self.outside {
+            chain.push(nftables::all([
+                is_address(destination(outside.at.ip())),
+                nftables::to_port(outside.transport, outside.at.port()),
+                accept(),
+            ]));
+        }
         for local in &self.local {
             let by = || interface(Direction::Out, &local.interface);
             let network = local.network;
@@ -146,7 +176,7 @@ impl Filter {
                 to(),
                 accept(),
             ]));
-            for own in [Some(network), network.is_ipv6().then_some(LINK_LOCAL)] {
+            for own in [Some(local.from), network.is_ipv6().then_some(LINK_LOCAL)] {
                 let Some(own) = own else { continue };
                 let from = in_network(source(own.address), own);
                 chain.push(nftables::all([by(), from, to(), accept()]));
@@ -156,6 +186,21 @@ impl Filter {
             let to = in_network(destination(network.address), *network);
             chain.push(nftables::all([to, drop()]));
         }
+        chain
+    }
+
+    /// Questions for names that nobody but the client answers, to whatever server.
+    fn asked_of_others(&self) -> Vec<Sentence> {
+        let mut chain = Vec::new();
+        for name in [self.interface.as_str(), LOOPBACK] {
+            chain.push(nftables::all([interface(Direction::Out, name), accept()]));
+        }
+        chain.push(nftables::all([nftables::not_to_port(DNS_PORT), accept()]));
+        chain.push(nftables::all([nftables::label_at(NAME, true), drop()]));
+        // A resolver that is refused appends the host's search domains, and asks again.
+        chain.extend(
+            LABELS.map(|offset| nftables::all([nftables::label_at(offset, false), drop()])),
+        );
         chain
     }
 
@@ -170,6 +215,13 @@ impl Filter {
             if let IpAddr::V6(own) = own {
                 chain.push(nftables::all([neighbour_solicitation_for(*own), drop()]));
             }
+        }
+        for outside in &self.outside {
+            chain.push(nftables::all([
+                is_address(source(outside.at.ip())),
+                nftables::from_port(outside.transport, outside.at.port()),
+                accept(),
+            ]));
         }
         // A virtual source is somebody's identity, and nobody has it on a wire. A virtual destination
         // that is not the host's own would tell the own ones by their silence.

@@ -11,11 +11,18 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::filter::Sentence;
+use super::outside::Transport;
 use super::prefix::Prefix;
 
 /// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+/// `NFT_PAYLOAD_INNER_HEADER`: what is behind the transport header (Linux 5.16).
+const INNER_HEADER: u32 = 3;
+/// The label of a name, and the end of names behind it (RFC 1035, section 3.1), and which of its bits
+/// count: letters have two cases.
+const LABEL: [u8; 6] = *b"\x04ANON\x00";
+const NO_CASE: [u8; 6] = [0xff, 0xdf, 0xdf, 0xdf, 0xdf, 0xff];
 /// `NFT_BITWISE_MASK_XOR`.
 const MASK_XOR: u32 = 0;
 /// `NF_DROP`, `NF_ACCEPT` (Linux, `linux/netfilter.h`).
@@ -29,6 +36,9 @@ const IPV6: u8 = 10;
 const ICMPV6: u8 = 58;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const SOLICITED_TARGET: u32 = 8;
+/// Offsets of the ports (RFC 768, RFC 9293).
+const SOURCE_PORT: u32 = 0;
+const DESTINATION_PORT: u32 = 2;
 /// Offsets of source and destination in the headers (RFC 791, section 3.1; RFC 8200, section 3).
 const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
@@ -134,9 +144,48 @@ pub fn not_in_network(field: Field, network: Prefix) -> Part {
     network_is(field.offset, network, Operator::NotEqual)
 }
 
+/// The packet goes to this port.
+pub fn to_port(transport: Transport, port: u16) -> Part {
+    port_is(transport, DESTINATION_PORT, port)
+}
+
+/// The packet goes to another port, whatever is spoken there.
+pub fn not_to_port(port: u16) -> Part {
+    vec![
+        load(TRANSPORT_HEADER, DESTINATION_PORT, 2),
+        compare(Operator::NotEqual, port.to_be_bytes().to_vec()),
+    ]
+}
+
+/// A name has the label `anon` this many bytes behind the transport header, and more behind that or
+/// nothing.
+pub fn label_at(offset: u32, is_last: bool) -> Part {
+    let length = LABEL.len() - usize::from(!is_last);
+    let first = |bytes: &[u8]| bytes.iter().take(length).copied().collect::<Vec<u8>>();
+    vec![
+        load(INNER_HEADER, offset, length),
+        masked(first(&NO_CASE)),
+        compare(Operator::Equal, first(&LABEL)),
+    ]
+}
+
+/// The packet comes from this port.
+pub fn from_port(transport: Transport, port: u16) -> Part {
+    port_is(transport, SOURCE_PORT, port)
+}
+
 /// The packet has come from elsewhere (Linux 5.7).
 pub fn is_forwarded() -> Part {
     vec![meta(MetaKey::Iif), compare(Operator::NotEqual, vec![0; 4])]
+}
+
+fn port_is(transport: Transport, offset: u32, port: u16) -> Part {
+    vec![
+        meta(MetaKey::L4Proto),
+        compare(Operator::Equal, vec![transport.number()]),
+        load(TRANSPORT_HEADER, offset, 2),
+        compare(Operator::Equal, port.to_be_bytes().to_vec()),
+    ]
 }
 
 fn network_is(offset: u32, network: Prefix, operator: Operator) -> Part {

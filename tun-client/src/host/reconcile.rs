@@ -1,11 +1,16 @@
 //! Look, compare, mend: until the host is as desired, or cannot be.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::desired::{Desired, Wanted, desired};
+use mixline_protocol::address::VirtualNetwork;
+
+use super::desired::{Desired, Wanted, desired, is_own};
 use super::kernel::{Kernel, KernelError};
-use super::observed::Observed;
-use super::plan::{plan, removal};
+use super::observed::{Address, Observed};
+use super::others::all_wires;
+use super::plan::{Action, plan, removal};
 use super::prefix::Prefix;
 
 /// Rounds until everything should be as desired: a second one for what stood in the way of the
@@ -24,8 +29,10 @@ pub struct Report {
     pub ipv6: bool,
     /// The resolver's address, if the host has it.
     pub resolver: Option<Ipv4Addr>,
-    /// Networks of others inside the virtual ones.
+    /// What of the virtual networks is not reached through the interface.
     pub others: Vec<Prefix>,
+    /// Addresses inside that which are.
+    pub kept: BTreeSet<IpAddr>,
     /// What a person should know, a line each.
     pub problems: Vec<String>,
 }
@@ -34,6 +41,8 @@ pub struct Report {
 /// it.
 pub struct Reconciler {
     kernel: Kernel,
+    /// Interfaces that were wires at some look.
+    wires: RefCell<BTreeSet<u32>>,
 }
 
 impl Reconciler {
@@ -44,6 +53,7 @@ impl Reconciler {
     pub fn open() -> Result<Self, KernelError> {
         Ok(Self {
             kernel: Kernel::open()?,
+            wires: RefCell::default(),
         })
     }
 
@@ -52,7 +62,7 @@ impl Reconciler {
         let mut failures = Vec::new();
         for _ in 0..ROUNDS {
             failures.clear();
-            let observed = match self.kernel.observe(wanted) {
+            let observed = match self.observe(wanted) {
                 Ok(observed) => observed,
                 Err(error) => return Report::blind(&error),
             };
@@ -65,13 +75,13 @@ impl Reconciler {
                 tracing::debug!(?action, "host");
                 if let Err(error) = self.kernel.apply(action) {
                     failures.push(error.to_string());
-                    if matches!(action, super::plan::Action::SetFilter(_)) {
+                    if matches!(action, Action::SetFilter(_)) {
                         break;
                     }
                 }
             }
         }
-        match self.kernel.observe(wanted) {
+        match self.observe(wanted) {
             Ok(observed) => {
                 let desired = desired(wanted, &observed);
                 let mut report = Report::of(&desired, &observed, failures);
@@ -80,6 +90,13 @@ impl Reconciler {
             }
             Err(error) => Report::blind(&error),
         }
+    }
+
+    fn observe(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
+        let mut observed = self.kernel.observe(wanted)?;
+        observed.were_wires = self.wires.borrow().clone();
+        self.wires.replace(all_wires(&observed));
+        Ok(observed)
     }
 
     /// Whether something of a client's is there.
@@ -98,12 +115,27 @@ impl Reconciler {
         self.kernel.interface_of_routes(own)
     }
 
+    /// Takes from the loopback interface what a former virtual network left there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn leave(&self, former: VirtualNetwork, wanted: &Wanted) -> Result<(), KernelError> {
+        let observed = self.observe(wanted)?;
+        let left = |address: &&Address| {
+            is_own(address, None, &former) && !is_own(address, None, &wanted.network)
+        };
+        for address in observed.addresses.iter().filter(left) {
+            self.kernel.apply(&Action::RemoveAddress(*address))?;
+        }
+        Ok(())
+    }
+
     /// Takes away what was ever added.
     ///
     /// # Errors
     /// The first refusal; the rest is taken away all the same.
     pub fn remove(&self, wanted: &Wanted) -> Result<(), KernelError> {
-        let observed = self.kernel.observe(wanted)?;
+        let observed = self.observe(wanted)?;
         let own = observed.link(&wanted.interface).map(|link| link.index);
         let mut result = Ok(());
         for action in removal(&wanted.network, own, &observed) {
@@ -138,6 +170,7 @@ impl Report {
                     IpAddr::V6(_) => None,
                 }),
             others: desired.others(),
+            kept: desired.filter.kept.clone(),
             problems: problems.chain(failures).collect(),
         }
     }
