@@ -176,6 +176,15 @@ pub struct ConfigError {
     pub problem: ConfigProblem,
 }
 
+impl ConfigError {
+    /// Whether this user may not read the file.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(&self.problem, ConfigProblem::Read(error)
+            if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+}
+
 /// Why a configuration was not read again: one line. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {

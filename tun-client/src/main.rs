@@ -72,12 +72,22 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     if let Command::Doctor { long, json } = &cli.command {
         return examine(&cli.config, *long, *json);
     }
-    let config = Config::load(&cli.config)?;
+    let config = match Config::load(&cli.config) {
+        // Who may not read it may still be a member of the group.
+        Err(error) if error.is_forbidden() && cli.config == Path::new(DEFAULT_PATH) => {
+            return ask_only(&Sockets::of_the_host(), &cli.command)
+                .unwrap_or_else(|| Err(error.into()));
+        }
+        config => config?,
+    };
     let origin = Origin {
         file: cli.config.clone(),
         logging: asked.start(Modules::Shown, config.log.as_ref()),
     };
     let socket = config.control_sockets();
+    if let Some(done) = ask_only(&socket, &cli.command) {
+        return done;
+    }
     match &cli.command {
         Command::Up(options) => up(origin, config, options)?,
         Command::Down => down(&config)?,
@@ -85,22 +95,38 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             daemon::lock::lock(config, &cli.config, options.watch, options.if_always)?;
         }
         Command::Unlock { anyway } => daemon::lock::unlock(&config, *anyway)?,
-        Command::Status { json } => {
-            let status = socket.ask(&Request::Status)?;
-            print(&status, *json, show::status)?;
-        }
         Command::Id => id(&config)?,
-        Command::Publish { name } => publish(&config, name)?,
-        Command::Unpublish { name } => unpublish(&socket, name)?,
-        Command::Resolve { what, json } => {
-            let found = socket.ask(&Request::Resolve { what: what.clone() })?;
-            print(&found, *json, show::resolved)?;
-        }
-        Command::Ping(options) => return ping(&socket, options),
         Command::Link { qr } => link(&config, *qr)?,
-        Command::Doctor { .. } | Command::Join { .. } | Command::Manual { .. } => {}
+        // All of these were carried out above.
+        Command::Status { .. }
+        | Command::Publish { .. }
+        | Command::Unpublish { .. }
+        | Command::Resolve { .. }
+        | Command::Ping(_)
+        | Command::Doctor { .. }
+        | Command::Join { .. }
+        | Command::Manual { .. } => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Carries out a command that takes a running client and nothing else; none for the other ones.
+fn ask_only(socket: &Sockets, command: &Command) -> Option<anyhow::Result<ExitCode>> {
+    let done = match command {
+        Command::Status { json } => socket
+            .ask(&Request::Status)
+            .map_err(anyhow::Error::from)
+            .and_then(|status| print(&status, *json, show::status)),
+        Command::Publish { name } => publish(socket, name),
+        Command::Unpublish { name } => unpublish(socket, name),
+        Command::Resolve { what, json } => socket
+            .ask(&Request::Resolve { what: what.clone() })
+            .map_err(anyhow::Error::from)
+            .and_then(|found| print(&found, *json, show::resolved)),
+        Command::Ping(options) => return Some(ping(socket, options)),
+        _ => return None,
+    };
+    Some(done.map(|()| ExitCode::SUCCESS))
 }
 
 fn unpublish(socket: &Sockets, name: &str) -> anyhow::Result<()> {
@@ -369,14 +395,13 @@ fn id(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn publish(config: &Config, name: &str) -> anyhow::Result<()> {
-    let socket = config.control_sockets();
+fn publish(socket: &Sockets, name: &str) -> anyhow::Result<()> {
     let done = socket.ask(&Request::Publish {
         name: name.to_owned(),
     })?;
     let host = done["name"].as_str().unwrap_or(name).to_owned();
     let until = Instant::now() + PUBLISH_TIMEOUT;
-    while done["restarting"] == true && !is_served(&socket, &host) {
+    while done["restarting"] == true && !is_served(socket, &host) {
         if Instant::now() > until {
             bail!("{host} is claimed, but the client does not serve it yet: see its status");
         }

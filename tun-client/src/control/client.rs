@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Answer, MAX_ANSWER, Request};
+use super::{Answer, MAX_ANSWER, RUNTIME_SOCKET, Request};
 use crate::error::{ControlProblem, Error, Result};
 
 /// How long an answer is waited for: longer than any question to the directory, and any measurement,
@@ -19,6 +19,12 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 pub struct Sockets(pub Vec<PathBuf>);
 
 impl Sockets {
+    /// Where the host's client is found with its unit.
+    #[must_use]
+    pub fn of_the_host() -> Self {
+        Self(vec![RUNTIME_SOCKET.into()])
+    }
+
     /// Asks the running client one thing, at the first place where it answers.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ pub const CARD: &str = "wire0";
 pub const RELAY: &str = "192.0.2.1";
 /// How long a client may take to join.
 const JOIN: Duration = Duration::from_secs(90);
+/// How long the doctor may look.
+const DOCTOR: Duration = Duration::from_secs(90);
 /// The name that the client claims.
 const NAME: &str = "packages.anon";
 
@@ -25,12 +27,12 @@ fn address(relay: u8) -> String {
     format!("172.{}.0.1", 16 + relay)
 }
 
-/// How the relay's configuration comes about.
+/// How the configurations of relay and client come about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// Its example, edited.
     Example,
-    /// `mixline-relay init`.
+    /// `mixline-relay init` and `mixline-client join`.
     Init,
 }
 
@@ -49,7 +51,7 @@ pub fn run(checks: &mut Checks, container: &mut Container, by: By) {
     }
     checks.check("`port: auto` may look for XDP", || auto(container));
     checks.check("other relays register", || others(container));
-    checks.check("the client joins by its unit", || client(container));
+    checks.check("the client joins by its unit", || client(container, by));
     checks.check("it publishes a name, and systemd-resolved finds it", || {
         publish(container)
     });
@@ -213,16 +215,30 @@ fn others(container: &mut Container) -> Result<()> {
     )
 }
 
-fn client(container: &mut Container) -> Result<()> {
-    let id = id(container)?;
-    configure(
-        container,
-        "client",
-        &[(
-            "directory",
-            &format!("{{url: \"http://{DIRECTORY}\", id: {}}}", id.trim()),
-        )],
-    )?;
+fn client(container: &mut Container, by: By) -> Result<()> {
+    match by {
+        By::Init => {
+            let text = said(
+                container,
+                "mixline-client join $(mixline-directory link --config /etc/mixline/directory.yaml)",
+            )?;
+            let next = "next: sudo systemctl enable --now mixline-client";
+            if !text.contains(next) {
+                bail!("`join` does not say what comes next: {text}");
+            }
+        }
+        By::Example => {
+            let id = id(container)?;
+            configure(
+                container,
+                "client",
+                &[(
+                    "directory",
+                    &format!("{{url: \"http://{DIRECTORY}\", id: {}}}", id.trim()),
+                )],
+            )?;
+        }
+    }
     // It has started when packets can flow.
     container.expect("systemctl start mixline-client", JOIN)?;
     expect(container, "systemctl is-active mixline-client", "active")?;
@@ -271,6 +287,21 @@ fn group(container: &mut Container) -> Result<()> {
         container,
         &format!("{member} mixline-client resolve {NAME} | grep -q '^ipv4  *10\\.'"),
     )?;
+    said(
+        container,
+        &format!("{member} mixline-client ping {NAME} 2>&1 | grep -q 'own'"),
+    )?;
+    // Whoever is root sees all, and a member what there is to see.
+    for who in ["", member] {
+        let answer = container.run(&format!("{who} mixline-client doctor"), DOCTOR)?;
+        if answer.code != 0 || !answer.output.contains("the client works") {
+            bail!(
+                "{who} mixline-client doctor: {}\n{}",
+                answer.code,
+                answer.output
+            );
+        }
+    }
     let refused = |container: &mut Container, command: &str, why: &str| {
         expect(
             container,

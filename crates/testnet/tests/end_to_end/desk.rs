@@ -90,7 +90,12 @@ fn ping(network: &mut Network) -> Result<()> {
     quietly(network, |network| {
         let (answer, said) = client(network, "ping", &[HOST, "-c", "3", "-i", "0.3"])?;
         ensure!(answer.status.success(), "{answer:?}");
-        for expected in ["path 1: relay", "3: path 1: ", "3 sent", "rtt min/avg/max/mdev"] {
+        for expected in [
+            "path 1: relay",
+            "3: path 1: ",
+            "3 sent",
+            "rtt min/avg/max/mdev",
+        ] {
             ensure!(said.contains(expected), "{expected}: {said}");
         }
         let arguments = [HOST, "-c", "2", "-i", "0.2", "--json"];
@@ -105,14 +110,19 @@ fn ping(network: &mut Network) -> Result<()> {
             let head = path["head"].as_array().map_or(0, Vec::len);
             ensure!(head == 3 && path["sent"].as_u64() > Some(0), "{path}");
         }
-        let best = paths.iter().filter_map(|path| path["rtt_ms"]["min"].as_f64());
+        let best = paths
+            .iter()
+            .filter_map(|path| path["rtt_ms"]["min"].as_f64());
         ensure!(best.fold(f64::MAX, f64::min) < 1000.0, "{said}");
 
         // Nobody has this one.
         let (answer, _) = client(network, "ping", &["nobody-has-this.anon", "-c", "1"])?;
         let error = String::from_utf8_lossy(&answer.stderr).into_owned();
         ensure!(answer.status.code() == Some(1), "{answer:?}");
-        ensure!(error.lines().count() == 1 && error.contains("nobody-has-this"), "{error}");
+        ensure!(
+            error.lines().count() == 1 && error.contains("nobody-has-this"),
+            "{error}"
+        );
         Ok(())
     })
 }
@@ -131,7 +141,10 @@ fn healthy(network: &mut Network) -> Result<()> {
         found.expect("ok", &["answered, round trip", "back"])?;
         // For people, too.
         let (_, said) = client(network, "doctor", &[])?;
-        ensure!(said.contains("0 problems") && said.contains("the client works"), "{said}");
+        ensure!(
+            said.contains("0 problems") && said.contains("the client works"),
+            "{said}"
+        );
         Ok(())
     })
 }
@@ -159,7 +172,9 @@ fn narrow(network: &mut Network) -> Result<()> {
         });
         netns::ip_in(namespace, &format!("link set {interface} mtu {before}\n"))?;
         outcome.with_context(|| format!("{interface} in {namespace}"))?;
-        eventually("it works again", 120, || Ok(Found::of(network)?.code == Some(0)))?;
+        eventually("it works again", 120, || {
+            Ok(Found::of(network)?.code == Some(0))
+        })?;
     }
     Ok(())
 }
@@ -176,12 +191,17 @@ fn blocked(network: &mut Network) -> Result<()> {
     let outcome = quietly(network, |network| {
         let found = Found::of(network)?;
         ensure!(found.code == Some(1), "{:#?}", found.findings);
-        found.expect("problem", &["UDP: no guard answers", "port 7000 is blocked"])?;
+        found.expect(
+            "problem",
+            &["UDP: no guard answers", "port 7000 is blocked"],
+        )?;
         found.expect("ok", &["directory:"])
     });
     nft("delete table inet blocking")?;
     outcome?;
-    eventually("it works again", 120, || Ok(Found::of(network)?.code == Some(0)))
+    eventually("it works again", 120, || {
+        Ok(Found::of(network)?.code == Some(0))
+    })
 }
 
 fn unreachable(network: &mut Network) -> Result<()> {
@@ -191,7 +211,15 @@ fn unreachable(network: &mut Network) -> Result<()> {
     let outcome = quietly(network, |network| {
         let found = Found::of(network)?;
         // The client goes on, and a new one would not.
-        found.expect("warning", &["directory:", "unreachable", "goes on with its snapshot", "curl"])?;
+        found.expect(
+            "warning",
+            &[
+                "directory:",
+                "unreachable",
+                "goes on with its snapshot",
+                "curl",
+            ],
+        )?;
         found.expect("ok", &["UDP: passes"])
     });
     netns::ip_in(&here, &format!("route del unreachable {directory}\n"))?;
@@ -208,7 +236,10 @@ fn host(network: &mut Network) -> Result<()> {
     fs::write(&nsswitch, before)?;
     found?.expect("problem", &["nsswitch.conf: hosts: files", "add `dns`"])?;
 
-    netns::ip_in(&here, "route add 10.77.0.0/16 via 172.30.0.1 dev eth0 onlink\n")?;
+    netns::ip_in(
+        &here,
+        "route add 10.77.0.0/16 via 172.30.0.1 dev eth0 onlink\n",
+    )?;
     let found = Found::of(network);
     netns::ip_in(&here, "route del 10.77.0.0/16\n")?;
     found?.expect("warning", &["ip route del 10.77.0.0/16 dev eth0"])
