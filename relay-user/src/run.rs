@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mixline_daemon::reload::Origin;
 use mixline_daemon::service_manager;
 use mixline_directory_client::{DirectoryClient, FollowStatus};
+use mixline_protocol::link::InitiationTimes;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
@@ -22,6 +23,7 @@ use rand_core::Rng;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::believed_time::BelievedTime;
 use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
@@ -341,7 +343,10 @@ impl Relay {
             replay: Arc::clone(&replay),
             state: Arc::clone(&state),
             statistics: control_statistics,
+            time: BelievedTime::default(),
         };
+        let times = InitiationTimes::new(state.link_time()?);
+        control.neighbours.set_times(times);
         if let Some((filter, _)) = &xdp {
             control.neighbours.set_gate(filter.sessions());
         }

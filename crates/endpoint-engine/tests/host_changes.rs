@@ -172,3 +172,111 @@ fn an_outage_that_nobody_announces_ends_with_the_next_handshake() {
     let (name, packet) = both(&mut world);
     assert!(name < SOON && packet < SOON, "{name:?}, {packet:?}");
 }
+
+/// Sets the wall clock of node 2 ahead, or back.
+fn set_clock(world: &mut World, seconds: i64) {
+    world.nodes[2].clock = seconds * 1000;
+}
+
+fn guards(world: &World) -> Vec<String> {
+    let guards = world.status(2).guards;
+    let mut names: Vec<_> = guards.into_iter().map(|guard| guard.relay).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_shut_the_client_out() {
+    let mut world = World::connected(11);
+    set_clock(&mut world, 280);
+    // All links have been made anew at the wrong time.
+    world.run(130 * SECOND);
+    let _ = both(&mut world);
+    set_clock(&mut world, 0);
+    world.run(SECOND);
+    let (name, packet) = both(&mut world);
+    assert!(name < SOON && packet < SOON, "{name:?}, {packet:?}");
+    world.nodes[2].unplugged = true;
+    world.run(5 * SECOND);
+    world.nodes[2].unplugged = false;
+    let online = |world: &World| world.status(2).online;
+    assert!(
+        world.run_until(10 * SECOND, online),
+        "{:#?}",
+        world.status(2).guards
+    );
+    // For eight minutes nothing is lost of what it is for.
+    for minute in 0..8 {
+        let (name, packet) = both(&mut world);
+        assert!(
+            name < SOON && packet < SOON,
+            "minute {minute}: {name:?}, {packet:?}"
+        );
+        let down = world
+            .status(2)
+            .guards
+            .into_iter()
+            .filter(|g| g.state != "up");
+        assert_eq!(down.count(), 0, "minute {minute}");
+        world.run(60 * SECOND);
+        world.publish_snapshot();
+    }
+}
+
+#[test]
+fn new_sessions_are_opened_after_the_clock_was_set() {
+    for (seed, steps) in [
+        (12, vec![280, 0]),
+        (13, vec![-280, 0]),
+        (14, vec![500, 0, -500, 0]),
+        (15, vec![3 * 86400, 0]),
+        (16, vec![-3 * 86400, 0]),
+        (17, vec![200 * 86400, 0]),
+    ] {
+        let mut world = World::connected(seed);
+        let (_, before) = (both(&mut world), guards(&world));
+        for step in &steps {
+            set_clock(&mut world, *step);
+            world.run(90 * SECOND);
+            // Whatever the time, the service is asked for a new session.
+            world.command(2, Command::HostChanged);
+            world.nodes[1].unplugged = true;
+            world.run(10 * SECOND);
+            world.nodes[1].unplugged = false;
+            world.run(30 * SECOND);
+            world.publish_snapshot();
+        }
+        world.run(5 * SECOND);
+        let (name, packet) = both(&mut world);
+        println!("clock {steps:?}: directory {name:?}, packet {packet:?}");
+        assert!(
+            name < 2 * SOON && packet < 2 * SOON,
+            "{steps:?}: {name:?}, {packet:?}"
+        );
+        assert_eq!(guards(&world), before, "{steps:?}");
+    }
+}
+
+#[test]
+fn a_service_whose_clock_was_ahead_is_found_again() {
+    let mut world = World::connected(18);
+    for days in [3, 0] {
+        world.nodes[1].clock = days * 86_400_000;
+        world.run(60 * SECOND);
+        world.publish_snapshot();
+    }
+    world.run(60 * SECOND);
+    let id = world.nodes[1].id;
+    let published = &world.store.services[&id];
+    let now = world.unix();
+    assert!(
+        published.expires > now && published.issued <= now,
+        "{published:?}"
+    );
+    assert!(
+        published.version <= world.now.unix_ms,
+        "no version of the future"
+    );
+    let packet = first_answer(&mut world);
+    assert!(packet < SOON, "{packet:?}");
+}

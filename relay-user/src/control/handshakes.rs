@@ -138,7 +138,7 @@ impl<R: CryptoRng> Neighbours<R> {
         let (Some(to), Some(index)) = (to, index) else {
             return;
         };
-        let at = Timestamp::from(SystemTime::now());
+        let at = self.times.next(Timestamp::from(SystemTime::now()));
         match known
             .peer
             .initiate(&self.secret, index, at, now, &mut self.rng)

@@ -14,7 +14,7 @@ use mixline_protocol::identity::{ShortId, X25519Public, X25519Secret};
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::peer::Action;
 use mixline_protocol::link::probe::{Answer, ProbeResponder};
-use mixline_protocol::link::{CellKind, LoadMeter, Responder, SourceLimiter};
+use mixline_protocol::link::{CellKind, InitiationTimes, LoadMeter, Responder, SourceLimiter};
 use mixline_protocol::path::MailboxToken;
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::size::{DATAGRAM, Datagram};
@@ -66,6 +66,8 @@ pub struct Neighbours<R> {
     own: ShortId,
     pub(super) rng: R,
     pub(super) responder: Responder,
+    /// Of our own initiations.
+    pub(super) times: InitiationTimes,
     pub(super) probes: ProbeResponder,
     pub(super) load: LoadMeter,
     pub(super) limiter: SourceLimiter,
@@ -94,6 +96,7 @@ impl<R: CryptoRng> Neighbours<R> {
         Self {
             public,
             responder: Responder::new(&secret, now, &mut rng),
+            times: InitiationTimes::default(),
             probes: ProbeResponder::new(&public, now),
             secret,
             own,
@@ -114,6 +117,17 @@ impl<R: CryptoRng> Neighbours<R> {
     /// Keeps the XDP program's set of indices current. To be called before anything else.
     pub fn set_gate(&mut self, gate: mixline_xdp::Sessions) {
         self.indices.set_gate(gate);
+    }
+
+    /// Goes on with the times of initiations where an earlier run has stopped. To be called before
+    /// anything else.
+    pub fn set_times(&mut self, times: InitiationTimes) {
+        self.times = times;
+    }
+
+    /// What is to be stored of those times before any output is sent.
+    pub fn time_to_store(&mut self) -> Option<u64> {
+        self.times.to_store()
     }
 
     /// What is to be done, in this order.

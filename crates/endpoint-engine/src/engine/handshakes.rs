@@ -102,7 +102,7 @@ impl Engine {
             .certificate(pseudonym, now.unix())
             .map_err(PathError::Protocol)?;
         let local = self.pseudonyms.get_mut(pseudonym);
-        let at = local.initiation_time(now);
+        let at = local.initiation_time(now, made);
         let (initiator, payload) = SessionInitiator::start(
             &local.secret,
             &remote,

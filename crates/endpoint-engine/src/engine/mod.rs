@@ -74,7 +74,7 @@ pub const IDLE_TICK: Duration = Duration::from_millis(250);
 pub const MAX_EVENTS: usize = 256;
 /// When the driver comes so late, silence of others says nothing.
 const STALL: Duration = Duration::from_millis(1000);
-/// When it comes so late, or no guard was reached for so long, others may have given us up.
+/// When it comes so late, others may have given us up.
 const AWAY: Duration = Duration::from_millis(2500);
 /// How often what changes slowly is looked at.
 const SLOW_TICK: Duration = Duration::from_secs(1);
@@ -124,8 +124,8 @@ pub struct Engine {
     /// Something happened that other parts may have to act on at once.
     needs_maintenance: bool,
     online: bool,
-    /// Since when it is not, if it was.
-    offline: Option<Instant>,
+    /// Whether it was, and is not any more.
+    was_online: bool,
     last_tick: Option<Now>,
     last_slow: Option<Instant>,
     stopping: Option<Instant>,
@@ -190,7 +190,7 @@ impl Engine {
             dirty: Vec::new(),
             needs_maintenance: false,
             online: false,
-            offline: None,
+            was_online: false,
             last_tick: None,
             last_slow: None,
             stopping: None,
@@ -379,12 +379,16 @@ impl Engine {
             self.maintain_session(key, now);
         }
         self.drive_pings(now);
-        self.go_online(now);
+        self.go_online();
     }
 
     /// What changes slowly: guards, and what ends.
     fn slow_tick(&mut self, now: Now) {
-        if let Some(network) = &self.network {
+        // A clock that is days ahead must not cost the guards: they are looked at only while the
+        // snapshot, which the directory has signed, says that the time may be right.
+        if let Some(network) = &self.network
+            && network.is_plausible(now.unix())
+        {
             let links = &self.links;
             self.guards.update(
                 network,
@@ -393,6 +397,8 @@ impl Engine {
                 |relay| links.can_reach(relay),
                 &mut self.rng,
             );
+        }
+        if let Some(network) = &self.network {
             let wanted: Vec<_> = self.guards.in_use().map(|(id, _)| id).collect();
             self.links
                 .want(network, wanted.into_iter(), now, &mut self.rng);
@@ -426,20 +432,20 @@ impl Engine {
         }
     }
 
-    fn go_online(&mut self, now: Now) {
+    fn go_online(&mut self) {
         let online = self.network.is_some() && self.links.any_up() && self.shortage.is_none();
         if online == self.online {
             return;
         }
         self.online = online;
         if online {
-            let away = |at: Instant| now.instant.saturating_duration_since(at) >= AWAY;
-            if self.offline.take().is_some_and(away) {
+            // Before guards count as dead, they have been silent for as long as peers wait for us.
+            if std::mem::take(&mut self.was_online) {
                 self.doubt_sessions();
             }
             self.event(Event::Online);
         } else {
-            self.offline = Some(now.instant);
+            self.was_online = true;
             let why = self.problems().join("; ");
             self.event(Event::Offline(why));
         }

@@ -203,6 +203,10 @@ pub struct Session {
     pub troubled: Option<Instant>,
     /// The peer's leased address.
     pub ipv4: Option<(Ipv4Addr, UnixTime)>,
+    /// When the last lease that is known of the peer ends, or has ended.
+    pub lease_until: Option<UnixTime>,
+    /// When its renewal was last asked for.
+    pub lease_asked: Option<Instant>,
     /// The peer's derived address.
     pub ipv6: Ipv6Addr,
     /// It has cells or control to flush.
@@ -264,6 +268,8 @@ impl Session {
             doubt: None,
             troubled: None,
             ipv4: None,
+            lease_until: None,
+            lease_asked: None,
             ipv6: address::ipv6(&peer),
             dirty: false,
             traffic: Traffic::default(),

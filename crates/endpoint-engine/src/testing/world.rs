@@ -76,6 +76,8 @@ pub struct Node {
     pub unplugged: bool,
     /// It does not run. What comes waits in its socket.
     pub frozen: bool,
+    /// By how much its wall clock is ahead, milliseconds.
+    pub clock: i64,
     backlog: Vec<Box<Datagram>>,
     /// It answers messages as the directory does.
     pub is_directory: bool,
@@ -251,6 +253,7 @@ impl World {
             dead: false,
             unplugged: false,
             frozen: false,
+            clock: 0,
             backlog: Vec::new(),
             is_directory: false,
         });
@@ -344,10 +347,20 @@ impl World {
         }
         let snapshot = self.snapshot();
         for number in nodes.iter().copied() {
+            let now = self.time(number);
             self.nodes[number]
                 .engine
-                .handle_snapshot(snapshot.clone(), self.now);
+                .handle_snapshot(snapshot.clone(), now);
             self.drain(number);
+        }
+    }
+
+    /// The time as a node's clocks show it.
+    pub fn time(&self, number: usize) -> Now {
+        let clock = self.nodes.get(number).map_or(0, |node| node.clock);
+        Now {
+            instant: self.now.instant,
+            unix_ms: self.now.unix_ms.saturating_add_signed(clock),
         }
     }
 
@@ -380,12 +393,10 @@ impl World {
                 self.deliver(delivery);
             }
             for number in 0..self.nodes.len() {
+                let now = self.time(number);
                 let node = &mut self.nodes[number];
-                if !node.dead
-                    && !node.frozen
-                    && node.engine.next_timeout(self.now) <= self.now.instant
-                {
-                    node.engine.handle_timeout(self.now);
+                if !node.dead && !node.frozen && node.engine.next_timeout(now) <= now.instant {
+                    node.engine.handle_timeout(now);
                     self.drain(number);
                 }
             }
@@ -404,10 +415,13 @@ impl World {
     pub fn wake(&mut self, number: usize) {
         let node = &mut self.nodes[number];
         node.frozen = false;
-        for mut datagram in std::mem::take(&mut node.backlog) {
-            node.engine.handle_datagram(&mut datagram, self.now);
+        let backlog = std::mem::take(&mut node.backlog);
+        let now = self.time(number);
+        let node = &mut self.nodes[number];
+        for mut datagram in backlog {
+            node.engine.handle_datagram(&mut datagram, now);
         }
-        node.engine.finish_batch(self.now);
+        node.engine.finish_batch(now);
         self.drain(number);
     }
 
@@ -444,14 +458,15 @@ impl World {
                         self.relays[at].datagram(&mut bytes, from, self.now, &mut self.rng);
                     self.act(at, actions);
                 } else if let Some(at) = self.nodes.iter().position(|node| node.address == to) {
+                    let now = self.time(at);
                     let node = &mut self.nodes[at];
                     if node.frozen && !node.unplugged {
                         if node.backlog.len() < SOCKET {
                             node.backlog.push(bytes);
                         }
                     } else if !node.dead && !node.unplugged {
-                        node.engine.handle_datagram(&mut bytes, self.now);
-                        node.engine.finish_batch(self.now);
+                        node.engine.handle_datagram(&mut bytes, now);
+                        node.engine.finish_batch(now);
                         self.drain(at);
                     }
                 }
@@ -638,8 +653,9 @@ impl World {
 
     /// Gives a command to an endpoint.
     pub fn command(&mut self, node: usize, command: Command) {
-        self.nodes[node].engine.handle_command(command, self.now);
-        self.nodes[node].engine.finish_batch(self.now);
+        let now = self.time(node);
+        self.nodes[node].engine.handle_command(command, now);
+        self.nodes[node].engine.finish_batch(now);
         self.drain(node);
     }
 
@@ -665,15 +681,16 @@ impl World {
         }
         let mut at = 0;
         while at < batch.len() {
+            let now = self.time(node);
             let engine = &mut self.nodes[node].engine;
-            at = engine.handle_packets(&batch, at, self.now);
-            engine.finish_batch(self.now);
+            at = engine.handle_packets(&batch, at, now);
+            engine.finish_batch(now);
             self.drain(node);
         }
     }
 
     pub fn status(&self, node: usize) -> Status {
-        self.nodes[node].engine.status(self.now)
+        self.nodes[node].engine.status(self.time(node))
     }
 
     pub fn ipv4(&self, node: usize) -> Ipv4Addr {

@@ -32,6 +32,7 @@
 pub mod control;
 mod cookie;
 mod handshake;
+mod initiation_times;
 mod layout;
 mod load;
 mod mac;
@@ -45,6 +46,7 @@ mod window;
 
 pub use cookie::{COOKIE_LIFE, Cookie};
 pub use handshake::{Established, Incoming, Initiator, MAX_RESPONSES, Timestamp};
+pub use initiation_times::{InitiationTimes, SET_ASIDE};
 pub use layout::{DatagramType, counter, datagram_type, receiver_index};
 pub use load::{
     LOAD_HOLD, LOAD_INITIATIONS_PER_SECOND, LoadMeter, MAX_SOURCES, SOURCE_BURST, SOURCE_REFILL,

@@ -30,6 +30,16 @@ pub fn tests(tests: &mut Tests) {
     );
     tests.on(Kind::Honest, "living::a_path_too_narrow_is_named", narrow);
     tests.on(Kind::Honest, "living::clocks_that_are_set", clocks);
+    tests.on(
+        Kind::Honest,
+        "living::a_firewall_that_forgets_the_directory",
+        forgotten,
+    );
+    tests.on(
+        Kind::Honest,
+        "living::interfaces_of_any_size",
+        interface_sizes,
+    );
 }
 
 /// Asks for the page by name again and again, as a person does; how long it took.
@@ -126,15 +136,15 @@ fn roaming(network: &mut Network) -> Result<()> {
         ensure!(back < SOON, "{back:?}");
         // Another address on the same wire.
         ip(&[
-            "addr add 172.30.0.77/24 dev eth0",
             "addr del 172.30.0.2/24 dev eth0",
+            "addr add 172.30.0.77/24 dev eth0",
             "route replace default via 172.30.0.1",
         ])?;
         let moved = first_page("with another address")?;
         ensure!(moved < SOON, "{moved:?}");
         ip(&[
-            "addr add 172.30.0.2/24 dev eth0",
             "addr del 172.30.0.77/24 dev eth0",
+            "addr add 172.30.0.2/24 dev eth0",
             "route replace default via 172.30.0.1",
         ])
     });
@@ -319,4 +329,112 @@ fn clock_steps(network: &mut Network, file: &Path) -> Result<()> {
     let guards = network.client_status(Node::Client)?["guards"].clone();
     ensure!(guards.as_array().is_some_and(|g| g.len() >= 3), "{guards}");
     Ok(())
+}
+
+/// The local ports of the client's connections to the directory.
+fn directory_ports() -> Result<Vec<String>> {
+    let filter = format!("dst {}", Node::Directory.ipv4());
+    let shown = netns::said(
+        netns::command(&Node::Client.namespace(), "ss")
+            .args(["-Htn", "state", "established"])
+            .arg(filter),
+    )?;
+    let port = |line: &str| {
+        Some(
+            line.split_whitespace()
+                .nth(2)?
+                .rsplit(':')
+                .next()?
+                .to_owned(),
+        )
+    };
+    Ok(shown.lines().filter_map(port).collect())
+}
+
+fn forgotten(network: &mut Network) -> Result<()> {
+    let directory = |network: &Network| {
+        Ok::<_, anyhow::Error>(network.client_status(Node::Client)?["directory_http"].clone())
+    };
+    quietly(network, |network| {
+        eventually("a connection to the directory", 60, || {
+            Ok(!directory_ports()?.is_empty())
+        })?;
+        let old = directory_ports()?;
+        // What a state table that has forgotten a connection does with it, both ways.
+        let mut rules = String::from("table inet forgets {\n chain forward {\n");
+        rules += "  type filter hook forward priority 0;\n";
+        for port in &old {
+            rules += &format!("  tcp sport {port} drop\n  tcp dport {port} drop\n");
+        }
+        rules += " }\n}\n";
+        let file = network.directory().join("forgets.nft");
+        fs::write(&file, rules)?;
+        netns::said(netns::command(ROUTER, "nft").arg("-f").arg(&file))?;
+        let began = Instant::now();
+        let fresh = eventually("a fresh connection to the directory", 60, || {
+            Ok(directory_ports()?.iter().any(|port| !old.contains(port)))
+        });
+        println!(
+            "    a fresh connection to the directory after {} ms, of which the next fetch is up to 10 s away",
+            began.elapsed().as_millis()
+        );
+        let said = directory(network);
+        netns::said(netns::command(ROUTER, "nft").args(["delete", "table", "inet", "forgets"]))?;
+        fresh.with_context(|| format!("{said:?}"))?;
+        // Ten seconds until the next fetch, three for the dead connection.
+        ensure!(
+            began.elapsed() < Duration::from_secs(25),
+            "{:?}",
+            began.elapsed()
+        );
+        ensure!(page(HOST, 10), "no page afterwards");
+        Ok(())
+    })
+}
+
+fn interface_sizes(network: &mut Network) -> Result<()> {
+    let both = [Node::Client, Node::Service];
+    let outcome = [(65535, 65535), (1280, 65535)]
+        .iter()
+        .try_for_each(|(client, service)| {
+            let more = &mut network.options_mut().more;
+            more.retain(|(_, text)| !text.starts_with("mtu:"));
+            more.push((Node::Client, format!("mtu: {client}\n")));
+            more.push((Node::Service, format!("mtu: {service}\n")));
+            for node in both {
+                network.stop(node)?;
+                network.start(node)?;
+                network.wait_for_client(node)?;
+            }
+            quietly(network, |network| {
+                eventually("the page", 60, || Ok(page(HOST, 10)))?;
+                let service = network.identity(Node::Service)?;
+                // Larger than any cell, and as large as a packet gets.
+                for (address, bytes) in [
+                    (service.ipv4.to_string(), 20_000),
+                    (service.ipv6.to_string(), 20_000),
+                    (service.ipv4.to_string(), 65_507),
+                ] {
+                    let bytes = bytes.to_string();
+                    let pinged =
+                        output(on_client(40, "ping").args(["-c3", "-W5", "-s", &bytes, &address]))?;
+                    ensure!(
+                        pinged.status.success(),
+                        "{bytes} bytes to {address}: {pinged:?}"
+                    );
+                }
+                Ok(())
+            })
+            .with_context(|| format!("MTU {client} and {service}"))
+        });
+    network
+        .options_mut()
+        .more
+        .retain(|(_, text)| !text.starts_with("mtu:"));
+    for node in both {
+        network.stop(node)?;
+        network.start(node)?;
+        network.wait_for_client(node)?;
+    }
+    outcome
 }
