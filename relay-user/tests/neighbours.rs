@@ -122,7 +122,10 @@ impl Node {
                     self.mailboxes.remove(token);
                 }
             }
-            Command::ForgetEpochsBefore(_) | Command::NewPaths(_) | Command::Stop => {}
+            Command::ForgetEpochsBefore(_)
+            | Command::NewPaths(_)
+            | Command::MeanDelay(_)
+            | Command::Stop => {}
         }
     }
 

@@ -8,7 +8,8 @@ use std::str::FromStr;
 
 use mixline_daemon::logging::{Filter, LoggingError};
 use mixline_daemon::reload::{Origin, Reloaded};
-use mixline_endpoint::{EngineConfig, EngineConfigError, PolicyRule};
+use mixline_directory_client::DirectoryClient;
+use mixline_endpoint::{EngineConfig, PolicyRule};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::{AnonName, Label};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -230,6 +231,12 @@ pub enum ConfigProblem {
         /// As configured.
         url: String,
     },
+    /// The directory's address is none.
+    #[error("directory.url: {0}")]
+    Directory(mixline_directory_client::Error),
+    /// A value that the endpoint refuses, with its key.
+    #[error(transparent)]
+    Engine(mixline_endpoint::ConfigError),
     /// The state directory depends on where the client is started.
     #[error("state_dir: {} is not absolute", path.display())]
     StateDir {
@@ -242,9 +249,6 @@ pub enum ConfigProblem {
         /// How many are configured.
         count: usize,
     },
-    /// The engine does not take a setting of paths.
-    #[error("{}: {} is not {}", .0.key, .0.got, .0.allowed)]
-    Paths(EngineConfigError),
     /// Names are published and nobody may open a session.
     #[error("accept: `never` contradicts `publish`: nobody could reach it")]
     PublishedButClosed,
@@ -280,7 +284,7 @@ impl Config {
             })
     }
 
-    /// Reads the file again: what is logged changes at once, the rest is named and stays.
+    /// Reads the file again. What can change in place does, in `self`; the rest is named and stays.
     ///
     /// # Errors
     /// What is wrong with the file; then nothing changes.
@@ -306,21 +310,28 @@ impl Config {
         } = Self::load(&origin.file)?;
         let mut done = Reloaded::default();
         done.replace_log(&origin.logging, &mut self.log, log)?;
+        done.replace("mtu", &mut self.mtu, mtu);
+        done.replace("publish", &mut self.publish, publish);
+        done.replace("accept", &mut self.accept, accept);
+        done.replace("dns.mode", &mut self.dns.mode, dns.mode);
+        done.replace("dns.upstream", &mut self.dns.upstream, dns.upstream);
+        done.replace("dns.forward", &mut self.dns.forward, dns.forward);
+        done.replace("policies", &mut self.policies, policies);
         done.keep("state_dir", &self.state_dir, &state_dir);
         done.keep("interface", &self.interface, &interface);
-        done.keep("mtu", &self.mtu, &mtu);
-        done.keep("directory", &self.directory, &directory);
         done.keep("control_socket", &self.control_socket, &control_socket);
-        done.keep("publish", &self.publish, &publish);
-        done.keep("accept", &self.accept, &accept);
-        done.keep("dns", &self.dns, &dns);
-        done.keep("lock", &self.lock, &lock);
-        done.keep("policies", &self.policies, &policies);
-        done.keep("guards", &self.guards, &guards);
-        done.keep("head_length", &self.head_length, &head_length);
-        done.keep("tail_length", &self.tail_length, &tail_length);
-        done.keep("public_tails", &self.public_tails, &public_tails);
-        done.keep("private_tails", &self.private_tails, &private_tails);
+        done.replace("guards", &mut self.guards, guards);
+        done.replace("head_length", &mut self.head_length, head_length);
+        done.replace("tail_length", &mut self.tail_length, tail_length);
+        done.replace("public_tails", &mut self.public_tails, public_tails);
+        done.replace("private_tails", &mut self.private_tails, private_tails);
+        done.replace("lock", &mut self.lock, lock);
+        if directory.id == self.directory.id {
+            done.replace("directory.url", &mut self.directory.url, directory.url);
+        } else {
+            // Another network: not the old one at the address of the new.
+            done.keep("directory", &self.directory, &directory);
+        }
         Ok(done)
     }
 
@@ -334,9 +345,10 @@ impl Config {
         Ok(config)
     }
 
-    /// What the endpoint's engine is told. `accepting` says whether others may open sessions.
+    /// What it says of the endpoint. Whether that accepts sessions also depends on the names that are
+    /// published: here it does not.
     #[must_use]
-    pub fn engine(&self, accepting: bool) -> EngineConfig {
+    pub fn engine(&self) -> EngineConfig {
         EngineConfig {
             guards: self.guards,
             head_length: self.head_length,
@@ -344,8 +356,6 @@ impl Config {
             public_tails: self.public_tails,
             private_tails: self.private_tails,
             policies: self.policies.clone(),
-            accept_sessions: accepting,
-            publish: accepting,
             mtu: self.mtu,
             ..EngineConfig::default()
         }
@@ -402,6 +412,8 @@ impl Config {
         if url.strip_prefix("http://").is_none_or(str::is_empty) {
             return Err(ConfigProblem::DirectoryUrl { url: url.clone() });
         }
+        DirectoryClient::new(url, self.directory.id).map_err(ConfigProblem::Directory)?;
+        self.engine().check().map_err(ConfigProblem::Engine)?;
         if !self.state_dir.is_absolute() {
             return Err(ConfigProblem::StateDir {
                 path: self.state_dir.clone(),
@@ -415,7 +427,7 @@ impl Config {
         if self.accept == Accept::Never && !self.publish.is_empty() {
             return Err(ConfigProblem::PublishedButClosed);
         }
-        self.engine(false).check().map_err(ConfigProblem::Paths)
+        Ok(())
     }
 }
 
@@ -588,20 +600,19 @@ mod tests {
         );
         assert!(!config.dns.forward);
         assert_eq!(config.policies.len(), 1);
-        let engine = config.engine(true);
+        let engine = config.engine();
         assert_eq!(
             (engine.guards, engine.head_length, engine.tail_length),
             (2, 1, 4)
         );
         assert_eq!((engine.public_tails, engine.private_tails), (8, 2));
         assert_eq!((engine.mtu, engine.policies.len()), (9000, 1));
-        assert!(engine.accept_sessions && engine.publish);
     }
 
     #[test]
     fn the_defaults_of_paths_are_those_of_the_engine() {
         let config = Config::parse(&minimal()).unwrap();
-        assert_eq!(config.engine(false), EngineConfig::default());
+        assert_eq!(config.engine(), EngineConfig::default());
     }
 
     #[test]

@@ -17,10 +17,12 @@ use mixline_client::ping::Measured;
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
 use mixline_client::{Config, DEFAULT_PATH, Error, Lock, detach, qr, show};
+use mixline_daemon::hangup;
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
 use mixline_daemon::network::Network;
-use mixline_daemon::reload::Origin;
+use mixline_daemon::reload::{Origin, Reloaded};
+use mixline_daemon::terminal::say;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::AnonName;
 use serde_json::Value;
@@ -29,8 +31,6 @@ use tokio::time::MissedTickBehavior;
 
 /// How long `down` waits for the client's clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long `publish` waits for a client that starts again to serve the name.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(90);
 /// The unit, and where it may be (systemd.unit(5)).
 const UNIT: &str = "mixline-client.service";
 const UNIT_DIRECTORIES: [&str; 3] = [
@@ -42,13 +42,22 @@ const UNIT_DIRECTORIES: [&str; 3] = [
 const POLL: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    hangup::hold();
     let cli = Cli::parse();
+    let stays = match &cli.command {
+        Command::Up(up) => !up.detach,
+        Command::Lock(lock) => lock.watch,
+        _ => false,
+    };
+    if !stays {
+        hangup::release();
+    }
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
             // One line, whatever it is made of.
             let text = format!("{error:#}").replace('\n', " ");
-            eprintln!("mixline-client: {text}");
+            say(&format!("mixline-client: {text}"));
             ExitCode::FAILURE
         }
     }
@@ -102,6 +111,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         | Command::Publish { .. }
         | Command::Unpublish { .. }
         | Command::Resolve { .. }
+        | Command::Reload
         | Command::Ping(_)
         | Command::Doctor { .. }
         | Command::Join { .. }
@@ -123,10 +133,18 @@ fn ask_only(socket: &Sockets, command: &Command) -> Option<anyhow::Result<ExitCo
             .ask(&Request::Resolve { what: what.clone() })
             .map_err(anyhow::Error::from)
             .and_then(|found| print(&found, *json, show::resolved)),
+        Command::Reload => reload(socket),
         Command::Ping(options) => return Some(ping(socket, options)),
         _ => return None,
     };
     Some(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn reload(socket: &Sockets) -> anyhow::Result<()> {
+    let done = socket.ask(&Request::Reload)?;
+    let done: Reloaded = serde_json::from_value(done).context("the client's answer")?;
+    print_text(&done.text());
+    Ok(())
 }
 
 fn unpublish(socket: &Sockets, name: &str) -> anyhow::Result<()> {
@@ -135,7 +153,7 @@ fn unpublish(socket: &Sockets, name: &str) -> anyhow::Result<()> {
     let host = done["name"].as_str().unwrap_or(&name);
     if done["configured"] == true {
         println!(
-            "{host} is served no longer, until the client starts again: the configuration lists it"
+            "{host} is served no longer, until the configuration, which lists it, is read again"
         );
     } else {
         println!("{host} is served no longer");
@@ -400,32 +418,11 @@ fn publish(socket: &Sockets, name: &str) -> anyhow::Result<()> {
         name: name.to_owned(),
     })?;
     let host = done["name"].as_str().unwrap_or(name).to_owned();
-    let until = Instant::now() + PUBLISH_TIMEOUT;
-    while done["restarting"] == true && !is_served(socket, &host) {
-        if Instant::now() > until {
-            bail!("{host} is claimed, but the client does not serve it yet: see its status");
-        }
-        std::thread::sleep(POLL);
-    }
     println!(
         "{host} is published as {}.anon",
         done["id"].as_str().unwrap_or_default()
     );
     Ok(())
-}
-
-/// Whether the client is up again and has the name.
-fn is_served(socket: &Sockets, host: &str) -> bool {
-    // While it starts again there may be nobody to ask.
-    let Ok(status) = socket.ask(&Request::Status) else {
-        return false;
-    };
-    let published = |name: &Value| name["name"] == host && name["state"] == "published";
-    status["state"] == "up"
-        && status["accepting"] == true
-        && status["names"]
-            .as_array()
-            .is_some_and(|names| names.iter().any(published))
 }
 
 fn print(value: &Value, json: bool, show: impl Fn(&Value) -> String) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
 
+use crate::config::Config;
 use crate::error::QueryError;
 use crate::guard_links::GuardTarget;
 use crate::status::{PingReport, Status};
@@ -39,6 +40,8 @@ pub enum Command {
     /// Addresses, routes or links of this host have changed, or it has slept: guards are reached
     /// anew, and paths tried, at once.
     HostChanged,
+    /// Use other settings, which have been checked ([`Config::check`]).
+    Reconfigure(Box<Config>),
     /// Say goodbye to everybody and stop.
     Shutdown,
 }

@@ -56,6 +56,22 @@ impl Handle {
             .await;
     }
 
+    /// Uses other settings of the engine from now on. Sessions and the flows in them go on; paths, tails
+    /// and guards that are not as they should be any more are replaced one after the other. When
+    /// others may not open sessions any more, the directory is told so.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the first setting that is out of its range; then nothing changes.
+    pub async fn reconfigure(
+        &self,
+        settings: mixline_endpoint_engine::Config,
+    ) -> Result<(), Error> {
+        settings.check()?;
+        let command = Command::Reconfigure(Box::new(settings));
+        self.requests.command(command).await;
+        Ok(())
+    }
+
     /// The state of everything; `None` if the endpoint has stopped.
     pub async fn status(&self) -> Option<Status> {
         match self.requests.ask(Question::Status).await {

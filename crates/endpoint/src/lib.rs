@@ -35,8 +35,7 @@ pub use handle::Handle;
 pub use mixline_endpoint_engine::command::NamedService;
 pub use mixline_endpoint_engine::command::PING_INTERVAL;
 pub use mixline_endpoint_engine::{
-    AddressRange, Event, GuardTarget, Identity, MAX_DUPLICATES, MAX_QUERIES, PathPolicy,
-    PolicyRule, QueryError, Status,
+    AddressRange, Config as EngineConfig, ConfigError, Event, GuardTarget, Identity,
+    MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule, QueryError, Status,
 };
-pub use mixline_endpoint_engine::{Config as EngineConfig, ConfigError as EngineConfigError};
 pub use service::MessageService;

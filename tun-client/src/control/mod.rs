@@ -8,6 +8,7 @@
 //! {"command":"status"}
 //! {"command":"down"}
 //! {"command":"publish","name":"freespeech"}      {"command":"unpublish","name":"freespeech"}
+//! {"command":"reload"}
 //! {"command":"resolve","what":"freespeech.anon"}
 //! {"command":"ping","id":"ID"}                   {"command":"probe","mappings":[10,20]}
 //!
@@ -64,6 +65,8 @@ pub enum Request {
         /// With or without `.anon`.
         name: String,
     },
+    /// Read the configuration again.
+    Reload,
     /// Look something up.
     Resolve {
         /// A name, an ID, or a virtual address.
@@ -89,6 +92,7 @@ impl Request {
         match self {
             Self::Status => "status",
             Self::Down => "down",
+            Self::Reload => "reload",
             Self::Publish { .. } => "publish",
             Self::Unpublish { .. } => "unpublish",
             Self::Resolve { .. } => "resolve",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mixline_endpoint::{PING_INTERVAL, ProbeOptions, QueryError};
+use mixline_protocol::name::Label;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -11,7 +12,7 @@ use super::names::NameError;
 use super::resolve::{ResolveError, resolve};
 use super::shared::{Ending, Shared};
 use super::status_report;
-use crate::config::{Accept, NotALabel, parse_label};
+use crate::config::{Accept, NotALabel, ReloadError, parse_label};
 use crate::control::server::Handler;
 use crate::control::{LONGEST_MAPPING, MAX_MAPPINGS, Request};
 
@@ -48,9 +49,20 @@ pub enum RequestError {
     /// The guards were not measured.
     #[error("{0}")]
     Probe(QueryError),
-    /// The status cannot be written as JSON.
-    #[error("the status is no JSON: {0}")]
-    Status(serde_json::Error),
+    /// The name is this client's, but nobody could be told yet where it is reached.
+    #[error("{} is claimed, but not reached yet, which goes on: {error}", label.host())]
+    NotFoundYet {
+        /// The name.
+        label: Label,
+        /// What the directory said, or why it was not asked.
+        error: QueryError,
+    },
+    /// The configuration was not read again.
+    #[error("the configuration stays as it was: {0}")]
+    Reload(ReloadError),
+    /// The answer cannot be written as JSON.
+    #[error("the answer is no JSON: {0}")]
+    Answer(serde_json::Error),
 }
 
 /// Why a peer was not asked.
@@ -94,13 +106,14 @@ impl Handler for ControlRequests {
     async fn handle(&self, request: Request) -> Result<Value, RequestError> {
         match request {
             Request::Status => serde_json::to_value(status_report::collect(&self.shared).await)
-                .map_err(RequestError::Status),
+                .map_err(RequestError::Answer),
             Request::Down => {
                 self.end(Ending::Stop);
                 Ok(json!({ "pid": std::process::id() }))
             }
             Request::Publish { name } => self.publish(&name).await,
-            Request::Unpublish { name } => self.unpublish(&name),
+            Request::Unpublish { name } => self.unpublish(&name).await,
+            Request::Reload => self.reload(),
             Request::Resolve { what } => resolve(self.shared.backend.as_ref(), &what)
                 .await
                 .map_err(RequestError::Resolve),
@@ -126,7 +139,7 @@ impl ControlRequests {
         })?;
         let report = self.shared.handle.ping(id, 1, PING_INTERVAL).await;
         let report = report.map_err(|error| RequestError::Ping(error.into()))?;
-        serde_json::to_value(report).map_err(RequestError::Status)
+        serde_json::to_value(report).map_err(RequestError::Answer)
     }
 
     async fn probe(&self, mappings: &[u64]) -> Result<Value, RequestError> {
@@ -141,47 +154,52 @@ impl ControlRequests {
             ..ProbeOptions::default()
         };
         let probed = self.shared.handle.probe_guards(&options).await;
-        serde_json::to_value(probed.map_err(RequestError::Probe)?).map_err(RequestError::Status)
+        serde_json::to_value(probed.map_err(RequestError::Probe)?).map_err(RequestError::Answer)
     }
 
     async fn publish(&self, name: &str) -> Result<Value, RequestError> {
         let label = parse_label(name).map_err(RequestError::NotALabel)?;
         let shared = &self.shared;
-        if shared.config.accept == Accept::Never {
+        if shared.config().accept == Accept::Never {
             return Err(RequestError::AcceptsNobody);
         }
-        shared
+        let was_accepting = shared.accepting();
+        let claimed = shared
             .names
             .publish(label, &shared.handle.directory())
-            .await
-            .map_err(RequestError::Name)?;
-        // An endpoint decides at its start whether it can be found.
-        let restarting = !shared.accepting;
-        if restarting {
-            self.end(Ending::Restart);
+            .await;
+        // Also of a name that will not be remembered.
+        shared.settle_endpoint().await;
+        claimed.map_err(RequestError::Name)?;
+        if !was_accepting {
+            let published = shared.handle.directory().publish().await;
+            published.map_err(|error| RequestError::NotFoundYet { label, error })?;
         }
         Ok(json!({
             "name": label.host(),
             "id": shared.handle.id().to_string(),
-            "restarting": restarting,
         }))
     }
 
-    fn unpublish(&self, name: &str) -> Result<Value, RequestError> {
+    async fn unpublish(&self, name: &str) -> Result<Value, RequestError> {
         let label = parse_label(name).map_err(RequestError::NotALabel)?;
         let shared = &self.shared;
-        let configured = shared.names.unpublish(label).map_err(RequestError::Name)?;
-        let last = shared.names.is_empty() && shared.config.accept == Accept::Published;
-        // A configured name would come back with a restart.
-        let restarting = shared.accepting && last && !configured;
-        if restarting {
-            self.end(Ending::Restart);
-        }
+        let withdrawn = shared.names.unpublish(label);
+        shared.settle_endpoint().await;
+        let configured = withdrawn.map_err(RequestError::Name)?;
         Ok(json!({
             "name": label.host(),
             "configured": configured,
-            "restarting": restarting,
         }))
+    }
+
+    fn reload(&self) -> Result<Value, RequestError> {
+        let done = self
+            .shared
+            .reloader
+            .reload()
+            .map_err(RequestError::Reload)?;
+        serde_json::to_value(done).map_err(RequestError::Answer)
     }
 
     fn end(&self, ending: Ending) {

@@ -14,13 +14,13 @@ use tokio::sync::watch;
 use super::backend::EndpointBackend;
 use super::shared::Shared;
 use super::status::DnsStatus;
-use crate::config::{DNS_PORT, DnsMode};
+use crate::config::{Config, DNS_PORT, Dns, DnsMode};
 use crate::dns::forward::Forwarder;
 use crate::dns::responder::Responder;
 use crate::dns::server::Server;
 use crate::dns::zone::{Zone, is_virtual};
 use crate::error::{Error, Result};
-use crate::host::desired::Place;
+use crate::host::desired::{Place, Wanted};
 use crate::host::reconcile::Report;
 use crate::host_dns::watch::Watch;
 use crate::host_dns::{self, Active, Earlier};
@@ -29,6 +29,8 @@ use crate::host_dns::{self, Active, Earlier};
 const LOOPBACK: &str = "lo";
 /// What failed is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How long the host may take to put the resolver's address somewhere else.
+const MOMENT: Duration = Duration::from_secs(2);
 /// Bounds of the pause between changes that come one after the other, and the time after which one is
 /// taken for the first again.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -43,6 +45,8 @@ pub struct Resolver {
     address: Ipv4Addr,
     /// What the host's resolver used before.
     earlier: Earlier,
+    /// What the configuration said of names when this began.
+    dns: Dns,
 }
 
 /// A resolver that answers.
@@ -60,6 +64,8 @@ enum Change {
     Address(Ipv4Addr),
     /// The host's resolver may ask somebody else.
     Host,
+    /// The configuration says something else of names.
+    Configuration,
 }
 
 impl Resolver {
@@ -72,6 +78,7 @@ impl Resolver {
             reports: shared.host_state.reports(),
             address: address.unwrap_or_else(|| network.resolver()),
             earlier,
+            dns: shared.config().dns.clone(),
         }
     }
 
@@ -90,7 +97,7 @@ impl Resolver {
             Err(error) => {
                 let address = SocketAddr::new(self.address.into(), DNS_PORT);
                 let error = Error::DnsListen { address, error };
-                if self.shared.config.dns.mode != DnsMode::Off {
+                if self.shared.config().dns.mode != DnsMode::Off {
                     return Err(error);
                 }
                 (None, Some(error.to_string()))
@@ -110,8 +117,9 @@ impl Resolver {
         let address = SocketAddr::new(self.address.into(), DNS_PORT);
         let wanted = self.shared.host_state.wanted();
         let inside = wanted.is_some_and(|wanted| wanted.resolver == Some(Place::Inside));
+        let config = self.shared.config();
         let interface = if inside {
-            self.shared.config.interface.as_str()
+            config.interface.as_str()
         } else {
             LOOPBACK
         };
@@ -123,9 +131,9 @@ impl Resolver {
         let shared = &self.shared;
         host_dns::apply(
             &shared.host,
-            shared.config.dns.mode,
+            shared.config().dns.mode,
             shared.state.directory(),
-            &shared.config.interface,
+            &shared.config().interface,
             self.address,
             &self.network,
         )
@@ -133,7 +141,7 @@ impl Resolver {
     }
 
     fn upstreams(&self) -> Vec<SocketAddr> {
-        host_dns::upstreams(&self.shared.config.dns, &self.earlier, self.address)
+        host_dns::upstreams(&self.shared.config().dns, &self.earlier, self.address)
     }
 
     fn responder(&self) -> Arc<Responder<EndpointBackend>> {
@@ -172,6 +180,9 @@ impl Serving {
     pub async fn keep(mut self) {
         let shared = Arc::clone(&self.resolver.shared);
         let mut watch = Watch::new(&shared.host);
+        let mut configs = shared.reloader.follow();
+        // What was begun with may be older than what counts by now.
+        let mut dns = self.resolver.dns.clone();
         loop {
             let responder = self.resolver.responder();
             let server = self.server.take();
@@ -190,6 +201,7 @@ impl Serving {
             let began = Instant::now();
             let change = tokio::select! {
                 () = serving => Change::Host,
+                () = reconfigured(&mut configs, &dns) => Change::Configuration,
                 change = self.resolver.moved() => change,
                 () = changed => Change::Host,
             };
@@ -202,7 +214,28 @@ impl Serving {
             if let Change::Address(address) = change {
                 tracing::warn!(%address, "names are answered at another address now");
             }
+            if matches!(change, Change::Configuration) {
+                self.pause = Duration::ZERO;
+                dns = shared.config().dns.clone();
+                self.resolver.place().await;
+            }
+            let before = self.active.clone();
             self.again().await;
+            if before != self.active {
+                self.take_back(&before).await;
+            }
+        }
+    }
+
+    /// Puts back how names were found before. That comes last: there is no moment in which others
+    /// are asked for them.
+    async fn take_back(&self, before: &Active) {
+        let shared = &self.resolver.shared;
+        let interface = &shared.config().interface;
+        let directory = shared.state.directory();
+        let restored = host_dns::restore(&shared.host, before, directory, interface).await;
+        if let Err(error) = restored {
+            tracing::error!("{error}");
         }
     }
 
@@ -246,7 +279,30 @@ fn is_asked(shared: &Shared, active: &Active) -> bool {
     host_dns::check(&shared.host, active, shared.state.directory()).is_none()
 }
 
+/// Waits until the configuration says something else of names than `now`.
+async fn reconfigured(configs: &mut watch::Receiver<Arc<Config>>, now: &Dns) {
+    if configs.wait_for(|config| config.dns != *now).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 impl Resolver {
+    /// Has the host put the resolver's address where the one who asks reaches it.
+    async fn place(&mut self) {
+        let shared = &self.shared;
+        if !host_dns::is_resolved(&shared.host, &shared.config()).await {
+            return;
+        }
+        let is_inside = |wanted: &Wanted| wanted.resolver == Some(Place::Inside);
+        if !shared.host_state.wanted().as_ref().is_some_and(is_inside) {
+            self.reports.mark_unchanged();
+            shared
+                .host_state
+                .want(|wanted| wanted.resolver = Some(Place::Inside));
+            let _ = tokio::time::timeout(MOMENT, self.reports.changed()).await;
+        }
+    }
+
     /// Waits until the host has another address for the resolver.
     async fn moved(&mut self) -> Change {
         let now = self.address;

@@ -52,7 +52,7 @@ impl Startup<'_> {
     /// What keeps the client from starting.
     pub async fn run(mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let url = &shared.config.directory.url;
+        let url = &shared.config().directory.url;
         if host::is_closed() {
             let outside = outside::of(&shared, &self.snapshots).await;
             host::let_through(&shared, outside).await?;
@@ -69,7 +69,7 @@ impl Startup<'_> {
             .await
             .unwrap_or_default();
 
-        self.step(&format!("setting up {}", shared.config.interface));
+        self.step(&format!("setting up {}", shared.config().interface));
         self.close_host(network).await?;
 
         self.step("connecting to guards");
@@ -98,7 +98,7 @@ impl Startup<'_> {
     /// Closes the host to virtual addresses, and opens the interface for them.
     async fn close_host(&self, network: VirtualNetwork) -> Result<()> {
         let shared = &self.shared;
-        let asks_resolved = host_dns::is_resolved(&shared.host, &shared.config).await;
+        let asks_resolved = host_dns::is_resolved(&shared.host, &shared.config()).await;
         let place = if asks_resolved {
             Place::Inside
         } else {
@@ -112,7 +112,7 @@ impl Startup<'_> {
     /// Uses the kept lease, or waits for one; renews it from then on.
     async fn lease(&mut self, network: &VirtualNetwork) {
         let shared = Arc::clone(&self.shared);
-        let (id, directory) = (shared.handle.id(), shared.config.directory.id);
+        let (id, directory) = (shared.handle.id(), shared.config().directory.id);
         let kept = lease::usable(
             shared.state.lease(),
             id,
@@ -149,7 +149,7 @@ impl Startup<'_> {
     /// Publishes and claims the names, once; what fails is tried again in the background.
     async fn publish(&mut self) {
         let shared = Arc::clone(&self.shared);
-        if shared.accepting {
+        if shared.accepting() {
             self.step("publishing where this service is reached");
             let directory = shared.handle.directory();
             if let Err(error) = self
@@ -215,7 +215,7 @@ impl Startup<'_> {
             .collect();
         let mut line = format!(
             "up on {} as {}, {}{}; .anon names through {}",
-            shared.config.interface,
+            shared.config().interface,
             id.host(),
             ipv4.unwrap_or_default(),
             address::ipv6(&id),

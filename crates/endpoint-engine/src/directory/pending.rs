@@ -193,6 +193,13 @@ impl Queries {
         Some(self.queries.swap_remove(at))
     }
 
+    /// Takes out the publications.
+    pub fn publications(&mut self) -> Vec<Query> {
+        self.queries
+            .extract_if(.., |query| matches!(&query.asker, Asker::Publish(..)))
+            .collect()
+    }
+
     /// Takes out the questions whose time is over.
     pub fn overdue(&mut self, now: Instant) -> Vec<Query> {
         self.queries

@@ -25,6 +25,7 @@ impl Engine {
             Command::Learn(descriptor) => self.learn(*descriptor, now),
             Command::SetLease(lease) => self.use_lease(*lease, now),
             Command::HostChanged => self.host_changed(now),
+            Command::Reconfigure(config) => self.reconfigure(*config, now),
             Command::Shutdown => self.shut_down(now),
         }
     }

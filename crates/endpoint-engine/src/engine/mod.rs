@@ -20,6 +20,7 @@ mod misbehaviour;
 mod outbound;
 mod ping;
 mod publishing;
+mod reconfigure;
 mod returning;
 mod status_report;
 

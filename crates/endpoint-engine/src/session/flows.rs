@@ -148,6 +148,13 @@ impl Flows {
         }
     }
 
+    /// Other rules count from now on, for the flows that there are as well.
+    pub fn judge_again(&mut self, peer: &AnonymousId, rules: &[PolicyRule]) {
+        for (key, flow) in &mut self.flows {
+            flow.policy = policy(rules, peer, key);
+        }
+    }
+
     /// Whether a TCP connection with the peer is open, as far as is known.
     #[must_use]
     pub fn any_open(&self) -> bool {

@@ -16,6 +16,7 @@ mod living;
 mod names;
 mod pcap;
 mod ports;
+mod reload;
 mod rogue;
 mod stream;
 mod tools;
@@ -137,6 +138,7 @@ fn main() {
     desk::tests(&mut tests);
     living::tests(&mut tests);
     host_events::tests(&mut tests);
+    reload::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
     tests.ports = Ports::Mixed;
