@@ -2,7 +2,7 @@
 
 /// A number in the configuration is out of its range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} is {got}, but has to be {allowed}")]
+#[error("configuration: {key} is {got}, but has to be {allowed}")]
 pub struct ConfigError {
     /// The key.
     pub key: &'static str,
