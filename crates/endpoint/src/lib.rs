@@ -33,6 +33,7 @@ pub use guard_probes::{
 };
 pub use handle::Handle;
 pub use mixline_endpoint_engine::command::NamedService;
+pub use mixline_endpoint_engine::command::PING_INTERVAL;
 pub use mixline_endpoint_engine::{
     AddressRange, Config as EngineConfig, ConfigError, Event, GuardTarget, Identity,
     MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule, QueryError, Status,

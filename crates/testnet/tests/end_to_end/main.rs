@@ -8,6 +8,7 @@
 mod applications;
 mod bad_input;
 mod capture;
+mod desk;
 mod failures;
 mod host_events;
 mod leaks;
@@ -134,6 +135,7 @@ fn main() {
     bad_input::tests(&mut tests);
     everything(&mut tests, Port::Udp);
     leaks::tests(&mut tests);
+    desk::tests(&mut tests);
     living::tests(&mut tests);
     host_events::tests(&mut tests);
     reload::tests(&mut tests);
