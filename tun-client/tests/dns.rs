@@ -11,7 +11,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use mixline_client::testing::{
-    Backend, DnsServer, Entry, Forwarder, LookupError, Reach, Responder, Transport, Zone,
+    Backend, DnsServer, Entry, Forwarder, LookupError, Reach, Responder, Transport, Upstream, Zone,
 };
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::AnonymousId;
@@ -112,7 +112,8 @@ fn query(text: &str, kind: RecordType) -> Message {
 
 async fn start(table: &Arc<Table>, reach: Reach, upstreams: &[SocketAddr]) -> SocketAddr {
     let zone = Zone::new(VirtualNetwork::default(), &["corp.example".to_owned()]);
-    let forwarder = Forwarder::new(upstreams);
+    let upstreams: Vec<Upstream> = upstreams.iter().copied().map(Upstream::from).collect();
+    let forwarder = Forwarder::new(&upstreams);
     let responder = Responder::new(Arc::clone(table), zone, watch::channel(reach).1, forwarder);
     // TCP and UDP share a port; one that is free for UDP may be taken for TCP.
     for _ in 0..20 {

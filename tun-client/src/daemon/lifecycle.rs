@@ -210,13 +210,7 @@ impl Lifecycle<'_> {
         }
         let active = shared.facts().dns.mode;
         shared.update(|facts| facts.phase = Phase::Stopping);
-        let restored = host_dns::restore(
-            &shared.host,
-            &active,
-            shared.state.directory(),
-            &shared.config.interface,
-        );
-        let restored = restored.await;
+        let restored = host_dns::restore(&shared.host, &active, shared.state.directory());
         shared.update(|facts| {
             facts.dns = DnsStatus {
                 mode: Active::Off,

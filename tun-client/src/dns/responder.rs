@@ -16,7 +16,7 @@ use super::cache::{Cache, POSITIVE_LIFE};
 use super::forward::Forwarder;
 use super::response::{MAX_UDP_ANSWER, encode, reply, soa};
 use super::zone::{Subject, Zone};
-use super::{Backend, Entry, LookupError, Reach, Transport};
+use super::{Asker, Backend, Entry, LookupError, Reach};
 
 /// Bytes of a DNS header.
 const HEADER: usize = 12;
@@ -73,7 +73,9 @@ impl<B: Backend> Responder<B> {
 
     /// The response to `request`, or `None` where silence is the only sound answer: too
     /// short to have a header, or itself a response.
-    pub async fn answer(&self, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    pub async fn answer(&self, request: &[u8], asker: impl Into<Asker>) -> Option<Vec<u8>> {
+        let asker = asker.into();
+        let transport = asker.transport;
         let header = Header::read(&mut BinDecoder::new(request.get(..HEADER)?)).ok()?;
         if header.metadata.message_type != MessageType::Query {
             return None;
@@ -113,7 +115,7 @@ impl<B: Backend> Responder<B> {
         let subject = self.zone.subject(question.name());
         if subject == Subject::Outside {
             return self
-                .outside(request, &question, response, transport, limit)
+                .outside(request, &question, response, asker, limit)
                 .await;
         }
         let code = self.fill(&mut response, &question, subject).await;
@@ -126,13 +128,14 @@ impl<B: Backend> Responder<B> {
         request: &[u8],
         question: &Query,
         mut response: Message,
-        transport: Transport,
+        asker: Asker,
         limit: u16,
     ) -> Option<Vec<u8>> {
+        let transport = asker.transport;
         let Some(forwarder) = &self.forwarder else {
             return encode(response, ResponseCode::Refused, transport, limit);
         };
-        match forwarder.forward(request, question, transport).await {
+        match forwarder.forward(request, question, asker).await {
             Some(answer) => Some(answer),
             None => {
                 response.metadata.recursion_available = true;

@@ -8,7 +8,8 @@ use mixline_protocol::address::VirtualNetwork;
 
 use super::filter::{Filter, Local};
 use super::observed::{
-    Address, LOCAL_TABLE, LOOPBACK, MainRoute, Observed, Route, Rule, TABLE, Target, is_looked_at,
+    ANCHOR, Address, LOCAL_TABLE, LOOPBACK, MainRoute, Observed, Route, Rule, TABLE, Target,
+    is_looked_at,
 };
 use super::prefix::{IPV6_NETWORK, Prefix};
 
@@ -53,7 +54,9 @@ pub enum Place {
     /// The loopback interface, where no program takes it for the host's address, and where it stays
     /// when the client dies.
     Loopback,
-    /// The client's: systemd-resolved asks the server of an interface through that interface.
+    /// The anchor, a link of the client's that outlives it: systemd-resolved asks the server of a link
+    /// through that link, and forgets it with the link. The client's interface, where the kernel has
+    /// no anchor.
     Inside,
 }
 
@@ -189,7 +192,7 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     let local = local(&networks, interface, observed, &mut findings);
     let place = wanted.resolver.and_then(|place| match place {
         Place::Loopback => Some(LOOPBACK),
-        Place::Inside => interface,
+        Place::Inside => observed.anchor().or(interface),
     });
     let resolver_at = place.map(|place| Address {
         interface: place,
@@ -318,7 +321,7 @@ pub fn is_own(address: &Address, interface: Option<u32>, network: &VirtualNetwor
             .any(|resolver| address.prefix == Prefix::host(*resolver))
     };
     (Some(address.interface) == interface && !link_local)
-        || (address.interface == LOOPBACK && resolvers())
+        || ([LOOPBACK, ANCHOR.0].contains(&address.interface) && resolvers())
 }
 
 /// The rule that leads a network into the own table.
@@ -402,7 +405,7 @@ fn resolver(
     let others: Vec<Prefix> = observed
         .addresses
         .iter()
-        .filter(|address| address.interface != LOOPBACK && Some(address.interface) != own)
+        .filter(|address| ![Some(LOOPBACK), Some(ANCHOR.0), own].contains(&Some(address.interface)))
         .map(|address| address.prefix)
         .chain(
             observed

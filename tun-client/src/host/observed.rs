@@ -11,6 +11,9 @@ pub const TABLE: u32 = 0x6d69;
 pub const LOCAL_TABLE: u32 = 255;
 /// The index of the loopback interface in every network namespace (Linux, `loopback_net_init`).
 pub const LOOPBACK: u32 = 1;
+/// The index and the name of the anchor, the link of the resolver's address where systemd-resolved
+/// runs. The number is high, so that whoever lists a host's addresses comes to the others first.
+pub const ANCHOR: (u32, &str) = (0x6dff, "mixline-dns");
 
 /// What the kernel has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -110,6 +113,13 @@ impl Observed {
     #[must_use]
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The anchor, if it is there and up.
+    #[must_use]
+    pub fn anchor(&self) -> Option<u32> {
+        let is_it = |link: &&Link| (link.index, link.name.as_str()) == ANCHOR && link.up;
+        self.links.iter().find(is_it).map(|link| link.index)
     }
 
     /// Whether an interface has this address, by itself.

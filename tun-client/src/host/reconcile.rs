@@ -1,8 +1,9 @@
 //! Look, compare, mend: until the host is as desired, or cannot be.
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::desired::{Desired, Wanted, desired};
+use super::desired::{Desired, Place, Wanted, desired};
 use super::kernel::{Kernel, KernelError};
 use super::observed::Observed;
 use super::plan::{plan, removal};
@@ -24,6 +25,8 @@ pub struct Report {
     pub ipv6: bool,
     /// The resolver's address, if the host has it.
     pub resolver: Option<Ipv4Addr>,
+    /// The index and the name of the link that has it.
+    pub resolver_link: Option<(u32, String)>,
     /// Networks of others inside the virtual ones.
     pub others: Vec<Prefix>,
     /// What a person should know, a line each.
@@ -34,6 +37,8 @@ pub struct Report {
 /// it.
 pub struct Reconciler {
     kernel: Kernel,
+    /// The kernel has nothing that an anchor can be made of.
+    no_anchor: Cell<bool>,
 }
 
 impl Reconciler {
@@ -44,12 +49,19 @@ impl Reconciler {
     pub fn open() -> Result<Self, KernelError> {
         Ok(Self {
             kernel: Kernel::open()?,
+            no_anchor: Cell::new(false),
         })
     }
 
     /// Makes the host look as `wanted` says, as far as the kernel lets it.
     pub fn settle(&self, wanted: &Wanted) -> Report {
         let mut failures = Vec::new();
+        if wanted.resolver == Some(Place::Inside) && !self.no_anchor.get() {
+            if let Err(error) = self.kernel.keep_anchor() {
+                tracing::debug!(%error, "the resolver's address goes to the client's interface");
+                self.no_anchor.set(true);
+            }
+        }
         for _ in 0..ROUNDS {
             failures.clear();
             let observed = match self.kernel.observe(wanted) {
@@ -110,6 +122,7 @@ impl Reconciler {
             let done = self.kernel.apply(&action);
             result = result.and(done);
         }
+        result = result.and(self.kernel.remove_anchor());
         result
     }
 }
@@ -125,18 +138,20 @@ impl Report {
         let there =
             |ipv6: bool| closed && desired.leads_in(ipv6) && desired.has_all(ipv6, observed);
         let problems = desired.findings.iter().map(ToString::to_string);
+        let resolver = desired
+            .resolver
+            .filter(|address| observed.addresses.contains(address));
         Self {
             closed,
             settled: failures.is_empty(),
             ipv4: there(false),
             ipv6: there(true),
-            resolver: desired
-                .resolver
-                .filter(|address| observed.addresses.contains(address))
-                .and_then(|address| match address.prefix.address {
-                    IpAddr::V4(address) => Some(address),
-                    IpAddr::V6(_) => None,
-                }),
+            resolver: resolver.and_then(|address| match address.prefix.address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            }),
+            resolver_link: resolver
+                .map(|address| (address.interface, observed.name(address.interface))),
             others: desired.others(),
             problems: problems.chain(failures).collect(),
         }

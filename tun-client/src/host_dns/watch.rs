@@ -1,10 +1,10 @@
-//! Hears when another program changes `/etc/resolv.conf`.
+//! Hears when another program changes `/etc/resolv.conf`, or what systemd-resolved was told.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use inotify::{EventStream, Inotify, WatchMask};
+use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
 
 use super::Host;
 
@@ -14,12 +14,22 @@ const LOOK: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of announcements that are read at a time.
 const BUFFER: usize = 4096;
+/// Where systemd-resolved keeps what it was told about links: one file for each.
+const TOLD: &str = "/run/systemd/resolve/netif";
 
 /// Hears of changes of a file: of what it holds, and of which file it is.
 pub struct Watch {
     path: PathBuf,
     /// None where the kernel has no more to give.
     events: Option<EventStream<[u8; BUFFER]>>,
+    told: Option<WatchDescriptor>,
+}
+
+/// What may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// What systemd-resolved was told of links, beside the file.
+    pub resolved: bool,
 }
 
 impl Watch {
@@ -33,32 +43,30 @@ impl Watch {
         Self {
             path: host.resolv_conf.clone(),
             events,
+            told: None,
         }
     }
 
-    /// Waits until `is_changed`, which is asked whenever something may have changed it.
-    pub async fn changed(&mut self, is_changed: impl Fn() -> bool) {
-        loop {
-            self.listen();
-            if is_changed() {
-                return;
-            }
-            let announced = async {
-                match &mut self.events {
-                    Some(events) => {
-                        let _ = events.next().await;
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                    None => std::future::pending().await,
+    /// Waits until something may have changed.
+    pub async fn next(&mut self) -> Announced {
+        let told = self.told.clone();
+        let announced = async {
+            match &mut self.events {
+                Some(events) => {
+                    let event = events.next().await;
+                    tokio::time::sleep(PAUSE).await;
+                    event.is_some_and(|event| event.is_ok_and(|event| Some(event.wd) == told))
                 }
-            };
-            let _ = tokio::time::timeout(LOOK, announced).await;
-        }
+                None => std::future::pending().await,
+            }
+        };
+        let resolved = tokio::time::timeout(LOOK, announced).await.unwrap_or(false);
+        Announced { resolved }
     }
 
     /// Listens to the file, to where it is, and to where it leads if it is a link. What is listened
     /// to already stays so.
-    fn listen(&mut self) {
+    pub fn listen(&mut self) {
         let Some(events) = &self.events else {
             return;
         };
@@ -75,5 +83,6 @@ impl Watch {
                 .watches()
                 .add(target, WatchMask::MODIFY | WatchMask::ATTRIB);
         }
+        self.told = events.watches().add(TOLD, names | WatchMask::MODIFY).ok();
     }
 }
