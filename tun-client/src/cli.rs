@@ -48,6 +48,14 @@ pub enum Command {
     /// If none runs, but one stopped uncleanly, its packet filter and rules are removed, and the
     /// host's resolver is put back.
     Down,
+    /// Close the host to virtual addresses, as it is while the client is up.
+    ///
+    /// Packets that would carry virtual addresses past the client are refused from then on, until
+    /// `up` takes over, or `unlock`. With `lock: always` in the configuration it is done at boot,
+    /// before the network.
+    Lock(Lock),
+    /// Open the host again after `lock`, or after a client that was killed.
+    Unlock,
     /// Show what the running client does: addresses, guards, sessions, paths, names, problems.
     Status {
         /// As JSON, for programs.
@@ -86,6 +94,17 @@ pub enum Command {
         /// Where to.
         directory: PathBuf,
     },
+}
+
+/// How to close the host.
+#[derive(Debug, Args)]
+pub struct Lock {
+    /// Stay, and follow the host: a neighbourhood with virtual addresses goes on.
+    #[arg(long)]
+    pub watch: bool,
+    /// Do nothing unless the configuration says `lock: always`.
+    #[arg(long)]
+    pub if_always: bool,
 }
 
 /// How to come up.
@@ -140,6 +159,8 @@ mod tests {
         for command in [
             "up",
             "down",
+            "lock",
+            "unlock",
             "status",
             "id",
             "publish",

@@ -52,6 +52,9 @@ pub struct Config {
     /// How the host's programs find `.anon`.
     #[serde(default)]
     pub dns: Dns,
+    /// How long the host stays closed to virtual addresses.
+    #[serde(default)]
+    pub lock: Lock,
     /// What is logged, if `MIXLINE_LOG` says nothing.
     #[serde(default)]
     pub log: Option<Filter>,
@@ -82,6 +85,17 @@ pub enum Accept {
     Always,
     /// Never, whatever is published.
     Never,
+}
+
+/// How long the host stays closed to packets that would carry virtual addresses past the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lock {
+    /// From `up` on until `down`, also when the client was killed in between.
+    #[default]
+    UntilDown,
+    /// Always: from boot on, and after `down` too.
+    Always,
 }
 
 /// How the host's programs find `.anon`.
@@ -252,6 +266,7 @@ impl Config {
             publish,
             accept,
             dns,
+            lock,
             log,
             policies,
         } = Self::load(&origin.file)?;
@@ -265,6 +280,7 @@ impl Config {
         done.keep("publish", &self.publish, &publish);
         done.keep("accept", &self.accept, &accept);
         done.keep("dns", &self.dns, &dns);
+        done.keep("lock", &self.lock, &lock);
         done.keep("policies", &self.policies, &policies);
         Ok(done)
     }

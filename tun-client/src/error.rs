@@ -83,6 +83,12 @@ pub enum Error {
         /// What stands in the way.
         problem: String,
     },
+    /// The host cannot be closed or opened now.
+    #[error("the host is closed {how}")]
+    Locked {
+        /// Why, and what to do.
+        how: &'static str,
+    },
     /// The DNS responder cannot listen.
     #[error(
         "DNS responder: cannot listen on {address}: {error}; see who does with `ss -lnutp 'sport \

@@ -52,6 +52,13 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Up(options) => up(origin, config, options),
         Command::Down => down(&config),
+        Command::Lock(options) => Ok(daemon::lock::lock(
+            config,
+            &cli.config,
+            options.watch,
+            options.if_always,
+        )?),
+        Command::Unlock => Ok(daemon::lock::unlock(&config)?),
         Command::Status { json } => {
             let status = ask(&socket, &Request::Status)?;
             print(&status, *json, show::status)
@@ -122,7 +129,7 @@ fn down(config: &Config) -> anyhow::Result<()> {
             // What an unclean stop left behind.
             let resolver = host_dns::recover(&Host::default(), &config.state_dir);
             let network = State::open(&config.state_dir)?.network();
-            daemon::host::recover(&config.interface, network.unwrap_or_default())?;
+            daemon::host::recover(config, network.unwrap_or_default())?;
             resolver?;
             return Err(error.into());
         }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,6 +27,7 @@ const BOTH: Reach = Reach {
     ipv4: true,
     ipv6: true,
     others: Vec::new(),
+    kept: BTreeSet::new(),
 };
 
 #[derive(Default)]
@@ -75,6 +76,8 @@ impl Backend for Table {
     async fn by_label(&self, label: &Label) -> Result<Entry, LookupError> {
         self.find(|name, _| name == label).map(|found| found.1)
     }
+
+    fn told(&self, _: IpAddr) {}
 
     async fn by_id(&self, id: &AnonymousId) -> Result<Entry, LookupError> {
         self.find(|_, entry| entry.id == *id).map(|found| found.1)

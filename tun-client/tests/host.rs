@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mixline_client::host::desired::{Place, Wanted, desired};
 use mixline_client::host::kernel::Kernel;
+use mixline_client::host::outside::Outside;
 use mixline_client::host::plan::{Action, plan};
 use mixline_client::host::reconcile::{Reconciler, Report};
 use mixline_client::testing::Tun;
@@ -20,11 +21,10 @@ const OWN: Ipv6Addr = Ipv6Addr::new(0xfd77, 1, 2, 3, 4, 5, 6, 7);
 
 fn wanted() -> Wanted {
     Wanted {
-        interface: "mixline0".into(),
-        network: VirtualNetwork::default(),
         ipv6: Some(OWN),
         lease: Some(LEASE),
         resolver: Some(Place::Loopback),
+        ..Wanted::closed("mixline0", VirtualNetwork::default())
     }
 }
 
@@ -388,4 +388,111 @@ fn what_the_host_forwards_to_networks_of_its_own_passes() {
     // But nobody on the wire has a virtual address.
     wire.on_router(|| ip("address add 10.9.9.9/32 dev host"));
     assert!(!arrives("10.9.9.9"));
+}
+
+#[test]
+fn a_wire_as_wide_as_the_virtual_network_leaves_the_host_its_way_out() {
+    let Some(wire) = Wire::new() else { return };
+    wire.on_router(|| {
+        ip("address add 10.0.0.1/8 dev host");
+        ip("address add 198.51.100.1/32 dev lo");
+    });
+    wire.on_host(|| {
+        ip("address del 192.0.2.2/24 dev eth0");
+        ip("address add 10.3.4.5/8 dev eth0");
+        ip("route add default via 10.0.0.1");
+    });
+    let _tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    let report = wire.on_host(|| settle(&wanted()));
+    assert!(report.ipv4, "{report:?}");
+    // With an empty table of neighbours: the gateway is asked for by ARP.
+    wire.on_host(|| ip("neighbour flush dev eth0"));
+    let there = || {
+        let one = |count: &str, to: &str| {
+            let asked = netns::tool("ping").args(["-c", count, "-W1", to]).output();
+            asked.unwrap().status.success()
+        };
+        wire.on_host(|| one("1", "198.51.100.1"))
+    };
+    assert!(soon(there), "{report:?}");
+    assert!(!wire.gets_out("10.1.2.3".parse().unwrap()));
+}
+
+#[test]
+fn a_neighbour_does_not_get_the_address_that_a_program_was_told_for_a_name() {
+    let Some(wire) = Wire::new() else { return };
+    let told: IpAddr = "10.0.0.9".parse().unwrap();
+    let _tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    let mut wanted = wanted();
+    wanted.told = [told].into();
+    wire.on_host(|| settle(&wanted));
+    wire.on_router(|| ip("address add 10.0.0.1/24 dev host"));
+    wire.on_host(|| ip("address add 10.0.0.7/24 dev eth0"));
+    wire.on_host(|| settle(&wanted));
+    assert!(soon(|| wire.gets_out("10.0.0.8".parse().unwrap())));
+    assert!(!wire.gets_out(told));
+    assert!(
+        wire.on_host(|| ip("route get 10.0.0.9"))
+            .contains("dev mixline0")
+    );
+    wire.on_host(|| assert_eq!(left_to_do(&wanted), []));
+}
+
+#[test]
+fn whom_the_client_talks_to_inside_the_virtual_network_is_reached_and_nothing_else_there() {
+    let Some(wire) = Wire::new() else { return };
+    let relay: IpAddr = "10.9.9.9".parse().unwrap();
+    let _tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    let mut wanted = wanted();
+    wire.on_host(|| settle(&wanted));
+    assert!(!wire.gets_out(relay));
+    wanted.outside = [Outside::udp((relay, 5000).into())].into();
+    wire.on_host(|| settle(&wanted));
+    wire.on_host(|| assert_eq!(left_to_do(&wanted), []));
+    assert!(soon(|| wire.gets_out(relay)));
+    assert!(!wire.gets_out("10.9.9.8".parse().unwrap()));
+    // It answers from its port, and is a stranger from another.
+    let answers = |port: u16| {
+        let host = wire.on_host(|| {
+            let socket = UdpSocket::bind((HOST, 5003)).unwrap();
+            socket.set_read_timeout(Some(WAIT)).unwrap();
+            socket
+        });
+        wire.on_router(|| {
+            let socket = UdpSocket::bind((relay, port)).unwrap();
+            let _ = socket.send_to(b"in", (HOST, 5003));
+        });
+        host.recv(&mut [0; 8]).is_ok()
+    };
+    assert!(soon(|| answers(5000)));
+    assert!(!answers(5001));
+    // Another port of its is a virtual address.
+    wanted.outside = [Outside::udp((relay, 4999).into())].into();
+    wire.on_host(|| settle(&wanted));
+    assert!(!wire.gets_out(relay));
+}
+
+#[test]
+fn a_moved_virtual_network_leaves_nothing_of_the_former_one() {
+    let Some(wire) = Wire::new() else { return };
+    let former = VirtualNetwork {
+        prefix: Ipv4Addr::new(10, 96, 0, 0),
+        length: 12,
+    };
+    wire.on_host(|| {
+        let before = Wanted {
+            resolver: Some(Place::Loopback),
+            ..Wanted::closed("mixline0", former)
+        };
+        settle(&before);
+        assert!(ip("address show dev lo").contains("10.96.0.53/32"));
+        let reconciler = Reconciler::open().unwrap();
+        reconciler.leave(former, &wanted()).unwrap();
+        settle(&wanted());
+        let shown = ip("address show dev lo");
+        assert!(
+            !shown.contains("10.96.0.53") && shown.contains("10.0.0.53/32"),
+            "{shown}"
+        );
+    });
 }

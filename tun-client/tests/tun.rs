@@ -41,11 +41,10 @@ fn ipv4(host: u8) -> Ipv4Addr {
 
 fn wanted(name: &str, host: u8) -> Wanted {
     Wanted {
-        interface: name.into(),
-        network: VirtualNetwork::default(),
         ipv6: Some(ipv6(host.into())),
         lease: Some(ipv4(host)),
         resolver: Some(Place::Loopback),
+        ..Wanted::closed(name, VirtualNetwork::default())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mixline_endpoint::{Handle, QueryError};
@@ -11,6 +12,7 @@ use mixline_protocol::name::Label;
 use mixline_protocol::records::{Lease, ServiceDescriptor};
 use tokio::sync::watch;
 
+use super::told::Told;
 use crate::dns::{Backend, Entry, LookupError};
 
 /// How long a lookup may take: shorter than a stub resolver's two attempts of 5 s, so that
@@ -22,20 +24,24 @@ pub struct EndpointBackend {
     handle: Handle,
     lease: watch::Receiver<Option<Lease>>,
     names: watch::Receiver<Vec<Label>>,
+    told: Arc<Told>,
 }
 
 impl EndpointBackend {
-    /// A backend on an endpoint whose own lease and names are in the channels.
+    /// A backend on an endpoint whose own lease and names are in the channels; it remembers in
+    /// `told` what programs are told.
     #[must_use]
     pub fn new(
         handle: Handle,
         lease: watch::Receiver<Option<Lease>>,
         names: watch::Receiver<Vec<Label>>,
+        told: Arc<Told>,
     ) -> Self {
         Self {
             handle,
             lease,
             names,
+            told,
         }
     }
 
@@ -128,6 +134,10 @@ impl Backend for EndpointBackend {
             .await?
             .ok_or(LookupError::NotFound)?;
         Ok(self.found(found).await)
+    }
+
+    fn told(&self, address: IpAddr) {
+        self.told.add(address);
     }
 
     async fn name_of(&self, id: &AnonymousId) -> Result<Option<Label>, LookupError> {

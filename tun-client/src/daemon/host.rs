@@ -1,17 +1,20 @@
 //! The host, as a lifecycle wants it and as it is.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mixline_protocol::address::{self, VirtualNetwork};
-use mixline_protocol::identity::AnonymousId;
 use tokio::sync::watch;
 
 use super::shared::Shared;
+use super::told::Told;
+use crate::config::{Config, Lock};
 use crate::dns::Reach;
 use crate::error::{Error, Result};
 use crate::host::announcements::Announcements;
 use crate::host::desired::{Place, Wanted};
+use crate::host::outside::Outside;
 use crate::host::reconcile::{Reconciler, Report};
 
 /// Bounds of the pause after a look that did not settle.
@@ -24,6 +27,9 @@ pub struct HostState {
     wanted: watch::Sender<Option<Wanted>>,
     report: watch::Sender<Option<Report>>,
     reach: watch::Sender<Reach>,
+    told: Arc<Told>,
+    /// Held by who changes the host, and true once nobody sees to it any more.
+    ended: Arc<Mutex<bool>>,
 }
 
 impl Default for HostState {
@@ -32,6 +38,8 @@ impl Default for HostState {
             wanted: watch::channel(None).0,
             report: watch::channel(None).0,
             reach: watch::channel(Reach::default()).0,
+            told: Arc::default(),
+            ended: Arc::default(),
         }
     }
 }
@@ -64,6 +72,12 @@ impl HostState {
         self.report.subscribe()
     }
 
+    /// The addresses that programs were told for names.
+    #[must_use]
+    pub fn told(&self) -> Arc<Told> {
+        Arc::clone(&self.told)
+    }
+
     /// Which virtual addresses packets reach the interface for.
     #[must_use]
     pub fn reach(&self) -> watch::Receiver<Reach> {
@@ -76,41 +90,52 @@ impl HostState {
 ///
 /// # Errors
 /// [`Error::Host`] if the host cannot be closed.
-pub async fn close(shared: &Arc<Shared>, network: VirtualNetwork, place: Place) -> Result<Report> {
+pub async fn close(
+    shared: &Arc<Shared>,
+    network: VirtualNetwork,
+    place: Place,
+    outside: BTreeSet<Outside>,
+) -> Result<Report> {
+    let former = shared.state.network().filter(|former| *former != network);
     // Before anything is closed: `down` has to find it again.
     shared.state.keep_network(&network)?;
-    let id = shared.handle.id();
-    let wanted = wanted(&shared.config.interface, network, Some(&id), Some(place));
-    shared.host_state.wanted.send_replace(Some(wanted));
-    let mut reports = shared.host_state.reports();
+    let wanted = Wanted {
+        ipv6: Some(address::ipv6(&shared.handle.id())),
+        resolver: Some(place),
+        outside,
+        ..Wanted::closed(&shared.config.interface, network)
+    };
+    if let Some(former) = former {
+        Reconciler::open()?.leave(former, &wanted)?;
+    }
+    close_as(shared, wanted).await
+}
+
+/// Lets the client through to the directory while the host is still closed as an earlier client left
+/// it.
+///
+/// # Errors
+/// [`Error::Host`].
+pub async fn let_through(shared: &Shared, outside: BTreeSet<Outside>) -> Result<()> {
+    let network = shared.state.network().unwrap_or_default();
+    let wanted = Wanted {
+        outside,
+        ..Wanted::closed(&shared.config.interface, network)
+    };
+    close_as(shared, wanted).await.map(|_| ())
+}
+
+async fn close_as(shared: &Shared, wanted: Wanted) -> Result<Report> {
+    let state = &shared.host_state;
+    state.wanted.send_replace(Some(wanted));
+    state.report.send_replace(None);
+    let mut reports = state.reports();
     let report = match reports.wait_for(Option::is_some).await {
         Ok(report) => report.clone().unwrap_or_default(),
         Err(_) => Report::default(),
     };
-    if report.closed {
-        Ok(report)
-    } else {
-        Err(Error::Host {
-            problem: report.problems.join("; "),
-        })
-    }
-}
-
-/// What is wanted of the host; without an ID and a resolver, that it is closed.
-#[must_use]
-pub fn wanted(
-    interface: &str,
-    network: VirtualNetwork,
-    id: Option<&AnonymousId>,
-    resolver: Option<Place>,
-) -> Wanted {
-    Wanted {
-        interface: interface.to_owned(),
-        network,
-        ipv6: id.map(address::ipv6),
-        lease: None,
-        resolver,
-    }
+    is_well(&report)?;
+    Ok(report)
 }
 
 /// Opens the kernel, unless another client has the virtual networks.
@@ -139,21 +164,41 @@ pub fn is_closed() -> bool {
 
 /// What closed the host, for who opens it: also where this client has not come so far, and an earlier
 /// one has.
-#[must_use]
-pub fn wanted_at_the_end(shared: &Shared) -> Wanted {
+fn wanted_at_the_end(shared: &Shared) -> Wanted {
     shared.host_state.wanted().unwrap_or_else(|| {
         let network = shared.state.network().unwrap_or_default();
-        wanted(&shared.config.interface, network, None, None)
+        Wanted::closed(&shared.config.interface, network)
     })
 }
 
-/// Takes away what a client that stopped uncleanly left, given the network that it closed.
+/// Takes away what a client that stopped uncleanly left, given the network that it closed; what
+/// closes the host stays if that is the configuration's will.
 ///
 /// # Errors
 /// [`Error::Host`].
-pub fn recover(interface: &str, network: VirtualNetwork) -> Result<()> {
-    take(interface)?;
-    open(&wanted(interface, network, None, None))
+pub fn recover(config: &Config, network: VirtualNetwork) -> Result<()> {
+    take(&config.interface)?;
+    let wanted = Wanted::closed(&config.interface, network);
+    match config.lock {
+        Lock::UntilDown => open(&wanted),
+        Lock::Always => close_alone(&wanted),
+    }
+}
+
+/// Takes away what closes the host, unless that is to stay; nobody sees to it any more.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn release(shared: &Shared) -> Result<()> {
+    // A look that outlives its task would change again what is done here.
+    let ended = &shared.host_state.ended;
+    let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+    *ended = true;
+    let wanted = wanted_at_the_end(shared);
+    match shared.config.lock {
+        Lock::UntilDown => open(&wanted),
+        Lock::Always => close_alone(&wanted),
+    }
 }
 
 /// Takes away what closes the host.
@@ -161,12 +206,42 @@ pub fn recover(interface: &str, network: VirtualNetwork) -> Result<()> {
 /// # Errors
 /// [`Error::Host`].
 pub fn open(wanted: &Wanted) -> Result<()> {
-    let opened = Reconciler::open().and_then(|reconciler| reconciler.remove(wanted));
-    Ok(opened?)
+    let done = Reconciler::open().and_then(|reconciler| reconciler.remove(wanted));
+    Ok(done?)
+}
+
+/// Closes the host, with nothing that leads inside.
+///
+/// # Errors
+/// [`Error::Host`].
+pub fn close_alone(wanted: &Wanted) -> Result<()> {
+    let closed = Wanted {
+        outside: wanted.outside.clone(),
+        ..Wanted::closed(&wanted.interface, wanted.network)
+    };
+    is_well(&Reconciler::open()?.settle(&closed))
+}
+
+/// Whether the host is closed.
+///
+/// # Errors
+/// [`Error::Host`] if it is not.
+pub fn is_well(report: &Report) -> Result<()> {
+    if report.closed {
+        Ok(())
+    } else {
+        Err(Error::Host {
+            problem: report.problems.join("; "),
+        })
+    }
 }
 
 /// Keeps the host as it is wanted, for ever.
-pub async fn keep(shared: Arc<Shared>, reconciler: Reconciler, mut announcements: Announcements) {
+pub async fn keep(
+    shared: Arc<Shared>,
+    mut reconciler: Reconciler,
+    mut announcements: Announcements,
+) {
     let state = &shared.host_state;
     let mut wanted = state.wanted.subscribe();
     let mut pause = Duration::ZERO;
@@ -179,7 +254,14 @@ pub async fn keep(shared: Arc<Shared>, reconciler: Reconciler, mut announcements
             continue;
         };
         let began = Instant::now();
-        let report = reconciler.settle(&now);
+        let Some((again, report)) = settle(state, reconciler, now).await else {
+            return;
+        };
+        reconciler = again;
+        // Something else is wanted meanwhile: this says nothing about it.
+        if wanted.has_changed().unwrap_or(true) {
+            continue;
+        }
         // A look takes its time where there are many routes, and other tasks need some too. What did
         // not settle is not tried without end.
         pause = if report.settled {
@@ -192,6 +274,7 @@ pub async fn keep(shared: Arc<Shared>, reconciler: Reconciler, mut announcements
                 ipv4: report.ipv4,
                 ipv6: report.ipv6,
                 others: report.others.clone(),
+                kept: report.kept.clone(),
             };
             let changed = *reach != new;
             *reach = new;
@@ -207,12 +290,17 @@ pub async fn keep(shared: Arc<Shared>, reconciler: Reconciler, mut announcements
             }
             changed
         });
-        let again = async {
+        // What was told while the host was looked at is kept by another look.
+        let reach = state.reach();
+        let lost = state.told.all().iter().any(|a| reach.borrow().leaves(*a));
+        let changed = async {
             tokio::time::sleep(pause).await;
-            announcements.changed().await;
+            if !lost {
+                announcements.changed().await;
+            }
         };
         tokio::select! {
-            () = again => {}
+            () = changed => {}
             changed = wanted.changed() => {
                 if changed.is_err() {
                     return;
@@ -220,4 +308,24 @@ pub async fn keep(shared: Arc<Shared>, reconciler: Reconciler, mut announcements
             }
         }
     }
+}
+
+/// Makes the host look as it is wanted, on a thread that may wait for the kernel. `None` once nobody
+/// sees to it any more.
+async fn settle(
+    state: &HostState,
+    reconciler: Reconciler,
+    mut wanted: Wanted,
+) -> Option<(Reconciler, Report)> {
+    wanted.told = state.told.all();
+    let ended = Arc::clone(&state.ended);
+    let work = move || {
+        let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if *ended {
+            return None;
+        }
+        let report = reconciler.settle(&wanted);
+        Some((reconciler, report))
+    };
+    tokio::task::spawn_blocking(work).await.ok().flatten()
 }

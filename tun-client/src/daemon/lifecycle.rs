@@ -14,6 +14,7 @@ use super::backend::EndpointBackend;
 use super::control_requests::ControlRequests;
 use super::host::{self, HostState};
 use super::names::Names;
+use super::outside;
 use super::service;
 use super::shared::{Ending, Facts, Shared};
 use super::startup::{Snapshots, Startup};
@@ -132,7 +133,8 @@ fn begin<'a>(
     .map_err(Error::Endpoint)?;
 
     let (lease, own_lease) = watch::channel(None);
-    let backend = EndpointBackend::new(handle.clone(), own_lease, names.held());
+    let host_state = HostState::default();
+    let backend = EndpointBackend::new(handle.clone(), own_lease, names.held(), host_state.told());
     let (follow_sender, follow) = watch::channel(FollowStatus::default());
     let (ending, endings) = mpsc::channel(4);
     let shared = Arc::new(Shared {
@@ -146,7 +148,7 @@ fn begin<'a>(
         backend: Arc::new(backend),
         follow,
         ending,
-        host_state: HostState::default(),
+        host_state,
         facts: Mutex::new(Facts::default()),
         problems: Mutex::new(Problems::default()),
     });
@@ -154,6 +156,7 @@ fn begin<'a>(
     tasks.spawn(directory.follow(snapshot_sender, follow_sender));
     tasks.spawn(control.serve(Arc::new(ControlRequests(Arc::clone(&shared)))));
     tasks.spawn(service::keep_alive(Arc::clone(&shared)));
+    tasks.spawn(outside::keep(Arc::clone(&shared), snapshots.clone()));
     tasks.spawn(host::keep(Arc::clone(&shared), reconciler, announcements));
     Ok((
         Lifecycle {
@@ -220,11 +223,7 @@ impl Lifecycle<'_> {
         // The interface goes with the endpoint's thread.
         let goodbye = tokio::time::timeout(GOODBYE, shared.handle.shutdown()).await;
         self.tasks.shutdown().await;
-        let opened = if open {
-            host::open(&host::wanted_at_the_end(shared))
-        } else {
-            Ok(())
-        };
+        let opened = if open { host::release(shared) } else { Ok(()) };
         restored?;
         opened?;
         goodbye.map_err(|_| Error::EndpointHangs)

@@ -14,7 +14,9 @@ mod control_requests;
 pub mod host;
 mod lease;
 mod lifecycle;
+pub mod lock;
 mod names;
+mod outside;
 mod resolve;
 mod resolver;
 mod service;
@@ -23,6 +25,7 @@ mod startup;
 pub(crate) mod status;
 mod status_report;
 mod stop_signals;
+mod told;
 
 use std::sync::Arc;
 

@@ -14,8 +14,7 @@ use super::names::ClaimState;
 use super::resolver::{self, Resolver};
 use super::shared::Shared;
 use super::status::Phase;
-use super::{host, lease, service, status_report};
-use crate::dns::zone::is_virtual;
+use super::{host, lease, outside, service, status_report};
 use crate::error::Result;
 use crate::host_dns::Earlier;
 use crate::progress::Progress;
@@ -53,6 +52,10 @@ impl Startup<'_> {
     pub async fn run(mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let url = &shared.config.directory.url;
+        if host::is_closed() {
+            let outside = outside::of(&shared, &self.snapshots).await;
+            host::let_through(&shared, outside).await?;
+        }
         self.step(&format!("fetching the snapshot from {url}"));
         let mut snapshots = self.snapshots.clone();
         let network = self
@@ -95,33 +98,9 @@ impl Startup<'_> {
     async fn close_host(&self, network: VirtualNetwork) -> Result<()> {
         let shared = &self.shared;
         let place = resolver::place(shared, network).await;
-        host::close(shared, network, place).await?;
-        let underlay = self.underlay_conflict(&network);
-        if let Some(problem) = &underlay {
-            tracing::warn!("{problem}");
-        }
-        shared.problems().underlay = underlay;
+        let outside = outside::of(shared, &self.snapshots).await;
+        host::close(shared, network, place, outside).await?;
         Ok(())
-    }
-
-    /// Relays whose own addresses lie in the virtual network cannot be reached once that
-    /// is routed into the tunnel.
-    fn underlay_conflict(&self, network: &VirtualNetwork) -> Option<String> {
-        let snapshot = self.snapshots.borrow();
-        let relays = &snapshot.as_ref()?.relays;
-        let hidden = relays.iter().filter(|relay| {
-            relay
-                .addresses
-                .iter()
-                .all(|address| is_virtual(network, address.ip()))
-        });
-        let count = hidden.count();
-        (count > 0).then(|| {
-            format!(
-                "{count} of {} relays have no address outside {network} and cannot be used",
-                relays.len()
-            )
-        })
     }
 
     /// Uses the kept lease, or waits for one; renews it from then on.

@@ -22,8 +22,6 @@ pub enum Phase {
 /// What is wrong, by the part that found it.
 #[derive(Debug, Clone, Default)]
 pub struct Problems {
-    /// Of the network beneath.
-    pub underlay: Option<String>,
     /// Of the host's resolver.
     pub dns: Option<String>,
     /// Of the lease.

@@ -24,7 +24,6 @@ pub async fn collect(shared: &Shared) -> Status {
     problems.append(&mut endpoint.problems);
     {
         let own = shared.problems();
-        problems.extend(own.underlay.clone());
         problems.extend(own.lease.clone());
         problems.extend(own.dns.clone());
     }

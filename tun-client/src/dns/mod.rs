@@ -24,6 +24,7 @@ pub(crate) mod server;
 mod sockets;
 pub(crate) mod zone;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -67,11 +68,20 @@ pub struct Reach {
     pub ipv4: bool,
     /// `fd00::/8` is routed into the tunnel.
     pub ipv6: bool,
-    /// But not these networks in it.
+    /// But not these networks in them.
     pub others: Vec<Prefix>,
+    /// And yet these addresses in those networks.
+    pub kept: BTreeSet<IpAddr>,
 }
 
 impl Reach {
+    /// Whether a virtual address is somebody else's.
+    #[must_use]
+    pub fn leaves(&self, address: IpAddr) -> bool {
+        let elsewhere = || self.others.iter().any(|other| other.contains(address));
+        !self.kept.contains(&address) && elsewhere()
+    }
+
     /// Whether packets to a virtual address enter the tunnel.
     #[must_use]
     pub fn has(&self, address: IpAddr) -> bool {
@@ -80,7 +90,7 @@ impl Reach {
         } else {
             self.ipv6
         };
-        family && !self.others.iter().any(|other| other.contains(address))
+        family && !self.leaves(address)
     }
 }
 
@@ -120,6 +130,8 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         address: IpAddr,
     ) -> impl Future<Output = Result<Entry, LookupError>> + Send;
+    /// A program is told this address for a name.
+    fn told(&self, address: IpAddr);
     /// The name of `id`, `None` if it has none.
     fn name_of(
         &self,

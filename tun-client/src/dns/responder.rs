@@ -242,9 +242,11 @@ impl<B: Backend> Responder<B> {
             && let Some(address) = found.entry.ipv4
             && reach.has(address.into())
         {
+            self.backend.told(address.into());
             add(RData::A(A(address)));
         }
         if wanted(RecordType::AAAA) && reach.has(found.entry.ipv6.into()) {
+            self.backend.told(found.entry.ipv6.into());
             add(RData::AAAA(AAAA(found.entry.ipv6)));
         }
     }

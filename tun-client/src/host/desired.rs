@@ -1,16 +1,17 @@
 //! What the host should look like, as a value.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use mixline_protocol::address::VirtualNetwork;
 
-use super::filter::{Filter, Local};
+use super::filter::Filter;
+use super::finding::Finding;
 use super::observed::{
-    ANCHOR, Address, LOCAL_TABLE, LOOPBACK, MainRoute, Observed, Route, Rule, TABLE, Target,
-    is_looked_at,
+    ANCHOR, Address, LOCAL_TABLE, LOOPBACK, Observed, Route, Rule, TABLE, Target,
 };
+use super::others::{self, Others};
+use super::outside::{self, Outside};
 use super::prefix::{IPV6_NETWORK, Prefix};
 
 /// The first of all priorities: only the host's own addresses come before.
@@ -20,14 +21,6 @@ const FIRST: u32 = 0;
 const YIELDED: u32 = 1;
 const OPEN: u32 = 2;
 const CLOSED: u32 = 1 << 16;
-/// A network on a wire that is wider than this many bits is no neighbourhood: whoever hands out
-/// addresses there could take all virtual ones.
-const WIDEST_ON_A_WIRE: [u8; 2] = [16, 48];
-/// How many networks of others the filter names: a sentence has at most 128 expressions
-/// (`NFT_RULE_MAXEXPRS`), of which a network takes three.
-const MAX_LOCAL: usize = 32;
-/// How many findings there are before overruled routes are no more told one by one.
-const MAX_FINDINGS: usize = 2 * MAX_LOCAL;
 /// Where the resolver listens: the virtual network's own address for it, one beside it, or, where
 /// the host's neighbourhood has all of them, one that no network routes (RFC 3927).
 const RESOLVERS_BESIDE: u32 = 10;
@@ -46,6 +39,10 @@ pub struct Wanted {
     pub lease: Option<Ipv4Addr>,
     /// Where there is to be an address for the resolver, if anywhere.
     pub resolver: Option<Place>,
+    /// Virtual addresses that programs were told for names.
+    pub told: BTreeSet<IpAddr>,
+    /// Whom the client itself talks to.
+    pub outside: BTreeSet<Outside>,
 }
 
 /// Which interface has the resolver's address.
@@ -79,73 +76,21 @@ pub struct Desired {
     pub findings: Vec<Finding>,
 }
 
-/// What about the host stands in the way, and of what.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
-    /// A network of others inside a virtual one: it goes on, and its addresses are not Mixline's.
-    Yielded {
-        /// The network.
-        network: Prefix,
-        /// The interface that it is behind.
-        interface: String,
-    },
-    /// A route into a virtual network that does not count.
-    Overruled {
-        /// Where it leads to.
-        network: Prefix,
-        /// The interface that it leads by.
-        interface: String,
-    },
-    /// A rule that comes before the client's: what it leads away is dropped.
-    Earlier {
-        /// Its priority.
-        priority: u32,
-        /// Its table.
-        table: u32,
-    },
-    /// More networks of others than are taken note of.
-    TooMany,
-    /// The client's interface takes no IPv6 address.
-    NoIpv6 {
-        /// The interface.
-        interface: String,
-    },
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Yielded { network, interface } => write!(
-                f,
-                "{network} is behind {interface}: its addresses are not reached through Mixline, \
-                 and names that have one of them have an IPv6 address only"
-            ),
-            Self::Overruled { network, interface } => write!(
-                f,
-                "the route to {network} by {interface} is overruled: its addresses are virtual \
-                 ones (a directory with another `network` leaves them alone)"
-            ),
-            Self::Earlier { priority, table } => write!(
-                f,
-                "the policy rule {priority} (table {table}) comes before Mixline's and leads \
-                 virtual addresses elsewhere: they are dropped; remove it, or make it again after \
-                 `mixline-client up`"
-            ),
-            Self::TooMany => write!(
-                f,
-                "more than {MAX_LOCAL} networks of others lie inside the virtual networks: the \
-                 rest of them is not reached"
-            ),
-            Self::NoIpv6 { interface } => write!(
-                f,
-                "no IPv6 on {interface} (disabled in the kernel): .anon names have IPv4 addresses \
-                 only"
-            ),
+impl Wanted {
+    /// That the host is closed, and no more.
+    #[must_use]
+    pub fn closed(interface: &str, network: VirtualNetwork) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            network,
+            ipv6: None,
+            lease: None,
+            resolver: None,
+            told: BTreeSet::new(),
+            outside: BTreeSet::new(),
         }
     }
-}
 
-impl Wanted {
     /// The virtual networks.
     #[must_use]
     pub fn networks(&self) -> Vec<Prefix> {
@@ -175,11 +120,13 @@ impl Desired {
             && addresses.all(|address| observed.addresses.contains(address))
     }
 
-    /// Networks of others inside the virtual ones.
+    /// What of the virtual networks is not reached through the interface.
     #[must_use]
     pub fn others(&self) -> Vec<Prefix> {
-        let local = self.filter.local.iter();
-        local.map(|local| local.network).collect()
+        let local = self.filter.local.iter().map(|local| local.network);
+        let outside = self.filter.outside.iter();
+        let outside = outside.map(|outside| Prefix::host(outside.at.ip()));
+        local.chain(outside).collect()
     }
 }
 
@@ -189,7 +136,7 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     let networks = wanted.networks();
     let interface = observed.link(&wanted.interface).map(|link| link.index);
     let mut findings = Vec::new();
-    let local = local(&networks, interface, observed, &mut findings);
+    let others = Others::of(&networks, interface, &wanted.told, observed, &mut findings);
     let place = wanted.resolver.and_then(|place| match place {
         Place::Loopback => Some(LOOPBACK),
         Place::Inside => observed.anchor().or(interface),
@@ -222,8 +169,12 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
         .copied()
         .filter(|network| !network.is_ipv6() || observed.ipv6)
         .collect();
+    let taken = |address| own.contains(&address) || wanted.told.contains(&address);
+    let outside = outside::hidden(&wanted.outside, &networks, taken, &mut findings);
+    let kept = others.kept.iter().map(|address| Prefix::host(*address));
+    let led: Vec<Prefix> = usable.iter().copied().chain(kept).collect();
     let mut routes = BTreeSet::new();
-    for network in &usable {
+    for network in &led {
         let address = if network.is_ipv6() {
             wanted.ipv6.is_some() && observed.ipv6_inside
         } else {
@@ -243,16 +194,13 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
             metric: CLOSED,
         });
     }
-    let others = local.iter().map(|(network, _)| *network);
-    routes.extend(
-        others
-            .filter(|network| !network.is_ipv6() || observed.ipv6)
-            .map(|to| Route {
-                to,
-                target: Target::Throw,
-                metric: YIELDED,
-            }),
-    );
+    let local = others.local.iter().map(|local| Route {
+        to: local.network,
+        target: Target::Throw,
+        metric: YIELDED,
+    });
+    let throws = local.chain(outside::routes(&outside, YIELDED));
+    routes.extend(throws.filter(|route| !route.to.is_ipv6() || observed.ipv6));
 
     if interface.is_some() && wanted.ipv6.is_some() && !observed.ipv6_inside {
         findings.push(Finding::NoIpv6 {
@@ -279,14 +227,10 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
             interface: wanted.interface.clone(),
             networks,
             own,
-            local: named(&local, observed),
-            wires: observed
-                .links
-                .iter()
-                .filter(|link| Some(link.index) != interface && link.index != LOOPBACK)
-                .filter(|link| is_wire(link.index, observed))
-                .map(|link| link.name.clone())
-                .collect(),
+            local: others.local,
+            kept: others.kept,
+            outside,
+            wires: others::wires(interface, observed),
         },
         rules,
         routes,
@@ -334,67 +278,6 @@ fn rule(to: Prefix) -> Rule {
     }
 }
 
-/// Networks of others inside the virtual ones, with their interfaces.
-fn local(
-    networks: &[Prefix],
-    own: Option<u32>,
-    observed: &Observed,
-    findings: &mut Vec<Finding>,
-) -> BTreeSet<(Prefix, u32)> {
-    let mut local = BTreeSet::new();
-    // The host's own come first: a neighbour announces as many networks as it likes.
-    let (wires, own_ones): (Vec<&MainRoute>, Vec<&MainRoute>) = observed
-        .main
-        .iter()
-        .partition(|route| is_wire(route.interface, observed));
-    for route in own_ones.into_iter().chain(wires) {
-        if Some(route.interface) == own
-            || route.to.length == 0
-            || !is_looked_at(&route.to, networks)
-        {
-            continue;
-        }
-        let narrow = route.to.length >= WIDEST_ON_A_WIRE[usize::from(route.to.is_ipv6())];
-        let interface = observed.name(route.interface);
-        let network = route.to.network();
-        if !is_wire(route.interface, observed) || (narrow && !route.gateway) {
-            if local.len() < MAX_LOCAL {
-                local.insert((network, route.interface));
-                findings.push(Finding::Yielded { network, interface });
-            } else if !findings.contains(&Finding::TooMany) {
-                findings.push(Finding::TooMany);
-            }
-        } else if findings.len() < MAX_FINDINGS {
-            findings.push(Finding::Overruled { network, interface });
-        }
-    }
-    local
-}
-
-/// Whether somebody outside the host says which routes lead by an interface, as with DHCP: hardware
-/// is behind it, or it leads everywhere and is no tunnel.
-fn is_wire(interface: u32, observed: &Observed) -> bool {
-    let Some(link) = observed.links.iter().find(|link| link.index == interface) else {
-        return true;
-    };
-    let leads_everywhere = observed
-        .main
-        .iter()
-        .any(|route| route.interface == interface && route.to.length == 0);
-    link.hardware || (leads_everywhere && !link.point_to_point)
-}
-
-fn named(local: &BTreeSet<(Prefix, u32)>, observed: &Observed) -> BTreeSet<Local> {
-    local
-        .iter()
-        .map(|(network, interface)| Local {
-            network: *network,
-            interface: observed.name(*interface),
-            wire: is_wire(*interface, observed),
-        })
-        .collect()
-}
-
 /// The first address for the resolver that is nobody else's; the one that it has, if that is.
 fn resolver(
     network: &VirtualNetwork,
@@ -409,7 +292,7 @@ fn resolver(
         .map(|address| address.prefix)
         .chain(
             observed
-                .main
+                .others
                 .iter()
                 .filter(|route| Some(route.interface) != own && route.to.length > 0)
                 .filter(|route| !route.gateway)

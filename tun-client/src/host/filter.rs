@@ -12,6 +12,7 @@ use super::nftables::{
     self, Direction, accept, arp_sender, arp_sender_in, arp_sender_not_in, arp_target, destination,
     drop, in_network, interface, is_address, neighbour_solicitation_for, not_in_network, source,
 };
+use super::outside::Outside;
 use super::prefix::Prefix;
 
 /// Addresses of one wire (RFC 4291, section 2.5.6).
@@ -45,6 +46,10 @@ pub struct Filter {
     pub own: BTreeSet<IpAddr>,
     /// Networks of others inside the virtual ones.
     pub local: BTreeSet<Local>,
+    /// Addresses inside those that stay Mixline's.
+    pub kept: BTreeSet<IpAddr>,
+    /// Whom the client itself reaches by another interface.
+    pub outside: BTreeSet<Outside>,
     /// Interfaces that somebody outside the host is behind, by name.
     pub wires: BTreeSet<String>,
 }
@@ -58,6 +63,8 @@ pub struct Local {
     pub interface: String,
     /// Whether that is a wire.
     pub wire: bool,
+    /// On a wire, the sources with which packets of the host's own go there.
+    pub from: Prefix,
 }
 
 /// A chain of the packet filter.
@@ -130,6 +137,17 @@ impl Filter {
         for own in &self.own {
             chain.push(nftables::all([is_address(source(*own)), drop()]));
         }
+        // A program was told it for a name, and does not mean a neighbour.
+        for kept in &self.kept {
+            chain.push(nftables::all([is_address(destination(*kept)), drop()]));
+        }
+        for outside in &self.outside {
+            chain.push(nftables::all([
+                is_address(destination(outside.at.ip())),
+                nftables::to_port(outside.transport, outside.at.port()),
+                accept(),
+            ]));
+        }
         for local in &self.local {
             let by = || interface(Direction::Out, &local.interface);
             let network = local.network;
@@ -146,7 +164,7 @@ impl Filter {
                 to(),
                 accept(),
             ]));
-            for own in [Some(network), network.is_ipv6().then_some(LINK_LOCAL)] {
+            for own in [Some(local.from), network.is_ipv6().then_some(LINK_LOCAL)] {
                 let Some(own) = own else { continue };
                 let from = in_network(source(own.address), own);
                 chain.push(nftables::all([by(), from, to(), accept()]));
@@ -170,6 +188,13 @@ impl Filter {
             if let IpAddr::V6(own) = own {
                 chain.push(nftables::all([neighbour_solicitation_for(*own), drop()]));
             }
+        }
+        for outside in &self.outside {
+            chain.push(nftables::all([
+                is_address(source(outside.at.ip())),
+                nftables::from_port(outside.transport, outside.at.port()),
+                accept(),
+            ]));
         }
         // A virtual source is somebody's identity, and nobody has it on a wire. A virtual destination
         // that is not the host's own would tell the own ones by their silence.

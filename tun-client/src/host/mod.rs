@@ -3,14 +3,19 @@
 //! [`desired`] says from what the client wants and what the host has how the host should look;
 //! [`plan`] leads there in steps between which nothing gets out; [`kernel`] looks and acts;
 //! [`reconcile`] does all of it, and [`announcements`] says when to do it again. `desired` and `plan`
-//! know no sockets and no clock.
+//! know no sockets and no clock. [`others`] decides which networks inside the virtual ones stay
+//! somebody else's, [`outside`] whom the client reaches there itself, [`finding`] is what a person
+//! should know.
 
 pub mod announcements;
 pub mod desired;
 pub mod filter;
+pub mod finding;
 pub mod kernel;
 pub mod nftables;
 pub mod observed;
+pub mod others;
+pub mod outside;
 pub mod plan;
 pub mod prefix;
 pub mod reconcile;

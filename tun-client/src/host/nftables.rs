@@ -11,6 +11,7 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::filter::Sentence;
+use super::outside::Transport;
 use super::prefix::Prefix;
 
 /// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
@@ -29,6 +30,9 @@ const IPV6: u8 = 10;
 const ICMPV6: u8 = 58;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const SOLICITED_TARGET: u32 = 8;
+/// Offsets of the ports (RFC 768, RFC 9293).
+const SOURCE_PORT: u32 = 0;
+const DESTINATION_PORT: u32 = 2;
 /// Offsets of source and destination in the headers (RFC 791, section 3.1; RFC 8200, section 3).
 const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
@@ -134,9 +138,28 @@ pub fn not_in_network(field: Field, network: Prefix) -> Part {
     network_is(field.offset, network, Operator::NotEqual)
 }
 
+/// The packet goes to this port.
+pub fn to_port(transport: Transport, port: u16) -> Part {
+    port_is(transport, DESTINATION_PORT, port)
+}
+
+/// The packet comes from this port.
+pub fn from_port(transport: Transport, port: u16) -> Part {
+    port_is(transport, SOURCE_PORT, port)
+}
+
 /// The packet has come from elsewhere (Linux 5.7).
 pub fn is_forwarded() -> Part {
     vec![meta(MetaKey::Iif), compare(Operator::NotEqual, vec![0; 4])]
+}
+
+fn port_is(transport: Transport, offset: u32, port: u16) -> Part {
+    vec![
+        meta(MetaKey::L4Proto),
+        compare(Operator::Equal, vec![transport.number()]),
+        load(TRANSPORT_HEADER, offset, 2),
+        compare(Operator::Equal, port.to_be_bytes().to_vec()),
+    ]
 }
 
 fn network_is(offset: u32, network: Prefix, operator: Operator) -> Part {

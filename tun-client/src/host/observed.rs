@@ -1,6 +1,6 @@
 //! What the kernel has of what concerns the client.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::filter::Chain;
 use super::prefix::Prefix;
@@ -9,6 +9,8 @@ use super::prefix::Prefix;
 pub const TABLE: u32 = 0x6d69;
 /// The kernel's table of the host's own addresses.
 pub const LOCAL_TABLE: u32 = 255;
+/// The kernel's table of all routes that name no other.
+pub const MAIN_TABLE: u32 = 254;
 /// The index of the loopback interface in every network namespace (Linux, `loopback_net_init`).
 pub const LOOPBACK: u32 = 1;
 /// The index and the name of the anchor, the link of the resolver's address where systemd-resolved
@@ -26,8 +28,8 @@ pub struct Observed {
     pub rules: Vec<Rule>,
     /// The routes of [`TABLE`].
     pub routes: Vec<Route>,
-    /// Routes of the main table by an interface, as far as [`is_looked_at`].
-    pub main: Vec<MainRoute>,
+    /// Routes of other tables by an interface, as far as [`is_looked_at`].
+    pub others: Vec<OtherRoute>,
     /// The chains of the client's packet filter, or none if it is not there.
     pub filter: Option<Vec<Chain>>,
     /// Whether the kernel has IPv6.
@@ -84,15 +86,19 @@ pub struct Route {
     pub metric: u32,
 }
 
-/// A route of the main table.
+/// A route of another table than [`TABLE`] and [`LOCAL_TABLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MainRoute {
+pub struct OtherRoute {
+    /// The table that it is in.
+    pub table: u32,
     /// Which destinations it is for.
     pub to: Prefix,
     /// The interface that they leave by.
     pub interface: u32,
     /// Whether they go to a gateway there.
     pub gateway: bool,
+    /// The gateway's address.
+    pub via: Option<IpAddr>,
 }
 
 /// What happens to the packets of a route.
@@ -139,7 +145,7 @@ impl Observed {
     }
 }
 
-/// Whether a route of the main table says something about the virtual networks: it leads into one
+/// Whether a route of another table says something about the virtual networks: it leads into one
 /// of them, or everywhere.
 #[must_use]
 pub fn is_looked_at(to: &Prefix, networks: &[Prefix]) -> bool {

@@ -1,12 +1,15 @@
 //! Look, compare, mend: until the host is as desired, or cannot be.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::desired::{Desired, Place, Wanted, desired};
+use mixline_protocol::address::VirtualNetwork;
+
+use super::desired::{Desired, Place, Wanted, desired, is_own};
 use super::kernel::{Kernel, KernelError};
-use super::observed::Observed;
-use super::plan::{plan, removal};
+use super::observed::{Address, Observed};
+use super::plan::{Action, plan, removal};
 use super::prefix::Prefix;
 
 /// Rounds until everything should be as desired: a second one for what stood in the way of the
@@ -27,8 +30,10 @@ pub struct Report {
     pub resolver: Option<Ipv4Addr>,
     /// The index and the name of the link that has it.
     pub resolver_link: Option<(u32, String)>,
-    /// Networks of others inside the virtual ones.
+    /// What of the virtual networks is not reached through the interface.
     pub others: Vec<Prefix>,
+    /// Addresses inside that which are.
+    pub kept: BTreeSet<IpAddr>,
     /// What a person should know, a line each.
     pub problems: Vec<String>,
 }
@@ -77,7 +82,7 @@ impl Reconciler {
                 tracing::debug!(?action, "host");
                 if let Err(error) = self.kernel.apply(action) {
                     failures.push(error.to_string());
-                    if matches!(action, super::plan::Action::SetFilter(_)) {
+                    if matches!(action, Action::SetFilter(_)) {
                         break;
                     }
                 }
@@ -108,6 +113,21 @@ impl Reconciler {
     /// What the kernel says.
     pub fn other_interface(&self, own: &str) -> Result<Option<String>, KernelError> {
         self.kernel.interface_of_routes(own)
+    }
+
+    /// Takes from the loopback interface what a former virtual network left there.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn leave(&self, former: VirtualNetwork, wanted: &Wanted) -> Result<(), KernelError> {
+        let observed = self.kernel.observe(wanted)?;
+        let left = |address: &&Address| {
+            is_own(address, None, &former) && !is_own(address, None, &wanted.network)
+        };
+        for address in observed.addresses.iter().filter(left) {
+            self.kernel.apply(&Action::RemoveAddress(*address))?;
+        }
+        Ok(())
     }
 
     /// Takes away what was ever added.
@@ -153,6 +173,7 @@ impl Report {
             resolver_link: resolver
                 .map(|address| (address.interface, observed.name(address.interface))),
             others: desired.others(),
+            kept: desired.filter.kept.clone(),
             problems: problems.chain(failures).collect(),
         }
     }

@@ -4,10 +4,14 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
 const FILE: &str = "lock";
+/// How often a held directory is tried again, and after which time.
+const TRIES: u32 = 5;
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// A directory that is locked until this is dropped, or the process ends.
 #[derive(Debug)]
@@ -41,7 +45,16 @@ impl DirectoryLock {
             .mode(0o600)
             .open(&path)
             .map_err(Error::file("open", &path))?;
-        match file.try_lock() {
+        // Who asks whether it is held holds it for a moment.
+        let mut taken = file.try_lock();
+        for _ in 0..TRIES {
+            if !matches!(taken, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            std::thread::sleep(MOMENT);
+            taken = file.try_lock();
+        }
+        match taken {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::InUse {

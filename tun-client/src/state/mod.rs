@@ -68,6 +68,12 @@ impl State {
         DirectoryLock::is_held(directory)
     }
 
+    /// The virtual network that the host was closed for last, without taking the directory.
+    #[must_use]
+    pub fn network_of(directory: &Path) -> Option<VirtualNetwork> {
+        network(&read(directory, NETWORK).ok()??)
+    }
+
     /// The directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -119,8 +125,7 @@ impl State {
     /// The virtual network that the host was closed for last. What cannot be read counts as none.
     #[must_use]
     pub fn network(&self) -> Option<VirtualNetwork> {
-        let bytes = self.read(NETWORK).ok()??;
-        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
+        network(&self.read(NETWORK).ok()??)
     }
 
     /// Keeps the virtual network.
@@ -175,17 +180,7 @@ impl State {
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let path = self.directory.join(name);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file("read", &path)(error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE)
-            .read_to_end(&mut bytes)
-            .map_err(Error::file("read", &path))?;
-        Ok(Some(bytes))
+        read(&self.directory, name)
     }
 
     fn read_secret(&self, name: &str) -> Result<Option<Zeroizing<[u8; KEY]>>> {
@@ -225,6 +220,24 @@ impl State {
         };
         replace().map_err(Error::file("write", &path))
     }
+}
+
+fn read(directory: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    let path = directory.join(name);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("read", &path)(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE)
+        .read_to_end(&mut bytes)
+        .map_err(Error::file("read", &path))?;
+    Ok(Some(bytes))
+}
+
+fn network(bytes: &[u8]) -> Option<VirtualNetwork> {
+    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

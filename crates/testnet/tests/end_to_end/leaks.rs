@@ -8,10 +8,14 @@ use crate::pcap::frames;
 use crate::tools::{HOST, eventually, on, on_client, output, succeed};
 use crate::{Kind, Tests};
 use anyhow::{Context, Result, ensure};
-use mixline_testnet::topology::{Node, ROUTER};
+use mixline_testnet::netns::Namespace;
+use mixline_testnet::process::Program;
+use mixline_testnet::topology::{DIRECTORY_PORT, Node, ROUTER};
 use mixline_testnet::web::PAGE_SENTENCE;
 use mixline_testnet::{Network, namespaces, netns};
 use std::fs;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
 
 /// What must not leave a host: virtual addresses (of ARP too), neighbour discovery for them, DNS.
 const VIRTUAL: &str = "net 10.0.0.0/8 or net fd00::/8 or port 53 or (icmp6 and ip6[40] == 135 and \
@@ -40,6 +44,12 @@ pub fn tests(tests: &mut Tests) {
         killed,
     );
     tests.on(Kind::Honest, "host::down_leaves_nothing", down);
+    tests.on(Kind::Honest, "host::a_locked_host_is_closed", locked);
+    tests.on(
+        Kind::Honest,
+        "host::a_directory_inside_the_virtual_network_is_reached",
+        directory_inside,
+    );
 }
 
 /// Runs `work`, in which nothing virtual may leave either host.
@@ -300,6 +310,126 @@ fn down(network: &mut Network) -> Result<()> {
         !left.contains("28009") && !left.contains("10.0.0.53"),
         "{left}{down:?}"
     );
+    network.start(Node::Client)?;
+    network.wait_for_client(Node::Client)?;
+    comes_again(network, "at the end")
+}
+
+/// A command of the client that nobody may be running for.
+fn command(network: &Network, command: &str) -> Result<(bool, String)> {
+    let done = output(&mut network.client_command(Node::Client, command))?;
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    Ok((done.status.success(), said))
+}
+
+fn locked(network: &mut Network) -> Result<()> {
+    let addresses = addresses(network)?;
+    let refused = |what: &str| -> Result<()> {
+        for address in &addresses {
+            ensure!(!page(address, 2), "{what}: the page at {address}");
+        }
+        Ok(())
+    };
+    network.stop(Node::Client)?;
+    quietly(network, |network| {
+        let (closed, said) = command(network, "lock")?;
+        ensure!(closed, "{said}");
+        refused("locked")
+    })?;
+    // Without the lock they leave: the capture would have seen them.
+    let (opened, said) = command(network, "unlock")?;
+    ensure!(opened, "{said}");
+    let seen = quietly(network, |_| refused("unlocked"));
+    ensure!(seen.is_err(), "nothing leaves an open host either");
+
+    network
+        .options_mut()
+        .more
+        .push((Node::Client, "lock: always\n".into()));
+    network.start(Node::Client)?;
+    network.wait_for_client(Node::Client)?;
+    quietly(network, |network| {
+        comes_again(network, "of a client that is always closed")?;
+        network.stop(Node::Client)?;
+        refused("stopped")?;
+        let (opened, said) = command(network, "unlock")?;
+        ensure!(!opened && said.contains("lock: always"), "{said}");
+        let (_, said) = command(network, "down")?;
+        refused(&format!("down: {said}"))?;
+        network.options_mut().more.pop();
+        network.start(Node::Client)?;
+        network.wait_for_client(Node::Client)?;
+        comes_again(network, "at the end")
+    })
+}
+
+/// Passes connections to the directory on, at an address inside the virtual network, until the
+/// process ends.
+fn directory_at(address: &str) -> Result<()> {
+    netns::ip_in(ROUTER, &format!("address add {address}/32 dev lo\n"))?;
+    let router = Namespace::named(ROUTER)?;
+    let listener = router.run(|| TcpListener::bind((address, DIRECTORY_PORT)))??;
+    let target = (Node::Directory.ipv4(), DIRECTORY_PORT);
+    let copy = |mut from: TcpStream, mut to: TcpStream| {
+        thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    };
+    let pass_on = move || {
+        if router.enter().is_err() {
+            return;
+        }
+        for client in listener.incoming().flatten() {
+            let Ok(directory) = TcpStream::connect(target) else {
+                continue;
+            };
+            if let (Ok(one), Ok(other)) = (client.try_clone(), directory.try_clone()) {
+                copy(one, directory);
+                copy(other, client);
+            }
+        }
+    };
+    thread::spawn(pass_on);
+    Ok(())
+}
+
+fn directory_inside(network: &mut Network) -> Result<()> {
+    let inside = "10.123.0.9";
+    directory_at(inside)?;
+    let files = network.files(Node::Client);
+    let outside = format!("http://{}:", Node::Directory.ipv4());
+    let text = fs::read_to_string(&files.config)?;
+    ensure!(text.contains(&outside), "{text}");
+    let text = text.replace(&outside, &format!("http://{inside}:"));
+    let config = files.config.with_extension("inside.yaml");
+    fs::write(&config, text)?;
+    network.stop(Node::Client)?;
+    let run = || {
+        Program {
+            namespace: Node::Client.namespace(),
+            executable: network.programs().client.clone(),
+            arguments: ["up", "--config"]
+                .into_iter()
+                .map(Into::into)
+                .chain([config.clone().into_os_string()])
+                .collect(),
+            environment: Vec::new(),
+            log: files.log.clone(),
+        }
+        .start()
+    };
+    let client = run()?;
+    let up = || eventually("the page by name", 60, || Ok(page(HOST, 5)));
+    up()?;
+    // Nothing but the directory's port is reached there.
+    let other = output(on_client(5, "curl").args(["--max-time", "3", "http://10.123.0.9:81/"]))?;
+    ensure!(other.status.code() != Some(0), "{other:?}");
+    // The killed client's closed host lets the next one fetch its snapshot.
+    client.kill()?;
+    let client = run()?;
+    up()?;
+    client.stop()?;
     network.start(Node::Client)?;
     network.wait_for_client(Node::Client)?;
     comes_again(network, "at the end")

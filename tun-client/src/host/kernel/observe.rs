@@ -1,29 +1,27 @@
 //! What the kernel has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use mixline_netlink::Error;
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::super::desired::Wanted;
 use super::super::observed::{
-    Address, Link, MainRoute, Observed, Route, Rule, TABLE, Target, is_looked_at,
+    Address, LOCAL_TABLE, Link, Observed, OtherRoute, Route, Rule, TABLE, Target, is_looked_at,
 };
 use super::super::prefix::Prefix;
 use super::{Kernel, KernelError};
 
-/// At most this many routes of the main table are taken note of.
-const MAX_MAIN: usize = 4096;
+/// At most this many routes of other tables are taken note of.
+const MAX_OTHERS: usize = 4096;
 
 impl Kernel {
     /// What is there that concerns a client who wants this.
@@ -33,18 +31,25 @@ impl Kernel {
     pub fn observe(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
         let networks = wanted.networks();
         let ipv6 = has_ipv6();
-        let mut main = Vec::new();
-        for message in self.routes_of(RouteHeader::RT_TABLE_MAIN.into(), ipv6)? {
-            main.extend(main_routes(&message).filter(|route| is_looked_at(&route.to, &networks)));
+        let mut routes = Vec::new();
+        let mut others = Vec::new();
+        for message in self.routes(ipv6)? {
+            match table_of(&message) {
+                TABLE => routes.push(own_route(&message)),
+                LOCAL_TABLE => {}
+                table if others.len() < MAX_OTHERS => others.extend(
+                    other_routes(table, &message)
+                        .filter(|route| is_looked_at(&route.to, &networks)),
+                ),
+                _ => {}
+            }
         }
-        main.truncate(MAX_MAIN);
-        let routes = self.routes_of(TABLE, ipv6)?;
         Ok(Observed {
             links: self.links()?,
             addresses: self.addresses()?,
             rules: self.rules(ipv6)?,
-            routes: routes.iter().map(own_route).collect(),
-            main,
+            routes,
+            others,
             filter: self.filter()?,
             ipv6,
             ipv6_inside: ipv6 && takes_ipv6(&wanted.interface),
@@ -56,7 +61,8 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn interface_of_routes(&self, own: &str) -> Result<Option<String>, KernelError> {
-        let routes = self.routes_of(TABLE, has_ipv6())?;
+        let mut routes = self.routes(has_ipv6())?;
+        routes.retain(|route| table_of(route) == TABLE);
         let links = self.links()?;
         let leads_to = |link: &&Link| {
             let target = Target::Interface(link.index);
@@ -107,20 +113,18 @@ impl Kernel {
         Ok(rules)
     }
 
-    /// The routes of a table, both families. A table without routes may not be there.
-    fn routes_of(&self, table: u32, ipv6: bool) -> Result<Vec<RouteMessage>, KernelError> {
+    /// The routes of all tables, both families.
+    fn routes(&self, ipv6: bool) -> Result<Vec<RouteMessage>, KernelError> {
         let mut routes = Vec::new();
         for family in families(ipv6) {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
-            message.attributes.push(RouteAttribute::Table(table));
-            let question = RouteNetlinkMessage::GetRoute(message);
-            let answers = match self.routes.request(question, NLM_F_DUMP) {
-                Err(Error::Refused(error)) if error.kind() == io::ErrorKind::NotFound => continue,
-                answers => answers.map_err(KernelError::at("read routes"))?,
-            };
+            let answers = self
+                .routes
+                .request(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
+                .map_err(KernelError::at("read routes"))?;
             routes.extend(answers.into_iter().filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewRoute(route) if table_of(&route) == table => Some(route),
+                RouteNetlinkMessage::NewRoute(route) => Some(route),
                 _ => None,
             }));
         }
@@ -292,30 +296,52 @@ fn own_route(message: &RouteMessage) -> Route {
     }
 }
 
-/// A route of the main table, once for each interface that it leads by.
-fn main_routes(message: &RouteMessage) -> impl Iterator<Item = MainRoute> {
+/// A route of another table, once for each interface that it leads by.
+fn other_routes(table: u32, message: &RouteMessage) -> impl Iterator<Item = OtherRoute> {
     let to = destination(message);
     let unicast = message.header.kind == RouteType::Unicast;
-    let gateway = message
-        .attributes
-        .iter()
-        .any(|a| matches!(a, RouteAttribute::Gateway(_) | RouteAttribute::Via(_)));
-    message
+    let gateway = gateway(&message.attributes);
+    let hops: Vec<(u32, Option<Gateway>)> = message
         .attributes
         .iter()
         .flat_map(|attribute| match attribute {
-            RouteAttribute::Oif(index) => vec![(*index, false)],
-            RouteAttribute::MultiPath(hops) => {
-                hops.iter().map(|hop| (hop.interface_index, true)).collect()
-            }
+            RouteAttribute::Oif(index) => vec![(*index, gateway)],
+            RouteAttribute::MultiPath(hops) => hops
+                .iter()
+                .map(|hop| {
+                    let gateway = self::gateway(&hop.attributes);
+                    (hop.interface_index, gateway.or(Some(Gateway(None))))
+                })
+                .collect(),
             _ => Vec::new(),
         })
+        .collect();
+    hops.into_iter()
         .filter(move |_| unicast)
-        .map(move |(interface, many)| MainRoute {
+        .map(move |(interface, gateway)| OtherRoute {
+            table,
             to,
             interface,
-            gateway: gateway || many,
+            gateway: gateway.is_some(),
+            via: gateway.and_then(|Gateway(address)| address),
         })
-        .collect::<Vec<_>>()
-        .into_iter()
+}
+
+/// A gateway, and its address if it is of a known kind.
+#[derive(Clone, Copy)]
+struct Gateway(Option<IpAddr>);
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<Gateway> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+            Some(Gateway(Some(IpAddr::V4(*address))))
+        }
+        RouteAttribute::Gateway(RouteAddress::Inet6(address))
+        | RouteAttribute::Via(RouteVia::Inet6(address)) => {
+            Some(Gateway(Some(IpAddr::V6(*address))))
+        }
+        RouteAttribute::Via(RouteVia::Inet(address)) => Some(Gateway(Some(IpAddr::V4(*address)))),
+        RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => Some(Gateway(None)),
+        _ => None,
+    })
 }

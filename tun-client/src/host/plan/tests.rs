@@ -7,8 +7,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::desired::{Finding, Place, Wanted, desired};
-use super::super::observed::{LOCAL_TABLE, Link, MainRoute};
+use super::super::desired::{Place, Wanted, desired};
+use super::super::finding::Finding;
+use super::super::observed::{LOCAL_TABLE, Link, MAIN_TABLE, OtherRoute};
+use super::super::outside::Outside;
 use super::super::prefix::{IPV6_NETWORK, Prefix};
 use super::*;
 
@@ -29,11 +31,10 @@ fn prefix(text: &str) -> Prefix {
 
 fn wanted() -> Wanted {
     Wanted {
-        interface: "mixline0".into(),
-        network: VirtualNetwork::default(),
         ipv6: Some(OWN),
         lease: Some(LEASE),
         resolver: Some(Place::Loopback),
+        ..Wanted::closed("mixline0", VirtualNetwork::default())
     }
 }
 
@@ -60,11 +61,7 @@ fn host() -> Observed {
         table: LOCAL_TABLE,
         ..everything(ipv6)
     };
-    let main = |to: &str, interface, gateway| MainRoute {
-        to: prefix(to),
-        interface,
-        gateway,
-    };
+    let main = |to: &str, interface, gateway| other_route(prefix(to), interface, gateway);
     Observed {
         links: vec![
             link(1, "lo"),
@@ -81,10 +78,20 @@ fn host() -> Observed {
             everything(true),
         ],
         routes: Vec::new(),
-        main: vec![main("0.0.0.0/0", WIRE, true), main("::/0", WIRE, true)],
+        others: vec![main("0.0.0.0/0", WIRE, true), main("::/0", WIRE, true)],
         filter: None,
         ipv6: true,
         ipv6_inside: true,
+    }
+}
+
+fn other_route(to: Prefix, interface: u32, gateway: bool) -> OtherRoute {
+    OtherRoute {
+        table: MAIN_TABLE,
+        to,
+        interface,
+        gateway,
+        via: None,
     }
 }
 
@@ -224,7 +231,12 @@ fn hosts() -> impl Strategy<Value = Observed> {
             "fd77::1/128",
         ]),
     );
-    let main = (prefixes(), select(vec![WIRE, BRIDGE, VPN]), any::<bool>());
+    let main = (
+        prefixes(),
+        select(vec![WIRE, BRIDGE, VPN]),
+        any::<bool>(),
+        any::<bool>(),
+    );
     (
         vec(routes(), 0..6),
         vec(rules(), 0..5),
@@ -253,12 +265,13 @@ fn hosts() -> impl Strategy<Value = Observed> {
                 .collect::<BTreeSet<_>>()
                 .into_iter()
                 .collect();
-            host.main
-                .extend(main.into_iter().map(|(to, interface, gateway)| MainRoute {
-                    to,
-                    interface,
-                    gateway,
-                }));
+            host.others.extend(
+                main.into_iter()
+                    .map(|(to, interface, gateway, main)| OtherRoute {
+                        table: if main { MAIN_TABLE } else { 52 },
+                        ..other_route(to, interface, gateway)
+                    }),
+            );
             host.filter = filter.then(Vec::new);
             host.ipv6 = ipv6;
             host.ipv6_inside = ipv6 && tunnel;
@@ -272,40 +285,61 @@ fn hosts() -> impl Strategy<Value = Observed> {
         })
 }
 
+const SOME: [&str; 5] = [
+    "10.200.3.4",
+    "10.1.3.4",
+    "10.0.0.9",
+    "fd99::1",
+    "fd12:3456:789a:1::9",
+];
+
+/// What clients want that told names and talk to relays.
+fn wishes() -> impl Strategy<Value = Wanted> {
+    let some = || {
+        vec(
+            select(SOME.to_vec()).prop_map(|text| text.parse().unwrap()),
+            0..3,
+        )
+    };
+    (some(), some()).prop_map(|(told, outside): (Vec<IpAddr>, Vec<IpAddr>)| Wanted {
+        told: told.into_iter().collect(),
+        outside: outside
+            .into_iter()
+            .map(|address| Outside::udp((address, 4100).into()))
+            .collect(),
+        ..wanted()
+    })
+}
+
 /// Virtual addresses that nobody else has.
-fn virtual_addresses(kernel: &Observed) -> Vec<IpAddr> {
-    let others = desired(&wanted(), kernel).others();
-    [
-        "10.200.3.4",
-        "10.1.3.4",
-        "10.0.0.9",
-        "fd99::1",
-        "fd12:3456:789a:1::9",
-    ]
-    .iter()
-    .map(|text| text.parse().unwrap())
-    .filter(|address: &IpAddr| kernel.ipv6 || address.is_ipv4())
-    .filter(|address| !others.iter().any(|other| other.contains(*address)))
-    .collect()
+fn virtual_addresses(wanted: &Wanted, kernel: &Observed) -> Vec<IpAddr> {
+    let goal = desired(wanted, kernel);
+    let others = goal.others();
+    SOME.iter()
+        .map(|text| text.parse().unwrap())
+        .filter(|address: &IpAddr| kernel.ipv6 || address.is_ipv4())
+        .filter(|address| {
+            goal.filter.kept.contains(address)
+                || !others.iter().any(|other| other.contains(*address))
+        })
+        .collect()
 }
 
 proptest! {
     #[test]
-    fn every_host_settles_and_then_looks_as_desired(mut kernel in hosts()) {
-        let wanted = wanted();
+    fn every_host_settles_and_then_looks_as_desired(mut kernel in hosts(), wanted in wishes()) {
         settle(&mut kernel, &wanted, |_, _| {});
         let goal = desired(&wanted, &kernel);
         prop_assert_eq!(kernel.filter.as_ref(), Some(&goal.filter.chains()));
         prop_assert_eq!(kernel.routes.iter().copied().collect::<BTreeSet<_>>(), goal.routes.clone());
         let overruled = goal.findings.iter().any(|f| matches!(f, Finding::Earlier { .. }));
-        for address in virtual_addresses(&kernel) {
+        for address in virtual_addresses(&wanted, &kernel) {
             prop_assert!(overruled || !is_led_out(&kernel, address), "{address}");
         }
     }
 
     #[test]
-    fn the_filter_is_there_before_anything_opens(mut kernel in hosts()) {
-        let wanted = wanted();
+    fn the_filter_is_there_before_anything_opens(mut kernel in hosts(), wanted in wishes()) {
         let mut closed = false;
         settle(&mut kernel, &wanted, |kernel, action| {
             closed |= matches!(action, Action::SetFilter(_)) || kernel.filter.is_some();
@@ -314,9 +348,8 @@ proptest! {
     }
 
     #[test]
-    fn without_a_filter_what_routes_close_stays_closed_at_every_step(mut kernel in hosts()) {
-        let wanted = wanted();
-        let addresses = virtual_addresses(&kernel);
+    fn without_a_filter_what_routes_close_stays_closed_at_every_step(mut kernel in hosts(), wanted in wishes()) {
+        let addresses = virtual_addresses(&wanted, &kernel);
         let mut open: BTreeSet<IpAddr> = addresses
             .iter()
             .copied()
@@ -334,8 +367,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_left_when_all_is_removed(mut kernel in hosts()) {
-        let wanted = wanted();
+    fn nothing_is_left_when_all_is_removed(mut kernel in hosts(), wanted in wishes()) {
         settle(&mut kernel, &wanted, |_, _| {});
         let own = kernel.link("mixline0").map(|link| link.index);
         for action in removal(&wanted.network, own, &kernel) {
@@ -350,11 +382,8 @@ proptest! {
 
 fn with_main(to: &str, interface: u32, gateway: bool) -> Observed {
     let mut host = host();
-    host.main.push(MainRoute {
-        to: prefix(to),
-        interface,
-        gateway,
-    });
+    host.others
+        .push(other_route(prefix(to), interface, gateway));
     host
 }
 
@@ -475,24 +504,117 @@ fn the_leased_address_is_the_interfaces_first() {
 #[test]
 fn what_a_neighbour_announces_leaves_room_for_the_hosts_own_networks() {
     let mut host = host();
-    let on_wire = (0..100).map(|number| MainRoute {
-        to: prefix(&format!("fd00:{number}::/64")),
-        interface: WIRE,
-        gateway: false,
-    });
-    host.main.extend(on_wire);
-    let own = MainRoute {
-        to: prefix("10.88.0.0/24"),
-        interface: BRIDGE,
-        gateway: false,
-    };
-    host.main.push(own);
+    let on_wire =
+        (0..100).map(|number| other_route(prefix(&format!("fd00:{number}::/64")), WIRE, false));
+    host.others.extend(on_wire);
+    let own = other_route(prefix("10.88.0.0/24"), BRIDGE, false);
+    host.others.push(own);
     let goal = desired(&wanted(), &host);
     assert!(goal.others().contains(&own.to));
     assert_eq!(goal.others().len(), 32);
     let told = goal.findings.iter().filter(|f| **f == Finding::TooMany);
     assert_eq!(told.count(), 1);
     // Nor does it fill the status.
-    host.main.iter_mut().for_each(|route| route.gateway = true);
+    host.others
+        .iter_mut()
+        .for_each(|route| route.gateway = true);
     assert!(desired(&wanted(), &host).findings.len() < 80);
+}
+
+#[test]
+fn a_network_in_a_table_of_another_tunnels_keeps_its_addresses() {
+    let route = |interface, gateway| OtherRoute {
+        table: 52,
+        ..other_route(prefix("10.64.0.0/12"), interface, gateway)
+    };
+    let asks = Rule {
+        priority: 5270,
+        to: Prefix::everything(false),
+        narrowed: false,
+        table: 52,
+    };
+    let mut host = host();
+    host.others.push(route(VPN, false));
+    assert_eq!(
+        desired(&wanted(), &host).others(),
+        [],
+        "no rule leads there"
+    );
+    act(&mut host, &Action::AddRule(asks));
+    assert_eq!(desired(&wanted(), &host).others(), [prefix("10.64.0.0/12")]);
+    host.others.pop();
+    host.others.push(route(WIRE, true));
+    let goal = desired(&wanted(), &host);
+    assert_eq!(goal.others(), []);
+    assert!(matches!(goal.findings[..], [Finding::Overruled { .. }]));
+}
+
+#[test]
+fn an_address_that_was_told_for_a_name_is_nobody_elses_later() {
+    let told: IpAddr = "10.0.0.9".parse().unwrap();
+    let mut wanted = wanted();
+    wanted.told = [told, "10.200.0.1".parse().unwrap()].into();
+    let mut host = with_main("10.0.0.0/24", WIRE, false);
+    settle(&mut host, &wanted, |_, _| {});
+    let goal = desired(&wanted, &host);
+    assert_eq!(goal.filter.kept, [told].into());
+    assert!(!is_led_out(&host, told));
+    assert!(is_led_out(&host, "10.0.0.8".parse().unwrap()));
+    assert!(goal.findings.contains(&Finding::Kept {
+        address: told,
+        interface: "eth0".into()
+    }));
+    // A neighbourhood with more of them than can be kept is none.
+    wanted.told = (0..100)
+        .map(|n| Ipv4Addr::new(10, 0, 0, n).into())
+        .collect();
+    settle(&mut host, &wanted, |_, _| {});
+    let goal = desired(&wanted, &host);
+    assert!(goal.others().is_empty() && goal.filter.kept.is_empty());
+    assert!(matches!(goal.findings[..], [Finding::Crowded { .. }]));
+    assert!(!is_led_out(&host, "10.0.0.200".parse().unwrap()));
+}
+
+#[test]
+fn a_wire_as_wide_as_the_virtual_network_leaves_the_way_out() {
+    let mut host = with_main("10.0.0.0/8", WIRE, false);
+    host.addresses.push(Address {
+        interface: WIRE,
+        prefix: prefix("10.3.4.5/8"),
+    });
+    for route in host.others.iter_mut().filter(|route| route.gateway) {
+        route.via = Some("10.0.0.1".parse().unwrap());
+    }
+    settle(&mut host, &wanted(), |_, _| {});
+    let goal = desired(&wanted(), &host);
+    assert_eq!(
+        goal.others(),
+        [prefix("10.0.0.1/32"), prefix("10.3.4.5/32")]
+    );
+    assert!(!is_led_out(&host, "10.0.0.2".parse().unwrap()));
+}
+
+#[test]
+fn whom_the_client_talks_to_is_let_through_unless_a_name_has_the_address() {
+    let at = |text: &str| Outside::udp(text.parse().unwrap());
+    let mut wanted = wanted();
+    wanted.outside = [
+        at("10.9.9.9:4100"),
+        at("10.9.9.8:4100"),
+        at("10.77.0.1:4100"),
+        at("192.0.2.1:4100"),
+    ]
+    .into();
+    wanted.told = ["10.9.9.8".parse().unwrap()].into();
+    let mut host = host();
+    settle(&mut host, &wanted, |_, _| {});
+    let goal = desired(&wanted, &host);
+    assert_eq!(goal.others(), [prefix("10.9.9.9/32")]);
+    assert!(is_led_out(&host, "10.9.9.9".parse().unwrap()));
+    wanted.outside = (0..100)
+        .map(|n| Outside::tcp((Ipv4Addr::new(10, 9, 9, n), 80).into()))
+        .collect();
+    let goal = desired(&wanted, &host);
+    assert_eq!(goal.filter.outside.len(), 64);
+    assert_eq!(goal.findings, [Finding::TooManyOutside]);
 }

@@ -1,0 +1,111 @@
+//! The closed host without a client: from boot on, and between two runs.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use mixline_daemon::service_manager;
+use mixline_protocol::address::VirtualNetwork;
+
+use super::host;
+use super::stop_signals::StopSignals;
+use crate::config::{Config, Lock};
+use crate::error::{Error, Result};
+use crate::host::announcements::Announcements;
+use crate::host::desired::Wanted;
+use crate::host::outside::Outside;
+use crate::host::reconcile::Reconciler;
+use crate::state::State;
+
+/// Closes the host, once or for as long as the process lives. What is closed stays so afterwards.
+///
+/// With `if_always` nothing is done unless the configuration wants it, and it is watched only as long
+/// as that says so.
+///
+/// # Errors
+/// [`Error::Locked`] if a client is up, [`Error::Host`] if the host cannot be closed.
+pub fn lock(config: Config, file: &Path, watch: bool, if_always: bool) -> Result<()> {
+    if if_always && config.lock != Lock::Always {
+        service_manager::ready("nothing to do: no `lock: always`");
+        return Ok(());
+    }
+    if State::is_held(&config.state_dir) {
+        if !watch {
+            return Err(Error::Locked {
+                how: "while the client is up",
+            });
+        }
+    } else {
+        let reconciler = host::take(&config.interface)?;
+        host::is_well(&reconciler.settle(&wanted(&config)))?;
+    }
+    service_manager::ready("closed");
+    tracing::info!("the host is closed to virtual addresses");
+    if !watch {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Signals)?;
+    runtime.block_on(async {
+        let mut signals = StopSignals::listen()?;
+        tokio::select! {
+            () = signals.wait() => Ok(()),
+            result = follow(config, file, if_always) => result,
+        }
+    })
+}
+
+/// Opens the host.
+///
+/// # Errors
+/// [`Error::Locked`] if a client is up or the configuration wants the host closed, [`Error::Host`].
+pub fn unlock(config: &Config) -> Result<()> {
+    if State::is_held(&config.state_dir) {
+        return Err(Error::Locked {
+            how: "while the client is up: `mixline-client down` first",
+        });
+    }
+    if config.lock == Lock::Always {
+        return Err(Error::Locked {
+            how: "as the configuration says `lock: always`: take that away first",
+        });
+    }
+    host::take(&config.interface)?;
+    host::open(&wanted(config))
+}
+
+/// Sees to the closed host while no client does.
+async fn follow(mut config: Config, file: &Path, if_always: bool) -> Result<()> {
+    let mut announcements = Announcements::listen()?;
+    let reconciler = Reconciler::open()?;
+    loop {
+        announcements.changed().await;
+        if State::is_held(&config.state_dir) {
+            continue;
+        }
+        // A file that is wrong just now changes nothing.
+        if let Ok(new) = Config::load(file) {
+            config = new;
+        }
+        if if_always && config.lock != Lock::Always {
+            tracing::info!("the configuration says `lock: always` no longer");
+            return Ok(());
+        }
+        for problem in reconciler.settle(&wanted(&config)).problems {
+            tracing::debug!("{problem}");
+        }
+    }
+}
+
+/// The closed host, in which the client will still reach its directory.
+fn wanted(config: &Config) -> Wanted {
+    let network: VirtualNetwork = State::network_of(&config.state_dir).unwrap_or_default();
+    let directory = config.directory.url.strip_prefix("http://");
+    let directory = directory.and_then(|rest| rest.split('/').next());
+    let directory = directory.and_then(|authority| authority.parse::<SocketAddr>().ok());
+    Wanted {
+        outside: directory.map(Outside::tcp).into_iter().collect(),
+        ..Wanted::closed(&config.interface, network)
+    }
+}

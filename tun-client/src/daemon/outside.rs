@@ -1,0 +1,87 @@
+//! Whom this client reaches by the host's other interfaces: relays, the directory, name servers.
+//!
+//! Some may have addresses inside the virtual networks, and are let through the closed host.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::Shared;
+use super::startup::Snapshots;
+use crate::config::DNS_PORT;
+use crate::host::outside::Outside;
+
+/// How long the directory's name may take to be looked up.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// All of them, as far as they are known.
+pub async fn of(shared: &Shared, snapshots: &Snapshots) -> BTreeSet<Outside> {
+    let directory = addresses_of(&shared.config.directory.url).await;
+    let mut outside: BTreeSet<Outside> = directory.into_iter().map(Outside::tcp).collect();
+    let servers = shared.facts().dns.upstream;
+    for server in servers
+        .iter()
+        .filter_map(|text| text.parse::<IpAddr>().ok())
+    {
+        let server = SocketAddr::new(server, DNS_PORT);
+        outside.extend([Outside::udp(server), Outside::tcp(server)]);
+    }
+    if let Some(snapshot) = snapshots.borrow().as_ref() {
+        let relays = snapshot.relays.iter();
+        outside.extend(relays.flat_map(|relay| relay.addresses.iter().copied().map(Outside::udp)));
+    }
+    outside
+}
+
+/// Follows the directory's snapshots, for ever.
+pub async fn keep(shared: Arc<Shared>, mut snapshots: Snapshots) {
+    while snapshots.changed().await.is_ok() {
+        let outside = of(&shared, &snapshots).await;
+        let same = |wanted: &crate::host::desired::Wanted| wanted.outside == outside;
+        if shared.host_state.wanted().as_ref().is_some_and(same) {
+            continue;
+        }
+        shared.host_state.want(|wanted| wanted.outside = outside);
+    }
+}
+
+/// Where a URL leads to; nowhere if its name cannot be looked up, which who asks there will say.
+async fn addresses_of(url: &str) -> Vec<SocketAddr> {
+    let Some(authority) = url.strip_prefix("http://") else {
+        return Vec::new();
+    };
+    let authority = authority.split('/').next().unwrap_or_default();
+    let has_port = authority
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let target = if has_port {
+        authority.to_owned()
+    } else {
+        format!("{authority}:80")
+    };
+    let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host(target));
+    match found.await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn where_a_url_leads() {
+        for (url, expected) in [
+            ("http://10.1.2.3:8080", "10.1.2.3:8080"),
+            ("http://10.1.2.3/directory", "10.1.2.3:80"),
+            ("http://[fd00::1]:8080/", "[fd00::1]:8080"),
+            ("http://[fd00::1]", "[fd00::1]:80"),
+        ] {
+            let expected: SocketAddr = expected.parse().unwrap();
+            assert_eq!(addresses_of(url).await, [expected], "{url}");
+        }
+        assert!(addresses_of("nothing").await.is_empty());
+    }
+}
