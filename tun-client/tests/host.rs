@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -495,4 +496,160 @@ fn a_moved_virtual_network_leaves_nothing_of_the_former_one() {
             "{shown}"
         );
     });
+}
+
+/// A question of DNS for a name, as it stands in a datagram.
+fn question(name: &str) -> Vec<u8> {
+    let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        bytes.push(label.len() as u8);
+        bytes.extend(label.bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
+#[test]
+fn no_question_about_a_name_of_ours_leaves_whoever_asks() {
+    let Some(wire) = Wire::new() else { return };
+    let Some(container) = skip::namespace_or_skip() else {
+        return;
+    };
+    let inside = || {
+        let thread = nix::unistd::gettid();
+        wire.on_host(|| {
+            ip(&format!(
+                "link add inner0 type veth peer name eth0 netns {thread}"
+            ));
+            ip("link set inner0 up");
+            ip("address add 198.51.100.1/24 dev inner0");
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        });
+        ip("link set lo up");
+        ip("link set eth0 up");
+        ip("address add 198.51.100.2/24 dev eth0");
+        ip("route add default via 198.51.100.1");
+    };
+    container.run(inside).unwrap();
+    wire.on_router(|| ip("route add 198.51.100.0/24 via 192.0.2.2"));
+    let server = |address: &str| {
+        let socket = UdpSocket::bind((address, 53)).unwrap();
+        socket.set_read_timeout(Some(WAIT)).unwrap();
+        socket
+    };
+    let outside = wire.on_router(|| server("192.0.2.1"));
+    let outside_ipv6 = wire.on_router(|| server("2001:db8::1"));
+    let behind = container.run(|| server("198.51.100.2")).unwrap();
+    let ask = |from: &Namespace, to: &UdpSocket, name: &str| {
+        let at = to.local_addr().unwrap();
+        from.run(|| {
+            let any: SocketAddr = if at.is_ipv4() {
+                "0.0.0.0:0".parse().unwrap()
+            } else {
+                "[::]:0".parse().unwrap()
+            };
+            let _ = UdpSocket::bind(any).unwrap().send_to(&question(name), at);
+        })
+        .unwrap();
+        to.recv(&mut [0; 512]).is_ok()
+    };
+    assert!(soon(|| ask(&wire.host, &outside, "nosuch.anon")), "before");
+    assert!(soon(|| ask(&container, &outside, "nosuch.anon")), "before");
+
+    let tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    let wanted = Wanted {
+        search: ["corp.example".to_owned()].into(),
+        ..wanted()
+    };
+    let report = wire.on_host(|| settle(&wanted));
+    assert_eq!(report.problems, Vec::<String>::new());
+    wire.on_host(|| assert_eq!(left_to_do(&wanted), []));
+    // Also when the process is dead.
+    drop(tun);
+    let ours = [
+        "nosuch.anon",
+        "www.NoSuch.ANON",
+        "anon",
+        "nosuch.anon.corp.example",
+        "nosuch.anon.CORP.example",
+    ];
+    for name in ours {
+        assert!(!ask(&wire.host, &outside, name), "{name}");
+        assert!(!ask(&wire.host, &outside_ipv6, name), "{name}");
+        assert!(!ask(&container, &outside, name), "{name}, forwarded");
+    }
+    let others = [
+        "example.org",
+        "anon.example.org",
+        "canon.example",
+        "www.corp.example",
+        "anonymous",
+    ];
+    for name in others {
+        assert!(soon(|| ask(&wire.host, &outside, name)), "{name}");
+        assert!(soon(|| ask(&container, &outside, name)), "{name}");
+    }
+    assert!(soon(|| ask(&wire.host, &outside_ipv6, "example.org")));
+    // A name server of the host's own, in a container, asks by the wire in turn.
+    assert!(soon(|| ask(&wire.host, &behind, "nosuch.anon")));
+
+    // By a stream as well.
+    let listening = wire.on_router(|| std::net::TcpListener::bind("192.0.2.1:53").unwrap());
+    let by_stream = |name: &str| {
+        wire.on_host(|| {
+            let mut stream = std::net::TcpStream::connect("192.0.2.1:53").unwrap();
+            let question = question(name);
+            let framed = [&(question.len() as u16).to_be_bytes(), question.as_slice()].concat();
+            stream.write_all(&framed).unwrap();
+        });
+        let (mut stream, _) = listening.accept().unwrap();
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        stream.read(&mut [0; 512]).is_ok_and(|length| length > 0)
+    };
+    assert!(by_stream("example.org"));
+    assert!(!by_stream("nosuch.anon"));
+}
+
+#[test]
+fn the_resolver_s_link_outlives_the_client() {
+    let Some(wire) = Wire::new() else { return };
+    let resolver = Ipv4Addr::new(10, 0, 0, 53);
+    let wanted = Wanted {
+        resolver: Some(Place::Inside),
+        ..wanted()
+    };
+    let link = || netns::ip_output("-o address show dev mixline-dns").unwrap_or_default();
+    let mut tun = Some(wire.on_host(|| Tun::create("mixline0", 1500).unwrap()));
+    let report = wire.on_host(|| settle(&wanted));
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.resolver, Some(resolver));
+    let (index, name) = report.resolver_link.unwrap();
+    assert_eq!((index, name.as_str()), (28159, "mixline-dns"));
+    wire.on_host(|| {
+        assert_eq!(left_to_do(&wanted), []);
+        assert!(ip("link show mixline-dns").contains("LOWER_UP"));
+        // Whoever lists the host's addresses comes to the leased one first.
+        let all = ip("-o -4 address show scope global");
+        let at = |address: &str| all.find(address).unwrap();
+        assert!(at("10.77.0.1/32") < at("10.0.0.53/32"), "{all}");
+    });
+    // The wire does not reach it.
+    assert!(!wire.gets_in(resolver.into()));
+    for what in ["link set mixline-dns down", "link del mixline-dns"] {
+        wire.on_host(|| {
+            ip(what);
+            let report = settle(&wanted);
+            assert_eq!(report.resolver, Some(resolver), "after {what}");
+            assert_eq!(left_to_do(&wanted), [], "after {what}");
+        });
+    }
+    tun.take();
+    assert!(wire.on_host(link).contains("10.0.0.53/32"));
+    // A client that starts wants no resolver yet: what there is stays.
+    let starting = Wanted::closed("mixline0", VirtualNetwork::default());
+    wire.on_host(|| settle(&starting));
+    assert!(wire.on_host(link).contains("10.0.0.53/32"));
+    wire.on_host(|| Reconciler::open().unwrap().remove(&starting).unwrap());
+    assert_eq!(wire.on_host(link), "");
+    assert!(!wire.on_host(|| ip("link show")).contains("mixline"));
 }

@@ -13,6 +13,7 @@ use super::observed::{
 use super::others::{self, Others};
 use super::outside::{self, Outside};
 use super::prefix::{IPV6_NETWORK, Prefix};
+use super::questions::Questions;
 
 /// The first of all priorities: only the host's own addresses come before.
 const FIRST: u32 = 0;
@@ -43,6 +44,8 @@ pub struct Wanted {
     pub told: BTreeSet<IpAddr>,
     /// Whom the client itself talks to.
     pub outside: BTreeSet<Outside>,
+    /// The search domains that the host's resolver appends to names.
+    pub search: BTreeSet<String>,
 }
 
 /// Which interface has the resolver's address.
@@ -88,6 +91,7 @@ impl Wanted {
             resolver: None,
             told: BTreeSet::new(),
             outside: BTreeSet::new(),
+            search: BTreeSet::new(),
         }
     }
 
@@ -137,10 +141,15 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     let interface = observed.link(&wanted.interface).map(|link| link.index);
     let mut findings = Vec::new();
     let others = Others::of(&networks, interface, &wanted.told, observed, &mut findings);
-    let place = wanted.resolver.and_then(|place| match place {
-        Place::Loopback => Some(LOOPBACK),
-        Place::Inside => observed.anchor().or(interface),
-    });
+    let place = match wanted.resolver {
+        Some(Place::Loopback) => Some(LOOPBACK),
+        Some(Place::Inside) => observed.anchor().or(interface),
+        // What an earlier client left there keeps names from being asked elsewhere.
+        None => observed.anchor().filter(|anchor| {
+            let mut there = resolvers(&wanted.network).into_iter();
+            there.any(|address| observed.has(*anchor, address))
+        }),
+    };
     let resolver_at = place.map(|place| Address {
         interface: place,
         prefix: Prefix::host(resolver(&wanted.network, place, interface, observed)),
@@ -220,6 +229,9 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     }
     addresses.extend(resolver_at);
 
+    if !observed.searches {
+        findings.push(Finding::NoSearch);
+    }
     let rules: Vec<Rule> = usable.iter().copied().map(rule).collect();
     findings.extend(earlier(&rules, observed));
     Desired {
@@ -231,6 +243,9 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
             kept: others.kept,
             outside,
             wires: others::wires(interface, observed),
+            questions: observed
+                .searches
+                .then(|| Questions::of(&wanted.search, interface, observed)),
         },
         rules,
         routes,

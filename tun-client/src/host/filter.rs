@@ -14,6 +14,7 @@ use super::nftables::{
 };
 use super::outside::Outside;
 use super::prefix::Prefix;
+use super::questions::Questions;
 
 /// Addresses of one wire (RFC 4291, section 2.5.6).
 const LINK_LOCAL: Prefix = Prefix {
@@ -52,6 +53,8 @@ pub struct Filter {
     pub outside: BTreeSet<Outside>,
     /// Interfaces that somebody outside the host is behind, by name.
     pub wires: BTreeSet<String>,
+    /// Questions of DNS that do not leave, if the kernel can look for them.
+    pub questions: Option<Questions>,
 }
 
 /// A network of others inside a virtual one.
@@ -136,6 +139,9 @@ impl Filter {
         // Nobody on a wire sees an address of a service beside that of its host.
         for own in &self.own {
             chain.push(nftables::all([is_address(source(*own)), drop()]));
+        }
+        if let Some(questions) = &self.questions {
+            chain.extend(questions.sentences());
         }
         // A program was told it for a name, and does not mean a neighbour.
         for kept in &self.kept {

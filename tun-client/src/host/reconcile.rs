@@ -61,11 +61,12 @@ impl Reconciler {
     /// Makes the host look as `wanted` says, as far as the kernel lets it.
     pub fn settle(&self, wanted: &Wanted) -> Report {
         let mut failures = Vec::new();
-        if wanted.resolver == Some(Place::Inside) && !self.no_anchor.get() {
-            if let Err(error) = self.kernel.keep_anchor() {
-                tracing::debug!(%error, "the resolver's address goes to the client's interface");
-                self.no_anchor.set(true);
-            }
+        if wanted.resolver == Some(Place::Inside)
+            && !self.no_anchor.get()
+            && let Err(error) = self.kernel.keep_anchor()
+        {
+            tracing::debug!(%error, "the resolver's address goes to the client's interface");
+            self.no_anchor.set(true);
         }
         for _ in 0..ROUNDS {
             failures.clear();

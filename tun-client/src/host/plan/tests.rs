@@ -82,6 +82,7 @@ fn host() -> Observed {
         filter: None,
         ipv6: true,
         ipv6_inside: true,
+        searches: true,
     }
 }
 
