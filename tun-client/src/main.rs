@@ -80,7 +80,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Resolve { what, json } => {
             let found = ask(&socket, &Request::Resolve { what: what.clone() })?;
-            print(&found, *json, show::resolved)
+            print(&found, *json, show::resolved)?;
+            show::not_found(&found).map_or(Ok(()), |why| bail!(why))
         }
         Command::Manual { .. } => Ok(()),
     }

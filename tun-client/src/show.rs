@@ -61,11 +61,25 @@ pub fn status(status: &Value) -> String {
 #[must_use]
 pub fn resolved(found: &Value) -> String {
     let mut out = String::new();
+    if found["found"] == false {
+        // Said as what went wrong.
+        return out;
+    }
     line(&mut out, "name", or_none(&found["name"]));
     line(&mut out, "id", &format!("{}.anon", text(&found["id"])));
     line(&mut out, "ipv4", or_none(&found["ipv4"]));
     line(&mut out, "ipv6", or_none(&found["ipv6"]));
+    each(&mut out, "troubles", &found["troubles"], |trouble| {
+        text(&trouble["text"]).to_owned()
+    });
     out
+}
+
+/// Why a lookup found nothing, if it did not.
+#[must_use]
+pub fn not_found(found: &Value) -> Option<String> {
+    let trouble = &found["troubles"][0]["text"];
+    (found["found"] == false).then(|| text(trouble).to_owned())
 }
 
 fn names(status: &Value) -> String {

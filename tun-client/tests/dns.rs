@@ -43,6 +43,9 @@ impl Table {
             id,
             ipv4,
             ipv6: ipv6(&id),
+            published: true,
+            lease_expires: None,
+            name_expires: None,
         };
         let mut table = Self::default();
         table

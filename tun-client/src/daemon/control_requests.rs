@@ -48,9 +48,12 @@ impl Handler for ControlRequests {
             }
             Request::Publish { name } => self.publish(&name).await,
             Request::Unpublish { name } => self.unpublish(&name),
-            Request::Resolve { what } => resolve(self.0.backend.as_ref(), &what)
-                .await
-                .map_err(RequestError::Resolve),
+            Request::Resolve { what } => {
+                let reach = self.0.host_state.reach().borrow().clone();
+                resolve(self.0.backend.as_ref(), &reach, &what)
+                    .await
+                    .map_err(RequestError::Resolve)
+            }
         }
     }
 }

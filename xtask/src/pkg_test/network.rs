@@ -18,7 +18,7 @@ pub const RELAY: &str = "192.0.2.1";
 /// How long a client may take to join.
 const JOIN: Duration = Duration::from_secs(90);
 /// The name that the client claims.
-const NAME: &str = "packages.anon";
+pub const NAME: &str = "packages.anon";
 
 /// The address of another relay: no two are from one /16.
 fn address(relay: u8) -> String {
@@ -242,7 +242,7 @@ fn publish(container: &mut Container) -> Result<()> {
     until(
         container,
         &format!(
-            "getent ahostsv4 {NAME} | grep -q '^10\\.' && resolvectl query {NAME} | grep -q mixline0"
+            "getent ahostsv4 {NAME} | grep -q '^10\\.' && resolvectl query {NAME} | grep -q mixline-dns"
         ),
         20,
     )
