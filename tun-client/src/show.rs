@@ -69,17 +69,19 @@ pub fn resolved(found: &Value) -> String {
     line(&mut out, "id", &format!("{}.anon", text(&found["id"])));
     line(&mut out, "ipv4", or_none(&found["ipv4"]));
     line(&mut out, "ipv6", or_none(&found["ipv6"]));
-    each(&mut out, "troubles", &found["troubles"], |trouble| {
-        text(&trouble["text"]).to_owned()
-    });
+    if !list(&found["problems"]).is_empty() {
+        each(&mut out, "problems", &found["problems"], |problem| {
+            text(&problem["text"]).to_owned()
+        });
+    }
     out
 }
 
 /// Why a lookup found nothing, if it did not.
 #[must_use]
 pub fn not_found(found: &Value) -> Option<String> {
-    let trouble = &found["troubles"][0]["text"];
-    (found["found"] == false).then(|| text(trouble).to_owned())
+    let problem = &found["problems"][0]["text"];
+    (found["found"] == false).then(|| text(problem).to_owned())
 }
 
 fn names(status: &Value) -> String {

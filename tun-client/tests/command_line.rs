@@ -420,7 +420,7 @@ fn what_the_control_socket_refuses_is_shown() {
         let json = fixture.run(&["resolve", "--json", "a.anon"]);
         assert!(!json.status.success());
         let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-        assert_eq!(json["troubles"][0]["step"], "guard");
+        assert_eq!(json["problems"][0]["step"], "guard");
         assert!(failure(&fixture.run(&["resolve", "x y"])).contains("no name"));
         let own = String::from_utf8(fixture.run(&["id"]).stdout).unwrap();
         let found = fixture.run(&["resolve", &format!("{}.anon", own.trim())]);

@@ -593,6 +593,39 @@ fn no_question_about_a_name_of_ours_leaves_whoever_asks() {
     // A name server of the host's own, in a container, asks by the wire in turn.
     assert!(soon(|| ask(&wire.host, &behind, "nosuch.anon")));
 
+    // A container that has the host's resolver for its own may ask it; the wire may not, and nothing
+    // else of the host's addresses is reached from either.
+    let resolver = wire.on_host(|| server("10.0.0.53"));
+    assert!(soon(|| ask(&container, &resolver, "example.org")));
+    let answered = || {
+        let (question, from) = ("example.org", "198.51.100.2:5300");
+        let socket = container
+            .run(|| {
+                let socket = UdpSocket::bind(from).unwrap();
+                socket.set_read_timeout(Some(WAIT)).unwrap();
+                socket
+            })
+            .unwrap();
+        wire.on_host(|| {
+            let _ = resolver.send_to(question.as_bytes(), from);
+        });
+        socket.recv(&mut [0; 512]).is_ok()
+    };
+    assert!(soon(answered));
+    wire.on_router(|| ip("route replace 10.0.0.53/32 via 192.0.2.2"));
+    assert!(!ask(&wire.router, &resolver, "example.org"));
+    let other_port = wire.on_host(|| {
+        let socket = UdpSocket::bind("10.0.0.53:54").unwrap();
+        socket.set_read_timeout(Some(WAIT)).unwrap();
+        socket
+    });
+    assert!(!ask(&container, &other_port, "example.org"));
+    let lease = wire.on_host(|| {
+        ip("address add 10.77.0.1/32 dev lo");
+        server("10.77.0.1")
+    });
+    assert!(!ask(&container, &lease, "example.org"));
+
     // By a stream as well.
     let listening = wire.on_router(|| std::net::TcpListener::bind("192.0.2.1:53").unwrap());
     let by_stream = |name: &str| {

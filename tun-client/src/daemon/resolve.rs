@@ -42,7 +42,7 @@ enum Step {
 
 /// A step that is not in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Trouble {
+struct Problem {
     step: Step,
     /// A line for a person.
     text: String,
@@ -86,7 +86,7 @@ pub async fn resolve<B: Backend>(
             "ipv6": entry.ipv6,
             "lease_expires": entry.lease_expires.map(|time| time.0),
             "name_expires": entry.name_expires.map(|time| time.0),
-            "troubles": troubles(&entry, reach, now),
+            "problems": problems(&entry, reach, now),
         }),
         Err(error) => json!({
             "found": false,
@@ -97,7 +97,7 @@ pub async fn resolve<B: Backend>(
             "id": null,
             "ipv4": null,
             "ipv6": null,
-            "troubles": [missing(what, &subject, error)],
+            "problems": [missing(what, &subject, error)],
         }),
     })
 }
@@ -121,7 +121,7 @@ fn subject(what: &str) -> Result<Subject, ResolveError> {
 }
 
 /// Why nothing was found.
-fn missing(what: &str, subject: &Subject, error: LookupError) -> Trouble {
+fn missing(what: &str, subject: &Subject, error: LookupError) -> Problem {
     let (step, why) = match (error, subject) {
         (LookupError::Offline, _) => (
             Step::Guard,
@@ -144,22 +144,22 @@ fn missing(what: &str, subject: &Subject, error: LookupError) -> Trouble {
             "nobody has this address, or whoever has it is not up",
         ),
     };
-    Trouble {
+    Problem {
         step,
         text: format!("{what}: {why}"),
     }
 }
 
 /// What stands between a program and what was found.
-fn troubles(entry: &Entry, reach: &Reach, now: UnixTime) -> Vec<Trouble> {
-    let mut troubles = Vec::new();
-    let mut add = |step, text: String| troubles.push(Trouble { step, text });
+fn problems(entry: &Entry, reach: &Reach, now: UnixTime) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |step, text: String| problems.push(Problem { step, text });
     if !entry.published {
         add(
             Step::Descriptor,
             "it is held, but its holder has not published where it is reached: it is not up".into(),
         );
-        return troubles;
+        return problems;
     }
     match (entry.leased(now), entry.lease_expires) {
         (Some((address, _)), _) if !reach.has(address.into()) => {
@@ -197,7 +197,7 @@ fn troubles(entry: &Entry, reach: &Reach, now: UnixTime) -> Vec<Trouble> {
             ),
         );
     }
-    troubles
+    problems
 }
 
 #[cfg(test)]
@@ -256,8 +256,8 @@ mod tests {
     /// The steps that are said not to be in order, and what is found.
     async fn steps(found: Result<Entry, LookupError>, reach: &Reach, what: &str) -> (Value, Value) {
         let value = resolve(&One(found), reach, what).await.unwrap();
-        let troubles = value["troubles"].as_array().unwrap();
-        let steps = troubles.iter().map(|trouble| trouble["step"].clone());
+        let problems = value["problems"].as_array().unwrap();
+        let steps = problems.iter().map(|problem| problem["step"].clone());
         (steps.collect(), value)
     }
 
@@ -317,7 +317,7 @@ mod tests {
         };
         let (told, value) = steps(Ok(entry()), &shadowed, "10.1.2.3").await;
         assert_eq!(told, json!(["route"]));
-        let text = value["troubles"][0]["text"].as_str().unwrap();
+        let text = value["problems"][0]["text"].as_str().unwrap();
         assert!(text.contains("somebody else's"), "{text}");
         let closed = Reach::default();
         let (told, _) = steps(Ok(entry()), &closed, "a.anon").await;

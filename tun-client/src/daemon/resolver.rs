@@ -3,7 +3,7 @@
 //! Both follow the host: the resolver's address moves when a neighbourhood takes it, and other
 //! programs rewrite `/etc/resolv.conf`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::address::VirtualNetwork;
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::backend::EndpointBackend;
 use super::shared::Shared;
@@ -208,6 +209,13 @@ impl Serving {
         loop {
             let responder = self.resolver.responder();
             let server = self.server.take();
+            let address = self.resolver.at.as_ref().map(|(address, _)| *address);
+            let address = address.map(|address| SocketAddr::new(address.into(), DNS_PORT));
+            let containers = serve_containers(
+                self.resolver.shared.host_state.reports(),
+                address.filter(|_| server.is_some()),
+                Arc::clone(&responder),
+            );
             let serving = async {
                 match server {
                     Some(server) => server.serve(responder).await,
@@ -227,6 +235,7 @@ impl Serving {
             let began = Instant::now();
             tokio::select! {
                 () = serving => {}
+                () = containers => {}
                 () = moved(reports, at.as_ref()) => {
                     tracing::warn!("names are answered at another address now");
                 }
@@ -267,6 +276,50 @@ impl Serving {
                 return;
             }
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// Answers to containers, which have the host's resolver for theirs, by the interfaces that lead to
+/// them, as these come and go.
+async fn serve_containers(
+    mut reports: watch::Receiver<Option<Report>>,
+    address: Option<SocketAddr>,
+    responder: Arc<Responder<EndpointBackend>>,
+) {
+    let Some(address) = address else {
+        return std::future::pending().await;
+    };
+    let mut tasks = JoinSet::new();
+    let mut bound: HashMap<Link, AbortHandle> = HashMap::new();
+    loop {
+        let inner = reports
+            .borrow_and_update()
+            .as_ref()
+            .map(|r| r.inner.clone());
+        let inner = inner.unwrap_or_default();
+        bound.retain(|link, task| {
+            let stays = inner.contains(link);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        while tasks.try_join_next().is_some() {}
+        for link in inner {
+            if bound.contains_key(&link) {
+                continue;
+            }
+            match Server::bind(address, &link.1).await {
+                Ok(server) => {
+                    let task = tasks.spawn(server.serve(Arc::clone(&responder)));
+                    bound.insert(link, task);
+                }
+                Err(error) => tracing::debug!(%error, link = link.1, "containers are not answered"),
+            }
+        }
+        if reports.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }

@@ -66,6 +66,12 @@ impl<B: Backend> Responder<B> {
         }
     }
 
+    /// Whether a virtual address is somebody else's.
+    #[must_use]
+    pub fn leaves(&self, address: IpAddr) -> bool {
+        self.reach.borrow().leaves(address)
+    }
+
     /// The names that it answers for.
     #[must_use]
     pub fn zone(&self) -> &Zone {

@@ -75,6 +75,8 @@ pub struct Desired {
     pub addresses: BTreeSet<Address>,
     /// The resolver's address, and where it is.
     pub resolver: Option<Address>,
+    /// The interfaces that nobody but the host itself is behind: index and name.
+    pub inner: BTreeSet<(u32, String)>,
     /// What a person should know.
     pub findings: Vec<Finding>,
 }
@@ -229,6 +231,7 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     }
     addresses.extend(resolver_at);
 
+    let inner = others::inner(interface, observed);
     if !observed.searches {
         findings.push(Finding::NoSearch);
     }
@@ -243,15 +246,16 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
             kept: others.kept,
             outside,
             wires: others::wires(interface, observed),
-            questions: observed
-                .searches
-                .then(|| Questions::of(&wanted.search, interface, observed)),
+            inner: inner.iter().map(|(_, name)| name.clone()).collect(),
+            resolver: resolver.map(IpAddr::V4),
+            questions: observed.searches.then(|| Questions::with(&wanted.search)),
         },
         rules,
         routes,
         interface,
         addresses,
         resolver: resolver_at,
+        inner,
         findings,
     }
 }

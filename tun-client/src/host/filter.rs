@@ -12,9 +12,10 @@ use super::nftables::{
     self, Direction, accept, arp_sender, arp_sender_in, arp_sender_not_in, arp_target, destination,
     drop, in_network, interface, is_address, neighbour_solicitation_for, not_in_network, source,
 };
-use super::outside::Outside;
+use super::outside::{Outside, Transport};
 use super::prefix::Prefix;
 use super::questions::Questions;
+use crate::config::DNS_PORT;
 
 /// Addresses of one wire (RFC 4291, section 2.5.6).
 const LINK_LOCAL: Prefix = Prefix {
@@ -53,6 +54,10 @@ pub struct Filter {
     pub outside: BTreeSet<Outside>,
     /// Interfaces that somebody outside the host is behind, by name.
     pub wires: BTreeSet<String>,
+    /// Interfaces that nobody but the host itself is behind, by name.
+    pub inner: BTreeSet<String>,
+    /// The resolver's address.
+    pub resolver: Option<IpAddr>,
     /// Questions of DNS that do not leave, if the kernel can look for them.
     pub questions: Option<Questions>,
 }
@@ -136,12 +141,13 @@ impl Filter {
         for name in [self.interface.as_str(), LOOPBACK] {
             chain.push(nftables::all([interface(Direction::Out, name), accept()]));
         }
+        chain.extend(self.resolver_of_containers(Direction::Out));
         // Nobody on a wire sees an address of a service beside that of its host.
         for own in &self.own {
             chain.push(nftables::all([is_address(source(*own)), drop()]));
         }
         if let Some(questions) = &self.questions {
-            chain.extend(questions.sentences());
+            chain.extend(questions.sentences(&self.inner));
         }
         // A program was told it for a name, and does not mean a neighbour.
         for kept in &self.kept {
@@ -189,6 +195,7 @@ impl Filter {
         for name in [self.interface.as_str(), LOOPBACK] {
             chain.push(nftables::all([interface(Direction::In, name), accept()]));
         }
+        chain.extend(self.resolver_of_containers(Direction::In));
         for own in &self.own {
             chain.push(nftables::all([is_address(destination(*own)), drop()]));
             if let IpAddr::V6(own) = own {
@@ -219,6 +226,28 @@ impl Filter {
             }
         }
         chain
+    }
+
+    /// Questions of containers, which have the host's resolver for theirs, and answers to them.
+    fn resolver_of_containers(&self, direction: Direction) -> Vec<Sentence> {
+        let Some(resolver) = self.resolver else {
+            return Vec::new();
+        };
+        let one = |name: &String, transport| {
+            let (address, port) = match direction {
+                Direction::In => (
+                    destination(resolver),
+                    nftables::to_port(transport, DNS_PORT),
+                ),
+                Direction::Out => (source(resolver), nftables::from_port(transport, DNS_PORT)),
+            };
+            let by = interface(direction, name);
+            nftables::all([by, is_address(address), port, accept()])
+        };
+        let inner = self.inner.iter();
+        inner
+            .flat_map(|name| [one(name, Transport::Udp), one(name, Transport::Tcp)])
+            .collect()
     }
 
     /// Networks of others inside a virtual one.

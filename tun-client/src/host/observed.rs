@@ -53,6 +53,9 @@ pub struct Link {
     pub hardware: bool,
     /// Whether it leads to one peer: most tunnels do.
     pub point_to_point: bool,
+    /// Whether it leads to containers and virtual machines of this host at most: a pair of ends, or a
+    /// bridge of such.
+    pub contained: bool,
 }
 
 /// An address of an interface.

@@ -11,14 +11,9 @@ use mixline_protocol::identity::DOMAIN;
 
 use super::filter::Sentence;
 use super::nftables::{self, Direction, drop, not_interface, searched, to_port};
-use super::observed::{ANCHOR, LOOPBACK, Observed};
-use super::others::is_wire;
 use super::outside::Transport;
 use crate::config::DNS_PORT;
 
-/// How many interfaces are let out of it by name: a sentence has at most 128 expressions
-/// (`NFT_RULE_MAXEXPRS`), of which each takes two.
-const MAX_INNER: usize = 24;
 /// How many search domains are looked for, as many as glibc reads (resolv.conf(5)).
 const MAX_SEARCH: usize = 6;
 /// The longest text that the kernel looks for (Linux, `linux/netfilter/xt_string.h`), bytes.
@@ -26,41 +21,32 @@ pub const MAX_TEXT: usize = 128;
 /// The longest label of a name (RFC 1035, section 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// What is looked for, and where not.
+/// What is looked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Questions {
-    /// Interfaces behind which the host itself is, as containers: a name server there asks by a wire
-    /// in turn.
-    pub inner: BTreeSet<String>,
     /// The host's search domains.
-    pub search: BTreeSet<String>,
+    search: BTreeSet<String>,
 }
 
 impl Questions {
-    /// What leaves a host by any interface but the client's and those that lead to none but itself.
+    /// Names under `.anon`, also with one of these domains behind.
     #[must_use]
-    pub fn of(search: &BTreeSet<String>, own: Option<u32>, observed: &Observed) -> Self {
-        let inner = observed
-            .links
-            .iter()
-            .filter(|link| ![Some(LOOPBACK), Some(ANCHOR.0), own].contains(&Some(link.index)))
-            .filter(|link| !link.point_to_point && !is_wire(link.index, observed))
-            .map(|link| link.name.clone())
-            .take(MAX_INNER);
+    pub fn with(search: &BTreeSet<String>) -> Self {
         Self {
-            inner: inner.collect(),
             search: search.iter().take(MAX_SEARCH).cloned().collect(),
         }
     }
 
     /// The sentences that say so, behind those that let the client's own interface and loopback pass.
-    pub fn sentences(&self) -> Vec<Sentence> {
+    /// Behind the `inner` interfaces is nobody but the host: a name server there asks by a wire
+    /// in turn.
+    pub fn sentences(&self, inner: &BTreeSet<String>) -> Vec<Sentence> {
         let ends = std::iter::once("").chain(self.search.iter().map(String::as_str));
         let texts: BTreeSet<Vec<u8>> = ends.filter_map(text).collect();
         let mut sentences = Vec::new();
         for text in &texts {
             for transport in [Transport::Udp, Transport::Tcp] {
-                let inner = self.inner.iter();
+                let inner = inner.iter();
                 let mut parts: Vec<_> = inner
                     .map(|name| not_interface(Direction::Out, name))
                     .collect();

@@ -30,6 +30,8 @@ pub struct Report {
     pub resolver: Option<Ipv4Addr>,
     /// The index and the name of the link that has it.
     pub resolver_link: Option<(u32, String)>,
+    /// The interfaces that nobody but the host itself is behind: index and name.
+    pub inner: BTreeSet<(u32, String)>,
     /// What of the virtual networks is not reached through the interface.
     pub others: Vec<Prefix>,
     /// Addresses inside that which are.
@@ -173,6 +175,7 @@ impl Report {
             }),
             resolver_link: resolver
                 .map(|address| (address.interface, observed.name(address.interface))),
+            inner: desired.inner.clone(),
             others: desired.others(),
             kept: desired.filter.kept.clone(),
             problems: problems.chain(failures).collect(),
