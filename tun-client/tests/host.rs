@@ -557,13 +557,9 @@ fn no_question_about_a_name_of_ours_leaves_whoever_asks() {
     assert!(soon(|| ask(&container, &outside, "nosuch.anon")), "before");
 
     let tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
-    let wanted = Wanted {
-        search: ["corp.example".to_owned()].into(),
-        ..wanted()
-    };
-    let report = wire.on_host(|| settle(&wanted));
+    let report = wire.on_host(|| settle(&wanted()));
     assert_eq!(report.problems, Vec::<String>::new());
-    wire.on_host(|| assert_eq!(left_to_do(&wanted), []));
+    wire.on_host(|| assert_eq!(left_to_do(&wanted()), []));
     // Also when the process is dead.
     drop(tun);
     let ours = [

@@ -95,7 +95,6 @@ pub async fn close(
     network: VirtualNetwork,
     place: Place,
     outside: BTreeSet<Outside>,
-    search: &[String],
 ) -> Result<Report> {
     let former = shared.state.network().filter(|former| *former != network);
     // Before anything is closed: `down` has to find it again.
@@ -104,7 +103,6 @@ pub async fn close(
         ipv6: Some(address::ipv6(&shared.handle.id())),
         resolver: Some(place),
         outside,
-        search: search.iter().cloned().collect(),
         ..Wanted::closed(&shared.config.interface, network)
     };
     if let Some(former) = former {

@@ -3,7 +3,7 @@
 //! Both follow the host: the resolver's address moves when a neighbourhood takes it, and other
 //! programs rewrite `/etc/resolv.conf`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -144,15 +144,6 @@ impl Resolver {
         }
     }
 
-    /// Has names under `.anon` stay here with the search domains of the moment as well.
-    fn close(&self) {
-        let search: BTreeSet<String> = self.earlier.search.iter().cloned().collect();
-        let state = &self.shared.host_state;
-        if state.wanted().is_some_and(|wanted| wanted.search != search) {
-            state.want(|wanted| wanted.search = search);
-        }
-    }
-
     async fn listen(&self) -> io::Result<Server> {
         let Some((address, (_, link))) = &self.at else {
             return Err(io::ErrorKind::AddrNotAvailable.into());
@@ -258,7 +249,6 @@ impl Serving {
             if let Ok(Some(earlier)) = self.resolver.pointer.earlier() {
                 self.resolver.earlier = earlier;
             }
-            self.resolver.close();
             let server = self.resolver.listen().await;
             match self.resolver.point().await {
                 Ok(pointed) => self.pointed = pointed,

@@ -99,7 +99,7 @@ impl Startup<'_> {
         let shared = &self.shared;
         let place = resolver::place(shared, network).await;
         let outside = outside::of(shared, &self.snapshots).await;
-        host::close(shared, network, place, outside, &self.earlier.search).await?;
+        host::close(shared, network, place, outside).await?;
         Ok(())
     }
 

@@ -13,7 +13,6 @@ use super::observed::{
 use super::others::{self, Others};
 use super::outside::{self, Outside};
 use super::prefix::{IPV6_NETWORK, Prefix};
-use super::questions::Questions;
 
 /// The first of all priorities: only the host's own addresses come before.
 const FIRST: u32 = 0;
@@ -44,8 +43,6 @@ pub struct Wanted {
     pub told: BTreeSet<IpAddr>,
     /// Whom the client itself talks to.
     pub outside: BTreeSet<Outside>,
-    /// The search domains that the host's resolver appends to names.
-    pub search: BTreeSet<String>,
 }
 
 /// Which interface has the resolver's address.
@@ -93,7 +90,6 @@ impl Wanted {
             resolver: None,
             told: BTreeSet::new(),
             outside: BTreeSet::new(),
-            search: BTreeSet::new(),
         }
     }
 
@@ -232,9 +228,6 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     addresses.extend(resolver_at);
 
     let inner = others::inner(interface, observed);
-    if !observed.searches {
-        findings.push(Finding::NoSearch);
-    }
     let rules: Vec<Rule> = usable.iter().copied().map(rule).collect();
     findings.extend(earlier(&rules, observed));
     Desired {

@@ -14,7 +14,6 @@ use super::nftables::{
 };
 use super::outside::{Outside, Transport};
 use super::prefix::Prefix;
-use super::questions::Questions;
 use crate::config::DNS_PORT;
 
 /// Addresses of one wire (RFC 4291, section 2.5.6).
@@ -58,8 +57,6 @@ pub struct Filter {
     pub inner: BTreeSet<String>,
     /// The resolver's address.
     pub resolver: Option<IpAddr>,
-    /// Questions of DNS that do not leave, if the kernel can look for them.
-    pub questions: Option<Questions>,
 }
 
 /// A network of others inside a virtual one.
@@ -145,9 +142,6 @@ impl Filter {
         // Nobody on a wire sees an address of a service beside that of its host.
         for own in &self.own {
             chain.push(nftables::all([is_address(source(*own)), drop()]));
-        }
-        if let Some(questions) = &self.questions {
-            chain.extend(questions.sentences(&self.inner));
         }
         // A program was told it for a name, and does not mean a neighbour.
         for kept in &self.kept {

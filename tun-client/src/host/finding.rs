@@ -49,8 +49,6 @@ pub enum Finding {
     },
     /// More networks of others than are taken note of.
     TooMany,
-    /// The kernel cannot look into questions of DNS.
-    NoSearch,
     /// The client's interface takes no IPv6 address.
     NoIpv6 {
         /// The interface.
@@ -97,11 +95,6 @@ impl fmt::Display for Finding {
                 f,
                 "more than {MAX_LOCAL} networks of others lie inside the virtual networks: the \
                  rest of them is not reached"
-            ),
-            Self::NoSearch => write!(
-                f,
-                "the kernel cannot look into packets (nft_compat, xt_string): what asks a name \
-                 server of its own for .anon names is not kept from it"
             ),
             Self::NoIpv6 { interface } => write!(
                 f,

@@ -18,5 +18,4 @@ pub mod others;
 pub mod outside;
 pub mod plan;
 pub mod prefix;
-pub mod questions;
 pub mod reconcile;

@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
     Bitwise, Cmp, DataAttribute, Expressions, Immediate, Meta, MetaKey, Operator, Payload,
     Register, Verdict, VerdictAttribute,
@@ -14,7 +13,6 @@ use netlink_packet_netfilter::nftables::{
 use super::filter::Sentence;
 use super::outside::Transport;
 use super::prefix::Prefix;
-use super::questions::MAX_TEXT;
 
 /// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
 const NETWORK_HEADER: u32 = 1;
@@ -45,17 +43,6 @@ const ARP_SENDER: u32 = 14;
 const ARP_TARGET: u32 = 24;
 /// Bytes of an interface's name, the zeros behind it included (`IFNAMSIZ`).
 const INTERFACE_NAME: usize = 16;
-
-/// What the filters before nftables are asked by (Linux, `linux/netfilter/nf_tables_compat.h`).
-const MATCH_NAME: u16 = 1;
-const MATCH_REVISION: u16 = 2;
-const MATCH_INFO: u16 = 3;
-/// Bytes of what a search is asked by. The algorithm of Knuth, Morris and Pratt finds also what lies in
-/// two pieces of a packet's memory (Linux, `lib/ts_bm.c` says which does not).
-const TEXT_SEARCH: usize = 160;
-const TEXT_ALGORITHM: [u8; 16] = *b"kmp\0\0\0\0\0\0\0\0\0\0\0\0\0";
-/// `XT_STRING_FLAG_IGNORECASE`.
-const IN_ANY_CASE: u8 = 2;
 
 /// Which interface of a packet is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,30 +146,6 @@ pub fn to_port(transport: Transport, port: u16) -> Part {
 /// The packet comes from this port.
 pub fn from_port(transport: Transport, port: u16) -> Part {
     port_is(transport, SOURCE_PORT, port)
-}
-
-/// The packet has this text in it, at most 128 bytes, in whatever case.
-pub fn searched(text: &[u8]) -> Part {
-    // `struct xt_string_info`, revision 1 (Linux, `linux/netfilter/xt_string.h`): the bounds within a
-    // packet, the algorithm, the text, its length, flags. A pointer of the kernel's stands behind.
-    let mut info = Vec::with_capacity(TEXT_SEARCH);
-    info.extend(0u16.to_ne_bytes());
-    info.extend(u16::MAX.to_ne_bytes());
-    info.extend(TEXT_ALGORITHM);
-    let mut padded = text.to_vec();
-    padded.resize(MAX_TEXT, 0);
-    info.append(&mut padded);
-    info.push(text.len().min(MAX_TEXT) as u8);
-    info.push(IN_ANY_CASE);
-    info.resize(TEXT_SEARCH, 0);
-    vec![Expressions::Other {
-        expression_type: "match".into(),
-        attributes: vec![
-            DefaultNla::new(MATCH_NAME, b"string\0".to_vec()),
-            DefaultNla::new(MATCH_REVISION, 1u32.to_be_bytes().to_vec()),
-            DefaultNla::new(MATCH_INFO, info),
-        ],
-    }]
 }
 
 /// The packet has come from elsewhere (Linux 5.7).

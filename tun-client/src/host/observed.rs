@@ -36,8 +36,6 @@ pub struct Observed {
     pub ipv6: bool,
     /// Whether the client's interface takes IPv6 addresses.
     pub ipv6_inside: bool,
-    /// Whether the packet filter can look for a text in a packet.
-    pub searches: bool,
 }
 
 /// A network interface.

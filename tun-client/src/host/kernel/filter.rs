@@ -12,13 +12,10 @@ use netlink_packet_netfilter::{
 };
 
 use super::super::filter::{Chain, Table};
-use super::super::nftables;
 use super::{Kernel, KernelError};
 
 /// The name of both tables.
 const NAME: &str = "mixline";
-/// The name of what is made to see what the kernel can do.
-const TRIAL: &str = "mixline-trial";
 /// `NFNL_SUBSYS_NFTABLES`: what a batch is for.
 const SUBSYSTEM: u16 = 10;
 /// What happens to packets that no sentence decides about: they pass (`NF_ACCEPT`).
@@ -89,53 +86,6 @@ impl Kernel {
         }
         self.transaction(requests)
             .map_err(KernelError::at("set the packet filter (nftables)"))
-    }
-
-    /// Whether the filter can look for a text in a packet: found by having it try, with nothing left
-    /// behind.
-    pub(super) fn can_search(&self) -> bool {
-        if let Some(known) = self.searches.get() {
-            return known;
-        }
-        // In the family of IPv4 first: the kernel finds the module that it may have to load by the
-        // family's name, and `inet` has none.
-        let tried = [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::Inet].map(|family| {
-            let to = |inner, flags| {
-                let header = NetfilterHeader::new(family, 0, 0);
-                (NetfilterMessage::new(header, inner), flags)
-            };
-            let table = vec![
-                TableAttribute::Name(TRIAL.into()),
-                TableAttribute::Flags(TableFlags::Dormant),
-            ];
-            let chain = vec![
-                ChainAttribute::Table(TRIAL.into()),
-                ChainAttribute::Name(TRIAL.into()),
-            ];
-            let rule = vec![
-                RuleAttribute::Table(TRIAL.into()),
-                RuleAttribute::Chain(TRIAL.into()),
-                RuleAttribute::Expressions(nftables::all([nftables::searched(TRIAL.as_bytes())])),
-            ];
-            let new_table = NfTablesMessage::NewTable(TableMessage { attributes: table });
-            let new_chain = NfTablesMessage::NewChain(ChainMessage { attributes: chain });
-            let new_rule = NfTablesMessage::NewRule(RuleMessage { attributes: rule });
-            let delete = NfTablesMessage::DeleteTable(TableMessage {
-                attributes: vec![TableAttribute::Name(TRIAL.into())],
-            });
-            self.transaction(vec![
-                to(new_table, NLM_F_CREATE),
-                to(new_chain, NLM_F_CREATE),
-                to(new_rule, NLM_F_CREATE | NLM_F_APPEND),
-                to(delete, 0),
-            ])
-        });
-        if let [_, Err(error)] = &tried {
-            tracing::debug!(%error, "the packet filter cannot look for texts");
-        }
-        let can = matches!(tried, [_, Ok(())]);
-        self.searches.set(Some(can));
-        can
     }
 
     /// Removes the filter.

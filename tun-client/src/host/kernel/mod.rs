@@ -8,8 +8,6 @@ mod apply;
 mod filter;
 mod observe;
 
-use std::cell::Cell;
-
 use mixline_netlink::{Client, NETFILTER, ROUTE};
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -51,8 +49,6 @@ fn hint(error: &mixline_netlink::Error) -> &'static str {
 pub struct Kernel {
     routes: Client<RouteNetlinkMessage>,
     filters: Client<NetfilterMessage>,
-    /// Whether the filter can look for a text, once that was tried.
-    searches: Cell<Option<bool>>,
 }
 
 impl Kernel {
@@ -66,7 +62,6 @@ impl Kernel {
         Ok(Self {
             routes: Client::open(ROUTE).and_then(Client::strict).map_err(at())?,
             filters: Client::open(NETFILTER).map_err(at())?,
-            searches: Cell::new(None),
         })
     }
 }

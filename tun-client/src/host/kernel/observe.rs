@@ -53,7 +53,6 @@ impl Kernel {
             filter: self.filter()?,
             ipv6,
             ipv6_inside: ipv6 && takes_ipv6(&wanted.interface),
-            searches: self.can_search(),
         })
     }
 

@@ -83,7 +83,6 @@ fn host() -> Observed {
         filter: None,
         ipv6: true,
         ipv6_inside: true,
-        searches: true,
     }
 }
 
