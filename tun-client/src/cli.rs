@@ -55,7 +55,12 @@ pub enum Command {
     /// before the network.
     Lock(Lock),
     /// Open the host again after `lock`, or after a client that was killed.
-    Unlock,
+    Unlock {
+        /// Also if the configuration says `lock: always`; until the next boot, `lock` or `up`. What
+        /// runs `lock --watch` closes it again: stop that first.
+        #[arg(long)]
+        anyway: bool,
+    },
     /// Show what the running client does: addresses, guards, sessions, paths, names, problems.
     Status {
         /// As JSON, for programs.

@@ -17,5 +17,5 @@ pub mod state;
 pub mod testing;
 mod tun;
 
-pub use config::{Config, ConfigError, ConfigProblem};
+pub use config::{Config, ConfigError, ConfigProblem, Lock};
 pub use error::{ContentProblem, ControlProblem, Error, Result};

@@ -12,7 +12,7 @@ use mixline_client::daemon;
 use mixline_client::host_dns::{self, Host};
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
-use mixline_client::{Config, Error, detach, show};
+use mixline_client::{Config, Error, Lock, detach, show};
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
 use mixline_daemon::reload::Origin;
@@ -58,7 +58,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             options.watch,
             options.if_always,
         )?),
-        Command::Unlock => Ok(daemon::lock::unlock(&config)?),
+        Command::Unlock { anyway } => Ok(daemon::lock::unlock(&config, *anyway)?),
         Command::Status { json } => {
             let status = ask(&socket, &Request::Status)?;
             print(&status, *json, show::status)
@@ -145,6 +145,9 @@ fn down(config: &Config) -> anyhow::Result<()> {
             );
         }
         std::thread::sleep(POLL);
+    }
+    if config.lock == Lock::Always {
+        println!("the host stays closed to virtual addresses: `lock: always`");
     }
     Ok(())
 }

@@ -56,19 +56,19 @@ pub fn lock(config: Config, file: &Path, watch: bool, if_always: bool) -> Result
     })
 }
 
-/// Opens the host.
+/// Opens the host; `anyway` also if it is to be closed always.
 ///
 /// # Errors
 /// [`Error::Locked`] if a client is up or the configuration wants the host closed, [`Error::Host`].
-pub fn unlock(config: &Config) -> Result<()> {
+pub fn unlock(config: &Config, anyway: bool) -> Result<()> {
     if State::is_held(&config.state_dir) {
         return Err(Error::Locked {
             how: "while the client is up: `mixline-client down` first",
         });
     }
-    if config.lock == Lock::Always {
+    if config.lock == Lock::Always && !anyway {
         return Err(Error::Locked {
-            how: "as the configuration says `lock: always`: take that away first",
+            how: "as the configuration says `lock: always`: take that away first, or say --anyway",
         });
     }
     host::take(&config.interface)?;

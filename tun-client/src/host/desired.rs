@@ -241,7 +241,6 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
             wires: others::wires(interface, observed),
             inner: inner.iter().map(|(_, name)| name.clone()).collect(),
             resolver: resolver.map(IpAddr::V4),
-            questions: observed.searches.then(|| Questions::with(&wanted.search)),
         },
         rules,
         routes,

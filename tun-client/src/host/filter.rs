@@ -27,6 +27,11 @@ const LOOPBACK: &str = "lo";
 const AFTER_TRANSLATION: i32 = 300;
 /// Before all others (`NF_IP_PRI_RAW`, -300).
 const BEFORE_ALL: i32 = -400;
+/// Where a question's name begins with UDP: behind the header of 12 bytes (RFC 1035, section 4.1.1).
+const NAME: u32 = 12;
+/// Where a label that is not the name's first may begin: two bytes later, and yet two more with TCP; a
+/// name has at most 255 bytes (RFC 1035, sections 2.3.4 and 4.2.2).
+const LABELS: std::ops::RangeInclusive<u32> = 14..=263;
 /// ARP has filters of one priority only.
 const ARP_PRIORITY: i32 = 0;
 /// `NF_ARP_IN`, `NF_ARP_OUT` (Linux, `linux/netfilter_arp.h`).
@@ -122,6 +127,12 @@ impl Filter {
                 self.leaving(),
             ),
             inet(
+                "names",
+                InetHookNumber::PostRouting,
+                AFTER_TRANSLATION,
+                self.asked_of_others(),
+            ),
+            inet(
                 "in",
                 InetHookNumber::PreRouting,
                 BEFORE_ALL,
@@ -180,6 +191,25 @@ impl Filter {
             let to = in_network(destination(network.address), *network);
             chain.push(nftables::all([to, drop()]));
         }
+        chain
+    }
+
+    /// Questions for names that nobody but the client answers, to whatever server.
+    fn asked_of_others(&self) -> Vec<Sentence> {
+        let mut chain = Vec::new();
+        for name in [self.interface.as_str(), LOOPBACK] {
+            chain.push(nftables::all([interface(Direction::Out, name), accept()]));
+        }
+        chain.push(nftables::all([nftables::not_to_port(DNS_PORT), accept()]));
+        // A name server of the host's own asks by a wire in turn.
+        for name in &self.inner {
+            chain.push(nftables::all([interface(Direction::Out, name), accept()]));
+        }
+        chain.push(nftables::all([nftables::label_at(NAME, true), drop()]));
+        // A resolver that is refused appends the host's search domains, and asks again.
+        chain.extend(
+            LABELS.map(|offset| nftables::all([nftables::label_at(offset, false), drop()])),
+        );
         chain
     }
 

@@ -17,6 +17,12 @@ use super::prefix::Prefix;
 /// `NFT_PAYLOAD_NETWORK_HEADER`, `NFT_PAYLOAD_TRANSPORT_HEADER`.
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+/// `NFT_PAYLOAD_INNER_HEADER`: what is behind the transport header (Linux 5.16).
+const INNER_HEADER: u32 = 3;
+/// The label of a name, and the end of names behind it (RFC 1035, section 3.1), and which of its bits
+/// count: letters have two cases.
+const LABEL: [u8; 6] = *b"\x04ANON\x00";
+const NO_CASE: [u8; 6] = [0xff, 0xdf, 0xdf, 0xdf, 0xdf, 0xff];
 /// `NFT_BITWISE_MASK_XOR`.
 const MASK_XOR: u32 = 0;
 /// `NF_DROP`, `NF_ACCEPT` (Linux, `linux/netfilter.h`).
@@ -141,6 +147,26 @@ pub fn not_in_network(field: Field, network: Prefix) -> Part {
 /// The packet goes to this port.
 pub fn to_port(transport: Transport, port: u16) -> Part {
     port_is(transport, DESTINATION_PORT, port)
+}
+
+/// The packet goes to another port, whatever is spoken there.
+pub fn not_to_port(port: u16) -> Part {
+    vec![
+        load(TRANSPORT_HEADER, DESTINATION_PORT, 2),
+        compare(Operator::NotEqual, port.to_be_bytes().to_vec()),
+    ]
+}
+
+/// A name has the label `anon` this many bytes behind the transport header, and more behind that or
+/// nothing.
+pub fn label_at(offset: u32, is_last: bool) -> Part {
+    let length = LABEL.len() - usize::from(!is_last);
+    let first = |bytes: &[u8]| bytes.iter().take(length).copied().collect::<Vec<u8>>();
+    vec![
+        load(INNER_HEADER, offset, length),
+        masked(first(&NO_CASE)),
+        compare(Operator::Equal, first(&LABEL)),
+    ]
 }
 
 /// The packet comes from this port.

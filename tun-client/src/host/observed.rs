@@ -1,5 +1,6 @@
 //! What the kernel has of what concerns the client.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::filter::Chain;
@@ -30,6 +31,8 @@ pub struct Observed {
     pub routes: Vec<Route>,
     /// Routes of other tables by an interface, as far as [`is_looked_at`].
     pub others: Vec<OtherRoute>,
+    /// Interfaces that were wires before: one that has just lost its routes is still one.
+    pub were_wires: BTreeSet<u32>,
     /// The chains of the client's packet filter, or none if it is not there.
     pub filter: Option<Vec<Chain>>,
     /// Whether the kernel has IPv6.

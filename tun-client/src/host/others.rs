@@ -161,7 +161,7 @@ fn is_asked(route: &OtherRoute, observed: &Observed) -> bool {
 }
 
 /// Whether somebody outside the host says which routes lead by an interface, as with DHCP: hardware
-/// is behind it, or it leads everywhere and is no tunnel.
+/// is behind it, or it leads everywhere and is no tunnel, now or before.
 pub fn is_wire(interface: u32, observed: &Observed) -> bool {
     let Some(link) = observed.links.iter().find(|link| link.index == interface) else {
         return true;
@@ -170,7 +170,16 @@ pub fn is_wire(interface: u32, observed: &Observed) -> bool {
         .others
         .iter()
         .any(|route| route.interface == interface && route.to.length == 0);
-    link.hardware || (leads_everywhere && !link.point_to_point)
+    let was_one = observed.were_wires.contains(&interface);
+    link.hardware || was_one || (leads_everywhere && !link.point_to_point)
+}
+
+/// The numbers of all wires.
+pub fn all_wires(observed: &Observed) -> BTreeSet<u32> {
+    let links = observed.links.iter().map(|link| link.index);
+    links
+        .filter(|index| *index != LOOPBACK && is_wire(*index, observed))
+        .collect()
 }
 
 /// The interfaces that lead to none but the host itself, as to its containers, and have an address of
@@ -190,11 +199,11 @@ pub fn inner(own: Option<u32>, observed: &Observed) -> BTreeSet<(u32, String)> {
 
 /// The names of all wires.
 pub fn wires(own: Option<u32>, observed: &Observed) -> BTreeSet<String> {
+    let wires = all_wires(observed);
     observed
         .links
         .iter()
-        .filter(|link| Some(link.index) != own && link.index != LOOPBACK)
-        .filter(|link| is_wire(link.index, observed))
+        .filter(|link| Some(link.index) != own && wires.contains(&link.index))
         .map(|link| link.name.clone())
         .collect()
 }

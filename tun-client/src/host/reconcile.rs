@@ -1,6 +1,6 @@
 //! Look, compare, mend: until the host is as desired, or cannot be.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,6 +9,7 @@ use mixline_protocol::address::VirtualNetwork;
 use super::desired::{Desired, Place, Wanted, desired, is_own};
 use super::kernel::{Kernel, KernelError};
 use super::observed::{Address, Observed};
+use super::others::all_wires;
 use super::plan::{Action, plan, removal};
 use super::prefix::Prefix;
 
@@ -46,6 +47,8 @@ pub struct Reconciler {
     kernel: Kernel,
     /// The kernel has nothing that an anchor can be made of.
     no_anchor: Cell<bool>,
+    /// Interfaces that were wires at some look.
+    wires: RefCell<BTreeSet<u32>>,
 }
 
 impl Reconciler {
@@ -57,6 +60,7 @@ impl Reconciler {
         Ok(Self {
             kernel: Kernel::open()?,
             no_anchor: Cell::new(false),
+            wires: RefCell::default(),
         })
     }
 
@@ -72,7 +76,7 @@ impl Reconciler {
         }
         for _ in 0..ROUNDS {
             failures.clear();
-            let observed = match self.kernel.observe(wanted) {
+            let observed = match self.observe(wanted) {
                 Ok(observed) => observed,
                 Err(error) => return Report::blind(&error),
             };
@@ -91,7 +95,7 @@ impl Reconciler {
                 }
             }
         }
-        match self.kernel.observe(wanted) {
+        match self.observe(wanted) {
             Ok(observed) => {
                 let desired = desired(wanted, &observed);
                 let mut report = Report::of(&desired, &observed, failures);
@@ -100,6 +104,13 @@ impl Reconciler {
             }
             Err(error) => Report::blind(&error),
         }
+    }
+
+    fn observe(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
+        let mut observed = self.kernel.observe(wanted)?;
+        observed.were_wires = self.wires.borrow().clone();
+        self.wires.replace(all_wires(&observed));
+        Ok(observed)
     }
 
     /// Whether something of a client's is there.
@@ -123,7 +134,7 @@ impl Reconciler {
     /// # Errors
     /// What the kernel says.
     pub fn leave(&self, former: VirtualNetwork, wanted: &Wanted) -> Result<(), KernelError> {
-        let observed = self.kernel.observe(wanted)?;
+        let observed = self.observe(wanted)?;
         let left = |address: &&Address| {
             is_own(address, None, &former) && !is_own(address, None, &wanted.network)
         };
@@ -138,7 +149,7 @@ impl Reconciler {
     /// # Errors
     /// The first refusal; the rest is taken away all the same.
     pub fn remove(&self, wanted: &Wanted) -> Result<(), KernelError> {
-        let observed = self.kernel.observe(wanted)?;
+        let observed = self.observe(wanted)?;
         let own = observed.link(&wanted.interface).map(|link| link.index);
         let mut result = Ok(());
         for action in removal(&wanted.network, own, &observed) {

@@ -53,6 +53,9 @@ pub fn run(checks: &mut Checks, container: &mut Container, by: By) {
     checks.check("it publishes a name, and systemd-resolved finds it", || {
         publish(container)
     });
+    checks.check("`lock: always` closes the host without the client", || {
+        lock(container)
+    });
 }
 
 /// The 52 characters of the directory's ID.
@@ -246,6 +249,40 @@ fn publish(container: &mut Container) -> Result<()> {
         ),
         20,
     )
+}
+
+fn lock(container: &mut Container) -> Result<()> {
+    let closed = "ip route get 10.1.2.3 2>&1 | grep -q 'No route to host'";
+    said(
+        container,
+        "echo 'lock: always' >> /etc/mixline/client.yaml && systemctl restart mixline-client-lock",
+    )?;
+    said(container, "systemctl stop mixline-client")?;
+    until(container, closed, 20)?;
+    expect(
+        container,
+        "systemctl is-active mixline-client-lock",
+        "active",
+    )?;
+    // Before the network, at the next boot.
+    said(
+        container,
+        "systemctl show -p Before mixline-client-lock | grep -q network-pre.target \
+         && systemctl is-enabled mixline-client-lock",
+    )?;
+    said(container, "! mixline-client unlock")?;
+    container.expect("systemctl start mixline-client", JOIN)?;
+    resolves(container, 60)?;
+    container.expect("systemctl stop mixline-client", JOIN)?;
+    said(container, closed)?;
+    said(
+        container,
+        "sed -i '/^lock:/d' /etc/mixline/client.yaml && systemctl restart mixline-client-lock \
+         && mixline-client unlock",
+    )?;
+    said(container, &format!("! {closed}"))?;
+    container.expect("systemctl start mixline-client", JOIN)?;
+    resolves(container, 60)
 }
 
 /// Waits until the directory is reached through the relays, and answers.

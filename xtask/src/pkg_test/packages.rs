@@ -186,7 +186,7 @@ pub fn purge(checks: &mut Checks, container: &mut Container) {
         expect(
             container,
             "systemctl list-unit-files mixline-relay.service mixline-directory.service \
-             mixline-client.service --no-legend",
+             mixline-client.service mixline-client-lock.service --no-legend",
             "",
         )?;
         expect(

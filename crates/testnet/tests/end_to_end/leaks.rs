@@ -18,7 +18,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
 /// What must not leave a host: virtual addresses (of ARP too), neighbour discovery for them, DNS.
-const VIRTUAL: &str = "net 10.0.0.0/8 or net fd00::/8 or port 53 or (icmp6 and ip6[40] == 135 and \
+pub const VIRTUAL: &str = "net 10.0.0.0/8 or net fd00::/8 or port 53 or (icmp6 and ip6[40] == 135 and \
                        ip6[48] == 0xfd) or (icmp6 and ip6[40] == 136 and ip6[48] == 0xfd)";
 
 pub fn tests(tests: &mut Tests) {
@@ -53,8 +53,17 @@ pub fn tests(tests: &mut Tests) {
 }
 
 /// Runs `work`, in which nothing virtual may leave either host.
-fn quietly(network: &mut Network, work: impl FnOnce(&mut Network) -> Result<()>) -> Result<()> {
-    let leaving = ["-Q", "in", VIRTUAL];
+pub fn quietly(network: &mut Network, work: impl FnOnce(&mut Network) -> Result<()>) -> Result<()> {
+    quietly_but(network, VIRTUAL, work)
+}
+
+/// Runs `work`, in which nothing that a filter of captures takes may leave either host.
+pub fn quietly_but(
+    network: &mut Network,
+    filter: &str,
+    work: impl FnOnce(&mut Network) -> Result<()>,
+) -> Result<()> {
+    let leaving = ["-Q", "in", filter];
     let captures: Vec<Capture> = [Node::Client, Node::Service]
         .into_iter()
         .map(|node| Capture::start(network, node, &leaving))
@@ -93,7 +102,7 @@ fn addresses(network: &Network) -> Result<[String; 2]> {
     Ok([service.ipv4.to_string(), format!("[{}]", service.ipv6)])
 }
 
-fn comes_again(network: &Network, what: &str) -> Result<()> {
+pub fn comes_again(network: &Network, what: &str) -> Result<()> {
     for address in addresses(network)? {
         eventually(&format!("the page at {address} {what}"), 30, || {
             Ok(page(&address, 5))

@@ -9,6 +9,7 @@ mod applications;
 mod bad_input;
 mod capture;
 mod failures;
+mod host_events;
 mod leaks;
 mod names;
 mod pcap;
@@ -131,6 +132,7 @@ fn main() {
     bad_input::tests(&mut tests);
     everything(&mut tests, Port::Udp);
     leaks::tests(&mut tests);
+    host_events::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
     tests.ports = Ports::Mixed;

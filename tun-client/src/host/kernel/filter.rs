@@ -3,8 +3,8 @@
 use mixline_netlink::Error;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook, HookNumber, InetHookNumber, NfTablesMessage, RuleAttribute,
-    RuleMessage, TableAttribute, TableFlags, TableMessage,
+    ChainAttribute, ChainMessage, GenAttribute, GenMessage, Hook, HookNumber, InetHookNumber,
+    NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute, TableFlags, TableMessage,
 };
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
@@ -28,8 +28,42 @@ const TABLES: [Table; 2] = [Table::Inet, Table::Arp];
 type Request = (NetfilterMessage, u16);
 
 impl Kernel {
-    /// The filter, or none if there is none, or it does not count.
+    /// The filter, or none if there is none, or it does not count. It is read only when something
+    /// of nftables has changed: questions for names alone are some 250 sentences.
     pub(super) fn filter(&self) -> Result<Option<Vec<Chain>>, KernelError> {
+        let generation = self.generation()?;
+        if let Some((of, filter)) = &*self.known.borrow()
+            && *of == generation
+        {
+            return Ok(filter.clone());
+        }
+        let filter = self.read_filter()?;
+        self.known.replace(Some((generation, filter.clone())));
+        Ok(filter)
+    }
+
+    /// The number of the last change of any table of nftables.
+    fn generation(&self) -> Result<u32, KernelError> {
+        let question = NfTablesMessage::GetGen(GenMessage {
+            attributes: Vec::new(),
+        });
+        let answer = self
+            .filters
+            .ask(message(Table::Inet, question))
+            .map_err(KernelError::at("read the packet filter"))?;
+        let NetfilterMessageInner::NfTables(NfTablesMessage::NewGen(answer)) = answer.inner else {
+            return Err(KernelError::at("read the packet filter")(Error::Missing(
+                "generation",
+            )));
+        };
+        let id = answer.attributes.iter().find_map(|a| match a {
+            GenAttribute::Id(id) => Some(*id),
+            _ => None,
+        });
+        id.ok_or_else(|| KernelError::at("read the packet filter")(Error::Missing("generation")))
+    }
+
+    fn read_filter(&self) -> Result<Option<Vec<Chain>>, KernelError> {
         let at = || KernelError::at("read the packet filter");
         let mut all = Vec::new();
         let mut active = 0;

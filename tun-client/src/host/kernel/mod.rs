@@ -8,10 +8,13 @@ mod apply;
 mod filter;
 mod observe;
 
+use std::cell::RefCell;
+
 use mixline_netlink::{Client, NETFILTER, ROUTE};
 use netlink_packet_netfilter::NetfilterMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::filter::Chain;
 use super::prefix::Prefix;
 
 /// What the kernel refused, and what it was asked for.
@@ -49,7 +52,12 @@ fn hint(error: &mixline_netlink::Error) -> &'static str {
 pub struct Kernel {
     routes: Client<RouteNetlinkMessage>,
     filters: Client<NetfilterMessage>,
+    /// The filter as it was read last, and when that was.
+    known: RefCell<Option<Known>>,
 }
+
+/// The generation of nftables, and the client's chains in it.
+type Known = (u32, Option<Vec<Chain>>);
 
 impl Kernel {
     /// Opens them. Reading addresses and routes needs no privilege; the packet filter and changes
@@ -62,6 +70,7 @@ impl Kernel {
         Ok(Self {
             routes: Client::open(ROUTE).and_then(Client::strict).map_err(at())?,
             filters: Client::open(NETFILTER).map_err(at())?,
+            known: RefCell::default(),
         })
     }
 }

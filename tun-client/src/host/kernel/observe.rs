@@ -50,6 +50,7 @@ impl Kernel {
             rules: self.rules(ipv6)?,
             routes,
             others,
+            were_wires: BTreeSet::new(),
             filter: self.filter()?,
             ipv6,
             ipv6_inside: ipv6 && takes_ipv6(&wanted.interface),

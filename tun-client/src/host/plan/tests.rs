@@ -10,6 +10,7 @@ use proptest::sample::select;
 use super::super::desired::{Place, Wanted, desired};
 use super::super::finding::Finding;
 use super::super::observed::{LOCAL_TABLE, Link, MAIN_TABLE, OtherRoute};
+use super::super::others::all_wires;
 use super::super::outside::Outside;
 use super::super::prefix::{IPV6_NETWORK, Prefix};
 use super::*;
@@ -80,6 +81,7 @@ fn host() -> Observed {
         ],
         routes: Vec::new(),
         others: vec![main("0.0.0.0/0", WIRE, true), main("::/0", WIRE, true)],
+        were_wires: BTreeSet::new(),
         filter: None,
         ipv6: true,
         ipv6_inside: true,
@@ -548,6 +550,20 @@ fn a_network_in_a_table_of_another_tunnels_keeps_its_addresses() {
     let goal = desired(&wanted(), &host);
     assert_eq!(goal.others(), []);
     assert!(matches!(goal.findings[..], [Finding::Overruled { .. }]));
+}
+
+#[test]
+fn a_wire_that_has_lost_its_routes_is_still_a_wire() {
+    let uplink = 9;
+    let mut host = host();
+    host.links.push(link(uplink, "eth9"));
+    host.others = vec![other_route(Prefix::everything(false), uplink, true)];
+    let wires = all_wires(&host);
+    assert_eq!(wires, [WIRE, uplink].into());
+    host.others = vec![other_route(prefix("10.0.0.0/8"), uplink, true)];
+    assert!(!desired(&wanted(), &host).others().is_empty(), "unknown");
+    host.were_wires = wires;
+    assert!(desired(&wanted(), &host).others().is_empty());
 }
 
 #[test]

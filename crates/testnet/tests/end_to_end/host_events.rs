@@ -1,0 +1,432 @@
+//! A host to which anything happens, at random, while programs on it use virtual addresses and names:
+//! nothing of that leaves around the client.
+//!
+//! A round is some events, the host put back, and the page again; each has captures of its own, so
+//! that a packet names the events that let it out. `MIXLINE_HOST_EVENTS_S` says how many seconds it
+//! goes on (600), `MIXLINE_HOST_EVENTS_SEED` repeats a run.
+
+use crate::leaks::{VIRTUAL, comes_again, quietly_but};
+use crate::tools::{HOST, eventually, on_client, output};
+use crate::{Kind, Tests};
+use anyhow::{Context, Result};
+use mixline_testnet::netns::{self, Namespace};
+use mixline_testnet::topology::Node;
+use mixline_testnet::{Network, namespaces};
+use nix::sys::signal::Signal;
+use std::env;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long it goes on unless told otherwise, seconds.
+const SECONDS: u64 = 600;
+/// Events of a round, at most.
+const EVENTS: u64 = 12;
+/// A neighbourhood that comes and goes, and what is behind a bridge: no program is told an address
+/// there, and what is sent there may leave.
+const NEIGHBOURS: &str = "net 10.44.0.0/16";
+
+pub fn tests(tests: &mut Tests) {
+    tests.on(
+        Kind::Honest,
+        "host::events_at_random_let_nothing_out",
+        events,
+    );
+}
+
+/// A generator of numbers that a seed repeats (SplitMix64; Steele, Lea, Flood: "Fast Splittable
+/// Pseudorandom Number Generators", 2014).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound.max(1)
+    }
+}
+
+/// What can happen.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// These commands of `ip`, each of which may fail.
+    Ip(&'static [&'static str]),
+    /// The same, and then the client's rules, routes and filter are waited for: two layers that go at
+    /// once are an open host.
+    IpThenHeal(&'static [&'static str]),
+    /// The packet filter goes.
+    FilterGone,
+    /// `/etc/resolv.conf` gets this text.
+    ResolvConf(&'static str),
+    /// The client is killed, and stays so for a while.
+    Kill,
+    /// The client is started, if it does not run.
+    Start,
+    /// The client stands still for a second or two.
+    Freeze,
+    /// The client is told to read its configuration again.
+    Hangup,
+    /// The client publishes a name, or serves it no longer.
+    Publish(&'static str),
+    /// A setting of the kernel.
+    Sysctl(&'static str, &'static str),
+}
+
+const RP_FILTER_OFF: Event = Event::Sysctl("net.ipv4.conf.all.rp_filter", "0");
+const FORWARDING_OFF: Event = Event::Sysctl("net.ipv4.ip_forward", "0");
+
+const ALL: [Event; 32] = [
+    Event::Ip(&["link set mixline0 down"]),
+    Event::Ip(&["link set mixline0 down", "link set mixline0 up"]),
+    Event::Ip(&["address flush dev mixline0"]),
+    Event::Ip(&["link set mixline0 mtu 1280"]),
+    Event::Ip(&["link delete mixline0"]),
+    Event::Ip(&["address flush dev lo to 10.0.0.0/8"]),
+    Event::IpThenHeal(&["rule del to 10.0.0.0/8 lookup 28009"]),
+    Event::IpThenHeal(&["-6 rule del to fd00::/8 lookup 28009"]),
+    Event::IpThenHeal(&["route flush table 28009", "-6 route flush table 28009"]),
+    Event::FilterGone,
+    Event::Ip(&[
+        "route add 10.0.0.0/8 via 172.30.0.1 table 52",
+        "rule add pref 5270 lookup 52",
+        "-6 route add fd00::/8 via 3fff:200::1 table 52",
+        "-6 rule add pref 5270 lookup 52",
+    ]),
+    Event::Ip(&[
+        "route add 10.0.0.0/8 via 172.30.0.1 table 53",
+        "rule add pref 0 to 10.0.0.0/8 lookup 53",
+    ]),
+    Event::Ip(&[
+        "route add 10.0.0.0/9 via 172.30.0.1",
+        "route add 10.128.0.0/9 via 172.30.0.1",
+        "-6 route add fd00::/9 via 3fff:200::1",
+    ]),
+    Event::Ip(&["route add 10.200.0.0/16 via 172.30.0.1"]),
+    Event::Ip(&["address add 10.44.0.7/24 dev eth0"]),
+    Event::Ip(&["address del 10.44.0.7/24 dev eth0"]),
+    Event::Ip(&[
+        "link add inner0 type veth peer name inner1",
+        "address add 10.44.9.1/24 dev inner0",
+        "link set inner0 up",
+        "link set inner1 up",
+    ]),
+    Event::Ip(&["link del inner0"]),
+    Event::Ip(&["link set eth0 down", "link set eth0 up"]),
+    Event::Ip(&["address add 172.30.0.77/24 dev eth0"]),
+    Event::ResolvConf("search corp.example\nnameserver 172.30.0.1\n"),
+    Event::ResolvConf("nameserver 172.30.0.1\noptions ndots:3\n"),
+    Event::Kill,
+    Event::Start,
+    Event::Freeze,
+    Event::Hangup,
+    Event::Publish("events"),
+    Event::ResolvConf(""),
+    Event::Sysctl("net.ipv4.conf.all.rp_filter", "1"),
+    RP_FILTER_OFF,
+    Event::Sysctl("net.ipv4.ip_forward", "1"),
+    FORWARDING_OFF,
+];
+
+/// Puts back what events left. Each line may fail.
+const RESTORE: [&str; 22] = [
+    "rule del pref 5270",
+    "-6 rule del pref 5270",
+    "rule del pref 0 to 10.0.0.0/8 lookup 53",
+    "route flush table 52",
+    "-6 route flush table 52",
+    "route flush table 53",
+    "route del 10.0.0.0/9 via 172.30.0.1",
+    "route del 10.128.0.0/9 via 172.30.0.1",
+    "-6 route del fd00::/9 via 3fff:200::1",
+    "route del 10.200.0.0/16 via 172.30.0.1",
+    "address del 10.44.0.7/24 dev eth0",
+    "address del 172.30.0.77/24 dev eth0",
+    "link del inner0",
+    "link set eth0 up",
+    "address add 172.30.0.2/24 dev eth0",
+    "address add 3fff:200::2/64 dev eth0 nodad",
+    "route replace default via 172.30.0.1",
+    "-6 route replace default via 3fff:200::1",
+    "link set mixline0 mtu 1500",
+    "neighbour flush dev eth0",
+    "-6 neighbour flush dev eth0",
+    "link set mixline0 up",
+];
+
+/// Runs `ip` on the client's host; gives whether it did what it was told.
+fn ip(line: &str) -> bool {
+    let namespace = Node::Client.namespace();
+    netns::said(netns::command(&namespace, "ip").args(line.split(' '))).is_ok()
+}
+
+/// Programs that use virtual addresses and names without end.
+struct Programs {
+    ending: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Programs {
+    fn start(network: &Network, seed: u64) -> Result<Self> {
+        let service = network.identity(Node::Service)?;
+        let known = [IpAddr::V4(service.ipv4), IpAddr::V6(service.ipv6)];
+        let ending = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut threads = Vec::new();
+        let mut run = |work: Box<dyn Fn() + Send>, pause: u64, inside: bool| -> Result<()> {
+            let host = Namespace::named(&Node::Client.namespace())?;
+            let (ending, sent) = (Arc::clone(&ending), Arc::clone(&sent));
+            threads.push(thread::spawn(move || {
+                if inside && host.enter().is_err() {
+                    return;
+                }
+                while !ending.load(Ordering::Relaxed) {
+                    work();
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(pause));
+                }
+            }));
+            Ok(())
+        };
+        let random = Mutex::new(Random(seed));
+        run(Box::new(move || datagram(&random, known)), 10, true)?;
+        for address in known {
+            let to = SocketAddr::new(address, 80);
+            let connect = move || drop(TcpStream::connect_timeout(&to, Duration::from_secs(1)));
+            run(Box::new(connect), 50, true)?;
+        }
+        for name in [HOST.to_owned(), format!("www.{HOST}"), "nosuch.anon".into()] {
+            let ask = move || {
+                let _ = output(on_client(3, "getent").args(["ahosts", &name]));
+            };
+            run(Box::new(ask), 100, false)?;
+        }
+        // A program that asks a server of its own, and a tool of an administrator's.
+        let direct = || {
+            let dig = ["+time=1", "+tries=1", "@172.30.0.1", "secret.anon"];
+            let _ = output(on_client(3, "dig").args(dig));
+        };
+        run(Box::new(direct), 100, false)?;
+        Ok(Self {
+            ending,
+            threads,
+            sent,
+        })
+    }
+
+    fn end(self) -> u64 {
+        self.ending.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+/// Sends a datagram to a virtual address: one that somebody has, or any.
+fn datagram(random: &Mutex<Random>, known: [IpAddr; 2]) {
+    let Ok(mut random) = random.lock() else {
+        return;
+    };
+    let number = random.next();
+    let bytes = number.to_be_bytes();
+    let to = match number % 4 {
+        0 => known[0],
+        1 => known[1],
+        2 => Ipv4Addr::new(10, bytes[1] | 0x80, bytes[2], bytes[3]).into(),
+        _ => {
+            let parts = [0xfd00, 0, 0, 0, 0, 0, 0, 0];
+            let mut parts: [u16; 8] = parts;
+            parts[0] |= u16::from(bytes[0]);
+            parts[3] = u16::from_be_bytes([bytes[1], bytes[2]]);
+            parts[7] = u16::from_be_bytes([bytes[3], bytes[4]]);
+            Ipv6Addr::from(parts).into()
+        }
+    };
+    let from: IpAddr = match to {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    if let Ok(socket) = UdpSocket::bind((from, 0)) {
+        let _ = socket.send_to(b"through the client or not at all", (to, 9));
+    }
+}
+
+/// The client's host, on which events happen.
+struct Host {
+    random: Random,
+    published: bool,
+}
+
+fn is_running(network: &mut Network) -> bool {
+    let process = network.process(Node::Client);
+    process.is_some_and(|process| process.ended().is_none())
+}
+
+/// Whether both layers close the host.
+fn is_closed() -> bool {
+    let shown = |program: &str, arguments: &str| {
+        let namespace = Node::Client.namespace();
+        let command = &mut netns::command(&namespace, program);
+        netns::said(command.args(arguments.split(' '))).unwrap_or_default()
+    };
+    let tables = shown("nft", "list tables");
+    shown("ip", "rule show").contains("lookup 28009")
+        && shown("ip", "-6 rule show").contains("lookup 28009")
+        && shown("ip", "route show table 28009").contains("unreachable 10.0.0.0/8")
+        && shown("ip", "-6 route show table 28009").contains("unreachable fd00::/8")
+        && tables.contains("inet mixline")
+        && tables.contains("arp mixline")
+}
+
+/// Waits until the client has closed the host again, or has ended.
+fn heal(network: &mut Network) -> Result<()> {
+    eventually("both layers close the host again", 30, || {
+        Ok(is_closed() || !is_running(network))
+    })
+}
+
+impl Host {
+    /// Lets something happen; whether it did.
+    fn happen(&mut self, network: &mut Network, event: Event) -> Result<bool> {
+        let running = is_running(network);
+        if !running {
+            // One that ended by itself, as without its interface, counts as killed.
+            let _ = network.kill(Node::Client);
+        }
+        let namespace = Node::Client.namespace();
+        let done = match event {
+            Event::Ip(lines) => lines.iter().filter(|line| ip(line)).count() > 0,
+            Event::IpThenHeal(_) | Event::FilterGone if !running || !is_closed() => false,
+            Event::IpThenHeal(lines) => {
+                let done = lines.iter().filter(|line| ip(line)).count() > 0;
+                heal(network)?;
+                done
+            }
+            Event::FilterGone => {
+                for table in ["inet", "arp"] {
+                    let delete = ["delete", "table", table, "mixline"];
+                    netns::said(netns::command(&namespace, "nft").args(delete))?;
+                }
+                heal(network)?;
+                true
+            }
+            Event::ResolvConf(text) => {
+                fs::write(namespaces::resolv_conf(&namespace), text)?;
+                true
+            }
+            Event::Kill => {
+                if running {
+                    network.kill(Node::Client)?;
+                }
+                running
+            }
+            Event::Start => {
+                if !running {
+                    network.start(Node::Client)?;
+                }
+                !running
+            }
+            Event::Freeze => {
+                let time = Duration::from_millis(200 + self.random.below(1800));
+                let Some(client) = network.process(Node::Client) else {
+                    return Ok(false);
+                };
+                client.signal(Signal::SIGSTOP)?;
+                thread::sleep(time);
+                client.signal(Signal::SIGCONT)?;
+                true
+            }
+            Event::Hangup => {
+                if let Some(client) = network.process(Node::Client) {
+                    client.signal(Signal::SIGHUP)?;
+                }
+                running
+            }
+            Event::Publish(name) => {
+                let command = if self.published {
+                    "unpublish"
+                } else {
+                    "publish"
+                };
+                let mut asked = network.client_command(Node::Client, command);
+                let done = output(asked.arg(name))?.status.success();
+                self.published ^= done;
+                done
+            }
+            Event::Sysctl(key, value) => {
+                let assignment = format!("{key}={value}");
+                let set = ["-q", "-w", &assignment];
+                netns::said(netns::command(&namespace, "sysctl").args(set))?;
+                true
+            }
+        };
+        Ok(done)
+    }
+
+    /// Some events; says which.
+    fn round(&mut self, network: &mut Network, happened: &mut Vec<Event>) -> Result<()> {
+        for _ in 0..=self.random.below(EVENTS) {
+            let event = ALL[usize::try_from(self.random.below(ALL.len() as u64))?];
+            let done = self.happen(network, event);
+            if done.with_context(|| format!("{event:?}"))? {
+                happened.push(event);
+            }
+            thread::sleep(Duration::from_millis(self.random.below(700)));
+        }
+        for line in RESTORE {
+            ip(line);
+        }
+        for event in [RP_FILTER_OFF, FORWARDING_OFF, Event::Start] {
+            self.happen(network, event)?;
+        }
+        comes_again(network, "after a round")
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok()?.parse().ok()
+}
+
+fn events(network: &mut Network) -> Result<()> {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let seed = number("MIXLINE_HOST_EVENTS_SEED").unwrap_or(clock.as_secs());
+    let seconds = number("MIXLINE_HOST_EVENTS_S").unwrap_or(SECONDS);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let file = namespaces::resolv_conf(&Node::Client.namespace());
+    let before = fs::read(&file)?;
+    let programs = Programs::start(network, seed)?;
+    let mut host = Host {
+        random: Random(seed),
+        published: false,
+    };
+    let filter = format!("({VIRTUAL}) and not {NEIGHBOURS}");
+    let (mut rounds, mut all) = (0, 0);
+    let mut outcome = Ok(());
+    while outcome.is_ok() && Instant::now() < until {
+        let mut happened = Vec::new();
+        outcome = quietly_but(network, &filter, |network| {
+            host.round(network, &mut happened)
+        })
+        .with_context(|| format!("seed {seed}, round {rounds}: {happened:?}"));
+        rounds += 1;
+        all += happened.len();
+    }
+    let tried = programs.end();
+    outcome?;
+    eprintln!("  {rounds} rounds of {all} events, {tried} tries to get out; seed {seed}");
+    if host.published {
+        host.happen(network, Event::Publish("events"))?;
+    }
+    fs::write(&file, before)?;
+    comes_again(network, "at the end")
+}
