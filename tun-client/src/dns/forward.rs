@@ -2,8 +2,9 @@
 //!
 //! One of them may be a program on this host that asks here in turn, as a dnsmasq that reads
 //! `/etc/resolv.conf`. So one question is under way once: who asks the same meanwhile waits for its
-//! end. A server that asks here what it was just asked shows itself that way, and the next one is
-//! used.
+//! end. And a server on this host is asked with the letters of the name in random cases, which mean
+//! nothing in DNS: when the name comes here with just these, the server has passed it on, and the
+//! next one is used.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,14 +19,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 
-use super::sockets::{Guess, is_server};
-use super::{Asker, Transport};
+use super::Transport;
 use crate::host_dns::upstream::Upstream;
 
 /// How long one server is waited for.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a server is waited for that perhaps asks here what it was asked.
-const LOOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// For this time a server that did not answer is asked after the others, and one that asks here is
 /// not asked.
 const AVOIDED: Duration = Duration::from_secs(20);
@@ -33,6 +31,11 @@ const AVOIDED: Duration = Duration::from_secs(20);
 pub const MAX_UPSTREAMS: usize = 3;
 /// Questions under way at one server: one that is silent does not take all places.
 const MAX_AT_ONE: usize = 96;
+/// Bytes of a message's header, and the longest label of a name (RFC 1035, sections 4.1.1 and 2.3.4).
+const HEADER: usize = 12;
+const MAX_LABEL: usize = 63;
+/// The bit by which a letter's two cases differ.
+const OTHER_CASE: u8 = 0x20;
 /// The largest datagram taken as an answer.
 const MAX_ANSWER: usize = 4096;
 
@@ -68,8 +71,8 @@ struct Health {
 struct Flight {
     /// All but the ID.
     request: Arc<[u8]>,
-    /// Who asked the same last.
-    echo: Arc<watch::Sender<Option<Asker>>>,
+    /// The name as it stood in the last question about the same.
+    echo: Arc<watch::Sender<Vec<u8>>>,
     /// What came of it, once that is known.
     outcome: watch::Receiver<Option<Outcome>>,
 }
@@ -113,14 +116,20 @@ impl Forwarder {
     ///
     /// Each query leaves from a port and with an ID of its own, and an answer counts only
     /// if server, ID and question agree (RFC 5452, section 9).
-    pub async fn forward(&self, request: &[u8], question: &Query, asker: Asker) -> Option<Vec<u8>> {
+    pub async fn forward(
+        &self,
+        request: &[u8],
+        question: &Query,
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
         let (own_id, rest) = request.split_first_chunk::<2>()?;
-        let key = key(question, asker.transport);
+        let name = request.get(name_in(request)?)?;
+        let key = key(question, transport);
         let outcome = loop {
             let (sender, outcome) = watch::channel(None);
             let own = Flight {
                 request: rest.into(),
-                echo: Arc::new(watch::Sender::new(None)),
+                echo: Arc::new(watch::Sender::new(Vec::new())),
                 outcome,
             };
             let other = {
@@ -136,13 +145,13 @@ impl Forwarder {
                     forwarder: self,
                     key: &key,
                 };
-                let answer = self.ask(request, question, asker.transport, own.echo.subscribe());
+                let answer = self.ask(request, question, transport, own.echo.subscribe());
                 let answer: Outcome = answer.await.map(Into::into);
                 drop(landing);
                 sender.send_replace(Some(answer.clone()));
                 break answer;
             };
-            other.echo.send_replace(Some(asker));
+            other.echo.send_replace(name.to_vec());
             // Who had it under way may have gone; then there is nothing to wait for.
             let outcome = other.outcome.wait_for(Option::is_some).await;
             let outcome = outcome.ok().and_then(|outcome| outcome.clone());
@@ -155,6 +164,8 @@ impl Forwarder {
         };
         let mut answer = outcome?.to_vec();
         answer.get_mut(..2)?.copy_from_slice(own_id);
+        // The question stands in it as it was asked.
+        answer.get_mut(name_in(request)?)?.copy_from_slice(name);
         Some(answer)
     }
 
@@ -163,7 +174,7 @@ impl Forwarder {
         request: &[u8],
         question: &Query,
         transport: Transport,
-        mut echo: watch::Receiver<Option<Asker>>,
+        mut echo: watch::Receiver<Vec<u8>>,
     ) -> Option<Vec<u8>> {
         let mut query = request.to_vec();
         for server in self.in_order() {
@@ -176,17 +187,18 @@ impl Forwarder {
             };
             let id = (OsRandom::new().next_u32() as u16).to_be_bytes();
             query.get_mut(..2)?.copy_from_slice(&id);
+            let name = query.get_mut(name_in(request)?)?;
+            name.copy_from_slice(request.get(name_in(request)?)?);
+            let sent = server.is_here.then(|| in_random_cases(name)).flatten();
             let exchange = async {
                 match transport {
                     Transport::Udp => over_udp(address, &query, question).await,
                     Transport::Tcp => over_tcp(address, &query, question).await,
                 }
             };
-            // Who asked before this server was asked was not this server.
-            echo.mark_unchanged();
             let answer = tokio::select! {
                 answer = tokio::time::timeout(SERVER_TIMEOUT, exchange) => answer,
-                () = comes_back(&mut echo, address), if server.is_here => {
+                () = comes_back(&mut echo, sent) => {
                     tracing::debug!(%upstream, "the name server asks here");
                     server.health().loops_until = Some(Instant::now() + AVOIDED);
                     continue;
@@ -228,26 +240,45 @@ impl Server {
     }
 }
 
-/// Waits until a server asks here what it was asked.
-async fn comes_back(echo: &mut watch::Receiver<Option<Asker>>, server: SocketAddr) {
+/// Waits until a name comes here as it was sent.
+async fn comes_back(echo: &mut watch::Receiver<Vec<u8>>, sent: Option<Vec<u8>>) {
+    let came = async {
+        let sent = sent.as_ref()?;
+        echo.wait_for(|name| name == sent).await.ok().map(drop)
+    };
+    if came.await.is_none() {
+        std::future::pending().await
+    }
+}
+
+/// Where the name of the first question stands in a message.
+fn name_in(message: &[u8]) -> Option<std::ops::Range<usize>> {
+    let mut at = HEADER;
     loop {
-        if echo.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        let asker = *echo.borrow_and_update();
-        let Some(Asker {
-            transport,
-            source: Some(source),
-        }) = asker
-        else {
-            continue;
-        };
-        match is_server(source, server, transport) {
-            Guess::No => {}
-            Guess::Perhaps => return tokio::time::sleep(LOOP_TIMEOUT).await,
-            Guess::Yes => return,
+        match usize::from(*message.get(at)?) {
+            0 => return Some(HEADER..at + 1),
+            // The first name has nothing before it to point to.
+            length if length > MAX_LABEL => return None,
+            length => at += 1 + length,
         }
     }
+}
+
+/// Puts the letters of a name into random cases, others than before; gives the name. None if it has no
+/// letters.
+fn in_random_cases(name: &mut [u8]) -> Option<Vec<u8>> {
+    let before = name.to_vec();
+    let mut random = OsRandom::new();
+    for byte in name.iter_mut().filter(|byte| byte.is_ascii_alphabetic()) {
+        if random.next_u32() & 1 == 1 {
+            *byte ^= OTHER_CASE;
+        }
+    }
+    if *name == before {
+        let mut letters = name.iter_mut().filter(|byte| byte.is_ascii_alphabetic());
+        *letters.next()? ^= OTHER_CASE;
+    }
+    Some(name.to_vec())
 }
 
 /// What two questions about the same have in common.
@@ -321,4 +352,31 @@ fn answers(answer: &[u8], query: &[u8], question: &Query) -> bool {
                 && asked.query_type() == question.query_type()
                 && asked.query_class() == question.query_class()
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_messages_and_in_random_cases() {
+        let mut message = vec![0; HEADER];
+        message.extend(b"\x03www\x07example\x03org\0\0\x01\0\x01");
+        let at = name_in(&message).unwrap();
+        assert_eq!(&message[at.clone()], b"\x03www\x07example\x03org\0");
+        let before = message[at.clone()].to_vec();
+        for _ in 0..100 {
+            let name = in_random_cases(&mut message[at.clone()]).unwrap();
+            assert_ne!(name, before);
+            assert_eq!(name.to_ascii_lowercase(), before);
+            message[at.clone()].copy_from_slice(&before);
+        }
+        assert_eq!(in_random_cases(&mut b"\x011\0".to_vec()), None);
+        // A name that points elsewhere, or does not end, is none.
+        for bad in [&b"\xc0\x0c"[..], b"\x03ww", b"\x40", b""] {
+            message.truncate(HEADER);
+            message.extend(bad);
+            assert_eq!(name_in(&message), None, "{bad:?}");
+        }
+    }
 }

@@ -21,12 +21,11 @@ pub(crate) mod forward;
 pub(crate) mod responder;
 mod response;
 pub(crate) mod server;
-mod sockets;
 pub(crate) mod zone;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use mixline_protocol::identity::AnonymousId;
@@ -42,24 +41,6 @@ pub enum Transport {
     Udp,
     /// A stream, with a length before each message.
     Tcp,
-}
-
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asker {
-    /// How the query came.
-    pub transport: Transport,
-    /// Where from, if that is known.
-    pub source: Option<SocketAddr>,
-}
-
-impl From<Transport> for Asker {
-    fn from(transport: Transport) -> Self {
-        Self {
-            transport,
-            source: None,
-        }
-    }
 }
 
 /// Which virtual addresses this host can use. An address whose packets would not enter the tunnel

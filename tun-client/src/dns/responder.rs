@@ -17,7 +17,7 @@ use super::cache::{Cache, POSITIVE_LIFE};
 use super::forward::Forwarder;
 use super::response::{MAX_UDP_ANSWER, encode, reply, soa};
 use super::zone::{Subject, Zone};
-use super::{Asker, Backend, Entry, LookupError, Reach};
+use super::{Backend, Entry, LookupError, Reach, Transport};
 
 /// Bytes of a DNS header.
 const HEADER: usize = 12;
@@ -80,9 +80,7 @@ impl<B: Backend> Responder<B> {
 
     /// The response to `request`, or `None` where silence is the only sound answer: too
     /// short to have a header, or itself a response.
-    pub async fn answer(&self, request: &[u8], asker: impl Into<Asker>) -> Option<Vec<u8>> {
-        let asker = asker.into();
-        let transport = asker.transport;
+    pub async fn answer(&self, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let header = Header::read(&mut BinDecoder::new(request.get(..HEADER)?)).ok()?;
         if header.metadata.message_type != MessageType::Query {
             return None;
@@ -122,7 +120,7 @@ impl<B: Backend> Responder<B> {
         let subject = self.zone.subject(question.name());
         if subject == Subject::Outside {
             return self
-                .outside(request, &question, response, asker, limit)
+                .outside(request, &question, response, transport, limit)
                 .await;
         }
         let code = self.fill(&mut response, &question, subject).await;
@@ -135,14 +133,13 @@ impl<B: Backend> Responder<B> {
         request: &[u8],
         question: &Query,
         mut response: Message,
-        asker: Asker,
+        transport: Transport,
         limit: u16,
     ) -> Option<Vec<u8>> {
-        let transport = asker.transport;
         let Some(forwarder) = &self.forwarder else {
             return encode(response, ResponseCode::Refused, transport, limit);
         };
-        match forwarder.forward(request, question, asker).await {
+        match forwarder.forward(request, question, transport).await {
             Some(answer) => Some(answer),
             None => {
                 response.metadata.recursion_available = true;

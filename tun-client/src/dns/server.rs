@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::responder::Responder;
-use super::{Asker, Backend, Transport};
+use super::{Backend, Transport};
 
 /// Queries that are being answered at once; over UDP what comes beyond is dropped, and
 /// asked again by its sender.
@@ -128,11 +128,7 @@ async fn serve_udp<B: Backend>(
         let (socket, responder) = (Arc::clone(&socket), Arc::clone(&responder));
         tasks.spawn(async move {
             let _permit = permit;
-            let asker = Asker {
-                transport: Transport::Udp,
-                source: Some(source),
-            };
-            let answer = responder.answer(&request, asker);
+            let answer = responder.answer(&request, Transport::Udp);
             if let Ok(Some(answer)) = tokio::time::timeout(IDLE, answer).await
                 && let Err(error) = socket.send_to(&answer, source).await
             {
@@ -171,7 +167,7 @@ async fn serve_tcp<B: Backend>(
         let (responder, queries) = (Arc::clone(&responder), Arc::clone(&queries));
         tasks.spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection(stream, source, &responder, &queries).await {
+            if let Err(error) = connection(stream, &responder, &queries).await {
                 tracing::debug!(%error, "DNS connection");
             }
         });
@@ -181,7 +177,6 @@ async fn serve_tcp<B: Backend>(
 /// Answers the queries of one connection, one after the other.
 async fn connection<B: Backend>(
     mut stream: TcpStream,
-    source: SocketAddr,
     responder: &Responder<B>,
     queries: &Semaphore,
 ) -> io::Result<()> {
@@ -199,11 +194,7 @@ async fn connection<B: Backend>(
         request.resize(length, 0);
         tokio::time::timeout(IDLE, stream.read_exact(&mut request)).await??;
         let _permit = queries.acquire().await.map_err(io::Error::other)?;
-        let asker = Asker {
-            transport: Transport::Tcp,
-            source: Some(source),
-        };
-        let answer = tokio::time::timeout(IDLE, responder.answer(&request, asker));
+        let answer = tokio::time::timeout(IDLE, responder.answer(&request, Transport::Tcp));
         let Ok(Some(answer)) = answer.await else {
             return Ok(());
         };

@@ -54,8 +54,7 @@ pub struct Link {
     pub hardware: bool,
     /// Whether it leads to one peer: most tunnels do.
     pub point_to_point: bool,
-    /// Whether it leads to containers and virtual machines of this host at most: a pair of ends, or a
-    /// bridge of such.
+    /// Whether it is a bridge to containers and virtual machines of this host, and to nothing else.
     pub contained: bool,
 }
 

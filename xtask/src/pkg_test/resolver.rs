@@ -57,7 +57,7 @@ fn wire(container: &mut Container) -> Result<()> {
             "ip netns add outside && ip link add {WIRE} type veth peer name in0 netns outside && \
              ip link set {WIRE} up && ip addr add 203.0.113.2/24 dev {WIRE} && \
              ip -n outside link set in0 up && ip -n outside addr add {OUTSIDE}/24 dev in0 && \
-             ip route add default via {OUTSIDE}"
+             ip route add default via {OUTSIDE} metric 50"
         ),
     )?;
     said(
@@ -223,7 +223,10 @@ fn killed(container: &mut Container) -> Result<()> {
             bail!("{moment}: {}", asked.output);
         }
         let found = container.run(
-            &format!("timeout 10 getent hosts other.anon || timeout 10 getent hosts {NAME}"),
+            &format!(
+                "resolvectl flush-caches; timeout 10 getent hosts other.anon || \
+                 timeout 10 getent hosts {NAME}"
+            ),
             SHORT,
         )?;
         if found.code == 0 {

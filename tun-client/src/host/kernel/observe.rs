@@ -205,7 +205,6 @@ fn links(answers: &[RouteNetlinkMessage]) -> Vec<Link> {
     for link in &mut links {
         link.hardware = hardware.contains(&link.index);
         link.contained = match kinds.get(&link.index) {
-            Some(InfoKind::Veth) => true,
             // A virtual machine has a tap for its end.
             Some(InfoKind::Bridge) => members
                 .iter()
