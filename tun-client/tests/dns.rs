@@ -318,7 +318,7 @@ async fn upstream(answer_wrongly_first: bool) -> (SocketAddr, Arc<std::sync::Mut
         loop {
             let (length, source) = udp.recv_from(&mut buffer).await.unwrap();
             let (asked, answer) = respond(&buffer[..length]);
-            log.lock().unwrap().push(asked);
+            log.lock().unwrap().push(asked.to_lowercase());
             if answer_wrongly_first {
                 let mut forged = answer.clone();
                 forged.metadata.id = forged.metadata.id.wrapping_add(1);
@@ -345,7 +345,7 @@ async fn upstream(answer_wrongly_first: bool) -> (SocketAddr, Arc<std::sync::Mut
             let mut request = vec![0; length.into()];
             stream.read_exact(&mut request).await.unwrap();
             let (asked, answer) = respond(&request);
-            log.lock().unwrap().push(asked);
+            log.lock().unwrap().push(asked.to_lowercase());
             let bytes = answer.to_vec().unwrap();
             stream
                 .write_u16(bytes.len().try_into().unwrap())

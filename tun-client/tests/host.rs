@@ -691,6 +691,13 @@ fn the_resolver_s_link_outlives_the_client() {
             assert_eq!(left_to_do(&wanted), [], "after {what}");
         });
     }
+    // One that goes on looking, as a client does.
+    wire.on_host(|| {
+        let reconciler = Reconciler::open().unwrap();
+        for _ in 0..3 {
+            assert!(reconciler.settle(&wanted).settled);
+        }
+    });
     tun.take();
     assert!(wire.on_host(link).contains("10.0.0.53/32"));
     // A client that starts wants no resolver yet: what there is stays.

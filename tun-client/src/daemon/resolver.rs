@@ -36,8 +36,8 @@ const MOMENT: Duration = Duration::from_secs(2);
 /// Bounds of the pause between changes that come one after the other, and the time after which one is
 /// taken for the first again.
 const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(30);
-const CALM: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(5);
+const CALM: Duration = Duration::from_secs(10);
 
 /// Where names are answered, and what was asked before.
 pub struct Resolver {

@@ -117,7 +117,7 @@ fn missing(container: &mut Container) -> Result<()> {
 fn reverted(container: &mut Container) -> Result<()> {
     said(container, ROUTED)?;
     said(container, &format!("resolvectl revert {LINK}"))?;
-    until(container, ROUTED, 5)?;
+    until(container, ROUTED, 15)?;
     resolves_by_host(container, 20)
 }
 

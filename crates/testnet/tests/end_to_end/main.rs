@@ -10,6 +10,7 @@ mod bad_input;
 mod capture;
 mod failures;
 mod host_events;
+mod host_names;
 mod leaks;
 mod names;
 mod pcap;
@@ -133,6 +134,7 @@ fn main() {
     everything(&mut tests, Port::Udp);
     leaks::tests(&mut tests);
     host_events::tests(&mut tests);
+    host_names::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
     tests.ports = Ports::Mixed;

@@ -94,17 +94,16 @@ impl Kernel {
 
     /// The index of the link of this name, and whether it is up.
     fn is_up(&self, name: &str) -> Result<Option<(u32, bool)>, KernelError> {
-        let request = RouteNetlinkMessage::GetLink(named(name));
-        let answers = match self.routes.request(request, 0) {
-            Err(Error::Refused(error)) if errno(&error) == Some(Errno::ENODEV) => return Ok(None),
-            answers => answers.map_err(KernelError::at("read a link"))?,
-        };
-        Ok(answers.iter().find_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(link) => {
-                Some((link.header.index, link.header.flags.contains(LinkFlags::Up)))
-            }
-            _ => None,
-        }))
+        let question = RouteNetlinkMessage::GetLink(named(name));
+        match self.routes.ask(question) {
+            Ok(RouteNetlinkMessage::NewLink(link)) => Ok(Some((
+                link.header.index,
+                link.header.flags.contains(LinkFlags::Up),
+            ))),
+            Ok(_) => Ok(None),
+            Err(Error::Refused(error)) if errno(&error) == Some(Errno::ENODEV) => Ok(None),
+            Err(source) => Err(KernelError::at("read a link")(source)),
+        }
     }
 }
 
