@@ -13,7 +13,7 @@ use clap::{CommandFactory, Parser, Subcommand};
     about = "The Mixline service directory: knows the relays, signs snapshots of the network, \
              and holds services, names and virtual addresses",
     after_long_help = AFTER,
-    override_usage = "mixline-directory [run|init|id] --config <FILE>"
+    override_usage = "mixline-directory [run|init|id|reload] --config <FILE>"
 )]
 pub struct Cli {
     /// What to do; without one: run.
@@ -36,6 +36,9 @@ pub enum Command {
     Init,
     /// Print the directory's ID.
     Id,
+    /// Let a running directory read its configuration again, as SIGHUP does, and say what changed and
+    /// what counts after a restart only.
+    Reload,
     /// Write man pages and completions, for packages.
     #[command(hide = true)]
     Manual {
@@ -80,8 +83,8 @@ Environment:
                       configuration
   MIXLINE_LOG_FORMAT  text (default), or json for one JSON object on each line
 
-SIGHUP reads the configuration again: `log` changes at once, the log says what else differs and counts
-after a restart. SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";
+SIGHUP reads the configuration again, as `reload` does: all but state_dir, network, epoch_seconds and
+grace_seconds changes at once, the log says what counts after a restart. SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";
 
 impl Cli {
     /// The command, and the configuration that it is for.

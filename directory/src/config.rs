@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use mixline_daemon::logging::Filter;
-use mixline_daemon::reload::{Origin, Reloaded};
+use mixline_daemon::logging::{Filter, Logging};
+use mixline_daemon::reload::Reloaded;
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::records::{Parameters, Snapshot};
 use serde::Deserialize;
@@ -93,11 +93,12 @@ impl Config {
         })
     }
 
-    /// Reads the file again: what is logged changes at once, the rest is named and stays.
+    /// Takes over from a configuration that was read again what can change in place; the rest is named
+    /// and stays.
     ///
     /// # Errors
-    /// [`Error::Config`], [`Error::Log`]; then nothing changes.
-    pub fn reload(&mut self, origin: &Origin) -> Result<Reloaded> {
+    /// [`Error::Log`]; then nothing changes.
+    pub fn take_over(&mut self, new: Self, logging: &Logging) -> Result<Reloaded> {
         // Whoever adds a key decides here what a reload does with it.
         let Self {
             state_dir,
@@ -111,22 +112,27 @@ impl Config {
             check_source,
             log,
             endpoint,
-        } = Self::load(&origin.file)?;
+        } = new;
         let mut done = Reloaded::default();
-        done.replace_log(&origin.logging, &mut self.log, log)
+        done.replace_log(logging, &mut self.log, log)
             .map_err(Error::Log)?;
+        done.replace("listen", &mut self.listen, listen);
+        done.replace(
+            "relay_timeout_s",
+            &mut self.relay_timeout_s,
+            relay_timeout_s,
+        );
+        let validity = &mut self.snapshot_validity_s;
+        done.replace("snapshot_validity_s", validity, snapshot_validity_s);
+        let private = &mut self.allow_private_addresses;
+        done.replace("allow_private_addresses", private, allow_private_addresses);
+        done.replace("check_source", &mut self.check_source, check_source);
+        done.replace("endpoint", &mut self.endpoint, endpoint);
+        // What all records rest on.
         done.keep("state_dir", &self.state_dir, &state_dir);
-        done.keep("listen", &self.listen, &listen);
         done.keep("epoch_seconds", &self.epoch_seconds, &epoch_seconds);
         done.keep("grace_seconds", &self.grace_seconds, &grace_seconds);
         done.keep("network", &self.network, &network);
-        done.keep("relay_timeout_s", &self.relay_timeout_s, &relay_timeout_s);
-        let validity = &self.snapshot_validity_s;
-        done.keep("snapshot_validity_s", validity, &snapshot_validity_s);
-        let private = &self.allow_private_addresses;
-        done.keep("allow_private_addresses", private, &allow_private_addresses);
-        done.keep("check_source", &self.check_source, &check_source);
-        done.keep("endpoint", &self.endpoint, &endpoint);
         Ok(done)
     }
 

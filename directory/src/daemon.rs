@@ -3,32 +3,42 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mixline_daemon::reload::Origin;
 use mixline_daemon::service_manager;
 use mixline_protocol::time::UnixTime;
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::endpoint::PrivatePart;
 use crate::http::{App, listen};
 use crate::metrics::{Metrics, count};
 use crate::query_service::QueryService;
 use crate::registry::{Limits, Registry};
+use crate::reload::Reloader;
 use crate::service::{self, Life, SWEEP, TICK};
 use crate::snapshot::Publisher;
 use crate::store::RedbStore;
-use crate::{Error, Result, keys};
+use crate::{Error, Result, control, keys};
 
 /// Runs a directory until `told` says so, or until its store takes no more writes: who
-/// supervises it starts it again, which is what the store needs.
+/// supervises it starts it again, which is what the store needs. It reads its configuration again when
+/// its `origin` is asked for, by one of its hangups or at the control socket.
 ///
 /// # Errors
 /// [`Error`], if it cannot start, or cannot go on.
-pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> {
+pub async fn run(
+    config: Config,
+    origin: Option<(Origin, Signal)>,
+    mut told: watch::Receiver<bool>,
+) -> Result<()> {
     let (quit, stop) = watch::channel(false);
     let keys = keys::load(&config.state_dir)?;
     let listener = listen::bind(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     let store = RedbStore::open(&keys::database(&config.state_dir))?;
+    let control = control::listen(&config.state_dir);
     let identity = Arc::new(keys.identity);
     let now = now();
     let registry = Arc::new(Registry::open(
@@ -51,9 +61,16 @@ pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> 
     tracing::info!("directory {} serves http://{address}", registry.id());
 
     let life = Arc::new(Life::default());
-    let url = format!("http://{address}");
+    let place = listen::place(config.listen, listener, app, metrics.clone());
+    let (origin, hangups) = origin.unzip();
+    let reloader = Arc::new(Reloader::new(
+        config.clone(),
+        origin,
+        registry.clone(),
+        publisher.clone(),
+        place,
+    ));
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen::serve(listener, app, metrics.clone(), stop.clone()));
     tasks.spawn(keep_snapshot(
         registry.clone(),
         publisher.clone(),
@@ -62,26 +79,32 @@ pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> 
         stop.clone(),
     ));
     tasks.spawn(sweep(registry.clone(), life.clone(), stop.clone()));
-    if config.endpoint.enabled {
-        let service = Arc::new(QueryService::new(registry.clone(), metrics));
-        let endpoint = mixline_endpoint::Config::from(&config);
-        let session = keys.session;
-        tasks.spawn(crate::endpoint::run(
-            endpoint,
-            identity,
-            session,
-            service,
-            publisher,
-            life.clone(),
-            stop.clone(),
-        ));
-    } else {
-        tracing::warn!("endpoint.enabled is false: nobody can publish or look anything up");
-    }
+    let private_part = PrivatePart {
+        identity,
+        session: keys.session,
+        service: Arc::new(QueryService::new(registry.clone(), metrics)),
+        publisher,
+        life: life.clone(),
+    };
+    tasks.spawn(private_part.run(reloader.follow(), stop.clone()));
     let mut notices = JoinSet::new();
-    notices.spawn(service::show_status(registry.clone(), url.clone()));
+    notices.spawn(service::show_status(
+        registry.clone(),
+        address,
+        reloader.follow(),
+    ));
+    match control {
+        Ok(listener) => {
+            notices.spawn(control::serve(listener, reloader.clone()));
+        }
+        // SIGHUP reaches it as well.
+        Err(error) => tracing::warn!("no control socket, for `reload`: {error}"),
+    }
+    if let Some(hangups) = hangups {
+        notices.spawn(reload_on(hangups, reloader.clone()));
+    }
     notices.spawn(service::keep_alive(life));
-    service_manager::ready(&service::line(&registry, &url));
+    service_manager::ready(&service::line(&registry, address));
     let failure = tokio::select! {
         // Whether told to, or because who could tell is gone.
         _ = told.wait_for(|told| *told) => None,
@@ -91,12 +114,20 @@ pub async fn run(config: Config, mut told: watch::Receiver<bool>) -> Result<()> 
     notices.shutdown().await;
     service_manager::stopping("answering the requests that are under way");
     quit.send_replace(true);
+    reloader.close().await;
     while tasks.join_next().await.is_some() {}
     match failure {
         None => Ok(()),
         Some(reason) => Err(Error::Store(format!(
             "{reason}; nothing that was acknowledged is lost; is the disk full?"
         ))),
+    }
+}
+
+/// Reads the configuration again at each of these signals. What comes out is in the log.
+async fn reload_on(mut signals: Signal, reloader: Arc<Reloader>) {
+    while signals.recv().await.is_some() {
+        let _ = reloader.reload().await;
     }
 }
 

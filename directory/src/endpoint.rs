@@ -8,65 +8,118 @@ use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::records::Snapshot;
 use tokio::sync::watch;
 
+use crate::config::Config;
 use crate::service::Life;
 use crate::snapshot::Publisher;
 
 /// Before an endpoint that failed is started again.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs the endpoint until `stop`: waits for enough relays, starts it, and puts its tails into
-/// the snapshot. An endpoint that fails is started again; without one, the public part goes on.
-pub async fn run(
-    config: mixline_endpoint::Config,
-    identity: Arc<IdentityKey>,
-    session: X25519Secret,
-    service: Arc<dyn MessageService>,
-    publisher: Arc<Publisher>,
-    life: Arc<Life>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut snapshots = publisher.subscribe();
-    let enough = config.engine.head_length.max(config.engine.tail_length);
-    loop {
-        tokio::select! {
-            there = has_relays(&mut snapshots, enough) => if !there { return },
-            () = told(&mut stop) => return,
-        }
-        let own = Identity {
-            key: IdentityKey::from_seed(*identity.seed()),
-            session: session.clone(),
-        };
-        let started = Endpoint::start(
-            config.clone(),
-            own,
-            publisher.subscribe(),
-            NoDevice,
-            Some(service.clone()),
-        );
-        match started {
-            Ok(handle) => {
-                tracing::info!("the private part starts: the network has {enough} relays or more");
+/// Who the private part is, and who it works for.
+pub struct PrivatePart {
+    /// The directory's identity.
+    pub identity: Arc<IdentityKey>,
+    /// The key of its sessions.
+    pub session: X25519Secret,
+    /// Answers.
+    pub service: Arc<dyn MessageService>,
+    /// Whose snapshots have its tails.
+    pub publisher: Arc<Publisher>,
+    /// Shows that it lives.
+    pub life: Arc<Life>,
+}
+
+/// The configuration that counts.
+type Configs = watch::Receiver<Arc<Config>>;
+
+impl PrivatePart {
+    /// Runs the endpoint until `stop`: waits for enough relays, starts it, and puts its tails into
+    /// the snapshot. An endpoint that fails is started again; without one, the public part goes on.
+    /// It follows the configuration, also when that has no private part for a while.
+    pub async fn run(self, mut configs: Configs, mut stop: watch::Receiver<bool>) {
+        let mut snapshots = self.publisher.subscribe();
+        loop {
+            let config = Arc::clone(&configs.borrow_and_update());
+            if !config.endpoint.enabled {
+                tracing::warn!("endpoint.enabled is false: nobody can publish or look anything up");
                 tokio::select! {
-                    () = publish(&handle, &publisher) => {
-                        let reason = handle.stopped().await;
-                        let text = reason.map_or("it stopped".to_owned(), |e| e.to_string());
-                        tracing::error!("the private part failed: {text}; starting it again");
-                    }
-                    () = life.of_private_part(&handle) => {}
-                    () = told(&mut stop) => {
-                        handle.shutdown().await;
-                        return;
+                    changed = configs.changed() => if changed.is_err() { return },
+                    () = told(&mut stop) => return,
+                }
+                continue;
+            }
+            let settings = mixline_endpoint::Config::from(&*config);
+            let enough = settings.engine.head_length.max(settings.engine.tail_length);
+            tokio::select! {
+                there = has_relays(&mut snapshots, enough) => if !there { return },
+                Ok(()) = configs.changed() => continue,
+                () = told(&mut stop) => return,
+            }
+            match self.start(settings) {
+                Ok(handle) => {
+                    tracing::info!(
+                        "the private part starts: the network has {enough} relays or more"
+                    );
+                    tokio::select! {
+                        () = publish(&handle, &self.publisher) => {
+                            let reason = handle.stopped().await;
+                            let text = reason.map_or("it stopped".to_owned(), |e| e.to_string());
+                            tracing::error!(
+                                "the private part failed: {text}; starting it again"
+                            );
+                        }
+                        () = self.life.of_private_part(&handle) => {}
+                        () = follow(&handle, &mut configs) => {
+                            handle.shutdown().await;
+                            self.publisher.set_service(None);
+                            continue;
+                        }
+                        () = told(&mut stop) => {
+                            handle.shutdown().await;
+                            return;
+                        }
                     }
                 }
+                Err(error) => {
+                    tracing::error!("the private part did not start: {error}; trying again");
+                }
             }
-            Err(error) => tracing::error!("the private part did not start: {error}; trying again"),
-        }
-        publisher.set_service(None);
-        tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
-            () = told(&mut stop) => return,
+            self.publisher.set_service(None);
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = told(&mut stop) => return,
+            }
         }
     }
+
+    fn start(&self, settings: mixline_endpoint::Config) -> mixline_endpoint::Result<Handle> {
+        let own = Identity {
+            key: IdentityKey::from_seed(*self.identity.seed()),
+            session: self.session.clone(),
+        };
+        Endpoint::start(
+            settings,
+            own,
+            self.publisher.subscribe(),
+            NoDevice,
+            Some(Arc::clone(&self.service)),
+        )
+    }
+}
+
+/// Has a running endpoint follow the configuration; returns when that has no private part any more.
+async fn follow(handle: &Handle, configs: &mut Configs) {
+    while configs.changed().await.is_ok() {
+        let config = Arc::clone(&configs.borrow_and_update());
+        if !config.endpoint.enabled {
+            return;
+        }
+        let settings = mixline_endpoint::Config::from(&*config);
+        if let Err(error) = handle.reconfigure(settings.engine).await {
+            tracing::error!("the private part goes on as before: {error}");
+        }
+    }
+    std::future::pending().await
 }
 
 /// Waits for a network of so many relays; false if there will be none any more.

@@ -46,6 +46,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The directory was not started from a file.
+    #[error("this directory was not started from a file")]
+    NoFile,
     /// What is logged cannot be changed.
     #[error(transparent)]
     Log(mixline_daemon::logging::LoggingError),

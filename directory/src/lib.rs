@@ -6,10 +6,12 @@
 //! (`query_service`) answers over sessions that come through the relays: the directory is an
 //! endpoint of the network that it describes, and does not learn who asks.
 //!
-//! `registry` decides, `store` keeps, `snapshot` publishes; the rest is the daemon.
+//! `registry` decides, `store` keeps, `snapshot` publishes, `reload` changes what they do; the rest is
+//! the daemon.
 
 pub mod cli;
 mod config;
+pub mod control;
 pub mod daemon;
 mod endpoint;
 mod error;
@@ -19,6 +21,7 @@ mod limit;
 mod metrics;
 mod query_service;
 mod registry;
+mod reload;
 mod service;
 mod snapshot;
 mod store;

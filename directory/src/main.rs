@@ -2,21 +2,24 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{CommandFactory, Parser};
 use mixline_daemon::logging::{self, Modules};
-use mixline_daemon::manual;
-use mixline_daemon::reload::{self, Origin};
+use mixline_daemon::reload::Origin;
+use mixline_daemon::terminal::{print, say};
+use mixline_daemon::{hangup, manual};
 use mixline_directory::cli::{Cli, Command};
+use mixline_directory::control::{self, AskError};
 use mixline_directory::{Config, daemon, keys};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 fn main() -> ExitCode {
+    hangup::hold();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mixline-directory: {error:#}");
+            say(&format!("mixline-directory: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -28,6 +31,9 @@ fn run() -> Result<()> {
         return Ok(manual::write(Cli::command(), directory)?);
     }
     let (action, path) = arguments.parts().unwrap_or_else(|error| error.exit());
+    if action != Command::Run {
+        hangup::release();
+    }
     let asked = logging::asked()?;
     let config = Config::load(&path)?;
     match action {
@@ -37,6 +43,16 @@ fn run() -> Result<()> {
             keys::create(&config.state_dir)?.identity.anonymous_id()
         ),
         Command::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
+        Command::Reload => {
+            let done = control::reload(&config.state_dir).map_err(|error| match error {
+                AskError::Io(error) => anyhow::Error::new(error).context(format!(
+                    "no directory answers on state directory {}",
+                    config.state_dir.display()
+                )),
+                AskError::Refused(text) => anyhow!("the configuration stays as it was: {text}"),
+            })?;
+            print(&done.text());
+        }
         Command::Run => {
             let origin = Origin {
                 file: path,
@@ -53,17 +69,10 @@ fn run() -> Result<()> {
 }
 
 async fn serve(config: Config, origin: Origin) -> Result<()> {
+    let hangups = hangup::listen().context("SIGHUP")?;
     let (stop, stopping) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
-    let mut running = config.clone();
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            // What comes out is in the log.
-            let _ = reload::announced(|| running.reload(&origin));
-        }
-    });
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -77,6 +86,6 @@ async fn serve(config: Config, origin: Origin) -> Result<()> {
         }
         std::process::exit(1);
     });
-    daemon::run(config, stopping).await?;
+    daemon::run(config, Some((origin, hangups)), stopping).await?;
     Ok(())
 }

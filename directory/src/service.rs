@@ -1,5 +1,6 @@
 //! What a directory tells the service manager while it runs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -7,8 +8,10 @@ use std::time::{Duration, Instant};
 use mixline_daemon::service_manager;
 use mixline_daemon::watchdog::Watchdog;
 use mixline_endpoint::Handle;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::config::Config;
 use crate::registry::Registry;
 
 /// How often it is asked whether a snapshot is due.
@@ -72,20 +75,27 @@ impl Drop for Ended<'_> {
 }
 
 /// The directory in one line.
-pub fn line(registry: &Registry, url: &str) -> String {
+pub fn line(registry: &Registry, address: SocketAddr) -> String {
     match registry.live_count() {
-        1 => format!("serving {url}: 1 relay"),
-        count => format!("serving {url}: {count} relays"),
+        1 => format!("serving http://{address}: 1 relay"),
+        count => format!("serving http://{address}: {count} relays"),
     }
 }
 
 /// Shows what the directory does, whenever that changes.
-pub async fn show_status(registry: Arc<Registry>, url: String) {
+pub async fn show_status(
+    registry: Arc<Registry>,
+    first: SocketAddr,
+    configs: watch::Receiver<Arc<Config>>,
+) {
+    let begun = configs.borrow().listen;
     let mut shown = String::new();
     let mut ticks = interval(STATUS);
     loop {
         ticks.tick().await;
-        let line = line(&registry, &url);
+        // The kernel may have chosen the first one's port.
+        let now = configs.borrow().listen;
+        let line = line(&registry, if now == begun { first } else { now });
         if line != shown {
             service_manager::status(&line);
             shown = line;

@@ -49,9 +49,10 @@ pub struct Publisher {
     registry: Arc<Registry>,
     key: Arc<IdentityKey>,
     session: X25519Public,
-    validity: u64,
+    /// A snapshot's life, seconds.
+    validity: AtomicU64,
     service: Mutex<Option<Arc<ServiceDescriptor>>>,
-    /// Grows when the directory's own tails change.
+    /// Grows when the directory's own tails change, or how long a snapshot lives.
     service_changes: AtomicU64,
     /// The changes that the newest snapshot has seen.
     seen: Mutex<(u64, u64)>,
@@ -79,7 +80,7 @@ impl Publisher {
             registry,
             key,
             session,
-            validity,
+            validity: AtomicU64::new(validity),
             service: Mutex::default(),
             service_changes: AtomicU64::new(0),
             seen: Mutex::new(seen),
@@ -98,6 +99,13 @@ impl Publisher {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
         self.snapshots.subscribe()
+    }
+
+    /// The life in seconds of the snapshots to come.
+    pub fn set_validity(&self, seconds: u64) {
+        if self.validity.swap(seconds, Ordering::Relaxed) != seconds {
+            self.service_changes.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// What the directory's endpoint publishes from now on.
@@ -137,7 +145,7 @@ impl Publisher {
             registry,
             key,
             self.session,
-            self.validity,
+            self.validity.load(Ordering::Relaxed),
             service.as_deref(),
             now,
         )?;
@@ -181,7 +189,7 @@ fn make(
         issued: now,
         // Nothing in it outlives its parts.
         valid_until: now.plus(validity).min(directory_service.expires),
-        parameters: *registry.parameters(),
+        parameters: registry.parameters(),
         relays,
         directory_service,
         signature: [0; 64],

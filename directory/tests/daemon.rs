@@ -91,47 +91,6 @@ fn the_service_manager_hears_of_start_life_and_stop() {
     assert!(daemon.child.wait().unwrap().success());
 }
 
-#[test]
-fn a_hangup_reads_the_configuration_again_and_ends_nothing() {
-    let setup = Setup::new("");
-    setup.init();
-    let manager = ServiceManager::listen(&setup.state().join("notify")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mixline-directory"));
-    command.arg("--config").arg(setup.config());
-    command.env_remove("MIXLINE_LOG");
-    manager.supervise(&mut command, None);
-    let mut daemon = Daemon::from(command);
-    let pid = Pid::from_raw(daemon.child.id().try_into().unwrap());
-    let hears = |line: &str| {
-        let patience = Duration::from_secs(20);
-        assert!(
-            manager.wait_for(line, patience).unwrap().is_some(),
-            "{line}"
-        );
-    };
-    hears("READY=1");
-    for more in [
-        "log: debug\nepoch_seconds: 60\ngrace_seconds: 60\n",
-        "wrong: 1\n",
-    ] {
-        setup.configure("127.0.0.1:0", more);
-        kill(pid, Signal::SIGHUP).unwrap();
-        hears("RELOADING=1");
-        hears("READY=1");
-    }
-    kill(pid, Signal::SIGTERM).unwrap();
-    assert!(daemon.child.wait().unwrap().success());
-    let log = daemon.log().join("\n");
-    assert!(
-        log.contains("changed: log; counts after a restart: epoch_seconds, grace_seconds"),
-        "{log}"
-    );
-    assert!(
-        log.contains("the configuration stays as it was") && log.contains("`wrong`"),
-        "{log}"
-    );
-}
-
 #[tokio::test]
 async fn a_relay_registers_and_is_in_the_next_snapshot() {
     let setup = Setup::new("");

@@ -4,17 +4,18 @@
 use std::time::{Duration, Instant};
 
 use mixline_relay_engine::queues::WorkerHandle;
-use tokio::sync::watch::Sender;
+use tokio::sync::watch::{self, Sender};
 
 use crate::observe::{PortReport, QueueReport};
 use crate::port::{LOOK_EVERY, Watch};
+use crate::reload::Offer;
 
 /// Watches over an XDP port, and says so when it is given up.
 pub async fn watch_port(
     mut watch: Watch,
     report: Sender<PortReport>,
     workers: Vec<WorkerHandle>,
-    directory: String,
+    offer: watch::Receiver<Offer>,
 ) {
     let mut asked = None;
     let mut tick = tokio::time::interval(LOOK_EVERY);
@@ -23,7 +24,7 @@ pub async fn watch_port(
         tick.tick().await;
         if watch.needs_answer() && asked.is_none_or(|at: Instant| at.elapsed() >= ASK_EVERY) {
             asked = Some(Instant::now());
-            tokio::spawn(ask(directory.clone()));
+            tokio::spawn(ask(offer.borrow().directory_url.clone()));
         }
         if let Some(doubt) = watch.look(Instant::now()) {
             workers.iter().for_each(|worker| worker.waker.wake());

@@ -1,15 +1,17 @@
 //! `mixline-relay`: a relay of a Mixline network.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use mixline_daemon::hangup;
 use mixline_daemon::logging::{self, Asked, Modules};
 use mixline_daemon::manual;
 use mixline_daemon::reload::Origin;
+use mixline_daemon::terminal::{print, say};
 use mixline_relay::init::{self, Enabled, FirstBoot, Network, Wishes};
 use mixline_relay::observe::AskError;
 use mixline_relay::{Config, PortKind, doctor, observe, run, top};
@@ -142,10 +144,15 @@ fn port_kind(text: &str) -> Result<PortKind, String> {
 }
 
 fn main() -> ExitCode {
-    match run_command(Arguments::parse()) {
+    hangup::hold();
+    let arguments = Arguments::parse();
+    if arguments.command.is_some() {
+        hangup::release();
+    }
+    match run_command(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("mixline-relay: {error:#}");
+            say(&format!("mixline-relay: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -216,7 +223,7 @@ fn reload(config: &Path) -> anyhow::Result<()> {
         AskError::Io(error) => nobody(&config, error),
         AskError::Refused(text) => anyhow::anyhow!("the configuration stays as it was: {text}"),
     })?;
-    print(&format!("{}\n", done.line()));
+    print(&done.text());
     Ok(())
 }
 
@@ -343,9 +350,4 @@ fn examine(config: Option<&Path>, interface: Option<&str>, json: bool) -> anyhow
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn print(text: &str) {
-    // The reader may have had enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -1,14 +1,21 @@
 //! Reading the relay's configuration again while it runs.
 
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::net::SocketAddr;
 
 use mixline_daemon::logging::LoggingError;
-use mixline_daemon::reload::{Origin, Reloaded, announced};
-use tokio::sync::watch;
+use mixline_daemon::place::Place;
+use mixline_daemon::reload::{Origin, Reloaded, announced_in_time};
+use mixline_directory_client::DirectoryClient;
+use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::queues::WorkerHandle;
+use tokio::sync::{Mutex, watch};
 
 use crate::config::{Config, ConfigError};
+use crate::control::tell;
 
-/// What a relay says of itself in its descriptor, and can change while it runs.
+/// What of the configuration the parts of a relay follow while it runs: what it says of itself, what it
+/// may use, and where the directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// What people call it.
@@ -23,11 +30,16 @@ pub struct Offer {
     pub bandwidth: Option<u64>,
     /// Bytes that it sends in a month at most.
     pub monthly: Option<u64>,
+    /// Where others reach it.
+    pub advertise: Vec<SocketAddr>,
+    /// Where the directory is.
+    pub directory_url: String,
 }
 
 impl Offer {
     /// What a configuration offers with so many workers.
-    fn of(config: &Config, workers: usize) -> Self {
+    #[must_use]
+    pub fn of(config: &Config, workers: usize) -> Self {
         Self {
             name: config.name.clone(),
             family: config.family.clone(),
@@ -35,6 +47,8 @@ impl Offer {
             contact: config.contact.clone(),
             bandwidth: config.bandwidth.map(|rate| rate.0),
             monthly: config.monthly.map(|most| most.0),
+            advertise: config.advertised().to_vec(),
+            directory_url: config.directory.url.clone(),
         }
     }
 }
@@ -48,6 +62,12 @@ pub enum ReloadError {
     /// The log cannot be changed.
     #[error(transparent)]
     Log(#[from] LoggingError),
+    /// The directory's address is none.
+    #[error(transparent)]
+    Directory(#[from] mixline_directory_client::Error),
+    /// Metrics cannot be served where they should be.
+    #[error("cannot listen at the address of `metrics`: {0}")]
+    Metrics(io::Error),
     /// The relay was not started from a file.
     #[error("this relay was not started from a file")]
     NoFile,
@@ -56,28 +76,34 @@ pub enum ReloadError {
 /// Reads the configuration again.
 pub struct Reloader {
     origin: Option<Origin>,
-    workers: usize,
-    /// What counts now.
-    running: Mutex<Config>,
+    workers: Vec<WorkerHandle>,
     offer: watch::Sender<Offer>,
+    running: Mutex<Running>,
+}
+
+/// What counts now.
+struct Running {
+    config: Config,
+    metrics: Place,
 }
 
 impl Reloader {
-    /// For a relay with so many workers that was started with `config`.
+    /// For a relay with these workers that was started with `config`, whose parts follow `offer`, and
+    /// whose metrics are served at `metrics`.
     #[must_use]
-    pub fn new(config: Config, workers: usize, origin: Option<Origin>) -> Self {
+    pub fn new(
+        config: Config,
+        origin: Option<Origin>,
+        workers: Vec<WorkerHandle>,
+        offer: watch::Sender<Offer>,
+        metrics: Place,
+    ) -> Self {
         Self {
             origin,
             workers,
-            offer: watch::Sender::new(Offer::of(&config, workers)),
-            running: Mutex::new(config),
+            offer,
+            running: Mutex::new(Running { config, metrics }),
         }
-    }
-
-    /// What the descriptor says of the configuration.
-    #[must_use]
-    pub fn offer(&self) -> watch::Receiver<Offer> {
-        self.offer.subscribe()
     }
 
     /// Reads the file again, and applies what can change in place. The log and the service manager
@@ -85,13 +111,26 @@ impl Reloader {
     ///
     /// # Errors
     /// [`ReloadError`]; then nothing has changed.
-    pub fn reload(&self) -> Result<Reloaded, ReloadError> {
-        announced(|| {
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let mut running = self.running.lock().await;
+        announced_in_time(async {
+            let Running { config, metrics } = &mut *running;
             let origin = self.origin.as_ref().ok_or(ReloadError::NoFile)?;
             let new = Config::load(&origin.file)?;
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            let done = take_over(&mut running, new, origin)?;
-            let offer = Offer::of(&running, self.workers);
+            DirectoryClient::new(&new.directory.url, new.directory.id)?;
+            if new.metrics != config.metrics {
+                metrics
+                    .move_to(new.metrics)
+                    .await
+                    .map_err(ReloadError::Metrics)?;
+            }
+            let done = take_over(config, new, origin)?;
+            if let Some(mean) = config.mean_delay() {
+                for worker in &self.workers {
+                    tell(worker, Command::MeanDelay(mean));
+                }
+            }
+            let offer = Offer::of(config, self.workers.len());
             self.offer.send_if_modified(|old| {
                 let differs = *old != offer;
                 *old = offer;
@@ -99,6 +138,7 @@ impl Reloader {
             });
             Ok(done)
         })
+        .await
     }
 }
 
@@ -135,14 +175,30 @@ fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloa
     done.replace("bandwidth", &mut running.bandwidth, bandwidth);
     done.replace("monthly", &mut running.monthly, monthly);
     done.replace("contact", &mut running.contact, contact);
+    done.replace("metrics", &mut running.metrics, metrics);
+    if directory.id == running.directory.id {
+        let url = &mut running.directory.url;
+        done.replace("directory.url", url, directory.url);
+    } else {
+        // Another network: not the old one at the address of the new.
+        done.keep("directory", &running.directory, &directory);
+    }
+    if listen == running.listen {
+        done.replace("advertise", &mut running.advertise, advertise);
+    } else {
+        // What is advertised is reached where the relay listens.
+        done.keep("listen", &running.listen, &listen);
+        done.keep("advertise", &running.advertise, &advertise);
+    }
+    if running.mean_delay_ms > 0 && mean_delay_ms > 0 {
+        done.replace("mean_delay_ms", &mut running.mean_delay_ms, mean_delay_ms);
+    } else {
+        // Room for cells that wait is made at the start.
+        done.keep("mean_delay_ms", &running.mean_delay_ms, &mean_delay_ms);
+    }
 
     done.keep("state_dir", &running.state_dir, &state_dir);
-    done.keep("listen", &running.listen, &listen);
-    done.keep("advertise", &running.advertise, &advertise);
-    done.keep("directory", &running.directory, &directory);
     done.keep("workers", &running.workers, &workers);
-    done.keep("mean_delay_ms", &running.mean_delay_ms, &mean_delay_ms);
-    done.keep("metrics", &running.metrics, &metrics);
     done.keep("port", &running.port, &port);
     done.keep("interface", &running.interface, &interface);
     done.keep("xdp_send", &running.xdp_send, &xdp_send);

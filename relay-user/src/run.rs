@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use mixline_daemon::hangup;
 use mixline_daemon::reload::Origin;
 use mixline_daemon::service_manager;
-use mixline_directory_client::{DirectoryClient, FollowStatus};
+use mixline_directory_client::{DirectoryClient, FollowStatus, follow_settings};
+use mixline_protocol::link::InitiationTimes;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
@@ -22,6 +24,7 @@ use rand_core::Rng;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::believed_time::BelievedTime;
 use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
@@ -32,7 +35,7 @@ use crate::observe::socket::Desk;
 use crate::observe::{PortReport, Source, metrics, socket};
 use crate::onion_keys::OnionKeys;
 use crate::port::{OpenError, Ports};
-use crate::reload::Reloader;
+use crate::reload::{Offer, Reloader};
 use crate::service;
 use crate::standing::Standing;
 use crate::state_dir::{StateDir, StateError};
@@ -117,8 +120,11 @@ pub fn run<B: Behaviour>(
             error,
         })?;
     let result = runtime.block_on(async {
+        let hangups = hangup::listen().map_err(|error| RunError::System {
+            what: "listen to signals",
+            error,
+        })?;
         let stopped = until_signal()?;
-        let hangups = listen(SignalKind::hangup())?;
         let relay = Relay::start(config, origin, behave).await?;
         let source = Arc::clone(&relay.source);
         service::wait_for_workers(&source).await;
@@ -150,7 +156,7 @@ fn listen(kind: SignalKind) -> Result<Signal, RunError> {
 /// Reads the configuration again at each of these signals. What comes out is in the log.
 async fn reload_on(mut signals: Signal, reloader: &Reloader) {
     while signals.recv().await.is_some() {
-        let _ = reloader.reload();
+        let _ = reloader.reload().await;
     }
     std::future::pending().await
 }
@@ -196,7 +202,6 @@ impl Relay {
         let worker_count = config.worker_count(cores);
 
         // All that can be refused, before anything is changed.
-        let follower = DirectoryClient::new(&config.directory.url, config.directory.id)?;
         let registrar = DirectoryClient::new(&config.directory.url, config.directory.id)?;
         let state = Arc::new(StateDir::open(&config.state_dir)?);
         let (identity, link) = state.identity(&mut rng)?;
@@ -216,17 +221,16 @@ impl Relay {
         })?;
         let metrics = match config.metrics {
             None => None,
-            Some(address) => {
-                Some(
-                    metrics::listen(address)
-                        .await
-                        .map_err(|error| RunError::Listen {
-                            key: "metrics",
-                            address,
-                            error,
-                        })?,
-                )
-            }
+            Some(address) => Some((
+                address,
+                metrics::listen(address)
+                    .await
+                    .map_err(|error| RunError::Listen {
+                        key: "metrics",
+                        address,
+                        error,
+                    })?,
+            )),
         };
         let control_socket =
             socket::listen(&config.state_dir).map_err(|error| RunError::ControlSocket {
@@ -278,23 +282,21 @@ impl Relay {
         let control_statistics = Arc::new(ControlStatistics::default());
         let (standing_sender, standing) = watch::channel(Standing::default());
         let departure = Arc::new(Departure::new(standing_sender.clone(), handles.clone()));
-        let reloader = Arc::new(Reloader::new(config.clone(), worker_count, origin));
+        let offer = watch::Sender::new(Offer::of(&config, worker_count));
         let accounts = Arc::new(Accounts::new(
             Arc::clone(&state),
             allowance,
             handles.clone(),
             standing_sender,
-            reloader.offer(),
+            offer.subscribe(),
         ));
         let source = Arc::new(Source {
             started,
-            offer: reloader.offer(),
+            offer: offer.subscribe(),
             id: own,
             listen: sockets.addresses().collect(),
-            advertise: config.advertised().to_vec(),
             port: port_report,
             xdp_filter: xdp.as_ref().map(|(filter, _)| Arc::clone(filter)),
-            directory_url: config.directory.url.clone(),
             follow,
             registration: Arc::clone(&registration_status),
             standing: standing.clone(),
@@ -310,8 +312,7 @@ impl Relay {
         let registration = Registration {
             identity: Arc::new(identity),
             link: link.public(),
-            addresses: config.advertised().to_vec(),
-            offer: reloader.offer(),
+            offer: offer.subscribe(),
             standing,
             onion: Arc::clone(&onion),
             workers: statistics,
@@ -341,13 +342,29 @@ impl Relay {
             replay: Arc::clone(&replay),
             state: Arc::clone(&state),
             statistics: control_statistics,
+            time: BelievedTime::default(),
         };
+        let times = InitiationTimes::new(state.link_time()?);
+        control.neighbours.set_times(times);
         if let Some((filter, _)) = &xdp {
             control.neighbours.set_gate(filter.sessions());
         }
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(follower.follow(snapshot_sender, follow_sender));
+        tasks.spawn(follow_settings(
+            config.directory.id,
+            offer.subscribe(),
+            |offer| &offer.directory_url,
+            snapshot_sender,
+            follow_sender,
+        ));
         tasks.spawn(registration.run(registrar, snapshots));
+        let reloader = Arc::new(Reloader::new(
+            config.clone(),
+            origin,
+            handles.clone(),
+            offer.clone(),
+            metrics::place(&source, metrics),
+        ));
         let desk = Desk {
             source: Arc::clone(&source),
             reloader: Arc::clone(&reloader),
@@ -356,16 +373,12 @@ impl Relay {
         tasks.spawn(socket::serve(control_socket, Arc::new(desk)));
         if let Some((filter, watch)) = xdp {
             tasks.spawn(maintain(filter));
-            let directory = config.directory.url.clone();
             tasks.spawn(given_up::watch_port(
                 watch,
                 port_sender,
                 handles.clone(),
-                directory,
+                offer.subscribe(),
             ));
-        }
-        if let Some(metrics) = metrics {
-            tasks.spawn(metrics::serve(metrics, Arc::clone(&source)));
         }
         let control = tokio::spawn(async move {
             control.run(stopping).await;

@@ -7,6 +7,7 @@
 //! onion.keys     onion secrets by epoch
 //! replay.filter  what has been relayed under them
 //! clean          there if, and only if, the relay was stopped in order
+//! link.time      before this second, unix, are the times of all link initiations so far
 //! volume         what was sent in this month: `2026-11 BYTES`
 //! control.sock   where `status` asks
 //! ```
@@ -223,6 +224,30 @@ impl StateDir {
     /// [`StateError::Io`].
     pub fn store_replay_filter(&self, bytes: &[u8]) -> Result<(), StateError> {
         self.write("replay.filter", bytes)
+    }
+
+    /// Before which second all times of link initiations were; none if there were none.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], [`StateError::Damaged`].
+    pub fn link_time(&self) -> Result<Option<u64>, StateError> {
+        let Some(bytes) = self.read("link.time")? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let seconds = text.trim().parse::<u64>();
+        seconds.map(Some).map_err(|error| StateError::Damaged {
+            path: self.path.join("link.time"),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Writes that down.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn store_link_time(&self, seconds: u64) -> Result<(), StateError> {
+        self.write("link.time", format!("{seconds}\n").as_bytes())
     }
 
     /// What was sent in this month, as it was written; none if nothing was.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mixline_protocol::identity::{IdentityKey, SIGNATURE, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::link::control::Control;
+use mixline_protocol::link::probe::{Answer, Probe, lengthen};
 use mixline_protocol::link::{
     CellKind, DatagramType, Established, Initiator, OpenKey, REJECT_AFTER, Timestamp,
     datagram_type, receiver_index,
@@ -32,6 +33,7 @@ struct Node {
     relays: HashMap<ShortId, Option<u32>>,
     mailboxes: HashMap<MailboxToken, u32>,
     sent: Vec<(Box<Datagram>, SocketAddr)>,
+    answers: Vec<Answer>,
 }
 
 impl Node {
@@ -68,6 +70,7 @@ impl Node {
             relays: HashMap::new(),
             mailboxes: HashMap::new(),
             sent: Vec::new(),
+            answers: Vec::new(),
         }
     }
 
@@ -85,6 +88,7 @@ impl Node {
                     self.command(command);
                 }
                 Output::All(command) => self.command(command),
+                Output::Answer(answer) => self.answers.push(answer),
             }
         }
     }
@@ -118,7 +122,10 @@ impl Node {
                     self.mailboxes.remove(token);
                 }
             }
-            Command::ForgetEpochsBefore(_) | Command::NewPaths(_) | Command::Stop => {}
+            Command::ForgetEpochsBefore(_)
+            | Command::NewPaths(_)
+            | Command::MeanDelay(_)
+            | Command::Stop => {}
         }
     }
 
@@ -507,4 +514,39 @@ fn under_load_a_source_proves_its_address_first() {
     assert_eq!(cookies, 100);
     // Nothing was kept of sources that got a cookie.
     assert_eq!(node.sessions.len(), 200);
+}
+
+#[test]
+fn probes_are_answered_now_and_later() {
+    let now = Instant::now();
+    let mut node = Node::new("10.0.0.1:7000", now);
+    let source: SocketAddr = "192.0.2.9:1234".parse().unwrap();
+    let ask = |node: &mut Node, delay| {
+        let probe = Probe {
+            number: 5,
+            answer: 64,
+            delay,
+        };
+        let sent = probe.encode(200, &node.descriptor.link).unwrap();
+        let mut datagram = [0; DATAGRAM];
+        datagram[..200].copy_from_slice(&sent.bytes);
+        assert!(lengthen(&mut datagram, 200));
+        node.take(&datagram, source, now);
+        sent
+    };
+    let sent = ask(&mut node, 0);
+    let answer = node.answers.pop().unwrap();
+    assert_eq!((answer.to, answer.bytes.len()), (source, 64));
+    let said = sent.answered(&answer.bytes).unwrap();
+    assert_eq!((said.seen, said.length), (source, 200));
+    let later = ask(&mut node, 3);
+    for (seconds, answers) in [(1, 0), (2, 0), (3, 1), (4, 1)] {
+        node.neighbours.tick(now + Duration::from_secs(seconds));
+        node.apply();
+        assert_eq!(node.answers.len(), answers);
+    }
+    assert!(later.answered(&node.answers[0].bytes).is_ok());
+    // No neighbour comes of it.
+    assert_eq!(node.neighbours.census().clients, 0);
+    assert!(node.sessions.is_empty() && node.links.is_empty());
 }

@@ -71,19 +71,23 @@ pub enum Command {
     Id,
     /// Claim a name and be reached under it; remembered until `unpublish`.
     ///
-    /// It fails if somebody else has the name. The first name that a client publishes makes it
-    /// start again: its sessions end, and others can find it from then on.
+    /// It fails if somebody else has the name. With the first name others can find this client;
+    /// sessions and transfers go on.
     Publish {
         /// The name, such as freespeech.anon.
         name: String,
     },
     /// Stop serving a name.
     ///
-    /// The name stays this ID's until its claim ends, seven days after it was renewed last.
+    /// The name stays this ID's until its claim ends, seven days after it was renewed last. With the
+    /// last name others find this client no longer; sessions that there are go on.
     Unpublish {
         /// The name.
         name: String,
     },
+    /// Let the running client read its configuration again, as SIGHUP does, and say what changed
+    /// and what counts after a restart only. Sessions and transfers go on.
+    Reload,
     /// Look up a name, an ID or a virtual address in the directory.
     Resolve {
         /// label.anon, ID.anon, an ID, or an IPv4 or IPv6 address.
@@ -170,6 +174,7 @@ mod tests {
             "id",
             "publish",
             "unpublish",
+            "reload",
             "resolve",
         ] {
             assert!(help.contains(&format!("  {command}")), "{command}: {help}");

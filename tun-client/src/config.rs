@@ -8,7 +8,8 @@ use std::str::FromStr;
 
 use mixline_daemon::logging::{Filter, LoggingError};
 use mixline_daemon::reload::{Origin, Reloaded};
-use mixline_endpoint::PolicyRule;
+use mixline_directory_client::DirectoryClient;
+use mixline_endpoint::{EngineConfig, PolicyRule};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::{AnonName, Label};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -204,6 +205,12 @@ pub enum ConfigProblem {
         /// As configured.
         url: String,
     },
+    /// The directory's address is none.
+    #[error("directory.url: {0}")]
+    Directory(mixline_directory_client::Error),
+    /// A value that the endpoint refuses, with its key.
+    #[error(transparent)]
+    Engine(mixline_endpoint::ConfigError),
     /// The state directory depends on where the client is started.
     #[error("state_dir: {} is not absolute", path.display())]
     StateDir {
@@ -251,7 +258,7 @@ impl Config {
             })
     }
 
-    /// Reads the file again: what is logged changes at once, the rest is named and stays.
+    /// Reads the file again. What can change in place does, in `self`; the rest is named and stays.
     ///
     /// # Errors
     /// What is wrong with the file; then nothing changes.
@@ -272,16 +279,23 @@ impl Config {
         } = Self::load(&origin.file)?;
         let mut done = Reloaded::default();
         done.replace_log(&origin.logging, &mut self.log, log)?;
+        done.replace("mtu", &mut self.mtu, mtu);
+        done.replace("publish", &mut self.publish, publish);
+        done.replace("accept", &mut self.accept, accept);
+        done.replace("dns.mode", &mut self.dns.mode, dns.mode);
+        done.replace("dns.upstream", &mut self.dns.upstream, dns.upstream);
+        done.replace("dns.forward", &mut self.dns.forward, dns.forward);
+        done.replace("policies", &mut self.policies, policies);
         done.keep("state_dir", &self.state_dir, &state_dir);
         done.keep("interface", &self.interface, &interface);
-        done.keep("mtu", &self.mtu, &mtu);
-        done.keep("directory", &self.directory, &directory);
         done.keep("control_socket", &self.control_socket, &control_socket);
-        done.keep("publish", &self.publish, &publish);
-        done.keep("accept", &self.accept, &accept);
-        done.keep("dns", &self.dns, &dns);
-        done.keep("lock", &self.lock, &lock);
-        done.keep("policies", &self.policies, &policies);
+        done.replace("lock", &mut self.lock, lock);
+        if directory.id == self.directory.id {
+            done.replace("directory.url", &mut self.directory.url, directory.url);
+        } else {
+            // Another network: not the old one at the address of the new.
+            done.keep("directory", &self.directory, &directory);
+        }
         Ok(done)
     }
 
@@ -293,6 +307,17 @@ impl Config {
         let config: Self = serde_yaml::from_str(text).map_err(ConfigProblem::Yaml)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// What it says of the endpoint. Whether that accepts sessions also depends on the names that are
+    /// published: here it does not.
+    #[must_use]
+    pub fn engine(&self) -> EngineConfig {
+        EngineConfig {
+            policies: self.policies.clone(),
+            mtu: self.mtu,
+            ..EngineConfig::default()
+        }
     }
 
     /// Where commands reach the running client.
@@ -323,6 +348,8 @@ impl Config {
         if url.strip_prefix("http://").is_none_or(str::is_empty) {
             return Err(ConfigProblem::DirectoryUrl { url: url.clone() });
         }
+        DirectoryClient::new(url, self.directory.id).map_err(ConfigProblem::Directory)?;
+        self.engine().check().map_err(ConfigProblem::Engine)?;
         if !self.state_dir.is_absolute() {
             return Err(ConfigProblem::StateDir {
                 path: self.state_dir.clone(),

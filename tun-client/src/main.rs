@@ -1,6 +1,5 @@
 //! `mixline-client`: the command line of the Mixline client.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,26 +12,35 @@ use mixline_client::host_dns::{self, Host};
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
 use mixline_client::{Config, Error, Lock, detach, show};
+use mixline_daemon::hangup;
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
-use mixline_daemon::reload::Origin;
+use mixline_daemon::reload::{Origin, Reloaded};
+use mixline_daemon::terminal::say;
 use serde_json::Value;
 
 /// How long `down` waits for the client's clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long `publish` waits for a client that starts again to serve the name.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(90);
 /// Between two checks of something that is waited for.
 const POLL: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
+    hangup::hold();
     let cli = Cli::parse();
+    let stays = match &cli.command {
+        Command::Up(up) => !up.detach,
+        Command::Lock(lock) => lock.watch,
+        _ => false,
+    };
+    if !stays {
+        hangup::release();
+    }
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever it is made of.
             let text = format!("{error:#}").replace('\n', " ");
-            eprintln!("mixline-client: {text}");
+            say(&format!("mixline-client: {text}"));
             ExitCode::FAILURE
         }
     }
@@ -70,12 +78,18 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             let host = done["name"].as_str().unwrap_or(name);
             if done["configured"] == true {
                 println!(
-                    "{host} is served no longer, until the client starts again: the configuration \
-                     lists it"
+                    "{host} is served no longer, until the configuration, which lists it, is read \
+                     again"
                 );
             } else {
                 println!("{host} is served no longer");
             }
+            Ok(())
+        }
+        Command::Reload => {
+            let done = ask(&socket, &Request::Reload)?;
+            let done: Reloaded = serde_json::from_value(done).context("the client's answer")?;
+            print!("{}", done.text());
             Ok(())
         }
         Command::Resolve { what, json } => {
@@ -178,32 +192,11 @@ fn publish(config: &Config, name: &str) -> anyhow::Result<()> {
         },
     )?;
     let host = done["name"].as_str().unwrap_or(name).to_owned();
-    let until = Instant::now() + PUBLISH_TIMEOUT;
-    while done["restarting"] == true && !is_served(&socket, &host) {
-        if Instant::now() > until {
-            bail!("{host} is claimed, but the client does not serve it yet: see its status");
-        }
-        std::thread::sleep(POLL);
-    }
     println!(
         "{host} is published as {}.anon",
         done["id"].as_str().unwrap_or_default()
     );
     Ok(())
-}
-
-/// Whether the client is up again and has the name.
-fn is_served(socket: &Path, host: &str) -> bool {
-    // While it starts again there may be nobody to ask.
-    let Ok(status) = ask(socket, &Request::Status) else {
-        return false;
-    };
-    let published = |name: &Value| name["name"] == host && name["state"] == "published";
-    status["state"] == "up"
-        && status["accepting"] == true
-        && status["names"]
-            .as_array()
-            .is_some_and(|names| names.iter().any(published))
 }
 
 fn print(value: &Value, json: bool, show: impl Fn(&Value) -> String) -> anyhow::Result<()> {

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
+use mixline_daemon::terminal::say;
+
 /// The line that says that everything works.
 pub const READY: &str = "ready";
 /// Before the line that says why it does not.
@@ -30,7 +32,7 @@ impl Progress {
     /// Tells one step.
     pub fn step(&self, text: &str) {
         match self {
-            Self::Person => eprintln!("mixline-client: {text}"),
+            Self::Person => say(&format!("mixline-client: {text}")),
             Self::Parent(_) => self.to_waiting(text, false),
             Self::Silent => {}
         }
@@ -39,7 +41,7 @@ impl Progress {
     /// Tells that everything works.
     pub fn ready(&self) {
         match self {
-            Self::Person => eprintln!("{READY}"),
+            Self::Person => say(READY),
             Self::Parent(_) => self.to_waiting(READY, true),
             Self::Silent => {}
         }

@@ -567,6 +567,34 @@ fn a_question_for_a_name_of_ours_reaches_no_other_server() {
     assert!(!arrives("freespeech.anon"));
 }
 
+#[test]
+fn the_hosts_own_addresses_are_its_own_where_their_rule_was_moved() {
+    let Some(wire) = Wire::new() else { return };
+    wire.on_host(|| {
+        ip("rule add pref 100 lookup local");
+        ip("rule del pref 0 lookup local");
+        ip("-6 rule add pref 100 lookup local");
+        ip("-6 rule del pref 0 lookup local");
+    });
+    let _tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    wire.on_host(|| {
+        settle(&wanted());
+        assert_eq!(left_to_do(&wanted()), []);
+        for own in [
+            IpAddr::V4(LEASE),
+            OWN.into(),
+            Ipv4Addr::new(10, 0, 0, 53).into(),
+        ] {
+            let here = UdpSocket::bind((own, 5004)).unwrap();
+            here.set_read_timeout(Some(WAIT)).unwrap();
+            let from = UdpSocket::bind((own, 0)).unwrap();
+            from.send_to(b"here", (own, 5004)).unwrap();
+            assert!(here.recv(&mut [0; 8]).is_ok(), "{own}");
+        }
+    });
+    assert!(!wire.gets_out("10.1.2.3".parse().unwrap()));
+}
+
 /// A question of DNS for a name, as it stands in a datagram.
 fn question(name: &str) -> Vec<u8> {
     let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];

@@ -1,12 +1,18 @@
-//! What the three daemons do alike: how they log, read their configuration again, what they tell the
-//! service manager, serve over HTTP, and what their packages make of their command lines.
+//! What the three daemons do alike: how they log, read their configuration again, outlive a terminal,
+//! look at clocks, what they tell the service manager, serve over HTTP, and what their packages make
+//! of their command lines.
 
+pub mod due;
+pub mod hangup;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod logging;
 pub mod manual;
+#[cfg(feature = "http")]
+pub mod place;
 pub mod reload;
 pub mod service_manager;
+pub mod terminal;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod watchdog;

@@ -138,6 +138,8 @@ impl Asked {
         let (filter, handle) = reload::Layer::new(filter);
         let lines = fmt::layer()
             .with_writer(stderr)
+            // They would go where the line could not.
+            .log_internal_errors(false)
             .with_ansi(stderr().is_terminal())
             .with_target(modules == Modules::Shown);
         let lines = match self.format {

@@ -67,18 +67,23 @@ impl Reloaded {
         Ok(())
     }
 
-    /// In one line, for people.
+    /// For people: a line of what changed, and one of what counts after a restart, if anything does.
     #[must_use]
-    pub fn line(&self) -> String {
-        let mut line = if self.changed.is_empty() {
+    pub fn lines(&self) -> Vec<String> {
+        let changed = if self.changed.is_empty() {
             "nothing changes".to_owned()
         } else {
             format!("changed: {}", self.changed.join(", "))
         };
-        if !self.restart.is_empty() {
-            line += &format!("; counts after a restart: {}", self.restart.join(", "));
-        }
-        line
+        let restart = (!self.restart.is_empty())
+            .then(|| format!("counts after a restart: {}", self.restart.join(", ")));
+        [changed].into_iter().chain(restart).collect()
+    }
+
+    /// The same lines as one text, each with its end.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.lines().into_iter().map(|line| line + "\n").collect()
     }
 }
 
@@ -88,9 +93,27 @@ impl Reloaded {
 /// Those of `read`, which changes nothing then.
 pub fn announced<E: Display>(read: impl FnOnce() -> Result<Reloaded, E>) -> Result<Reloaded, E> {
     service_manager::reloading();
-    let result = read();
+    tell(read())
+}
+
+/// The same where it takes time, such as for another port to listen on.
+///
+/// # Errors
+/// Those of `read`, which changes nothing then.
+pub async fn announced_in_time<E: Display>(
+    read: impl Future<Output = Result<Reloaded, E>>,
+) -> Result<Reloaded, E> {
+    service_manager::reloading();
+    tell(read.await)
+}
+
+fn tell<E: Display>(result: Result<Reloaded, E>) -> Result<Reloaded, E> {
     match &result {
-        Ok(done) => tracing::info!("the configuration was read again; {}", done.line()),
+        Ok(done) => {
+            for line in done.lines() {
+                tracing::info!("the configuration was read again; {line}");
+            }
+        }
         Err(error) => tracing::error!("the configuration stays as it was: {error}"),
     }
     service_manager::reloaded();
@@ -104,7 +127,7 @@ mod tests {
     #[test]
     fn what_changed_and_what_did_not_is_named() {
         let mut done = Reloaded::default();
-        assert_eq!(done.line(), "nothing changes");
+        assert_eq!(done.text(), "nothing changes\n");
         let mut value = 1;
         done.replace("same", &mut value, 1);
         done.replace("capacity", &mut value, 2);
@@ -113,8 +136,8 @@ mod tests {
         done.keep("port", &1, &2);
         assert_eq!(value, 2);
         assert_eq!(
-            done.line(),
-            "changed: capacity; counts after a restart: listen, port"
+            done.lines(),
+            ["changed: capacity", "counts after a restart: listen, port"]
         );
     }
 }

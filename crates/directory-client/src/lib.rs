@@ -11,7 +11,9 @@ mod client;
 mod error;
 mod follow;
 mod http;
+mod moving;
 
 pub use client::{DirectoryClient, Fetched};
 pub use error::{ClockError, Error, Result};
 pub use follow::FollowStatus;
+pub use moving::follow_settings;

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::error::ConfigError;
 use crate::policy::{MAX_RULES, PolicyRule};
+use crate::relays::guards::MAX_GUARDS;
 
 /// The settings of an engine. Wrong keys are refused by name.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -75,7 +76,7 @@ impl Config {
                 Err(ConfigError { key, got, allowed })
             }
         };
-        check("guards", self.guards, 1, 5, "1 to 5")?;
+        check("guards", self.guards, 1, MAX_GUARDS, "1 to 5")?;
         check("head_length", self.head_length, 1, MAX_SEGMENT, "1 to 4")?;
         check("tail_length", self.tail_length, 1, MAX_SEGMENT, "1 to 4")?;
         check("private_tails", self.private_tails, 2, 4, "2 to 4")?;

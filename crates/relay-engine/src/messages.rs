@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::{CellKind, OpenKey};
@@ -40,6 +40,9 @@ pub enum Command {
     ForgetEpochsBefore(u32),
     /// Open new paths, or open none: the relay leaves. Known paths go on.
     NewPaths(bool),
+    /// Delay each cell by this from now on, on average. Cells are delayed at all only if they were
+    /// from the start, when room was made for those that wait.
+    MeanDelay(Duration),
     /// Send what there is, and end.
     Stop,
 }

@@ -75,6 +75,13 @@ pub struct AdmissionPolicy {
     pub check_source: bool,
 }
 
+/// What may change while the directory runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rules {
+    admission: AdmissionPolicy,
+    relay_timeout_s: u32,
+}
+
 /// The records, and what may become of them.
 pub struct Registry {
     store: Box<dyn Store>,
@@ -82,7 +89,7 @@ pub struct Registry {
     key: Arc<IdentityKey>,
     parameters: Parameters,
     limits: Limits,
-    admission: AdmissionPolicy,
+    rules: RwLock<Rules>,
     live: RwLock<HashMap<RelayId, LiveRelay>>,
     /// Grows when the network changes: a relay comes, goes, or has new keys or addresses.
     changes: AtomicU64,
@@ -107,7 +114,10 @@ impl Registry {
             key,
             parameters,
             limits,
-            admission,
+            rules: RwLock::new(Rules {
+                admission,
+                relay_timeout_s: parameters.relay_timeout_s,
+            }),
             live: RwLock::default(),
             changes: AtomicU64::new(0),
         };
@@ -121,8 +131,30 @@ impl Registry {
     }
 
     /// The network's parameters.
-    pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+    pub fn parameters(&self) -> Parameters {
+        Parameters {
+            relay_timeout_s: self.rules().relay_timeout_s,
+            ..self.parameters
+        }
+    }
+
+    /// From now on these relays are admitted, and leave the snapshot after so many seconds of silence.
+    pub fn set_rules(&self, admission: AdmissionPolicy, relay_timeout_s: u32) {
+        let rules = Rules {
+            admission,
+            relay_timeout_s,
+        };
+        let before = {
+            let mut counting = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *counting, rules)
+        };
+        if before != rules {
+            self.changed();
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        *self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Grows whenever a snapshot made before is out of date in what paths are built by.

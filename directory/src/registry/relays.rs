@@ -71,7 +71,7 @@ impl Registry {
             if !self.read_live().contains_key(&id) {
                 self.check_room(stored.as_ref())?;
             }
-            let gap = u64::from(self.parameters.relay_timeout_s);
+            let gap = u64::from(self.rules().relay_timeout_s);
             let since = before
                 .filter(|b| now.since(b.heard) <= gap)
                 .map_or(now, |b| b.since);
@@ -143,7 +143,7 @@ impl Registry {
     }
 
     fn is_gone(&self, relay: &LiveRelay, now: UnixTime) -> bool {
-        let timeout = u64::from(self.parameters.relay_timeout_s);
+        let timeout = u64::from(self.rules().relay_timeout_s);
         now.since(relay.heard) > timeout || !relay.descriptor.alive(now)
     }
 
@@ -183,7 +183,7 @@ impl Registry {
         let refuse = |why: String| Err(Refusal::new(RefusalCode::NotAllowed, why));
         match scope(ip, &self.parameters.network) {
             Scope::Public => Ok(()),
-            Scope::Private if self.admission.private_addresses => Ok(()),
+            Scope::Private if self.rules().admission.private_addresses => Ok(()),
             Scope::Private => refuse(format!(
                 "{ip} is not a public address; the relay must advertise one, or the directory \
                  allow others (allow_private_addresses: true)"
@@ -196,7 +196,7 @@ impl Registry {
     }
 
     fn check_source(&self, descriptor: &RelayDescriptor, source: Option<IpAddr>) -> Decision<()> {
-        let Some(source) = source.filter(|_| self.admission.check_source) else {
+        let Some(source) = source.filter(|_| self.rules().admission.check_source) else {
             return Ok(());
         };
         let source = source.to_canonical();

@@ -1,6 +1,5 @@
 //! Telling the directory that the relay is there, what it can do, and how busy it is.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -56,8 +55,6 @@ pub struct Registration {
     pub identity: Arc<IdentityKey>,
     /// The link key.
     pub link: X25519Public,
-    /// Where others reach the relay.
-    pub addresses: Vec<SocketAddr>,
     /// What may change while the relay runs.
     pub offer: watch::Receiver<Offer>,
     /// How the relay stands.
@@ -79,6 +76,7 @@ impl Registration {
         mut client: DirectoryClient,
         mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     ) {
+        let mut url = self.offer.borrow().directory_url.clone();
         let mut version = 0;
         let mut wait = RETRY;
         let mut load = Load::new(self.relayed());
@@ -111,6 +109,7 @@ impl Registration {
                     if self.standing.changed().await.is_err() {
                         return;
                     }
+                    self.find_directory(&mut url, &mut client);
                     continue;
                 }
                 Ok(()) => EVERY,
@@ -126,9 +125,21 @@ impl Registration {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // What is new in the descriptor is not kept for the next time.
-                Ok(()) = self.offer.changed() => {}
+                Ok(()) = self.offer.changed() => self.find_directory(&mut url, &mut client),
                 Ok(()) = self.standing.changed() => {}
             }
+        }
+    }
+
+    /// The directory may be somewhere else now.
+    fn find_directory(&self, url: &mut String, client: &mut DirectoryClient) {
+        let now = self.offer.borrow().directory_url.clone();
+        if now != *url {
+            match DirectoryClient::new(&now, *client.id()) {
+                Ok(new) => *client = new,
+                Err(error) => self.failed(&RegistrationError::Directory(error)),
+            }
+            *url = now;
         }
     }
 
@@ -148,7 +159,7 @@ impl Registration {
             expires: now.plus(life),
             link: self.link,
             onion,
-            addresses: self.addresses.clone(),
+            addresses: offer.advertise,
             capacity: offer.capacity,
             load: *self.load.borrow(),
             family: offer.family,

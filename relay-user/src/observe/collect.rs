@@ -35,14 +35,10 @@ pub struct Source {
     pub id: RelayId,
     /// Where it listens.
     pub listen: Vec<SocketAddr>,
-    /// Where others reach it.
-    pub advertise: Vec<SocketAddr>,
     /// The port in use: it changes when an XDP port is given up.
     pub port: watch::Receiver<PortReport>,
     /// The XDP program, where there is one.
     pub xdp_filter: Option<Arc<crate::port::XdpFilter>>,
-    /// Where the directory is.
-    pub directory_url: String,
     /// How following it goes.
     pub follow: watch::Receiver<FollowStatus>,
     /// How registering goes.
@@ -87,7 +83,7 @@ impl Source {
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: self.started.elapsed().as_secs(),
             listen: self.listen.clone(),
-            advertise: self.advertise.clone(),
+            advertise: offer.advertise,
             port: self.port.borrow().clone(),
             workers: self.workers.len(),
             memory_bytes: process::memory(),
@@ -173,7 +169,7 @@ impl Source {
             .clone();
         let own: ShortId = self.id.short();
         DirectoryReport {
-            url: self.directory_url.clone(),
+            url: self.offer.borrow().directory_url.clone(),
             relays: snapshot.map(|s| s.relays.len()),
             snapshot_age_s: snapshot.map(|s| now.since(s.issued)),
             snapshot_valid_for_s: snapshot.map(|s| s.valid_until.since(now)),

@@ -1,6 +1,5 @@
 //! Counters and gauges for Prometheus, over HTTP.
 
-use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use mixline_daemon::http::{self, Bounds};
+use mixline_daemon::place::Place;
 use mixline_protocol::size::DATAGRAM;
 use tokio::net::TcpListener;
 
@@ -52,19 +52,29 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves `/metrics`, as long as this is polled.
-pub async fn serve(listener: TcpListener, source: Arc<Source>) {
+/// Where metrics are served, which may change: at an address where `listener` listens, or nowhere.
+#[must_use]
+pub fn place(source: &Arc<Source>, at: Option<(SocketAddr, TcpListener)>) -> Place {
     let refused = Arc::new(AtomicU64::new(0));
     let app = Router::new()
         .route("/metrics", get(metrics))
         .with_state(Desk {
-            source,
+            source: Arc::clone(source),
             refused: Arc::clone(&refused),
         });
-    let count = || {
-        refused.fetch_add(1, Ordering::Relaxed);
-    };
-    http::serve(listener, BOUNDS, |_| app.clone(), count, pending()).await;
+    let mut place = Place::new(move |listener, stop| {
+        let (app, refused) = (app.clone(), Arc::clone(&refused));
+        async move {
+            let count = || {
+                refused.fetch_add(1, Ordering::Relaxed);
+            };
+            http::serve(listener, BOUNDS, |_| app.clone(), count, stop).await;
+        }
+    });
+    if let Some((address, listener)) = at {
+        place.open(address, listener);
+    }
+    place
 }
 
 /// What answers.

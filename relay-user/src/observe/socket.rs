@@ -146,7 +146,7 @@ impl Desk {
         }
         let answer = match Request::parse(&line) {
             Ok(Request::Status) => json(&self.source.report()),
-            Ok(Request::Reload) => match self.reloader.reload() {
+            Ok(Request::Reload) => match self.reloader.reload().await {
                 Ok(done) => json(&done),
                 Err(error) => refused(error.to_string()),
             },

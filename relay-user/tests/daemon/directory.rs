@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -25,6 +26,7 @@ struct State {
 pub struct Directory {
     pub address: SocketAddr,
     pub id: AnonymousId,
+    key: Arc<IdentityKey>,
     state: Arc<Mutex<State>>,
 }
 
@@ -36,20 +38,41 @@ impl Directory {
     pub fn start_at(address: &str, parameters: Parameters) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
-        let key = IdentityKey::generate(&mut OsRandom::new());
+        let key = Arc::new(IdentityKey::generate(&mut OsRandom::new()));
         let id = key.anonymous_id();
         let state = Arc::new(Mutex::new(State {
             parameters,
             ..State::default()
         }));
-        let shared = Arc::clone(&state);
+        let directory = Self {
+            address,
+            id,
+            key,
+            state,
+        };
+        directory.serve(listener);
+        directory
+    }
+
+    /// Answers at another address as well: that, and how often it is asked there.
+    pub fn also_elsewhere(&self) -> (SocketAddr, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, self.serve(listener))
+    }
+
+    fn serve(&self, listener: TcpListener) -> Arc<AtomicUsize> {
+        let (key, shared) = (Arc::clone(&self.key), Arc::clone(&self.state));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
         // Ends with the test's process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::Relaxed);
                 let _ = answer(stream, &key, &shared);
             }
         });
-        Self { address, id, state }
+        asked
     }
 
     pub fn url(&self) -> String {

@@ -6,6 +6,7 @@ mod directory;
 mod doctor;
 mod drain;
 mod errors;
+mod hangups;
 mod init;
 mod life;
 mod limits;

@@ -105,6 +105,12 @@ impl Relay {
 
     /// Starts with what `change` makes of the command.
     pub fn start_with(&mut self, change: impl FnOnce(&mut Command)) {
+        self.spawn_with(change);
+        wait_for("an answer to status", || self.try_report());
+    }
+
+    /// The same, and does not wait for anything.
+    pub fn spawn_with(&mut self, change: impl FnOnce(&mut Command)) {
         let mut command = self.command();
         command
             .arg("--config")
@@ -113,7 +119,6 @@ impl Relay {
             .stderr(Stdio::null());
         change(&mut command);
         self.child = Some(command.spawn().unwrap());
-        wait_for("an answer to status", || self.try_report());
     }
 
     /// The program, in the relay's namespace.

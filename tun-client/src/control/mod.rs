@@ -7,6 +7,7 @@
 //! {"command":"status"}
 //! {"command":"down"}
 //! {"command":"publish","name":"freespeech"}      {"command":"unpublish","name":"freespeech"}
+//! {"command":"reload"}
 //! {"command":"resolve","what":"freespeech.anon"}
 //!
 //! {"ok":...}      {"error":"one line"}
@@ -43,6 +44,8 @@ pub enum Request {
         /// With or without `.anon`.
         name: String,
     },
+    /// Read the configuration again.
+    Reload,
     /// Look something up.
     Resolve {
         /// A name, an ID, or a virtual address.

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use mixline_endpoint::QueryError;
+use mixline_protocol::name::Label;
 use serde_json::{Value, json};
 
 use super::names::NameError;
 use super::resolve::{ResolveError, resolve};
 use super::shared::{Ending, Shared};
 use super::status_report;
-use crate::config::{Accept, NotALabel, parse_label};
+use crate::config::{Accept, NotALabel, ReloadError, parse_label};
 use crate::control::Request;
 use crate::control::server::Handler;
 
@@ -27,9 +29,20 @@ pub enum RequestError {
     /// The lookup found nothing.
     #[error("{0}")]
     Resolve(ResolveError),
-    /// The status cannot be written as JSON.
-    #[error("the status is no JSON: {0}")]
-    Status(serde_json::Error),
+    /// The name is this client's, but nobody could be told yet where it is reached.
+    #[error("{} is claimed, but not reached yet, which goes on: {error}", label.host())]
+    NotFoundYet {
+        /// The name.
+        label: Label,
+        /// What the directory said, or why it was not asked.
+        error: QueryError,
+    },
+    /// The configuration was not read again.
+    #[error("the configuration stays as it was: {0}")]
+    Reload(ReloadError),
+    /// The answer cannot be written as JSON.
+    #[error("the answer is no JSON: {0}")]
+    Answer(serde_json::Error),
 }
 
 /// Answers the requests of the control socket.
@@ -41,13 +54,14 @@ impl Handler for ControlRequests {
     async fn handle(&self, request: Request) -> Result<Value, RequestError> {
         match request {
             Request::Status => serde_json::to_value(status_report::collect(&self.0).await)
-                .map_err(RequestError::Status),
+                .map_err(RequestError::Answer),
             Request::Down => {
                 self.end(Ending::Stop);
                 Ok(json!({ "pid": std::process::id() }))
             }
             Request::Publish { name } => self.publish(&name).await,
-            Request::Unpublish { name } => self.unpublish(&name),
+            Request::Unpublish { name } => self.unpublish(&name).await,
+            Request::Reload => self.reload(),
             Request::Resolve { what } => {
                 let reach = self.0.host_state.reach().borrow().clone();
                 resolve(self.0.backend.as_ref(), &reach, &what)
@@ -62,41 +76,48 @@ impl ControlRequests {
     async fn publish(&self, name: &str) -> Result<Value, RequestError> {
         let label = parse_label(name).map_err(RequestError::NotALabel)?;
         let shared = &self.0;
-        if shared.config.accept == Accept::Never {
+        if shared.config().accept == Accept::Never {
             return Err(RequestError::AcceptsNobody);
         }
-        shared
+        let was_accepting = shared.accepting();
+        let claimed = shared
             .names
             .publish(label, &shared.handle.directory())
-            .await
-            .map_err(RequestError::Name)?;
-        // An endpoint decides at its start whether it can be found.
-        let restarting = !shared.accepting;
-        if restarting {
-            self.end(Ending::Restart);
+            .await;
+        // Also of a name that will not be remembered.
+        shared.settle_endpoint().await;
+        claimed.map_err(RequestError::Name)?;
+        if !was_accepting {
+            let published = shared.handle.directory().publish().await;
+            published.map_err(|error| RequestError::NotFoundYet { label, error })?;
         }
         Ok(json!({
             "name": label.host(),
             "id": shared.handle.id().to_string(),
-            "restarting": restarting,
         }))
     }
 
-    fn unpublish(&self, name: &str) -> Result<Value, RequestError> {
+    async fn unpublish(&self, name: &str) -> Result<Value, RequestError> {
         let label = parse_label(name).map_err(RequestError::NotALabel)?;
         let shared = &self.0;
-        let configured = shared.names.unpublish(label).map_err(RequestError::Name)?;
-        let last = shared.names.is_empty() && shared.config.accept == Accept::Published;
-        // A configured name would come back with a restart.
-        let restarting = shared.accepting && last && !configured;
-        if restarting {
-            self.end(Ending::Restart);
-        }
+        let withdrawn = shared.names.unpublish(label);
+        shared.settle_endpoint().await;
+        let configured = withdrawn.map_err(RequestError::Name)?;
         Ok(json!({
             "name": label.host(),
             "configured": configured,
-            "restarting": restarting,
         }))
+    }
+
+    fn reload(&self) -> Result<Value, RequestError> {
+        let shared = &self.0;
+        let mut done = shared.reloader.reload().map_err(RequestError::Reload)?;
+        // A name that a command withdrew comes back, though the file is as it was.
+        let publish = "publish".to_owned();
+        if !done.changed.contains(&publish) && !shared.names.has_all(&shared.config().publish) {
+            done.changed.push(publish);
+        }
+        serde_json::to_value(done).map_err(RequestError::Answer)
     }
 
     fn end(&self, ending: Ending) {

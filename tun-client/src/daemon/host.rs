@@ -103,7 +103,7 @@ pub async fn close(
         ipv6: Some(address::ipv6(&shared.handle.id())),
         resolver: Some(place),
         outside,
-        ..Wanted::closed(&shared.config.interface, network)
+        ..Wanted::closed(&shared.config().interface, network)
     };
     if let Some(former) = former {
         Reconciler::open()?.leave(former, &wanted)?;
@@ -120,7 +120,7 @@ pub async fn let_through(shared: &Shared, outside: BTreeSet<Outside>) -> Result<
     let network = shared.state.network().unwrap_or_default();
     let wanted = Wanted {
         outside,
-        ..Wanted::closed(&shared.config.interface, network)
+        ..Wanted::closed(&shared.config().interface, network)
     };
     close_as(shared, wanted).await.map(|_| ())
 }
@@ -167,7 +167,7 @@ pub fn is_closed() -> bool {
 fn wanted_at_the_end(shared: &Shared) -> Wanted {
     shared.host_state.wanted().unwrap_or_else(|| {
         let network = shared.state.network().unwrap_or_default();
-        Wanted::closed(&shared.config.interface, network)
+        Wanted::closed(&shared.config().interface, network)
     })
 }
 
@@ -195,7 +195,7 @@ pub fn release(shared: &Shared) -> Result<()> {
     let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
     *ended = true;
     let wanted = wanted_at_the_end(shared);
-    match shared.config.lock {
+    match shared.config().lock {
         Lock::UntilDown => open(&wanted),
         Lock::Always => close_alone(&wanted),
     }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mixline_daemon::due::Due;
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::Lease;
@@ -48,7 +49,8 @@ pub async fn keep(shared: Arc<Shared>) {
                 RETRY
             }
         };
-        tokio::time::sleep(wait).await;
+        // Leases end by the wall clock.
+        Due::after(wait).wait().await;
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mixline_daemon::service_manager;
-use mixline_directory_client::{DirectoryClient, FollowStatus};
+use mixline_directory_client::{FollowStatus, follow_settings};
 use mixline_endpoint::Endpoint;
 use mixline_protocol::records::Snapshot;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::backend::EndpointBackend;
@@ -15,12 +15,13 @@ use super::control_requests::ControlRequests;
 use super::host::{self, HostState};
 use super::names::Names;
 use super::outside;
+use super::reloading::{self, Reloader};
 use super::service;
-use super::shared::{Ending, Facts, Shared};
+use super::shared::{self, Ending, Facts, Shared};
 use super::startup::{Snapshots, Startup};
 use super::status::{DnsStatus, Phase, Problems};
 use super::stop_signals::StopSignals;
-use crate::config::{Accept, Config, DnsMode};
+use crate::config::DnsMode;
 use crate::control;
 use crate::error::{Error, Result};
 use crate::host::announcements::Announcements;
@@ -48,14 +49,14 @@ struct Lifecycle<'a> {
 /// # Errors
 /// What keeps it from starting, or made it stop; the host is as before then.
 pub async fn run(
-    config: &Config,
+    reloader: &Arc<Reloader>,
     host: &Host,
     state: &Arc<State>,
     signals: &mut StopSignals,
     progress: &Progress,
     closed: bool,
 ) -> Result<Ending> {
-    let (mut lifecycle, mut endings) = begin(config, host, state, progress)?;
+    let (mut lifecycle, mut endings) = begin(reloader, host, state, progress)?;
     let shared = Arc::clone(&lifecycle.shared);
     let working = async {
         lifecycle.startup().run().await?;
@@ -91,11 +92,12 @@ pub async fn run(
 
 /// Makes everything that can be made without the network; what fails here fails at once.
 fn begin<'a>(
-    config: &Config,
+    reloader: &Arc<Reloader>,
     host: &Host,
     state: &Arc<State>,
     progress: &'a Progress,
 ) -> Result<(Lifecycle<'a>, mpsc::Receiver<Ending>)> {
+    let config = &*reloader.config();
     let identity = state.identity()?;
     let names = Arc::new(Names::load(&config.publish, Arc::clone(state))?);
     let earlier = match host_dns::recover(host, state.directory()) {
@@ -105,23 +107,15 @@ fn begin<'a>(
         }
         earlier => earlier?,
     };
-    let directory = DirectoryClient::new(&config.directory.url, config.directory.id)
-        .map_err(Error::Directory)?;
     let control = control::server::Server::bind(&config.control_socket())?;
 
     let reconciler = host::take(&config.interface)?;
     let tun = Tun::create(&config.interface, config.mtu)?;
     let announcements = Announcements::listen()?;
-    let accepting = match config.accept {
-        Accept::Always => true,
-        Accept::Published => !names.is_empty(),
-        Accept::Never => false,
+    let settings = mixline_endpoint::Config {
+        engine: shared::engine(config, &names),
+        ..mixline_endpoint::Config::new(config.state_dir.clone())
     };
-    let mut settings = mixline_endpoint::Config::new(config.state_dir.clone());
-    settings.engine.policies.clone_from(&config.policies);
-    settings.engine.accept_sessions = accepting;
-    settings.engine.publish = accepting;
-    settings.engine.mtu = config.mtu;
     let (snapshot_sender, snapshots) = watch::channel(None);
     let handle = Endpoint::start(
         settings,
@@ -138,11 +132,11 @@ fn begin<'a>(
     let (follow_sender, follow) = watch::channel(FollowStatus::default());
     let (ending, endings) = mpsc::channel(4);
     let shared = Arc::new(Shared {
-        config: config.clone(),
+        reloader: Arc::clone(reloader),
         host: host.clone(),
         state: Arc::clone(state),
         handle,
-        accepting,
+        settling: AsyncMutex::default(),
         names,
         lease,
         backend: Arc::new(backend),
@@ -153,7 +147,17 @@ fn begin<'a>(
         problems: Mutex::new(Problems::default()),
     });
     let mut tasks = JoinSet::new();
-    tasks.spawn(directory.follow(snapshot_sender, follow_sender));
+    tasks.spawn(follow_settings(
+        config.directory.id,
+        reloader.follow(),
+        |config| &config.directory.url,
+        snapshot_sender,
+        follow_sender,
+    ));
+    tasks.spawn(reloading::follow(
+        Arc::clone(&shared),
+        Arc::new(config.clone()),
+    ));
     tasks.spawn(control.serve(Arc::new(ControlRequests(Arc::clone(&shared)))));
     tasks.spawn(service::keep_alive(Arc::clone(&shared)));
     tasks.spawn(outside::keep(Arc::clone(&shared), snapshots.clone()));

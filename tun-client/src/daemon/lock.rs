@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use mixline_daemon::service_manager;
+use mixline_daemon::{hangup, service_manager};
 use mixline_protocol::address::VirtualNetwork;
 
 use super::host;
@@ -48,6 +48,8 @@ pub fn lock(config: Config, file: &Path, watch: bool, if_always: bool) -> Result
         .build()
         .map_err(Error::Signals)?;
     runtime.block_on(async {
+        // The configuration is read again at each change of the host: there is nothing else to do.
+        let _hangups = hangup::listen().map_err(Error::Signals)?;
         let mut signals = StopSignals::listen()?;
         tokio::select! {
             () = signals.wait() => Ok(()),

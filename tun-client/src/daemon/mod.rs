@@ -1,13 +1,14 @@
 //! The running client: from the configuration to a stop that leaves nothing behind.
 //!
-//! A `lifecycle` is one life of the interface and the endpoint behind it. Two things end it
-//! without ending the process: the first name that is published or the last that is
-//! withdrawn, because an endpoint decides at its start whether it can be found; and a
-//! directory that moved the virtual network.
+//! A `lifecycle` is one life of the interface and the endpoint behind it. One thing ends it without
+//! ending the process: a directory that moved the virtual network, which gives everybody other
+//! addresses. All else changes in place: names by commands, and what the configuration says when it
+//! is read again (`reloading`).
 //!
-//! From the ground up: `status` and `names` are what there is to know, `shared` is what
-//! the tasks of a lifecycle have in common, `lease`, `status_report` and `startup` work
-//! on it, `control_requests` answers commands, and `lifecycle` owns them all.
+//! From the ground up: `status` and `names` are what there is to know, `reloading` has the
+//! configuration that counts, `shared` is what the tasks of a lifecycle have in common,
+//! `lease`, `status_report` and `startup` work on it, `control_requests` answers commands, and
+//! `lifecycle` owns them all.
 
 mod backend;
 mod control_requests;
@@ -17,6 +18,7 @@ mod lifecycle;
 pub mod lock;
 mod names;
 mod outside;
+mod reloading;
 mod resolve;
 mod resolver;
 mod service;
@@ -29,8 +31,8 @@ mod told;
 
 use std::sync::Arc;
 
-use mixline_daemon::reload::{self, Origin};
-use tokio::signal::unix::{SignalKind, signal};
+use mixline_daemon::hangup;
+use mixline_daemon::reload::Origin;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -38,6 +40,7 @@ use crate::error::{Error, Result};
 use crate::host_dns::Host;
 use crate::progress::Progress;
 use crate::state::State;
+use reloading::Reloader;
 use shared::Ending;
 use stop_signals::StopSignals;
 
@@ -48,21 +51,24 @@ use stop_signals::StopSignals;
 /// What keeps it from starting, or made it stop. What was changed on the host is put back in
 /// any case.
 pub async fn run(config: Config, origin: Origin, host: Host, progress: &Progress) -> Result<()> {
-    let state = Arc::new(State::open(&config.state_dir)?);
+    let mut hangups = hangup::listen().map_err(Error::Signals)?;
     let mut signals = StopSignals::listen()?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
-    let mut running = config.clone();
+    let state = Arc::new(State::open(&config.state_dir)?);
+    let reloader = Arc::new(Reloader::new(config, origin));
     let mut reloads = JoinSet::new();
-    reloads.spawn(async move {
-        while hangup.recv().await.is_some() {
-            // What comes out is in the log.
-            let _ = reload::announced(|| running.reload(&origin));
+    reloads.spawn({
+        let reloader = Arc::clone(&reloader);
+        async move {
+            while hangups.recv().await.is_some() {
+                // What comes out is in the log.
+                let _ = reloader.reload();
+            }
         }
     });
     // What was closed before stays closed when this fails.
     let mut closed = host::is_closed();
     loop {
-        let life = lifecycle::run(&config, &host, &state, &mut signals, progress, closed);
+        let life = lifecycle::run(&reloader, &host, &state, &mut signals, progress, closed);
         closed = true;
         match life.await? {
             Ending::Stop => return Ok(()),

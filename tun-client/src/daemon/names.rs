@@ -2,12 +2,13 @@
 //! for them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use mixline_daemon::due::Due;
 use mixline_endpoint::{DirectoryQueries, QueryError};
 use mixline_protocol::name::Label;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::MAX_NAMES;
 use crate::error::{Error, Result};
@@ -71,10 +72,13 @@ pub struct Name {
     pub claim: ClaimState,
     /// Whether the configuration lists it.
     pub configured: bool,
+    /// Whether a command published it: it is served also without the configuration.
+    #[serde(skip)]
+    remembered: bool,
     #[serde(skip)]
     label: Label,
     #[serde(skip)]
-    due: Instant,
+    due: Due,
 }
 
 /// All names of a client.
@@ -84,6 +88,8 @@ pub struct Names {
     entries: Mutex<Vec<Name>>,
     /// The names that are ours, for the responder.
     held: watch::Sender<Vec<Label>>,
+    /// There are more to claim.
+    more: Notify,
 }
 
 impl Names {
@@ -93,12 +99,12 @@ impl Names {
     /// [`Error::Content`] if the remembered names are damaged.
     pub fn load(configured: &[Label], state: Arc<State>) -> Result<Self> {
         let remembered = state.names()?;
-        let all = configured.iter().map(|label| (label, true));
-        let all = all.chain(remembered.iter().map(|label| (label, false)));
         let mut entries: Vec<Name> = Vec::new();
-        for (label, configured) in all {
+        for label in configured.iter().chain(&remembered) {
             if !entries.iter().any(|entry| entry.label == *label) {
-                entries.push(entry(*label, configured));
+                let (configured, remembered) =
+                    (configured.contains(label), remembered.contains(label));
+                entries.push(entry(*label, configured, remembered));
             }
         }
         let held = watch::Sender::new(Vec::new());
@@ -106,6 +112,7 @@ impl Names {
             state,
             entries: Mutex::new(entries),
             held,
+            more: Notify::new(),
         })
     }
 
@@ -129,11 +136,10 @@ impl Names {
 
     /// Claims what is due, once, one after the other.
     pub async fn claim_due(&self, directory: &DirectoryQueries) {
-        let now = Instant::now();
         let due: Vec<Label> = self
             .lock()
             .iter()
-            .filter(|name| name.due <= now)
+            .filter(|name| name.due.is_past())
             .map(|name| name.label)
             .collect();
         for label in due {
@@ -145,9 +151,37 @@ impl Names {
     /// Renews claims, for ever.
     pub async fn keep(self: Arc<Self>, directory: DirectoryQueries) {
         loop {
-            tokio::time::sleep(POLL).await;
+            let _ = tokio::time::timeout(POLL, self.more.notified()).await;
             self.claim_due(&directory).await;
         }
+    }
+
+    /// Whether all of these are served.
+    #[must_use]
+    pub fn has_all(&self, labels: &[Label]) -> bool {
+        let entries = self.lock();
+        let is_served = |label: &Label| entries.iter().any(|entry| entry.label == *label);
+        labels.iter().all(is_served)
+    }
+
+    /// Takes over what the configuration says now: as after a start with it. Names that commands
+    /// published stay.
+    pub fn configure(&self, configured: &[Label]) {
+        {
+            let mut entries = self.lock();
+            entries.retain(|entry| entry.remembered || configured.contains(&entry.label));
+            for entry in entries.iter_mut() {
+                entry.configured = configured.contains(&entry.label);
+            }
+            for label in configured {
+                if !entries.iter().any(|entry| entry.label == *label) {
+                    tracing::info!("{} is served, as the configuration says", label.host());
+                    entries.push(entry(*label, true, false));
+                }
+            }
+        }
+        self.tell();
+        self.more.notify_one();
     }
 
     /// Claims a name by command, and remembers it.
@@ -166,7 +200,7 @@ impl Names {
         }
         let result = directory.claim_name(label).await;
         if result.is_ok() && !known {
-            self.lock().push(entry(label, false));
+            self.lock().push(entry(label, false, true));
             self.remember()?;
         }
         // What is not among the names is not noted.
@@ -186,9 +220,8 @@ impl Names {
             };
             entries.remove(at).configured
         };
+        self.tell();
         self.remember()?;
-        self.held
-            .send_modify(|held| held.retain(|other| *other != label));
         Ok(configured)
     }
 
@@ -220,8 +253,15 @@ impl Names {
         if !(lives && matches!(claim, ClaimState::Waiting(_))) {
             entry.claim = claim;
         }
-        entry.due = Instant::now() + wait;
-        let held = entries
+        entry.due = Due::after(wait);
+        drop(entries);
+        self.tell();
+    }
+
+    /// Tells the responder which names are ours.
+    fn tell(&self) {
+        let held = self
+            .lock()
             .iter()
             .filter(|entry| entry.claim == ClaimState::Published)
             .map(|entry| entry.label)
@@ -233,7 +273,7 @@ impl Names {
         let labels: Vec<Label> = self
             .lock()
             .iter()
-            .filter(|entry| !entry.configured)
+            .filter(|entry| entry.remembered)
             .map(|entry| entry.label)
             .collect();
         self.state
@@ -246,13 +286,14 @@ impl Names {
     }
 }
 
-fn entry(label: Label, configured: bool) -> Name {
+fn entry(label: Label, configured: bool, remembered: bool) -> Name {
     Name {
         name: label.host(),
         claim: ClaimState::Claiming,
         configured,
+        remembered,
         label,
-        due: Instant::now(),
+        due: Due::now(),
     }
 }
 
@@ -305,6 +346,42 @@ mod tests {
         names.note(label, &Err(QueryError::Refused("taken".into())));
         assert_eq!(claim(&names, 0), ClaimState::Refused("taken".into()));
         assert!(held.borrow().is_empty());
+    }
+
+    #[test]
+    fn another_configuration_is_as_a_start_with_it() {
+        let (_directory, names) = names(&["a", "b"], &["b", "c"]);
+        let label = |text: &str| -> Label { text.parse().unwrap() };
+        names.note(label("a"), &Ok(()));
+        names.note(label("b"), &Ok(()));
+        let held = names.held();
+        names.configure(&[label("c"), label("d")]);
+        let list: Vec<(String, bool, bool)> = names
+            .list()
+            .into_iter()
+            .map(|name| {
+                (
+                    name.name,
+                    name.configured,
+                    name.claim == ClaimState::Published,
+                )
+            })
+            .collect();
+        // What was claimed is not claimed again.
+        let expected = [
+            ("b.anon", false, true),
+            ("c.anon", true, false),
+            ("d.anon", true, false),
+        ];
+        let owned =
+            |(name, configured, published): (&str, _, _)| (name.to_owned(), configured, published);
+        assert_eq!(list, expected.map(owned));
+        assert_eq!(*held.borrow(), [label("b")]);
+        // One that a command withdrew comes back, as the configuration says.
+        assert!(names.unpublish(label("d")).unwrap());
+        names.configure(&[label("d")]);
+        assert!(names.list().iter().any(|name| name.name == "d.anon"));
+        assert_eq!(names.state.names().unwrap(), [label("b"), label("c")]);
     }
 
     #[test]

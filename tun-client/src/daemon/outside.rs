@@ -17,14 +17,15 @@ const LOOKUP: Duration = Duration::from_secs(5);
 
 /// All of them, as far as they are known.
 pub async fn of(shared: &Shared, snapshots: &Snapshots) -> BTreeSet<Outside> {
-    let directory = addresses_of(&shared.config.directory.url).await;
+    let config = shared.config();
+    let directory = addresses_of(&config.directory.url).await;
     let mut outside: BTreeSet<Outside> = directory.into_iter().map(Outside::tcp).collect();
     let servers = shared.facts().dns.upstream;
-    for server in servers
+    let servers = servers
         .iter()
         .filter_map(|text| text.parse::<IpAddr>().ok())
-    {
-        let server = SocketAddr::new(server, DNS_PORT);
+        .map(|server| SocketAddr::new(server, DNS_PORT));
+    for server in servers.chain(config.dns.upstream.iter().copied()) {
         outside.extend([Outside::udp(server), Outside::tcp(server)]);
     }
     if let Some(snapshot) = snapshots.borrow().as_ref() {
@@ -34,9 +35,17 @@ pub async fn of(shared: &Shared, snapshots: &Snapshots) -> BTreeSet<Outside> {
     outside
 }
 
-/// Follows the directory's snapshots, for ever.
+/// Follows the directory's snapshots and the configuration, for ever.
 pub async fn keep(shared: Arc<Shared>, mut snapshots: Snapshots) {
-    while snapshots.changed().await.is_ok() {
+    let mut configs = shared.reloader.follow();
+    loop {
+        let changed = tokio::select! {
+            changed = snapshots.changed() => changed,
+            changed = configs.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
         let outside = of(&shared, &snapshots).await;
         let same = |wanted: &crate::host::desired::Wanted| wanted.outside == outside;
         if shared.host_state.wanted().as_ref().is_some_and(same) {

@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::backend::EndpointBackend;
 use super::shared::Shared;
 use super::status::DnsStatus;
-use crate::config::{DNS_PORT, DnsMode};
+use crate::config::{Config, DNS_PORT, Dns, DnsMode};
 use crate::dns::forward::Forwarder;
 use crate::dns::responder::Responder;
 use crate::dns::server::Server;
@@ -48,6 +48,8 @@ pub struct Resolver {
     pointer: Pointer,
     /// What the host's resolver used before.
     earlier: Earlier,
+    /// What the configuration says of names.
+    dns: Dns,
 }
 
 /// The link that has the resolver's address: its index and its name.
@@ -74,7 +76,7 @@ pub async fn place(shared: &Shared, network: VirtualNetwork) -> Place {
 }
 
 fn pointer(shared: &Shared, network: VirtualNetwork) -> Pointer {
-    let mode = shared.config.dns.mode;
+    let mode = shared.config().dns.mode;
     Pointer::new(&shared.host, mode, shared.state.directory(), network)
 }
 
@@ -88,6 +90,7 @@ impl Resolver {
             at: where_it_is(&shared.host_state.report()),
             pointer: pointer(shared, network),
             earlier,
+            dns: shared.config().dns.clone(),
         }
     }
 
@@ -107,7 +110,7 @@ impl Resolver {
             Err(error) => {
                 let address = SocketAddr::new(self.address().into(), DNS_PORT);
                 let error = Error::DnsListen { address, error };
-                if self.shared.config.dns.mode != DnsMode::Off {
+                if self.shared.config().dns.mode != DnsMode::Off {
                     return Err(error);
                 }
                 (None, Some(error.to_string()))
@@ -127,6 +130,8 @@ impl Resolver {
     /// Has the host put the address where systemd-resolved, which may have been started meanwhile,
     /// can ask it. It stays there when that ends.
     async fn settle(&mut self) {
+        self.dns = self.shared.config().dns.clone();
+        self.pointer.mode = self.dns.mode;
         let inside = self.pointer.uses_resolved().await;
         let state = &self.shared.host_state;
         let is_inside = |wanted: Option<Place>| wanted == Some(Place::Inside);
@@ -163,7 +168,7 @@ impl Resolver {
     }
 
     fn upstreams(&self) -> Vec<Upstream> {
-        host_dns::upstreams(&self.shared.config.dns, &self.earlier, self.address())
+        host_dns::upstreams(&self.dns, &self.earlier, self.address())
     }
 
     fn responder(&self) -> Arc<Responder<EndpointBackend>> {
@@ -197,6 +202,7 @@ impl Resolver {
 impl Serving {
     /// Answers, and follows the host, for ever.
     pub async fn keep(mut self) {
+        let mut configs = self.resolver.shared.reloader.follow();
         loop {
             let responder = self.resolver.responder();
             let server = self.server.take();
@@ -217,6 +223,7 @@ impl Serving {
                 reports,
                 at,
                 pointer,
+                dns,
                 ..
             } = &mut self.resolver;
             let changed = async {
@@ -231,6 +238,9 @@ impl Serving {
                     tracing::warn!("names are answered at another address now");
                 }
                 () = changed => {}
+                () = reconfigured(&mut configs, dns) => {
+                    tracing::info!("names are found in another way now");
+                }
             };
             // Who writes the file back each time is not fought without end.
             self.pause = if began.elapsed() > CALM {
@@ -238,7 +248,21 @@ impl Serving {
             } else {
                 (self.pause * 2).clamp(SHORTEST, LONGEST)
             };
+            let before = self.pointed.active.clone();
             self.again().await;
+            if before != self.pointed.active {
+                self.take_back(&before);
+            }
+        }
+    }
+
+    /// Puts back how names were found before. That comes last: there is no moment in which others
+    /// are asked for them.
+    fn take_back(&self, before: &Active) {
+        let shared = &self.resolver.shared;
+        let restored = host_dns::restore(&shared.host, before, shared.state.directory());
+        if let Err(error) = restored {
+            tracing::error!("{error}");
         }
     }
 
@@ -267,6 +291,13 @@ impl Serving {
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+}
+
+/// Waits until the configuration says something else of names than `now`.
+async fn reconfigured(configs: &mut watch::Receiver<Arc<Config>>, now: &Dns) {
+    if configs.wait_for(|config| config.dns != *now).await.is_err() {
+        std::future::pending().await
     }
 }
 

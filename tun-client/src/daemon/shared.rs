@@ -3,15 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mixline_directory_client::FollowStatus;
-use mixline_endpoint::Handle;
+use mixline_endpoint::{EngineConfig, Handle};
 use mixline_protocol::records::Lease;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 
 use super::backend::EndpointBackend;
 use super::host::HostState;
 use super::names::Names;
+use super::reloading::Reloader;
 use super::status::{DnsStatus, Phase, Problems};
-use crate::config::Config;
+use crate::config::{Accept, Config};
 use crate::host_dns::Host;
 use crate::state::State;
 
@@ -26,16 +27,16 @@ pub enum Ending {
 
 /// What the tasks of a lifecycle share.
 pub struct Shared {
-    /// The configuration.
-    pub config: Config,
+    /// The configuration, as it counts.
+    pub reloader: Arc<Reloader>,
     /// What of the host is changed.
     pub host: Host,
     /// The state directory, locked.
     pub state: Arc<State>,
     /// The endpoint.
     pub handle: Handle,
-    /// Whether others may open sessions.
-    pub accepting: bool,
+    /// Held while the endpoint is told what it should do.
+    pub settling: AsyncMutex<()>,
     /// The names that are served.
     pub names: Arc<Names>,
     /// The own lease.
@@ -76,6 +77,28 @@ impl Default for Facts {
 }
 
 impl Shared {
+    /// The configuration that counts now.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        self.reloader.config()
+    }
+
+    /// Whether others may open sessions.
+    #[must_use]
+    pub fn accepting(&self) -> bool {
+        accepting(&self.config(), &self.names)
+    }
+
+    /// Tells the endpoint what configuration and names ask of it now. Sessions go on.
+    pub async fn settle_endpoint(&self) {
+        // What is told last is the latest.
+        let _one = self.settling.lock().await;
+        let settings = engine(&self.config(), &self.names);
+        if let Err(error) = self.handle.reconfigure(settings).await {
+            tracing::error!("the configuration counts in part: {error}");
+        }
+    }
+
     /// What the lifecycle is doing.
     #[must_use]
     pub fn facts(&self) -> Facts {
@@ -90,6 +113,25 @@ impl Shared {
     /// What is wrong; not to be held across a wait.
     pub fn problems(&self) -> MutexGuard<'_, Problems> {
         lock(&self.problems)
+    }
+}
+
+fn accepting(config: &Config, names: &Names) -> bool {
+    match config.accept {
+        Accept::Always => true,
+        Accept::Published => !names.is_empty(),
+        Accept::Never => false,
+    }
+}
+
+/// What configuration and names ask of the endpoint.
+#[must_use]
+pub fn engine(config: &Config, names: &Names) -> EngineConfig {
+    let accepting = accepting(config, names);
+    EngineConfig {
+        accept_sessions: accepting,
+        publish: accepting,
+        ..config.engine()
     }
 }
 

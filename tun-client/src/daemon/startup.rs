@@ -51,7 +51,7 @@ impl Startup<'_> {
     /// What keeps the client from starting.
     pub async fn run(mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let url = &shared.config.directory.url;
+        let url = &shared.config().directory.url;
         if host::is_closed() {
             let outside = outside::of(&shared, &self.snapshots).await;
             host::let_through(&shared, outside).await?;
@@ -68,7 +68,7 @@ impl Startup<'_> {
             .await
             .unwrap_or_default();
 
-        self.step(&format!("setting up {}", shared.config.interface));
+        self.step(&format!("setting up {}", shared.config().interface));
         self.close_host(network).await?;
 
         self.step("connecting to guards");
@@ -106,7 +106,7 @@ impl Startup<'_> {
     /// Uses the kept lease, or waits for one; renews it from then on.
     async fn lease(&mut self, network: &VirtualNetwork) {
         let shared = Arc::clone(&self.shared);
-        let (id, directory) = (shared.handle.id(), shared.config.directory.id);
+        let (id, directory) = (shared.handle.id(), shared.config().directory.id);
         let kept = lease::usable(
             shared.state.lease(),
             id,
@@ -143,7 +143,7 @@ impl Startup<'_> {
     /// Publishes and claims the names, once; what fails is tried again in the background.
     async fn publish(&mut self) {
         let shared = Arc::clone(&self.shared);
-        if shared.accepting {
+        if shared.accepting() {
             self.step("publishing where this service is reached");
             let directory = shared.handle.directory();
             if let Err(error) = self
@@ -209,7 +209,7 @@ impl Startup<'_> {
             .collect();
         let mut line = format!(
             "up on {} as {}, {}{}; .anon names through {}",
-            shared.config.interface,
+            shared.config().interface,
             id.host(),
             ipv4.unwrap_or_default(),
             address::ipv6(&id),

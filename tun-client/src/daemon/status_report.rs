@@ -11,7 +11,7 @@ const CLOCK_TOLERANCE: i64 = 60;
 /// The status now.
 pub async fn collect(shared: &Shared) -> Status {
     let mut endpoint = shared.handle.status().await.unwrap_or_default();
-    let facts = shared.facts();
+    let (config, facts) = (shared.config(), shared.facts());
     let follow = shared.follow.borrow().clone();
     let names = shared.names.list();
     let lease = *shared.lease.borrow();
@@ -45,13 +45,13 @@ pub async fn collect(shared: &Shared) -> Status {
         state: facts.phase,
         step: facts.step,
         pid: std::process::id(),
-        interface: shared.config.interface.clone(),
-        accepting: shared.accepting,
+        interface: config.interface.clone(),
+        accepting: shared.accepting(),
         lease_expires: lease.map(|lease| lease.expires.0),
         dns: facts.dns,
         names,
         snapshot: SnapshotStatus {
-            url: shared.config.directory.url.clone(),
+            url: config.directory.url.clone(),
             last_success: follow.last_success.map(|time| time.0),
             last_error: follow.last_error,
             clock_ahead_s: follow.clock_ahead,

@@ -206,7 +206,14 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
         target: Target::Throw,
         metric: YIELDED,
     });
-    let throws = local.chain(outside::routes(&outside, YIELDED));
+    // Some move the kernel's rule for the host's own addresses behind others (Cilium does).
+    let moved = !observed.is_local_first();
+    let here = own.iter().filter(|_| moved).map(|address| Route {
+        to: Prefix::host(*address),
+        target: Target::Throw,
+        metric: YIELDED,
+    });
+    let throws = local.chain(outside::routes(&outside, YIELDED)).chain(here);
     routes.extend(throws.filter(|route| !route.to.is_ipv6() || observed.ipv6));
 
     if interface.is_some() && wanted.ipv6.is_some() && !observed.ipv6_inside {

@@ -142,6 +142,18 @@ impl Observed {
         })
     }
 
+    /// Whether the host's own addresses are looked for before all else.
+    #[must_use]
+    pub fn is_local_first(&self) -> bool {
+        let first = |ipv6: bool| {
+            let mut rules = self.rules.iter().filter(|r| r.to.is_ipv6() == ipv6);
+            rules
+                .next()
+                .is_none_or(|rule| rule.table == LOCAL_TABLE && !rule.narrowed)
+        };
+        first(false) && first(true)
+    }
+
     /// The name of an interface, or its number if it has just gone.
     #[must_use]
     pub fn name(&self, index: u32) -> String {

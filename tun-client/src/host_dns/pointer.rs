@@ -44,7 +44,8 @@ pub struct Pointed {
 /// The host's resolver, seen from one client.
 pub struct Pointer {
     host: Host,
-    mode: DnsMode,
+    /// What the configuration wants.
+    pub mode: DnsMode,
     state_dir: PathBuf,
     network: VirtualNetwork,
     bus: Option<(Resolved, Owners)>,
@@ -160,6 +161,9 @@ impl Pointer {
 
     async fn point_now(&mut self, at: At, search: &[String]) -> Result<Pointed> {
         if self.mode == DnsMode::Off {
+            if let (Some((resolved, _)), Some(routing)) = (&self.bus, self.routing.take()) {
+                resolved.revert(routing.link).await;
+            }
             return Ok(Pointed {
                 active: Active::Off,
                 routed: false,

@@ -190,6 +190,14 @@ impl Resolved {
         Ok(())
     }
 
+    /// Takes back what was asked for a link.
+    pub async fn revert(&self, link: u32) {
+        let link = i32::try_from(link).unwrap_or(0);
+        if let Err(error) = self.manager("RevertLink", &link).await {
+            tracing::debug!(%error, "systemd-resolved");
+        }
+    }
+
     /// Hears when it is started, and when it ends.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 
 pub(crate) mod coalesce;
 pub(crate) mod device;
+pub(crate) mod mtu;
 pub(crate) mod segment;
 
 /// The header before each packet on a TUN with `IFF_VNET_HDR`: `struct virtio_net_hdr`

@@ -53,6 +53,10 @@ pub fn run(checks: &mut Checks, container: &mut Container, by: By) {
     checks.check("it publishes a name, and systemd-resolved finds it", || {
         publish(container)
     });
+    checks.check(
+        "systemd-networkd starts again, and the host stays closed",
+        || networkd(container),
+    );
     checks.check("`lock: always` closes the host without the client", || {
         lock(container)
     });
@@ -249,6 +253,24 @@ fn publish(container: &mut Container) -> Result<()> {
         ),
         20,
     )
+}
+
+/// It takes rules and routes for its own that it has not made (networkd.conf(5),
+/// `ManageForeignRoutingPolicyRules`, `ManageForeignRoutes`).
+fn networkd(container: &mut Container) -> Result<()> {
+    let closed = "ip rule | grep -q 'to 10.0.0.0/8 lookup 28009' \
+                  && ip -6 rule | grep -q 'to fd00::/8 lookup 28009' \
+                  && ip route show table 28009 | grep -q '10.0.0.0/8 dev mixline0'";
+    said(container, "systemctl start systemd-networkd")?;
+    until(container, closed, 10)?;
+    said(container, "systemctl restart systemd-networkd")?;
+    until(container, closed, 10)?;
+    resolves(container, 60)?;
+    said(
+        container,
+        "systemctl stop systemd-networkd.socket systemd-networkd",
+    )?;
+    until(container, closed, 10)
 }
 
 fn lock(container: &mut Container) -> Result<()> {

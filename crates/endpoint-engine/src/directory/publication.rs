@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mixline_protocol::records::ServiceDescriptor;
+use mixline_protocol::time::UnixTime;
 
 use crate::command::RequestNumber;
 use crate::keys::TailKey;
@@ -33,6 +34,8 @@ pub struct Publication {
     pub retry: Duration,
     /// Who waits for a descriptor to be there, and until when.
     pub waiting: Vec<(Instant, RequestNumber)>,
+    /// Until when the directory may have a descriptor that offers tails; none if it has none.
+    pub offered_until: Option<UnixTime>,
     /// Nothing is offered any more.
     pub withdrawn: bool,
 }
@@ -51,8 +54,23 @@ impl Publication {
             next: now,
             retry: FIRST_RETRY,
             waiting: Vec::new(),
+            offered_until: None,
             withdrawn: false,
         }
+    }
+
+    /// Something is to be offered again, as soon as there are tails.
+    pub fn reopen(&mut self, now: Instant) {
+        self.withdrawn = false;
+        self.make_stale(now);
+    }
+
+    /// The descriptor, unless it says that nobody is here.
+    #[must_use]
+    pub fn offer(&self) -> Option<&Arc<ServiceDescriptor>> {
+        self.descriptor
+            .as_ref()
+            .filter(|descriptor| !descriptor.tails.is_empty())
     }
 
     /// The descriptor has to say something else now.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::directory::RequestBody;
 use mixline_protocol::identity::ShortId;
-use mixline_protocol::records::ServiceDescriptor;
+use mixline_protocol::records::{CLOCK_SKEW, ServiceDescriptor};
 
 use super::Engine;
 use crate::clock::Now;
@@ -96,14 +96,18 @@ impl Engine {
 
     /// Keeps public tails alive, and the descriptor true.
     pub(super) fn publish(&mut self, now: Now) {
-        if !self.config.accept_sessions || self.publication.withdrawn {
+        if self.publication.withdrawn {
+            return self.send_withdrawal(now);
+        }
+        if !self.config.accept_sessions {
             return;
         }
         if self.renew_public_tails(now) {
             self.publication.make_stale(now.instant);
         }
-        if let Some(descriptor) = &self.publication.descriptor
+        if let Some(descriptor) = self.publication.offer()
             && (descriptor.expires.since(now.unix()) < REFRESH.min(self.descriptor_life(now) / 2)
+                || descriptor.issued > now.unix().plus(CLOCK_SKEW)
                 || descriptor.lease.as_ref() != self.pseudonyms.lease(now.unix()))
         {
             self.publication.make_stale(now.instant);
@@ -114,13 +118,13 @@ impl Engine {
         if self.publication.stale.is_some_and(settled) && !self.publication.tails.is_empty() {
             self.sign_descriptor(now);
         }
-        let Some(descriptor) = &self.publication.descriptor else {
+        let Some(version) = self.publication.offer().map(|offer| offer.version) else {
             self.give_up_publishing(now);
             return;
         };
         let waiting = std::mem::take(&mut self.publication.waiting);
         let due = self.config.publish
-            && self.publication.published < descriptor.version
+            && self.publication.published < version
             && now.instant >= self.publication.next
             && !self.queries.is_publishing();
         if due && waiting.is_empty() {
@@ -134,9 +138,8 @@ impl Engine {
     /// Somebody asks for publication.
     pub(super) fn publish_now(&mut self, number: RequestNumber, now: Now) {
         if !self.config.accept_sessions {
-            let why = "this endpoint does not accept sessions".to_owned();
-            self.reply(number, Err(QueryError::Refused(why)));
-        } else if self.publication.descriptor.is_some() && self.publication.stale.is_none() {
+            self.reply(number, Err(accepts_nobody()));
+        } else if self.publication.offer().is_some() && self.publication.stale.is_none() {
             self.ask_to_publish(Some(number), now);
         } else if self.publication.waiting.len() < crate::directory::pending::MAX_QUERIES {
             let deadline = now.instant + QUERY_DEADLINE;
@@ -162,6 +165,10 @@ impl Engine {
 
     fn ask_to_publish(&mut self, number: Option<RequestNumber>, now: Now) {
         if let Some(descriptor) = self.publication.descriptor.clone() {
+            if !descriptor.tails.is_empty() {
+                let until = self.publication.offered_until;
+                self.publication.offered_until = until.max(Some(descriptor.expires));
+            }
             let asker = Asker::Publish(descriptor.version, number);
             let body = RequestBody::Publish((*descriptor).clone());
             self.ask_directory(body, asker, now);
@@ -247,11 +254,13 @@ impl Engine {
         let own = self
             .pseudonyms
             .get(crate::directory::pseudonyms::Pseudonym::Own);
-        let last = self
-            .publication
-            .descriptor
-            .as_ref()
-            .map_or(0, |descriptor| descriptor.version);
+        // What was signed under a clock that was far ahead, no directory has accepted.
+        let signed = self.publication.descriptor.as_ref().map(|it| it.version);
+        let acceptable = now.unix_ms.saturating_add(CLOCK_SKEW * 1000);
+        let last = signed
+            .filter(|version| *version <= acceptable)
+            .unwrap_or(0)
+            .max(self.publication.published);
         let unsigned = ServiceDescriptor {
             id: own.id,
             version: now.unix_ms.max(last + 1),
@@ -274,15 +283,54 @@ impl Engine {
         }
     }
 
+    /// Nobody new is let in any more. Sessions that there are go on.
+    pub(super) fn stop_accepting(&mut self, now: Now) {
+        for query in self.queries.publications() {
+            if let Some(number) = query.asker.number() {
+                self.reply(number, Err(accepts_nobody()));
+            }
+        }
+        for (_, number) in std::mem::take(&mut self.publication.waiting) {
+            self.reply(number, Err(accepts_nobody()));
+        }
+        for key in std::mem::take(&mut self.publication.tails) {
+            self.tails.drop_now(key);
+        }
+        self.withdraw(now);
+    }
+
     /// Tells the directory that nobody is here any more, so that anyone who asks is told at once.
     pub(super) fn withdraw(&mut self, now: Now) {
-        if self.publication.descriptor.is_none() || self.publication.withdrawn {
+        if !self.publication.withdrawn {
+            self.publication.withdrawn = true;
+            if self.publication.descriptor.is_some() {
+                self.sign(Vec::new(), REFRESH, now);
+            }
+        }
+        self.publication.next = now.instant;
+        self.send_withdrawal(now);
+    }
+
+    /// Says so until the directory has heard it, or what it has is over.
+    fn send_withdrawal(&mut self, now: Now) {
+        let Some(descriptor) = &self.publication.descriptor else {
+            return;
+        };
+        let offered = self.publication.offered_until;
+        let due = self.publication.published < descriptor.version
+            && offered.is_some_and(|until| now.unix() < until)
+            && now.instant >= self.publication.next
+            && !self.queries.is_publishing();
+        if !due {
             return;
         }
-        self.publication.withdrawn = true;
-        self.sign(Vec::new(), REFRESH, now);
-        if self.config.publish && self.publication.published > 0 {
-            self.ask_to_publish(None, now);
+        if now.unix() >= descriptor.expires {
+            self.sign(Vec::new(), REFRESH, now);
         }
+        self.ask_to_publish(None, now);
     }
+}
+
+fn accepts_nobody() -> QueryError {
+    QueryError::Refused("this endpoint does not accept sessions".to_owned())
 }

@@ -24,6 +24,8 @@ pub const GONE: u64 = 3 * 24 * 3600;
 pub const SHORTEST_LIFE: u64 = 90 * 24 * 3600;
 /// ... and at most so much longer, drawn at random.
 pub const EXTRA_LIFE: u64 = 60 * 24 * 3600;
+/// At most so many guards are used.
+pub const MAX_GUARDS: usize = 5;
 /// At most so many guards beside the regular ones.
 pub const MAX_FALLBACKS: usize = 3;
 /// How long too few guards may be up before fallback guards are used.
@@ -101,7 +103,7 @@ impl Guards {
             let most = if guard.fallback {
                 MAX_FALLBACKS
             } else {
-                wanted
+                MAX_GUARDS
             };
             let have = guards
                 .guards
@@ -125,6 +127,21 @@ impl Guards {
         serde_json::to_string_pretty(&file).unwrap_or_default()
     }
 
+    /// Another number of guards is used from now on. Those beyond it stay remembered: who needs more
+    /// again later gets the same ones.
+    pub fn want(&mut self, wanted: usize) {
+        self.wanted = wanted;
+        self.since = None;
+    }
+
+    /// The regular guards, as many as are used.
+    fn regular(&self) -> impl Iterator<Item = &Guard> {
+        self.guards
+            .iter()
+            .filter(|guard| !guard.fallback)
+            .take(self.wanted)
+    }
+
     /// Whether something is to be stored; asking resets it.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
@@ -132,7 +149,7 @@ impl Guards {
 
     /// The guards to hold links to, fallbacks last: ID, and whether it is a fallback.
     pub fn in_use(&self) -> impl Iterator<Item = (RelayId, bool)> {
-        let regular = self.guards.iter().filter(|guard| !guard.fallback);
+        let regular = self.regular();
         let fallback = self
             .guards
             .iter()
@@ -168,7 +185,7 @@ impl Guards {
             }
         }
         self.retire(unix);
-        while self.guards.iter().filter(|guard| !guard.fallback).count() < self.wanted {
+        while self.regular().count() < self.wanted {
             if !self.add(false, network, now, &reachable, rng) {
                 break;
             }
@@ -199,12 +216,7 @@ impl Guards {
         rng: &mut (impl CryptoRng + ?Sized),
     ) {
         let is_up = |guard: &&Guard| up(&guard.relay.short());
-        let regular = self
-            .guards
-            .iter()
-            .filter(|guard| !guard.fallback)
-            .filter(is_up)
-            .count();
+        let regular = self.regular().filter(is_up).count();
         let enough = regular >= ENOUGH.min(self.wanted);
         if enough != self.fallbacks_used {
             self.since = None;

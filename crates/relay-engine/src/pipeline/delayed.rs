@@ -57,6 +57,11 @@ impl Delayed {
         }
     }
 
+    /// Changes the mean of the waits to come. Cells that wait keep their time.
+    pub(super) fn set_mean(&mut self, mean: Duration) {
+        self.mean = mean;
+    }
+
     /// Lets a cell wait from now on.
     #[inline]
     pub(super) fn hold(&mut self, cell: Boxed, now: Instant, rng: &mut ChaCha8Rng) {

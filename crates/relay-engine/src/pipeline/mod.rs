@@ -247,6 +247,11 @@ impl<B: Behaviour> Pipeline<B> {
                 self.oldest_epoch = self.oldest_epoch.max(epoch);
             }
             Command::NewPaths(opens) => self.opens_paths = opens,
+            Command::MeanDelay(mean) => {
+                if let Some(delay) = &mut self.delay {
+                    delay.set_mean(mean);
+                }
+            }
             Command::Stop => {}
         }
     }

@@ -109,8 +109,12 @@ fn relays_must_be_where_they_can_be_reached() {
         "[fe80::1]:7000",
         "169.254.1.1:7000",
     ] {
-        let mut lenient = open(Box::new(RedbStore::in_memory().unwrap()), Limits::default());
-        lenient.admission.private_addresses = true;
+        let lenient = open(Box::new(RedbStore::in_memory().unwrap()), Limits::default());
+        let admission = AdmissionPolicy {
+            private_addresses: true,
+            check_source: true,
+        };
+        lenient.set_rules(admission, 60);
         let decision = register(&lenient, at(nowhere), NOW);
         assert_eq!(
             decision.unwrap_err().code,
@@ -122,7 +126,7 @@ fn relays_must_be_where_they_can_be_reached() {
 
 #[test]
 fn relays_register_from_their_own_addresses() {
-    let mut registry = registry();
+    let registry = registry();
     let elsewhere: IpAddr = [45, 9, 9, 9].into();
     let decision = registry.register_relay(relay(1, NOW), Some(elsewhere), NOW);
     refused(decision, RefusalCode::NotAllowed, "check_source");
@@ -130,7 +134,11 @@ fn relays_register_from_their_own_addresses() {
     registry
         .register_relay(relay(1, NOW), Some(mapped), NOW)
         .unwrap();
-    registry.admission.check_source = false;
+    let admission = AdmissionPolicy {
+        private_addresses: false,
+        check_source: false,
+    };
+    registry.set_rules(admission, 60);
     registry
         .register_relay(relay(2, NOW), Some(elsewhere), NOW)
         .unwrap();

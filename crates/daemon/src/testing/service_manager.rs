@@ -1,4 +1,4 @@
-//! A service manager for tests: a socket that hears what a daemon tells.
+//! A service manager: a socket that hears what a daemon tells.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
