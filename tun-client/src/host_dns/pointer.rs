@@ -8,7 +8,7 @@ use mixline_protocol::address::VirtualNetwork;
 
 use super::resolv_conf::ResolvConf;
 use super::resolved::{Owners, Resolved, Routing};
-use super::watch::Watch;
+use super::watch::{Announced, Watch};
 use super::{Active, Earlier, Host, failed, is_shared_with_the_host};
 use crate::config::DnsMode;
 use crate::error::Result;
@@ -20,6 +20,8 @@ const ABSENCE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(200);
 /// What nobody announces is looked at this often.
 const SELDOM: Duration = Duration::from_secs(10);
+/// What could not be done is tried again after this time, if nothing is announced before.
+const RARELY: Duration = Duration::from_secs(60);
 
 /// Where the responder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,15 +258,17 @@ impl Pointer {
     /// Waits until the host's resolver may ask somebody else, or asks somebody else for other
     /// domains.
     pub async fn changed(&mut self, pointed: &Pointed) {
-        let mut asked = Instant::now();
+        let began = Instant::now();
+        let mut asked = began;
         loop {
             self.watch.listen();
-            if self.is_file_other(pointed) {
+            let again = pointed.warning.is_some() && began.elapsed() >= RARELY;
+            if self.is_file_other(pointed) || again {
                 return;
             }
             if asked.elapsed() >= SELDOM {
                 asked = Instant::now();
-                if pointed.warning.is_some() || self.is_resolved_other(pointed).await {
+                if self.is_resolved_other(pointed).await {
                     return;
                 }
             }
@@ -276,7 +280,13 @@ impl Pointer {
             };
             tokio::select! {
                 announced = self.watch.next() => {
-                    if announced.resolved && self.is_resolved_other(pointed).await {
+                    let changed = match announced {
+                        // It may be writable now.
+                        Announced::File => pointed.warning.is_some(),
+                        Announced::Resolved => self.is_resolved_other(pointed).await,
+                        Announced::Something => false,
+                    };
+                    if changed {
                         return;
                     }
                 }

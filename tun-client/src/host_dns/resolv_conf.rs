@@ -61,8 +61,11 @@ impl ResolvConf {
     /// # Errors
     /// [`crate::Error::HostDns`] if the file cannot be written, or is another client's.
     pub fn apply(&self, resolver: Ipv4Addr) -> Result<()> {
-        self.recover()?;
-        let before = self.read()?;
+        let now = self.read()?;
+        let before = match self.left(now.as_deref())? {
+            Some(ours) => ours.before,
+            None => now.clone(),
+        };
         if let Some(before) = &before {
             // Only for a person to look at: its absence is no reason to stop.
             let copy = self.state_dir.join(COPY);
@@ -70,7 +73,11 @@ impl ResolvConf {
                 tracing::debug!(%error, copy = %copy.display(), "no copy of resolv.conf");
             }
         }
-        self.write(&ours(before.as_deref(), &self.state_dir, resolver))
+        let wanted = ours(before.as_deref(), &self.state_dir, resolver);
+        if now.as_deref() == Some(&wanted) {
+            return Ok(());
+        }
+        self.write(&wanted)
     }
 
     /// Puts the earlier file back if what is there is this client's; says whether it was.
@@ -89,15 +96,23 @@ impl ResolvConf {
     /// # Errors
     /// [`crate::Error::HostDns`] if a running client of another state directory has it.
     pub fn recover(&self) -> Result<bool> {
-        match self.read()?.as_deref().and_then(parse_ours) {
-            Some(ours) if ours.state_dir == self.state_dir => self.put_back(ours.before),
-            Some(ours) if State::is_held(&ours.state_dir) => Err(failed(format!(
-                "{} belongs to the running client with the state {}",
-                self.path.display(),
-                ours.state_dir.display()
-            ))),
+        match self.left(self.read()?.as_deref())? {
             Some(ours) => self.put_back(ours.before),
             None => Ok(false),
+        }
+    }
+
+    /// What this client, or one that has stopped, wrote.
+    fn left(&self, now: Option<&[u8]>) -> Result<Option<Ours>> {
+        match now.and_then(parse_ours) {
+            Some(ours) if ours.state_dir != self.state_dir && State::is_held(&ours.state_dir) => {
+                Err(failed(format!(
+                    "{} belongs to the running client with the state {}",
+                    self.path.display(),
+                    ours.state_dir.display()
+                )))
+            }
+            left => Ok(left),
         }
     }
 

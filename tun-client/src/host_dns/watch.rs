@@ -22,14 +22,19 @@ pub struct Watch {
     path: PathBuf,
     /// None where the kernel has no more to give.
     events: Option<EventStream<[u8; BUFFER]>>,
+    file: Option<WatchDescriptor>,
     told: Option<WatchDescriptor>,
 }
 
 /// What may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Announced {
-    /// What systemd-resolved was told of links, beside the file.
-    pub resolved: bool,
+pub enum Announced {
+    /// The file, or what may be done to it.
+    File,
+    /// What systemd-resolved was told of links.
+    Resolved,
+    /// Something beside the file, or what nobody announces.
+    Something,
 }
 
 impl Watch {
@@ -43,25 +48,28 @@ impl Watch {
         Self {
             path: host.resolv_conf.clone(),
             events,
+            file: None,
             told: None,
         }
     }
 
     /// Waits until something may have changed.
     pub async fn next(&mut self) -> Announced {
-        let told = self.told.clone();
         let announced = async {
             match &mut self.events {
                 Some(events) => {
                     let event = events.next().await;
                     tokio::time::sleep(PAUSE).await;
-                    event.is_some_and(|event| event.is_ok_and(|event| Some(event.wd) == told))
+                    event.and_then(|event| Some(event.ok()?.wd))
                 }
                 None => std::future::pending().await,
             }
         };
-        let resolved = tokio::time::timeout(LOOK, announced).await.unwrap_or(false);
-        Announced { resolved }
+        match tokio::time::timeout(LOOK, announced).await.ok().flatten() {
+            Some(of) if self.file.as_ref() == Some(&of) => Announced::File,
+            Some(of) if self.told.as_ref() == Some(&of) => Announced::Resolved,
+            _ => Announced::Something,
+        }
     }
 
     /// Listens to the file, to where it is, and to where it leads if it is a link. What is listened
@@ -78,11 +86,8 @@ impl Watch {
         for directory in directories.into_iter().flatten() {
             let _ = events.watches().add(directory, names);
         }
-        if let Some(target) = target {
-            let _ = events
-                .watches()
-                .add(target, WatchMask::MODIFY | WatchMask::ATTRIB);
-        }
+        let changes = WatchMask::MODIFY | WatchMask::ATTRIB;
+        self.file = target.and_then(|target| events.watches().add(target, changes).ok());
         self.told = events.watches().add(TOLD, names | WatchMask::MODIFY).ok();
     }
 }
