@@ -13,7 +13,7 @@ use clap::{CommandFactory, Parser, Subcommand};
     about = "The Mixline service directory: knows the relays, signs snapshots of the network, \
              and holds services, names and virtual addresses",
     after_long_help = AFTER,
-    override_usage = "mixline-directory [run|init|id|reload] --config <FILE>"
+    override_usage = "mixline-directory [run|init|id|link|reload] --config <FILE>"
 )]
 pub struct Cli {
     /// What to do; without one: run.
@@ -36,6 +36,15 @@ pub enum Command {
     Init,
     /// Print the directory's ID.
     Id,
+    /// Print the one line by which relays and clients join: mixline:ID@http://HOST:PORT.
+    ///
+    /// `mixline-relay init` and `mixline-client join` take it.
+    Link {
+        /// Where others reach the directory, such as http://198.51.100.7:8080; by default the address
+        /// that it listens at, or, where that is all of them, the one that its own requests leave
+        /// from.
+        url: Option<String>,
+    },
     /// Let a running directory read its configuration again, as SIGHUP does, and say what changed and
     /// what counts after a restart only.
     Reload,
@@ -51,6 +60,7 @@ const AFTER: &str = "\
 Quick start:
   mixline-directory init --config directory.yaml     prints the ID, once
   mixline-directory --config directory.yaml          runs it
+  mixline-directory link --config directory.yaml     prints the line by which others join
 
 Configuration (only state_dir and listen are required; the other values are the defaults):
   state_dir: /var/lib/mixline-directory
@@ -133,7 +143,12 @@ mod tests {
         );
         assert_eq!(
             parse(&["id", "--config", "f"]).unwrap(),
-            (Command::Id, file)
+            (Command::Id, file.clone())
+        );
+        let url = "http://host:8080".to_owned();
+        assert_eq!(
+            parse(&["link", &url, "--config", "f"]).unwrap(),
+            (Command::Link { url: Some(url) }, file)
         );
         assert!(parse(&[]).is_err() && parse(&["id"]).is_err());
     }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::endpoint::PrivatePart;
 use crate::http::{App, listen};
+use crate::link::Place;
 use crate::metrics::{Metrics, count};
 use crate::query_service::QueryService;
 use crate::registry::{Limits, Registry};
@@ -59,6 +60,9 @@ pub async fn run(
     let metrics = Arc::new(Metrics::default());
     let app = App::new(registry.clone(), publisher.clone(), metrics.clone());
     tracing::info!("directory {} serves http://{address}", registry.id());
+    if let Some(Ok(network)) = Place::of(address).map(|place| place.network(*registry.id())) {
+        tracing::info!("others join by {network}, or by `mixline-directory link URL`");
+    }
 
     let life = Arc::new(Life::default());
     let place = listen::place(config.listen, listener, app, metrics.clone());

@@ -18,6 +18,7 @@ mod error;
 mod http;
 pub mod keys;
 mod limit;
+pub mod link;
 mod metrics;
 mod query_service;
 mod registry;

@@ -5,12 +5,15 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, anyhow};
 use clap::{CommandFactory, Parser};
 use mixline_daemon::logging::{self, Modules};
+use mixline_daemon::network::Network;
 use mixline_daemon::reload::Origin;
 use mixline_daemon::terminal::{print, say};
 use mixline_daemon::{hangup, manual};
 use mixline_directory::cli::{Cli, Command};
 use mixline_directory::control::{self, AskError};
+use mixline_directory::link::Place;
 use mixline_directory::{Config, daemon, keys};
+use mixline_protocol::identity::AnonymousId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -43,6 +46,10 @@ fn run() -> Result<()> {
             keys::create(&config.state_dir)?.identity.anonymous_id()
         ),
         Command::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
+        Command::Link { url } => {
+            let id = keys::load(&config.state_dir)?.identity.anonymous_id();
+            println!("{}", link(&config, id, url.as_deref())?);
+        }
         Command::Reload => {
             let done = control::reload(&config.state_dir).map_err(|error| match error {
                 AskError::Io(error) => anyhow::Error::new(error).context(format!(
@@ -66,6 +73,25 @@ fn run() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The line by which others join.
+fn link(config: &Config, id: AnonymousId, url: Option<&str>) -> Result<Network> {
+    if let Some(url) = url {
+        return Ok(Network::new(id, url)?);
+    }
+    let place = Place::of(config.listen).context(
+        "`listen` takes all addresses of this machine; say where others reach it: \
+         mixline-directory link http://HOST:PORT",
+    )?;
+    if !place.configured {
+        eprintln!(
+            "mixline-directory: `listen` takes all addresses; if others reach another one: \
+             mixline-directory link http://HOST:{}",
+            config.listen.port()
+        );
+    }
+    Ok(place.network(id)?)
 }
 
 async fn serve(config: Config, origin: Origin) -> Result<()> {

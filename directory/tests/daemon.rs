@@ -49,6 +49,21 @@ fn init_makes_the_id_once() {
 }
 
 #[test]
+fn the_line_to_join_by_has_the_id_and_where_it_listens() {
+    let setup = Setup::new("");
+    let id = setup.init();
+    let said = |arguments: &[&str]| {
+        let output = setup.output(arguments);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(said(&["link"]).starts_with(&format!("mixline:{id}@http://127.0.0.1:")));
+    let url = "http://directory.example:8080";
+    assert_eq!(said(&["link", url]), format!("mixline:{id}@{url}\n"));
+    assert!(setup.failure(&["link", "ftp://x"]).contains("http"));
+}
+
+#[test]
 fn a_wrong_log_filter_is_an_error_of_every_command() {
     let setup = Setup::new("");
     setup.init();

@@ -140,7 +140,11 @@ fn judge(ctx: &XdpContext) -> Verdict {
     if u32::from(udp.port) != settings.port || !is_known(&ADDRESSES, &udp.destination) {
         return Verdict::NotOurs;
     }
+    let message = frame::message(&packet, udp.payload);
     if !udp.whole {
+        if frame::is_short_probe(message, &udp) {
+            return handshake(settings, &udp.source);
+        }
         if settings.merged != 0 && udp.is_merged() {
             return Verdict::Merged;
         }
@@ -149,10 +153,10 @@ fn judge(ctx: &XdpContext) -> Verdict {
         }
         return Verdict::WrongLength;
     }
-    match frame::message(&packet, udp.payload) {
+    match message {
         None => Verdict::WrongLength,
         Some(Message::Unknown) => Verdict::UnknownType,
-        Some(Message::Initiation) => handshake(settings, &udp.source),
+        Some(Message::Initiation | Message::Probe) => handshake(settings, &udp.source),
         Some(Message::Answer(index)) => {
             if is_known(&SESSIONS, &index) {
                 handshake(settings, &udp.source)
@@ -202,7 +206,7 @@ fn data(ctx: &XdpContext, settings: &Settings, tag: [u64; 2]) -> Verdict {
     }
 }
 
-/// A handshake message: within the limit of its source, then of all.
+/// A handshake message, or a probe: within the limit of its source, then of all.
 #[inline(always)]
 fn handshake(settings: &Settings, source: &Address) -> Verdict {
     // SAFETY: a helper without arguments.

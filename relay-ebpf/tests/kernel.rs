@@ -10,7 +10,7 @@ use mixline_relay_common::bucket::Limit;
 use mixline_relay_common::maps::{Address, MODE_FILTER, MODE_REDIRECT, Settings, mapped};
 use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::{Verdict, counter};
-use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
+use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA, TYPE_PROBE};
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -214,7 +214,7 @@ fn data_of_a_live_session_passes_the_filter_and_anything_else_of_ours_does_not()
         kernel.expect(&good, Verdict::Filtered, "data");
         let other = frame(v6, vlan, &datagram(TYPE_DATA, INDEX + 1, [1, 2]));
         kernel.expect(&other, Verdict::UnknownIndex, "another index");
-        for kind in [0, 5, 200] {
+        for kind in [0, 6, 200] {
             let wrong = frame(v6, vlan, &datagram(kind, INDEX, [1, 2]));
             kernel.expect(&wrong, Verdict::UnknownType, "a type that does not exist");
         }
@@ -223,6 +223,40 @@ fn data_of_a_live_session_passes_the_filter_and_anything_else_of_ours_does_not()
             kernel.expect(&wrong, Verdict::WrongLength, "a wrong length");
         }
     }
+}
+
+#[test]
+fn a_probe_passes_at_any_length_within_the_limit_of_handshakes() {
+    let Some(mut kernel) = load(MODE_FILTER, PLENTY) else {
+        return;
+    };
+    for (v6, vlan) in FORMS {
+        for length in [64, 65, 500, 1407, DATAGRAM_LENGTH] {
+            let mut probe = vec![0; length];
+            probe[0] = TYPE_PROBE;
+            kernel.expect(&frame(v6, vlan, &probe), Verdict::Handshake, "a probe");
+        }
+        for length in [16, 63, 1409] {
+            let mut wrong = vec![0; length];
+            wrong[0] = TYPE_PROBE;
+            let wrong = frame(v6, vlan, &wrong);
+            kernel.expect(&wrong, Verdict::WrongLength, "no probe is so long");
+        }
+        let mut wrong = vec![0; 100];
+        wrong[..2].copy_from_slice(&[TYPE_PROBE, 1]);
+        kernel.expect(&frame(v6, vlan, &wrong), Verdict::WrongLength, "no probe");
+    }
+    let few = Limit { rate: 1, burst: 3 };
+    let Some(mut kernel) = load(MODE_FILTER, (few, PLENTY.1)) else {
+        return;
+    };
+    let mut probe = vec![0; 64];
+    probe[0] = TYPE_PROBE;
+    let probe = frame(false, false, &probe);
+    for _ in 0..3 {
+        kernel.expect(&probe, Verdict::Handshake, "a probe");
+    }
+    kernel.expect(&probe, Verdict::SourceLimited, "more than the limit");
 }
 
 #[test]

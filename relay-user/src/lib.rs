@@ -15,6 +15,7 @@
 //! Public is what starts a relay and what asks one how it is doing. What only tests look into is
 //! in `testing`, behind a feature.
 
+mod believed_time;
 mod bytes;
 mod config;
 mod control;

@@ -12,6 +12,7 @@ use mixline_daemon::hangup;
 use mixline_daemon::reload::Origin;
 use mixline_daemon::service_manager;
 use mixline_directory_client::{DirectoryClient, FollowStatus, follow_settings};
+use mixline_protocol::link::InitiationTimes;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
@@ -23,6 +24,7 @@ use rand_core::Rng;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::believed_time::BelievedTime;
 use crate::config::Config;
 use crate::control::neighbours::Neighbours;
 use crate::control::registration::Registration;
@@ -340,7 +342,10 @@ impl Relay {
             replay: Arc::clone(&replay),
             state: Arc::clone(&state),
             statistics: control_statistics,
+            time: BelievedTime::default(),
         };
+        let times = InitiationTimes::new(state.link_time()?);
+        control.neighbours.set_times(times);
         if let Some((filter, _)) = &xdp {
             control.neighbours.set_gate(filter.sessions());
         }

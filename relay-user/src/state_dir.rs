@@ -7,6 +7,7 @@
 //! onion.keys     onion secrets by epoch
 //! replay.filter  what has been relayed under them
 //! clean          there if, and only if, the relay was stopped in order
+//! link.time      before this second, unix, are the times of all link initiations so far
 //! volume         what was sent in this month: `2026-11 BYTES`
 //! control.sock   where `status` asks
 //! ```
@@ -225,6 +226,30 @@ impl StateDir {
         self.write("replay.filter", bytes)
     }
 
+    /// Before which second all times of link initiations were; none if there were none.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], [`StateError::Damaged`].
+    pub fn link_time(&self) -> Result<Option<u64>, StateError> {
+        let Some(bytes) = self.read("link.time")? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let seconds = text.trim().parse::<u64>();
+        seconds.map(Some).map_err(|error| StateError::Damaged {
+            path: self.path.join("link.time"),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Writes that down.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn store_link_time(&self, seconds: u64) -> Result<(), StateError> {
+        self.write("link.time", format!("{seconds}\n").as_bytes())
+    }
+
     /// What was sent in this month, as it was written; none if nothing was.
     ///
     /// # Errors
@@ -370,6 +395,19 @@ mod tests {
         assert_eq!(link.public(), same_link.public());
         fs::write(path.join("link.key"), b"short").unwrap();
         let damaged = again.identity(&mut OsRandom::new());
+        assert!(matches!(damaged, Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn the_time_of_links_is_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&parent.path().join("s")).unwrap();
+        assert_eq!(state.link_time().unwrap(), None);
+        state.store_link_time(u64::MAX).unwrap();
+        state.store_link_time(1_800_000_600).unwrap();
+        assert_eq!(state.link_time().unwrap(), Some(1_800_000_600));
+        fs::write(parent.path().join("s/link.time"), b"soon").unwrap();
+        let damaged = state.link_time();
         assert!(matches!(damaged, Err(StateError::Damaged { .. })));
     }
 

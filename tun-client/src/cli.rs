@@ -1,17 +1,22 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use mixline_daemon::network::Network;
+use mixline_endpoint::PING_INTERVAL;
 
 use crate::config::DEFAULT_PATH;
 
 /// Reach anonymous services, and be one: a network interface whose packets go through
 /// Mixline's relays, and `.anon` names for it.
 ///
-/// `mixline-client up` joins the network that the configuration names. From then on
-/// ordinary programs use ordinary addresses: `curl http://freespeech.anon/`. The other
-/// commands talk to the running client.
+/// `mixline-client join LINK` writes the configuration; `mixline-client up` joins the network that it
+/// names. From then on ordinary programs use ordinary addresses: `curl http://freespeech.anon/`. The
+/// other commands talk to the running client. Root may use all of them, and members of the group
+/// mixline may use status, id, publish, unpublish, resolve, ping, link and doctor.
 ///
 /// Logs go to standard error; MIXLINE_LOG chooses what (error, warn, info, debug, or
 /// filters such as info,mixline_client=debug) and goes before `log` in the configuration;
@@ -97,6 +102,50 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure round trip and loss over each path to a peer.
+    ///
+    /// Each round asks once over each path of the session with it; a session is opened if there is
+    /// none. A lost question is the path's loss; the answer comes over the fastest way back. Exit
+    /// code 1 if nothing came back.
+    Ping(Ping),
+    /// Look at this host and the way to the network, and say what to change.
+    ///
+    /// Kernel, capabilities, packet filter, routes, how programs find names, clock, directory; and, by
+    /// asking the guards, whether UDP passes, what MTU the way has, loss, round trip and NAT. With and
+    /// without a running client; without root, what can be seen without. Nothing is changed. Exit code
+    /// 1 if something keeps the client from working.
+    Doctor {
+        /// Take two minutes, to see for how long a NAT remembers.
+        #[arg(long)]
+        long: bool,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write the configuration for a network, given the one line that names it.
+    ///
+    /// The directory is asked once whether it is that network's. Of a configuration that is there,
+    /// only the section `directory` changes.
+    Join {
+        /// mixline:ID@http://HOST:PORT, as `mixline-client link` and `mixline-directory link` print
+        /// it.
+        #[arg(value_name = "LINK")]
+        network: Network,
+        /// Replace another network without asking.
+        #[arg(long)]
+        force: bool,
+        /// Do not ask the directory.
+        #[arg(long)]
+        no_check: bool,
+    },
+    /// Print the one line that names this client's network, for others to join.
+    ///
+    /// At a terminal, the line is also drawn as a QR code. It says nothing about this client.
+    Link {
+        /// Draw the QR code in any case.
+        #[arg(long)]
+        qr: bool,
+    },
     /// Write man pages and completions, for packages.
     #[command(hide = true)]
     Manual {
@@ -136,6 +185,39 @@ pub struct Up {
     pub detached: bool,
 }
 
+/// How to measure.
+#[derive(Debug, Args)]
+pub struct Ping {
+    /// label.anon, ID.anon, an ID, or an IPv4 or IPv6 address.
+    #[arg(value_name = "NAME")]
+    pub what: String,
+    /// Rounds, 1 to 100000; Ctrl-C ends them early.
+    #[arg(long, short, value_name = "COUNT", default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub count: u32,
+    /// Time from one round to the next, 0.2 to 3600 seconds.
+    #[arg(long, short, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    pub interval: Duration,
+    /// As JSON, for programs: once, at the end.
+    #[arg(long)]
+    pub json: bool,
+    // Beside `-c COUNT`, as ping(8) has it.
+    /// The configuration file (YAML).
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
+    pub config: PathBuf,
+}
+
+/// Seconds between two rounds.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let interval = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    if (PING_INTERVAL..=Duration::from_secs(3600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("from 0.2 to 3600 seconds".into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -160,6 +242,22 @@ mod tests {
         assert_eq!(cli.config, PathBuf::from(DEFAULT_PATH));
         assert!(Cli::try_parse_from(["x", "up", "--wait", "3"]).is_err());
         assert!(Cli::try_parse_from(["x", "publish"]).is_err());
+        for arguments in [
+            &["x", "ping", "a.anon", "--config", "/c", "-c", "3"][..],
+            &["x", "--config", "/c", "ping", "-c", "3", "a.anon"],
+            &["x", "-c", "/c", "ping", "-c", "3", "a.anon"],
+        ] {
+            let cli = Cli::try_parse_from(arguments).unwrap();
+            assert_eq!(cli.config, PathBuf::from("/c"), "{arguments:?}");
+            let Command::Ping(ping) = cli.command else {
+                panic!("{arguments:?}");
+            };
+            assert_eq!((ping.count, ping.interval), (3, Duration::from_secs(1)));
+        }
+        for wrong in [["-c", "0"], ["-i", "0.1"], ["-i", "x"], ["-i", "-1"]] {
+            let ping = ["x", "ping", "a.anon"].into_iter().chain(wrong);
+            assert!(Cli::try_parse_from(ping).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
@@ -176,6 +274,10 @@ mod tests {
             "unpublish",
             "reload",
             "resolve",
+            "ping",
+            "doctor",
+            "join",
+            "link",
         ] {
             assert!(help.contains(&format!("  {command}")), "{command}: {help}");
         }

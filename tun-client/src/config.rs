@@ -14,6 +14,8 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::{AnonName, Label};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::control::{self, Sockets};
+
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/mixline/client.yaml";
 /// The longest name of a Linux interface (`IFNAMSIZ`, with its zero).
@@ -40,8 +42,8 @@ pub struct Config {
     pub mtu: u16,
     /// Which network to join.
     pub directory: Directory,
-    /// Where commands reach the running client; `control.sock` in the state directory if
-    /// it is not given.
+    /// Where commands reach the running client. If it is not given: `client.sock` in the directory
+    /// that the service manager makes, or `control.sock` in the state directory.
     #[serde(default)]
     pub control_socket: Option<PathBuf>,
     /// Names to claim and serve: `freespeech` or `freespeech.anon`.
@@ -62,6 +64,21 @@ pub struct Config {
     /// How packets are spread over paths.
     #[serde(default)]
     pub policies: Vec<PolicyRule>,
+    /// How many guards are used, 1 to 5.
+    #[serde(default = "guards")]
+    pub guards: usize,
+    /// Relays in a head, the guard included, 1 to 4.
+    #[serde(default = "head_length")]
+    pub head_length: usize,
+    /// Relays in a tail, the guard included, 1 to 4.
+    #[serde(default = "tail_length")]
+    pub tail_length: usize,
+    /// Tails in the own descriptor, 1 to 8.
+    #[serde(default = "public_tails")]
+    pub public_tails: usize,
+    /// Tails that each peer gets for itself, 2 to 4.
+    #[serde(default = "private_tails")]
+    pub private_tails: usize,
 }
 
 /// The directory whose network is joined.
@@ -158,6 +175,15 @@ pub struct ConfigError {
     pub path: PathBuf,
     /// What is wrong with it.
     pub problem: ConfigProblem,
+}
+
+impl ConfigError {
+    /// Whether this user may not read the file.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(&self.problem, ConfigProblem::Read(error)
+            if error.kind() == io::ErrorKind::PermissionDenied)
+    }
 }
 
 /// Why a configuration was not read again: one line. Nothing has changed.
@@ -276,6 +302,11 @@ impl Config {
             lock,
             log,
             policies,
+            guards,
+            head_length,
+            tail_length,
+            public_tails,
+            private_tails,
         } = Self::load(&origin.file)?;
         let mut done = Reloaded::default();
         done.replace_log(&origin.logging, &mut self.log, log)?;
@@ -289,6 +320,11 @@ impl Config {
         done.keep("state_dir", &self.state_dir, &state_dir);
         done.keep("interface", &self.interface, &interface);
         done.keep("control_socket", &self.control_socket, &control_socket);
+        done.replace("guards", &mut self.guards, guards);
+        done.replace("head_length", &mut self.head_length, head_length);
+        done.replace("tail_length", &mut self.tail_length, tail_length);
+        done.replace("public_tails", &mut self.public_tails, public_tails);
+        done.replace("private_tails", &mut self.private_tails, private_tails);
         done.replace("lock", &mut self.lock, lock);
         if directory.id == self.directory.id {
             done.replace("directory.url", &mut self.directory.url, directory.url);
@@ -303,7 +339,7 @@ impl Config {
     ///
     /// # Errors
     /// Any [`ConfigProblem`] but [`ConfigProblem::Read`].
-    fn parse(text: &str) -> Result<Self, ConfigProblem> {
+    pub(crate) fn parse(text: &str) -> Result<Self, ConfigProblem> {
         let config: Self = serde_yaml::from_str(text).map_err(ConfigProblem::Yaml)?;
         config.check()?;
         Ok(config)
@@ -314,18 +350,46 @@ impl Config {
     #[must_use]
     pub fn engine(&self) -> EngineConfig {
         EngineConfig {
+            guards: self.guards,
+            head_length: self.head_length,
+            tail_length: self.tail_length,
+            public_tails: self.public_tails,
+            private_tails: self.private_tails,
             policies: self.policies.clone(),
             mtu: self.mtu,
             ..EngineConfig::default()
         }
     }
 
-    /// Where commands reach the running client.
+    /// Where this process, as the running client, is reached by commands.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
-        self.control_socket
-            .clone()
-            .unwrap_or_else(|| self.state_dir.join("control.sock"))
+        match &self.control_socket {
+            Some(path) => path.clone(),
+            None if self.is_the_hosts() && control::has_runtime_directory() => {
+                control::RUNTIME_SOCKET.into()
+            }
+            None => self.state_dir.join(control::STATE_SOCKET),
+        }
+    }
+
+    /// Where commands look for the running client.
+    #[must_use]
+    pub fn control_sockets(&self) -> Sockets {
+        let mut places = match &self.control_socket {
+            Some(path) => return Sockets(vec![path.clone()]),
+            None => vec![self.state_dir.join(control::STATE_SOCKET)],
+        };
+        if self.is_the_hosts() {
+            places.push(control::RUNTIME_SOCKET.into());
+        }
+        Sockets(places)
+    }
+
+    /// Whether this is the client of the host, and none of several with state directories of
+    /// their own: the socket of the host's is no other's.
+    fn is_the_hosts(&self) -> bool {
+        self.state_dir == default_state_dir()
     }
 
     fn check(&self) -> Result<(), ConfigProblem> {
@@ -454,6 +518,26 @@ fn default_mtu() -> u16 {
     1500
 }
 
+fn guards() -> usize {
+    EngineConfig::default().guards
+}
+
+fn head_length() -> usize {
+    EngineConfig::default().head_length
+}
+
+fn tail_length() -> usize {
+    EngineConfig::default().tail_length
+}
+
+fn public_tails() -> usize {
+    EngineConfig::default().public_tails
+}
+
+fn private_tails() -> usize {
+    EngineConfig::default().private_tails
+}
+
 fn yes() -> bool {
     true
 }
@@ -484,6 +568,10 @@ mod tests {
             config.control_socket(),
             Path::new("/var/lib/mixline/control.sock")
         );
+        assert_eq!(
+            config.control_sockets().0,
+            ["/var/lib/mixline/control.sock", "/run/mixline/client.sock"].map(PathBuf::from)
+        );
         assert_eq!(config.dns, Dns::default());
         assert_eq!(config.accept, Accept::Published);
         let error = refused("interface: mixline0\n");
@@ -496,7 +584,8 @@ mod tests {
             + "state_dir: /tmp/a\ninterface: mix1\nmtu: 9000\ncontrol_socket: /run/m.sock\n\
                publish: [FreeSpeech, other.anon]\naccept: always\n\
                dns: {mode: resolv-conf, upstream: [192.0.2.1, \"[2001:db8::1]:5353\"], forward: false}\n\
-               policies: [{port: 5060, policy: duplicate 2}]\n";
+               policies: [{port: 5060, policy: duplicate 2}]\n\
+               guards: 2\nhead_length: 1\ntail_length: 4\npublic_tails: 8\nprivate_tails: 2\n";
         let config = Config::parse(&text).unwrap();
         let names: Vec<&str> = config.publish.iter().map(Label::as_str).collect();
         assert_eq!(names, ["freespeech", "other"]);
@@ -511,6 +600,19 @@ mod tests {
         );
         assert!(!config.dns.forward);
         assert_eq!(config.policies.len(), 1);
+        let engine = config.engine();
+        assert_eq!(
+            (engine.guards, engine.head_length, engine.tail_length),
+            (2, 1, 4)
+        );
+        assert_eq!((engine.public_tails, engine.private_tails), (8, 2));
+        assert_eq!((engine.mtu, engine.policies.len()), (9000, 1));
+    }
+
+    #[test]
+    fn the_defaults_of_paths_are_those_of_the_engine() {
+        let config = Config::parse(&minimal()).unwrap();
+        assert_eq!(config.engine(), EngineConfig::default());
     }
 
     #[test]
@@ -544,6 +646,16 @@ mod tests {
             ("accept: never\npublish: [a]", "accept"),
             ("dns: {upstream: [nonsense]}", "dns"),
             ("policies: [{policy: fastest}]", "policies"),
+            ("guards: 0", "guards"),
+            ("guards: 6", "guards"),
+            ("head_length: 0", "head_length"),
+            ("head_length: 5", "head_length"),
+            ("tail_length: 5", "tail_length"),
+            ("public_tails: 0", "public_tails"),
+            ("public_tails: 9", "public_tails"),
+            ("private_tails: 1", "private_tails"),
+            ("private_tails: 5", "private_tails"),
+            ("head_length: -1", "head_length"),
         ] {
             let error = refused(&format!("{}{line}\n", minimal()));
             assert!(error.contains(key), "{line}: {error}");

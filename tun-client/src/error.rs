@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::control::GROUP;
 use crate::host::kernel::KernelError;
 
 /// The result of the client's own functions.
@@ -148,6 +149,18 @@ pub enum Error {
         /// The control socket.
         path: PathBuf,
     },
+    /// No client is running that this user could ask.
+    #[error(
+        "no client answers at {}: start it with `systemctl start mixline-client` (one that was \
+         started otherwise answers root at {})",
+        path.display(), hidden.display()
+    )]
+    OutOfReach {
+        /// The control socket that this user may look for.
+        path: PathBuf,
+        /// The one that it may not look for.
+        hidden: PathBuf,
+    },
     /// The control socket cannot be used.
     #[error("control socket {}: {problem}", path.display())]
     Control {
@@ -205,8 +218,11 @@ pub enum ControlProblem {
     /// Another client listens there.
     #[error("another client answers there; give this one a control_socket of its own")]
     Taken,
-    /// It belongs to another user.
-    #[error("permission denied: ask as the user that the client runs as, or root")]
+    /// It belongs to another user, and not to a group of this one's.
+    #[error(
+        "permission denied: ask as root, as the user that the client runs as, or as a member of \
+         the group {GROUP} (`sudo usermod -aG {GROUP} USER`, which counts from the next login)"
+    )]
     PermissionDenied,
     /// The connection failed.
     #[error("{0}")]

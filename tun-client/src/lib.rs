@@ -7,15 +7,19 @@ pub mod control;
 pub mod daemon;
 pub mod detach;
 mod dns;
+pub mod doctor;
 mod error;
 pub mod host;
 pub mod host_dns;
+pub mod join;
+pub mod ping;
 pub mod progress;
+pub mod qr;
 pub mod show;
 pub mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tun;
 
-pub use config::{Config, ConfigError, ConfigProblem, Lock};
+pub use config::{Config, ConfigError, ConfigProblem, DEFAULT_PATH, Lock};
 pub use error::{ContentProblem, ControlProblem, Error, Result};

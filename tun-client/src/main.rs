@@ -1,26 +1,43 @@
 //! `mixline-client`: the command line of the Mixline client.
 
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{CommandFactory, Parser};
-use mixline_client::cli::{Cli, Command, Up};
-use mixline_client::control::{Request, ask};
+use mixline_client::cli::{Cli, Command, Ping, Up};
+use mixline_client::control::{Request, Sockets};
 use mixline_client::daemon;
+use mixline_client::doctor;
 use mixline_client::host_dns::{self, Host};
+use mixline_client::join::{self, Before, Joined};
+use mixline_client::ping::Measured;
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
-use mixline_client::{Config, Error, Lock, detach, show};
+use mixline_client::{Config, DEFAULT_PATH, Error, Lock, detach, qr, show};
 use mixline_daemon::hangup;
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
+use mixline_daemon::network::Network;
 use mixline_daemon::reload::{Origin, Reloaded};
 use mixline_daemon::terminal::say;
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::name::AnonName;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 /// How long `down` waits for the client's clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// The unit, and where it may be (systemd.unit(5)).
+const UNIT: &str = "mixline-client.service";
+const UNIT_DIRECTORIES: [&str; 3] = [
+    "/etc/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
 /// Between two checks of something that is waited for.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -36,7 +53,7 @@ fn main() -> ExitCode {
         hangup::release();
     }
     match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // One line, whatever it is made of.
             let text = format!("{error:#}").replace('\n', " ");
@@ -46,58 +63,276 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<()> {
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     if let Command::Manual { directory } = &cli.command {
-        return Ok(manual::write(Cli::command(), directory)?);
+        manual::write(Cli::command(), directory)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let asked = logging::asked()?;
-    let config = Config::load(&cli.config)?;
+    if let Command::Join {
+        network,
+        force,
+        no_check,
+    } = &cli.command
+    {
+        join(&cli.config, network, *force, *no_check)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Doctor { long, json } = &cli.command {
+        return examine(&cli.config, *long, *json);
+    }
+    let config = match Config::load(&cli.config) {
+        // Who may not read it may still be a member of the group.
+        Err(error) if error.is_forbidden() && cli.config == Path::new(DEFAULT_PATH) => {
+            return ask_only(&Sockets::of_the_host(), &cli.command)
+                .unwrap_or_else(|| Err(error.into()));
+        }
+        config => config?,
+    };
     let origin = Origin {
         file: cli.config.clone(),
         logging: asked.start(Modules::Shown, config.log.as_ref()),
     };
-    let socket = config.control_socket();
-    match &cli.command {
-        Command::Up(options) => up(origin, config, options),
-        Command::Down => down(&config),
-        Command::Lock(options) => Ok(daemon::lock::lock(
-            config,
-            &cli.config,
-            options.watch,
-            options.if_always,
-        )?),
-        Command::Unlock { anyway } => Ok(daemon::lock::unlock(&config, *anyway)?),
-        Command::Status { json } => {
-            let status = ask(&socket, &Request::Status)?;
-            print(&status, *json, show::status)
-        }
-        Command::Id => id(&config),
-        Command::Publish { name } => publish(&config, name),
-        Command::Unpublish { name } => {
-            let done = ask(&socket, &Request::Unpublish { name: name.clone() })?;
-            let host = done["name"].as_str().unwrap_or(name);
-            if done["configured"] == true {
-                println!(
-                    "{host} is served no longer, until the configuration, which lists it, is read \
-                     again"
-                );
-            } else {
-                println!("{host} is served no longer");
-            }
-            Ok(())
-        }
-        Command::Reload => {
-            let done = ask(&socket, &Request::Reload)?;
-            let done: Reloaded = serde_json::from_value(done).context("the client's answer")?;
-            print!("{}", done.text());
-            Ok(())
-        }
-        Command::Resolve { what, json } => {
-            let found = ask(&socket, &Request::Resolve { what: what.clone() })?;
-            print(&found, *json, show::resolved)
-        }
-        Command::Manual { .. } => Ok(()),
+    let socket = config.control_sockets();
+    if let Some(done) = ask_only(&socket, &cli.command) {
+        return done;
     }
+    match &cli.command {
+        Command::Up(options) => up(origin, config, options)?,
+        Command::Down => down(&config)?,
+        Command::Lock(options) => {
+            daemon::lock::lock(config, &cli.config, options.watch, options.if_always)?;
+        }
+        Command::Unlock { anyway } => daemon::lock::unlock(&config, *anyway)?,
+        Command::Id => id(&config)?,
+        Command::Link { qr } => link(&config, *qr)?,
+        // All of these were carried out above.
+        Command::Status { .. }
+        | Command::Publish { .. }
+        | Command::Unpublish { .. }
+        | Command::Resolve { .. }
+        | Command::Reload
+        | Command::Ping(_)
+        | Command::Doctor { .. }
+        | Command::Join { .. }
+        | Command::Manual { .. } => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Carries out a command that takes a running client and nothing else; none for the other ones.
+fn ask_only(socket: &Sockets, command: &Command) -> Option<anyhow::Result<ExitCode>> {
+    let done = match command {
+        Command::Status { json } => socket
+            .ask(&Request::Status)
+            .map_err(anyhow::Error::from)
+            .and_then(|status| print(&status, *json, show::status)),
+        Command::Publish { name } => publish(socket, name),
+        Command::Unpublish { name } => unpublish(socket, name),
+        Command::Resolve { what, json } => socket
+            .ask(&Request::Resolve { what: what.clone() })
+            .map_err(anyhow::Error::from)
+            .and_then(|found| print(&found, *json, show::resolved)),
+        Command::Reload => reload(socket),
+        Command::Ping(options) => return Some(ping(socket, options)),
+        _ => return None,
+    };
+    Some(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn reload(socket: &Sockets) -> anyhow::Result<()> {
+    let done = socket.ask(&Request::Reload)?;
+    let done: Reloaded = serde_json::from_value(done).context("the client's answer")?;
+    print_text(&done.text());
+    Ok(())
+}
+
+fn unpublish(socket: &Sockets, name: &str) -> anyhow::Result<()> {
+    let name = name.to_owned();
+    let done = socket.ask(&Request::Unpublish { name: name.clone() })?;
+    let host = done["name"].as_str().unwrap_or(&name);
+    if done["configured"] == true {
+        println!(
+            "{host} is served no longer, until the configuration, which lists it, is read again"
+        );
+    } else {
+        println!("{host} is served no longer");
+    }
+    Ok(())
+}
+
+/// Exit code 1 if nothing came back.
+fn ping(socket: &Sockets, options: &Ping) -> anyhow::Result<ExitCode> {
+    let runtime = runtime()?;
+    let measured = runtime.block_on(measure(socket, options));
+    // A question may be under way.
+    runtime.shutdown_background();
+    let measured = measured?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&measured)?);
+    } else {
+        print_text(&measured.summary());
+    }
+    Ok(if measured.is_answered() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// One round after the other, until all are done or a person has seen enough.
+async fn measure(socket: &Sockets, options: &Ping) -> anyhow::Result<Measured> {
+    let mut interrupted = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let ask = |request: Request| {
+        let socket = socket.clone();
+        tokio::task::spawn_blocking(move || socket.ask(&request))
+    };
+    let what = options.what.clone();
+    let id = match what.parse() {
+        Ok(AnonName::Id(id)) => id.to_string(),
+        _ => match what.parse::<AnonymousId>() {
+            Ok(id) => id.to_string(),
+            Err(_) => {
+                let found = ask(Request::Resolve { what: what.clone() }).await??;
+                let id = found["id"].as_str();
+                id.context("the client's answer has no ID")?.to_owned()
+            }
+        },
+    };
+    let mut measured = Measured::new(&what, &id);
+    let mut rounds = tokio::time::interval(options.interval);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    for _ in 0..options.count {
+        let round = async {
+            rounds.tick().await;
+            ask(Request::Ping { id: id.clone() }).await
+        };
+        let report = tokio::select! {
+            report = round => report?,
+            _ = interrupted.recv() => break,
+        };
+        let said = match report {
+            Ok(report) => measured.add(&report),
+            // It was reached before, and may be again.
+            Err(error @ Error::RequestFailed(_)) if measured.rounds > 0 => {
+                measured.fail(&error.to_string())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !options.json {
+            print_text(&said);
+        }
+    }
+    Ok(measured)
+}
+
+/// Exit code 1 if something keeps a client from working.
+fn examine(file: &Path, long: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let mappings: &[u64] = if long {
+        &doctor::LONG
+    } else {
+        &doctor::MAPPINGS
+    };
+    if std::io::stderr().is_terminal() {
+        let seconds = mappings.iter().max().unwrap_or(&0);
+        eprintln!("mixline-client: looking at this host and its guards, for some {seconds} s");
+    }
+    let runtime = runtime()?;
+    let diagnosis = runtime.block_on(doctor::examine(file, mappings));
+    // A lookup may be under way.
+    runtime.shutdown_background();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&diagnosis)?);
+    } else {
+        print_text(&diagnosis.text());
+    }
+    Ok(if diagnosis.works {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn join(file: &Path, network: &Network, force: bool, no_check: bool) -> anyhow::Result<()> {
+    let relays = if no_check {
+        None
+    } else {
+        Some(runtime()?.block_on(join::check(network))?)
+    };
+    let (stdin, stderr) = (std::io::stdin(), std::io::stderr());
+    let asks = stdin.is_terminal() && stderr.is_terminal();
+    let (mut answers, mut questions) = (stdin.lock(), stderr.lock());
+    let terminal: join::Terminal<'_> = asks.then_some((&mut answers, &mut questions));
+    let Joined { config, before } = join::write(file, network, force, terminal)?;
+    drop((answers, questions));
+    let checked = match relays {
+        Some(relays) => format!("its directory answers, with {relays} relays"),
+        None => "its directory was not asked".to_owned(),
+    };
+    let mut lines = vec![format!(
+        "{} names the network {}: {checked}",
+        file.display(),
+        network.id
+    )];
+    if matches!(before, Before::Other(_)) && State::has_identity(&config.state_dir) {
+        lines.push(format!(
+            "this client keeps its anonymous ID, by which both networks know it; remove {} for \
+             another",
+            config.state_dir.display()
+        ));
+    }
+    lines.push(next(file, &config));
+    print_text(&(lines.join("\n") + "\n"));
+    Ok(())
+}
+
+/// What to do after a configuration was written.
+fn next(file: &Path, config: &Config) -> String {
+    let unit = file == Path::new(DEFAULT_PATH)
+        && Path::new("/run/systemd/system").is_dir()
+        && UNIT_DIRECTORIES
+            .iter()
+            .any(|directory| Path::new(directory).join(UNIT).exists());
+    let runs = !matches!(
+        config.control_sockets().ask(&Request::Status),
+        Err(Error::NotRunning { .. } | Error::OutOfReach { .. })
+    );
+    let place = match file == Path::new(DEFAULT_PATH) {
+        true => String::new(),
+        false => format!(" --config {}", file.display()),
+    };
+    match (unit, runs) {
+        (true, false) => "next: sudo systemctl enable --now mixline-client".to_owned(),
+        (true, true) => "next: sudo systemctl restart mixline-client".to_owned(),
+        (false, false) => format!("next: sudo mixline-client up --detach{place}"),
+        (false, true) => format!(
+            "next: sudo mixline-client down{place} && sudo mixline-client up --detach{place}"
+        ),
+    }
+}
+
+fn link(config: &Config, qr: bool) -> anyhow::Result<()> {
+    let network = Network::new(config.directory.id, &config.directory.url)?;
+    let line = network.to_string();
+    let terminal = std::io::stdout().is_terminal();
+    let mut out = format!("{line}\n");
+    if qr || terminal {
+        out += &qr::render(&line, terminal)?;
+    }
+    print_text(&out);
+    Ok(())
+}
+
+/// Prints what is for people. The reader may have had enough.
+fn print_text(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start")
 }
 
 fn up(origin: Origin, config: Config, options: &Up) -> anyhow::Result<()> {
@@ -119,11 +354,7 @@ fn up(origin: Origin, config: Config, options: &Up) -> anyhow::Result<()> {
     } else {
         Progress::Person
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start")?;
-    let result = runtime.block_on(daemon::run(config, origin, Host::default(), &progress));
+    let result = runtime()?.block_on(daemon::run(config, origin, Host::default(), &progress));
     if let Err(error) = &result {
         progress.failed(&error.to_string());
     }
@@ -131,7 +362,7 @@ fn up(origin: Origin, config: Config, options: &Up) -> anyhow::Result<()> {
 }
 
 fn down(config: &Config) -> anyhow::Result<()> {
-    match ask(&config.control_socket(), &Request::Down) {
+    match config.control_sockets().ask(&Request::Down) {
         Ok(_) => {}
         Err(error @ Error::NotRunning { .. }) => {
             if State::is_held(&config.state_dir) {
@@ -166,7 +397,7 @@ fn down(config: &Config) -> anyhow::Result<()> {
 }
 
 fn id(config: &Config) -> anyhow::Result<()> {
-    let id = match ask(&config.control_socket(), &Request::Status) {
+    let id = match config.control_sockets().ask(&Request::Status) {
         Ok(status) => status["id"]
             .as_str()
             .context("the client's answer has no ID")?
@@ -182,14 +413,10 @@ fn id(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn publish(config: &Config, name: &str) -> anyhow::Result<()> {
-    let socket = config.control_socket();
-    let done = ask(
-        &socket,
-        &Request::Publish {
-            name: name.to_owned(),
-        },
-    )?;
+fn publish(socket: &Sockets, name: &str) -> anyhow::Result<()> {
+    let done = socket.ask(&Request::Publish {
+        name: name.to_owned(),
+    })?;
     let host = done["name"].as_str().unwrap_or(name).to_owned();
     println!(
         "{host} is published as {}.anon",

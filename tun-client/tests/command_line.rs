@@ -476,3 +476,75 @@ fn state_is_not_for_others() {
     assert_eq!(mode(&fixture.state()), 0o700);
     assert_eq!(mode(&fixture.state().join("identity.key")), 0o600);
 }
+
+/// The line that names the network of an ID, somewhere.
+fn network(id: u8, url: &str) -> String {
+    format!("mixline:{}@{url}", AnonymousId([id; 32]))
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn a_network_is_joined_by_one_line_and_handed_on_by_it() {
+    let fixture = Fixture::new("# ours\n");
+    let other = network(9, "http://192.0.2.9:8080");
+    // Without a terminal nobody is asked.
+    let line = failure(&fixture.run(&["join", "--no-check", &other]));
+    assert!(
+        line.contains("another network") && line.contains("--force"),
+        "{line}"
+    );
+    assert_eq!(
+        said(&fixture.run(&["link"])).trim(),
+        network(7, NOWHERE),
+        "nothing was written"
+    );
+    let text = said(&fixture.run(&["join", "--no-check", "--force", &other]));
+    assert!(text.contains("was not asked"), "{text}");
+    assert!(
+        text.contains(&format!(
+            "next: sudo mixline-client up --detach --config {}",
+            fixture.config().display()
+        )),
+        "{text}"
+    );
+    let config = std::fs::read_to_string(fixture.config()).unwrap();
+    assert!(config.contains("# ours") && config.contains("interface: mixcli0"));
+    assert_eq!(said(&fixture.run(&["link"])), format!("{other}\n"));
+    let drawn = said(&fixture.run(&["link", "--qr"]));
+    assert!(
+        drawn.starts_with(&other) && drawn.contains("\u{2588}"),
+        "{drawn}"
+    );
+    // The same one elsewhere is no other.
+    let moved = network(9, "http://192.0.2.10:8080");
+    said(&fixture.run(&["join", "--no-check", &moved]));
+    assert_eq!(said(&fixture.run(&["link"])).trim(), moved);
+
+    std::fs::remove_file(fixture.config()).unwrap();
+    said(&fixture.run(&["join", "--no-check", &other]));
+    assert_eq!(said(&fixture.run(&["link"])).trim(), other);
+}
+
+#[test]
+fn a_network_is_joined_only_if_its_directory_answers_and_is_the_one() {
+    let fixture = Fixture::new("");
+    std::fs::remove_file(fixture.config()).unwrap();
+    for wrong in ["mixline:abc@http://192.0.2.1", "http://192.0.2.1:8080"] {
+        let output = fixture.run(&["join", wrong]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("mixline:ID@http://HOST:PORT"), "{error}");
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let line = failure(&fixture.run(&["join", &network(7, &url)]));
+    assert!(
+        line.contains("unreachable") && line.contains("nothing was written"),
+        "{line}"
+    );
+    assert!(!fixture.config().exists());
+}

@@ -5,12 +5,16 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 
 use mixline_client::Error;
-use mixline_client::control::{Request, ask};
+use mixline_client::control::{MAX_MEMBERS, MAX_OF_A_USER, Request, Sockets, ask};
 use mixline_client::testing::{ControlServer, Handler, MAX_REQUEST};
+use mixline_protocol::identity::AnonymousId;
+use mixline_testnet::skip;
 use serde_json::{Value, json};
 
 struct Echo;
@@ -41,6 +45,11 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
+        Self::of_group(None)
+    }
+
+    /// A socket for members of this group.
+    fn of_group(group: Option<u32>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -48,7 +57,7 @@ impl Fixture {
             .enable_all()
             .build()
             .unwrap();
-        let server = runtime.block_on(async { ControlServer::bind(&path).unwrap() });
+        let server = runtime.block_on(async { ControlServer::bind_for(&path, group).unwrap() });
         let serving = Some(runtime.spawn(server.serve(Arc::new(Echo))));
         Self {
             _directory: directory,
@@ -170,4 +179,194 @@ fn a_left_socket_is_replaced_a_live_one_and_a_file_are_not() {
     let error = ControlServer::bind(&fixture.path).unwrap_err().to_string();
     assert!(error.contains("no socket"), "{error}");
     assert_eq!(std::fs::read(&fixture.path).unwrap(), b"precious");
+}
+
+/// A group that the machine need not know, and users in it and beside it.
+const GROUP: u32 = 47_110;
+const MEMBER: u32 = 47_111;
+const OTHER_MEMBER: u32 = 47_112;
+const STRANGER: u32 = 47_113;
+/// What tells a copy of this test that it is to hold connections, and where.
+const HOLD: &str = "MIXLINE_TEST_HOLD";
+
+/// The client's program and this one where other users can run them, and a configuration.
+struct Programs {
+    _directory: tempfile::TempDir,
+    client: PathBuf,
+    this: PathBuf,
+    config: PathBuf,
+}
+
+impl Programs {
+    fn new(socket: &Path) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        open_to_all(directory.path());
+        let copy = |from: &Path, name: &str| {
+            let to = directory.path().join(name);
+            std::fs::copy(from, &to).unwrap();
+            to
+        };
+        let client = copy(Path::new(env!("CARGO_BIN_EXE_mixline-client")), "client");
+        let this = copy(&std::env::current_exe().unwrap(), "this");
+        let config = directory.path().join("client.yaml");
+        let text = format!(
+            "control_socket: {}\ndirectory: {{url: \"http://192.0.2.1\", id: {}}}\n",
+            socket.display(),
+            AnonymousId([7; 32])
+        );
+        std::fs::write(&config, text).unwrap();
+        std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o644)).unwrap();
+        Self {
+            _directory: directory,
+            client,
+            this,
+            config,
+        }
+    }
+
+    /// Asks as a user with this group as its only, or as a supplementary one.
+    fn ask(&self, user: u32, groups: (u32, &[u32]), command: &str) -> Output {
+        let supplementary: Vec<String> = groups.1.iter().map(ToString::to_string).collect();
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args([format!("--reuid={user}"), format!("--regid={}", groups.0)]);
+        if supplementary.is_empty() {
+            setpriv.arg("--clear-groups");
+        } else {
+            setpriv.arg(format!("--groups={}", supplementary.join(",")));
+        }
+        setpriv.arg(&self.client).arg(command).arg("--config");
+        setpriv.arg(&self.config).output().unwrap()
+    }
+
+    /// Takes so many connections as a member, and keeps them until the child is killed.
+    fn hold(&self, user: u32, count: usize, socket: &Path) -> Child {
+        let mut child = Command::new(&self.this)
+            .args(["--exact", "holding_connections", "--nocapture"])
+            .env(HOLD, format!("{count} {}", socket.display()))
+            .uid(user)
+            .gid(GROUP)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let held = lines
+            .map_while(Result::ok)
+            .find(|line| line.contains("held"));
+        assert!(held.is_some(), "{user} holds nothing");
+        child
+    }
+}
+
+fn open_to_all(directory: &Path) {
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Not a test by itself: another one starts it as another user.
+#[test]
+fn holding_connections() {
+    let Ok(what) = std::env::var(HOLD) else {
+        return;
+    };
+    let (count, path) = what.split_once(' ').unwrap();
+    let held: Vec<UnixStream> = (0..count.parse().unwrap())
+        .map(|_| UnixStream::connect(path).unwrap())
+        .collect();
+    println!("\nheld {}", held.len());
+    std::thread::sleep(std::time::Duration::from_secs(60));
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn members_of_the_group_ask_for_status_and_names_and_for_nothing_else() {
+    if !skip::is_root_or_skip() {
+        return;
+    }
+    let fixture = Fixture::of_group(Some(GROUP));
+    open_to_all(fixture._directory.path());
+    let metadata = std::fs::metadata(&fixture.path).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+    let programs = Programs::new(&fixture.path);
+    for groups in [(GROUP, &[][..]), (MEMBER, &[GROUP])] {
+        let status = programs.ask(MEMBER, groups, "status");
+        assert!(status.status.success(), "{}", text(&status.stderr));
+        assert!(text(&status.stdout).contains("state       up"));
+        let down = programs.ask(MEMBER, groups, "down");
+        let error = text(&down.stderr);
+        assert!(!down.status.success());
+        assert!(
+            error.contains("down is for root") && error.contains("group mixline"),
+            "{error}"
+        );
+    }
+    let stranger = programs.ask(STRANGER, (STRANGER, &[]), "status");
+    let error = text(&stranger.stderr);
+    assert!(!stranger.status.success());
+    assert!(error.contains("member of the group mixline"), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    ask(&fixture.path, &Request::Down).unwrap();
+}
+
+#[test]
+fn without_the_group_the_socket_is_the_owners_alone() {
+    if !skip::is_root_or_skip() {
+        return;
+    }
+    let fixture = Fixture::new();
+    open_to_all(fixture._directory.path());
+    let programs = Programs::new(&fixture.path);
+    let refused = programs.ask(MEMBER, (GROUP, &[]), "status");
+    assert!(text(&refused.stderr).contains("permission denied"));
+    // Who opens the socket by hand opens it to nobody else.
+    std::fs::set_permissions(&fixture.path, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let ended = programs.ask(MEMBER, (GROUP, &[]), "status");
+    assert!(!ended.status.success());
+}
+
+#[test]
+fn members_who_take_all_connections_keep_none_from_others_and_from_root() {
+    if !skip::is_root_or_skip() {
+        return;
+    }
+    let fixture = Fixture::of_group(Some(GROUP));
+    open_to_all(fixture._directory.path());
+    let programs = Programs::new(&fixture.path);
+    let mut holders = vec![programs.hold(MEMBER, MAX_OF_A_USER + 3, &fixture.path)];
+    let refused = programs.ask(MEMBER, (GROUP, &[]), "status");
+    let error = text(&refused.stderr);
+    assert!(error.contains(&format!("user {MEMBER} has")), "{error}");
+    let other = programs.ask(OTHER_MEMBER, (GROUP, &[]), "status");
+    assert!(other.status.success(), "{}", text(&other.stderr));
+    for user in (OTHER_MEMBER + 100..).take(MAX_MEMBERS / MAX_OF_A_USER) {
+        holders.push(programs.hold(user, MAX_OF_A_USER, &fixture.path));
+    }
+    let other = programs.ask(OTHER_MEMBER, (GROUP, &[]), "status");
+    let error = text(&other.stderr);
+    assert!(error.contains("of the group's members"), "{error}");
+    ask(&fixture.path, &Request::Status).unwrap();
+    for mut holder in holders {
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+    }
+    // What ended counts no longer, as soon as the client sees that it did.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !programs
+        .ask(MEMBER, (GROUP, &[]), "status")
+        .status
+        .success()
+    {
+        assert!(std::time::Instant::now() < until);
+    }
+}
+
+#[test]
+fn the_client_is_found_at_one_of_several_places() {
+    let fixture = Fixture::new();
+    let nowhere = PathBuf::from("/nonexistent/control.sock");
+    let places = Sockets(vec![nowhere.clone(), fixture.path.clone()]);
+    assert_eq!(places.ask(&Request::Status).unwrap()["state"], "up");
+    let error = Sockets(vec![nowhere]).ask(&Request::Status).unwrap_err();
+    assert!(matches!(error, Error::NotRunning { .. }));
 }

@@ -53,6 +53,11 @@ const NEEDS: &[Need] = &[
 
 /// What tests run beside that, and the demo does not.
 const FOR_TESTS: &[Need] = &[
+    need(
+        "faketime",
+        "faketime",
+        "shows a program another wall clock in tests",
+    ),
     need("nftables", "nft", "changes packet filters in tests"),
     need("prometheus", "promtool", "reads a relay's metrics in tests"),
     need("tmux", "tmux", "is the terminal of `top` in tests"),

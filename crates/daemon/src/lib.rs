@@ -1,13 +1,15 @@
 //! What the three daemons do alike: how they log, read their configuration again, outlive a terminal,
-//! look at clocks, what they tell the service manager, serve over HTTP, and what their packages make
-//! of their command lines.
+//! look at clocks, what they tell the service manager, serve over HTTP, how a network is named in one
+//! line, what their doctors say, and what their packages make of their command lines.
 
+pub mod doctor;
 pub mod due;
 pub mod hangup;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod logging;
 pub mod manual;
+pub mod network;
 #[cfg(feature = "http")]
 pub mod place;
 pub mod reload;

@@ -1,7 +1,7 @@
 //! Keeping a snapshot current.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::Snapshot;
@@ -18,7 +18,11 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(120);
 /// After the first failure; doubled with each further one, up to [`BACKOFF_LONGEST`].
 const BACKOFF: Duration = Duration::from_secs(1);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
+const BACKOFF_LONGEST: Duration = Duration::from_secs(15);
+/// How often it is looked whether the wall clock has gone another way than time.
+const LOOK: Duration = Duration::from_secs(2);
+/// By so much: the machine has slept, or its clock was set.
+const STEP: Duration = Duration::from_secs(3);
 
 /// How the following goes, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +43,8 @@ impl DirectoryClient {
     /// Fetches again and again, until nobody receives snapshots any more.
     ///
     /// How often is the directory's to say (`Cache-Control: max-age`), within 1 s and
-    /// 120 s; after failures 1 s, doubled up to 30 s. Each wait is up to a quarter
+    /// 120 s; after failures 1 s, doubled up to 15 s; and at once after the machine has slept or its
+    /// clock was set, since what holds until when is a matter of the wall clock. Each wait is up to a quarter
     /// shorter at random, so that a network does not ask in step. The last snapshot stays
     /// in the channel while the directory is away: its `valid_until` says how long it holds.
     pub async fn follow(
@@ -50,7 +55,7 @@ impl DirectoryClient {
         loop {
             let wait = self.step(&snapshots, &status).await;
             tokio::select! {
-                () = tokio::time::sleep(shortened(wait)) => {}
+                () = pause(shortened(wait)) => {}
                 () = snapshots.closed() => return,
             }
         }
@@ -105,9 +110,49 @@ impl DirectoryClient {
     }
 }
 
+/// Waits, but not beyond a step of the wall clock against the monotonic one, which stands still while
+/// the machine sleeps.
+async fn pause(wait: Duration) {
+    let until = tokio::time::Instant::now() + wait;
+    while tokio::time::Instant::now() < until {
+        let (began, wall) = (Instant::now(), SystemTime::now());
+        let look = tokio::time::Instant::now() + LOOK;
+        tokio::time::sleep_until(until.min(look)).await;
+        if stepped(wall, SystemTime::now(), began.elapsed()) {
+            return;
+        }
+    }
+}
+
+/// Whether the wall clock has gone from one time to the other by a step, in `passed`.
+fn stepped(from: SystemTime, to: SystemTime, passed: Duration) -> bool {
+    match to.duration_since(from) {
+        Ok(ahead) => ahead.abs_diff(passed) >= STEP,
+        Err(back) => back.duration() + passed >= STEP,
+    }
+}
+
 /// Three quarters of the time, and a random part of the last one.
 fn shortened(wait: Duration) -> Duration {
     let quarter = wait / 4;
     let part = OsRandom::new().next_u32();
     wait - quarter.mul_f64(f64::from(part) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_and_a_clock_that_is_set_are_steps() {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let second = Duration::from_secs(1);
+        assert!(!stepped(wall, wall + 2 * second, 2 * second));
+        assert!(!stepped(wall, wall + 4 * second, 2 * second));
+        assert!(!stepped(wall, wall + 70 * second, 70 * second));
+        // Asleep for a minute, in which the monotonic clock stood still.
+        assert!(stepped(wall, wall + 62 * second, 2 * second));
+        assert!(stepped(wall, wall - 280 * second, 2 * second));
+        assert!(stepped(wall, wall + 86400 * second, 2 * second));
+    }
 }

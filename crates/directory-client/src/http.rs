@@ -1,6 +1,11 @@
 //! Requests to one server over plain HTTP, bounded in time and in the size of what comes back.
 //!
 //! There are no redirects and no proxies: both lead elsewhere than the configuration says.
+//!
+//! A connection is kept for the next request, and may be dead by then without anybody saying so: a
+//! firewall has forgotten it, or this machine has another address. An answer to a request on a kept
+//! connection has to begin soon, or else it is asked again on a fresh one. All requests here may be
+//! asked twice.
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -24,12 +29,18 @@ use tower_service::Service;
 
 /// How long connecting may take, looking up the name included.
 const CONNECT: Duration = Duration::from_secs(10);
+/// An answer on a connection that was kept begins within this time, or a fresh one is made.
+const KEPT: Duration = Duration::from_secs(3);
+/// An answer on a fresh connection begins within this time, connecting included.
+const BEGIN: Duration = Duration::from_secs(15);
+/// More of a body comes within this time.
+const GOES_ON: Duration = Duration::from_secs(10);
 /// How long a whole exchange may take.
 const EXCHANGE: Duration = Duration::from_secs(60);
 /// After this silence a connection is probed, this often until it is given up.
 const KEEP_ALIVE: (Duration, u32) = (Duration::from_secs(15), 3);
 /// A connection on which nothing is acknowledged for so long is given up (TCP_USER_TIMEOUT).
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(10);
 
 /// Why an address is not that of a server.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +77,8 @@ pub(crate) enum Failure {
 #[derive(Debug)]
 pub(crate) struct Server {
     client: Client<Connector, Full<Bytes>>,
+    /// Whether there may be a connection that was kept.
+    kept: bool,
     authority: Authority,
     /// With a slash at both ends.
     path: String,
@@ -94,17 +107,9 @@ impl Server {
         }
         let path = parts.path_and_query.as_ref().map_or("/", |p| p.path());
         let path = format!("{}/", path.trim_end_matches('/'));
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(KEEP_ALIVE.0));
-        tcp.set_keepalive_interval(Some(KEEP_ALIVE.0));
-        tcp.set_keepalive_retries(Some(KEEP_ALIVE.1));
-        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .build(Connector(tcp));
         Ok(Self {
-            client,
+            client: client(),
+            kept: false,
             authority,
             path,
         })
@@ -119,13 +124,38 @@ impl Server {
     /// Asks for what is at `path` below the server's address, and waits for the beginning of
     /// the answer.
     pub(crate) async fn ask(
-        &self,
+        &mut self,
         method: Method,
         path: &str,
         header: Option<(HeaderName, HeaderValue)>,
         body: Vec<u8>,
     ) -> Result<Answer, Failure> {
         let deadline = Instant::now() + EXCHANGE;
+        let request = self.request(method, path, header, Bytes::from(body))?;
+        if std::mem::take(&mut self.kept) {
+            let began = timeout(KEPT, self.client.request(request.clone())).await;
+            if let Ok(Ok(response)) = began {
+                self.kept = true;
+                return Ok(Answer { response, deadline });
+            }
+        }
+        // None that was kept is used again.
+        self.client = client();
+        let response = timeout(BEGIN, self.client.request(request))
+            .await
+            .map_err(|error| failure(&error))?
+            .map_err(|error| failure(&error))?;
+        self.kept = true;
+        Ok(Answer { response, deadline })
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        header: Option<(HeaderName, HeaderValue)>,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
         let uri = Uri::builder()
             .scheme(Scheme::HTTP)
             .authority(self.authority.clone())
@@ -138,12 +168,21 @@ impl Server {
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
         headers.extend(header);
-        let response = timeout_at(deadline, self.client.request(request))
-            .await
-            .map_err(|error| failure(&error))?
-            .map_err(|error| failure(&error))?;
-        Ok(Answer { response, deadline })
+        Ok(request)
     }
+}
+
+/// Makes connections, and keeps them.
+fn client() -> Client<Connector, Full<Bytes>> {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEP_ALIVE.0));
+    tcp.set_keepalive_interval(Some(KEEP_ALIVE.0));
+    tcp.set_keepalive_retries(Some(KEEP_ALIVE.1));
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .build(Connector(tcp))
 }
 
 impl Answer {
@@ -157,9 +196,11 @@ impl Answer {
 
     /// The body, which has at most `most` bytes.
     pub(crate) async fn body(self, most: usize) -> Result<Vec<u8>, Failure> {
-        let mut incoming = self.response.into_body();
+        let Self { response, deadline } = self;
+        let more_by = || deadline.min(Instant::now() + GOES_ON);
+        let mut incoming = response.into_body();
         let mut body = Vec::new();
-        while let Some(frame) = timeout_at(self.deadline, incoming.frame())
+        while let Some(frame) = timeout_at(more_by(), incoming.frame())
             .await
             .map_err(|error| failure(&error))?
         {

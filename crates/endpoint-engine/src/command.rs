@@ -4,6 +4,7 @@
 //! and gives exactly one to each question. Who waits for which number is the driver's business.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
@@ -11,7 +12,8 @@ use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
 
 use crate::config::Config;
 use crate::error::QueryError;
-use crate::status::Status;
+use crate::guard_links::GuardTarget;
+use crate::status::{PingReport, Status};
 
 /// What a name stands for, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +39,19 @@ pub enum Command {
     SetLease(Box<Lease>),
     /// Use other settings, which have been checked ([`Config::check`]).
     Reconfigure(Box<Config>),
+    /// Addresses, routes or links of this host have changed, or it has slept: guards are reached
+    /// anew, and paths tried, at once.
+    HostChanged,
     /// Say goodbye to everybody and stop.
     Shutdown,
 }
 
-/// A question to the engine. All but [`Question::Status`] go to the directory.
+/// The most questions over each path in one [`Question::Ping`].
+pub const MAX_PINGS: u32 = 100;
+/// The least time between two of them: a peer answers some 40 in a second.
+pub const PING_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A question to the engine. Those above [`Question::Status`] go to the directory.
 #[derive(Debug, Clone)]
 pub enum Question {
     /// Publish the own descriptor: [`Answer::Done`].
@@ -60,6 +70,18 @@ pub enum Question {
     NameOf(AnonymousId),
     /// The state of everything: [`Answer::Status`].
     Status,
+    /// Round trip and loss over each path to a peer: [`Answer::Ping`]. Opens a session, and asks
+    /// the directory for the peer, where that is needed.
+    Ping {
+        /// The peer.
+        id: AnonymousId,
+        /// Questions over each path, 1 to [`MAX_PINGS`].
+        count: u32,
+        /// Time between two of them, at least [`PING_INTERVAL`].
+        interval: Duration,
+    },
+    /// How each guard is reached: [`Answer::Guards`].
+    Guards,
 }
 
 /// The answer to a [`Question`].
@@ -77,6 +99,10 @@ pub enum Answer {
     NameOf(Option<Box<NameRecord>>),
     /// The state of everything.
     Status(Box<Status>),
+    /// What was measured.
+    Ping(Box<PingReport>),
+    /// The guards in use.
+    Guards(Vec<GuardTarget>),
 }
 
 /// What becomes of a question.

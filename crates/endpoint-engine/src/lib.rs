@@ -69,7 +69,7 @@ mod token_bucket;
 pub use config::{Config, Identity};
 pub use directory::pending::{MAX_QUERIES, QUERY_DEADLINE};
 pub use error::{ConfigError, QueryError};
-pub use guard_links::Families;
+pub use guard_links::{Families, GuardTarget, PathFinding};
 pub use keys::SessionKey;
 pub use packets::batch::{BATCH_BYTES, BATCH_PACKETS, MAX_PACKET, PacketBatch};
 pub use policy::{AddressRange, MAX_DUPLICATES, PathPolicy, PolicyRule};

@@ -23,6 +23,12 @@ const _: () = {
     );
 };
 
+/// Sessions in doubt whose peers are asked in a second although nobody waits for them, and at once:
+/// each costs a datagram over each of its paths.
+pub const DOUBTS_PER_SECOND: u32 = 100;
+/// See [`DOUBTS_PER_SECOND`].
+pub const DOUBTS_BURST: u32 = 20;
+
 /// At most so many sessions have an initiator that has not been heard since we answered. The
 /// oldest makes room.
 pub const MAX_UNCONFIRMED: usize = 64;

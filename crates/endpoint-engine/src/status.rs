@@ -64,6 +64,10 @@ pub struct GuardStatus {
     pub mailboxes: usize,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
+    /// The largest IP packet that gets to it, bytes, if that is too small for datagrams.
+    pub mtu_out: Option<u16>,
+    /// The largest IP packet that comes back from it, bytes, if that is too small for datagrams.
+    pub mtu_in: Option<u16>,
 }
 
 /// Own tails by state.
@@ -120,6 +124,77 @@ pub struct PathStatus {
     pub rtt_ms: Option<f64>,
     /// Cells sent over it.
     pub cells: u64,
+}
+
+/// How long questions over one way took, milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct RoundTrip {
+    /// The shortest.
+    pub min_ms: f64,
+    /// The mean.
+    pub average_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+}
+
+impl RoundTrip {
+    /// Of these round trips; `None` of none.
+    #[must_use]
+    pub fn of(trips: impl IntoIterator<Item = std::time::Duration>) -> Option<Self> {
+        let mut trips: Vec<f64> = trips.into_iter().map(milliseconds).collect();
+        trips.sort_by(f64::total_cmp);
+        let (min, max) = (*trips.first()?, *trips.last()?);
+        let sum: f64 = trips.iter().sum();
+        let count = u32::try_from(trips.len()).map_or(f64::INFINITY, f64::from);
+        Some(Self {
+            min_ms: min,
+            average_ms: (sum / count * 1e3).round() / 1e3,
+            max_ms: max,
+        })
+    }
+}
+
+/// What [`Question::Ping`](crate::command::Question::Ping) has measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PingReport {
+    /// The peer's ID.
+    pub peer: String,
+    /// The peer's leased IPv4 address.
+    pub ipv4: Option<String>,
+    /// The peer's IPv6 address.
+    pub ipv6: String,
+    /// Whether there was no session before: the first answer then took a handshake.
+    pub opened: bool,
+    /// Milliseconds until there was a session, if there was none before.
+    pub opened_ms: Option<f64>,
+    /// Each path that was asked over, in the order in which they came to be.
+    pub paths: Vec<PathPing>,
+}
+
+/// Round trip and loss over one path.
+///
+/// The peer answers over several of its own paths at once, so a lost question is the path's loss,
+/// and a round trip is the way there and the fastest way back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PathPing {
+    /// The relays that this side chose, by name, the guard first.
+    pub head: Vec<String>,
+    /// The first relay of the peer's tail, by name.
+    pub tail: String,
+    /// Questions sent over it.
+    pub sent: u32,
+    /// Of these, answered.
+    pub answered: u32,
+    /// Round trips of those that were answered; none if none was.
+    pub rtt_ms: Option<RoundTrip>,
+    /// The round trip of each question in order, milliseconds; `None` if it was lost.
+    pub replies: Vec<Option<f64>>,
+}
+
+/// A time in milliseconds, to the microsecond.
+#[must_use]
+pub fn milliseconds(time: std::time::Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// What went over a session.

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::identity::{AnonymousId, ShortId};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::Snapshot;
 use rand_core::Rng;
@@ -16,26 +16,30 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::device::PacketDevice;
+use crate::diagnosis::Diagnosis;
 use crate::error::{Error, Result};
 use crate::handle::Handle;
 use crate::requests::{Request, Requests, Waiting};
 use crate::service::MessageService;
 use crate::sockets::{Bound, Port, Sockets};
 use crate::state::StateDir;
+use crate::ways::Ways;
 use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::command::Command;
 use mixline_endpoint_engine::engine::Engine;
-use mixline_endpoint_engine::{Event, Families, Identity, PacketBatch, SessionKey};
+use mixline_endpoint_engine::{Event, Families, Identity, PacketBatch, PathFinding, SessionKey};
 
 /// Events that a slow listener can catch up with.
 const EVENTS: usize = 256;
 /// Messages that the service answers at the same time.
 const ANSWERING: usize = 32;
-/// How often routes are looked at.
-const ROUTES_EVERY: Duration = Duration::from_secs(10);
+/// How often the ways to the guards are looked at, should the kernel announce nothing ...
+const WAYS_EVERY: Duration = Duration::from_secs(10);
+/// ... and how long after an announcement: changes come in groups.
+const WAYS_AFTER: Duration = Duration::from_millis(50);
 
 type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 type Answer = (SessionKey, Vec<u8>);
@@ -83,6 +87,7 @@ impl Endpoint {
         };
 
         let families = Families { v4: true, v6: true };
+        let mut clock = Clock::new();
         let engine = Engine::new(
             config.engine,
             identity,
@@ -90,7 +95,7 @@ impl Endpoint {
             families,
             service.is_some(),
             *seed,
-            clock::now(),
+            clock.now(),
         );
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -102,6 +107,9 @@ impl Endpoint {
                 let result = runtime.block_on(async {
                     let driver = Driver {
                         id,
+                        clock,
+                        ways: Ways::new(),
+                        diagnosis: Diagnosis::default(),
                         engine,
                         sockets: sockets.register()?,
                         device,
@@ -131,6 +139,9 @@ impl Endpoint {
 
 struct Driver<D> {
     id: AnonymousId,
+    clock: Clock,
+    ways: Ways,
+    diagnosis: Diagnosis,
     engine: Engine,
     sockets: Sockets,
     device: D,
@@ -153,6 +164,8 @@ enum Woken {
     Timeout,
     Readable { v4: bool },
     Writable,
+    Announced,
+    Found(ShortId, PathFinding),
     Packets(io::Result<()>),
     Request(Option<Request>),
     Snapshot(bool),
@@ -167,7 +180,7 @@ impl<D: PacketDevice> Driver<D> {
     ) -> Result<()> {
         self.device.attach().map_err(Error::Device)?;
         let (answers_sender, mut answers) = mpsc::channel::<Answer>(ANSWERING);
-        let mut routes_due = Instant::now();
+        let mut ways_due = Instant::now();
         let mut requests_open = true;
         let mut snapshots_open = true;
         snapshots.mark_changed();
@@ -175,7 +188,7 @@ impl<D: PacketDevice> Driver<D> {
             self.sockets.send(self.engine.outbox());
             self.deliver().await?;
             self.report(&answers_sender);
-            let now = clock::now();
+            let now = self.clock.now();
             if self.engine.is_stopped(now) {
                 self.sockets.send(self.engine.outbox());
                 return self.deliver().await;
@@ -193,7 +206,8 @@ impl<D: PacketDevice> Driver<D> {
                 self.packets.clear();
                 self.next_packet = 0;
             }
-            let timeout = Instant::from_std(self.engine.next_timeout(now));
+            let timeout = self.clock.timer(self.engine.next_timeout(now));
+            let timeout = Instant::from_std(timeout).min(ways_due);
             let (v4, v6) = (self.sockets.v4.as_ref(), self.sockets.v6.as_ref());
             let woken = tokio::select! {
                 () = tokio::time::sleep_until(timeout) => Woken::Timeout,
@@ -201,15 +215,29 @@ impl<D: PacketDevice> Driver<D> {
                 () = readable(v6) => Woken::Readable { v4: false },
                 () = writable(v4, v6), if blocked => Woken::Writable,
                 result = self.device.receive(&mut self.packets), if room => Woken::Packets(result),
+                () = self.ways.announced() => Woken::Announced,
+                (guard, finding) = self.diagnosis.found() => Woken::Found(guard, finding),
                 request = requests.recv(), if requests_open => Woken::Request(request),
                 changed = snapshots.changed(), if snapshots_open => Woken::Snapshot(changed.is_ok()),
                 Some(answer) = answers.recv() => Woken::Answer(answer),
             };
-            let now = clock::now();
+            let now = self.clock.now();
             match woken {
-                Woken::Timeout => self.engine.handle_timeout(now),
+                Woken::Timeout => {
+                    self.engine.handle_timeout(now);
+                    let silent = self.engine.silent_guards(now);
+                    self.diagnosis.look(silent, now.instant);
+                }
+                Woken::Found(guard, finding) => {
+                    if finding.is_narrow() {
+                        // Which guard it is, only the status says.
+                        tracing::warn!("the path to a guard is too narrow for datagrams");
+                    }
+                    self.engine.handle_finding(&guard, finding);
+                }
                 Woken::Readable { v4 } => self.receive(v4, now).await?,
                 Woken::Writable => {}
+                Woken::Announced => ways_due = ways_due.min(Instant::now() + WAYS_AFTER),
                 Woken::Packets(result) => {
                     result.map_err(Error::Device)?;
                     self.next_packet = self.engine.handle_packets(&self.packets, 0, now);
@@ -245,11 +273,17 @@ impl<D: PacketDevice> Driver<D> {
                     self.engine.finish_batch(now);
                 }
             }
-            if Instant::now() >= routes_due {
-                routes_due = Instant::now() + ROUTES_EVERY;
+            if Instant::now() >= ways_due {
+                ways_due = Instant::now() + WAYS_EVERY;
                 let snapshot = snapshots.borrow().clone();
                 if let Some(snapshot) = snapshot {
                     self.engine.set_families(self.sockets.families(&snapshot));
+                }
+                if self.ways.have_changed(self.engine.guard_addresses()) {
+                    tracing::info!("the way to the guards has changed: they are reached anew");
+                    self.diagnosis.forget();
+                    self.engine.host_changed(now);
+                    self.engine.finish_batch(now);
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Holding on to a running endpoint.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{Lease, ServiceDescriptor};
@@ -8,9 +9,11 @@ use tokio::sync::{broadcast, watch};
 
 use crate::directory_queries::DirectoryQueries;
 use crate::error::Error;
+use crate::guard_probes::{GuardsProbed, ProbeOptions, probe_guards};
 use crate::requests::Requests;
 use mixline_endpoint_engine::command::{Answer, Command, Question};
-use mixline_endpoint_engine::{Event, Status};
+use mixline_endpoint_engine::status::PingReport;
+use mixline_endpoint_engine::{Event, QueryError, Status};
 
 /// A running endpoint. Cheap to clone.
 #[derive(Clone)]
@@ -75,6 +78,54 @@ impl Handle {
             Ok(Answer::Status(status)) => Some(*status),
             _ => None,
         }
+    }
+
+    /// Measures round trip and loss over each path to a peer: `count` questions over each
+    /// (1 to [`MAX_PINGS`](mixline_endpoint_engine::command::MAX_PINGS)), `interval` apart (at
+    /// least [`PING_INTERVAL`](mixline_endpoint_engine::command::PING_INTERVAL), at most 10 s).
+    /// The answer comes when the last question is answered, or 2 s after it. Opens a session if
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`QueryError::Refused`] if nobody has published the ID, or it is the own one;
+    /// [`QueryError::Timeout`] if the peer or the directory does not answer;
+    /// [`QueryError::Busy`] with too many measurements under way.
+    pub async fn ping(
+        &self,
+        id: AnonymousId,
+        count: u32,
+        interval: Duration,
+    ) -> std::result::Result<PingReport, QueryError> {
+        let question = Question::Ping {
+            id,
+            count,
+            interval,
+        };
+        match self.requests.ask(question).await? {
+            Answer::Ping(report) => Ok(*report),
+            _ => Err(QueryError::Invalid("it answers another question".into())),
+        }
+    }
+
+    /// Measures the way to each guard in use, over all its addresses at once.
+    ///
+    /// # Errors
+    /// [`QueryError::Stopped`] if the endpoint has stopped.
+    pub async fn probe_guards(
+        &self,
+        options: &ProbeOptions,
+    ) -> std::result::Result<GuardsProbed, QueryError> {
+        match self.requests.ask(Question::Guards).await? {
+            Answer::Guards(guards) => Ok(probe_guards(guards, options).await),
+            _ => Err(QueryError::Invalid("it answers another question".into())),
+        }
+    }
+
+    /// Addresses, routes or links of this host have changed, or it has slept: guards are reached
+    /// anew at once. The endpoint notices both by itself as far as the kernel tells; this is for
+    /// those who know more.
+    pub async fn host_changed(&self) {
+        self.requests.command(Command::HostChanged).await;
     }
 
     /// What happens from now on. A receiver that is slow misses events.

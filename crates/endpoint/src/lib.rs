@@ -9,14 +9,17 @@
 mod clock;
 mod config;
 pub mod device;
+mod diagnosis;
 mod directory_queries;
 mod driver;
 mod error;
+pub mod guard_probes;
 mod handle;
 mod requests;
 mod service;
 mod sockets;
 mod state;
+mod ways;
 
 pub use mixline_endpoint_engine::status;
 
@@ -25,10 +28,14 @@ pub use device::{NoDevice, PacketBatch, PacketDevice};
 pub use directory_queries::DirectoryQueries;
 pub use driver::Endpoint;
 pub use error::{Error, Result};
+pub use guard_probes::{
+    AddressProbe, GuardProbe, GuardsProbed, Nat, NatKind, ProbeOptions, probe_guards,
+};
 pub use handle::Handle;
 pub use mixline_endpoint_engine::command::NamedService;
+pub use mixline_endpoint_engine::command::PING_INTERVAL;
 pub use mixline_endpoint_engine::{
-    AddressRange, Config as EngineConfig, ConfigError, Event, Identity, MAX_DUPLICATES,
-    MAX_QUERIES, PathPolicy, PolicyRule, QueryError, Status,
+    AddressRange, Config as EngineConfig, ConfigError, Event, GuardTarget, Identity,
+    MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule, QueryError, Status,
 };
 pub use service::MessageService;

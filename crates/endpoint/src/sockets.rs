@@ -1,7 +1,7 @@
 //! The UDP sockets: one for each address family.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use arrayvec::ArrayVec;
@@ -214,12 +214,23 @@ impl Sockets {
 
 /// Whether the kernel would know where to send a datagram: asks, and sends nothing.
 fn has_route(address: &SocketAddr) -> bool {
+    source_to(address).is_some()
+}
+
+/// The own address that the kernel would send from to another one; `None` if it knows no way.
+pub fn source_to(address: &SocketAddr) -> Option<IpAddr> {
+    let socket = towards(address).ok()?;
+    socket.local_addr().ok().map(|local| local.ip())
+}
+
+/// A socket that is connected to an address, for questions to the kernel about the way there.
+fn towards(address: &SocketAddr) -> io::Result<UdpSocket> {
     let from: SocketAddr = if address.is_ipv4() {
         (Ipv4Addr::UNSPECIFIED, 0).into()
     } else {
         (Ipv6Addr::UNSPECIFIED, 0).into()
     };
-    UdpSocket::bind(from)
-        .and_then(|socket| socket.connect(address))
-        .is_ok()
+    let socket = UdpSocket::bind(from)?;
+    socket.connect(address)?;
+    Ok(socket)
 }

@@ -10,8 +10,8 @@
 use crate::checksum::Sum;
 use crate::maps::{Address, mapped};
 use crate::wire::{
-    DATAGRAM_LENGTH, INDEX_OFFSET, TAG_OFFSET, TYPE_COOKIE, TYPE_DATA, TYPE_INITIATION,
-    TYPE_OFFSET, TYPE_RESPONSE,
+    DATAGRAM_LENGTH, INDEX_OFFSET, MIN_PROBE_LENGTH, TAG_OFFSET, TYPE_COOKIE, TYPE_DATA,
+    TYPE_INITIATION, TYPE_OFFSET, TYPE_PROBE, TYPE_RESPONSE,
 };
 
 /// Bytes of a frame, read with a bounds check each time.
@@ -262,6 +262,8 @@ pub enum Message {
     Answer(u32),
     /// Data for the session with this index.
     Data(u32),
+    /// A question about the path.
+    Probe,
     /// None of ours.
     Unknown,
 }
@@ -278,8 +280,18 @@ pub fn message<F: Frame + ?Sized>(frame: &F, payload: usize) -> Option<Message> 
         TYPE_INITIATION => Message::Initiation,
         TYPE_RESPONSE | TYPE_COOKIE => Message::Answer(index),
         TYPE_DATA => Message::Data(index),
+        TYPE_PROBE => Message::Probe,
         _ => Message::Unknown,
     })
+}
+
+/// Whether what is not a whole datagram is a probe, the only one of our messages that may be
+/// shorter. The kernel sees to it that the packet holds what it says.
+#[inline(always)]
+#[must_use]
+pub fn is_short_probe(message: Option<Message>, udp: &Udp) -> bool {
+    let length = udp.length as usize;
+    matches!(message, Some(Message::Probe)) && (MIN_PROBE_LENGTH..DATAGRAM_LENGTH).contains(&length)
 }
 
 /// The authentication tag of the datagram at `payload`, as two little-endian words.

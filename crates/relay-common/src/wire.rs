@@ -23,3 +23,10 @@ pub const TYPE_RESPONSE: u8 = 2;
 pub const TYPE_COOKIE: u8 = 3;
 /// Message type: data.
 pub const TYPE_DATA: u8 = 4;
+/// Message type: a question about the path, the only message that may be shorter than
+/// [`DATAGRAM_LENGTH`].
+pub const TYPE_PROBE: u8 = 5;
+/// Message type: the answer to it, as short as the question asks.
+pub const TYPE_PROBE_ANSWER: u8 = 6;
+/// Bytes of the shortest question, and of the shortest answer.
+pub const MIN_PROBE_LENGTH: usize = 64;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use arrayvec::ArrayVec;
+use mixline_protocol::link::probe;
 use mixline_protocol::size::{DATAGRAM, Datagram};
 use quinn_udp::RecvMeta;
 
@@ -116,6 +117,42 @@ impl ReceiveRing {
     }
 }
 
+/// A probe of the link protocol may be shorter than other datagrams: each becomes one of the usual
+/// length, in its place. A message without short ones costs nothing here.
+fn admit_probes(room: &mut [u8], meta: &mut RecvMeta) {
+    let (length, stride) = (meta.len, meta.stride);
+    if stride == DATAGRAM {
+        // A run ends with a shorter one.
+        let (whole, rest) = (length / DATAGRAM, length % DATAGRAM);
+        if rest > 0 && whole < RUN && lengthen_at(room, whole, rest) {
+            meta.len = (whole + 1) * DATAGRAM;
+        }
+        return;
+    }
+    let count = length.div_ceil(stride.max(1));
+    let part = |at: usize| at * stride..length.min((at + 1) * stride);
+    let is_probe = |at| room.get(part(at)).is_some_and(probe::is_short_probe);
+    if stride == 0 || stride > DATAGRAM || count > RUN || !(0..count).all(is_probe) {
+        return;
+    }
+    // From the last to the first: none is overwritten before it is moved.
+    for at in (0..count).rev() {
+        let from = part(at);
+        let short = from.len();
+        room.copy_within(from, at * DATAGRAM);
+        lengthen_at(room, at, short);
+    }
+    (meta.len, meta.stride) = (count * DATAGRAM, DATAGRAM);
+}
+
+/// Makes a whole datagram of the `length` bytes at the place of datagram number `at`.
+fn lengthen_at(room: &mut [u8], at: usize, length: usize) -> bool {
+    let (slots, _) = room.as_chunks_mut::<DATAGRAM>();
+    slots
+        .get_mut(at)
+        .is_some_and(|slot| probe::lengthen(slot, length))
+}
+
 /// How many datagrams of the right length a message holds: all but a shorter last one,
 /// or none. A run has one stride; only its last datagram may be shorter.
 fn run_length(meta: &RecvMeta) -> usize {
@@ -155,8 +192,15 @@ impl BatchSocket {
         let filled = self
             .state
             .recv(self.socket().into(), &mut buffers, &mut ring.meta)?;
+        drop(buffers);
         ring.filled = filled;
         ring.full = filled == ring.ask;
+        let rooms = ring.bytes.chunks_exact_mut(ROOM);
+        for (room, meta) in rooms.zip(&mut ring.meta[..filled]) {
+            if wrong_in(meta) > 0 {
+                admit_probes(room, meta);
+            }
+        }
         let messages = &ring.meta[..filled];
         let datagrams: usize = messages.iter().map(run_length).sum();
         let wrong: usize = messages.iter().map(wrong_in).sum();

@@ -167,6 +167,15 @@ impl BatchSocket {
         }
     }
 
+    /// Sends one datagram that may be shorter than others: the answer to a probe.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the kernel has no room; otherwise that it refuses the destination, or that
+    /// the datagram is too long for the interface.
+    pub fn send_short(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.socket.send_to(bytes, &to.into()).map(drop)
+    }
+
     fn enable_gso(&self) {
         let size = i32::try_from(DATAGRAM).unwrap_or(i32::MAX);
         match setsockopt(&self.socket, sockopt::UdpGsoSegment, &size) {

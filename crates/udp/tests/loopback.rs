@@ -148,6 +148,90 @@ fn mixed_destinations() {
     }
 }
 
+/// A probe of the link protocol, numbered like other datagrams.
+fn probe(number: u32, length: usize) -> Vec<u8> {
+    let mut probe = vec![0; length];
+    probe[0] = 5;
+    probe[4..8].copy_from_slice(&number.to_be_bytes());
+    probe[length - 1] = 9;
+    probe
+}
+
+#[test]
+fn probes_may_be_short_alone_and_in_runs() {
+    for address in [V4, V6] {
+        let to = open(address, &BindOptions::default());
+        let from = open(address, &BindOptions::default());
+        let lengths = [64, 100, 64, 64, 1407, DATAGRAM, 700, 700, 700, 64];
+        for (number, length) in (0..).zip(lengths) {
+            from.send_short(&probe(number, length), to.local_address())
+                .unwrap();
+        }
+        let plain = UdpSocket::bind(address).unwrap();
+        for length in [63, DATAGRAM + 1] {
+            plain
+                .send_to(&probe(0, length), to.local_address())
+                .unwrap();
+        }
+        let mut got = Vec::new();
+        let mut ring = ReceiveRing::new(8);
+        while got.len() < lengths.len() {
+            wait(&to);
+            let _ = to.receive(&mut ring);
+            got.extend(ring.take(64).map(|received| *received.datagram));
+        }
+        for (number, length) in (0u8..).zip(lengths) {
+            let datagram = got[usize::from(number)];
+            assert_eq!((datagram[0], datagram[7]), (5, number));
+            let said = u64::from_be_bytes(datagram[8..16].try_into().unwrap());
+            let is = if length == DATAGRAM { 0 } else { length as u64 };
+            assert_eq!(said, is);
+            assert_eq!(datagram[length - 1], 9);
+            assert!(datagram[length..].iter().all(|byte| *byte == 0));
+        }
+        let _ = to.receive(&mut ring);
+        assert_eq!(to.counters().wrong_length, 2);
+    }
+}
+
+#[test]
+fn a_run_of_probes_that_the_kernel_merged_is_taken_apart() {
+    // What the kernel sends as one message arrives as one: three of the same length, and a rest.
+    let to = open(V4, &BindOptions::default());
+    let plain = UdpSocket::bind(V4).unwrap();
+    nix::sys::socket::setsockopt(&plain, nix::sys::socket::sockopt::UdpGsoSegment, &200).unwrap();
+    let run: Vec<u8> = (0..4)
+        .flat_map(|number| probe(number, if number < 3 { 200 } else { 70 }))
+        .collect();
+    plain.send_to(&run, to.local_address()).unwrap();
+    // The same with whole ones.
+    nix::sys::socket::setsockopt(&plain, nix::sys::socket::sockopt::UdpGsoSegment, &1408).unwrap();
+    let run: Vec<u8> = [probe(4, DATAGRAM), probe(5, DATAGRAM), probe(6, 90)].concat();
+    plain.send_to(&run, to.local_address()).unwrap();
+    let mut got = Vec::new();
+    let mut ring = ReceiveRing::new(8);
+    while got.len() < 7 {
+        wait(&to);
+        let _ = to.receive(&mut ring);
+        got.extend(ring.take(64).map(|received| *received.datagram));
+    }
+    let seen: Vec<(u8, u64)> = got
+        .iter()
+        .map(|d| (d[7], u64::from_be_bytes(d[8..16].try_into().unwrap())))
+        .collect();
+    let is = [
+        (0, 200),
+        (1, 200),
+        (2, 200),
+        (3, 70),
+        (4, 0),
+        (5, 0),
+        (6, 90),
+    ];
+    assert_eq!(seen, is);
+    assert_eq!(to.counters().wrong_length, 0);
+}
+
 #[test]
 fn wrong_lengths_are_dropped_and_counted() {
     for address in [V4, V6] {

@@ -14,12 +14,16 @@ use super::indices::Owner;
 use super::neighbours::{Neighbours, Output};
 
 impl<R: CryptoRng> Neighbours<R> {
-    /// Takes a handshake message that came to any worker.
+    /// Takes a handshake message, or a probe, that came to any worker.
     pub fn handshake(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
         match datagram_type(datagram) {
             Ok(DatagramType::Initiation) => self.initiation(datagram, source, now),
             Ok(DatagramType::Response) => self.response(datagram, source, now),
             Ok(DatagramType::Cookie) => self.cookie(datagram, now),
+            Ok(DatagramType::Probe) => {
+                let answer = self.probes.respond(datagram, source, now);
+                self.output.extend(answer.map(Output::Answer));
+            }
             Ok(DatagramType::Data) | Err(_) => {}
         }
     }
@@ -134,7 +138,7 @@ impl<R: CryptoRng> Neighbours<R> {
         let (Some(to), Some(index)) = (to, index) else {
             return;
         };
-        let at = Timestamp::from(SystemTime::now());
+        let at = self.times.next(Timestamp::from(SystemTime::now()));
         match known
             .peer
             .initiate(&self.secret, index, at, now, &mut self.rng)

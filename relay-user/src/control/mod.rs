@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use mixline_protocol::link::probe::Answer;
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::Snapshot;
+use mixline_protocol::records::{CLOCK_SKEW, Snapshot};
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
 use mixline_relay_engine::messages::Command;
@@ -25,6 +26,7 @@ use mixline_relay_engine::wake::Wake as _;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::believed_time::BelievedTime;
 use crate::onion_keys::OnionKeys;
 use crate::port::ControlSockets;
 use crate::state_dir::StateDir;
@@ -103,6 +105,8 @@ pub struct Control {
     pub state: Arc<StateDir>,
     /// What is shown.
     pub statistics: Arc<ControlStatistics>,
+    /// The time by which onion keys are made and erased.
+    pub time: BelievedTime,
 }
 
 impl Control {
@@ -195,8 +199,13 @@ impl Control {
     }
 
     /// Makes and erases onion keys as time goes.
-    fn advance_onion_keys(&self) {
-        let now = UnixTime::from(SystemTime::now());
+    fn advance_onion_keys(&mut self) {
+        let snapshot = self.snapshots.borrow().clone();
+        let valid =
+            snapshot.map(|snapshot| snapshot.issued.minus(CLOCK_SKEW)..snapshot.valid_until);
+        let now = self
+            .time
+            .believed(SystemTime::now().into(), Instant::now(), valid.as_ref());
         let mut guard = self.onion.lock();
         let Some(onion) = guard.as_mut() else { return };
         let changed = onion.advance(now, &mut OsRandom::new());
@@ -214,6 +223,11 @@ impl Control {
     }
 
     fn flush(&mut self) {
+        if let Some(seconds) = self.neighbours.time_to_store()
+            && let Err(error) = self.state.store_link_time(seconds)
+        {
+            tracing::warn!("{error}; after a restart with a slow clock, relays may refuse links");
+        }
         for output in self.neighbours.take_output() {
             match output {
                 Output::One(worker, command) => {
@@ -223,6 +237,7 @@ impl Control {
                 }
                 Output::All(command) => self.tell_all(&command),
                 Output::Send(datagram, to) => self.sockets.send(&datagram, to),
+                Output::Answer(Answer { bytes, to }) => self.sockets.send_short(&bytes, to),
             }
         }
     }

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use mixline_protocol::identity::{ShortId, X25519Public, X25519Secret};
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::peer::Action;
-use mixline_protocol::link::{CellKind, LoadMeter, Responder, SourceLimiter};
+use mixline_protocol::link::probe::{Answer, ProbeResponder};
+use mixline_protocol::link::{CellKind, InitiationTimes, LoadMeter, Responder, SourceLimiter};
 use mixline_protocol::path::MailboxToken;
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::size::{DATAGRAM, Datagram};
@@ -41,6 +42,8 @@ pub enum Output {
     All(Command),
     /// Send this. After the commands that stand before it.
     Send(Box<Datagram>, SocketAddr),
+    /// Send the answer to a probe.
+    Answer(Answer),
 }
 
 /// How many of what there are, for people.
@@ -63,6 +66,9 @@ pub struct Neighbours<R> {
     own: ShortId,
     pub(super) rng: R,
     pub(super) responder: Responder,
+    /// Of our own initiations.
+    pub(super) times: InitiationTimes,
+    pub(super) probes: ProbeResponder,
     pub(super) load: LoadMeter,
     pub(super) limiter: SourceLimiter,
     /// Which address families there is a socket for: IPv4, IPv6.
@@ -90,6 +96,8 @@ impl<R: CryptoRng> Neighbours<R> {
         Self {
             public,
             responder: Responder::new(&secret, now, &mut rng),
+            times: InitiationTimes::default(),
+            probes: ProbeResponder::new(&public, now),
             secret,
             own,
             rng,
@@ -109,6 +117,17 @@ impl<R: CryptoRng> Neighbours<R> {
     /// Keeps the XDP program's set of indices current. To be called before anything else.
     pub fn set_gate(&mut self, gate: mixline_xdp::Sessions) {
         self.indices.set_gate(gate);
+    }
+
+    /// Goes on with the times of initiations where an earlier run has stopped. To be called before
+    /// anything else.
+    pub fn set_times(&mut self, times: InitiationTimes) {
+        self.times = times;
+    }
+
+    /// What is to be stored of those times before any output is sent.
+    pub fn time_to_store(&mut self) -> Option<u64> {
+        self.times.to_store()
     }
 
     /// What is to be done, in this order.
@@ -219,6 +238,8 @@ impl<R: CryptoRng> Neighbours<R> {
     /// Does what time asks for; at least once a second.
     pub fn tick(&mut self, now: Instant) {
         self.responder.tick(now, &mut self.rng);
+        let due = self.probes.due(now);
+        self.output.extend(due.into_iter().map(Output::Answer));
         for number in self.table.numbers() {
             self.drive(number, None, now);
             self.forget_idle(number, now);

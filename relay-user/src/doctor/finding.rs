@@ -2,83 +2,11 @@
 
 use std::fmt::Write as _;
 
+use mixline_daemon::doctor::finding::{count, counts, text};
+pub use mixline_daemon::doctor::{Finding, Level, Section};
 use serde::{Deserialize, Serialize};
 
 use crate::config::PortKind;
-
-/// How bad something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// As it should be, or of no consequence.
-    Ok,
-    /// The relay runs, and could run better.
-    Warning,
-    /// The relay does not run as configured.
-    Problem,
-}
-
-impl Level {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Problem => "PROBLEM",
-        }
-    }
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What was looked at.
-    pub check: String,
-    /// How bad it is.
-    pub level: Level,
-    /// What is so.
-    pub found: String,
-    /// What to change, where something is to be changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub change: Option<String>,
-}
-
-impl Finding {
-    /// Nothing to change.
-    pub fn ok(check: &str, found: impl Into<String>) -> Self {
-        Self {
-            check: check.into(),
-            level: Level::Ok,
-            found: found.into(),
-            change: None,
-        }
-    }
-
-    /// The relay runs, and could run better.
-    pub fn warning(check: &str, found: impl Into<String>, change: impl Into<String>) -> Self {
-        Self {
-            level: Level::Warning,
-            change: Some(change.into()),
-            ..Self::ok(check, found)
-        }
-    }
-
-    /// The relay does not run as configured.
-    pub fn problem(check: &str, found: impl Into<String>, change: impl Into<String>) -> Self {
-        Self {
-            level: Level::Problem,
-            ..Self::warning(check, found, change)
-        }
-    }
-}
-
-/// What was found of one part of the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Section {
-    /// Which part.
-    pub part: String,
-    /// What was found.
-    pub checks: Vec<Finding>,
-}
 
 /// All that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,10 +23,6 @@ pub struct Diagnosis {
     pub sections: Vec<Section>,
 }
 
-/// The width of the column of levels, and of that of checks.
-const LEVEL: usize = 7;
-const CHECK: usize = 18;
-
 impl Diagnosis {
     /// A diagnosis of these findings.
     #[must_use]
@@ -108,20 +32,13 @@ impl Diagnosis {
         interface: Option<String>,
         sections: Vec<Section>,
     ) -> Self {
-        let mut this = Self {
+        Self {
             relay,
             port,
             interface,
-            runs: true,
+            runs: count(&sections, Level::Problem) == 0,
             sections,
-        };
-        this.runs = this.count(Level::Problem) == 0;
-        this
-    }
-
-    fn count(&self, level: Level) -> usize {
-        let findings = self.sections.iter().flat_map(|section| &section.checks);
-        findings.filter(|finding| finding.level == level).count()
+        }
     }
 
     /// For people.
@@ -136,22 +53,11 @@ impl Diagnosis {
                 None => "no interface".into(),
             }
         );
-        for Section { part, checks } in &self.sections {
-            let _ = writeln!(out, "\n{part}");
-            for finding in checks {
-                let (level, check) = (finding.level.word(), &finding.check);
-                let _ = writeln!(out, "  {level:LEVEL$}  {check:CHECK$} {}", finding.found);
-                if let Some(change) = &finding.change {
-                    let _ = writeln!(out, "  {:LEVEL$}  {:CHECK$} change: {change}", "", "");
-                }
-            }
-        }
-        let (problems, warnings) = (self.count(Level::Problem), self.count(Level::Warning));
+        out += &text(&self.sections);
         let _ = writeln!(
             out,
-            "\n{problems} {}, {warnings} {}: the relay {}",
-            if problems == 1 { "problem" } else { "problems" },
-            if warnings == 1 { "warning" } else { "warnings" },
+            "\n{}: the relay {}",
+            counts(&self.sections),
             match (self.runs, &self.relay) {
                 (true, Some(_)) => "runs as configured",
                 (true, None) => "would run with `port: auto`",

@@ -5,8 +5,6 @@
 //! runs; `judge` decides on what was seen, and is tested on machines that do not exist.
 
 mod buffers;
-mod clock;
-mod command;
 mod directory;
 mod ethtool;
 mod finding;
@@ -21,6 +19,8 @@ mod reach;
 mod state;
 
 use std::thread::available_parallelism;
+
+use mixline_daemon::doctor::{clock, command};
 
 pub use finding::{Diagnosis, Finding, Level, Section};
 

@@ -1,7 +1,6 @@
 //! What this process may do: its capabilities, and how much memory it may lock.
 
-use std::fs;
-
+use mixline_daemon::doctor::capabilities::Capabilities;
 use mixline_xdp::SocketConfig;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
@@ -33,17 +32,16 @@ impl Privileges {
     /// Looks at the machine.
     #[must_use]
     pub fn read() -> Self {
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let memlock = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(soft, _)| soft);
         Self {
-            effective: effective(&status).unwrap_or_default(),
+            effective: Capabilities::own().0,
             memlock: (memlock != RLIM_INFINITY).then_some(memlock),
         }
     }
 
     /// Whether a capability is there.
     fn has(&self, capability: u32) -> bool {
-        self.effective & 1 << capability != 0
+        Capabilities(self.effective).has(capability)
     }
 
     /// Whether socket buffers may be larger than the system's limits.
@@ -104,14 +102,6 @@ impl Privileges {
     }
 }
 
-/// The effective capabilities in `/proc/self/status` (proc(5)).
-fn effective(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,18 +114,6 @@ mod tests {
             effective: capabilities.iter().fold(0, |all, bit| all | 1 << bit),
             memlock,
         }
-    }
-
-    #[test]
-    fn capabilities_are_read() {
-        let status = "Name:\tx\nCapPrm:\t0000000000000001\nCapEff:\t000000c000003000\n";
-        let privileges = Privileges {
-            effective: effective(status).unwrap_or_default(),
-            memlock: None,
-        };
-        assert!(privileges.has(NET_ADMIN) && privileges.has(NET_RAW) && privileges.has(BPF));
-        assert!(!privileges.has(SYS_ADMIN));
-        assert_eq!(effective("Name:\tx\n"), None);
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 mod first_boot;
 mod machine;
-mod network;
 mod proposal;
 
 use std::fs::{DirBuilder, OpenOptions};
@@ -21,7 +20,7 @@ use nix::unistd::{Gid, Uid, User, chown};
 
 pub use first_boot::{FirstBoot, FirstBootError, Host, HostError};
 use machine::{Machine, Proposal};
-pub use network::{Network, NoNetwork};
+pub use mixline_daemon::network::{Network, NoNetwork};
 pub use proposal::Wishes;
 
 use crate::config::{Config, ConfigError};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use mixline_relay_engine::port_kind::PortKind;
 
 use super::machine::Proposal;
-use super::network::Network;
+use mixline_daemon::network::Network;
 
 /// The UDP port of a relay, unless another is asked for.
 pub const PORT: u16 = 7000;

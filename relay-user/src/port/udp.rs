@@ -241,6 +241,19 @@ impl ControlSockets {
         }
     }
 
+    /// Sends the answer to a probe; what the kernel does not take is lost, and asked for again.
+    pub fn send_short(&self, bytes: &[u8], to: SocketAddr) {
+        let of_family = self
+            .0
+            .iter()
+            .find(|socket| socket.local_address().is_ipv4() == to.is_ipv4());
+        if let Some(socket) = of_family
+            && let Err(error) = socket.send_short(bytes, to)
+        {
+            tracing::debug!(%error, "answering a probe");
+        }
+    }
+
     /// Whether there is a socket for the family of this address.
     #[must_use]
     pub fn reaches(&self, to: &SocketAddr) -> bool {

@@ -1,7 +1,8 @@
 //! The control socket: how commands reach the running client.
 //!
-//! A UNIX socket, mode 0600, that answers its own user and root. One line of JSON is a
-//! request, one line the answer:
+//! A UNIX socket that answers its own user and root, mode 0600. Where the host has the group
+//! [`GROUP`], the socket is the group's too (0660), and its members may ask for what
+//! [`Request::is_for_members`] says. One line of JSON is a request, one line the answer:
 //!
 //! ```text
 //! {"command":"status"}
@@ -9,22 +10,42 @@
 //! {"command":"publish","name":"freespeech"}      {"command":"unpublish","name":"freespeech"}
 //! {"command":"reload"}
 //! {"command":"resolve","what":"freespeech.anon"}
+//! {"command":"ping","id":"ID"}                   {"command":"probe","mappings":[10,20]}
 //!
 //! {"ok":...}      {"error":"one line"}
 //! ```
 
+mod admission;
 mod client;
 pub(crate) mod server;
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use client::ask;
+pub use admission::{Caller, MAX_MEMBERS, MAX_OF_A_USER, MAX_OWNERS};
+pub use client::{Sockets, ask};
+
+/// The group whose members may use the control socket.
+pub const GROUP: &str = "mixline";
+/// Where the service manager makes a directory for the socket, that all users can enter
+/// (`RuntimeDirectory=` of the unit, systemd.exec(5)).
+pub const RUNTIME_DIRECTORY: &str = "/run/mixline";
+/// The socket in it.
+pub const RUNTIME_SOCKET: &str = "/run/mixline/client.sock";
+/// The socket in a state directory, where there is no such directory.
+pub const STATE_SOCKET: &str = "control.sock";
 
 /// The longest request, bytes.
 pub const MAX_REQUEST: u64 = 4096;
 /// The longest answer that is read, bytes: the status of a thousand sessions.
 pub const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+
+/// Mappings of a NAT that one measurement looks at, at most.
+pub const MAX_MAPPINGS: usize = 8;
+/// The longest silence that a mapping is tried for, seconds.
+pub const LONGEST_MAPPING: u64 = 120;
 
 /// What can be asked of the running client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +72,55 @@ pub enum Request {
         /// A name, an ID, or a virtual address.
         what: String,
     },
+    /// Ask a peer once over each path.
+    Ping {
+        /// Its ID.
+        id: String,
+    },
+    /// Measure the way to the guards.
+    Probe {
+        /// For how long mappings of a NAT are left alone, seconds: at most [`MAX_MAPPINGS`] of at most
+        /// [`LONGEST_MAPPING`].
+        mappings: Vec<u64>,
+    },
+}
+
+impl Request {
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Down => "down",
+            Self::Reload => "reload",
+            Self::Publish { .. } => "publish",
+            Self::Unpublish { .. } => "unpublish",
+            Self::Resolve { .. } => "resolve",
+            Self::Ping { .. } => "ping",
+            Self::Probe { .. } => "doctor",
+        }
+    }
+
+    /// Whether members of [`GROUP`] may ask for it. All else is for root and the client's own user.
+    #[must_use]
+    pub fn is_for_members(&self) -> bool {
+        matches!(
+            self,
+            Self::Status
+                | Self::Publish { .. }
+                | Self::Unpublish { .. }
+                | Self::Resolve { .. }
+                | Self::Ping { .. }
+                | Self::Probe { .. }
+        )
+    }
+}
+
+/// Whether the service manager made [`RUNTIME_DIRECTORY`] for this process.
+#[must_use]
+pub fn has_runtime_directory() -> bool {
+    let named = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
+    std::env::split_paths(&named).any(|path| path == Path::new(RUNTIME_DIRECTORY))
 }
 
 /// An answer: a value, or one line that says why not.

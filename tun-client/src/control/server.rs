@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Group;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::{Answer, MAX_REQUEST, Request};
+use super::admission::{Caller, MAX_OWNERS, Members, Ticket};
+use super::{Answer, GROUP, MAX_REQUEST, Request};
 use crate::error::{ControlProblem, Error, Result};
 
-/// Connections at once; one more waits in the kernel's queue.
-pub const MAX_CONNECTIONS: usize = 16;
 /// How long a connection may be silent, or not take its answer.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -39,14 +39,26 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
+    /// Whether the socket is the group's, so that its members can connect.
+    shared: bool,
 }
 
 impl Server {
-    /// Binds the socket. A file that a client which stopped uncleanly left is replaced.
+    /// Binds the socket, which is the group's where the host has [`GROUP`]. A file that a client
+    /// which stopped uncleanly left is replaced.
     ///
     /// # Errors
     /// [`Error::Control`] if a running client answers there; [`Error::File`].
     pub fn bind(path: &Path) -> Result<Self> {
+        let group = Group::from_name(GROUP).ok().flatten();
+        Self::bind_for(path, group.map(|group| group.gid.as_raw()))
+    }
+
+    /// As [`Server::bind`], for the group of this number, if any.
+    ///
+    /// # Errors
+    /// Those of [`Server::bind`].
+    pub fn bind_for(path: &Path, group: Option<u32>) -> Result<Self> {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(Error::Control {
                 path: path.to_owned(),
@@ -69,26 +81,27 @@ impl Server {
             let bound = UnixListener::bind(path);
             umask(before);
             let bound = bound?;
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-            Ok(bound)
+            let shared = group.is_some_and(|group| is_given(path, group));
+            let mode = if shared { 0o660 } else { 0o600 };
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+            Ok((bound, shared))
         };
-        let listener = bind().map_err(Error::file("open the control socket", path))?;
+        let (listener, shared) = bind().map_err(Error::file("open the control socket", path))?;
         Ok(Self {
             listener,
             path: path.to_owned(),
+            shared,
         })
     }
 
     /// Answers until dropped.
     pub async fn serve<H: Handler>(self, handler: Arc<H>) {
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let owners = Arc::new(Semaphore::new(MAX_OWNERS));
+        let members = Members::default();
         let mut tasks = JoinSet::new();
         loop {
             while tasks.try_join_next().is_some() {}
-            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
-                return;
-            };
-            let stream = match self.listener.accept().await {
+            let mut stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::debug!(%error, "control socket");
@@ -96,17 +109,71 @@ impl Server {
                     continue;
                 }
             };
-            if !is_own(&stream) {
+            let Some(caller) = self.caller(&stream) else {
                 continue;
-            }
+            };
+            let place = match caller {
+                Caller::Owner => match Arc::clone(&owners).acquire_owned().await {
+                    Ok(permit) => Place::Owner(permit),
+                    Err(_) => return,
+                },
+                Caller::Member(user) => match members.admit(user) {
+                    Ok(ticket) => Place::Member(ticket),
+                    Err(refusal) => {
+                        refuse(&mut stream, refusal.to_string());
+                        continue;
+                    }
+                },
+            };
             let handler = Arc::clone(&handler);
             tasks.spawn(async move {
-                let _permit = permit;
-                if let Err(error) = connection(stream, handler.as_ref()).await {
+                let _place = place;
+                if let Err(error) = connection(stream, caller, handler.as_ref()).await {
                     tracing::debug!(%error, "control connection");
                 }
             });
         }
+    }
+
+    /// Who is at the other end, if it may ask for anything. To connect takes the permission to write
+    /// to the socket (unix(7)), so whoever is not its owner has it from the group.
+    fn caller(&self, stream: &UnixStream) -> Option<Caller> {
+        let user = stream.peer_cred().ok()?.uid();
+        if user == 0 || user == nix::unistd::geteuid().as_raw() {
+            Some(Caller::Owner)
+        } else {
+            self.shared.then_some(Caller::Member(user))
+        }
+    }
+}
+
+/// What a connection holds while it lives.
+#[expect(dead_code, reason = "held for what it does when it goes")]
+enum Place {
+    Owner(OwnedSemaphorePermit),
+    Member(Ticket),
+}
+
+/// Whether the socket was given to a group. A process without CAP_CHOWN can give it to those that it is
+/// in (chown(2)).
+fn is_given(path: &Path, group: u32) -> bool {
+    let given = std::os::unix::fs::lchown(path, None, Some(group));
+    if let Err(error) = &given {
+        tracing::info!(
+            "the control socket stays this user's: it cannot be given to {GROUP}: {error}"
+        );
+    }
+    given.is_ok()
+}
+
+/// Says why a connection is not served, if that can be said at once.
+fn refuse(stream: &mut UnixStream, why: String) {
+    let Ok(mut line) = serde_json::to_vec(&Answer::Error(why)) else {
+        return;
+    };
+    line.push(b'\n');
+    if let Err(error) = stream.try_write(&line) {
+        tracing::debug!(%error, "control connection");
     }
 }
 
@@ -122,16 +189,8 @@ fn is_socket(metadata: &std::fs::Metadata) -> bool {
     metadata.file_type().is_socket()
 }
 
-/// Whether the other end is this process's user, or root.
-fn is_own(stream: &UnixStream) -> bool {
-    let own = nix::unistd::geteuid().as_raw();
-    stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == own || peer.uid() == 0)
-}
-
 /// Answers the requests of one connection, one after the other.
-async fn connection<H: Handler>(stream: UnixStream, handler: &H) -> io::Result<()> {
+async fn connection<H: Handler>(stream: UnixStream, caller: Caller, handler: &H) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -151,7 +210,14 @@ async fn connection<H: Handler>(stream: UnixStream, handler: &H) -> io::Result<(
                 "a request is one line of at most {MAX_REQUEST} bytes"
             ))
         } else {
-            match serde_json::from_slice(&line) {
+            match serde_json::from_slice::<Request>(&line) {
+                Ok(request) if caller != Caller::Owner && !request.is_for_members() => {
+                    Answer::Error(format!(
+                        "{} is for root and the user that the client runs as; members of the group \
+                         {GROUP} may ask for status, resolve, ping, doctor, publish and unpublish",
+                        request.name()
+                    ))
+                }
                 Ok(request) => match handler.handle(request).await {
                     Ok(value) => Answer::Ok(value),
                     Err(error) => Answer::Error(error.to_string()),

@@ -1,18 +1,20 @@
 //! What commands ask of a running client, through the control socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use mixline_endpoint::QueryError;
+use mixline_endpoint::{PING_INTERVAL, ProbeOptions, QueryError};
 use mixline_protocol::name::Label;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::names::NameError;
 use super::resolve::{ResolveError, resolve};
 use super::shared::{Ending, Shared};
 use super::status_report;
 use crate::config::{Accept, NotALabel, ReloadError, parse_label};
-use crate::control::Request;
 use crate::control::server::Handler;
+use crate::control::{LONGEST_MAPPING, MAX_MAPPINGS, Request};
 
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,24 @@ pub enum RequestError {
     /// The lookup found nothing.
     #[error("{0}")]
     Resolve(ResolveError),
+    /// The text is no ID.
+    #[error("{text:?} is no ID")]
+    NotAnId {
+        /// The text.
+        text: String,
+    },
+    /// A peer was not asked.
+    #[error("{0}")]
+    Ping(PingError),
+    /// Longer silences, or more of them, than one measurement looks at.
+    #[error("at most {MAX_MAPPINGS} mappings are looked at, for at most {LONGEST_MAPPING} s each")]
+    Mappings,
+    /// One measurement is under way.
+    #[error("the guards are being measured already: try again when that has ended")]
+    Measuring,
+    /// The guards were not measured.
+    #[error("{0}")]
+    Probe(QueryError),
     /// The name is this client's, but nobody could be told yet where it is reached.
     #[error("{} is claimed, but not reached yet, which goes on: {error}", label.host())]
     NotFoundYet {
@@ -45,15 +65,47 @@ pub enum RequestError {
     Answer(serde_json::Error),
 }
 
+/// Why a peer was not asked.
+#[derive(Debug, thiserror::Error)]
+pub enum PingError {
+    /// It cannot be: it is nobody's ID, or the own one.
+    #[error("{0}")]
+    Refused(String),
+    /// It, or the directory, does not answer.
+    #[error("no answer: {0}")]
+    Silent(String),
+    /// Too many ask at once.
+    #[error("too many measurements are under way: try again when one has ended")]
+    Busy,
+    /// Something else.
+    #[error("{0}")]
+    Other(QueryError),
+}
+
+impl From<QueryError> for PingError {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Refused(why) => Self::Refused(why),
+            QueryError::Timeout(why) => Self::Silent(why),
+            QueryError::Busy => Self::Busy,
+            other => Self::Other(other),
+        }
+    }
+}
+
 /// Answers the requests of the control socket.
-pub struct ControlRequests(pub Arc<Shared>);
+pub struct ControlRequests {
+    shared: Arc<Shared>,
+    /// One measurement of the guards at a time.
+    measuring: Semaphore,
+}
 
 impl Handler for ControlRequests {
     type Error = RequestError;
 
     async fn handle(&self, request: Request) -> Result<Value, RequestError> {
         match request {
-            Request::Status => serde_json::to_value(status_report::collect(&self.0).await)
+            Request::Status => serde_json::to_value(status_report::collect(&self.shared).await)
                 .map_err(RequestError::Answer),
             Request::Down => {
                 self.end(Ending::Stop);
@@ -62,17 +114,52 @@ impl Handler for ControlRequests {
             Request::Publish { name } => self.publish(&name).await,
             Request::Unpublish { name } => self.unpublish(&name).await,
             Request::Reload => self.reload(),
-            Request::Resolve { what } => resolve(self.0.backend.as_ref(), &what)
+            Request::Resolve { what } => resolve(self.shared.backend.as_ref(), &what)
                 .await
                 .map_err(RequestError::Resolve),
+            Request::Ping { id } => self.ping(&id).await,
+            Request::Probe { mappings } => self.probe(&mappings).await,
         }
     }
 }
 
 impl ControlRequests {
+    /// Answers for this lifecycle.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            measuring: Semaphore::new(1),
+        }
+    }
+
+    async fn ping(&self, text: &str) -> Result<Value, RequestError> {
+        let id = text.parse().map_err(|_| RequestError::NotAnId {
+            text: text.to_owned(),
+        })?;
+        let report = self.shared.handle.ping(id, 1, PING_INTERVAL).await;
+        let report = report.map_err(|error| RequestError::Ping(error.into()))?;
+        serde_json::to_value(report).map_err(RequestError::Answer)
+    }
+
+    async fn probe(&self, mappings: &[u64]) -> Result<Value, RequestError> {
+        if mappings.len() > MAX_MAPPINGS || mappings.iter().any(|s| *s > LONGEST_MAPPING) {
+            return Err(RequestError::Mappings);
+        }
+        let Ok(_only) = self.measuring.try_acquire() else {
+            return Err(RequestError::Measuring);
+        };
+        let options = ProbeOptions {
+            mappings: mappings.iter().copied().map(Duration::from_secs).collect(),
+            ..ProbeOptions::default()
+        };
+        let probed = self.shared.handle.probe_guards(&options).await;
+        serde_json::to_value(probed.map_err(RequestError::Probe)?).map_err(RequestError::Answer)
+    }
+
     async fn publish(&self, name: &str) -> Result<Value, RequestError> {
         let label = parse_label(name).map_err(RequestError::NotALabel)?;
-        let shared = &self.0;
+        let shared = &self.shared;
         if shared.config().accept == Accept::Never {
             return Err(RequestError::AcceptsNobody);
         }
@@ -96,7 +183,7 @@ impl ControlRequests {
 
     async fn unpublish(&self, name: &str) -> Result<Value, RequestError> {
         let label = parse_label(name).map_err(RequestError::NotALabel)?;
-        let shared = &self.0;
+        let shared = &self.shared;
         let withdrawn = shared.names.unpublish(label);
         shared.settle_endpoint().await;
         let configured = withdrawn.map_err(RequestError::Name)?;
@@ -107,7 +194,7 @@ impl ControlRequests {
     }
 
     fn reload(&self) -> Result<Value, RequestError> {
-        let shared = &self.0;
+        let shared = &self.shared;
         let mut done = shared.reloader.reload().map_err(RequestError::Reload)?;
         // A name that a command withdrew comes back, though the file is as it was.
         let publish = "publish".to_owned();
@@ -119,6 +206,6 @@ impl ControlRequests {
 
     fn end(&self, ending: Ending) {
         // The first request counts; a second one changes nothing while the first is carried out.
-        let _ = self.0.ending.try_send(ending);
+        let _ = self.shared.ending.try_send(ending);
     }
 }

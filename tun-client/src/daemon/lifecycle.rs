@@ -158,7 +158,7 @@ fn begin<'a>(
         Arc::clone(&shared),
         Arc::new(config.clone()),
     ));
-    tasks.spawn(control.serve(Arc::new(ControlRequests(Arc::clone(&shared)))));
+    tasks.spawn(control.serve(Arc::new(ControlRequests::new(Arc::clone(&shared)))));
     tasks.spawn(service::keep_alive(Arc::clone(&shared)));
     tasks.spawn(outside::keep(Arc::clone(&shared), snapshots.clone()));
     tasks.spawn(host::keep(Arc::clone(&shared), reconciler, announcements));

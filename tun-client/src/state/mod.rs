@@ -68,6 +68,12 @@ impl State {
         DirectoryLock::is_held(directory)
     }
 
+    /// Whether there is an identity in a directory, as far as this user may look.
+    #[must_use]
+    pub fn has_identity(directory: &Path) -> bool {
+        directory.join(IDENTITY).exists()
+    }
+
     /// The virtual network that the host was closed for last, without taking the directory.
     #[must_use]
     pub fn network_of(directory: &Path) -> Option<VirtualNetwork> {

@@ -17,6 +17,8 @@ pub const CARD: &str = "wire0";
 pub const RELAY: &str = "192.0.2.1";
 /// How long a client may take to join.
 const JOIN: Duration = Duration::from_secs(90);
+/// How long the doctor may look.
+const DOCTOR: Duration = Duration::from_secs(90);
 /// The name that the client claims.
 const NAME: &str = "packages.anon";
 
@@ -25,12 +27,12 @@ fn address(relay: u8) -> String {
     format!("172.{}.0.1", 16 + relay)
 }
 
-/// How the relay's configuration comes about.
+/// How the configurations of relay and client come about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum By {
     /// Its example, edited.
     Example,
-    /// `mixline-relay init`.
+    /// `mixline-relay init` and `mixline-client join`.
     Init,
 }
 
@@ -49,10 +51,14 @@ pub fn run(checks: &mut Checks, container: &mut Container, by: By) {
     }
     checks.check("`port: auto` may look for XDP", || auto(container));
     checks.check("other relays register", || others(container));
-    checks.check("the client joins by its unit", || client(container));
+    checks.check("the client joins by its unit", || client(container, by));
     checks.check("it publishes a name, and systemd-resolved finds it", || {
         publish(container)
     });
+    checks.check(
+        "members of the group mixline ask it, and others hear of the group",
+        || group(container),
+    );
     checks.check(
         "systemd-networkd starts again, and the host stays closed",
         || networkd(container),
@@ -213,16 +219,30 @@ fn others(container: &mut Container) -> Result<()> {
     )
 }
 
-fn client(container: &mut Container) -> Result<()> {
-    let id = id(container)?;
-    configure(
-        container,
-        "client",
-        &[(
-            "directory",
-            &format!("{{url: \"http://{DIRECTORY}\", id: {}}}", id.trim()),
-        )],
-    )?;
+fn client(container: &mut Container, by: By) -> Result<()> {
+    match by {
+        By::Init => {
+            let text = said(
+                container,
+                "mixline-client join $(mixline-directory link --config /etc/mixline/directory.yaml)",
+            )?;
+            let next = "next: sudo systemctl enable --now mixline-client";
+            if !text.contains(next) {
+                bail!("`join` does not say what comes next: {text}");
+            }
+        }
+        By::Example => {
+            let id = id(container)?;
+            configure(
+                container,
+                "client",
+                &[(
+                    "directory",
+                    &format!("{{url: \"http://{DIRECTORY}\", id: {}}}", id.trim()),
+                )],
+            )?;
+        }
+    }
     // It has started when packets can flow.
     container.expect("systemctl start mixline-client", JOIN)?;
     expect(container, "systemctl is-active mixline-client", "active")?;
@@ -253,6 +273,51 @@ fn publish(container: &mut Container) -> Result<()> {
         ),
         20,
     )
+}
+
+fn group(container: &mut Container) -> Result<()> {
+    expect(
+        container,
+        "stat --format='%U %G %a' /run/mixline /run/mixline/client.sock",
+        "root root 755\nroot mixline 660",
+    )?;
+    let member = "setpriv --reuid=4711 --regid=4711 --groups=$(getent group mixline | cut -d: -f3)";
+    let stranger = "setpriv --reuid=4712 --regid=4712 --clear-groups";
+    said(
+        container,
+        &format!("{member} mixline-client status | grep -q '^state  *up'"),
+    )?;
+    said(
+        container,
+        &format!("{member} mixline-client resolve {NAME} | grep -q '^ipv4  *10\\.'"),
+    )?;
+    said(
+        container,
+        &format!("{member} mixline-client ping {NAME} 2>&1 | grep -q 'own'"),
+    )?;
+    // Whoever is root sees all, and a member what there is to see.
+    for who in ["", member] {
+        let answer = container.run(&format!("{who} mixline-client doctor"), DOCTOR)?;
+        if answer.code != 0 || !answer.output.contains("the client works") {
+            bail!(
+                "{who} mixline-client doctor: {}\n{}",
+                answer.code,
+                answer.output
+            );
+        }
+    }
+    let refused = |container: &mut Container, command: &str, why: &str| {
+        expect(
+            container,
+            &format!("{command} >/dev/null 2>/tmp/error; echo $?; grep -c '{why}' /tmp/error"),
+            "1\n1",
+        )
+    };
+    let down = format!("{member} mixline-client down");
+    refused(container, &down, "down is for root")?;
+    let status = format!("{stranger} mixline-client status");
+    refused(container, &status, "a member of the group mixline")?;
+    expect(container, "systemctl is-active mixline-client", "active")
 }
 
 /// It takes rules and routes for its own that it has not made (networkd.conf(5),

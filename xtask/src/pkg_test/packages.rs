@@ -69,7 +69,7 @@ pub fn is_whole(checks: &mut Checks, container: &mut Container) {
         .map(drop)
     });
     checks.check(
-        "relay and directory have users of their own, who cannot log in",
+        "relay and directory have users of their own, who cannot log in, and the client a group",
         || {
             for user in ["mixline-relay", "mixline-directory"] {
                 expect(
@@ -78,7 +78,11 @@ pub fn is_whole(checks: &mut Checks, container: &mut Container) {
                     &format!("{user}:/var/lib/{user}:/usr/sbin/nologin"),
                 )?;
             }
-            Ok(())
+            expect(
+                container,
+                "getent group mixline | cut -d: -f1,4",
+                "mixline:",
+            )
         },
     );
 }

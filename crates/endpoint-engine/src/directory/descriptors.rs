@@ -87,6 +87,12 @@ impl Descriptors {
         (fresh && now.unix() < known.descriptor.expires).then_some(&known.descriptor)
     }
 
+    /// The descriptor of an ID, however long ago it was learnt.
+    #[must_use]
+    pub fn last_known(&self, id: &AnonymousId) -> Option<&ServiceDescriptor> {
+        self.known.get(id).map(|known| &known.descriptor)
+    }
+
     /// When the descriptor of an ID was learnt.
     #[must_use]
     pub fn learnt(&self, id: &AnonymousId) -> Option<Instant> {

@@ -40,6 +40,8 @@ pub enum Asker {
     NameOf(AnonymousId, RequestNumber),
     /// Packets to an address.
     Packets(IpAddr),
+    /// For an ID whose paths are to be measured.
+    Ping(AnonymousId, RequestNumber),
     /// A handshake whose descriptor may be out of date.
     Refresh(AnonymousId),
 }
@@ -59,7 +61,8 @@ impl Asker {
     pub fn number(&self) -> Option<RequestNumber> {
         match self {
             Self::Publish(_, number) => *number,
-            Self::Packets(_) | Self::Refresh(_) => None,
+            // Measurements answer for themselves.
+            Self::Packets(_) | Self::Refresh(_) | Self::Ping(..) => None,
             Self::Name(_, number)
             | Self::Id(_, number)
             | Self::Address(_, number)
@@ -151,6 +154,14 @@ impl Queries {
         self.queries
             .iter()
             .any(|query| matches!(&query.asker, Asker::Refresh(of) if of == id))
+    }
+
+    /// Whether the peer of this measurement is being asked for.
+    #[must_use]
+    pub fn is_finding(&self, measurement: RequestNumber) -> bool {
+        self.queries
+            .iter()
+            .any(|query| matches!(&query.asker, Asker::Ping(_, of) if *of == measurement))
     }
 
     /// Whether a publication is under way.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
 use mixline_protocol::records::Lease;
-use mixline_protocol::session::Certificate;
+use mixline_protocol::session::{Certificate, TIMESTAMP_TOLERANCE_MS};
 use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
 
@@ -15,6 +15,8 @@ use crate::clock::Now;
 use crate::config::Identity;
 use crate::random::below;
 
+/// The last initiation is so far ahead of the clock, milliseconds, only if that was set back.
+const SET_BACK_MS: u64 = 2000;
 /// How long a certificate is valid, seconds.
 const CERTIFICATE_LIFE: u64 = 24 * 3600;
 /// A throw-away ID is used at least so long ...
@@ -85,8 +87,20 @@ impl Local {
     }
 
     /// The time to write into an initiation: the clock's, or later if that has not moved on.
-    pub fn initiation_time(&mut self, now: Now) -> u64 {
-        self.last_initiation = now.unix_ms.max(self.last_initiation + 1);
+    ///
+    /// A clock that was set back leaves times that are still to come. A peer that has seen one wants
+    /// a later one, and any peer refuses what is too far ahead of its own clock. So attempts take
+    /// turns in which of the two they heed; what no peer can have accepted is forgotten.
+    pub fn initiation_time(&mut self, now: Now, attempt: usize) -> u64 {
+        let grown = self.last_initiation.saturating_add(1);
+        let ahead = grown.saturating_sub(now.unix_ms);
+        if ahead > TIMESTAMP_TOLERANCE_MS {
+            self.last_initiation = now.unix_ms;
+        } else if ahead > SET_BACK_MS && attempt % 2 == 1 {
+            return now.unix_ms;
+        } else {
+            self.last_initiation = now.unix_ms.max(grown);
+        }
         self.last_initiation
     }
 }
@@ -163,7 +177,7 @@ impl Pseudonyms {
             .copied();
         let local = self.get_mut(pseudonym);
         if let Some(certificate) = &local.certificate
-            && certificate.expires.since(now) >= CERTIFICATE_LIFE / 2
+            && (CERTIFICATE_LIFE / 2..=CERTIFICATE_LIFE).contains(&certificate.expires.since(now))
             && certificate.lease == lease
         {
             return Ok(certificate.clone());

@@ -89,6 +89,11 @@ impl Unreachable {
         Standing::Unreachable { retry }
     }
 
+    /// What was tried from elsewhere says nothing about here.
+    pub fn forget(&mut self) {
+        self.addresses.retain(|_, entry| entry.retry.is_none());
+    }
+
     /// The peer can be reached.
     pub fn clear(&mut self, address: &IpAddr) {
         self.addresses.remove(address);

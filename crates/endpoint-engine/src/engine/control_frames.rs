@@ -28,6 +28,8 @@ impl Engine {
                 if let Some(path) = session.paths.answer(id, now.instant) {
                     session.blame.relieve(&path.relays);
                 }
+                self.peer_is_there(key, id, now);
+                self.ping_answered(key, id, now);
             }
             Control::Tails { version, tails } => {
                 if old {

@@ -25,6 +25,7 @@ impl Engine {
             Command::Learn(descriptor) => self.learn(*descriptor, now),
             Command::SetLease(lease) => self.use_lease(*lease, now),
             Command::Reconfigure(config) => self.reconfigure(*config, now),
+            Command::HostChanged => self.host_changed(now),
             Command::Shutdown => self.shut_down(now),
         }
     }
@@ -39,6 +40,15 @@ impl Engine {
             Question::Status => {
                 let status = Box::new(self.status(now));
                 return self.reply(number, Ok(Answer::Status(status)));
+            }
+            Question::Ping {
+                id,
+                count,
+                interval,
+            } => return self.begin_ping(number, id, count, interval, now),
+            Question::Guards => {
+                let guards = self.guard_targets();
+                return self.reply(number, Ok(Answer::Guards(guards)));
             }
             Question::LookupName(label) => {
                 (RequestBody::LookupName(label), Asker::Name(label, number))
@@ -86,9 +96,16 @@ impl Engine {
             Asker::Packets(address) => Some(address),
             _ => None,
         };
+        let ping = match asker {
+            Asker::Ping(_, number) => Some(number),
+            _ => None,
+        };
         let Err(error) = self.queries.ask(body, asker, now.instant, &mut self.rng) else {
             return;
         };
+        if let Some(number) = ping {
+            self.fail_ping(number, error.clone());
+        }
         if let Some(number) = number {
             self.reply(number, Err(error));
         }
@@ -166,7 +183,7 @@ impl Engine {
         if self
             .sessions
             .get(key)
-            .is_some_and(|session| session.phase == Phase::Established)
+            .is_some_and(|s| s.phase == Phase::Established && s.doubt.is_none())
         {
             for message in self.queries.due(pseudonym, now.instant) {
                 self.send_message(key, &message, now);
@@ -248,6 +265,14 @@ impl Engine {
             (Asker::Packets(address), ResponseBody::NotFound) => {
                 return self.resolved(address, Ok(None), now);
             }
+            (Asker::Ping(id, number), ResponseBody::Descriptor(found)) if found.id == id => {
+                self.learn(found.clone(), now);
+                return self.open_for_ping(&found, number, now);
+            }
+            (Asker::Ping(_, number), ResponseBody::NotFound) => {
+                let why = "nobody has published this ID".to_owned();
+                return self.fail_ping(number, QueryError::Refused(why));
+            }
             (Asker::Refresh(id), ResponseBody::Descriptor(found)) if found.id == id => {
                 return self.refreshed(found, now);
             }
@@ -264,7 +289,7 @@ impl Engine {
         if let Some(key) = self.by_peer.get(&(Pseudonym::Own, found.id)).copied()
             && let Some(session) = self.sessions.get_mut(key)
             && let Some(opening) = &mut session.opening
-            && session.phase == Phase::Opening
+            && (session.phase == Phase::Opening || session.doubt.is_some())
         {
             let alive = found.tails.iter().filter(|offer| offer.alive(now.unix()));
             opening.targets = alive.copied().collect();
@@ -287,6 +312,7 @@ impl Engine {
         match asker {
             Asker::Publish(version, _) => self.publication(*version, Err(error.clone()), now),
             Asker::Packets(address) => self.resolved(*address, Err(()), now),
+            Asker::Ping(_, number) => return self.fail_ping(*number, error),
             _ => {}
         }
         if let Some(number) = asker.number() {

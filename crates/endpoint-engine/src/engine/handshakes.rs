@@ -63,7 +63,8 @@ impl Engine {
         if now.instant < opening.next || opening.attempts.is_full() {
             return;
         }
-        if refresh && session.pseudonym == Pseudonym::Own && !rekey {
+        let doubted = session.doubt.is_some();
+        if refresh && session.pseudonym == Pseudonym::Own && (!rekey || doubted) {
             opening.refreshed = true;
             let peer = session.peer;
             let old = |at: Instant| now.instant.saturating_duration_since(at) > RETRY * 4;
@@ -101,7 +102,7 @@ impl Engine {
             .certificate(pseudonym, now.unix())
             .map_err(PathError::Protocol)?;
         let local = self.pseudonyms.get_mut(pseudonym);
-        let at = local.initiation_time(now);
+        let at = local.initiation_time(now, made);
         let (initiator, payload) = SessionInitiator::start(
             &local.secret,
             &remote,
@@ -113,11 +114,20 @@ impl Engine {
         )
         .map_err(PathError::Protocol)?;
         self.send_handshake(&payload, &target, Some(key), made, now)?;
-        if let Some(opening) = self.sessions.get_mut(key).and_then(|s| s.opening.as_mut()) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Ok(());
+        };
+        // Who was away has waited already: the second follows soon, by another way.
+        let hurried = session.doubt.is_some() && made == 0;
+        if let Some(opening) = session.opening.as_mut() {
             // There is room: it was asked before.
             let _ = opening.attempts.try_push(initiator);
             opening.made += 1;
-            opening.next = now.instant + RETRY + RETRY * u32::try_from(made).unwrap_or(0) / 3;
+            opening.next = if hurried {
+                now.instant + RETRY / 3
+            } else {
+                now.instant + RETRY + RETRY * u32::try_from(made).unwrap_or(0) / 3
+            };
         }
         Ok(())
     }
@@ -319,6 +329,12 @@ impl Engine {
         // A handshake of ours that crossed the peer's is not needed any more.
         session.opening = None;
         session.set_peer_tails(tails, now.instant);
+        let doubted = session.doubt.take().is_some();
+        if doubted {
+            // The peer has made new tails because it had given up the old ones.
+            let offered = |tail| tails.iter().any(|offer| offer.tail.id() == tail);
+            session.paths.retain(|path| offered(path.tail));
+        }
         // The responder waits for something under the new keys; probes are that, too.
         session.paths.probe_soon();
         let (pseudonym, peer) = (session.pseudonym, session.peer);
@@ -327,6 +343,10 @@ impl Engine {
             session.ipv4.map(|(ip, _)| ip.into()),
         ];
         if !first {
+            if doubted {
+                self.extend_paths(key, now);
+                self.send_held(key, now);
+            }
             self.needs_maintenance = true;
             return;
         }
@@ -343,7 +363,7 @@ impl Engine {
     }
 
     /// Sends what has waited for the session.
-    fn send_held(&mut self, key: SessionKey, now: Now) {
+    pub(super) fn send_held(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };

@@ -106,7 +106,8 @@ impl Engine {
             };
             match session.reassembly.accept(frame, now.instant) {
                 Ok(Some(Delivered::Packet(packet))) => {
-                    let ours = parse(packet).is_some_and(|parsed| {
+                    let parsed = parse(packet);
+                    let ours = parsed.as_ref().is_some_and(|parsed| {
                         let from = match parsed.flow.source {
                             IpAddr::V4(ip) => session
                                 .ipv4
@@ -121,6 +122,9 @@ impl Engine {
                     } else if self.inbound.push(packet) {
                         session.used = now.instant;
                         session.carries_packets = true;
+                        if let Some(parsed) = &parsed {
+                            session.flows.arrived(parsed);
+                        }
                         session.traffic.packets_in += 1;
                         session.traffic.bytes_in += packet.len() as u64;
                         self.counters.packets_in += 1;

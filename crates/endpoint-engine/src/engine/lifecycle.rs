@@ -120,6 +120,7 @@ impl Engine {
             self.by_address.remove(&old.into());
         }
         session.ipv4 = Some((lease.ipv4, lease.expires));
+        session.lease_until = Some(lease.expires);
         self.by_address.entry(lease.ipv4.into()).or_insert(key);
     }
 

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use mixline_protocol::directory::RequestBody;
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::{Control, REKEY_AFTER_CELLS};
@@ -14,6 +15,7 @@ use mixline_protocol::session::{Control, REKEY_AFTER_CELLS};
 use super::Engine;
 use super::build_path::PathError;
 use crate::clock::Now;
+use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::{SessionKey, TailKey};
 use crate::limits::UNCONFIRMED;
@@ -46,11 +48,16 @@ pub const REJECT_AFTER: Duration = Duration::from_secs(45 * 60);
 const REKEY_PATIENCE: Duration = Duration::from_secs(30);
 /// A session for packets ends after so long without any ...
 pub const PACKETS_IDLE: Duration = Duration::from_secs(600);
-/// ... but with TCP connections open not before TCP's own keep-alive (two hours, RFC 9293,
-/// section 3.8.4) had its chance.
-pub const CONNECTIONS_IDLE: Duration = Duration::from_secs(3 * 3600);
+/// ... but with TCP connections open only after days: the side that may open no session, a service's
+/// host towards a client's, still has to reach the other. (TCP itself ends no idle connection,
+/// RFC 9293, section 3.8.4.)
+pub const CONNECTIONS_IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A session for messages ends after so long without any.
 pub const MESSAGES_IDLE: Duration = Duration::from_secs(120);
+/// With so little of the peer's lease left, seconds, it is asked for the next one ...
+const LEASE_ASK: u64 = 600;
+/// ... so often.
+const LEASE_ASK_EVERY: Duration = Duration::from_secs(60);
 /// The peer is told of new tails so often, until it says that it knows.
 const TELL_TAILS: Duration = Duration::from_secs(1);
 /// A session is in trouble when it has heard nothing for so long, and no path works.
@@ -90,6 +97,7 @@ impl Engine {
         }
         self.expire_address(key, now);
         self.rekey(key, now);
+        self.settle_doubt(key, now);
         self.drive_opening(key, now);
         self.renew_in_trouble(key, now);
         self.renew_own_tails(key, now);
@@ -132,8 +140,25 @@ impl Engine {
         (idle >= most).then_some(Ending::Idle)
     }
 
-    /// An address is the peer's only as long as it is leased.
+    /// An address is the peer's only as long as it is leased. The side that has begun the session
+    /// asks whether the lease was renewed; the other one hears of it with each new certificate.
     fn expire_address(&mut self, key: SessionKey, now: Now) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let lately = |at: Instant| now.instant.saturating_duration_since(at) < LEASE_ASK_EVERY;
+        if session.initiated
+            && session.pseudonym == Pseudonym::Own
+            && session
+                .lease_until
+                .is_some_and(|until| until.since(now.unix()) < LEASE_ASK)
+            && !session.lease_asked.is_some_and(lately)
+            && (session.in_use(now.instant) || session.flows.any_open())
+        {
+            session.lease_asked = Some(now.instant);
+            let peer = session.peer;
+            self.ask_directory(RequestBody::LookupId(peer), Asker::Refresh(peer), now);
+        }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -418,7 +443,9 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let in_use = session.in_use(now.instant) || session.waiting.is_some();
+        let in_use = session.in_use(now.instant)
+            || session.waiting.is_some()
+            || session.doubt.is_some_and(|doubt| doubt.asked.is_some());
         // Sessions for messages need no warm paths: a message that is lost is repeated.
         if !in_use && !session.carries_packets {
             return;

@@ -18,18 +18,20 @@ pub(crate) mod liveness;
 #[cfg(feature = "testing")]
 mod misbehaviour;
 mod outbound;
+mod ping;
 mod publishing;
 mod reconfigure;
+mod returning;
 mod status_report;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chacha20::ChaCha20Rng;
 use mixline_protocol::address;
-use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::identity::{AnonymousId, ShortId, X25519Public};
 use mixline_protocol::records::{ServiceDescriptor, Snapshot};
 use rand_core::SeedableRng;
 
@@ -40,9 +42,12 @@ use crate::directory::pending::Queries;
 use crate::directory::pseudonyms::{Pseudonym, Pseudonyms};
 use crate::directory::publication::Publication;
 use crate::directory::unreachable::Unreachable;
-use crate::guard_links::{Families, LinkEvent, Links};
+use crate::guard_links::{Families, LinkEvent, Links, PathFinding};
 use crate::keys::SessionKey;
-use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, TRIES_BURST, TRIES_PER_SECOND};
+use crate::limits::{
+    ANSWERS_BURST, ANSWERS_PER_SECOND, DOUBTS_BURST, DOUBTS_PER_SECOND, TRIES_BURST,
+    TRIES_PER_SECOND,
+};
 use crate::messages::ServiceRequest;
 use crate::outbox::Outbox;
 use crate::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
@@ -70,6 +75,8 @@ pub const IDLE_TICK: Duration = Duration::from_millis(250);
 pub const MAX_EVENTS: usize = 256;
 /// When the driver comes so late, silence of others says nothing.
 const STALL: Duration = Duration::from_millis(1000);
+/// When it comes so late, others may have given us up.
+const AWAY: Duration = Duration::from_millis(2500);
 /// How often what changes slowly is looked at.
 const SLOW_TICK: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the directory to hear of it.
@@ -100,11 +107,14 @@ pub struct Engine {
     lookups: HashMap<IpAddr, Lookup>,
     lookup_bucket: TokenBucket,
     queries: Queries,
+    /// Measurements of paths, for people.
+    measurements: Vec<ping::Measurement>,
     publication: Publication,
     initiation_replays: InitiationReplayCache,
     tries: TokenBucket,
     answers_bucket: TokenBucket,
     icmp_bucket: TokenBucket,
+    doubts_bucket: TokenBucket,
     outbox: Outbox,
     inbound: PacketBatch,
     requests: VecDeque<ServiceRequest>,
@@ -115,7 +125,9 @@ pub struct Engine {
     /// Something happened that other parts may have to act on at once.
     needs_maintenance: bool,
     online: bool,
-    last_tick: Option<Instant>,
+    /// Whether it was, and is not any more.
+    was_online: bool,
+    last_tick: Option<Now>,
     last_slow: Option<Instant>,
     stopping: Option<Instant>,
     counters: Counters,
@@ -160,6 +172,7 @@ impl Engine {
             lookups: HashMap::new(),
             lookup_bucket: TokenBucket::new(LOOKUPS_PER_SECOND, LOOKUPS_BURST, at),
             queries: Queries::default(),
+            measurements: Vec::new(),
             publication: Publication::new(at),
             initiation_replays: InitiationReplayCache::default(),
             tries: TokenBucket::new(TRIES_PER_SECOND, TRIES_BURST, at),
@@ -169,6 +182,7 @@ impl Engine {
                 crate::packets::icmp::BURST,
                 at,
             ),
+            doubts_bucket: TokenBucket::new(DOUBTS_PER_SECOND, DOUBTS_BURST, at),
             outbox: Outbox::new(),
             inbound: PacketBatch::new(),
             requests: VecDeque::new(),
@@ -177,6 +191,7 @@ impl Engine {
             dirty: Vec::new(),
             needs_maintenance: false,
             online: false,
+            was_online: false,
             last_tick: None,
             last_slow: None,
             stopping: None,
@@ -200,10 +215,28 @@ impl Engine {
         self.links.set_families(families);
     }
 
+    /// Where guards are reached.
+    pub fn guard_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.links.addresses()
+    }
+
+    /// The guards whose silence is worth looking at the way to them: who, where, and the link key.
+    pub fn silent_guards(
+        &self,
+        now: Now,
+    ) -> impl Iterator<Item = (ShortId, SocketAddr, X25519Public)> {
+        self.links.silent(now.instant)
+    }
+
+    /// The way to a guard has been looked at.
+    pub fn handle_finding(&mut self, guard: &ShortId, finding: PathFinding) {
+        self.links.looked_at(guard, finding);
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.maintain(now);
-        self.last_tick = Some(now.instant);
+        self.last_tick = Some(now);
         self.finish_batch(now);
     }
 
@@ -214,12 +247,14 @@ impl Engine {
             || self.stopping.is_some()
             || self.tails.unregistered
             || !self.queries.is_empty()
+            || self.is_measuring()
             || self
                 .sessions
                 .iter()
                 .any(|(_, session)| session.opening.is_some() || session.in_use(now.instant));
         let every = if busy { BUSY_TICK } else { IDLE_TICK };
-        self.last_tick.map_or(now.instant, |last| last + every)
+        self.last_tick
+            .map_or(now.instant, |last| last.instant + every)
     }
 
     /// Ends a batch: sends partly filled cells, and does what has become possible.
@@ -291,6 +326,9 @@ impl Engine {
                 self.reply(number, Err(QueryError::Stopped));
             }
         }
+        for ping in std::mem::take(&mut self.measurements) {
+            self.reply(ping.number, Err(QueryError::Stopped));
+        }
         self.withdraw(now);
         for key in self.sessions.keys().collect::<Vec<_>>() {
             if self
@@ -322,13 +360,7 @@ impl Engine {
     }
 
     fn maintain(&mut self, now: Now) {
-        let late = |at: Instant| now.instant.saturating_duration_since(at) >= STALL;
-        if self.last_tick.is_some_and(late) {
-            for (_, session) in self.sessions.iter_mut() {
-                session.waiting = None;
-                session.paths.forgive();
-            }
-        }
+        self.notice_gap(now);
         let slow = |at: Instant| now.instant.saturating_duration_since(at) >= SLOW_TICK;
         if self.last_slow.is_none_or(slow) {
             self.last_slow = Some(now.instant);
@@ -347,12 +379,17 @@ impl Engine {
         for key in self.sessions.keys().collect::<Vec<_>>() {
             self.maintain_session(key, now);
         }
+        self.drive_pings(now);
         self.go_online();
     }
 
     /// What changes slowly: guards, and what ends.
     fn slow_tick(&mut self, now: Now) {
-        if let Some(network) = &self.network {
+        // A clock that is days ahead must not cost the guards: they are looked at only while the
+        // snapshot, which the directory has signed, says that the time may be right.
+        if let Some(network) = &self.network
+            && network.is_plausible(now.unix())
+        {
             let links = &self.links;
             self.guards.update(
                 network,
@@ -361,6 +398,8 @@ impl Engine {
                 |relay| links.can_reach(relay),
                 &mut self.rng,
             );
+        }
+        if let Some(network) = &self.network {
             let wanted: Vec<_> = self.guards.in_use().map(|(id, _)| id).collect();
             self.links
                 .want(network, wanted.into_iter(), now, &mut self.rng);
@@ -401,8 +440,13 @@ impl Engine {
         }
         self.online = online;
         if online {
+            // Before guards count as dead, they have been silent for as long as peers wait for us.
+            if std::mem::take(&mut self.was_online) {
+                self.doubt_sessions();
+            }
             self.event(Event::Online);
         } else {
+            self.was_online = true;
             let why = self.problems().join("; ");
             self.event(Event::Offline(why));
         }

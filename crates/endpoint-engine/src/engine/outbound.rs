@@ -26,6 +26,7 @@ impl Engine {
     /// Takes packets from the device, beginning with number `from`, until the outbox has enough.
     /// Where to go on: the number of packets if all are taken. [`Self::finish_batch`] comes next.
     pub fn handle_packets(&mut self, packets: &PacketBatch, from: usize, now: Now) -> usize {
+        self.notice_gap(now);
         let mut at = from;
         while let Some(bytes) = packets.get(at) {
             if self.outbox.is_busy() {
@@ -79,6 +80,9 @@ impl Engine {
             return;
         };
         session.carries_packets = true;
+        if session.doubt.is_some() && session.held.push(bytes) {
+            return;
+        }
         if session.phase == Phase::Established {
             let (policy, path) = session.flows.assign(
                 packet,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::directory::RequestBody;
 use mixline_protocol::identity::ShortId;
-use mixline_protocol::records::ServiceDescriptor;
+use mixline_protocol::records::{CLOCK_SKEW, ServiceDescriptor};
 
 use super::Engine;
 use crate::clock::Now;
@@ -107,6 +107,7 @@ impl Engine {
         }
         if let Some(descriptor) = self.publication.offer()
             && (descriptor.expires.since(now.unix()) < REFRESH.min(self.descriptor_life(now) / 2)
+                || descriptor.issued > now.unix().plus(CLOCK_SKEW)
                 || descriptor.lease.as_ref() != self.pseudonyms.lease(now.unix()))
         {
             self.publication.make_stale(now.instant);
@@ -253,11 +254,13 @@ impl Engine {
         let own = self
             .pseudonyms
             .get(crate::directory::pseudonyms::Pseudonym::Own);
-        let last = self
-            .publication
-            .descriptor
-            .as_ref()
-            .map_or(0, |descriptor| descriptor.version);
+        // What was signed under a clock that was far ahead, no directory has accepted.
+        let signed = self.publication.descriptor.as_ref().map(|it| it.version);
+        let acceptable = now.unix_ms.saturating_add(CLOCK_SKEW * 1000);
+        let last = signed
+            .filter(|version| *version <= acceptable)
+            .unwrap_or(0)
+            .max(self.publication.published);
         let unsigned = ServiceDescriptor {
             id: own.id,
             version: now.unix_ms.max(last + 1),

@@ -1,12 +1,16 @@
 //! The engine's state, for a person.
 
+use mixline_protocol::identity::ShortId;
+
 use super::Engine;
 use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
+use crate::guard_links::GuardTarget;
 use crate::session::paths::{Health, Path};
 use crate::session::{Phase, Session};
 use crate::status::{
     DirectoryStatus, GuardStatus, NetworkStatus, PathStatus, SessionStatus, Status, TailStatus,
+    milliseconds,
 };
 use crate::tails::Owner;
 
@@ -55,6 +59,13 @@ impl Engine {
         } else if !self.links.any_up() {
             problems.push("no guard can be reached".to_owned());
         }
+        let narrow = self.links.findings().filter(|(_, found)| found.is_narrow());
+        problems.extend(narrow.map(|(guard, found)| {
+            let name = self.relay_name(&guard);
+            format!(
+                "guard {name}: {found}; raise the MTU on the way, of this host's interface first"
+            )
+        }));
         problems.extend(self.shortage.clone());
         problems
     }
@@ -93,6 +104,7 @@ impl Engine {
         let one = |(id, temporary): (mixline_protocol::identity::RelayId, bool)| {
             let short = id.short();
             let view = self.links.view(&id);
+            let finding = view.as_ref().and_then(|view| view.finding);
             let relay = self
                 .network
                 .as_ref()
@@ -110,10 +122,29 @@ impl Engine {
                 state: state.to_owned(),
                 rtt_ms: view.as_ref().and_then(|view| view.rtt).map(milliseconds),
                 mailboxes: self.tails.at_guard(&short).0,
-                last_error: view.and_then(|view| view.last_error),
+                mtu_out: finding.and_then(|finding| finding.narrow_out()),
+                mtu_in: finding.and_then(|finding| finding.narrow_back()),
+                last_error: finding
+                    .map(|finding| finding.to_string())
+                    .or_else(|| view.and_then(|view| view.last_error)),
             }
         };
         self.guards.in_use().map(one).collect()
+    }
+
+    /// The guards in use and how each is reached.
+    pub(super) fn guard_targets(&self) -> Vec<GuardTarget> {
+        let ids = self.guards.in_use().map(|(id, _)| id);
+        ids.zip(self.guard_status())
+            .filter_map(|(id, status)| {
+                let (link, addresses) = self.links.reached(&id)?;
+                Some(GuardTarget {
+                    status,
+                    link,
+                    addresses,
+                })
+            })
+            .collect()
     }
 
     fn tail_status(&self) -> TailStatus {
@@ -156,11 +187,16 @@ impl Engine {
         }
     }
 
-    fn path_status(&self, path: &Path, now: Now) -> PathStatus {
-        let name = |relay| match &self.network {
+    /// What people call a relay.
+    pub(super) fn relay_name(&self, relay: &ShortId) -> String {
+        match &self.network {
             Some(network) => network.name(relay),
             None => relay.to_string(),
-        };
+        }
+    }
+
+    fn path_status(&self, path: &Path, now: Now) -> PathStatus {
+        let name = |relay| self.relay_name(relay);
         PathStatus {
             head: path.relays.iter().map(name).collect(),
             tail: name(&path.tail_first),
@@ -175,8 +211,4 @@ impl Engine {
             cells: path.cells,
         }
     }
-}
-
-fn milliseconds(time: std::time::Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -14,6 +14,7 @@ use mixline_protocol::size::{CELL, CELL_OFFSET, Cell, Datagram};
 use rand_core::CryptoRng;
 
 use crate::clock::Now;
+use crate::guard_links::findings::PathFinding;
 use crate::outbox::Outbox;
 use crate::relays::network::Relay;
 
@@ -25,6 +26,10 @@ pub const PING_EVERY: Duration = Duration::from_millis(500);
 pub const DEAD_AFTER: Duration = Duration::from_millis(3200);
 /// A program that was stopped for a while must not take the guards for dead.
 const PINGS: u32 = 3;
+/// After a sleep or a move, a handshake without an answer is repeated after this ...
+const AGAIN: Duration = Duration::from_millis(700);
+/// ... so often, and then as always.
+const TRIES: u32 = 4;
 /// Sessions of one link: three of its peer, and old ones that may yet come back.
 pub(crate) const MAX_SESSIONS: usize = 5;
 
@@ -49,6 +54,13 @@ pub enum LinkEvent {
         /// The tokens that it did not take.
         refused: Vec<MailboxToken>,
     },
+}
+
+/// A link that is begun anew.
+pub(crate) struct Anew {
+    since: Instant,
+    /// Handshakes that were repeated.
+    tries: u32,
 }
 
 pub(crate) struct LinkSession {
@@ -79,6 +91,10 @@ pub(crate) struct GuardLink {
     /// The number of the last ping.
     pub(super) ping: u64,
     pub(super) rtt: Option<Duration>,
+    /// Since when it does not work.
+    pub(super) down: Option<Instant>,
+    pub(super) finding: Option<PathFinding>,
+    pub(super) anew: Option<Anew>,
     pub(super) leaving: Option<Instant>,
     pub(super) last_error: Option<String>,
 }
@@ -108,6 +124,9 @@ impl GuardLink {
             pings: 0,
             ping: 0,
             rtt: None,
+            down: None,
+            finding: None,
+            anew: None,
             leaving: None,
             last_error: None,
         }
@@ -146,6 +165,12 @@ impl GuardLink {
 
     /// Pings when it is silent; says when it is dead.
     pub(crate) fn watch(&mut self, now: Instant, outbox: &mut Outbox, events: &mut Vec<LinkEvent>) {
+        if self.alive {
+            self.down = None;
+        } else {
+            self.down.get_or_insert(now);
+        }
+        self.try_again(now);
         if self.seal.is_none() {
             return;
         }
@@ -164,14 +189,34 @@ impl GuardLink {
 
     /// Begins handshakes at once, and keeps the old sessions for as long as they are good.
     pub(crate) fn renew_peer(&mut self, now: Instant) {
-        self.peer = Peer::new(
-            self.secret.public(),
-            self.peer.remote(),
-            Upkeep::Always,
-            now,
-        );
+        self.peer = self.peer.afresh(now);
         self.handshake = None;
         self.attempts = 0;
+    }
+
+    /// The host has slept or moved: begins handshakes at once, and not only every five seconds.
+    pub(crate) fn begin_anew(&mut self, now: Instant) {
+        self.renew_peer(now);
+        self.anew = Some(Anew {
+            since: now,
+            tries: 0,
+        });
+    }
+
+    /// Tries again soon, while it is not known whether the guard can be reached as before.
+    fn try_again(&mut self, now: Instant) {
+        let Some(anew) = &mut self.anew else { return };
+        if now.saturating_duration_since(anew.since) < AGAIN * (anew.tries + 1) {
+            return;
+        }
+        anew.tries += 1;
+        if anew.tries >= TRIES {
+            self.anew = None;
+        }
+        let attempts = self.attempts;
+        self.renew_peer(now);
+        // The next address comes next.
+        self.attempts = attempts;
     }
 
     pub(crate) fn silence(&mut self, events: &mut Vec<LinkEvent>) {

@@ -7,13 +7,14 @@
 //! Every guard gets a link key of its own, made at the start of this run, so that guards cannot
 //! recognise a client by it.
 
+mod findings;
 mod link;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
-use mixline_protocol::identity::{RelayId, ShortId};
+use mixline_protocol::identity::{RelayId, ShortId, X25519Public};
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::peer::Action;
 use mixline_protocol::link::{
@@ -23,6 +24,7 @@ use mixline_protocol::size::{CELL, CELL_OFFSET, Cell, Datagram};
 use rand_core::CryptoRng;
 
 use crate::clock::Now;
+pub use crate::guard_links::findings::PathFinding;
 pub use crate::guard_links::link::LinkEvent;
 pub(crate) use crate::guard_links::link::cell_mut;
 use crate::guard_links::link::{GuardLink, LinkSession, seal_control};
@@ -32,6 +34,8 @@ use crate::status::Counters;
 
 /// A link that is no longer wanted is held for so long, until tails and paths have moved.
 pub const LINGER: Duration = Duration::from_secs(120);
+/// A guard that has been down for so long is worth looking at the way to it.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
 /// How often the peer is told that something was heard.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -52,6 +56,17 @@ impl Families {
     }
 }
 
+/// A guard in use, and how it is reached: what is needed to measure the way to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuardTarget {
+    /// The guard as [`status`](crate::status::Status) shows it.
+    pub status: crate::status::GuardStatus,
+    /// Its link key.
+    pub link: X25519Public,
+    /// Its addresses of the families that this host has, those in use first.
+    pub addresses: Vec<SocketAddr>,
+}
+
 /// How a link looks from outside.
 #[derive(Debug, Clone)]
 pub struct LinkView {
@@ -61,6 +76,8 @@ pub struct LinkView {
     pub rtt: Option<Duration>,
     /// The last thing that went wrong.
     pub last_error: Option<String>,
+    /// How the way to it was found to be since it has been down.
+    pub finding: Option<PathFinding>,
 }
 
 /// The links to all guards.
@@ -84,6 +101,22 @@ impl Links {
     /// Which kinds of addresses can be sent to from now on.
     pub fn set_families(&mut self, families: Families) {
         self.families = families;
+    }
+
+    /// Begins handshakes with all guards at once; sessions that there are go on meanwhile.
+    pub fn begin_anew(&mut self, now: Instant) {
+        for link in &mut self.links {
+            link.begin_anew(now);
+        }
+    }
+
+    /// Whether a guard has made a new session since the last [`Self::begin_anew`], or all that
+    /// were to have been tried for long.
+    #[must_use]
+    pub fn any_renewed(&self) -> bool {
+        self.links
+            .iter()
+            .any(|link| link.alive && link.anew.is_none())
     }
 
     /// Whether a relay has an address that can be sent to from here.
@@ -185,7 +218,55 @@ impl Links {
             up: link.alive,
             rtt: link.rtt,
             last_error: link.last_error.clone(),
+            finding: link.finding,
         })
+    }
+
+    /// A guard's link key and its addresses, the one in use first; `None` without a link.
+    #[must_use]
+    pub fn reached(&self, guard: &RelayId) -> Option<(X25519Public, Vec<SocketAddr>)> {
+        let link = self.links.iter().find(|link| link.id == *guard)?;
+        let mut addresses = link.addresses.to_vec();
+        let at = link.at.min(addresses.len());
+        addresses.rotate_left(at);
+        Some((link.peer.remote(), addresses))
+    }
+
+    /// The addresses of the guards.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.links
+            .iter()
+            .flat_map(|link| link.addresses.iter().copied())
+    }
+
+    /// The guards that have been down for some time and are to stay: to whom, where, and under which
+    /// link key handshakes go without an answer.
+    pub fn silent(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (ShortId, SocketAddr, X25519Public)> {
+        let down = move |link: &&GuardLink| {
+            let long = |at: Instant| now.saturating_duration_since(at) >= LOOK_AFTER;
+            link.leaving.is_none() && link.down.is_some_and(long)
+        };
+        self.links.iter().filter(down).filter_map(|link| {
+            let address = link.addresses.get(link.at)?;
+            Some((link.relay, *address, link.peer.remote()))
+        })
+    }
+
+    /// The way to a guard has been looked at.
+    pub fn looked_at(&mut self, guard: &ShortId, finding: PathFinding) {
+        let found = self.links.iter_mut().find(|link| link.relay == *guard);
+        if let Some(link) = found.filter(|link| !link.alive) {
+            link.finding = Some(finding);
+        }
+    }
+
+    /// What was found out about guards that are down.
+    pub fn findings(&self) -> impl Iterator<Item = (ShortId, PathFinding)> {
+        let found = |link: &GuardLink| Some((link.relay, link.finding?));
+        self.links.iter().filter_map(found)
     }
 
     /// Sends a control message to a guard, if there is a session.
@@ -219,8 +300,8 @@ impl Links {
                 }
                 false
             }
-            // Nobody opens links to a client.
-            Ok(DatagramType::Initiation) | Err(_) => {
+            // Nobody opens links to a client, or asks it.
+            Ok(DatagramType::Initiation | DatagramType::Probe) | Err(_) => {
                 counters.bad_datagrams += 1;
                 false
             }
@@ -387,7 +468,9 @@ impl Links {
                 link.pings = 0;
                 link.attempts = 0;
                 link.alive = true;
+                link.anew = None;
                 link.last_error = None;
+                link.finding = None;
                 self.events.push(LinkEvent::Up {
                     guard: link.relay,
                     fresh: true,

@@ -28,6 +28,19 @@ pub struct FlowKey {
     pub ports: (u16, u16),
 }
 
+impl FlowKey {
+    /// The flow of the answers.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            protocol: self.protocol,
+            ports: (self.ports.1, self.ports.0),
+        }
+    }
+}
+
 /// A packet whose IP header is sound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IpPacket<'a> {

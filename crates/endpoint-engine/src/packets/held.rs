@@ -25,6 +25,12 @@ impl Held {
         true
     }
 
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
     /// Gives everything back, in order.
     pub fn take(&mut self) -> VecDeque<Vec<u8>> {
         self.bytes = 0;

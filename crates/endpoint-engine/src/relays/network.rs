@@ -9,7 +9,7 @@ use mixline_protocol::epoch;
 use mixline_protocol::identity::{RelayId, ShortId, X25519Public};
 use mixline_protocol::path::Hop;
 use mixline_protocol::records::{
-    MAX_ADDRESSES, OnionKeys, Parameters, RelayDescriptor, ServiceDescriptor, Snapshot,
+    CLOCK_SKEW, MAX_ADDRESSES, OnionKeys, Parameters, RelayDescriptor, ServiceDescriptor, Snapshot,
 };
 use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
@@ -136,6 +136,13 @@ impl Network {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// Whether the time may be right, as far as the snapshot tells.
+    #[must_use]
+    pub fn is_plausible(&self, now: UnixTime) -> bool {
+        let from = self.snapshot.issued.minus(CLOCK_SKEW);
+        (from..self.snapshot.valid_until).contains(&now)
     }
 
     /// What everybody agrees on.

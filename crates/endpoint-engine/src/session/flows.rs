@@ -12,7 +12,7 @@ use crate::policy::{PathPolicy, PolicyRule};
 use crate::session::paths::{Health, Paths};
 
 /// Flows with one peer that are remembered. One more replaces another, which then only loses
-/// its place on a path.
+/// its place on a path; open TCP connections are replaced last, since a session is held for them.
 pub const MAX_FLOWS: usize = 512;
 /// Connections that have been silent for longer are not reset when the peer goes.
 const RESET_WITHIN: Duration = Duration::from_secs(600);
@@ -23,6 +23,28 @@ struct Flow {
     used: Instant,
     /// TCP only. `None` once it is closing.
     connection: Option<Connection>,
+    /// TCP only: this host has said that it is over, or the peer has reset it. What still comes of it
+    /// opens it no more.
+    closed: bool,
+}
+
+impl Flow {
+    fn is_open(&self) -> bool {
+        matches!(self.connection, Some(Connection::Open(_)))
+    }
+
+    /// A segment of this host.
+    fn sent(&mut self, segment: &Segment) {
+        if segment.syn {
+            self.closed = false;
+        }
+        self.closed |= segment.reset || segment.finishes;
+        self.connection = if self.closed {
+            None
+        } else {
+            Connection::after(segment)
+        };
+    }
 }
 
 /// What this host waits for on a TCP connection.
@@ -37,9 +59,7 @@ enum Connection {
 impl Connection {
     /// After a segment of this host.
     fn after(segment: &Segment) -> Option<Self> {
-        if segment.reset || segment.finishes {
-            None
-        } else if segment.acknowledges {
+        if segment.acknowledges {
             Some(Self::Open(segment.ack))
         } else {
             segment.syn.then_some(Self::Opening(segment.sequence))
@@ -89,6 +109,7 @@ impl Flows {
                 path: None,
                 used: now,
                 connection: None,
+                closed: false,
             };
             self.flows.insert(packet.flow, flow);
         }
@@ -99,7 +120,7 @@ impl Flows {
         if packet.flow.protocol == protocol::TCP
             && let Some(segment) = Segment::read(packet.payload)
         {
-            flow.connection = Connection::after(&segment);
+            flow.sent(&segment);
         }
         if flow.policy == PathPolicy::PerFlow {
             let alive = |id: &u32| {
@@ -123,11 +144,21 @@ impl Flows {
         }
     }
 
+    /// A packet of the peer's has come. A reset ends the connection that it is about.
+    pub fn arrived(&mut self, packet: &IpPacket<'_>) {
+        if packet.flow.protocol == protocol::TCP
+            && Segment::read(packet.payload).is_some_and(|segment| segment.reset)
+            && let Some(flow) = self.flows.get_mut(&packet.flow.reversed())
+        {
+            flow.closed = true;
+            flow.connection = None;
+        }
+    }
+
     /// Whether a TCP connection with the peer is open, as far as is known.
     #[must_use]
     pub fn any_open(&self) -> bool {
-        let open = |flow: &Flow| matches!(flow.connection, Some(Connection::Open(_)));
-        self.flows.values().any(open)
+        self.flows.values().any(Flow::is_open)
     }
 
     /// Resets for the TCP connections with the peer, those that are being opened included, as
@@ -144,10 +175,10 @@ impl Flows {
         if self.flows.len() < MAX_FLOWS {
             return;
         }
-        let oldest = self
-            .flows
-            .iter()
-            .max_by_key(|(_, flow)| now.saturating_duration_since(flow.used));
+        let oldest = self.flows.iter().max_by_key(|(_, flow)| {
+            let age = now.saturating_duration_since(flow.used);
+            (!flow.is_open(), age)
+        });
         if let Some(key) = oldest.map(|(key, _)| *key) {
             self.flows.remove(&key);
         }

@@ -15,7 +15,8 @@ pub const MAX_REPLAY_ENTRIES: usize = 65536;
 /// The last timestamp of each initiator: an initiation that is not newer is a replay.
 #[derive(Default)]
 pub struct InitiationReplayCache {
-    last: HashMap<AnonymousId, u64>,
+    /// By initiator: the timestamp, and when it came.
+    last: HashMap<AnonymousId, (u64, Instant)>,
     swept: Option<Instant>,
 }
 
@@ -25,15 +26,22 @@ impl InitiationReplayCache {
         let due = |at: Instant| now.instant.saturating_duration_since(at) > Duration::from_secs(60);
         if self.swept.is_none_or(due) {
             self.swept = Some(now.instant);
-            self.last
-                .retain(|_, at| at.saturating_add(TIMESTAMP_TOLERANCE_MS) >= now.unix_ms);
+            // By the monotonic clock as well: what a wall clock that jumps ahead makes look old is
+            // not, once that is set back.
+            let good = Duration::from_millis(2 * TIMESTAMP_TOLERANCE_MS);
+            self.last.retain(|_, (at, came)| {
+                at.saturating_add(TIMESTAMP_TOLERANCE_MS) >= now.unix_ms
+                    || now.instant.saturating_duration_since(*came) < good
+            });
         }
         let room = self.last.len() < MAX_REPLAY_ENTRIES;
         match self.last.get_mut(&id) {
-            Some(last) if timestamp_ms > *last => *last = timestamp_ms,
+            Some((last, came)) if timestamp_ms > *last => {
+                (*last, *came) = (timestamp_ms, now.instant);
+            }
             Some(_) => return false,
             None if room => {
-                self.last.insert(id, timestamp_ms);
+                self.last.insert(id, (timestamp_ms, now.instant));
             }
             None => return false,
         }

@@ -92,6 +92,18 @@ impl Opening {
     }
 }
 
+/// This host was away, and the peer may have given the session up: packets wait until it has
+/// answered, or until new keys are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubt {
+    /// Only an answer to a later probe than this one counts.
+    pub after: u32,
+    /// When the peer was asked; not before a guard can be reached.
+    pub asked: Option<Instant>,
+    /// The directory has been asked for its descriptor.
+    pub refreshed: bool,
+}
+
 /// How far a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -185,10 +197,16 @@ pub struct Session {
     pub heard: Instant,
     /// The first probe since then.
     pub waiting: Option<Instant>,
+    /// Whether the peer still knows the session is in question.
+    pub doubt: Option<Doubt>,
     /// When own tails were last replaced because nothing came through them.
     pub troubled: Option<Instant>,
     /// The peer's leased address.
     pub ipv4: Option<(Ipv4Addr, UnixTime)>,
+    /// When the last lease that is known of the peer ends, or has ended.
+    pub lease_until: Option<UnixTime>,
+    /// When its renewal was last asked for.
+    pub lease_asked: Option<Instant>,
     /// The peer's derived address.
     pub ipv6: Ipv6Addr,
     /// It has cells or control to flush.
@@ -247,8 +265,11 @@ impl Session {
             carries_packets: false,
             heard: now,
             waiting: None,
+            doubt: None,
             troubled: None,
             ipv4: None,
+            lease_until: None,
+            lease_asked: None,
             ipv6: address::ipv6(&peer),
             dirty: false,
             traffic: Traffic::default(),

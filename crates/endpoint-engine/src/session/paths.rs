@@ -274,6 +274,18 @@ impl Paths {
         }
     }
 
+    /// Round trip over the path that answered last.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// The probe that was named last.
+    #[must_use]
+    pub fn last_probe(&self) -> u32 {
+        self.next_probe
+    }
+
     /// Names the next probe.
     pub fn next_probe(&mut self) -> u32 {
         self.next_probe = self.next_probe.wrapping_add(1);

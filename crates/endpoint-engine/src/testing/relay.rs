@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use crate::clock::Now;
 use chacha20::ChaCha20Rng;
@@ -9,8 +10,8 @@ use mixline_protocol::epoch;
 use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::{
-    Admission, CellKind, DatagramType, OpenKey, Responder, SealKey, Window, counter, datagram_type,
-    receiver_index,
+    Admission, CellKind, DatagramType, OpenKey, REJECT_AFTER, Responder, SealKey, Window, counter,
+    datagram_type, receiver_index,
 };
 use mixline_protocol::path::{
     Hop, KnownPath, MailboxToken, Next, OnionSecret, ReplayTag, open_header,
@@ -49,6 +50,7 @@ struct Session {
     window: Window,
     remote: X25519Public,
     confirmed: bool,
+    since: Instant,
 }
 
 /// A client as a relay sees it.
@@ -181,7 +183,7 @@ impl SimRelay {
             return Vec::new();
         }
         match datagram_type(datagram) {
-            Ok(DatagramType::Initiation) => self.initiation(datagram, from, rng),
+            Ok(DatagramType::Initiation) => self.initiation(datagram, from, now, rng),
             Ok(DatagramType::Data) => self.data(datagram, from, now, rng),
             _ => Vec::new(),
         }
@@ -191,6 +193,7 @@ impl SimRelay {
         &mut self,
         datagram: &Datagram,
         from: SocketAddr,
+        now: Now,
         rng: &mut ChaCha20Rng,
     ) -> Vec<Action> {
         match self.responder.check_macs(datagram, from, false) {
@@ -207,6 +210,7 @@ impl SimRelay {
             window: Window::new(),
             remote: established.remote,
             confirmed: false,
+            since: now.instant,
         };
         self.sessions.insert(index, session);
         vec![Action::Send(from, response)]
@@ -220,6 +224,10 @@ impl SimRelay {
         rng: &mut ChaCha20Rng,
     ) -> Vec<Action> {
         let index = receiver_index(datagram);
+        let old = |session: &Session| {
+            now.instant.saturating_duration_since(session.since) >= REJECT_AFTER
+        };
+        self.sessions.retain(|_, session| !old(session));
         let Some(session) = self.sessions.get_mut(&index) else {
             return Vec::new();
         };

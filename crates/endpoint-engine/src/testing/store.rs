@@ -7,7 +7,7 @@ use mixline_protocol::address::{self, VirtualNetwork, ipv4_candidate};
 use mixline_protocol::directory::{RefusalCode, Request, RequestBody, Response, ResponseBody};
 use mixline_protocol::identity::{AnonymousId, IdentityKey};
 use mixline_protocol::name::Label;
-use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
+use mixline_protocol::records::{CLOCK_SKEW, Lease, NameRecord, ServiceDescriptor};
 use mixline_protocol::time::UnixTime;
 
 /// What the directory knows.
@@ -38,6 +38,10 @@ impl Store {
             })
         };
         let body = match request.body {
+            RequestBody::Publish(descriptor) if descriptor.issued > now.plus(CLOCK_SKEW) => {
+                let why = "it is not valid yet";
+                return Response::refused(request.id, RefusalCode::NotYetValid, why).encode();
+            }
             RequestBody::Publish(descriptor) => {
                 store.services.insert(descriptor.id, descriptor);
                 ResponseBody::Done

@@ -32,6 +32,9 @@ use super::store::Store;
 /// How long a datagram takes from one node to the next.
 pub const HOP: Duration = Duration::from_millis(3);
 
+/// Datagrams that wait for a node that does not run.
+const SOCKET: usize = 4000;
+
 /// What is on its way to whom.
 pub enum Delivery {
     /// A datagram to a relay, or to an endpoint.
@@ -71,8 +74,11 @@ pub struct Node {
     pub dead: bool,
     /// Its network is away: it runs, but nothing comes or goes.
     pub unplugged: bool,
-    /// It does not run.
+    /// It does not run. What comes waits in its socket.
     pub frozen: bool,
+    /// By how much its wall clock is ahead, milliseconds.
+    pub clock: i64,
+    backlog: Vec<Box<Datagram>>,
     /// It answers messages as the directory does.
     pub is_directory: bool,
 }
@@ -247,6 +253,8 @@ impl World {
             dead: false,
             unplugged: false,
             frozen: false,
+            clock: 0,
+            backlog: Vec::new(),
             is_directory: false,
         });
         if number > 0 {
@@ -320,17 +328,39 @@ impl World {
         Arc::new(Snapshot::decode_and_verify(&bytes, &directory, self.unix()).unwrap())
     }
 
+    /// Renews a node's lease.
+    pub fn renew_lease(&mut self, node: usize) {
+        let lease = self.grant(self.nodes[node].id);
+        self.command(node, Command::SetLease(Box::new(lease)));
+    }
+
     /// Gives everybody a snapshot of how things are.
     pub fn publish_snapshot(&mut self) {
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        self.publish_snapshot_to(&all);
+    }
+
+    /// Gives some nodes a snapshot of how things are.
+    pub fn publish_snapshot_to(&mut self, nodes: &[usize]) {
         for relay in &mut self.relays {
             relay.renew_onion_keys(&self.parameters, self.now.unix(), &mut self.rng);
         }
         let snapshot = self.snapshot();
-        for number in 0..self.nodes.len() {
+        for number in nodes.iter().copied() {
+            let now = self.time(number);
             self.nodes[number]
                 .engine
-                .handle_snapshot(snapshot.clone(), self.now);
+                .handle_snapshot(snapshot.clone(), now);
             self.drain(number);
+        }
+    }
+
+    /// The time as a node's clocks show it.
+    pub fn time(&self, number: usize) -> Now {
+        let clock = self.nodes.get(number).map_or(0, |node| node.clock);
+        Now {
+            instant: self.now.instant,
+            unix_ms: self.now.unix_ms.saturating_add_signed(clock),
         }
     }
 
@@ -363,16 +393,36 @@ impl World {
                 self.deliver(delivery);
             }
             for number in 0..self.nodes.len() {
+                let now = self.time(number);
                 let node = &mut self.nodes[number];
-                if !node.dead
-                    && !node.frozen
-                    && node.engine.next_timeout(self.now) <= self.now.instant
-                {
-                    node.engine.handle_timeout(self.now);
+                if !node.dead && !node.frozen && node.engine.next_timeout(now) <= now.instant {
+                    node.engine.handle_timeout(now);
                     self.drain(number);
                 }
             }
         }
+    }
+
+    /// A node does not run for a while, as when its machine sleeps or its program is stopped. Then
+    /// it does, and finds what has come meanwhile.
+    pub fn sleep(&mut self, node: usize, time: Duration) {
+        self.nodes[node].frozen = true;
+        self.run(time);
+        self.wake(node);
+    }
+
+    /// A node runs again.
+    pub fn wake(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        node.frozen = false;
+        let backlog = std::mem::take(&mut node.backlog);
+        let now = self.time(number);
+        let node = &mut self.nodes[number];
+        for mut datagram in backlog {
+            node.engine.handle_datagram(&mut datagram, now);
+        }
+        node.engine.finish_batch(now);
+        self.drain(number);
     }
 
     /// Lets time pass until something holds; whether it does within `time`.
@@ -408,10 +458,15 @@ impl World {
                         self.relays[at].datagram(&mut bytes, from, self.now, &mut self.rng);
                     self.act(at, actions);
                 } else if let Some(at) = self.nodes.iter().position(|node| node.address == to) {
+                    let now = self.time(at);
                     let node = &mut self.nodes[at];
-                    if !node.dead && !node.unplugged {
-                        node.engine.handle_datagram(&mut bytes, self.now);
-                        node.engine.finish_batch(self.now);
+                    if node.frozen && !node.unplugged {
+                        if node.backlog.len() < SOCKET {
+                            node.backlog.push(bytes);
+                        }
+                    } else if !node.dead && !node.unplugged {
+                        node.engine.handle_datagram(&mut bytes, now);
+                        node.engine.finish_batch(now);
                         self.drain(at);
                     }
                 }
@@ -598,8 +653,9 @@ impl World {
 
     /// Gives a command to an endpoint.
     pub fn command(&mut self, node: usize, command: Command) {
-        self.nodes[node].engine.handle_command(command, self.now);
-        self.nodes[node].engine.finish_batch(self.now);
+        let now = self.time(node);
+        self.nodes[node].engine.handle_command(command, now);
+        self.nodes[node].engine.finish_batch(now);
         self.drain(node);
     }
 
@@ -625,15 +681,16 @@ impl World {
         }
         let mut at = 0;
         while at < batch.len() {
+            let now = self.time(node);
             let engine = &mut self.nodes[node].engine;
-            at = engine.handle_packets(&batch, at, self.now);
-            engine.finish_batch(self.now);
+            at = engine.handle_packets(&batch, at, now);
+            engine.finish_batch(now);
             self.drain(node);
         }
     }
 
     pub fn status(&self, node: usize) -> Status {
-        self.nodes[node].engine.status(self.now)
+        self.nodes[node].engine.status(self.time(node))
     }
 
     pub fn ipv4(&self, node: usize) -> Ipv4Addr {

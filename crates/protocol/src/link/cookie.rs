@@ -151,7 +151,8 @@ fn secret(rng: &mut (impl CryptoRng + ?Sized)) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, bytes.as_ref())
 }
 
-fn address(source: SocketAddr) -> [u8; 18] {
+/// An address and port as they are hashed, and written.
+pub(super) fn address(source: SocketAddr) -> [u8; 18] {
     let ip = match source.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,

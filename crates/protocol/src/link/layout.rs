@@ -4,7 +4,7 @@ use super::mac::MAC;
 use crate::size::{DATAGRAM, Datagram, LINK_HEADER, TAG};
 use crate::{Error, Result};
 use mixline_relay_common::wire::{
-    COUNTER_OFFSET, INDEX_OFFSET, TYPE_COOKIE, TYPE_DATA, TYPE_INITIATION, TYPE_OFFSET,
+    COUNTER_OFFSET, INDEX_OFFSET, TYPE_COOKIE, TYPE_DATA, TYPE_INITIATION, TYPE_OFFSET, TYPE_PROBE,
     TYPE_RESPONSE,
 };
 
@@ -42,6 +42,8 @@ pub enum DatagramType {
     Cookie,
     /// Sealed transport data.
     Data,
+    /// A question about the path.
+    Probe,
 }
 
 impl DatagramType {
@@ -51,6 +53,7 @@ impl DatagramType {
             Self::Response => TYPE_RESPONSE,
             Self::Cookie => TYPE_COOKIE,
             Self::Data => TYPE_DATA,
+            Self::Probe => TYPE_PROBE,
         }
     }
 }
@@ -73,6 +76,7 @@ pub fn datagram_type(bytes: &[u8]) -> Result<DatagramType> {
         [TYPE_RESPONSE, 0, 0, 0] => Ok(DatagramType::Response),
         [TYPE_COOKIE, 0, 0, 0] => Ok(DatagramType::Cookie),
         [TYPE_DATA, 0, 0, 0] => Ok(DatagramType::Data),
+        [TYPE_PROBE, 0, 0, 0] => Ok(DatagramType::Probe),
         _ => Err(Error::Malformed {
             what: "datagram type",
         }),

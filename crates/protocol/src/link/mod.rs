@@ -19,6 +19,8 @@
 //! 4 data        header | sealed 1376 | tag 16
 //! ```
 //!
+//! Two more are not part of a link, and may be shorter: see [`probe`].
+//!
 //! - [`Initiator`] and [`Responder`] turn the first three into keys,
 //! - [`SealKey`], [`OpenKey`] and [`Window`] are what workers need for the fourth,
 //! - [`peer::Peer`] decides which keys are in use and what to send when,
@@ -30,10 +32,12 @@
 pub mod control;
 mod cookie;
 mod handshake;
+mod initiation_times;
 mod layout;
 mod load;
 mod mac;
 pub mod peer;
+pub mod probe;
 mod responder;
 mod timers;
 mod traffic;
@@ -42,6 +46,7 @@ mod window;
 
 pub use cookie::{COOKIE_LIFE, Cookie};
 pub use handshake::{Established, Incoming, Initiator, MAX_RESPONSES, Timestamp};
+pub use initiation_times::{InitiationTimes, SET_ASIDE};
 pub use layout::{DatagramType, counter, datagram_type, receiver_index};
 pub use load::{
     LOAD_HOLD, LOAD_INITIATIONS_PER_SECOND, LoadMeter, MAX_SOURCES, SOURCE_BURST, SOURCE_REFILL,

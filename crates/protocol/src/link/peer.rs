@@ -142,6 +142,19 @@ impl Peer {
         }
     }
 
+    /// The same neighbour without a session, for an owner that begins anew and has kept what it
+    /// was told to install. What was said to the neighbour is remembered: the next initiation is
+    /// newer than the last, wherever the wall clock has gone meanwhile.
+    #[must_use]
+    pub fn afresh(&self, now: Instant) -> Self {
+        Self {
+            cookie: self.cookie.clone(),
+            own_timestamp: self.own_timestamp,
+            their_timestamp: self.their_timestamp,
+            ..Self::new(self.local, self.remote, self.upkeep, now)
+        }
+    }
+
     /// The neighbour's static key.
     #[must_use]
     pub fn remote(&self) -> X25519Public {

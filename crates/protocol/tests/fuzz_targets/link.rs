@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use mixline_protocol::identity::X25519Secret;
 use mixline_protocol::link::control::{Control, MAX_TOKENS};
+use mixline_protocol::link::probe::{self, Probe, ProbeResponder, SentProbe};
 use mixline_protocol::link::{
-    Admission, CellKind, DatagramType, Established, Initiator, Responder, Timestamp, datagram_type,
+    Admission, CellKind, DatagramType, Established, Initiator, Responder, Timestamp, counter,
+    datagram_type,
 };
 use mixline_protocol::path::MailboxToken;
 use mixline_protocol::random::OsRandom;
@@ -81,9 +83,15 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         _ => panic!("no cookie under load"),
     };
     World {
-        seeds: [&initiation[..], &response[..], &data, &cookie[..]]
-            .map(<[u8]>::to_vec)
-            .into(),
+        seeds: [
+            &initiation[..],
+            &response[..],
+            &data,
+            &cookie[..],
+            &whole_probe().bytes,
+        ]
+        .map(<[u8]>::to_vec)
+        .into(),
         waiting: Mutex::new(start().0),
         responder: Responder::new(&secret(RESPONDER), Instant::now(), rng),
         answered,
@@ -99,11 +107,17 @@ fn datagram_seeds() -> Vec<Vec<u8>> {
 }
 
 fn datagram(data: &[u8]) -> bool {
+    if probe::is_short_probe(data) {
+        let mut slot: Datagram = fit(data);
+        assert!(probe::lengthen(&mut slot, data.len()));
+        return probed(&slot);
+    }
     let Ok(kind) = datagram_type(data) else {
         return false;
     };
     let datagram: Datagram = fit(data);
     match kind {
+        DatagramType::Probe => probed(&datagram),
         DatagramType::Initiation => {
             let admitted = WORLD
                 .responder
@@ -130,6 +144,32 @@ fn datagram(data: &[u8]) -> bool {
         }
         DatagramType::Data => WORLD.answered.open.open(&mut { datagram }).is_ok(),
     }
+}
+
+/// A probe as it came to a relay, or what says it is one; and any bytes as an answer.
+fn probed(datagram: &Datagram) -> bool {
+    let now = Instant::now();
+    let relay = secret(RESPONDER).public();
+    let sent = whole_probe();
+    assert!(sent.answered(datagram).is_err());
+    let answer = ProbeResponder::new(&relay, now).respond(datagram, source(), now);
+    if let Some(answer) = &answer {
+        // Nothing is amplified.
+        let said = usize::try_from(counter(datagram)).expect("a length");
+        let length = if said == 0 { datagram.len() } else { said };
+        assert!(answer.bytes.len() <= length && answer.to == source());
+    }
+    answer.is_some()
+}
+
+fn whole_probe() -> SentProbe {
+    let question = Probe {
+        number: 1,
+        answer: 64,
+        delay: 0,
+    };
+    let relay = secret(RESPONDER).public();
+    question.encode(LENGTH, &relay).expect("a probe")
 }
 
 fn prologue(initiation: &[u8]) -> Vec<u8> {

@@ -167,6 +167,7 @@ impl Node {
                     }
                 }
             }
+            DatagramType::Probe => {}
             DatagramType::Response => {
                 if self.indices.contains_key(&index) {
                     let _ = self.peer.response(datagram, now);

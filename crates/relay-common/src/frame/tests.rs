@@ -132,9 +132,11 @@ fn types_and_zeros_are_checked() {
     assert_eq!(with([2, 0, 0, 0]), Some(Message::Answer(7)));
     assert_eq!(with([3, 0, 0, 0]), Some(Message::Answer(7)));
     assert_eq!(with([4, 0, 0, 0]), Some(Message::Data(7)));
+    assert_eq!(with([5, 0, 0, 0]), Some(Message::Probe));
     for bytes in [
         [0, 0, 0, 0],
-        [5, 0, 0, 0],
+        [6, 0, 0, 0],
+        [5, 0, 0, 1],
         [255, 0, 0, 0],
         [4, 1, 0, 0],
         [1, 0, 0, 9],
@@ -192,6 +194,27 @@ fn headers_written_are_headers_read() {
         assert_eq!(found.destination, to);
         assert_eq!(found.port, 7001);
         assert_eq!(sender(&frame[..], found.payload), Some((from, 7000)));
+    }
+}
+
+#[test]
+fn a_probe_may_be_short_and_nothing_else() {
+    for mut frame in all() {
+        let payload = udp(&frame[..]).unwrap().payload;
+        let mut is_probe = |length: usize, kind: [u8; 4]| {
+            frame[payload - UDP + 4..][..2].copy_from_slice(&(8 + length as u16).to_be_bytes());
+            frame[payload..payload + 4].copy_from_slice(&kind);
+            let found = udp(&frame[..]).unwrap();
+            is_short_probe(message(&frame[..], payload), &found)
+        };
+        let probe = [5, 0, 0, 0];
+        assert!(is_probe(64, probe) && is_probe(1407, probe));
+        for length in [0, 16, 63, 1408, 1409, 2 * DATAGRAM_LENGTH] {
+            assert!(!is_probe(length, probe), "{length}");
+        }
+        for kind in [[4, 0, 0, 0], [6, 0, 0, 0], [5, 0, 1, 0]] {
+            assert!(!is_probe(100, kind), "{kind:?}");
+        }
     }
 }
 

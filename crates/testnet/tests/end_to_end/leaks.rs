@@ -83,7 +83,7 @@ pub fn quietly_but(
 }
 
 /// Fetches the service's page by an address.
-fn page(address: &str, seconds: u32) -> bool {
+pub fn page(address: &str, seconds: u32) -> bool {
     let url = format!("http://{address}/");
     let asked = output(on_client(seconds + 5, "curl").args([
         "-sS",

@@ -8,9 +8,11 @@
 mod applications;
 mod bad_input;
 mod capture;
+mod desk;
 mod failures;
 mod host_events;
 mod leaks;
+mod living;
 mod names;
 mod pcap;
 mod ports;
@@ -133,10 +135,14 @@ fn main() {
     bad_input::tests(&mut tests);
     everything(&mut tests, Port::Udp);
     leaks::tests(&mut tests);
+    desk::tests(&mut tests);
+    living::tests(&mut tests);
     host_events::tests(&mut tests);
     reload::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
+    tests.ports = Ports::All(Port::Xdp);
+    living::on_xdp(&mut tests);
     tests.ports = Ports::Mixed;
     ports::tests(&mut tests);
     tests.ports = Ports::All(Port::XdpFilter);

@@ -29,6 +29,17 @@ impl Kernel {
     /// # Errors
     /// What the kernel says.
     pub fn observe(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
+        Ok(Observed {
+            filter: self.filter()?,
+            ..self.look(wanted)?
+        })
+    }
+
+    /// The same without the packet filter, which takes no privilege.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn look(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
         let networks = wanted.networks();
         let ipv6 = has_ipv6();
         let mut routes = Vec::new();
@@ -51,7 +62,7 @@ impl Kernel {
             routes,
             others,
             were_wires: BTreeSet::new(),
-            filter: self.filter()?,
+            filter: None,
             ipv6,
             ipv6_inside: ipv6 && takes_ipv6(&wanted.interface),
         })

@@ -23,7 +23,7 @@ impl Clock {
         }))
     }
 
-    /// Compares it with what the relay needs.
+    /// Compares it with what the daemons need.
     #[must_use]
     pub fn judge(self) -> Finding {
         let check = "clock";
@@ -44,8 +44,8 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Level;
     use super::*;
-    use crate::doctor::finding::Level;
 
     #[test]
     fn only_a_clock_that_is_said_to_be_wrong_is_warned_of() {

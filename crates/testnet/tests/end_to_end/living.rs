@@ -1,0 +1,450 @@
+//! A host that lives: it sleeps, moves, has its clock set and its wires narrowed, and what it uses
+//! Mixline for goes on.
+//!
+//! The wires are captured meanwhile, as in `leaks`. How long the first answer takes is printed; what
+//! is asserted leaves room for a busy machine.
+
+use crate::leaks::{page, quietly};
+use crate::tools::{HOST, eventually, on_client, output};
+use crate::{Kind, Tests};
+use anyhow::{Context, Result, ensure};
+use mixline_testnet::topology::{Node, ROUTER};
+use mixline_testnet::{Network, netns};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// What somebody waits for who has opened the lid; before, it was more than six seconds.
+const SOON: Duration = Duration::from_secs(5);
+
+pub fn tests(tests: &mut Tests) {
+    tests.on(Kind::Honest, "living::after_a_suspend", suspend);
+    tests.on(Kind::Honest, "living::in_another_network", roaming);
+    tests.on(
+        Kind::Honest,
+        "living::an_address_that_is_renewed_changes_nothing",
+        renewal,
+    );
+    tests.on(Kind::Honest, "living::a_path_too_narrow_is_named", narrow);
+    tests.on(Kind::Honest, "living::clocks_that_are_set", clocks);
+    tests.on(
+        Kind::Honest,
+        "living::a_firewall_that_forgets_the_directory",
+        forgotten,
+    );
+    tests.on(
+        Kind::Honest,
+        "living::interfaces_of_any_size",
+        interface_sizes,
+    );
+}
+
+/// What the XDP program of the relays has a part in.
+pub fn on_xdp(tests: &mut Tests) {
+    tests.on(Kind::Honest, "living::a_path_too_narrow_is_named", narrow);
+}
+
+/// Asks for the page by name again and again, as a person does; how long it took.
+fn first_page(what: &str) -> Result<Duration> {
+    let began = Instant::now();
+    while !page(HOST, 2) {
+        ensure!(
+            began.elapsed() < Duration::from_secs(60),
+            "{what}: no page for a minute"
+        );
+    }
+    let took = began.elapsed();
+    println!("    {what}: the first page after {} ms", took.as_millis());
+    Ok(took)
+}
+
+/// The same for a name alone, which nobody has asked for yet.
+fn first_name(what: &str, number: u32) -> Result<Duration> {
+    let began = Instant::now();
+    let name = format!("n{number}.{HOST}");
+    loop {
+        let asked = output(on_client(4, "getent").args(["ahostsv4", &name]))?;
+        if asked.status.success() {
+            break;
+        }
+        ensure!(
+            began.elapsed() < Duration::from_secs(60),
+            "{what}: no name for a minute"
+        );
+    }
+    let took = began.elapsed();
+    println!("    {what}: the first name after {} ms", took.as_millis());
+    Ok(took)
+}
+
+fn suspend(network: &mut Network) -> Result<()> {
+    ensure!(page(HOST, 20), "no page before");
+    for (number, seconds) in [(1, 70), (2, 8)] {
+        quietly(network, |network| {
+            let client = network.process(Node::Client).context("the client")?;
+            client.signal(Signal::SIGSTOP)?;
+            sleep(Duration::from_secs(seconds));
+            client.signal(Signal::SIGCONT)?;
+            let what = format!("after {seconds} s of sleep");
+            let (name, page) = (first_name(&what, number)?, first_page(&what)?);
+            ensure!(name + page < SOON, "{what}: {name:?} and {page:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn ip(lines: &[&str]) -> Result<()> {
+    for line in lines {
+        netns::said(netns::command(&Node::Client.namespace(), "ip").args(line.split(' ')))
+            .with_context(|| format!("ip {line}"))?;
+    }
+    Ok(())
+}
+
+fn roaming(network: &mut Network) -> Result<()> {
+    let client = Node::Client.namespace();
+    netns::ip(&format!(
+        "link add eth1 netns {client} type veth peer name client-b netns {ROUTER}\n"
+    ))?;
+    netns::ip_in(
+        ROUTER,
+        "link set client-b up\naddr add 172.29.0.1/24 dev client-b\n\
+         addr add 3fff:202::1/64 dev client-b nodad\n",
+    )?;
+    let outcome = quietly(network, |_| {
+        ensure!(page(HOST, 20), "no page before");
+        // From one network to another, as from cable to Wi-Fi, with a moment in neither.
+        ip(&["link set eth0 down"])?;
+        sleep(Duration::from_secs(6));
+        ip(&[
+            "link set eth1 up",
+            "addr add 172.29.0.2/24 dev eth1",
+            "addr add 3fff:202::2/64 dev eth1 nodad",
+            "route add default via 172.29.0.1",
+            "-6 route add default via 3fff:202::1",
+        ])?;
+        let page_there = first_page("in another network, after 6 s in none")?;
+        ensure!(page_there < SOON, "{page_there:?}");
+        // And back, without one; the old one goes a little later.
+        ip(&[
+            "link set eth0 up",
+            "addr replace 3fff:200::2/64 dev eth0 nodad",
+            "route replace default via 172.30.0.1",
+            "-6 route replace default via 3fff:200::1",
+            "link set eth1 down",
+        ])?;
+        let back = first_page("back in the first network")?;
+        ensure!(back < SOON, "{back:?}");
+        // Another address on the same wire.
+        ip(&[
+            "addr del 172.30.0.2/24 dev eth0",
+            "addr add 172.30.0.77/24 dev eth0",
+            "route replace default via 172.30.0.1",
+        ])?;
+        let moved = first_page("with another address")?;
+        ensure!(moved < SOON, "{moved:?}");
+        ip(&[
+            "addr del 172.30.0.77/24 dev eth0",
+            "addr add 172.30.0.2/24 dev eth0",
+            "route replace default via 172.30.0.1",
+        ])
+    });
+    let _ = netns::ip_in(ROUTER, "link del client-b\n");
+    outcome?;
+    first_page("as at the beginning").map(drop)
+}
+
+/// The guards' links, and since when the sessions are there.
+fn sessions(network: &Network) -> Result<Vec<(String, i64)>> {
+    let status = network.client_status(Node::Client)?;
+    let sessions = status["sessions"].as_array().context("sessions")?;
+    let one = |session: &Value| {
+        let age = session["age_s"].as_i64().unwrap_or(0);
+        (session["peer"].to_string(), age)
+    };
+    Ok(sessions.iter().map(one).collect())
+}
+
+fn renewal(network: &mut Network) -> Result<()> {
+    let log = network.files(Node::Client).log;
+    let moves = || -> Result<usize> {
+        Ok(fs::read_to_string(&log)?
+            .matches("the way to the guards has changed")
+            .count())
+    };
+    ensure!(page(HOST, 20), "no page before");
+    let (before, moved) = (sessions(network)?, moves()?);
+    quietly(network, |_| {
+        for lifetime in ["3600", "7200"] {
+            ip(&[&format!(
+                "addr change 172.30.0.2/24 dev eth0 valid_lft {lifetime} preferred_lft {lifetime}"
+            )])?;
+            // What comes and goes beside it, as containers do.
+            ip(&["link add beside type dummy"])
+                .or_else(|_| ip(&["link add beside type veth peer name beside2"]))?;
+            ip(&[
+                "addr add 198.18.0.1/24 dev beside",
+                "link set beside up",
+                "link del beside",
+            ])?;
+            ensure!(page(HOST, 5), "no page while an address is renewed");
+            sleep(Duration::from_secs(1));
+        }
+        Ok(())
+    })?;
+    ip(&["addr change 172.30.0.2/24 dev eth0 valid_lft forever preferred_lft forever"])?;
+    ensure!(moves()? == moved, "it was taken for a move");
+    let after = sessions(network)?;
+    for (peer, age) in before {
+        let same = after
+            .iter()
+            .any(|(other, now)| *other == peer && *now >= age);
+        ensure!(
+            same,
+            "the session with {peer} is not what it was: {after:?}"
+        );
+    }
+    Ok(())
+}
+
+/// What the client says is wrong with its guards, and in general.
+fn complaints(network: &Network) -> Result<String> {
+    let status = network.client_status(Node::Client)?;
+    let mut all = status["problems"].to_string();
+    for guard in status["guards"].as_array().into_iter().flatten() {
+        all += &guard["last_error"].to_string();
+        all += &format!(" out {} in {}", guard["mtu_out"], guard["mtu_in"]);
+    }
+    Ok(all)
+}
+
+fn narrow(network: &mut Network) -> Result<()> {
+    let router = |mtu: u32| netns::ip_in(ROUTER, &format!("link set client mtu {mtu}\n"));
+    let set = |end: &str, mtu: u32| match end {
+        "the host's" => ip(&[&format!("link set eth0 mtu {mtu}")]),
+        _ => Ok(router(mtu)?),
+    };
+    for end in ["the host's", "the router's"] {
+        quietly(network, |network| {
+            ensure!(page(HOST, 20), "no page before");
+            set(end, 1400)?;
+            let began = Instant::now();
+            let named = |network: &Network| Ok(complaints(network)?.contains("1400"));
+            let outcome = eventually("the MTU of 1400 is named", 60, || named(network));
+            let said = complaints(network)?;
+            println!(
+                "    {end} end narrowed: named after {} ms: {said}",
+                began.elapsed().as_millis()
+            );
+            set(end, 1500)?;
+            outcome.context(said)?;
+            eventually("the page comes again", 60, || Ok(page(HOST, 5)))?;
+            eventually("nothing is said any more", 60, || {
+                Ok(!complaints(network)?.contains("1400"))
+            })
+        })
+        .context(end)?;
+    }
+    Ok(())
+}
+
+/// Has the router drop what these rules say.
+fn router_drops(network: &Network, rules: &str) -> Result<()> {
+    let table = format!(
+        "table inet living {{\n chain forward {{\n  type filter hook forward priority 0;\n  {rules} }}\n}}\n"
+    );
+    let file = network.directory().join("living.nft");
+    fs::write(&file, table)?;
+    netns::said(netns::command(ROUTER, "nft").arg("-f").arg(&file)).map(drop)?;
+    Ok(())
+}
+
+fn router_drops_nothing() -> Result<()> {
+    netns::said(netns::command(ROUTER, "nft").args(["delete", "table", "inet", "living"]))?;
+    Ok(())
+}
+
+/// The library that shows a program another clock.
+fn libfaketime() -> Result<PathBuf> {
+    let machine = std::env::consts::ARCH;
+    let known = [
+        format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"),
+        "/usr/lib/faketime/libfaketime.so.1".to_owned(),
+        "/usr/lib64/faketime/libfaketime.so.1".to_owned(),
+    ];
+    let found = known.into_iter().map(PathBuf::from).find(|p| p.is_file());
+    found.context("libfaketime is not installed (package faketime)")
+}
+
+/// Sets the wall clock of the client, as an offset of what it was.
+fn set_clock(file: &Path, offset: &str) -> Result<()> {
+    fs::write(file, offset)?;
+    Ok(())
+}
+
+fn clocks(network: &mut Network) -> Result<()> {
+    let library = libfaketime()?;
+    let file = network.directory().join("client-clock");
+    set_clock(&file, "+0")?;
+    network.stop(Node::Client)?;
+    let environment = [
+        ("LD_PRELOAD", library.to_string_lossy().into_owned()),
+        ("FAKETIME_TIMESTAMP_FILE", file.display().to_string()),
+        ("DONT_FAKE_MONOTONIC", "1".into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ("FAKETIME_NO_CACHE", "1".into()),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value));
+    let client = network.programs().client.clone();
+    network.start_as(Node::Client, client, environment.to_vec())?;
+    network.wait_for_client(Node::Client)?;
+    let outcome = quietly(network, |network| clock_steps(network, &file));
+    network.stop(Node::Client)?;
+    network.start(Node::Client)?;
+    network.wait_for_client(Node::Client)?;
+    outcome
+}
+
+fn clock_steps(network: &mut Network, file: &Path) -> Result<()> {
+    ensure!(page(HOST, 30), "no page before");
+    // Ahead, so that handshakes have times that are to come, and back.
+    set_clock(file, "+280")?;
+    eventually("handshakes at the new time", 150, || {
+        // A link is made anew every two minutes; a way that has changed does it at once.
+        ip(&["link set eth0 down"])?;
+        ip(&[
+            "link set eth0 up",
+            "addr replace 3fff:200::2/64 dev eth0 nodad",
+            "route replace default via 172.30.0.1",
+            "-6 route replace default via 3fff:200::1",
+        ])?;
+        sleep(Duration::from_secs(3));
+        Ok(page(HOST, 5))
+    })?;
+    set_clock(file, "+0")?;
+    first_page("after a step back of 280 s")?;
+    // Five seconds of loss, after which the links are made anew.
+    let loss = "iifname client drop\n  oifname client drop\n";
+    router_drops(network, loss)?;
+    sleep(Duration::from_secs(5));
+    router_drops_nothing()?;
+    let again = first_page("after a step back and five seconds of loss")?;
+    ensure!(again < Duration::from_secs(20), "{again:?}");
+    for (offset, what) in [("-300", "five minutes slow"), ("+0", "right again")] {
+        set_clock(file, offset)?;
+        sleep(Duration::from_secs(3));
+        first_page(what)?;
+    }
+    // Days ahead: nothing is valid any more, and that is said.
+    set_clock(file, "+3d")?;
+    eventually("a wrong clock is said", 60, || {
+        Ok(complaints(network)?.contains("clock"))
+    })?;
+    set_clock(file, "+0")?;
+    let right = first_page("right again after three days ahead")?;
+    ensure!(right < Duration::from_secs(30), "{right:?}");
+    let guards = network.client_status(Node::Client)?["guards"].clone();
+    ensure!(guards.as_array().is_some_and(|g| g.len() >= 3), "{guards}");
+    Ok(())
+}
+
+/// The local ports of the client's connections to the directory.
+fn directory_ports() -> Result<Vec<String>> {
+    let filter = format!("dst {}", Node::Directory.ipv4());
+    let shown = netns::said(
+        netns::command(&Node::Client.namespace(), "ss")
+            .args(["-Htn", "state", "established"])
+            .arg(filter),
+    )?;
+    let port = |line: &str| {
+        Some(
+            line.split_whitespace()
+                .nth(2)?
+                .rsplit(':')
+                .next()?
+                .to_owned(),
+        )
+    };
+    Ok(shown.lines().filter_map(port).collect())
+}
+
+fn forgotten(network: &mut Network) -> Result<()> {
+    quietly(network, |network| {
+        eventually("a connection to the directory", 60, || {
+            Ok(!directory_ports()?.is_empty())
+        })?;
+        let old = directory_ports()?;
+        // What a state table that has forgotten a connection does with it, both ways.
+        let rule = |port: &String| format!("tcp sport {port} drop\n  tcp dport {port} drop\n");
+        router_drops(network, &old.iter().map(rule).collect::<String>())?;
+        let began = Instant::now();
+        let fresh = eventually("a fresh connection to the directory", 60, || {
+            Ok(directory_ports()?.iter().any(|port| !old.contains(port)))
+        });
+        println!(
+            "    a fresh connection to the directory after {} ms, of which the next fetch is up to 10 s away",
+            began.elapsed().as_millis()
+        );
+        router_drops_nothing()?;
+        fresh?;
+        // Ten seconds until the next fetch, three for the dead connection.
+        ensure!(
+            began.elapsed() < Duration::from_secs(25),
+            "{:?}",
+            began.elapsed()
+        );
+        ensure!(page(HOST, 10), "no page afterwards");
+        Ok(())
+    })
+}
+
+fn interface_sizes(network: &mut Network) -> Result<()> {
+    let both = [Node::Client, Node::Service];
+    let outcome = [(65535, 65535), (1280, 65535)]
+        .iter()
+        .try_for_each(|(client, service)| {
+            let more = &mut network.options_mut().more;
+            more.retain(|(_, text)| !text.starts_with("mtu:"));
+            more.push((Node::Client, format!("mtu: {client}\n")));
+            more.push((Node::Service, format!("mtu: {service}\n")));
+            for node in both {
+                network.stop(node)?;
+                network.start(node)?;
+                network.wait_for_client(node)?;
+            }
+            quietly(network, |network| {
+                eventually("the page", 60, || Ok(page(HOST, 10)))?;
+                let service = network.identity(Node::Service)?;
+                // Larger than any cell, and as large as a packet gets.
+                for (address, bytes) in [
+                    (service.ipv4.to_string(), 20_000),
+                    (service.ipv6.to_string(), 20_000),
+                    (service.ipv4.to_string(), 65_507),
+                ] {
+                    let bytes = bytes.to_string();
+                    let pinged =
+                        output(on_client(40, "ping").args(["-c3", "-W5", "-s", &bytes, &address]))?;
+                    ensure!(
+                        pinged.status.success(),
+                        "{bytes} bytes to {address}: {pinged:?}"
+                    );
+                }
+                Ok(())
+            })
+            .with_context(|| format!("MTU {client} and {service}"))
+        });
+    network
+        .options_mut()
+        .more
+        .retain(|(_, text)| !text.starts_with("mtu:"));
+    for node in both {
+        network.stop(node)?;
+        network.start(node)?;
+        network.wait_for_client(node)?;
+    }
+    outcome
+}

@@ -1,0 +1,78 @@
+//! `mixline-client doctor`: whether this host carries the client, what stands in the way, and the
+//! command that mends it.
+//!
+//! Each part is a file with two halves: `read` looks and changes nothing; `judge` decides on what was
+//! seen, and is tested on hosts that do not exist. It works beside a running client and without one,
+//! and without root, as far as the kernel lets it look.
+
+mod browsers;
+mod client;
+mod diagnosis;
+mod directory;
+mod host;
+mod machine;
+mod resolver;
+mod wire;
+
+use std::path::Path;
+
+use mixline_daemon::doctor::{Section, clock};
+
+use crate::config::Config;
+
+pub use diagnosis::{ClientState, Diagnosis};
+pub use wire::{LONG, MAPPINGS};
+
+/// Examines this host for a client of this configuration. `mappings` are the silences that a
+/// translator's mappings are tried for, seconds.
+pub async fn examine(file: &Path, mappings: &[u64]) -> Diagnosis {
+    let config = Config::load(file);
+    let client = client::Client::read(config.as_ref().ok());
+    let mut sections = Vec::new();
+    let mut section = |part: &str, checks| {
+        sections.push(Section {
+            part: part.into(),
+            checks,
+        });
+    };
+    let (directory, snapshot) = match &config {
+        Ok(config) => {
+            let (directory, snapshot) = directory::Directory::read(&config.directory).await;
+            (Some(directory), snapshot)
+        }
+        Err(_) => (None, None),
+    };
+    let network = snapshot.as_ref().map(|s| s.parameters.network);
+    let machine = machine::Machine::read();
+    let host = host::HostSeen::read(config.as_ref().ok(), network, &client);
+    let packets = host.judge(&client, machine.judge_trial());
+    // What is found here is not told in the client's words as well.
+    let mut own = client.judge(&config);
+    own.retain(|says| says.check != client::SAYS || !packets.iter().any(|f| f.found == says.found));
+    section("client", own);
+    section("system", machine.judge(&client));
+    section("packets", packets);
+    let resolver = resolver::ResolverSeen::read(&client).await;
+    let mut names = resolver.judge(&client);
+    names.push(browsers::Browsers::read().judge());
+    section("names", names);
+
+    let mut checks = Vec::new();
+    let ahead = directory.as_ref().and_then(|seen| seen.clock_ahead);
+    checks.push(match ahead {
+        Some(ahead) => directory::judge_clock(ahead),
+        None => clock::Clock::read().judge(),
+    });
+    let reached = directory.as_ref().is_some_and(|seen| seen.answer.is_ok());
+    checks.extend(directory.map(|seen| seen.judge(&client)));
+    section("directory", checks);
+
+    let wire = wire::Wire::read(&client, config.as_ref().ok(), snapshot, mappings).await;
+    section("guards", wire.judge(reached));
+    Diagnosis::new(
+        file.display().to_string(),
+        client.state(),
+        sections,
+        wire.measured(),
+    )
+}
