@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use mixline_daemon::testing::ServiceManager;
+use mixline_daemon::testing::{HeldFile, ServiceManager};
 use mixline_protocol::identity::AnonymousId;
 use mixline_testnet::{netns, skip};
 use nix::sys::signal::{Signal, kill};
@@ -307,6 +307,29 @@ fn the_service_manager_hears_what_delays_it_and_that_it_stops() {
         .unwrap();
         hears("STOPPING=1");
         assert!(child.wait().unwrap().success());
+    });
+}
+
+#[test]
+fn hangups_while_it_reads_its_configuration_end_nothing() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        let held = HeldFile::hold(&fixture.config()).unwrap();
+        let mut child = fixture
+            .command(&["up"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // It has done nothing yet but to look for its configuration.
+        let reader = held.wait_for_reader(Duration::from_secs(20)).unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        for _ in 0..3 {
+            kill(pid, Signal::SIGHUP).unwrap();
+            sleep(Duration::from_millis(20));
+        }
+        reader.go_on().unwrap();
+        fixture.wait_for("an answer", |_| true);
+        assert_eq!(terminate(&mut child, Signal::SIGTERM), 0);
     });
 }
 

@@ -131,7 +131,7 @@ fn download(network: &mut Network) -> Result<()> {
     };
     let running = pids(network);
     quietly(network, |network| {
-        let (to, mut curl) = start_download(network, "4M")?;
+        let (to, mut curl) = start_download(network, "3M")?;
         let mut goes_on = |what: &str| -> Result<()> {
             let so_far = length(&to);
             ensure!(curl.try_wait()?.is_none(), "over before: {what}");
@@ -154,18 +154,24 @@ fn download(network: &mut Network) -> Result<()> {
         ensure!(network.client_status(Node::Client)?["accepting"] == false);
         goes_on("it withdrew its last name")?;
 
-        let more = "mtu: 1400\naccept: always\npolicies: [{port: 80, policy: per-packet}]\n";
+        let more = "mtu: 1400\naccept: always\npolicies: [{port: 80, policy: per-packet}]\n\
+                    guards: 2\nhead_length: 2\n";
         configure(network, Node::Client, more)?;
         hang_up(network, Node::Client)?;
         eventually("the client's new MTU", 10, || {
             Ok(interface(Node::Client)?.1 == "1400")
         })?;
         ensure!(network.client_status(Node::Client)?["accepting"] == true);
+        eventually("heads of two relays", 20, || {
+            let chosen = network.chosen_paths(Node::Client)?;
+            Ok(!chosen.paths.is_empty() && chosen.paths.iter().all(|path| path.head.len() == 2))
+        })?;
         goes_on("the client was hung up on")?;
         configure(network, Node::Client, "")?;
         change(network, Node::Client, "mixline0", "other0")?;
         let said = tell(network, Node::Client, "reload", None)?;
-        let expected = "changed: mtu, accept, policies\ncounts after a restart: interface\n";
+        let expected = "changed: mtu, accept, policies, guards, head_length\n\
+                        counts after a restart: interface\n";
         ensure!(said == expected, "{said}");
         goes_on("the client's configuration was read again")?;
         configure(network, Node::Client, "mtuu: 1\n")?;
