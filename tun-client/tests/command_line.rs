@@ -552,3 +552,36 @@ fn a_network_is_joined_only_if_its_directory_answers_and_is_the_one() {
     );
     assert!(!fixture.config().exists());
 }
+
+#[test]
+fn a_doctor_without_a_client_names_what_stands_in_its_way() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        let output = fixture.run(&["doctor", "--json"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(all["client"], "not-running");
+        assert_eq!(all["works"], false);
+        let told = String::from_utf8(fixture.run(&["doctor"]).stdout).unwrap();
+        for expected in [
+            "PROBLEM  directory",
+            "is unreachable",
+            "curl -sS http://192.0.2.1:8080/healthz",
+            "the kernel takes the packet filter",
+            "a client would not work like this",
+        ] {
+            assert!(told.contains(expected), "{expected}: {told}");
+        }
+        std::fs::write(fixture.config(), "directory: x\n").unwrap();
+        let told = String::from_utf8(fixture.run(&["doctor"]).stdout).unwrap();
+        assert!(told.contains("PROBLEM  configuration"), "{told}");
+        assert!(told.contains("mixline-client join"), "{told}");
+    });
+}
+
+#[test]
+fn a_ping_without_a_client_is_one_line() {
+    let fixture = Fixture::new("");
+    let line = failure(&fixture.run(&["ping", "a.anon", "-c", "1"]));
+    assert!(line.contains("no client is running"), "{line}");
+}

@@ -59,6 +59,11 @@ impl ResolverSeen {
             .status()
             .and_then(|status| status["interface"].as_str())
             .map(str::to_owned);
+        // Where programs are not to ask the client, nobody is asked at all.
+        let is_asked = client.status().is_some_and(|status| {
+            let mode = status["dns"]["mode"].as_str();
+            mode.is_some_and(|mode| mode != "off")
+        });
         let read = move || {
             let domains =
                 interface.and_then(|name| command::output("resolvectl", &["domain", &name]));
@@ -69,7 +74,7 @@ impl ResolverSeen {
                 hosts: fs::read_to_string(HOSTS).unwrap_or_default(),
                 resolved: command::output("resolvectl", &["status"]).is_some(),
                 domains,
-                canary: canary(),
+                canary: if is_asked { canary() } else { Canary::Absent },
             }
         };
         match tokio::task::spawn_blocking(read).await {
