@@ -424,7 +424,11 @@ fn what_the_control_socket_refuses_is_shown() {
         assert!(failure(&fixture.run(&["publish", "a.b"])).contains("no name"));
         assert!(failure(&fixture.run(&["unpublish", "a"])).contains("a.anon is not published"));
         let line = failure(&fixture.run(&["resolve", "a.anon"]));
-        assert!(line.contains("directory cannot be reached"), "{line}");
+        assert!(line.contains("a.anon: no guard is reached"), "{line}");
+        let json = fixture.run(&["resolve", "--json", "a.anon"]);
+        assert!(!json.status.success());
+        let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(json["problems"][0]["step"], "guard");
         assert!(failure(&fixture.run(&["resolve", "x y"])).contains("no name"));
         let own = String::from_utf8(fixture.run(&["id"]).stdout).unwrap();
         let found = fixture.run(&["resolve", &format!("{}.anon", own.trim())]);

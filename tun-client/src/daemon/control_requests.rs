@@ -114,9 +114,12 @@ impl Handler for ControlRequests {
             Request::Publish { name } => self.publish(&name).await,
             Request::Unpublish { name } => self.unpublish(&name).await,
             Request::Reload => self.reload(),
-            Request::Resolve { what } => resolve(self.shared.backend.as_ref(), &what)
-                .await
-                .map_err(RequestError::Resolve),
+            Request::Resolve { what } => {
+                let reach = self.shared.host_state.reach().borrow().clone();
+                resolve(self.shared.backend.as_ref(), &reach, &what)
+                    .await
+                    .map_err(RequestError::Resolve)
+            }
             Request::Ping { id } => self.ping(&id).await,
             Request::Probe { mappings } => self.probe(&mappings).await,
         }
