@@ -55,13 +55,12 @@ pub struct ResolverSeen {
 impl ResolverSeen {
     /// Looks at the files, and asks as programs do.
     pub async fn read(client: &Client) -> Self {
-        let interface = client
-            .status()
-            .and_then(|status| status["interface"].as_str())
-            .map(str::to_owned);
+        let up = client.status().is_some();
         let read = move || {
-            let domains =
-                interface.and_then(|name| command::output("resolvectl", &["domain", &name]));
+            // Of all links: the client has one for this, which has another name than its interface.
+            let domains = up
+                .then(|| command::output("resolvectl", &["domain"]))
+                .flatten();
             Self {
                 resolv_conf: fs::read_to_string(RESOLV_CONF).ok(),
                 place: fs::canonicalize(RESOLV_CONF).ok(),
