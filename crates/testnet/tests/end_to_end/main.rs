@@ -11,6 +11,7 @@ mod capture;
 mod desk;
 mod failures;
 mod host_events;
+mod host_names;
 mod leaks;
 mod living;
 mod names;
@@ -138,6 +139,7 @@ fn main() {
     desk::tests(&mut tests);
     living::tests(&mut tests);
     host_events::tests(&mut tests);
+    host_names::tests(&mut tests);
     reload::tests(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
