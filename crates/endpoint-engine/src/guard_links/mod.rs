@@ -34,8 +34,9 @@ use crate::status::Counters;
 
 /// A link that is no longer wanted is held for so long, until tails and paths have moved.
 pub const LINGER: Duration = Duration::from_secs(120);
-/// A guard that has been down for so long is worth looking at the way to it.
-const LOOK_AFTER: Duration = Duration::from_secs(2);
+/// A guard that has been down for so long is worth looking at the way to it: three handshakes have had
+/// no answer, so it is neither a relay that is just starting nor one datagram that was lost.
+const LOOK_AFTER: Duration = Duration::from_secs(12);
 /// How often the peer is told that something was heard.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
