@@ -140,8 +140,9 @@ fn judge(ctx: &XdpContext) -> Verdict {
     if u32::from(udp.port) != settings.port || !is_known(&ADDRESSES, &udp.destination) {
         return Verdict::NotOurs;
     }
+    let message = frame::message(&packet, udp.payload);
     if !udp.whole {
-        if frame::is_short_probe(&packet, &udp) {
+        if frame::is_short_probe(message, &udp) {
             return handshake(settings, &udp.source);
         }
         if settings.merged != 0 && udp.is_merged() {
@@ -152,7 +153,7 @@ fn judge(ctx: &XdpContext) -> Verdict {
         }
         return Verdict::WrongLength;
     }
-    match frame::message(&packet, udp.payload) {
+    match message {
         None => Verdict::WrongLength,
         Some(Message::Unknown) => Verdict::UnknownType,
         Some(Message::Initiation | Message::Probe) => handshake(settings, &udp.source),

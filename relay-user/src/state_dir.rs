@@ -399,6 +399,19 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_links_is_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&parent.path().join("s")).unwrap();
+        assert_eq!(state.link_time().unwrap(), None);
+        state.store_link_time(u64::MAX).unwrap();
+        state.store_link_time(1_800_000_600).unwrap();
+        assert_eq!(state.link_time().unwrap(), Some(1_800_000_600));
+        fs::write(parent.path().join("s/link.time"), b"soon").unwrap();
+        let damaged = state.link_time();
+        assert!(matches!(damaged, Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
     fn only_a_clean_stop_keeps_onion_keys() {
         let parent = tempfile::tempdir().unwrap();
         let state = StateDir::open(&parent.path().join("s")).unwrap();

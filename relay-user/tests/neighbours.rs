@@ -11,8 +11,8 @@ use mixline_protocol::identity::{IdentityKey, SIGNATURE, ShortId, X25519Public, 
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::probe::{Answer, Probe, lengthen};
 use mixline_protocol::link::{
-    CellKind, DatagramType, Established, Initiator, OpenKey, REJECT_AFTER, Timestamp,
-    datagram_type, receiver_index,
+    CellKind, DatagramType, Established, InitiationTimes, Initiator, OpenKey, REJECT_AFTER,
+    Timestamp, datagram_type, receiver_index,
 };
 use mixline_protocol::path::MailboxToken;
 use mixline_protocol::random::OsRandom;
@@ -43,6 +43,12 @@ impl Node {
             IdentityKey::generate(&mut rng),
             X25519Secret::generate(&mut rng),
         );
+        Self::of(&identity, link, address, now)
+    }
+
+    /// The relay with these keys, which has just started.
+    fn of(identity: &IdentityKey, link: X25519Secret, address: &str, now: Instant) -> Self {
+        let rng = OsRandom::new();
         let address: SocketAddr = address.parse().unwrap();
         let descriptor = RelayDescriptor {
             id: identity.relay_id(),
@@ -278,6 +284,49 @@ fn relays_connect_when_one_wants() {
     a.neighbours.signal(Signal::Want(ShortId([9; 8])), now);
     a.apply();
     assert!(a.sent.is_empty());
+}
+
+/// Whether `a` gets a link to `b` when it wants one.
+fn connects(a: &mut Node, b: &mut Node, now: Instant) -> bool {
+    let snapshot = [a.descriptor.clone(), b.descriptor.clone()];
+    a.neighbours.set_relays(&snapshot);
+    a.apply();
+    a.neighbours.signal(Signal::Want(b.short()), now);
+    a.apply();
+    exchange(a, b, now);
+    a.link_to(b).is_some()
+}
+
+#[test]
+fn a_relay_whose_clock_was_ahead_gets_its_links_after_a_restart() {
+    let mut now = Instant::now();
+    let mut rng = OsRandom::new();
+    let (identity, link) = (
+        IdentityKey::generate(&mut rng),
+        X25519Secret::generate(&mut rng),
+    );
+    let mut start = |stored: Option<u64>| {
+        now += Duration::from_secs(1);
+        let mut a = Node::of(&identity, link.clone(), "10.0.0.1:7000", now);
+        a.neighbours.set_times(InitiationTimes::new(stored));
+        (a, now)
+    };
+    // Its clock is a year ahead at first: as if times up to then had been used.
+    let year = UnixTime::from(SystemTime::now()).plus(365 * 24 * 3600).0;
+    let (mut a, at) = start(Some(year));
+    let mut b = Node::new("10.0.0.2:7000", at);
+    assert!(connects(&mut a, &mut b, at));
+    let stored = a.neighbours.time_to_store().unwrap();
+    assert!(stored > year);
+    // The clock is right again, and what was written down is lost: b refuses what is not newer.
+    let (mut a, at) = start(None);
+    assert!(!connects(&mut a, &mut b, at));
+    // With it, the next time goes on from there, and so does the one after.
+    let (mut a, at) = start(Some(stored));
+    assert!(connects(&mut a, &mut b, at));
+    let stored = a.neighbours.time_to_store().unwrap();
+    let (mut a, at) = start(Some(stored));
+    assert!(connects(&mut a, &mut b, at));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use mixline_daemon::terminal::say;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -86,7 +87,7 @@ fn follow(child: &mut Child, deadline: Instant) -> Outcome {
                 if let Some(why) = line.strip_prefix(FAILED) {
                     return Outcome::Failed(why.to_owned());
                 }
-                eprintln!("mixline-client: {line}");
+                say(&format!("mixline-client: {line}"));
                 last = Some(line);
             }
             Err(mpsc::RecvTimeoutError::Timeout) => return Outcome::Late(last),

@@ -132,7 +132,10 @@ fn ask_only(socket: &Sockets, command: &Command) -> Option<anyhow::Result<ExitCo
         Command::Resolve { what, json } => socket
             .ask(&Request::Resolve { what: what.clone() })
             .map_err(anyhow::Error::from)
-            .and_then(|found| print(&found, *json, show::resolved)),
+            .and_then(|found| {
+                print(&found, *json, show::resolved)?;
+                show::not_found(&found).map_or(Ok(()), |why| bail!(why))
+            }),
         Command::Reload => reload(socket),
         Command::Ping(options) => return Some(ping(socket, options)),
         _ => return None,
@@ -194,6 +197,9 @@ async fn measure(socket: &Sockets, options: &Ping) -> anyhow::Result<Measured> {
             Ok(id) => id.to_string(),
             Err(_) => {
                 let found = ask(Request::Resolve { what: what.clone() }).await??;
+                if let Some(why) = show::not_found(&found) {
+                    bail!(why);
+                }
                 let id = found["id"].as_str();
                 id.context("the client's answer has no ID")?.to_owned()
             }

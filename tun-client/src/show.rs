@@ -61,11 +61,27 @@ pub fn status(status: &Value) -> String {
 #[must_use]
 pub fn resolved(found: &Value) -> String {
     let mut out = String::new();
+    if found["found"] == false {
+        // Said as what went wrong.
+        return out;
+    }
     line(&mut out, "name", or_none(&found["name"]));
     line(&mut out, "id", &format!("{}.anon", text(&found["id"])));
     line(&mut out, "ipv4", or_none(&found["ipv4"]));
     line(&mut out, "ipv6", or_none(&found["ipv6"]));
+    if !list(&found["problems"]).is_empty() {
+        each(&mut out, "problems", &found["problems"], |problem| {
+            text(&problem["text"]).to_owned()
+        });
+    }
     out
+}
+
+/// Why a lookup found nothing, if it did not.
+#[must_use]
+pub fn not_found(found: &Value) -> Option<String> {
+    let problem = &found["problems"][0]["text"];
+    (found["found"] == false).then(|| text(problem).to_owned())
 }
 
 fn names(status: &Value) -> String {

@@ -7,6 +7,7 @@ pub use crate::dns::responder::Responder;
 pub use crate::dns::server::Server as DnsServer;
 pub use crate::dns::zone::Zone;
 pub use crate::dns::{Backend, Entry, LookupError, Reach, Transport};
+pub use crate::host_dns::upstream::Upstream;
 pub use crate::tun::coalesce::{Coalescer, MAX_SEGMENTS};
 pub use crate::tun::device::Tun;
 pub use crate::tun::segment::Split;

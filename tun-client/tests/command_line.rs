@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use mixline_daemon::testing::ServiceManager;
+use mixline_daemon::testing::{HeldFile, ServiceManager};
 use mixline_protocol::identity::AnonymousId;
 use mixline_testnet::{netns, skip};
 use nix::sys::signal::{Signal, kill};
@@ -311,6 +311,29 @@ fn the_service_manager_hears_what_delays_it_and_that_it_stops() {
 }
 
 #[test]
+fn hangups_while_it_reads_its_configuration_end_nothing() {
+    in_namespace(|| {
+        let fixture = Fixture::new("");
+        let held = HeldFile::hold(&fixture.config()).unwrap();
+        let mut child = fixture
+            .command(&["up"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // It has done nothing yet but to look for its configuration.
+        let reader = held.wait_for_reader(Duration::from_secs(20)).unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        for _ in 0..3 {
+            kill(pid, Signal::SIGHUP).unwrap();
+            sleep(Duration::from_millis(20));
+        }
+        reader.go_on().unwrap();
+        fixture.wait_for("an answer", |_| true);
+        assert_eq!(terminate(&mut child, Signal::SIGTERM), 0);
+    });
+}
+
+#[test]
 fn a_hangup_reads_the_configuration_again_and_ends_nothing() {
     in_namespace(|| {
         let fixture = Fixture::new("");
@@ -331,9 +354,17 @@ fn a_hangup_reads_the_configuration_again_and_ends_nothing() {
                 sleep(Duration::from_millis(20));
             }
         };
-        std::fs::write(fixture.config(), format!("{yaml}mtu: 1400\n")).unwrap();
+        let wrong = failure(&Fixture::new("").run(&["reload"]));
+        assert!(wrong.contains("no client is running"), "{wrong}");
+        let more = "mtu: 1400\ncontrol_socket: /tmp/elsewhere.sock\n";
+        std::fs::write(fixture.config(), format!("{yaml}{more}")).unwrap();
         kill(pid, Signal::SIGHUP).unwrap();
-        logs("nothing changes; counts after a restart: mtu");
+        logs("the configuration was read again; changed: mtu");
+        logs("the configuration was read again; counts after a restart: control_socket");
+        std::fs::write(fixture.config(), format!("{yaml}accept: always\n")).unwrap();
+        let done = fixture.run(&["reload"]);
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert_eq!(said, "changed: mtu, accept\n");
         std::fs::write(fixture.config(), format!("{yaml}mtu: 14\n")).unwrap();
         kill(pid, Signal::SIGHUP).unwrap();
         logs("the configuration stays as it was");
@@ -416,7 +447,11 @@ fn what_the_control_socket_refuses_is_shown() {
         assert!(failure(&fixture.run(&["publish", "a.b"])).contains("no name"));
         assert!(failure(&fixture.run(&["unpublish", "a"])).contains("a.anon is not published"));
         let line = failure(&fixture.run(&["resolve", "a.anon"]));
-        assert!(line.contains("directory cannot be reached"), "{line}");
+        assert!(line.contains("a.anon: no guard is reached"), "{line}");
+        let json = fixture.run(&["resolve", "--json", "a.anon"]);
+        assert!(!json.status.success());
+        let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!(json["problems"][0]["step"], "guard");
         assert!(failure(&fixture.run(&["resolve", "x y"])).contains("no name"));
         let own = String::from_utf8(fixture.run(&["id"]).stdout).unwrap();
         let found = fixture.run(&["resolve", &format!("{}.anon", own.trim())]);

@@ -11,11 +11,12 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use mixline_client::testing::{
-    Backend, DnsServer, Entry, Forwarder, LookupError, Reach, Responder, Transport, Zone,
+    Backend, DnsServer, Entry, Forwarder, LookupError, Reach, Responder, Transport, Upstream, Zone,
 };
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
+use mixline_protocol::time::UnixTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -43,6 +44,9 @@ impl Table {
             id,
             ipv4,
             ipv6: ipv6(&id),
+            published: true,
+            lease_expires: None,
+            name_expires: None,
         };
         let mut table = Self::default();
         table
@@ -115,7 +119,8 @@ fn query(text: &str, kind: RecordType) -> Message {
 
 async fn start(table: &Arc<Table>, reach: Reach, upstreams: &[SocketAddr]) -> SocketAddr {
     let zone = Zone::new(VirtualNetwork::default(), &["corp.example".to_owned()]);
-    let forwarder = Forwarder::new(upstreams);
+    let upstreams: Vec<Upstream> = upstreams.iter().copied().map(Upstream::from).collect();
+    let forwarder = Forwarder::new(&upstreams);
     let responder = Responder::new(Arc::clone(table), zone, watch::channel(reach).1, forwarder);
     // TCP and UDP share a port; one that is free for UDP may be taken for TCP.
     for _ in 0..20 {
@@ -313,7 +318,7 @@ async fn upstream(answer_wrongly_first: bool) -> (SocketAddr, Arc<std::sync::Mut
         loop {
             let (length, source) = udp.recv_from(&mut buffer).await.unwrap();
             let (asked, answer) = respond(&buffer[..length]);
-            log.lock().unwrap().push(asked);
+            log.lock().unwrap().push(asked.to_lowercase());
             if answer_wrongly_first {
                 let mut forged = answer.clone();
                 forged.metadata.id = forged.metadata.id.wrapping_add(1);
@@ -340,7 +345,7 @@ async fn upstream(answer_wrongly_first: bool) -> (SocketAddr, Arc<std::sync::Mut
             let mut request = vec![0; length.into()];
             stream.read_exact(&mut request).await.unwrap();
             let (asked, answer) = respond(&request);
-            log.lock().unwrap().push(asked);
+            log.lock().unwrap().push(asked.to_lowercase());
             let bytes = answer.to_vec().unwrap();
             stream
                 .write_u16(bytes.len().try_into().unwrap())
@@ -395,6 +400,150 @@ async fn a_dead_upstream_is_passed_over() {
     let server = start(&Table::new(), BOTH, &[dead]).await;
     let answer = ask(server, &query("example.org.", RecordType::A)).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[tokio::test]
+async fn who_asks_the_same_at_once_waits_for_one_answer() {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let server = start(&Table::new(), BOTH, &[address]).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
+            let query = Message::from_vec(&buffer[..length]).unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            let mut answer = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
+            answer.add_query(query.queries[0].clone());
+            socket
+                .send_to(&answer.to_vec().unwrap(), from)
+                .await
+                .unwrap();
+        }
+    });
+    let plain = query("example.org.", RecordType::A);
+    let mut with_more = plain.clone();
+    with_more.set_edns(Edns::new());
+    let mut asking = tokio::task::JoinSet::new();
+    for id in 0..20 {
+        let mut message = if id < 15 {
+            plain.clone()
+        } else {
+            with_more.clone()
+        };
+        message.metadata.id = id;
+        asking.spawn(async move { ask(server, &message).await });
+    }
+    // Each has the answer with its own ID, which `ask` looks at.
+    assert_eq!(asking.join_all().await.len(), 20);
+    assert_eq!(
+        asked.load(Ordering::Relaxed),
+        2,
+        "one for each kind of query"
+    );
+}
+
+#[tokio::test]
+async fn a_silent_upstream_is_asked_last() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (alive, _) = upstream(false).await;
+    let upstreams = [silent.local_addr().unwrap(), alive];
+    let server = start(&Table::new(), BOTH, &upstreams).await;
+    ask(server, &query("one.example.org.", RecordType::A)).await;
+    let began = std::time::Instant::now();
+    let answer = ask(server, &query("two.example.org.", RecordType::A)).await;
+    assert_eq!(addresses(&answer), ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+    assert!(began.elapsed() < std::time::Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn answers_do_not_outlive_what_they_tell_of() {
+    let now = UnixTime::from(std::time::SystemTime::now());
+    let mut table = Table::default();
+    let mut add = |name: &str, number, lease_expires, name_expires| {
+        let id = AnonymousId([number; 32]);
+        let entry = Entry {
+            id,
+            ipv4: Some(Ipv4Addr::new(10, 1, 2, number)),
+            ipv6: ipv6(&id),
+            published: true,
+            lease_expires,
+            name_expires,
+        };
+        table.names.insert(name.parse().unwrap(), entry);
+    };
+    add("long", 11, Some(now.plus(9999)), Some(now.plus(9999)));
+    add("lease", 12, Some(now.plus(20)), Some(now.plus(9999)));
+    add("claim", 13, Some(now.plus(9999)), Some(now.plus(10)));
+    add("ended", 14, Some(UnixTime(1)), Some(now.plus(9999)));
+    let server = start(&Arc::new(table), BOTH, &[]).await;
+    let ttls = async |name: &str, kind| {
+        let answer = ask(server, &query(name, kind)).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+        let ttls = answer.answers.iter().map(|record| record.ttl);
+        ttls.collect::<Vec<u32>>()
+    };
+    for (name, ipv4, ipv6) in [
+        ("long.anon.", vec![60], 60),
+        ("lease.anon.", vec![20], 60),
+        ("claim.anon.", vec![10], 10),
+        ("ended.anon.", vec![], 60),
+    ] {
+        // A second may have passed.
+        let near = |ttl: u32, wanted: u32| (wanted - 2..=wanted).contains(&ttl);
+        let told = ttls(name, RecordType::A).await;
+        assert_eq!(told.len(), ipv4.len(), "{name}");
+        assert!(
+            told.iter()
+                .zip(&ipv4)
+                .all(|(ttl, wanted)| near(*ttl, *wanted)),
+            "{name}: {told:?}"
+        );
+        let told = ttls(name, RecordType::AAAA).await;
+        assert!(told.len() == 1 && near(told[0], ipv6), "{name}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_type_that_a_name_has_none_of_is_no_error() {
+    let server = start(&Table::new(), BOTH, &[]).await;
+    for name in [
+        "freespeech.anon.",
+        "www.a.b.c.freespeech.anon.",
+        "_443._tcp.freespeech.anon.",
+    ] {
+        for kind in [
+            RecordType::HTTPS,
+            RecordType::SVCB,
+            RecordType::TXT,
+            RecordType::MX,
+            RecordType::SRV,
+            RecordType::CAA,
+            RecordType::DS,
+            RecordType::DNSKEY,
+            RecordType::NS,
+            RecordType::CNAME,
+            RecordType::Unknown(65400),
+        ] {
+            let answer = ask(server, &query(name, kind)).await;
+            assert_eq!(
+                answer.metadata.response_code,
+                ResponseCode::NoError,
+                "{name} {kind}"
+            );
+            assert!(
+                answer.answers.is_empty() && has_soa(&answer),
+                "{name} {kind}"
+            );
+            let soa = &answer.authorities[0];
+            assert!(soa.ttl <= 10 && soa.name == self::name("anon."), "{soa}");
+        }
+    }
+    let canary = ask(server, &query("use-application-dns.net.", RecordType::A)).await;
+    assert_eq!(canary.metadata.response_code, ResponseCode::NXDomain);
 }
 
 #[tokio::test]

@@ -594,3 +594,145 @@ fn the_hosts_own_addresses_are_its_own_where_their_rule_was_moved() {
     });
     assert!(!wire.gets_out("10.1.2.3".parse().unwrap()));
 }
+
+/// A question of DNS for a name, as it stands in a datagram.
+fn question(name: &str) -> Vec<u8> {
+    let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        bytes.push(label.len() as u8);
+        bytes.extend(label.bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
+#[test]
+fn containers_ask_the_host_s_resolver_and_nothing_else_of_it() {
+    let Some(wire) = Wire::new() else { return };
+    let Some(container) = skip::namespace_or_skip() else {
+        return;
+    };
+    let inside = || {
+        let thread = nix::unistd::gettid();
+        wire.on_host(|| {
+            ip("link add inner0 type bridge");
+            ip(&format!(
+                "link add port0 master inner0 type veth peer name eth0 netns {thread}"
+            ));
+            ip("link set inner0 up");
+            ip("link set port0 up");
+            ip("address add 198.51.100.1/24 dev inner0");
+            std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        });
+        ip("link set lo up");
+        ip("link set eth0 up");
+        ip("address add 198.51.100.2/24 dev eth0");
+        ip("route add default via 198.51.100.1");
+    };
+    container.run(inside).unwrap();
+    wire.on_router(|| {
+        ip("route add 198.51.100.0/24 via 192.0.2.2");
+        ip("route add 10.0.0.53/32 via 192.0.2.2");
+    });
+    let server = |address: &str| {
+        let socket = UdpSocket::bind(address).unwrap();
+        socket.set_read_timeout(Some(WAIT)).unwrap();
+        socket
+    };
+    let _tun = wire.on_host(|| Tun::create("mixline0", 1500).unwrap());
+    let report = wire.on_host(|| settle(&wanted()));
+    assert_eq!(report.inner.len(), 1, "{report:?}");
+    wire.on_host(|| assert_eq!(left_to_do(&wanted()), []));
+    let ask = |from: &Namespace, to: &UdpSocket, name: &str| {
+        let at = to.local_addr().unwrap();
+        from.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let _ = socket.send_to(&question(name), at);
+        })
+        .unwrap();
+        to.recv(&mut [0; 512]).is_ok()
+    };
+    let outside = wire.on_router(|| server("192.0.2.1:53"));
+    let behind = container.run(|| server("198.51.100.2:53")).unwrap();
+    let [resolver, other_port, lease] =
+        ["10.0.0.53:53", "10.0.0.53:54", "10.77.0.1:53"].map(|at| wire.on_host(|| server(at)));
+    assert!(soon(|| ask(&container, &resolver, "example.org")));
+    assert!(soon(|| ask(&container, &resolver, "x.anon")));
+    let answered = || {
+        let at = "198.51.100.2:5300";
+        let socket = container.run(|| server(at)).unwrap();
+        wire.on_host(|| {
+            let _ = resolver.send_to(b"an answer", at);
+        });
+        socket.recv(&mut [0; 512]).is_ok()
+    };
+    assert!(soon(answered));
+    // The wire asks nobody, and a container nothing else.
+    assert!(!ask(&wire.router, &resolver, "example.org"));
+    assert!(!ask(&container, &other_port, "example.org"));
+    assert!(!ask(&container, &lease, "example.org"));
+    // What a container asks of servers of its own does not leave, as from the host itself.
+    assert!(soon(|| ask(&container, &outside, "example.org")));
+    assert!(!ask(&container, &outside, "x.anon"));
+    // But the host may have its name server in a container.
+    assert!(soon(|| ask(&wire.host, &behind, "x.anon")));
+    // A bridge with something else in it is a wire for this.
+    wire.on_host(|| {
+        ip("link add far0 type ifb");
+        ip("link set far0 master inner0");
+        let report = settle(&wanted());
+        assert!(report.inner.is_empty(), "{report:?}");
+    });
+    assert!(!ask(&container, &resolver, "example.org"));
+}
+
+#[test]
+fn the_resolver_s_link_outlives_the_client() {
+    let Some(wire) = Wire::new() else { return };
+    let resolver = Ipv4Addr::new(10, 0, 0, 53);
+    let wanted = Wanted {
+        resolver: Some(Place::Inside),
+        ..wanted()
+    };
+    let link = || netns::ip_output("-o address show dev mixline-dns").unwrap_or_default();
+    let mut tun = Some(wire.on_host(|| Tun::create("mixline0", 1500).unwrap()));
+    let report = wire.on_host(|| settle(&wanted));
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.resolver, Some(resolver));
+    let (index, name) = report.resolver_link.unwrap();
+    assert_eq!((index, name.as_str()), (28159, "mixline-dns"));
+    wire.on_host(|| {
+        assert_eq!(left_to_do(&wanted), []);
+        assert!(ip("link show mixline-dns").contains("LOWER_UP"));
+        // Whoever lists the host's addresses comes to the leased one first.
+        let all = ip("-o -4 address show scope global");
+        let at = |address: &str| all.find(address).unwrap();
+        assert!(at("10.77.0.1/32") < at("10.0.0.53/32"), "{all}");
+    });
+    // The wire does not reach it.
+    assert!(!wire.gets_in(resolver.into()));
+    for what in ["link set mixline-dns down", "link del mixline-dns"] {
+        wire.on_host(|| {
+            ip(what);
+            let report = settle(&wanted);
+            assert_eq!(report.resolver, Some(resolver), "after {what}");
+            assert_eq!(left_to_do(&wanted), [], "after {what}");
+        });
+    }
+    // One that goes on looking, as a client does.
+    wire.on_host(|| {
+        let reconciler = Reconciler::open().unwrap();
+        for _ in 0..3 {
+            assert!(reconciler.settle(&wanted).settled);
+        }
+    });
+    tun.take();
+    assert!(wire.on_host(link).contains("10.0.0.53/32"));
+    // A client that starts wants no resolver yet: what there is stays.
+    let starting = Wanted::closed("mixline0", VirtualNetwork::default());
+    wire.on_host(|| settle(&starting));
+    assert!(wire.on_host(link).contains("10.0.0.53/32"));
+    wire.on_host(|| Reconciler::open().unwrap().remove(&starting).unwrap());
+    assert_eq!(wire.on_host(link), "");
+    assert!(!wire.on_host(|| ip("link show")).contains("mixline"));
+}

@@ -23,6 +23,7 @@ mod init;
 mod life;
 mod network;
 mod packages;
+mod resolver;
 
 /// What `cargo xtask pkg-test` takes.
 #[derive(clap::Args)]
@@ -142,6 +143,7 @@ fn test(from_former: bool) -> Result<bool> {
         packages::is_whole(&mut checks, &mut container);
         packages::is_quiet(&mut checks, &mut container);
         network::run(&mut checks, &mut container, By::Init);
+        resolver::run(&mut checks, &mut container);
         life::run(&mut checks, &mut container);
         life::upgrades(&mut checks, &mut container);
         life::goes_over_to_xdp(&mut checks, &mut container);

@@ -61,6 +61,11 @@ const FOR_TESTS: &[Need] = &[
     need("nftables", "nft", "changes packet filters in tests"),
     need("prometheus", "promtool", "reads a relay's metrics in tests"),
     need("tmux", "tmux", "is the terminal of `top` in tests"),
+    need(
+        "dnsmasq-base",
+        "dnsmasq",
+        "is the name server of a host in tests",
+    ),
 ];
 /// What makes the project's own packages, besides what is in [`NEEDS`].
 const PACKAGING: &[Need] = &[need("lintian", "lintian", "looks for faults in packages")];

@@ -37,11 +37,11 @@ pub enum Command {
     Learn(Box<ServiceDescriptor>),
     /// Use a lease.
     SetLease(Box<Lease>),
+    /// Use other settings, which have been checked ([`Config::check`]).
+    Reconfigure(Box<Config>),
     /// Addresses, routes or links of this host have changed, or it has slept: guards are reached
     /// anew, and paths tried, at once.
     HostChanged,
-    /// Use other settings, which have been checked ([`Config::check`]).
-    Reconfigure(Box<Config>),
     /// Say goodbye to everybody and stop.
     Shutdown,
 }

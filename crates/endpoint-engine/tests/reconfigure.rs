@@ -134,9 +134,12 @@ fn a_service_that_withdraws_goes_on_with_those_who_are_there() {
 #[test]
 fn a_publication_that_is_asked_for_means_tails_and_none_is_made_while_nobody_is_accepted() {
     let mut world = World::pair(73);
-    for _ in 0..3 {
-        reconfigure(&mut world, CLIENT, published);
-        // At once, before there are tails again.
+    for length in [2, 4, 3] {
+        reconfigure(&mut world, CLIENT, |config| {
+            published(config);
+            config.tail_length = length;
+        });
+        // At once, before there are tails of that length.
         let answer = world.ask(CLIENT, Question::Publish);
         assert!(matches!(answer, Ok(Answer::Done)), "{answer:?}");
         assert_eq!(tails_at_the_directory(&world, CLIENT), Some(4));
@@ -203,6 +206,13 @@ fn lengths_of_paths_change_under_a_flow() {
         let after = tail_ids(&world, SERVICE);
         assert!(after.len() == 2 && after.is_disjoint(&before));
     }
+    // Heads alone.
+    reconfigure(&mut world, CLIENT, |config| {
+        config.head_length = 3;
+        config.tail_length = 2;
+    });
+    flow.go_on(&mut world, 12 * SECOND);
+    assert_eq!(heads(&world), HashSet::from([3]));
     flow.finish(&mut world);
 }
 

@@ -429,7 +429,7 @@ fn types_are_told_apart_strictly() {
     for kind in 0..=255u8 {
         let mut datagram = [0; DATAGRAM];
         datagram[0] = kind;
-        assert_eq!(datagram_type(&datagram).is_ok(), (1..=4).contains(&kind));
+        assert_eq!(datagram_type(&datagram).is_ok(), (1..=5).contains(&kind));
         for byte in 1..4 {
             let mut bent = datagram;
             bent[byte] = 1;

@@ -288,13 +288,10 @@ pub fn message<F: Frame + ?Sized>(frame: &F, payload: usize) -> Option<Message> 
 /// Whether what is not a whole datagram is a probe, the only one of our messages that may be
 /// shorter. The kernel sees to it that the packet holds what it says.
 #[inline(always)]
-pub fn is_short_probe<F: Frame + ?Sized>(frame: &F, udp: &Udp) -> bool {
+#[must_use]
+pub fn is_short_probe(message: Option<Message>, udp: &Udp) -> bool {
     let length = udp.length as usize;
-    (MIN_PROBE_LENGTH..DATAGRAM_LENGTH).contains(&length)
-        && matches!(
-            frame.bytes(udp.payload + TYPE_OFFSET),
-            Some([TYPE_PROBE, 0, 0, 0])
-        )
+    matches!(message, Some(Message::Probe)) && (MIN_PROBE_LENGTH..DATAGRAM_LENGTH).contains(&length)
 }
 
 /// The authentication tag of the datagram at `payload`, as two little-endian words.

@@ -47,10 +47,14 @@ impl EndpointBackend {
 
     fn own(&self) -> Entry {
         let id = self.handle.id();
+        let lease = *self.lease.borrow();
         Entry {
             id,
-            ipv4: self.lease.borrow().as_ref().map(|lease| lease.ipv4),
+            ipv4: lease.map(|lease| lease.ipv4),
             ipv6: address::ipv6(&id),
+            published: true,
+            lease_expires: lease.map(|lease| lease.expires),
+            name_expires: None,
         }
     }
 
@@ -60,7 +64,7 @@ impl EndpointBackend {
         question: impl Future<Output = Result<T, QueryError>>,
     ) -> Result<T, LookupError> {
         if !*self.handle.online().borrow() {
-            return Err(LookupError::Unreachable);
+            return Err(LookupError::Offline);
         }
         match tokio::time::timeout(DEADLINE, question).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -76,12 +80,15 @@ impl EndpointBackend {
     /// Remembers a descriptor for the first packet, and reads the addresses in it.
     async fn found(&self, descriptor: ServiceDescriptor) -> Entry {
         let id = descriptor.id;
-        let ipv4 = descriptor.lease.as_ref().map(|lease| lease.ipv4);
+        let lease = descriptor.lease;
         self.handle.learn(descriptor).await;
         Entry {
             id,
-            ipv4,
+            ipv4: lease.map(|lease| lease.ipv4),
             ipv6: address::ipv6(&id),
+            published: true,
+            lease_expires: lease.map(|lease| lease.expires),
+            name_expires: None,
         }
     }
 }
@@ -98,7 +105,10 @@ impl Backend for EndpointBackend {
             .ok_or(LookupError::NotFound)?;
         match named.descriptor {
             _ if named.name.id == self.handle.id() => Ok(self.own()),
-            Some(descriptor) => Ok(self.found(descriptor).await),
+            Some(descriptor) => Ok(Entry {
+                name_expires: Some(named.name.expires),
+                ..self.found(descriptor).await
+            }),
             // It is somebody's, who is not there now: packets will be told so.
             None => {
                 let id = named.name.id;
@@ -106,6 +116,9 @@ impl Backend for EndpointBackend {
                     id,
                     ipv4: None,
                     ipv6: address::ipv6(&id),
+                    published: false,
+                    lease_expires: None,
+                    name_expires: Some(named.name.expires),
                 })
             }
         }

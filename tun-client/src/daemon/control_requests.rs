@@ -114,9 +114,12 @@ impl Handler for ControlRequests {
             Request::Publish { name } => self.publish(&name).await,
             Request::Unpublish { name } => self.unpublish(&name).await,
             Request::Reload => self.reload(),
-            Request::Resolve { what } => resolve(self.shared.backend.as_ref(), &what)
-                .await
-                .map_err(RequestError::Resolve),
+            Request::Resolve { what } => {
+                let reach = self.shared.host_state.reach().borrow().clone();
+                resolve(self.shared.backend.as_ref(), &reach, &what)
+                    .await
+                    .map_err(RequestError::Resolve)
+            }
             Request::Ping { id } => self.ping(&id).await,
             Request::Probe { mappings } => self.probe(&mappings).await,
         }
@@ -194,11 +197,13 @@ impl ControlRequests {
     }
 
     fn reload(&self) -> Result<Value, RequestError> {
-        let done = self
-            .shared
-            .reloader
-            .reload()
-            .map_err(RequestError::Reload)?;
+        let shared = &self.shared;
+        let mut done = shared.reloader.reload().map_err(RequestError::Reload)?;
+        // A name that a command withdrew comes back, though the file is as it was.
+        let publish = "publish".to_owned();
+        if !done.changed.contains(&publish) && !shared.names.has_all(&shared.config().publish) {
+            done.changed.push(publish);
+        }
         serde_json::to_value(done).map_err(RequestError::Answer)
     }
 

@@ -217,14 +217,7 @@ impl Lifecycle<'_> {
         }
         let active = shared.facts().dns.mode;
         shared.update(|facts| facts.phase = Phase::Stopping);
-        let config = shared.config();
-        let restored = host_dns::restore(
-            &shared.host,
-            &active,
-            shared.state.directory(),
-            &config.interface,
-        );
-        let restored = restored.await;
+        let restored = host_dns::restore(&shared.host, &active, shared.state.directory());
         shared.update(|facts| {
             facts.dns = DnsStatus {
                 mode: Active::Off,

@@ -156,6 +156,14 @@ impl Names {
         }
     }
 
+    /// Whether all of these are served.
+    #[must_use]
+    pub fn has_all(&self, labels: &[Label]) -> bool {
+        let entries = self.lock();
+        let is_served = |label: &Label| entries.iter().any(|entry| entry.label == *label);
+        labels.iter().all(is_served)
+    }
+
     /// Takes over what the configuration says now: as after a start with it. Names that commands
     /// published stay.
     pub fn configure(&self, configured: &[Label]) {
@@ -167,6 +175,7 @@ impl Names {
             }
             for label in configured {
                 if !entries.iter().any(|entry| entry.label == *label) {
+                    tracing::info!("{} is served, as the configuration says", label.host());
                     entries.push(entry(*label, true, false));
                 }
             }

@@ -53,13 +53,8 @@ impl Reloader {
         announced(|| {
             let mut config = Config::clone(&self.config());
             let done = config.reload(&self.origin)?;
-            self.counts.send_if_modified(|counts| {
-                let differs = **counts != config;
-                if differs {
-                    *counts = Arc::new(config);
-                }
-                differs
-            });
+            // Also if it is the same: names that a command withdrew come back.
+            self.counts.send_replace(Arc::new(config));
             Ok(done)
         })
     }
@@ -72,17 +67,13 @@ pub async fn follow(shared: Arc<Shared>, begun: Arc<Config>) {
     let mut before = begun;
     loop {
         let config = Arc::clone(&configs.borrow_and_update());
-        if config.publish != before.publish {
-            shared.names.configure(&config.publish);
-        }
+        shared.names.configure(&config.publish);
         if config.mtu != before.mtu
             && let Err(error) = mtu::set(&config.interface, config.mtu)
         {
             tracing::error!("mtu: {error}");
         }
-        if config != before {
-            shared.settle_endpoint().await;
-        }
+        shared.settle_endpoint().await;
         before = config;
         if configs.changed().await.is_err() {
             return;

@@ -3,6 +3,7 @@
 //! Both follow the host: the resolver's address moves when a neighbourhood takes it, and other
 //! programs rewrite `/etc/resolv.conf`.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::address::VirtualNetwork;
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::backend::EndpointBackend;
 use super::shared::Shared;
@@ -20,13 +22,13 @@ use crate::dns::responder::Responder;
 use crate::dns::server::Server;
 use crate::dns::zone::{Zone, is_virtual};
 use crate::error::{Error, Result};
-use crate::host::desired::{Place, Wanted};
+use crate::host::desired::Place;
+use crate::host::observed::LOOPBACK;
 use crate::host::reconcile::Report;
-use crate::host_dns::watch::Watch;
+use crate::host_dns::pointer::{At, Pointed, Pointer};
+use crate::host_dns::upstream::Upstream;
 use crate::host_dns::{self, Active, Earlier};
 
-/// The interface that has the resolver's address, unless it is the client's.
-const LOOPBACK: &str = "lo";
 /// What failed is tried again after this time.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long the host may take to put the resolver's address somewhere else.
@@ -34,49 +36,59 @@ const MOMENT: Duration = Duration::from_secs(2);
 /// Bounds of the pause between changes that come one after the other, and the time after which one is
 /// taken for the first again.
 const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(30);
-const CALM: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(5);
+const CALM: Duration = Duration::from_secs(10);
 
 /// Where names are answered, and what was asked before.
 pub struct Resolver {
     shared: Arc<Shared>,
     network: VirtualNetwork,
     reports: watch::Receiver<Option<Report>>,
-    address: Ipv4Addr,
+    at: Option<(Ipv4Addr, Link)>,
+    pointer: Pointer,
     /// What the host's resolver used before.
     earlier: Earlier,
-    /// What the configuration said of names when this began.
+    /// What the configuration says of names.
     dns: Dns,
 }
+
+/// The link that has the resolver's address: its index and its name.
+type Link = (u32, String);
 
 /// A resolver that answers.
 pub struct Serving {
     resolver: Resolver,
     server: Option<Server>,
-    active: Active,
+    pointed: Pointed,
     /// How long nothing is done about the next change.
     pause: Duration,
 }
 
-/// Why it cannot go on as it is.
-enum Change {
-    /// The host has the resolver's address, but it is another.
-    Address(Ipv4Addr),
-    /// The host's resolver may ask somebody else.
-    Host,
-    /// The configuration says something else of names.
-    Configuration,
+/// Whether systemd-resolved is to be told where names are, and so where the resolver's address has
+/// to be.
+pub async fn place(shared: &Shared, network: VirtualNetwork) -> Place {
+    let mut pointer = pointer(shared, network);
+    if pointer.uses_resolved().await {
+        Place::Inside
+    } else {
+        Place::Loopback
+    }
+}
+
+fn pointer(shared: &Shared, network: VirtualNetwork) -> Pointer {
+    let mode = shared.config().dns.mode;
+    Pointer::new(&shared.host, mode, shared.state.directory(), network)
 }
 
 impl Resolver {
     /// A resolver at the address that the host has for it.
     pub fn new(shared: &Arc<Shared>, network: VirtualNetwork, earlier: Earlier) -> Self {
-        let address = shared.host_state.report().resolver;
         Self {
             shared: Arc::clone(shared),
             network,
             reports: shared.host_state.reports(),
-            address: address.unwrap_or_else(|| network.resolver()),
+            at: where_it_is(&shared.host_state.report()),
+            pointer: pointer(shared, network),
             earlier,
             dns: shared.config().dns.clone(),
         }
@@ -84,18 +96,19 @@ impl Resolver {
 
     /// Where it answers.
     pub fn address(&self) -> Ipv4Addr {
-        self.address
+        let address = self.at.as_ref().map(|(address, _)| *address);
+        address.unwrap_or_else(|| self.network.resolver())
     }
 
     /// Listens, and has the host's resolver ask here.
     ///
     /// # Errors
     /// [`Error::DnsListen`], [`Error::HostDns`], unless the configuration leaves it to chance.
-    pub async fn start(self) -> Result<Serving> {
+    pub async fn start(mut self) -> Result<Serving> {
         let (server, problem) = match self.listen().await {
             Ok(server) => (Some(server), None),
             Err(error) => {
-                let address = SocketAddr::new(self.address.into(), DNS_PORT);
+                let address = SocketAddr::new(self.address().into(), DNS_PORT);
                 let error = Error::DnsListen { address, error };
                 if self.shared.config().dns.mode != DnsMode::Off {
                     return Err(error);
@@ -103,45 +116,59 @@ impl Resolver {
                 (None, Some(error.to_string()))
             }
         };
-        let (active, warning) = self.point().await?;
-        self.tell(&active, server.is_some(), warning.or(problem));
+        let pointed = self.point().await?;
+        let problem = pointed.warning.clone().or(problem);
+        self.tell(&pointed.active, server.is_some(), problem);
         Ok(Serving {
             resolver: self,
             server,
-            active,
+            pointed,
             pause: Duration::ZERO,
         })
     }
 
+    /// Has the host put the address where systemd-resolved, which may have been started meanwhile,
+    /// can ask it. It stays there when that ends.
+    async fn settle(&mut self) {
+        self.dns = self.shared.config().dns.clone();
+        self.pointer.mode = self.dns.mode;
+        let inside = self.pointer.uses_resolved().await;
+        let state = &self.shared.host_state;
+        let is_inside = |wanted: Option<Place>| wanted == Some(Place::Inside);
+        let wanted = state.wanted().and_then(|wanted| wanted.resolver);
+        if inside && !is_inside(wanted) {
+            state.want(|wanted| wanted.resolver = Some(Place::Inside));
+            let there = |report: &Option<Report>| {
+                let report = report.as_ref().and_then(where_it_is);
+                report.is_some_and(|(_, link)| link.0 != LOOPBACK)
+            };
+            let _ = tokio::time::timeout(MOMENT, self.reports.wait_for(there)).await;
+        }
+        if let Some(at) = where_it_is(&self.shared.host_state.report()) {
+            self.at = Some(at);
+        }
+    }
+
     async fn listen(&self) -> io::Result<Server> {
-        let address = SocketAddr::new(self.address.into(), DNS_PORT);
-        let wanted = self.shared.host_state.wanted();
-        let inside = wanted.is_some_and(|wanted| wanted.resolver == Some(Place::Inside));
-        let config = self.shared.config();
-        let interface = if inside {
-            config.interface.as_str()
-        } else {
-            LOOPBACK
+        let Some((address, (_, link))) = &self.at else {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
         };
-        Server::bind(address, interface).await
+        let address = SocketAddr::new((*address).into(), DNS_PORT);
+        Server::bind(address, link).await
     }
 
     /// Has the host's resolver ask here.
-    async fn point(&self) -> Result<(Active, Option<String>)> {
-        let shared = &self.shared;
-        host_dns::apply(
-            &shared.host,
-            shared.config().dns.mode,
-            shared.state.directory(),
-            &shared.config().interface,
-            self.address,
-            &self.network,
-        )
-        .await
+    async fn point(&mut self) -> Result<Pointed> {
+        let link = self.at.as_ref().map(|(_, link)| link.0);
+        let at = At {
+            address: self.address(),
+            link: link.filter(|link| *link != LOOPBACK),
+        };
+        self.pointer.point(at, &self.earlier.search).await
     }
 
-    fn upstreams(&self) -> Vec<SocketAddr> {
-        host_dns::upstreams(&self.shared.config().dns, &self.earlier, self.address)
+    fn upstreams(&self) -> Vec<Upstream> {
+        host_dns::upstreams(&self.dns, &self.earlier, self.address())
     }
 
     fn responder(&self) -> Arc<Responder<EndpointBackend>> {
@@ -161,49 +188,59 @@ impl Resolver {
         self.shared.update(|facts| {
             facts.dns = DnsStatus {
                 mode: active.clone(),
-                resolver: listening.then_some(self.address),
-                upstream: upstreams
-                    .iter()
-                    .map(|server| server.ip().to_string())
-                    .collect(),
+                resolver: listening.then(|| self.address()),
+                upstream: upstreams.iter().map(ToString::to_string).collect(),
             };
         });
-        if let Some(problem) = &problem {
+        let before = std::mem::replace(&mut self.shared.problems().dns, problem.clone());
+        if let Some(problem) = problem.filter(|problem| before.as_ref() != Some(problem)) {
             tracing::warn!("{problem}");
         }
-        self.shared.problems().dns = problem;
     }
 }
 
 impl Serving {
     /// Answers, and follows the host, for ever.
     pub async fn keep(mut self) {
-        let shared = Arc::clone(&self.resolver.shared);
-        let mut watch = Watch::new(&shared.host);
-        let mut configs = shared.reloader.follow();
-        // What was begun with may be older than what counts by now.
-        let mut dns = self.resolver.dns.clone();
+        let mut configs = self.resolver.shared.reloader.follow();
         loop {
             let responder = self.resolver.responder();
             let server = self.server.take();
+            let address = self.resolver.at.as_ref().map(|(address, _)| *address);
+            let address = address.map(|address| SocketAddr::new(address.into(), DNS_PORT));
+            let containers = serve_containers(
+                self.resolver.shared.host_state.reports(),
+                address.filter(|_| server.is_some()),
+                Arc::clone(&responder),
+            );
             let serving = async {
                 match server {
                     Some(server) => server.serve(responder).await,
                     None => std::future::pending().await,
                 }
             };
-            let active = self.active.clone();
-            let pause = self.pause;
+            let Resolver {
+                reports,
+                at,
+                pointer,
+                dns,
+                ..
+            } = &mut self.resolver;
             let changed = async {
-                tokio::time::sleep(pause).await;
-                watch.changed(|| !is_asked(&shared, &active)).await;
+                tokio::time::sleep(self.pause).await;
+                pointer.changed(&self.pointed).await;
             };
             let began = Instant::now();
-            let change = tokio::select! {
-                () = serving => Change::Host,
-                () = reconfigured(&mut configs, &dns) => Change::Configuration,
-                change = self.resolver.moved() => change,
-                () = changed => Change::Host,
+            tokio::select! {
+                () = serving => {}
+                () = containers => {}
+                () = moved(reports, at.as_ref()) => {
+                    tracing::warn!("names are answered at another address now");
+                }
+                () = changed => {}
+                () = reconfigured(&mut configs, dns) => {
+                    tracing::info!("names are found in another way now");
+                }
             };
             // Who writes the file back each time is not fought without end.
             self.pause = if began.elapsed() > CALM {
@@ -211,29 +248,19 @@ impl Serving {
             } else {
                 (self.pause * 2).clamp(SHORTEST, LONGEST)
             };
-            if let Change::Address(address) = change {
-                tracing::warn!(%address, "names are answered at another address now");
-            }
-            if matches!(change, Change::Configuration) {
-                self.pause = Duration::ZERO;
-                dns = shared.config().dns.clone();
-                self.resolver.place().await;
-            }
-            let before = self.active.clone();
+            let before = self.pointed.active.clone();
             self.again().await;
-            if before != self.active {
-                self.take_back(&before).await;
+            if before != self.pointed.active {
+                self.take_back(&before);
             }
         }
     }
 
     /// Puts back how names were found before. That comes last: there is no moment in which others
     /// are asked for them.
-    async fn take_back(&self, before: &Active) {
+    fn take_back(&self, before: &Active) {
         let shared = &self.resolver.shared;
-        let interface = &shared.config().interface;
-        let directory = shared.state.directory();
-        let restored = host_dns::restore(&shared.host, before, directory, interface).await;
+        let restored = host_dns::restore(&shared.host, before, shared.state.directory());
         if let Err(error) = restored {
             tracing::error!("{error}");
         }
@@ -242,29 +269,22 @@ impl Serving {
     /// Listens and points the host's resolver here once more, until both work.
     async fn again(&mut self) {
         loop {
-            let shared = &self.resolver.shared;
-            if let Some(address) = shared.host_state.report().resolver {
-                self.resolver.address = address;
-            }
-            let before = host_dns::earlier(&shared.host, shared.state.directory());
-            if let Ok(Some(earlier)) = before {
+            self.resolver.settle().await;
+            if let Ok(Some(earlier)) = self.resolver.pointer.earlier() {
                 self.resolver.earlier = earlier;
             }
             let server = self.resolver.listen().await;
-            let pointed = self.resolver.point().await;
-            let problem = match (&server, &pointed) {
-                (Err(error), _) => Some(format!("names are not answered: {error}")),
-                (_, Err(error)) => Some(error.to_string()),
-                (Ok(_), Ok((_, warning))) => warning.clone(),
-            };
-            // What could not be done this time is tried again when the host changes.
-            if let Ok((active, warning)) = &pointed
-                && (warning.is_none() || self.active == Active::Off)
-            {
-                self.active = active.clone();
+            match self.resolver.point().await {
+                Ok(pointed) => self.pointed = pointed,
+                // It is tried again before long, as all that could not be done.
+                Err(error) => self.pointed.warning = Some(error.to_string()),
             }
+            let problem = match &server {
+                Err(error) => Some(format!("names are not answered: {error}")),
+                Ok(_) => self.pointed.warning.clone(),
+            };
             let listening = server.is_ok();
-            self.resolver.tell(&self.active, listening, problem);
+            self.resolver.tell(&self.pointed.active, listening, problem);
             self.server = server.ok();
             if listening {
                 return;
@@ -274,11 +294,6 @@ impl Serving {
     }
 }
 
-/// Whether the host's resolver asks here, as far as that can be seen.
-fn is_asked(shared: &Shared, active: &Active) -> bool {
-    host_dns::check(&shared.host, active, shared.state.directory()).is_none()
-}
-
 /// Waits until the configuration says something else of names than `now`.
 async fn reconfigured(configs: &mut watch::Receiver<Arc<Config>>, now: &Dns) {
     if configs.wait_for(|config| config.dns != *now).await.is_err() {
@@ -286,45 +301,72 @@ async fn reconfigured(configs: &mut watch::Receiver<Arc<Config>>, now: &Dns) {
     }
 }
 
-impl Resolver {
-    /// Has the host put the resolver's address where the one who asks reaches it.
-    async fn place(&mut self) {
-        let shared = &self.shared;
-        if !host_dns::is_resolved(&shared.host, &shared.config()).await {
-            return;
+/// Answers to containers, which have the host's resolver for theirs, by the interfaces that lead to
+/// them, as these come and go.
+async fn serve_containers(
+    mut reports: watch::Receiver<Option<Report>>,
+    address: Option<SocketAddr>,
+    responder: Arc<Responder<EndpointBackend>>,
+) {
+    let Some(address) = address else {
+        return std::future::pending().await;
+    };
+    let mut tasks = JoinSet::new();
+    let mut bound: HashMap<Link, AbortHandle> = HashMap::new();
+    loop {
+        let inner = reports
+            .borrow_and_update()
+            .as_ref()
+            .map(|r| r.inner.clone());
+        let inner = inner.unwrap_or_default();
+        bound.retain(|link, task| {
+            let stays = inner.contains(link);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        while tasks.try_join_next().is_some() {}
+        for link in inner {
+            if bound.contains_key(&link) {
+                continue;
+            }
+            match Server::bind(address, &link.1).await {
+                Ok(server) => {
+                    let task = tasks.spawn(server.serve(Arc::clone(&responder)));
+                    bound.insert(link, task);
+                }
+                Err(error) => tracing::debug!(%error, link = link.1, "containers are not answered"),
+            }
         }
-        let is_inside = |wanted: &Wanted| wanted.resolver == Some(Place::Inside);
-        if !shared.host_state.wanted().as_ref().is_some_and(is_inside) {
-            self.reports.mark_unchanged();
-            shared
-                .host_state
-                .want(|wanted| wanted.resolver = Some(Place::Inside));
-            let _ = tokio::time::timeout(MOMENT, self.reports.changed()).await;
-        }
-    }
-
-    /// Waits until the host has another address for the resolver.
-    async fn moved(&mut self) -> Change {
-        let now = self.address;
-        let elsewhere = |report: &Option<Report>| {
-            let report = report.as_ref();
-            report.is_some_and(|report| report.resolver.is_some_and(|address| address != now))
-        };
-        let moved = self.reports.wait_for(elsewhere).await;
-        let address = moved.map(|report| report.as_ref().and_then(|report| report.resolver));
-        match address {
-            Ok(address) => Change::Address(address.unwrap_or(now)),
-            Err(_) => std::future::pending().await,
+        if reports.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
 }
 
+/// Where the host has the resolver's address.
+fn where_it_is(report: &Report) -> Option<(Ipv4Addr, Link)> {
+    Some((report.resolver?, report.resolver_link.clone()?))
+}
+
+/// Waits until the host has another address for the resolver, or has it on another link.
+async fn moved(reports: &mut watch::Receiver<Option<Report>>, now: Option<&(Ipv4Addr, Link)>) {
+    let elsewhere = |report: &Option<Report>| {
+        let there = report.as_ref().and_then(where_it_is);
+        there.is_some() && there.as_ref() != now
+    };
+    if reports.wait_for(elsewhere).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// Servers for other domains whose addresses lie inside the virtual network.
-fn upstream_problem(network: &VirtualNetwork, upstreams: &[SocketAddr]) -> Option<String> {
+fn upstream_problem(network: &VirtualNetwork, upstreams: &[Upstream]) -> Option<String> {
     let inside: Vec<String> = upstreams
         .iter()
-        .filter(|server| is_virtual(network, server.ip()))
-        .map(|server| server.ip().to_string())
+        .filter(|server| is_virtual(network, server.address))
+        .map(ToString::to_string)
         .collect();
     (!inside.is_empty()).then(|| {
         format!(

@@ -11,13 +11,12 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::names::ClaimState;
-use super::resolver::Resolver;
+use super::resolver::{self, Resolver};
 use super::shared::Shared;
 use super::status::Phase;
 use super::{host, lease, outside, service, status_report};
 use crate::error::Result;
-use crate::host::desired::Place;
-use crate::host_dns::{self, Earlier};
+use crate::host_dns::Earlier;
 use crate::progress::Progress;
 
 /// How long the kernel may take for an address.
@@ -98,12 +97,7 @@ impl Startup<'_> {
     /// Closes the host to virtual addresses, and opens the interface for them.
     async fn close_host(&self, network: VirtualNetwork) -> Result<()> {
         let shared = &self.shared;
-        let asks_resolved = host_dns::is_resolved(&shared.host, &shared.config()).await;
-        let place = if asks_resolved {
-            Place::Inside
-        } else {
-            Place::Loopback
-        };
+        let place = resolver::place(shared, network).await;
         let outside = outside::of(shared, &self.snapshots).await;
         host::close(shared, network, place, outside).await?;
         Ok(())

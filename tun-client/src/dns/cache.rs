@@ -46,7 +46,7 @@ impl<K, V> Default for Cache<K, V> {
 
 impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
     /// The answer for `key` and how long it still holds; `lookup` is asked when there is
-    /// none. [`LookupError::Unreachable`] is not remembered.
+    /// none, or one that `holds` no longer. That nobody could be asked is not remembered.
     ///
     /// # Errors
     /// What `lookup` said, now or when it was asked.
@@ -54,12 +54,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         &self,
         key: &K,
         now: Instant,
+        holds: impl Fn(&V) -> bool,
         lookup: impl FnOnce() -> F,
     ) -> (Result<V, LookupError>, Duration)
     where
         F: Future<Output = Result<V, LookupError>>,
     {
-        let slot = self.slot(key, now);
+        let slot = self.slot(key, now, holds);
         let answer = slot
             .get_or_init(|| async {
                 let value = lookup().await;
@@ -74,7 +75,10 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
                 }
             })
             .await;
-        if matches!(answer.value, Err(LookupError::Unreachable)) {
+        if matches!(
+            answer.value,
+            Err(LookupError::Unreachable | LookupError::Offline)
+        ) {
             self.forget(key, &slot);
         }
         (
@@ -92,10 +96,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
             .len()
     }
 
-    fn slot(&self, key: &K, now: Instant) -> Slot<V> {
+    fn slot(&self, key: &K, now: Instant, holds: impl Fn(&V) -> bool) -> Slot<V> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(key)
-            && slot.get().is_none_or(|answer| answer.ends > now)
+            && slot.get().is_none_or(|answer| {
+                answer.ends > now && answer.value.as_ref().map_or(true, &holds)
+            })
         {
             return Arc::clone(slot);
         }
@@ -132,13 +138,17 @@ mod tests {
 
     use super::*;
 
+    fn always<V>(_: &V) -> bool {
+        true
+    }
+
     #[tokio::test]
     async fn answers_are_told_again_until_they_end() {
         let cache = Cache::<u32, u32>::default();
         let start = Instant::now();
         let asked = AtomicUsize::new(0);
         let get = |at: Instant| {
-            cache.get(&1, at, || async {
+            cache.get(&1, at, always, || async {
                 asked.fetch_add(1, Ordering::Relaxed);
                 Ok(7)
             })
@@ -152,15 +162,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_holds_no_longer_is_looked_up_again() {
+        let cache = Cache::<u32, u32>::default();
+        let now = Instant::now();
+        let get = |holds: bool, found: u32| {
+            let cache = &cache;
+            async move {
+                cache
+                    .get(&1, now, |_| holds, || async move { Ok(found) })
+                    .await
+                    .0
+            }
+        };
+        assert_eq!(get(true, 1).await, Ok(1));
+        assert_eq!(get(true, 2).await, Ok(1));
+        assert_eq!(get(false, 3).await, Ok(3));
+        assert_eq!(get(true, 4).await, Ok(3));
+    }
+
+    #[tokio::test]
     async fn an_unreachable_directory_is_asked_again_at_once() {
         let cache = Cache::<u32, u32>::default();
         let now = Instant::now();
         let (answer, _) = cache
-            .get(&1, now, || async { Err(LookupError::Unreachable) })
+            .get(&1, now, always, || async { Err(LookupError::Unreachable) })
             .await;
         assert_eq!(answer, Err(LookupError::Unreachable));
         assert_eq!(cache.len(), 0);
-        assert_eq!(cache.get(&1, now, || async { Ok(1) }).await.0, Ok(1));
+        assert_eq!(
+            cache.get(&1, now, always, || async { Ok(1) }).await.0,
+            Ok(1)
+        );
     }
 
     #[tokio::test]
@@ -169,14 +201,14 @@ mod tests {
         let now = Instant::now();
         let missing = || async { Err(LookupError::NotFound) };
         assert_eq!(
-            cache.get(&1, now, missing).await.0,
+            cache.get(&1, now, always, missing).await.0,
             Err(LookupError::NotFound)
         );
-        let (answer, left) = cache.get(&1, now, || async { Ok(1) }).await;
+        let (answer, left) = cache.get(&1, now, always, || async { Ok(1) }).await;
         assert_eq!((answer, left), (Err(LookupError::NotFound), NEGATIVE_LIFE));
         assert_eq!(
             cache
-                .get(&1, now + NEGATIVE_LIFE, || async { Ok(1) })
+                .get(&1, now + NEGATIVE_LIFE, always, || async { Ok(1) })
                 .await
                 .0,
             Ok(1)
@@ -188,7 +220,7 @@ mod tests {
         let cache = Cache::<u32, u32>::default();
         let asked = AtomicUsize::new(0);
         let get = || {
-            cache.get(&1, Instant::now(), || async {
+            cache.get(&1, Instant::now(), always, || async {
                 asked.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
                 Ok(7)
@@ -204,7 +236,11 @@ mod tests {
         let cache = Cache::<usize, usize>::default();
         let now = Instant::now();
         for key in 0..MAX_ENTRIES + 50 {
-            cache.get(&key, now, || async { Ok(key) }).await.0.unwrap();
+            cache
+                .get(&key, now, always, || async { Ok(key) })
+                .await
+                .0
+                .unwrap();
         }
         assert_eq!(cache.len(), MAX_ENTRIES);
     }

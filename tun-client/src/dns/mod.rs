@@ -26,9 +26,11 @@ pub(crate) mod zone;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
+use mixline_protocol::time::UnixTime;
 
 use crate::host::prefix::Prefix;
 
@@ -80,10 +82,42 @@ impl Reach {
 pub struct Entry {
     /// Whose addresses these are.
     pub id: AnonymousId,
-    /// The leased address, if there is a lease.
+    /// The leased address, if there is a lease that holds.
     pub ipv4: Option<Ipv4Addr>,
     /// The address derived from the ID.
     pub ipv6: Ipv6Addr,
+    /// Whether the ID has published where it is reached.
+    pub published: bool,
+    /// When the lease ends, or has ended.
+    pub lease_expires: Option<UnixTime>,
+    /// When the claim of the name that was asked for ends.
+    pub name_expires: Option<UnixTime>,
+}
+
+impl Entry {
+    /// The leased address, and how long it may be told: not longer than the lease holds.
+    #[must_use]
+    pub fn leased(&self, now: UnixTime) -> Option<(Ipv4Addr, Duration)> {
+        let left = left(self.lease_expires, now)?;
+        Some((self.ipv4?, left))
+    }
+
+    /// How long all of it may be told: not longer than the name is held. None if that is over.
+    #[must_use]
+    pub fn left(&self, now: UnixTime) -> Option<Duration> {
+        left(self.name_expires, now)
+    }
+}
+
+/// What is left until then, without an end if there is none.
+fn left(expires: Option<UnixTime>, now: UnixTime) -> Option<Duration> {
+    match expires {
+        None => Some(Duration::MAX),
+        Some(expires) => {
+            let left = expires.since(now);
+            (left > 0).then(|| Duration::from_secs(left))
+        }
+    }
 }
 
 /// Why a lookup gave nothing.
@@ -95,6 +129,9 @@ pub enum LookupError {
     /// The directory did not answer, so nobody knows.
     #[error("the directory cannot be reached")]
     Unreachable,
+    /// No guard is reached, so nobody can be asked.
+    #[error("no guard is reached")]
+    Offline,
 }
 
 /// Who answers the responder's questions: the endpoint, or a table in tests.

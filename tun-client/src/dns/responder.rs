@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hickory_proto::op::{Edns, Header, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
@@ -10,6 +10,7 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
+use mixline_protocol::time::UnixTime;
 use tokio::sync::watch;
 
 use super::cache::{Cache, POSITIVE_LIFE};
@@ -63,6 +64,12 @@ impl<B: Backend> Responder<B> {
             forwarder,
             cache: Cache::default(),
         }
+    }
+
+    /// Whether a virtual address is somebody else's.
+    #[must_use]
+    pub fn leaves(&self, address: IpAddr) -> bool {
+        self.reach.borrow().leaves(address)
     }
 
     /// The names that it answers for.
@@ -152,23 +159,26 @@ impl<B: Backend> Responder<B> {
         response.metadata.recursion_available = self.forwarder.is_some();
         let apex = self.zone.apex(question.name());
         let kind = question.query_type();
+        let holds = |known: &Known| known.entry.left(now()).is_some();
         let (result, left) = match subject {
             Subject::Label(label) => {
                 let backend = &self.backend;
                 let lookup = || async { known(backend.by_label(&label).await) };
                 self.cache
-                    .get(&Key::Label(label), Instant::now(), lookup)
+                    .get(&Key::Label(label), Instant::now(), holds, lookup)
                     .await
             }
             Subject::Id(id) => {
                 let backend = &self.backend;
                 let lookup = || async { known(backend.by_id(&id).await) };
-                self.cache.get(&Key::Id(id), Instant::now(), lookup).await
+                self.cache
+                    .get(&Key::Id(id), Instant::now(), holds, lookup)
+                    .await
             }
             Subject::Reverse(address) => {
                 let lookup = || self.named(address);
                 self.cache
-                    .get(&Key::Address(address), Instant::now(), lookup)
+                    .get(&Key::Address(address), Instant::now(), holds, lookup)
                     .await
             }
             Subject::Apex | Subject::ReverseParent => {
@@ -197,7 +207,7 @@ impl<B: Backend> Responder<B> {
                 response.add_authority(soa(apex));
                 ResponseCode::NXDomain
             }
-            Err(LookupError::Unreachable) => {
+            Err(LookupError::Unreachable | LookupError::Offline) => {
                 response.metadata.authoritative = false;
                 ResponseCode::ServFail
             }
@@ -217,8 +227,13 @@ impl<B: Backend> Responder<B> {
         left: Duration,
         reverse: bool,
     ) {
-        let ttl = u32::try_from(left.min(POSITIVE_LIFE).as_secs().max(1)).unwrap_or(1);
-        let mut add = |data: RData| {
+        let now = now();
+        // What a name or a lease ends before is not told longer.
+        let left = left
+            .min(POSITIVE_LIFE)
+            .min(found.entry.left(now).unwrap_or_default());
+        let mut add = |data: RData, life: Duration| {
+            let ttl = u32::try_from(left.min(life).as_secs()).unwrap_or(0);
             response.add_answer(Record::from_rdata(question.name().clone(), ttl, data));
         };
         let wanted = |of: RecordType| kind == of || kind == RecordType::ANY;
@@ -229,22 +244,22 @@ impl<B: Backend> Responder<B> {
                     None => found.entry.id.host(),
                 };
                 if let Ok(name) = Name::from_ascii(format!("{host}.")) {
-                    add(RData::PTR(PTR(name)));
+                    add(RData::PTR(PTR(name)), POSITIVE_LIFE);
                 }
             }
             return;
         }
         let reach = self.reach.borrow();
         if wanted(RecordType::A)
-            && let Some(address) = found.entry.ipv4
+            && let Some((address, life)) = found.entry.leased(now)
             && reach.has(address.into())
         {
             self.backend.told(address.into());
-            add(RData::A(A(address)));
+            add(RData::A(A(address)), life);
         }
         if wanted(RecordType::AAAA) && reach.has(found.entry.ipv6.into()) {
             self.backend.told(found.entry.ipv6.into());
-            add(RData::AAAA(AAAA(found.entry.ipv6)));
+            add(RData::AAAA(AAAA(found.entry.ipv6)), POSITIVE_LIFE);
         }
     }
 
@@ -254,10 +269,14 @@ impl<B: Backend> Responder<B> {
         let name = match self.backend.name_of(&entry.id).await {
             Ok(name) => name,
             Err(LookupError::NotFound) => None,
-            Err(LookupError::Unreachable) => return Err(LookupError::Unreachable),
+            Err(error) => return Err(error),
         };
         Ok(Known { entry, name })
     }
+}
+
+fn now() -> UnixTime {
+    UnixTime::from(SystemTime::now())
 }
 
 fn known(entry: Result<Entry, LookupError>) -> Result<Known, LookupError> {

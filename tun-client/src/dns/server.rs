@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -41,8 +42,13 @@ impl Server {
     /// # Errors
     /// What the kernel says, as when another program holds the port.
     pub async fn bind(address: SocketAddr, device: &str) -> io::Result<Self> {
-        let udp = UdpSocket::bind(address).await?;
-        udp.bind_device(Some(device.as_bytes()))?;
+        let device_name = Some(device.as_bytes());
+        let udp = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        // First: another may have the same address on another interface.
+        udp.bind_device(device_name)?;
+        udp.bind(&address.into())?;
+        udp.set_nonblocking(true)?;
+        let udp = UdpSocket::from_std(udp.into())?;
         let tcp = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -82,9 +88,10 @@ impl Server {
 /// Whether a query from `source` may be answered on `local`.
 ///
 /// The answers tell what this host looked up, so they are for this host. What has a virtual
-/// source and is not the responder's own address comes from the far end of a session.
+/// source and is not the responder's own address, nor that of a network of the host's, comes from the
+/// far end of a session.
 fn is_own<B: Backend>(responder: &Responder<B>, local: IpAddr, source: IpAddr) -> bool {
-    source == local || !responder.zone().is_virtual(source)
+    source == local || !responder.zone().is_virtual(source) || responder.leaves(source)
 }
 
 async fn serve_udp<B: Backend>(

@@ -286,6 +286,7 @@ mod tests {
             up: true,
             hardware,
             point_to_point: false,
+            contained: false,
         }
     }
 

@@ -55,18 +55,17 @@ pub struct ResolverSeen {
 impl ResolverSeen {
     /// Looks at the files, and asks as programs do.
     pub async fn read(client: &Client) -> Self {
-        let interface = client
-            .status()
-            .and_then(|status| status["interface"].as_str())
-            .map(str::to_owned);
+        let up = client.status().is_some();
         // Where programs are not to ask the client, nobody is asked at all.
         let is_asked = client.status().is_some_and(|status| {
             let mode = status["dns"]["mode"].as_str();
             mode.is_some_and(|mode| mode != "off")
         });
         let read = move || {
-            let domains =
-                interface.and_then(|name| command::output("resolvectl", &["domain", &name]));
+            // Of all links: the client has one for this, which has another name than its interface.
+            let domains = up
+                .then(|| command::output("resolvectl", &["domain"]))
+                .flatten();
             Self {
                 resolv_conf: fs::read_to_string(RESOLV_CONF).ok(),
                 place: fs::canonicalize(RESOLV_CONF).ok(),

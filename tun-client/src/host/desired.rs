@@ -7,7 +7,9 @@ use mixline_protocol::address::VirtualNetwork;
 
 use super::filter::Filter;
 use super::finding::Finding;
-use super::observed::{Address, LOCAL_TABLE, LOOPBACK, Observed, Route, Rule, TABLE, Target};
+use super::observed::{
+    ANCHOR, Address, LOCAL_TABLE, LOOPBACK, Observed, Route, Rule, TABLE, Target,
+};
 use super::others::{self, Others};
 use super::outside::{self, Outside};
 use super::prefix::{IPV6_NETWORK, Prefix};
@@ -49,7 +51,9 @@ pub enum Place {
     /// The loopback interface, where no program takes it for the host's address, and where it stays
     /// when the client dies.
     Loopback,
-    /// The client's: systemd-resolved asks the server of an interface through that interface.
+    /// The anchor, a link of the client's that outlives it: systemd-resolved asks the server of a link
+    /// through that link, and forgets it with the link. The client's interface, where the kernel has
+    /// no anchor.
     Inside,
 }
 
@@ -68,6 +72,8 @@ pub struct Desired {
     pub addresses: BTreeSet<Address>,
     /// The resolver's address, and where it is.
     pub resolver: Option<Address>,
+    /// The interfaces that nobody but the host itself is behind: index and name.
+    pub inner: BTreeSet<(u32, String)>,
     /// What a person should know.
     pub findings: Vec<Finding>,
 }
@@ -133,10 +139,15 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     let interface = observed.link(&wanted.interface).map(|link| link.index);
     let mut findings = Vec::new();
     let others = Others::of(&networks, interface, &wanted.told, observed, &mut findings);
-    let place = wanted.resolver.and_then(|place| match place {
-        Place::Loopback => Some(LOOPBACK),
-        Place::Inside => interface,
-    });
+    let place = match wanted.resolver {
+        Some(Place::Loopback) => Some(LOOPBACK),
+        Some(Place::Inside) => observed.anchor().or(interface),
+        // What an earlier client left there keeps names from being asked elsewhere.
+        None => observed.anchor().filter(|anchor| {
+            let mut there = resolvers(&wanted.network).into_iter();
+            there.any(|address| observed.has(*anchor, address))
+        }),
+    };
     let resolver_at = place.map(|place| Address {
         interface: place,
         prefix: Prefix::host(resolver(&wanted.network, place, interface, observed)),
@@ -223,6 +234,7 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     }
     addresses.extend(resolver_at);
 
+    let inner = others::inner(interface, observed);
     let rules: Vec<Rule> = usable.iter().copied().map(rule).collect();
     findings.extend(earlier(&rules, observed));
     Desired {
@@ -234,12 +246,15 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
             kept: others.kept,
             outside,
             wires: others::wires(interface, observed),
+            inner: inner.iter().map(|(_, name)| name.clone()).collect(),
+            resolver: resolver.map(IpAddr::V4),
         },
         rules,
         routes,
         interface,
         addresses,
         resolver: resolver_at,
+        inner,
         findings,
     }
 }
@@ -268,7 +283,7 @@ pub fn is_own(address: &Address, interface: Option<u32>, network: &VirtualNetwor
             .any(|resolver| address.prefix == Prefix::host(*resolver))
     };
     (Some(address.interface) == interface && !link_local)
-        || (address.interface == LOOPBACK && resolvers())
+        || ([LOOPBACK, ANCHOR.0].contains(&address.interface) && resolvers())
 }
 
 /// The rule that leads a network into the own table.
@@ -291,7 +306,7 @@ fn resolver(
     let others: Vec<Prefix> = observed
         .addresses
         .iter()
-        .filter(|address| address.interface != LOOPBACK && Some(address.interface) != own)
+        .filter(|address| ![Some(LOOPBACK), Some(ANCHOR.0), own].contains(&Some(address.interface)))
         .map(|address| address.prefix)
         .chain(
             observed

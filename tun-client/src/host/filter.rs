@@ -12,7 +12,7 @@ use super::nftables::{
     self, Direction, accept, arp_sender, arp_sender_in, arp_sender_not_in, arp_target, destination,
     drop, in_network, interface, is_address, neighbour_solicitation_for, not_in_network, source,
 };
-use super::outside::Outside;
+use super::outside::{Outside, Transport};
 use super::prefix::Prefix;
 use crate::config::DNS_PORT;
 
@@ -58,6 +58,10 @@ pub struct Filter {
     pub outside: BTreeSet<Outside>,
     /// Interfaces that somebody outside the host is behind, by name.
     pub wires: BTreeSet<String>,
+    /// Interfaces that nobody but the host itself is behind, by name.
+    pub inner: BTreeSet<String>,
+    /// The resolver's address.
+    pub resolver: Option<IpAddr>,
 }
 
 /// A network of others inside a virtual one.
@@ -145,6 +149,7 @@ impl Filter {
         for name in [self.interface.as_str(), LOOPBACK] {
             chain.push(nftables::all([interface(Direction::Out, name), accept()]));
         }
+        chain.extend(self.resolver_of_containers(Direction::Out));
         // Nobody on a wire sees an address of a service beside that of its host.
         for own in &self.own {
             chain.push(nftables::all([is_address(source(*own)), drop()]));
@@ -196,6 +201,10 @@ impl Filter {
             chain.push(nftables::all([interface(Direction::Out, name), accept()]));
         }
         chain.push(nftables::all([nftables::not_to_port(DNS_PORT), accept()]));
+        // A name server of the host's own asks by a wire in turn.
+        for name in &self.inner {
+            chain.push(nftables::all([interface(Direction::Out, name), accept()]));
+        }
         chain.push(nftables::all([nftables::label_at(NAME, true), drop()]));
         // A resolver that is refused appends the host's search domains, and asks again.
         chain.extend(
@@ -210,6 +219,7 @@ impl Filter {
         for name in [self.interface.as_str(), LOOPBACK] {
             chain.push(nftables::all([interface(Direction::In, name), accept()]));
         }
+        chain.extend(self.resolver_of_containers(Direction::In));
         for own in &self.own {
             chain.push(nftables::all([is_address(destination(*own)), drop()]));
             if let IpAddr::V6(own) = own {
@@ -240,6 +250,28 @@ impl Filter {
             }
         }
         chain
+    }
+
+    /// Questions of containers, which have the host's resolver for theirs, and answers to them.
+    fn resolver_of_containers(&self, direction: Direction) -> Vec<Sentence> {
+        let Some(resolver) = self.resolver else {
+            return Vec::new();
+        };
+        let one = |name: &String, transport| {
+            let (address, port) = match direction {
+                Direction::In => (
+                    destination(resolver),
+                    nftables::to_port(transport, DNS_PORT),
+                ),
+                Direction::Out => (source(resolver), nftables::from_port(transport, DNS_PORT)),
+            };
+            let by = interface(direction, name);
+            nftables::all([by, is_address(address), port, accept()])
+        };
+        let inner = self.inner.iter();
+        inner
+            .flat_map(|name| [one(name, Transport::Udp), one(name, Transport::Tcp)])
+            .collect()
     }
 
     /// Networks of others inside a virtual one.

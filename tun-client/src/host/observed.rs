@@ -14,6 +14,9 @@ pub const LOCAL_TABLE: u32 = 255;
 pub const MAIN_TABLE: u32 = 254;
 /// The index of the loopback interface in every network namespace (Linux, `loopback_net_init`).
 pub const LOOPBACK: u32 = 1;
+/// The index and the name of the anchor, the link of the resolver's address where systemd-resolved
+/// runs. The number is high, so that whoever lists a host's addresses comes to the others first.
+pub const ANCHOR: (u32, &str) = (0x6dff, "mixline-dns");
 
 /// What the kernel has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub struct Link {
     pub hardware: bool,
     /// Whether it leads to one peer: most tunnels do.
     pub point_to_point: bool,
+    /// Whether it is a bridge to containers and virtual machines of this host, and to nothing else.
+    pub contained: bool,
 }
 
 /// An address of an interface.
@@ -119,6 +124,13 @@ impl Observed {
     #[must_use]
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
+    }
+
+    /// The anchor, if it is there and up.
+    #[must_use]
+    pub fn anchor(&self) -> Option<u32> {
+        let is_it = |link: &&Link| (link.index, link.name.as_str()) == ANCHOR && link.up;
+        self.links.iter().find(is_it).map(|link| link.index)
     }
 
     /// Whether an interface has this address, by itself.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::filter::Local;
 use super::finding::Finding;
-use super::observed::{LOOPBACK, Observed, OtherRoute, is_looked_at};
+use super::observed::{ANCHOR, LOOPBACK, Observed, OtherRoute, is_looked_at};
 use super::prefix::Prefix;
 
 /// A network on a wire that is wider than this many bits is no neighbourhood: whoever hands out
@@ -14,6 +14,9 @@ const WIDEST_ON_A_WIRE: [u8; 2] = [16, 48];
 /// How many networks of others the filter names: a sentence has at most 128 expressions
 /// (`NFT_RULE_MAXEXPRS`), of which a network takes three.
 pub const MAX_LOCAL: usize = 32;
+/// How many interfaces to containers are told apart: a sentence has at most 128 expressions, of which
+/// an interface takes two.
+const MAX_INNER: usize = 16;
 /// How many addresses of names inside networks of others are kept.
 const MAX_KEPT: usize = 64;
 /// How many findings there are before overruled routes are no more told one by one.
@@ -176,6 +179,21 @@ pub fn all_wires(observed: &Observed) -> BTreeSet<u32> {
     let links = observed.links.iter().map(|link| link.index);
     links
         .filter(|index| *index != LOOPBACK && is_wire(*index, observed))
+        .collect()
+}
+
+/// The interfaces that lead to none but the host itself, as to its containers, and have an address of
+/// the host's: index and name.
+pub fn inner(own: Option<u32>, observed: &Observed) -> BTreeSet<(u32, String)> {
+    let has_address = |index| observed.addresses.iter().any(|a| a.interface == index);
+    observed
+        .links
+        .iter()
+        .filter(|link| ![Some(LOOPBACK), Some(ANCHOR.0), own].contains(&Some(link.index)))
+        .filter(|link| link.contained && !is_wire(link.index, observed))
+        .filter(|link| link.up && has_address(link.index))
+        .map(|link| (link.index, link.name.clone()))
+        .take(MAX_INNER)
         .collect()
 }
 

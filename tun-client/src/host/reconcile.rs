@@ -1,12 +1,12 @@
 //! Look, compare, mend: until the host is as desired, or cannot be.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use mixline_protocol::address::VirtualNetwork;
 
-use super::desired::{Desired, Wanted, desired, is_own};
+use super::desired::{Desired, Place, Wanted, desired, is_own};
 use super::kernel::{Kernel, KernelError};
 use super::observed::{Address, Observed};
 use super::others::all_wires;
@@ -29,6 +29,10 @@ pub struct Report {
     pub ipv6: bool,
     /// The resolver's address, if the host has it.
     pub resolver: Option<Ipv4Addr>,
+    /// The index and the name of the link that has it.
+    pub resolver_link: Option<(u32, String)>,
+    /// The interfaces that nobody but the host itself is behind: index and name.
+    pub inner: BTreeSet<(u32, String)>,
     /// What of the virtual networks is not reached through the interface.
     pub others: Vec<Prefix>,
     /// Addresses inside that which are.
@@ -41,6 +45,8 @@ pub struct Report {
 /// it.
 pub struct Reconciler {
     kernel: Kernel,
+    /// The kernel has nothing that an anchor can be made of.
+    no_anchor: Cell<bool>,
     /// Interfaces that were wires at some look.
     wires: RefCell<BTreeSet<u32>>,
 }
@@ -53,6 +59,7 @@ impl Reconciler {
     pub fn open() -> Result<Self, KernelError> {
         Ok(Self {
             kernel: Kernel::open()?,
+            no_anchor: Cell::new(false),
             wires: RefCell::default(),
         })
     }
@@ -60,6 +67,13 @@ impl Reconciler {
     /// Makes the host look as `wanted` says, as far as the kernel lets it.
     pub fn settle(&self, wanted: &Wanted) -> Report {
         let mut failures = Vec::new();
+        if wanted.resolver == Some(Place::Inside)
+            && !self.no_anchor.get()
+            && let Err(error) = self.kernel.keep_anchor()
+        {
+            tracing::debug!(%error, "the resolver's address goes to the client's interface");
+            self.no_anchor.set(true);
+        }
         for _ in 0..ROUNDS {
             failures.clear();
             let observed = match self.observe(wanted) {
@@ -142,6 +156,7 @@ impl Reconciler {
             let done = self.kernel.apply(&action);
             result = result.and(done);
         }
+        result = result.and(self.kernel.remove_anchor());
         result
     }
 }
@@ -157,18 +172,21 @@ impl Report {
         let there =
             |ipv6: bool| closed && desired.leads_in(ipv6) && desired.has_all(ipv6, observed);
         let problems = desired.findings.iter().map(ToString::to_string);
+        let resolver = desired
+            .resolver
+            .filter(|address| observed.addresses.contains(address));
         Self {
             closed,
             settled: failures.is_empty(),
             ipv4: there(false),
             ipv6: there(true),
-            resolver: desired
-                .resolver
-                .filter(|address| observed.addresses.contains(address))
-                .and_then(|address| match address.prefix.address {
-                    IpAddr::V4(address) => Some(address),
-                    IpAddr::V6(_) => None,
-                }),
+            resolver: resolver.and_then(|address| match address.prefix.address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            }),
+            resolver_link: resolver
+                .map(|address| (address.interface, observed.name(address.interface))),
+            inner: desired.inner.clone(),
             others: desired.others(),
             kept: desired.filter.kept.clone(),
             problems: problems.chain(failures).collect(),

@@ -1,40 +1,41 @@
 //! Pointing the host's resolver at the responder, and back.
 //!
-//! Two ways: systemd-resolved is told that `.anon` (and the reverse names) live behind
-//! the interface, everything else stays as it was and nothing is left behind when the
-//! interface goes; or `/etc/resolv.conf` names the responder alone, which forwards other
-//! domains to the servers that stood there before.
+//! Two ways, and a host may need both. Where systemd-resolved runs it is told that `.anon` (and the
+//! reverse names) live behind a link of the client's, and everything else stays as it was. Where
+//! `/etc/resolv.conf` does not lead to it, the file names the responder alone, which forwards
+//! other domains to the servers that stood there before.
 
+pub mod pointer;
 pub mod resolv_conf;
 pub mod resolved;
+pub mod upstream;
 pub mod watch;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use mixline_protocol::address::VirtualNetwork;
 use serde::Serialize;
 
-use crate::config::{Config, DNS_PORT, Dns, DnsMode};
+use crate::config::{DNS_PORT, Dns};
 use crate::error::{Error, Result};
 use resolv_conf::ResolvConf;
-use resolved::Resolved;
+use upstream::Upstream;
 
-/// What of the host is changed; tests put files of their own in place.
+/// What of the host is changed; tests put theirs in place.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// The resolver's configuration file.
     pub resolv_conf: PathBuf,
-    /// systemd-resolved's command.
-    pub resolvectl: PathBuf,
+    /// The D-Bus on which systemd-resolved is; the system's, if none is named.
+    pub bus: Option<String>,
 }
 
 impl Default for Host {
     fn default() -> Self {
         Self {
             resolv_conf: "/etc/resolv.conf".into(),
-            resolvectl: "resolvectl".into(),
+            bus: None,
         }
     }
 }
@@ -65,7 +66,7 @@ impl std::fmt::Display for Active {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Earlier {
     /// Name servers, in order.
-    pub servers: Vec<SocketAddr>,
+    pub servers: Vec<Upstream>,
     /// Search domains.
     pub search: Vec<String>,
 }
@@ -100,108 +101,32 @@ pub fn earlier(host: &Host, state_dir: &Path) -> Result<Option<Earlier>> {
 
 /// Where the responder forwards other domains; empty if it does not.
 #[must_use]
-pub fn upstreams(dns: &Dns, earlier: &Earlier, resolver: Ipv4Addr) -> Vec<SocketAddr> {
+pub fn upstreams(dns: &Dns, earlier: &Earlier, resolver: Ipv4Addr) -> Vec<Upstream> {
     if !dns.forward {
         return Vec::new();
     }
-    let chosen = if dns.upstream.is_empty() {
-        &earlier.servers
+    let chosen: Vec<Upstream> = if dns.upstream.is_empty() {
+        earlier.servers.clone()
     } else {
-        &dns.upstream
+        dns.upstream.iter().copied().map(Upstream::from).collect()
     };
+    let own = IpAddr::V4(resolver);
     chosen
-        .iter()
-        .copied()
-        .filter(|server| *server != SocketAddr::new(IpAddr::V4(resolver), DNS_PORT))
+        .into_iter()
+        .filter(|server| (server.address, server.port) != (own, DNS_PORT))
         .collect()
 }
 
-/// Points the host's resolver at `resolver` on `interface`.
-///
-/// With `auto`, what cannot be done is told in the second value and the client goes on
-/// without; a mode that was asked for by name has to work.
+/// Puts the file back. What systemd-resolved was told goes with the link that it was told of.
 ///
 /// # Errors
 /// [`Error::HostDns`].
-pub async fn apply(
-    host: &Host,
-    mode: DnsMode,
-    state_dir: &Path,
-    interface: &str,
-    resolver: Ipv4Addr,
-    network: &VirtualNetwork,
-) -> Result<(Active, Option<String>)> {
-    let resolved = Resolved::new(&host.resolvectl, interface);
+pub fn restore(host: &Host, active: &Active, state_dir: &Path) -> Result<()> {
+    if *active != Active::ResolvConf {
+        return Ok(());
+    }
     let file = ResolvConf::new(&host.resolv_conf, state_dir);
-    match mode {
-        DnsMode::Off => Ok((Active::Off, None)),
-        DnsMode::Resolved => {
-            resolved.apply(resolver, network).await?;
-            Ok((Active::Resolved, None))
-        }
-        DnsMode::ResolvConf => {
-            file.apply(resolver)?;
-            Ok((Active::ResolvConf, None))
-        }
-        DnsMode::Auto => {
-            if uses_resolved(&file, &resolved).await {
-                match resolved.apply(resolver, network).await {
-                    Ok(()) => return Ok((Active::Resolved, None)),
-                    Err(error) => return Ok((Active::Off, Some(error.to_string()))),
-                }
-            }
-            if is_shared_with_the_host(&host.resolv_conf) {
-                let reason = format!(
-                    "this network namespace shares {0} with the host, so it is left alone: give \
-                     it one of its own (/etc/netns/NAME/resolv.conf), or set `dns: {{mode: \
-                     resolv-conf}}`; the responder is at {resolver}",
-                    host.resolv_conf.display()
-                );
-                return Ok((Active::Off, Some(reason)));
-            }
-            match file.apply(resolver) {
-                Ok(()) => Ok((Active::ResolvConf, None)),
-                Err(error) => Ok((Active::Off, Some(error.to_string()))),
-            }
-        }
-    }
-}
-
-/// Whether the host's resolver is, or will be, systemd-resolved.
-pub async fn is_resolved(host: &Host, config: &Config) -> bool {
-    let file = ResolvConf::new(&host.resolv_conf, &config.state_dir);
-    let resolved = Resolved::new(&host.resolvectl, &config.interface);
-    match config.dns.mode {
-        DnsMode::Resolved => true,
-        DnsMode::Auto => uses_resolved(&file, &resolved).await,
-        DnsMode::ResolvConf | DnsMode::Off => false,
-    }
-}
-
-async fn uses_resolved(file: &ResolvConf, resolved: &Resolved) -> bool {
-    file.names_resolved() && resolved.is_running().await
-}
-
-/// Puts the host's resolver back.
-///
-/// # Errors
-/// [`Error::HostDns`].
-pub async fn restore(
-    host: &Host,
-    active: &Active,
-    state_dir: &Path,
-    interface: &str,
-) -> Result<()> {
-    match active {
-        Active::Off => Ok(()),
-        Active::Resolved => {
-            Resolved::new(&host.resolvectl, interface).revert().await;
-            Ok(())
-        }
-        Active::ResolvConf => ResolvConf::new(&host.resolv_conf, state_dir)
-            .restore()
-            .map(|_| ()),
-    }
+    file.restore().map(drop)
 }
 
 /// What is wrong with the host's resolver now, in a line: another program may have

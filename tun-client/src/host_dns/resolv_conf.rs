@@ -8,9 +8,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use super::resolved::is_stub;
+use super::upstream::Upstream;
 use super::{Earlier, failed};
 use crate::config::DNS_PORT;
 use crate::error::Result;
@@ -28,11 +30,14 @@ const ABSENT: &[u8] = b"#mixline-was-absent";
 const COPY: &str = "resolv.conf.before";
 /// The longest file that is taken: glibc reads 3 servers and 6 domains.
 const MAX_FILE: usize = 64 * 1024;
-/// What systemd-resolved's stub listens on (resolved.conf(5)).
-const RESOLVED_STUB: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)),
-    IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54)),
-];
+/// Who is asked if no server is named (resolv.conf(5)).
+const LOCALHOST: Upstream = Upstream {
+    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    port: DNS_PORT,
+    scope: None,
+};
+/// The file that leads to systemd-resolved's stub; the one beside it names other servers.
+const STUB_FILE: &str = "stub-resolv.conf";
 
 /// One resolv.conf, seen from the client with one state directory.
 #[derive(Debug)]
@@ -56,8 +61,11 @@ impl ResolvConf {
     /// # Errors
     /// [`crate::Error::HostDns`] if the file cannot be written, or is another client's.
     pub fn apply(&self, resolver: Ipv4Addr) -> Result<()> {
-        self.recover()?;
-        let before = self.read()?;
+        let now = self.read()?;
+        let before = match self.left(now.as_deref())? {
+            Some(ours) => ours.before,
+            None => now.clone(),
+        };
         if let Some(before) = &before {
             // Only for a person to look at: its absence is no reason to stop.
             let copy = self.state_dir.join(COPY);
@@ -65,7 +73,11 @@ impl ResolvConf {
                 tracing::debug!(%error, copy = %copy.display(), "no copy of resolv.conf");
             }
         }
-        self.write(&ours(before.as_deref(), &self.state_dir, resolver))
+        let wanted = ours(before.as_deref(), &self.state_dir, resolver);
+        if now.as_deref() == Some(&wanted) {
+            return Ok(());
+        }
+        self.write(&wanted)
     }
 
     /// Puts the earlier file back if what is there is this client's; says whether it was.
@@ -84,15 +96,23 @@ impl ResolvConf {
     /// # Errors
     /// [`crate::Error::HostDns`] if a running client of another state directory has it.
     pub fn recover(&self) -> Result<bool> {
-        match self.read()?.as_deref().and_then(parse_ours) {
-            Some(ours) if ours.state_dir == self.state_dir => self.put_back(ours.before),
-            Some(ours) if State::is_held(&ours.state_dir) => Err(failed(format!(
-                "{} belongs to the running client with the state {}",
-                self.path.display(),
-                ours.state_dir.display()
-            ))),
+        match self.left(self.read()?.as_deref())? {
             Some(ours) => self.put_back(ours.before),
             None => Ok(false),
+        }
+    }
+
+    /// What this client, or one that has stopped, wrote.
+    fn left(&self, now: Option<&[u8]>) -> Result<Option<Ours>> {
+        match now.and_then(parse_ours) {
+            Some(ours) if ours.state_dir != self.state_dir && State::is_held(&ours.state_dir) => {
+                Err(failed(format!(
+                    "{} belongs to the running client with the state {}",
+                    self.path.display(),
+                    ours.state_dir.display()
+                )))
+            }
+            left => Ok(left),
         }
     }
 
@@ -111,21 +131,22 @@ impl ResolvConf {
     /// # Errors
     /// [`crate::Error::HostDns`] if it cannot be read.
     pub fn earlier(&self) -> Result<Earlier> {
-        Ok(self.read()?.as_deref().map(settings).unwrap_or_default())
+        Ok(settings(self.read()?.as_deref().unwrap_or_default()))
     }
 
-    /// Whether the file leads to systemd-resolved's stub.
+    /// Whether the file leads to systemd-resolved's stub, and to nobody else.
     #[must_use]
     pub fn names_resolved(&self) -> bool {
-        let managed = std::fs::canonicalize(&self.path)
-            .is_ok_and(|path| path.starts_with("/run/systemd/resolve"));
-        managed
-            || self.earlier().is_ok_and(|earlier| {
-                earlier
-                    .servers
-                    .iter()
-                    .any(|server| RESOLVED_STUB.contains(&server.ip()))
-            })
+        match self.read() {
+            Ok(Some(bytes)) => {
+                let servers = servers(&bytes);
+                !servers.is_empty() && servers.iter().all(|server| is_stub(server.address))
+            }
+            // It will be there once systemd-resolved is.
+            Ok(None) => std::fs::read_link(&self.path)
+                .is_ok_and(|target| target.file_name() == Some(STUB_FILE.as_ref())),
+            Err(_) => false,
+        }
     }
 
     fn put_back(&self, before: Option<Vec<u8>>) -> Result<bool> {
@@ -173,7 +194,18 @@ impl ResolvConf {
     }
 
     fn failed(&self, action: &str, error: &std::io::Error) -> crate::Error {
-        failed(format!("cannot {action} {}: {error}", self.path.display()))
+        let hint = match error.kind() {
+            // Who may do everything else, as root, is kept from it by an attribute of the file.
+            std::io::ErrorKind::PermissionDenied if nix::unistd::geteuid().is_root() => {
+                " (it may be immutable: `lsattr` says so, `chattr -i` ends it)"
+            }
+            std::io::ErrorKind::ReadOnlyFilesystem => " (it is mounted read-only)",
+            _ => "",
+        };
+        failed(format!(
+            "cannot {action} {}: {error}{hint}",
+            self.path.display()
+        ))
     }
 }
 
@@ -249,23 +281,32 @@ fn parse_ours(bytes: &[u8]) -> Option<Ours> {
 /// Reads what resolv.conf(5) says about servers and search domains.
 fn settings(bytes: &[u8]) -> Earlier {
     let text = String::from_utf8_lossy(bytes);
-    let mut earlier = Earlier::default();
+    let mut search = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => {
-                // A scope ("%eth0") names the interface of a link-local server; the
-                // responder does not bind to interfaces, so such a server is left out.
-                if let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) {
-                    earlier.servers.push(SocketAddr::new(address, DNS_PORT));
-                }
-            }
-            // The last one counts.
-            Some("search" | "domain") => earlier.search = words.map(str::to_owned).collect(),
-            _ => {}
+        // The last one counts.
+        if let Some("search" | "domain") = words.next() {
+            search = words.map(str::to_owned).collect();
         }
     }
-    earlier
+    let mut servers = servers(bytes);
+    if servers.is_empty() {
+        servers.push(LOCALHOST);
+    }
+    Earlier { servers, search }
+}
+
+/// The servers that are named.
+fn servers(bytes: &[u8]) -> Vec<Upstream> {
+    let text = String::from_utf8_lossy(bytes);
+    let named = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver"))
+            .then(|| words.next())
+            .flatten()
+            .and_then(Upstream::parse)
+    });
+    named.collect()
 }
 
 #[cfg(test)]
@@ -324,7 +365,7 @@ mod tests {
             fixture.file().apply(RESOLVER).unwrap();
             assert!(fixture.file().is_ours());
             let now = settings(&fixture.content());
-            assert_eq!(now.servers, [SocketAddr::from((RESOLVER, 53))]);
+            assert_eq!(now.servers, [Upstream::parse("10.0.0.53").unwrap()]);
             assert!(fixture.file().restore().unwrap());
             assert_eq!(fixture.content(), before);
             // In place: the same file, as a bind mount needs it.
@@ -347,16 +388,59 @@ mod tests {
     fn the_earlier_settings_are_read() {
         let fixture = Fixture::new(Some(BEFORE));
         let earlier = fixture.file().earlier().unwrap();
-        let expected: Vec<SocketAddr> = vec![
-            "192.0.2.1:53".parse().unwrap(),
-            "[2001:db8::1]:53".parse().unwrap(),
-        ];
+        let expected = ["192.0.2.1", "2001:db8::1"].map(|text| Upstream::parse(text).unwrap());
         assert_eq!(earlier.servers, expected);
         assert_eq!(earlier.search, ["corp.example", "lan"]);
-        assert_eq!(
-            Fixture::new(None).file().earlier().unwrap(),
-            Earlier::default()
-        );
+        // Whoever names no server is asked at this host.
+        for nobody in [None, Some(&b"search lan\n"[..])] {
+            let earlier = Fixture::new(nobody).file().earlier().unwrap();
+            assert_eq!(earlier.servers, [LOCALHOST]);
+        }
+        let link_local = Fixture::new(Some(b"nameserver fe80::1%eth0\n"));
+        let servers = link_local.file().earlier().unwrap().servers;
+        assert_eq!(servers, [Upstream::parse("fe80::1%eth0").unwrap()]);
+    }
+
+    #[test]
+    fn who_leads_to_systemd_resolved() {
+        for (text, leads) in [
+            (&b"nameserver 127.0.0.53\noptions edns0\n"[..], true),
+            (b"nameserver 127.0.0.53\nnameserver 192.0.2.1\n", false),
+            (b"nameserver 192.0.2.1\n", false),
+            (b"search lan\n", false),
+        ] {
+            assert_eq!(Fixture::new(Some(text)).file().names_resolved(), leads);
+        }
+        // What it writes for programs that ask its own servers leads around it.
+        let fixture = Fixture::new(None);
+        let directory = fixture.directory.path().join("run/systemd/resolve");
+        symlink(directory.join("stub-resolv.conf"), fixture.path()).unwrap();
+        assert!(fixture.file().names_resolved(), "it has not started yet");
+        std::fs::remove_file(fixture.path()).unwrap();
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("resolv.conf"), b"nameserver 192.0.2.1\n").unwrap();
+        symlink(directory.join("resolv.conf"), fixture.path()).unwrap();
+        assert!(!fixture.file().names_resolved());
+    }
+
+    #[test]
+    fn an_immutable_file_is_said_to_be_so() {
+        let fixture = Fixture::new(Some(BEFORE));
+        let chattr = |option: &str| {
+            std::process::Command::new("chattr")
+                .arg(option)
+                .arg(fixture.path())
+                .output()
+                .is_ok_and(|output| output.status.success())
+        };
+        if !chattr("+i") {
+            // Only root can, and only on some file systems.
+            return;
+        }
+        let refused = fixture.file().apply(RESOLVER).unwrap_err().to_string();
+        chattr("-i");
+        assert!(refused.contains("chattr -i"), "{refused}");
+        fixture.file().apply(RESOLVER).unwrap();
     }
 
     #[test]

@@ -1,105 +1,276 @@
-//! Telling systemd-resolved, through `resolvectl`.
+//! systemd-resolved, over D-Bus (org.freedesktop.resolve1(5)).
+//!
+//! It keeps what it is told about a link for as long as that link is there, also when it is started
+//! again, and forgets it when somebody reverts the link.
 
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::DOMAIN;
-use tokio::process::Command;
+use zbus::as_variant::Deserialize;
+use zbus::connection::Builder;
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath};
 
 use super::failed;
 use crate::dns::zone::CANARY;
 use crate::error::Result;
 
-/// How long `resolvectl` may take: it waits for D-Bus, which may be stuck.
+/// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The name of the service, its object, and its interfaces.
+const NAME: &str = "org.freedesktop.resolve1";
+const PATH: &str = "/org/freedesktop/resolve1";
+const MANAGER: &str = "org.freedesktop.resolve1.Manager";
+const LINK: &str = "org.freedesktop.resolve1.Link";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+/// The bus itself (D-Bus Specification, "Message Bus Messages").
+const BUS: &str = "org.freedesktop.DBus";
+const BUS_PATH: &str = "/org/freedesktop/DBus";
+/// At most this many search domains are seen to (resolved.conf(5) has 256 for all links together).
+const MAX_SEARCH: usize = 64;
+/// The family of IPv4 addresses.
+const IPV4: i32 = nix::libc::AF_INET;
 
-/// systemd-resolved's view of one interface.
-#[derive(Debug)]
-pub struct Resolved {
-    command: PathBuf,
-    interface: String,
+/// What systemd-resolved is to do for one link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// The link's index.
+    pub link: u32,
+    /// The name server behind it.
+    pub resolver: Ipv4Addr,
+    /// The domains that are asked there, and of nobody else.
+    domains: Vec<String>,
 }
 
-impl Resolved {
-    /// `interface`, spoken of through `command`.
+impl Routing {
+    /// `.anon`, the reverse names of the virtual networks and the browsers' canary, by a link; and
+    /// `.anon` with each of the host's search domains behind, which a stub resolver asks for when
+    /// it has not found a name.
     #[must_use]
-    pub fn new(command: &Path, interface: &str) -> Self {
+    pub fn new(link: u32, resolver: Ipv4Addr, network: &VirtualNetwork, search: &[String]) -> Self {
+        let mut domains = vec![
+            DOMAIN.to_owned(),
+            "d.f.ip6.arpa".to_owned(),
+            CANARY.to_owned(),
+        ];
+        domains.extend(reverse_domains(network));
+        let search = search.iter().map(|domain| domain.trim_matches('.'));
+        let search = search.filter(|domain| !domain.is_empty());
+        domains.extend(
+            search
+                .take(MAX_SEARCH)
+                .map(|domain| format!("{DOMAIN}.{domain}")),
+        );
         Self {
-            command: command.to_owned(),
-            interface: interface.to_owned(),
+            link,
+            resolver,
+            domains,
         }
     }
 
-    /// Whether systemd-resolved answers.
-    pub async fn is_running(&self) -> bool {
-        self.run(&["status"]).await.is_ok()
+    fn index(&self) -> i32 {
+        i32::try_from(self.link).unwrap_or(0)
     }
 
-    /// Sends `.anon` and the reverse names of the virtual networks to `resolver`, and
-    /// nothing else.
+    fn servers(&self) -> Vec<(i32, Vec<u8>)> {
+        vec![(IPV4, self.resolver.octets().to_vec())]
+    }
+
+    /// The domains; each is a route, and none is searched.
+    fn routes(&self) -> Vec<(&str, bool)> {
+        self.domains
+            .iter()
+            .map(|domain| (domain.as_str(), true))
+            .collect()
+    }
+}
+
+/// The system's bus, and systemd-resolved on it.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    connection: Connection,
+}
+
+impl Resolved {
+    /// Connects to the bus at `address`, or to the system's.
     ///
     /// # Errors
-    /// [`crate::Error::HostDns`] with what `resolvectl` said.
-    pub async fn apply(&self, resolver: Ipv4Addr, network: &VirtualNetwork) -> Result<()> {
-        let interface = self.interface.as_str();
-        let mut domains = vec![
-            format!("~{DOMAIN}"),
-            "~d.f.ip6.arpa".to_owned(),
-            format!("~{CANARY}"),
-        ];
-        domains.extend(reverse_domains(network));
-        let mut arguments = vec!["domain", interface];
-        arguments.extend(domains.iter().map(String::as_str));
+    /// [`crate::Error::HostDns`] if there is none.
+    pub async fn connect(address: Option<&str>) -> Result<Self> {
+        let builder = address.map_or_else(Builder::system, Builder::address);
+        let connecting = builder.method_timeout(TIMEOUT).build();
+        let connection = tokio::time::timeout(TIMEOUT, connecting)
+            .await
+            .map_err(|_| failed("D-Bus does not answer"))?
+            .map_err(|error| failed(format!("D-Bus: {error}")))?;
+        Ok(Self { connection })
+    }
+
+    /// Whether the bus is still there.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        !self.connection.is_closed()
+    }
+
+    /// Whether systemd-resolved runs.
+    pub async fn is_running(&self) -> bool {
+        let asked = self.bus("NameHasOwner", &NAME).await;
+        asked.is_ok_and(|answer| answer.body().deserialize::<bool>().unwrap_or(false))
+    }
+
+    /// Its process, as the bus knows it.
+    pub async fn process(&self) -> Option<u32> {
+        let asked = self.bus("GetConnectionUnixProcessID", &NAME).await;
+        asked.ok()?.body().deserialize().ok()
+    }
+
+    /// Has the bus start it, where it knows how.
+    pub async fn start(&self) {
+        if let Err(error) = self.bus("StartServiceByName", &(NAME, 0u32)).await {
+            tracing::debug!(%error, "systemd-resolved is not started");
+        }
+    }
+
+    /// Whether it does what was asked of it.
+    pub async fn has(&self, routing: &Routing) -> bool {
+        self.reads(routing).await.unwrap_or(false)
+    }
+
+    async fn reads(&self, routing: &Routing) -> zbus::Result<bool> {
+        let link = self.manager("GetLink", &routing.index()).await?;
+        let link: OwnedObjectPath = link.body().deserialize()?;
+        let property = async |name: &str| {
+            let arguments = (LINK, name);
+            self.connection
+                .call_method(Some(NAME), &link, Some(PROPERTIES), "Get", &arguments)
+                .await
+        };
+        let answer = property("Domains").await?;
+        let body = answer.body();
+        let domains: Deserialize<'_, Vec<(String, bool)>> = body.deserialize()?;
+        let answer = property("DNS").await?;
+        let body = answer.body();
+        let servers: Deserialize<'_, Vec<(i32, Vec<u8>)>> = body.deserialize()?;
+        let has_all = routing.domains.iter().all(|domain| {
+            let mut there = domains.0.iter();
+            there.any(|(name, route)| *route && name.eq_ignore_ascii_case(domain))
+        });
+        Ok(has_all && servers.0 == routing.servers())
+    }
+
+    /// Sends the domains to the link's name server, and nothing else.
+    ///
+    /// # Errors
+    /// [`crate::Error::HostDns`] with what it said.
+    pub async fn set(&self, routing: &Routing) -> Result<()> {
+        let link = routing.index();
         // Names are routed before there is a server for them: until then resolved has
         // nobody to ask, and asks nobody else.
-        self.run(&arguments).await?;
-        self.run(&["dns", interface, &resolver.to_string()]).await?;
-        // What the responder does not do. An old resolvectl may not know them all.
-        for setting in [
-            ["default-route", interface, "no"],
-            ["dnssec", interface, "no"],
-            ["dnsovertls", interface, "no"],
-            ["llmnr", interface, "no"],
-            ["mdns", interface, "no"],
-        ] {
-            if let Err(error) = self.run(&setting).await {
-                tracing::debug!(%error, setting = setting[0], "resolvectl");
+        self.call("SetLinkDomains", &(link, routing.routes()))
+            .await?;
+        self.call("SetLinkDNS", &(link, routing.servers())).await?;
+        // What the responder does not do. An old one may not know them all.
+        let settings = [
+            ("SetLinkDNSSEC", "no"),
+            ("SetLinkDNSOverTLS", "no"),
+            ("SetLinkLLMNR", "no"),
+            ("SetLinkMulticastDNS", "no"),
+        ];
+        for (method, value) in settings {
+            if let Err(error) = self.manager(method, &(link, value)).await {
+                tracing::debug!(%error, method, "systemd-resolved");
             }
+        }
+        let no_default = self.manager("SetLinkDefaultRoute", &(link, false)).await;
+        if let Err(error) = no_default {
+            tracing::debug!(%error, "systemd-resolved");
         }
         Ok(())
     }
 
-    /// Takes it all back. The interface's end would do so as well.
-    pub async fn revert(&self) {
-        if let Err(error) = self.run(&["revert", &self.interface]).await {
-            tracing::debug!(%error, "resolvectl revert");
+    /// Takes back what was asked for a link.
+    pub async fn revert(&self, link: u32) {
+        let link = i32::try_from(link).unwrap_or(0);
+        if let Err(error) = self.manager("RevertLink", &link).await {
+            tracing::debug!(%error, "systemd-resolved");
         }
     }
 
-    async fn run(&self, arguments: &[&str]) -> Result<()> {
-        let command = self.command.display();
-        let child = Command::new(&self.command)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .output();
-        let output = match tokio::time::timeout(TIMEOUT, child).await {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => return Err(failed(format!("cannot run {command}: {error}"))),
-            Err(_) => return Err(failed(format!("{command} does not answer"))),
+    /// Hears when it is started, and when it ends.
+    ///
+    /// # Errors
+    /// [`crate::Error::HostDns`] if the bus refuses.
+    pub async fn owners(&self) -> Result<Owners> {
+        let listen = async {
+            let rule = MatchRule::builder()
+                .msg_type(zbus::message::Type::Signal)
+                .sender(BUS)
+                .interface(BUS)
+                .member("NameOwnerChanged")
+                .add_arg(NAME)
+                .build()?;
+            MessageStream::for_match_rule(rule, &self.connection, None).await
         };
-        if output.status.success() {
-            return Ok(());
-        }
-        let text = String::from_utf8_lossy(&output.stderr);
-        let line = text.lines().next().unwrap_or("failed").trim();
-        Err(failed(format!("{command} {}: {line}", arguments.join(" "))))
+        let stream = listen.await;
+        Ok(Owners {
+            stream: stream.map_err(|error| failed(format!("D-Bus: {error}")))?,
+        })
     }
+
+    async fn call<B>(&self, method: &str, arguments: &B) -> Result<()>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        let done = self.manager(method, arguments).await;
+        done.map(drop)
+            .map_err(|error| failed(format!("systemd-resolved, {method}: {error}")))
+    }
+
+    async fn manager<B>(&self, method: &str, arguments: &B) -> zbus::Result<zbus::Message>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        self.connection
+            .call_method(Some(NAME), PATH, Some(MANAGER), method, arguments)
+            .await
+    }
+
+    async fn bus<B>(&self, method: &str, arguments: &B) -> zbus::Result<zbus::Message>
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        self.connection
+            .call_method(Some(BUS), BUS_PATH, Some(BUS), method, arguments)
+            .await
+    }
+}
+
+/// When systemd-resolved starts and ends.
+#[derive(Debug)]
+pub struct Owners {
+    stream: MessageStream,
+}
+
+impl Owners {
+    /// Waits for the next time. False when the bus is gone.
+    pub async fn changed(&mut self) -> bool {
+        self.stream
+            .next()
+            .await
+            .is_some_and(|signal| signal.is_ok())
+    }
+}
+
+/// Whether an address is one that systemd-resolved's stub listens on (resolved.conf(5)).
+#[must_use]
+pub fn is_stub(address: IpAddr) -> bool {
+    const STUBS: [IpAddr; 2] = [
+        IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)),
+        IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54)),
+    ];
+    STUBS.contains(&address)
 }
 
 /// The reverse zones that make up the network, cut at whole octets: one, or up to 128.
@@ -116,77 +287,18 @@ fn reverse_domains(network: &VirtualNetwork) -> Vec<String> {
             .collect::<String>()
     };
     if rest == 0 {
-        return vec![format!("~{}in-addr.arpa", tail(whole))];
+        return vec![format!("{}in-addr.arpa", tail(whole))];
     }
     let first = octets.get(whole).copied().unwrap_or(0);
     let count = 1u16 << (8 - rest);
     (0..count)
-        .map(|offset| format!("~{}.{}in-addr.arpa", u16::from(first) + offset, tail(whole)))
+        .map(|offset| format!("{}.{}in-addr.arpa", u16::from(first) + offset, tail(whole)))
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
-
-    /// A `resolvectl` that writes down what it was asked and fails where `fails` says.
-    fn fake(fails: &str) -> (tempfile::TempDir, PathBuf) {
-        let directory = tempfile::tempdir().unwrap();
-        let command = directory.path().join("resolvectl");
-        let script = format!(
-            "#!/bin/sh\necho \"$@\" >> {}/log\ncase \"$1\" in {fails}) echo 'Link unknown' >&2; \
-             exit 1;; esac\n",
-            directory.path().display()
-        );
-        std::fs::write(&command, script).unwrap();
-        std::fs::set_permissions(&command, std::fs::Permissions::from_mode(0o755)).unwrap();
-        (directory, command)
-    }
-
-    #[tokio::test]
-    async fn only_ours_is_routed() {
-        let (directory, command) = fake("none");
-        let resolved = Resolved::new(&command, "mixline7");
-        assert!(resolved.is_running().await);
-        resolved
-            .apply(Ipv4Addr::new(10, 0, 0, 53), &VirtualNetwork::default())
-            .await
-            .unwrap();
-        resolved.revert().await;
-        let log = std::fs::read_to_string(directory.path().join("log")).unwrap();
-        let lines: Vec<&str> = log.lines().collect();
-        assert_eq!(
-            lines[1],
-            "domain mixline7 ~anon ~d.f.ip6.arpa ~use-application-dns.net ~10.in-addr.arpa"
-        );
-        assert_eq!(lines[2], "dns mixline7 10.0.0.53");
-        assert!(lines.contains(&"default-route mixline7 no"));
-        assert_eq!(lines.last(), Some(&"revert mixline7"));
-    }
-
-    #[tokio::test]
-    async fn failures_are_told_in_its_words() {
-        let (_directory, command) = fake("dns");
-        let resolved = Resolved::new(&command, "mixline7");
-        let network = VirtualNetwork::default();
-        let error = resolved
-            .apply(Ipv4Addr::LOCALHOST, &network)
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("Link unknown") && error.contains("dns mixline7"),
-            "{error}"
-        );
-        let missing = Resolved::new(Path::new("/nonexistent/resolvectl"), "mixline7");
-        assert!(!missing.is_running().await);
-        // What only newer ones know may fail.
-        let (_directory, command) = fake("mdns");
-        let resolved = Resolved::new(&command, "mixline7");
-        resolved.apply(Ipv4Addr::LOCALHOST, &network).await.unwrap();
-    }
 
     #[test]
     fn zones_of_a_network() {
@@ -196,15 +308,31 @@ mod tests {
         };
         assert_eq!(
             reverse_domains(&network([10, 0, 0, 0], 8)),
-            ["~10.in-addr.arpa"]
+            ["10.in-addr.arpa"]
         );
         assert_eq!(
             reverse_domains(&network([10, 7, 0, 0], 16)),
-            ["~7.10.in-addr.arpa"]
+            ["7.10.in-addr.arpa"]
         );
         let halves = reverse_domains(&network([100, 64, 0, 0], 10));
         assert_eq!(halves.len(), 64);
-        assert_eq!(halves[0], "~64.100.in-addr.arpa");
-        assert_eq!(halves[63], "~127.100.in-addr.arpa");
+        assert_eq!(halves[0], "64.100.in-addr.arpa");
+        assert_eq!(halves[63], "127.100.in-addr.arpa");
+    }
+
+    #[test]
+    fn only_ours_is_routed() {
+        let resolver = Ipv4Addr::new(10, 0, 0, 53);
+        let search = ["corp.example.".to_owned(), ".".to_owned()];
+        let routing = Routing::new(7, resolver, &VirtualNetwork::default(), &search);
+        let routes = [
+            ("anon", true),
+            ("d.f.ip6.arpa", true),
+            ("use-application-dns.net", true),
+            ("10.in-addr.arpa", true),
+            ("anon.corp.example", true),
+        ];
+        assert_eq!(routing.routes(), routes);
+        assert_eq!(routing.servers(), [(2, vec![10, 0, 0, 53])]);
     }
 }

@@ -1,10 +1,10 @@
-//! Hears when another program changes `/etc/resolv.conf`.
+//! Hears when another program changes `/etc/resolv.conf`, or what systemd-resolved was told.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use inotify::{EventStream, Inotify, WatchMask};
+use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
 
 use super::Host;
 
@@ -14,12 +14,27 @@ const LOOK: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of announcements that are read at a time.
 const BUFFER: usize = 4096;
+/// Where systemd-resolved keeps what it was told about links: one file for each.
+const TOLD: &str = "/run/systemd/resolve/netif";
 
 /// Hears of changes of a file: of what it holds, and of which file it is.
 pub struct Watch {
     path: PathBuf,
     /// None where the kernel has no more to give.
     events: Option<EventStream<[u8; BUFFER]>>,
+    file: Option<WatchDescriptor>,
+    told: Option<WatchDescriptor>,
+}
+
+/// What may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// The file, or what may be done to it.
+    File,
+    /// What systemd-resolved was told of links.
+    Resolved,
+    /// Something beside the file, or what nobody announces.
+    Something,
 }
 
 impl Watch {
@@ -33,32 +48,33 @@ impl Watch {
         Self {
             path: host.resolv_conf.clone(),
             events,
+            file: None,
+            told: None,
         }
     }
 
-    /// Waits until `is_changed`, which is asked whenever something may have changed it.
-    pub async fn changed(&mut self, is_changed: impl Fn() -> bool) {
-        loop {
-            self.listen();
-            if is_changed() {
-                return;
-            }
-            let announced = async {
-                match &mut self.events {
-                    Some(events) => {
-                        let _ = events.next().await;
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                    None => std::future::pending().await,
+    /// Waits until something may have changed.
+    pub async fn next(&mut self) -> Announced {
+        let announced = async {
+            match &mut self.events {
+                Some(events) => {
+                    let event = events.next().await;
+                    tokio::time::sleep(PAUSE).await;
+                    event.and_then(|event| Some(event.ok()?.wd))
                 }
-            };
-            let _ = tokio::time::timeout(LOOK, announced).await;
+                None => std::future::pending().await,
+            }
+        };
+        match tokio::time::timeout(LOOK, announced).await.ok().flatten() {
+            Some(of) if self.file.as_ref() == Some(&of) => Announced::File,
+            Some(of) if self.told.as_ref() == Some(&of) => Announced::Resolved,
+            _ => Announced::Something,
         }
     }
 
     /// Listens to the file, to where it is, and to where it leads if it is a link. What is listened
     /// to already stays so.
-    fn listen(&mut self) {
+    pub fn listen(&mut self) {
         let Some(events) = &self.events else {
             return;
         };
@@ -70,10 +86,8 @@ impl Watch {
         for directory in directories.into_iter().flatten() {
             let _ = events.watches().add(directory, names);
         }
-        if let Some(target) = target {
-            let _ = events
-                .watches()
-                .add(target, WatchMask::MODIFY | WatchMask::ATTRIB);
-        }
+        let changes = WatchMask::MODIFY | WatchMask::ATTRIB;
+        self.file = target.and_then(|target| events.watches().add(target, changes).ok());
+        self.told = events.watches().add(TOLD, names | WatchMask::MODIFY).ok();
     }
 }

@@ -20,7 +20,7 @@ const JOIN: Duration = Duration::from_secs(90);
 /// How long the doctor may look.
 const DOCTOR: Duration = Duration::from_secs(90);
 /// The name that the client claims.
-const NAME: &str = "packages.anon";
+pub const NAME: &str = "packages.anon";
 
 /// The address of another relay: no two are from one /16.
 fn address(relay: u8) -> String {
@@ -269,7 +269,7 @@ fn publish(container: &mut Container) -> Result<()> {
     until(
         container,
         &format!(
-            "getent ahostsv4 {NAME} | grep -q '^10\\.' && resolvectl query {NAME} | grep -q mixline0"
+            "getent ahostsv4 {NAME} | grep -q '^10\\.' && resolvectl query {NAME} | grep -q mixline-dns"
         ),
         20,
     )

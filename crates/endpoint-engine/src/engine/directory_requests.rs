@@ -24,8 +24,8 @@ impl Engine {
             Command::Ask(number, question) => self.handle_question(number, question, now),
             Command::Learn(descriptor) => self.learn(*descriptor, now),
             Command::SetLease(lease) => self.use_lease(*lease, now),
-            Command::HostChanged => self.host_changed(now),
             Command::Reconfigure(config) => self.reconfigure(*config, now),
+            Command::HostChanged => self.host_changed(now),
             Command::Shutdown => self.shut_down(now),
         }
     }

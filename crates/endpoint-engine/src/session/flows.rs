@@ -137,6 +137,13 @@ impl Flows {
         (flow.policy, flow.path)
     }
 
+    /// Other rules count from now on, for the flows that there are as well.
+    pub fn judge_again(&mut self, peer: &AnonymousId, rules: &[PolicyRule]) {
+        for (key, flow) in &mut self.flows {
+            flow.policy = policy(rules, peer, key);
+        }
+    }
+
     /// A packet of the peer's has come. A reset ends the connection that it is about.
     pub fn arrived(&mut self, packet: &IpPacket<'_>) {
         if packet.flow.protocol == protocol::TCP
@@ -145,13 +152,6 @@ impl Flows {
         {
             flow.closed = true;
             flow.connection = None;
-        }
-    }
-
-    /// Other rules count from now on, for the flows that there are as well.
-    pub fn judge_again(&mut self, peer: &AnonymousId, rules: &[PolicyRule]) {
-        for (key, flow) in &mut self.flows {
-            flow.policy = policy(rules, peer, key);
         }
     }
 

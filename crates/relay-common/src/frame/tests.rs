@@ -205,7 +205,7 @@ fn a_probe_may_be_short_and_nothing_else() {
             frame[payload - UDP + 4..][..2].copy_from_slice(&(8 + length as u16).to_be_bytes());
             frame[payload..payload + 4].copy_from_slice(&kind);
             let found = udp(&frame[..]).unwrap();
-            is_short_probe(&frame[..], &found)
+            is_short_probe(message(&frame[..], payload), &found)
         };
         let probe = [5, 0, 0, 0];
         assert!(is_probe(64, probe) && is_probe(1407, probe));

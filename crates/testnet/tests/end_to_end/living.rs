@@ -42,6 +42,11 @@ pub fn tests(tests: &mut Tests) {
     );
 }
 
+/// What the XDP program of the relays has a part in.
+pub fn on_xdp(tests: &mut Tests) {
+    tests.on(Kind::Honest, "living::a_path_too_narrow_is_named", narrow);
+}
+
 /// Asks for the page by name again and again, as a person does; how long it took.
 fn first_page(what: &str) -> Result<Duration> {
     let began = Instant::now();
@@ -247,6 +252,22 @@ fn narrow(network: &mut Network) -> Result<()> {
     Ok(())
 }
 
+/// Has the router drop what these rules say.
+fn router_drops(network: &Network, rules: &str) -> Result<()> {
+    let table = format!(
+        "table inet living {{\n chain forward {{\n  type filter hook forward priority 0;\n  {rules} }}\n}}\n"
+    );
+    let file = network.directory().join("living.nft");
+    fs::write(&file, table)?;
+    netns::said(netns::command(ROUTER, "nft").arg("-f").arg(&file)).map(drop)?;
+    Ok(())
+}
+
+fn router_drops_nothing() -> Result<()> {
+    netns::said(netns::command(ROUTER, "nft").args(["delete", "table", "inet", "living"]))?;
+    Ok(())
+}
+
 /// The library that shows a program another clock.
 fn libfaketime() -> Result<PathBuf> {
     let machine = std::env::consts::ARCH;
@@ -307,10 +328,10 @@ fn clock_steps(network: &mut Network, file: &Path) -> Result<()> {
     set_clock(file, "+0")?;
     first_page("after a step back of 280 s")?;
     // Five seconds of loss, after which the links are made anew.
-    let loss = "qdisc replace dev client root netem loss 100%";
-    netns::said(netns::command(ROUTER, "tc").args(loss.split(' ')))?;
+    let loss = "iifname client drop\n  oifname client drop\n";
+    router_drops(network, loss)?;
     sleep(Duration::from_secs(5));
-    netns::said(netns::command(ROUTER, "tc").args("qdisc del dev client root".split(' ')))?;
+    router_drops_nothing()?;
     let again = first_page("after a step back and five seconds of loss")?;
     ensure!(again < Duration::from_secs(20), "{again:?}");
     for (offset, what) in [("-300", "five minutes slow"), ("+0", "right again")] {
@@ -352,24 +373,14 @@ fn directory_ports() -> Result<Vec<String>> {
 }
 
 fn forgotten(network: &mut Network) -> Result<()> {
-    let directory = |network: &Network| {
-        Ok::<_, anyhow::Error>(network.client_status(Node::Client)?["directory_http"].clone())
-    };
     quietly(network, |network| {
         eventually("a connection to the directory", 60, || {
             Ok(!directory_ports()?.is_empty())
         })?;
         let old = directory_ports()?;
         // What a state table that has forgotten a connection does with it, both ways.
-        let mut rules = String::from("table inet forgets {\n chain forward {\n");
-        rules += "  type filter hook forward priority 0;\n";
-        for port in &old {
-            rules += &format!("  tcp sport {port} drop\n  tcp dport {port} drop\n");
-        }
-        rules += " }\n}\n";
-        let file = network.directory().join("forgets.nft");
-        fs::write(&file, rules)?;
-        netns::said(netns::command(ROUTER, "nft").arg("-f").arg(&file))?;
+        let rule = |port: &String| format!("tcp sport {port} drop\n  tcp dport {port} drop\n");
+        router_drops(network, &old.iter().map(rule).collect::<String>())?;
         let began = Instant::now();
         let fresh = eventually("a fresh connection to the directory", 60, || {
             Ok(directory_ports()?.iter().any(|port| !old.contains(port)))
@@ -378,9 +389,8 @@ fn forgotten(network: &mut Network) -> Result<()> {
             "    a fresh connection to the directory after {} ms, of which the next fetch is up to 10 s away",
             began.elapsed().as_millis()
         );
-        let said = directory(network);
-        netns::said(netns::command(ROUTER, "nft").args(["delete", "table", "inet", "forgets"]))?;
-        fresh.with_context(|| format!("{said:?}"))?;
+        router_drops_nothing()?;
+        fresh?;
         // Ten seconds until the next fetch, three for the dead connection.
         ensure!(
             began.elapsed() < Duration::from_secs(25),

@@ -107,11 +107,19 @@ fn start_download(network: &Network, rate: &str) -> Result<(std::path::PathBuf, 
     Ok((to, curl))
 }
 
-/// Fetches a page of the service, within seconds.
-fn is_there(host: &str) -> Result<bool> {
-    let url = format!("http://{host}/");
-    let got = output(on_client(10, "curl").args(["-sS", "-o", "/dev/null", "-m", "5", &url]))?;
-    Ok(got.status.success())
+/// Waits until the service's page is there by name; says how the client is if it does not come.
+fn page_comes(network: &Network, what: &str, seconds: u64) -> Result<()> {
+    let mut last = String::new();
+    let there = eventually(&format!("the page, {what}"), seconds, || {
+        let url = format!("http://{HOST}/");
+        let got = output(on_client(10, "curl").args(["-sS", "-o", "/dev/null", "-m", "5", &url]))?;
+        last = String::from_utf8_lossy(&got.stderr).into_owned();
+        Ok(got.status.success())
+    });
+    there.with_context(|| match network.client_status(Node::Client) {
+        Ok(status) => format!("{last}{status:#}"),
+        Err(error) => format!("{last}{error}"),
+    })
 }
 
 fn download(network: &mut Network) -> Result<()> {
@@ -123,7 +131,7 @@ fn download(network: &mut Network) -> Result<()> {
     };
     let running = pids(network);
     quietly(network, |network| {
-        let (to, mut curl) = start_download(network, "4M")?;
+        let (to, mut curl) = start_download(network, "3M")?;
         let mut goes_on = |what: &str| -> Result<()> {
             let so_far = length(&to);
             ensure!(curl.try_wait()?.is_none(), "over before: {what}");
@@ -146,18 +154,24 @@ fn download(network: &mut Network) -> Result<()> {
         ensure!(network.client_status(Node::Client)?["accepting"] == false);
         goes_on("it withdrew its last name")?;
 
-        let more = "mtu: 1400\naccept: always\npolicies: [{port: 80, policy: per-packet}]\n";
+        let more = "mtu: 1400\naccept: always\npolicies: [{port: 80, policy: per-packet}]\n\
+                    guards: 2\nhead_length: 2\n";
         configure(network, Node::Client, more)?;
         hang_up(network, Node::Client)?;
         eventually("the client's new MTU", 10, || {
             Ok(interface(Node::Client)?.1 == "1400")
         })?;
         ensure!(network.client_status(Node::Client)?["accepting"] == true);
+        eventually("heads of two relays", 20, || {
+            let chosen = network.chosen_paths(Node::Client)?;
+            Ok(!chosen.paths.is_empty() && chosen.paths.iter().all(|path| path.head.len() == 2))
+        })?;
         goes_on("the client was hung up on")?;
         configure(network, Node::Client, "")?;
         change(network, Node::Client, "mixline0", "other0")?;
         let said = tell(network, Node::Client, "reload", None)?;
-        let expected = "changed: mtu, accept, policies\ncounts after a restart: interface\n";
+        let expected = "changed: mtu, accept, policies, guards, head_length\n\
+                        counts after a restart: interface\n";
         ensure!(said == expected, "{said}");
         goes_on("the client's configuration was read again")?;
         configure(network, Node::Client, "mtuu: 1\n")?;
@@ -175,7 +189,8 @@ fn download(network: &mut Network) -> Result<()> {
         goes_on("the service withdrew its name")?;
         configure(network, Node::Service, "mtu: 1400\naccept: always\n")?;
         let said = tell(network, Node::Service, "reload", None)?;
-        ensure!(said == "changed: mtu, accept\n", "{said}");
+        // The name comes back, as the file says.
+        ensure!(said == "changed: mtu, accept, publish\n", "{said}");
         goes_on("the service's configuration was read again")?;
         configure(network, Node::Service, "")?;
         hang_up(network, Node::Service)?;
@@ -196,14 +211,17 @@ fn download(network: &mut Network) -> Result<()> {
             "something else arrived"
         );
         fs::remove_file(to)?;
-        // The name is back, as the configuration says, and a stranger to this session finds it.
-        eventually("the service's name", 60, || is_there(HOST))
+        Ok(())
     })?;
     for (node, before) in [Node::Client, Node::Service].into_iter().zip(before) {
         ensure!(interface(node)? == before?, "{node} has another interface");
     }
     ensure!(pids(network) == running, "some program is another one");
-    Ok(())
+    // Somebody without a session finds the service, whose name is back.
+    network.stop(Node::Client)?;
+    network.start(Node::Client)?;
+    network.wait_for_client(Node::Client)?;
+    page_comes(network, "for a stranger", 60)
 }
 
 fn names(network: &mut Network) -> Result<()> {
@@ -225,7 +243,7 @@ fn names(network: &mut Network) -> Result<()> {
             eventually(more, 10, || {
                 Ok(status(network)?["upstream"] == serde_json::json!(upstream))
             })?;
-            eventually("the page by name", 20, || is_there(HOST))?;
+            page_comes(network, "after a reload", 20)?;
         }
         // Nobody asks here any more, and the file is as it was; then again.
         configure_dns(network, "dns: {mode: \"off\"}\n")?;
@@ -240,7 +258,7 @@ fn names(network: &mut Network) -> Result<()> {
         eventually("the file to name the client", 10, || {
             Ok(fs::read_to_string(&file)?.contains("#mixline-client: "))
         })?;
-        eventually("the page by name", 20, || is_there(HOST))?;
+        page_comes(network, "after a reload", 20)?;
         let now = status(network)?;
         ensure!(now == as_it_was, "{now}, and was {as_it_was}");
         Ok(())
@@ -324,7 +342,7 @@ fn terminal(network: &mut Network) -> Result<()> {
         })?;
         configure(network, Node::Client, "")?;
         ensure!(tell(network, Node::Client, "reload", None)?.contains("accept"));
-        eventually("the page", 30, || is_there(HOST))?;
+        page_comes(network, "at the end", 30)?;
         ensure!(network.client_status(Node::Client)?["pid"] == pid);
         tell(network, Node::Client, "down", None)?;
         Ok(())
@@ -344,10 +362,13 @@ fn hangups(network: &mut Network) -> Result<()> {
     let status = format!("/proc/{pid}/status");
     eventually("the program itself", 10, || {
         let is = fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
-        let held = |line: &str| line.starts_with("SigBlk:") && line.ends_with('1');
-        let heard = |line: &str| line.starts_with("SigCgt:") && line.ends_with('1');
-        let text = fs::read_to_string(&status)?;
-        Ok(is && text.lines().any(|line| held(line) || heard(line)))
+        // SIGHUP is the first of 64 bits in hexadecimal digits.
+        let has_hangup = |line: &str| {
+            let last = line.chars().last().and_then(|digit| digit.to_digit(16));
+            (line.starts_with("SigBlk:") || line.starts_with("SigCgt:"))
+                && last.is_some_and(|digit| digit % 2 == 1)
+        };
+        Ok(is && fs::read_to_string(&status)?.lines().any(has_hangup))
     })?;
     let storm = std::thread::spawn(move || {
         while kill(pid, Signal::SIGHUP).is_ok() {
@@ -355,7 +376,7 @@ fn hangups(network: &mut Network) -> Result<()> {
         }
     });
     network.wait_for_client(Node::Client)?;
-    eventually("the page", 30, || is_there(HOST))?;
+    page_comes(network, "at the end", 30)?;
     // To its clean end.
     network.stop(Node::Client)?;
     ensure!(storm.join().is_ok());
@@ -398,10 +419,19 @@ fn clock(network: &mut Network) -> Result<()> {
         };
         Ok(problems.iter().any(lease))
     };
+    // What is asked at a start is answered.
+    eventually("no question under way", 30, || {
+        Ok(network.client_status(Node::Client)?["directory"]["pending"] == 0)
+    })?;
     ensure!(!asks_again(network)?);
     fs::write(&file, "+3d\n")?;
     // A question goes unanswered, or is refused, after 12 s.
-    eventually("a look at the lease", 25, || asks_again(network))?;
+    eventually("a look at the lease", 25, || asks_again(network)).with_context(|| {
+        format!(
+            "{:#}",
+            network.client_status(Node::Client).unwrap_or_default()
+        )
+    })?;
     fs::write(&file, "+0\n")?;
     eventually("the lease, when the clock is right again", 60, || {
         Ok(!asks_again(network)?)
@@ -409,5 +439,5 @@ fn clock(network: &mut Network) -> Result<()> {
     network.stop(Node::Client)?;
     network.start(Node::Client)?;
     network.wait_for_client(Node::Client)?;
-    eventually("the page", 60, || is_there(HOST))
+    page_comes(network, "at the end", 60)
 }

@@ -3,6 +3,7 @@
 //! Everything is asked for whole and by netlink. Questions take a few milliseconds and do not wait
 //! for anybody.
 
+mod anchor;
 mod apply;
 mod filter;
 mod observe;

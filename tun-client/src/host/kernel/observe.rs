@@ -6,7 +6,7 @@ use std::path::Path;
 
 use netlink_packet_core::NLM_F_DUMP;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
 };
@@ -167,6 +167,8 @@ fn links(answers: &[RouteNetlinkMessage]) -> Vec<Link> {
     let mut links = Vec::new();
     let mut hardware = BTreeSet::new();
     let mut above: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut kinds: BTreeMap<u32, InfoKind> = BTreeMap::new();
+    let mut members: Vec<(u32, u32)> = Vec::new();
     for answer in answers {
         let RouteNetlinkMessage::NewLink(message) = answer else {
             continue;
@@ -181,7 +183,13 @@ fn links(answers: &[RouteNetlinkMessage]) -> Vec<Link> {
                 }
                 LinkAttribute::Link(other) => below = Some(*other),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
-                LinkAttribute::Controller(other) => above.entry(index).or_default().push(*other),
+                LinkAttribute::Controller(other) => {
+                    above.entry(index).or_default().push(*other);
+                    members.push((*other, index));
+                }
+                LinkAttribute::LinkInfo(parts) => {
+                    kinds.extend(parts.iter().find_map(kind_of(index)))
+                }
                 _ => {}
             }
         }
@@ -194,6 +202,7 @@ fn links(answers: &[RouteNetlinkMessage]) -> Vec<Link> {
             up: message.header.flags.contains(LinkFlags::Up),
             hardware: false,
             point_to_point: message.header.flags.contains(LinkFlags::Pointopoint),
+            contained: false,
         });
     }
     let mut rest: Vec<u32> = hardware.iter().copied().collect();
@@ -206,8 +215,26 @@ fn links(answers: &[RouteNetlinkMessage]) -> Vec<Link> {
     }
     for link in &mut links {
         link.hardware = hardware.contains(&link.index);
+        link.contained = match kinds.get(&link.index) {
+            // A virtual machine has a tap for its end.
+            Some(InfoKind::Bridge) => members
+                .iter()
+                .filter(|(bridge, _)| *bridge == link.index)
+                .all(|(_, member)| {
+                    matches!(kinds.get(member), Some(InfoKind::Veth | InfoKind::Tun))
+                }),
+            _ => false,
+        };
     }
     links
+}
+
+/// The kind of a link, from a part of what is said of it.
+fn kind_of(index: u32) -> impl Fn(&LinkInfo) -> Option<(u32, InfoKind)> {
+    move |part| match part {
+        LinkInfo::Kind(kind) => Some((index, kind.clone())),
+        _ => None,
+    }
 }
 
 fn address(answer: &RouteNetlinkMessage) -> Option<Address> {

@@ -46,6 +46,7 @@ fn link(index: u32, name: &str) -> Link {
         up: true,
         hardware: index == WIRE,
         point_to_point: index == VPN,
+        contained: index == BRIDGE,
     }
 }
 
