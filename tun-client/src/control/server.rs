@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,9 +154,13 @@ enum Place {
     Member(Ticket),
 }
 
-/// Whether the socket was given to a group. A process without CAP_CHOWN can give it to those that it is
-/// in (chown(2)).
+/// Whether the socket is a group's, or was given to it. What a process makes has the group that the
+/// process runs with; without CAP_CHOWN it can be given to another one that the process is in (chown(2)).
 fn is_given(path: &Path, group: u32) -> bool {
+    let made = std::fs::symlink_metadata(path).map(|metadata| metadata.gid());
+    if made.is_ok_and(|made| made == group) {
+        return true;
+    }
     let given = std::os::unix::fs::lchown(path, None, Some(group));
     if let Err(error) = &given {
         tracing::info!(

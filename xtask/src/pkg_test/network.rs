@@ -279,7 +279,7 @@ fn group(container: &mut Container) -> Result<()> {
     expect(
         container,
         "stat --format='%U %G %a' /run/mixline /run/mixline/client.sock",
-        "root root 755\nroot mixline 660",
+        "root mixline 755\nroot mixline 660",
     )?;
     let member = "setpriv --reuid=4711 --regid=4711 --groups=$(getent group mixline | cut -d: -f3)";
     let stranger = "setpriv --reuid=4712 --regid=4712 --clear-groups";
