@@ -369,6 +369,7 @@ mod tests {
                 rule(0, "10.0.0.0/8", 52),
                 rule(0, "10.0.0.0/8", TABLE),
                 rule(5270, "0.0.0.0/0", 52),
+                rule(32766, "0.0.0.0/0", MAIN_TABLE),
             ],
             ..Observed::default()
         };
