@@ -235,7 +235,7 @@ pub enum ConfigProblem {
     #[error("directory.url: {0}")]
     Directory(mixline_directory_client::Error),
     /// A value that the endpoint refuses, with its key.
-    #[error(transparent)]
+    #[error("{}: {} is not {}", .0.key, .0.got, .0.allowed)]
     Engine(mixline_endpoint::ConfigError),
     /// The state directory depends on where the client is started.
     #[error("state_dir: {} is not absolute", path.display())]

@@ -19,10 +19,8 @@ use crate::host::kernel::Kernel;
 use crate::host::observed::Observed;
 use crate::host::plan::Action;
 
-/// Strict answers of netlink came with Linux 4.20 (commit 89d35528d17d).
-const STRICT: (u32, u32) = (4, 20);
-/// UDP GRO came with Linux 5.0 (commit e20cf8d3f1f7).
-const GRO: (u32, u32) = (5, 0);
+/// The packet filter looks behind the headers of TCP (Linux 5.16, `NFT_PAYLOAD_INNER_HEADER`).
+const OLDEST: (u32, u32) = (5, 16);
 /// What makes interfaces.
 const TUN: &str = "/dev/net/tun";
 
@@ -92,15 +90,10 @@ impl Machine {
     fn judge_version(&self) -> Finding {
         let (check, release) = ("kernel", &self.release);
         match version(release) {
-            Some(have) if have < STRICT => Finding::problem(
+            Some(have) if have < OLDEST => Finding::problem(
                 check,
-                format!("Linux {release} does not say which routes and rules it has"),
-                format!("a kernel from {}.{} on", GRO.0, GRO.1),
-            ),
-            Some(have) if have < GRO => Finding::warning(
-                check,
-                format!("Linux {release} receives datagrams one by one (no UDP GRO)"),
-                format!("a kernel from {}.{} on", GRO.0, GRO.1),
+                format!("Linux {release} does not take the packet filter"),
+                format!("a kernel from {}.{} on", OLDEST.0, OLDEST.1),
             ),
             Some(_) => Finding::ok(check, format!("Linux {release}")),
             None => Finding::ok(check, format!("`{release}`, which says nothing to us")),
