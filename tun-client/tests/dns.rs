@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,7 +28,6 @@ const BOTH: Reach = Reach {
     ipv4: true,
     ipv6: true,
     others: Vec::new(),
-    kept: BTreeSet::new(),
 };
 
 #[derive(Default)]

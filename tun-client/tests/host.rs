@@ -432,10 +432,27 @@ fn a_neighbour_does_not_get_the_address_that_a_program_was_told_for_a_name() {
     wire.on_host(|| settle(&wanted));
     assert!(soon(|| wire.gets_out("10.0.0.8".parse().unwrap())));
     assert!(!wire.gets_out(told));
-    assert!(
-        wire.on_host(|| ip("route get 10.0.0.9"))
-            .contains("dev mixline0")
-    );
+    // Nor does whoever holds the name get what is meant for a neighbour.
+    let routes = wire.on_host(|| ip("route show table 28009"));
+    assert!(routes.contains("unreachable 10.0.0.9 "), "{routes}");
+    // A name server there is asked all the same, at its port alone.
+    wanted.outside = [Outside::udp((told, 53).into())].into();
+    wire.on_host(|| settle(&wanted));
+    let asked = wire.on_router(|| {
+        let _ = netns::ip_output("route replace local 10.0.0.9/32 dev lo");
+        let socket = UdpSocket::bind("0.0.0.0:53").unwrap();
+        socket.set_read_timeout(Some(WAIT)).unwrap();
+        socket
+    });
+    assert!(soon(|| {
+        wire.on_host(|| {
+            let _ = UdpSocket::bind("0.0.0.0:0")
+                .unwrap()
+                .send_to(b"?", (told, 53));
+        });
+        asked.recv(&mut [0; 8]).is_ok()
+    }));
+    assert!(!wire.gets_out(told));
     wire.on_host(|| assert_eq!(left_to_do(&wanted), []));
 }
 

@@ -38,8 +38,10 @@ const EVENTS: usize = 256;
 const ANSWERING: usize = 32;
 /// How often the ways to the guards are looked at, should the kernel announce nothing ...
 const WAYS_EVERY: Duration = Duration::from_secs(10);
-/// ... and how long after an announcement: changes come in groups.
+/// ... and how long after an announcement: changes come in groups. A neighbour that announces routers
+/// has guards reached anew once in this rest.
 const WAYS_AFTER: Duration = Duration::from_millis(50);
+const WAYS_REST: Duration = Duration::from_secs(1);
 
 type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 type Answer = (SessionKey, Vec<u8>);
@@ -181,6 +183,7 @@ impl<D: PacketDevice> Driver<D> {
         self.device.attach().map_err(Error::Device)?;
         let (answers_sender, mut answers) = mpsc::channel::<Answer>(ANSWERING);
         let mut ways_due = Instant::now();
+        let mut rest_until = ways_due;
         let mut requests_open = true;
         let mut snapshots_open = true;
         snapshots.mark_changed();
@@ -273,6 +276,7 @@ impl<D: PacketDevice> Driver<D> {
                     self.engine.finish_batch(now);
                 }
             }
+            ways_due = ways_due.max(rest_until);
             if Instant::now() >= ways_due {
                 ways_due = Instant::now() + WAYS_EVERY;
                 let snapshot = snapshots.borrow().clone();
@@ -280,6 +284,7 @@ impl<D: PacketDevice> Driver<D> {
                     self.engine.set_families(self.sockets.families(&snapshot));
                 }
                 if self.ways.have_changed(self.engine.guard_addresses()) {
+                    rest_until = Instant::now() + WAYS_REST;
                     tracing::info!("the way to the guards has changed: they are reached anew");
                     self.diagnosis.forget();
                     self.engine.host_changed(now);

@@ -19,7 +19,7 @@ use crate::host::reconcile::{Reconciler, Report};
 
 /// Bounds of the pause after a look that did not settle.
 const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(10);
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// What a lifecycle wants of the host, once it knows the virtual network, and how the host is, once
 /// that was looked at.
@@ -274,12 +274,12 @@ pub async fn keep(
                 ipv4: report.ipv4,
                 ipv6: report.ipv6,
                 others: report.others.clone(),
-                kept: report.kept.clone(),
             };
             let changed = *reach != new;
             *reach = new;
             changed
         });
+        let kept = report.kept.clone();
         state.report.send_if_modified(|before| {
             let changed = before.as_ref() != Some(&report);
             if changed {
@@ -292,7 +292,11 @@ pub async fn keep(
         });
         // What was told while the host was looked at is kept by another look.
         let reach = state.reach();
-        let lost = state.told.all().iter().any(|a| reach.borrow().leaves(*a));
+        let lost = {
+            let reach = reach.borrow();
+            let told = state.told.all();
+            told.iter().any(|a| reach.leaves(*a) && !kept.contains(a))
+        };
         let changed = async {
             tokio::time::sleep(pause).await;
             if !lost {

@@ -14,6 +14,7 @@ use crate::host::announcements::Announcements;
 use crate::host::desired::Wanted;
 use crate::host::outside::Outside;
 use crate::host::reconcile::Reconciler;
+use crate::host_dns::{self, Host};
 use crate::state::State;
 
 /// Closes the host, once or for as long as the process lives. What is closed stays so afterwards.
@@ -74,7 +75,10 @@ pub fn unlock(config: &Config, anyway: bool) -> Result<()> {
         });
     }
     host::take(&config.interface)?;
-    host::open(&wanted(config))
+    // What a client that was killed left: nobody answers names there any more.
+    let resolver = host_dns::recover(&Host::default(), &config.state_dir);
+    host::open(&wanted(config))?;
+    resolver.map(drop)
 }
 
 /// Sees to the closed host while no client does.

@@ -200,7 +200,17 @@ impl Names {
         }
         let result = directory.claim_name(label).await;
         if result.is_ok() && !known {
-            self.lock().push(entry(label, false, true));
+            {
+                let mut entries = self.lock();
+                // Another command may have had the same or other names meanwhile.
+                let known = entries.iter().any(|entry| entry.label == label);
+                if !known && entries.len() >= MAX_NAMES {
+                    return Err(NameError::TooMany);
+                }
+                if !known {
+                    entries.push(entry(label, false, true));
+                }
+            }
             self.remember()?;
         }
         // What is not among the names is not noted.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,18 +13,31 @@ use super::startup::Snapshots;
 use crate::config::DNS_PORT;
 use crate::host::outside::Outside;
 
+/// Where systemd-resolved writes down the servers that the network has given (systemd-resolved(8)).
+const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+/// How often the host's name servers are looked at.
+const SERVERS_EVERY: Duration = Duration::from_secs(5);
 /// How long the directory's name may take to be looked up.
 const LOOKUP: Duration = Duration::from_secs(5);
 
 /// All of them, as far as they are known.
 pub async fn of(shared: &Shared, snapshots: &Snapshots) -> BTreeSet<Outside> {
+    let directory = addresses_of(&shared.config().directory.url).await;
+    with(shared, snapshots, &directory)
+}
+
+/// All of them, given where the directory is.
+fn with(shared: &Shared, snapshots: &Snapshots, directory: &[SocketAddr]) -> BTreeSet<Outside> {
     let config = shared.config();
-    let directory = addresses_of(&config.directory.url).await;
-    let mut outside: BTreeSet<Outside> = directory.into_iter().map(Outside::tcp).collect();
+    let mut outside: BTreeSet<Outside> = directory.iter().copied().map(Outside::tcp).collect();
     let servers = shared.facts().dns.upstream;
-    let servers = servers
+    let told = servers
         .iter()
-        .filter_map(|text| text.parse::<IpAddr>().ok())
+        .filter_map(|text| text.parse::<IpAddr>().ok());
+    let files = [shared.host.resolv_conf.as_path(), Path::new(RESOLVED)];
+    let read = files.into_iter().flat_map(servers_in);
+    let servers = told
+        .chain(read)
         .map(|server| SocketAddr::new(server, DNS_PORT));
     for server in servers.chain(config.dns.upstream.iter().copied()) {
         outside.extend([Outside::udp(server), Outside::tcp(server)]);
@@ -35,18 +49,39 @@ pub async fn of(shared: &Shared, snapshots: &Snapshots) -> BTreeSet<Outside> {
     outside
 }
 
-/// Follows the directory's snapshots and the configuration, for ever.
+/// The name servers that a file of the resolver's names (resolv.conf(5)); none if it is not there.
+fn servers_in(file: &Path) -> Vec<IpAddr> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.strip_prefix("nameserver"))
+        .filter_map(|rest| rest.trim().parse().ok())
+        .collect()
+}
+
+/// Follows the directory's snapshots, the configuration, and the host's name servers, for ever.
 pub async fn keep(shared: Arc<Shared>, mut snapshots: Snapshots) {
     let mut configs = shared.reloader.follow();
+    let mut directory = addresses_of(&shared.config().directory.url).await;
     loop {
-        let changed = tokio::select! {
-            changed = snapshots.changed() => changed,
-            changed = configs.changed() => changed,
+        let looked_up = async {
+            let changed = tokio::select! {
+                changed = snapshots.changed() => changed,
+                changed = configs.changed() => changed,
+            };
+            changed.is_ok()
         };
-        if changed.is_err() {
-            return;
+        match tokio::time::timeout(SERVERS_EVERY, looked_up).await {
+            Ok(false) => return,
+            Ok(true) => {
+                // Where it was is kept while its name cannot be looked up.
+                let found = addresses_of(&shared.config().directory.url).await;
+                if !found.is_empty() {
+                    directory = found;
+                }
+            }
+            Err(_) => {}
         }
-        let outside = of(&shared, &snapshots).await;
+        let outside = with(&shared, &snapshots, &directory);
         let same = |wanted: &crate::host::desired::Wanted| wanted.outside == outside;
         if shared.host_state.wanted().as_ref().is_some_and(same) {
             continue;

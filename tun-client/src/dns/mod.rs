@@ -23,7 +23,6 @@ mod response;
 pub(crate) mod server;
 pub(crate) mod zone;
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -53,16 +52,13 @@ pub struct Reach {
     pub ipv6: bool,
     /// But not these networks in them.
     pub others: Vec<Prefix>,
-    /// And yet these addresses in those networks.
-    pub kept: BTreeSet<IpAddr>,
 }
 
 impl Reach {
     /// Whether a virtual address is somebody else's.
     #[must_use]
     pub fn leaves(&self, address: IpAddr) -> bool {
-        let elsewhere = || self.others.iter().any(|other| other.contains(address));
-        !self.kept.contains(&address) && elsewhere()
+        self.others.iter().any(|other| other.contains(address))
     }
 
     /// Whether packets to a virtual address enter the tunnel.

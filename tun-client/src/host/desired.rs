@@ -176,12 +176,22 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
         .copied()
         .filter(|network| !network.is_ipv6() || observed.ipv6)
         .collect();
-    let taken = |address| own.contains(&address) || wanted.told.contains(&address);
+    let taken = |outside: &Outside| {
+        let address = outside.at.ip();
+        own.contains(&address) || (!outside.is_name_server() && wanted.told.contains(&address))
+    };
     let outside = outside::hidden(&wanted.outside, &networks, taken, &mut findings);
-    let kept = others.kept.iter().map(|address| Prefix::host(*address));
-    let led: Vec<Prefix> = usable.iter().copied().chain(kept).collect();
-    let mut routes = BTreeSet::new();
-    for network in &led {
+    let mut routes: BTreeSet<Route> = others
+        .kept
+        .iter()
+        .filter(|address| address.is_ipv4() || observed.ipv6)
+        .map(|address| Route {
+            to: Prefix::host(*address),
+            target: Target::Unreachable,
+            metric: CLOSED,
+        })
+        .collect();
+    for network in &usable {
         let address = if network.is_ipv6() {
             wanted.ipv6.is_some() && observed.ipv6_inside
         } else {

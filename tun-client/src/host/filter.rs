@@ -52,7 +52,7 @@ pub struct Filter {
     pub own: BTreeSet<IpAddr>,
     /// Networks of others inside the virtual ones.
     pub local: BTreeSet<Local>,
-    /// Addresses inside those that stay Mixline's.
+    /// Addresses inside those that names had first: nobody is reached there.
     pub kept: BTreeSet<IpAddr>,
     /// Whom the client itself reaches by another interface.
     pub outside: BTreeSet<Outside>,
@@ -154,16 +154,16 @@ impl Filter {
         for own in &self.own {
             chain.push(nftables::all([is_address(source(*own)), drop()]));
         }
-        // A program was told it for a name, and does not mean a neighbour.
-        for kept in &self.kept {
-            chain.push(nftables::all([is_address(destination(*kept)), drop()]));
-        }
         for outside in &self.outside {
             chain.push(nftables::all([
                 is_address(destination(outside.at.ip())),
                 nftables::to_port(outside.transport, outside.at.port()),
                 accept(),
             ]));
+        }
+        // A program was told it for a name, and does not mean a neighbour.
+        for kept in &self.kept {
+            chain.push(nftables::all([is_address(destination(*kept)), drop()]));
         }
         for local in &self.local {
             let by = || interface(Direction::Out, &local.interface);

@@ -24,7 +24,7 @@ pub enum Finding {
         /// The interface that it leads by.
         interface: String,
     },
-    /// An address of others that a name had first: it stays Mixline's.
+    /// An address of others that a name had first: nobody is reached there.
     Kept {
         /// The address.
         address: IpAddr,
@@ -71,13 +71,13 @@ impl fmt::Display for Finding {
             ),
             Self::Kept { address, interface } => write!(
                 f,
-                "{address} was a name's address before it was one behind {interface}: it stays \
-                 Mixline's until the client starts anew"
+                "{address} was a name's address before it was one behind {interface}: nobody is \
+                 reached there for a day, or until the client starts anew"
             ),
             Self::Crowded { network, interface } => write!(
                 f,
                 "names have so many addresses of {network}, which is behind {interface} now, that \
-                 all of it stays Mixline's until the client starts anew"
+                 nothing there is reached for a day, or until the client starts anew"
             ),
             Self::TooManyOutside => write!(
                 f,

@@ -17,8 +17,8 @@ pub const MAX_LOCAL: usize = 32;
 /// How many interfaces to containers are told apart: a sentence has at most 128 expressions, of which
 /// an interface takes two.
 const MAX_INNER: usize = 16;
-/// How many addresses of names inside networks of others are kept.
-const MAX_KEPT: usize = 64;
+/// How many addresses of names inside networks of others are kept from those.
+const MAX_KEPT: usize = 512;
 /// How many findings there are before overruled routes are no more told one by one.
 const MAX_FINDINGS: usize = 2 * MAX_LOCAL;
 
@@ -27,7 +27,7 @@ const MAX_FINDINGS: usize = 2 * MAX_LOCAL;
 pub struct Others {
     /// What they keep.
     pub local: BTreeSet<Local>,
-    /// Addresses inside that, which names had first: they stay Mixline's.
+    /// Addresses inside that, which names had first: nobody is reached there.
     pub kept: BTreeSet<IpAddr>,
 }
 

@@ -1,11 +1,12 @@
 //! Relays and servers that the client itself talks to, at addresses inside the virtual networks.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::finding::Finding;
 use super::observed::{Route, Target};
 use super::prefix::Prefix;
+use crate::config::DNS_PORT;
 
 /// How many of them are let through; each takes four sentences of the filter.
 pub const MAX_OUTSIDE: usize = 64;
@@ -50,6 +51,12 @@ impl Outside {
         }
     }
 
+    /// Whether it answers questions about names.
+    #[must_use]
+    pub fn is_name_server(&self) -> bool {
+        self.at.port() == DNS_PORT
+    }
+
     /// One that is spoken to by streams.
     #[must_use]
     pub fn tcp(at: SocketAddr) -> Self {
@@ -60,19 +67,16 @@ impl Outside {
     }
 }
 
-/// Those that the virtual networks would hide, as far as no name has their address, and no more than
-/// [`MAX_OUTSIDE`].
+/// Those that the virtual networks would hide, as far as nobody else has their address, and no more
+/// than [`MAX_OUTSIDE`].
 pub fn hidden(
     all: &BTreeSet<Outside>,
     networks: &[Prefix],
-    taken: impl Fn(IpAddr) -> bool,
+    taken: impl Fn(&Outside) -> bool,
     findings: &mut Vec<Finding>,
 ) -> BTreeSet<Outside> {
     let inside = |outside: &&Outside| networks.iter().any(|n| n.contains(outside.at.ip()));
-    let mut hidden = all
-        .iter()
-        .filter(inside)
-        .filter(|outside| !taken(outside.at.ip()));
+    let mut hidden = all.iter().filter(inside).filter(|outside| !taken(outside));
     let some = hidden.by_ref().take(MAX_OUTSIDE).copied().collect();
     if hidden.next().is_some() {
         findings.push(Finding::TooManyOutside);

@@ -571,7 +571,7 @@ fn an_address_that_was_told_for_a_name_is_nobody_elses_later() {
     let told: IpAddr = "10.0.0.9".parse().unwrap();
     let mut wanted = wanted();
     wanted.told = [told, "10.200.0.1".parse().unwrap()].into();
-    let mut host = with_main("10.0.0.0/24", WIRE, false);
+    let mut host = with_main("10.0.0.0/16", WIRE, false);
     settle(&mut host, &wanted, |_, _| {});
     let goal = desired(&wanted, &host);
     assert_eq!(goal.filter.kept, [told].into());
@@ -582,8 +582,8 @@ fn an_address_that_was_told_for_a_name_is_nobody_elses_later() {
         interface: "eth0".into()
     }));
     // A neighbourhood with more of them than can be kept is none.
-    wanted.told = (0..100)
-        .map(|n| Ipv4Addr::new(10, 0, 0, n).into())
+    wanted.told = (0..1000)
+        .map(|n| Ipv4Addr::from_bits(0x0a00_0000 + n).into())
         .collect();
     settle(&mut host, &wanted, |_, _| {});
     let goal = desired(&wanted, &host);
