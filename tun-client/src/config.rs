@@ -506,7 +506,9 @@ fn upstreams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAdd
         .collect())
 }
 
-fn default_state_dir() -> PathBuf {
+/// The state directory unless the configuration names another one.
+#[must_use]
+pub fn default_state_dir() -> PathBuf {
     "/var/lib/mixline".into()
 }
 

@@ -21,5 +21,5 @@ pub mod state;
 pub mod testing;
 mod tun;
 
-pub use config::{Config, ConfigError, ConfigProblem, DEFAULT_PATH, Lock};
+pub use config::{Config, ConfigError, ConfigProblem, DEFAULT_PATH, Lock, default_state_dir};
 pub use error::{ContentProblem, ControlProblem, Error, Result};

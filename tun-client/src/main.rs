@@ -16,7 +16,7 @@ use mixline_client::join::{self, Before, Joined};
 use mixline_client::ping::Measured;
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
-use mixline_client::{Config, DEFAULT_PATH, Error, Lock, detach, qr, show};
+use mixline_client::{Config, DEFAULT_PATH, Error, Lock, default_state_dir, detach, qr, show};
 use mixline_daemon::hangup;
 use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::manual;
@@ -86,6 +86,12 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Err(error) if error.is_forbidden() && cli.config == Path::new(DEFAULT_PATH) => {
             return ask_only(&Sockets::of_the_host(), &cli.command)
                 .unwrap_or_else(|| Err(error.into()));
+        }
+        Err(error) if matches!(&cli.command, Command::Lock(lock) if lock.if_always) => {
+            let remembered = daemon::lock::remembered(&default_state_dir());
+            let config = remembered.map_err(|_| error)?;
+            say("the configuration cannot be read; the host is closed as an earlier one says");
+            config
         }
         config => config?,
     };

@@ -94,7 +94,7 @@ impl Wire {
                 IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                 IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
             };
-            let socket = UdpSocket::bind((any, 5000)).unwrap();
+            let socket = bind((any, 5000));
             socket.set_read_timeout(Some(WAIT)).unwrap();
             socket
         });
@@ -103,7 +103,7 @@ impl Wire {
                 IpAddr::V4(_) => "0.0.0.0:0".parse().unwrap(),
                 IpAddr::V6(_) => "[::]:0".parse().unwrap(),
             };
-            let _ = UdpSocket::bind(any).unwrap().send_to(b"out", (to, 5000));
+            let _ = bind(any).send_to(b"out", (to, 5000));
         });
         listening.recv(&mut [0; 8]).is_ok()
     }
@@ -111,7 +111,7 @@ impl Wire {
     /// Whether a datagram that the router sends over the wire to an address of the host arrives.
     fn gets_in(&self, to: IpAddr) -> bool {
         let listening = self.on_host(|| {
-            let socket = UdpSocket::bind((to, 5001)).unwrap();
+            let socket = bind((to, 5001));
             socket.set_read_timeout(Some(WAIT)).unwrap();
             socket
         });
@@ -124,7 +124,7 @@ impl Wire {
                 IpAddr::V4(_) => "192.0.2.1:0".parse().unwrap(),
                 IpAddr::V6(_) => "[2001:db8::1]:0".parse().unwrap(),
             };
-            let socket = UdpSocket::bind(any).unwrap();
+            let socket = bind(any);
             let _ = socket.send_to(b"in", (to, 5001));
         });
         listening.recv(&mut [0; 8]).is_ok()
@@ -137,6 +137,15 @@ const WAIT: Duration = Duration::from_millis(300);
 /// Whether it is so at one of several tries: the first packets wait for neighbours.
 fn soon(is_so: impl Fn() -> bool) -> bool {
     (0..20).any(|_| is_so())
+}
+
+/// Binds a socket. One of the same port that was closed just now may live on for a moment, in what
+/// another test of this process is about to start.
+fn bind(address: impl std::net::ToSocketAddrs + Copy) -> UdpSocket {
+    let mut tries = (0..20).map(|_| {
+        UdpSocket::bind(address).inspect_err(|_| std::thread::sleep(Duration::from_millis(50)))
+    });
+    tries.find_map(Result::ok).unwrap()
 }
 
 fn host_route(to: IpAddr) -> String {
@@ -363,7 +372,7 @@ fn what_the_host_forwards_to_networks_of_its_own_passes() {
     assert_eq!(report.others.len(), 1, "{report:?}");
     let socket = container
         .run(|| {
-            let socket = UdpSocket::bind("10.88.0.2:5002").unwrap();
+            let socket = bind("10.88.0.2:5002");
             socket.set_read_timeout(Some(WAIT)).unwrap();
             socket
         })
@@ -371,7 +380,7 @@ fn what_the_host_forwards_to_networks_of_its_own_passes() {
     wire.on_router(|| ip("route add 10.88.0.0/24 via 192.0.2.2"));
     let arrives = |from: &str| {
         wire.on_router(|| {
-            let sender = UdpSocket::bind((from, 0)).unwrap();
+            let sender = bind((from, 0));
             let _ = sender.send_to(b"in", "10.88.0.2:5002");
         });
         socket.recv(&mut [0; 8]).is_ok()
@@ -380,7 +389,7 @@ fn what_the_host_forwards_to_networks_of_its_own_passes() {
     // What the host sends itself, with whatever source, as through a tunnel of somebody else's.
     let reaches = || {
         wire.on_host(|| {
-            let sender = UdpSocket::bind((HOST, 0)).unwrap();
+            let sender = bind((HOST, 0));
             let _ = sender.send_to(b"in", "10.88.0.2:5002");
         });
         socket.recv(&mut [0; 8]).is_ok()
@@ -440,15 +449,13 @@ fn a_neighbour_does_not_get_the_address_that_a_program_was_told_for_a_name() {
     wire.on_host(|| settle(&wanted));
     let asked = wire.on_router(|| {
         let _ = netns::ip_output("route replace local 10.0.0.9/32 dev lo");
-        let socket = UdpSocket::bind("0.0.0.0:53").unwrap();
+        let socket = bind("0.0.0.0:53");
         socket.set_read_timeout(Some(WAIT)).unwrap();
         socket
     });
     assert!(soon(|| {
         wire.on_host(|| {
-            let _ = UdpSocket::bind("0.0.0.0:0")
-                .unwrap()
-                .send_to(b"?", (told, 53));
+            let _ = bind("0.0.0.0:0").send_to(b"?", (told, 53));
         });
         asked.recv(&mut [0; 8]).is_ok()
     }));
@@ -472,12 +479,12 @@ fn whom_the_client_talks_to_inside_the_virtual_network_is_reached_and_nothing_el
     // It answers from its port, and is a stranger from another.
     let answers = |port: u16| {
         let host = wire.on_host(|| {
-            let socket = UdpSocket::bind((HOST, 5003)).unwrap();
+            let socket = bind((HOST, 5003));
             socket.set_read_timeout(Some(WAIT)).unwrap();
             socket
         });
         wire.on_router(|| {
-            let socket = UdpSocket::bind((relay, port)).unwrap();
+            let socket = bind((relay, port));
             let _ = socket.send_to(b"in", (HOST, 5003));
         });
         host.recv(&mut [0; 8]).is_ok()
@@ -528,13 +535,13 @@ fn a_question_for_a_name_of_ours_reaches_no_other_server() {
         message
     };
     let server = wire.on_router(|| {
-        let socket = UdpSocket::bind("192.0.2.1:53").unwrap();
+        let socket = bind("192.0.2.1:53");
         socket.set_read_timeout(Some(WAIT)).unwrap();
         socket
     });
     let arrives = |name: &str| {
         wire.on_host(|| {
-            let socket = UdpSocket::bind((HOST, 0)).unwrap();
+            let socket = bind((HOST, 0));
             let _ = socket.send_to(&question(name), "192.0.2.1:53");
         });
         server.recv(&mut [0; 512]).is_ok()
@@ -602,9 +609,9 @@ fn the_hosts_own_addresses_are_its_own_where_their_rule_was_moved() {
             OWN.into(),
             Ipv4Addr::new(10, 0, 0, 53).into(),
         ] {
-            let here = UdpSocket::bind((own, 5004)).unwrap();
+            let here = bind((own, 5004));
             here.set_read_timeout(Some(WAIT)).unwrap();
-            let from = UdpSocket::bind((own, 0)).unwrap();
+            let from = bind((own, 0));
             from.send_to(b"here", (own, 5004)).unwrap();
             assert!(here.recv(&mut [0; 8]).is_ok(), "{own}");
         }
@@ -652,7 +659,7 @@ fn containers_ask_the_host_s_resolver_and_nothing_else_of_it() {
         ip("route add 10.0.0.53/32 via 192.0.2.2");
     });
     let server = |address: &str| {
-        let socket = UdpSocket::bind(address).unwrap();
+        let socket = bind(address);
         socket.set_read_timeout(Some(WAIT)).unwrap();
         socket
     };
@@ -663,7 +670,7 @@ fn containers_ask_the_host_s_resolver_and_nothing_else_of_it() {
     let ask = |from: &Namespace, to: &UdpSocket, name: &str| {
         let at = to.local_addr().unwrap();
         from.run(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let socket = bind("0.0.0.0:0");
             let _ = socket.send_to(&question(name), at);
         })
         .unwrap();

@@ -8,7 +8,7 @@ use mixline_protocol::address::VirtualNetwork;
 
 use super::host;
 use super::stop_signals::StopSignals;
-use crate::config::{Config, Lock};
+use crate::config::{Config, ConfigError, Lock};
 use crate::error::{Error, Result};
 use crate::host::announcements::Announcements;
 use crate::host::desired::Wanted;
@@ -16,6 +16,9 @@ use crate::host::outside::Outside;
 use crate::host::reconcile::Reconciler;
 use crate::host_dns::{self, Host};
 use crate::state::State;
+
+/// The configuration that last said `lock: always`, in the state directory.
+const REMEMBERED: &str = "locked.yaml";
 
 /// Closes the host, once or for as long as the process lives. What is closed stays so afterwards.
 ///
@@ -25,6 +28,7 @@ use crate::state::State;
 /// # Errors
 /// [`Error::Locked`] if a client is up, [`Error::Host`] if the host cannot be closed.
 pub fn lock(config: Config, file: &Path, watch: bool, if_always: bool) -> Result<()> {
+    remember(&config, file);
     if if_always && config.lock != Lock::Always {
         service_manager::ready("nothing to do: no `lock: always`");
         return Ok(());
@@ -57,6 +61,30 @@ pub fn lock(config: Config, file: &Path, watch: bool, if_always: bool) -> Result
             result = follow(config, file, if_always) => result,
         }
     })
+}
+
+/// The configuration that last said `lock: always`: what counts when there is one that cannot be read,
+/// since a mistake in it is no reason to be open.
+///
+/// # Errors
+/// Why there is none.
+pub fn remembered(state_dir: &Path) -> std::result::Result<Config, ConfigError> {
+    Config::load(&state_dir.join(REMEMBERED))
+}
+
+/// Keeps the configuration beside the state as long as it says `lock: always`.
+fn remember(config: &Config, file: &Path) {
+    let kept = config.state_dir.join(REMEMBERED);
+    let done = match config.lock {
+        Lock::Always => std::fs::copy(file, &kept).map(drop),
+        Lock::UntilDown => std::fs::remove_file(&kept),
+    };
+    match done {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "{} cannot be kept up to date", kept.display());
+        }
+        _ => {}
+    }
 }
 
 /// Opens the host; `anyway` also if it is to be closed always.

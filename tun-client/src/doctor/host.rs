@@ -284,6 +284,7 @@ mod tests {
             index,
             name: name.into(),
             up: true,
+            elsewhere: false,
             hardware,
             point_to_point: false,
             contained: false,

@@ -50,6 +50,8 @@ pub struct Link {
     pub name: String,
     /// Whether it is up, with or without carrier.
     pub up: bool,
+    /// Whether its other end is in another network namespace.
+    pub elsewhere: bool,
     /// Whether hardware is behind it.
     pub hardware: bool,
     /// Whether it leads to one peer: most tunnels do.

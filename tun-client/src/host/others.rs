@@ -170,8 +170,16 @@ pub fn is_wire(interface: u32, observed: &Observed) -> bool {
         .others
         .iter()
         .any(|route| route.interface == interface && route.to.length == 0);
+    // A container's way out looks like any other pair, but for a gateway behind it.
+    let leads_out = observed
+        .others
+        .iter()
+        .any(|route| route.interface == interface && route.gateway);
     let was_one = observed.were_wires.contains(&interface);
-    link.hardware || was_one || (leads_everywhere && !link.point_to_point)
+    link.hardware
+        || was_one
+        || (link.elsewhere && leads_out)
+        || (leads_everywhere && !link.point_to_point)
 }
 
 /// The numbers of all wires.

@@ -358,6 +358,14 @@ fn lock(container: &mut Container) -> Result<()> {
          && systemctl is-enabled mixline-client-lock",
     )?;
     said(container, "! mixline-client unlock")?;
+    // A mistake in the configuration opens nothing.
+    said(
+        container,
+        "echo 'nonsense: 1' >> /etc/mixline/client.yaml && systemctl stop mixline-client-lock \
+         && ip rule del to 10.0.0.0/8 && systemctl start mixline-client-lock",
+    )?;
+    until(container, closed, 20)?;
+    said(container, "sed -i '/^nonsense/d' /etc/mixline/client.yaml")?;
     container.expect("systemctl start mixline-client", JOIN)?;
     resolves(container, 60)?;
     container.expect("systemctl stop mixline-client", JOIN)?;

@@ -200,6 +200,7 @@ fn links(answers: &[RouteNetlinkMessage]) -> Vec<Link> {
             index,
             name: name.unwrap_or_default(),
             up: message.header.flags.contains(LinkFlags::Up),
+            elsewhere,
             hardware: false,
             point_to_point: message.header.flags.contains(LinkFlags::Pointopoint),
             contained: false,

@@ -44,6 +44,7 @@ fn link(index: u32, name: &str) -> Link {
         index,
         name: name.into(),
         up: true,
+        elsewhere: false,
         hardware: index == WIRE,
         point_to_point: index == VPN,
         contained: index == BRIDGE,
@@ -550,6 +551,24 @@ fn a_network_in_a_table_of_another_tunnels_keeps_its_addresses() {
     let goal = desired(&wanted(), &host);
     assert_eq!(goal.others(), []);
     assert!(matches!(goal.findings[..], [Finding::Overruled { .. }]));
+}
+
+#[test]
+fn the_way_out_of_a_container_is_a_wire() {
+    let uplink = 9;
+    let mut host = host();
+    host.links.push(Link {
+        elsewhere: true,
+        ..link(uplink, "eth9")
+    });
+    host.others = vec![
+        other_route(prefix("0.0.0.0/1"), uplink, true),
+        other_route(prefix("10.0.0.0/8"), uplink, true),
+    ];
+    assert_eq!(desired(&wanted(), &host).others(), []);
+    // The pair that leads from a host to a container has none.
+    host.others = vec![other_route(prefix("10.0.0.9/32"), uplink, false)];
+    assert_eq!(desired(&wanted(), &host).others(), [prefix("10.0.0.9/32")]);
 }
 
 #[test]
