@@ -288,6 +288,17 @@ fn is_closed() -> bool {
         && tables.contains("arp mixline")
 }
 
+/// Whether the client's rules come first: where another one does, the filter alone closes the host.
+fn rules_close() -> bool {
+    let namespace = Node::Client.namespace();
+    let rules = netns::said(netns::command(&namespace, "ip").args(["rule", "show"]));
+    let rules = rules.unwrap_or_default();
+    match (rules.find("lookup 28009"), rules.find("lookup 53")) {
+        (Some(own), Some(other)) => own < other,
+        (own, _) => own.is_some(),
+    }
+}
+
 /// Waits until the client has closed the host again, or has ended.
 fn heal(network: &mut Network) -> Result<()> {
     eventually("both layers close the host again", 30, || {
@@ -307,6 +318,7 @@ impl Host {
         let done = match event {
             Event::Ip(lines) => lines.iter().filter(|line| ip(line)).count() > 0,
             Event::IpThenHeal(_) | Event::FilterGone if !running || !is_closed() => false,
+            Event::FilterGone if !rules_close() => false,
             Event::IpThenHeal(lines) => {
                 let done = lines.iter().filter(|line| ip(line)).count() > 0;
                 heal(network)?;
