@@ -21,9 +21,6 @@ use std::time::{Duration, Instant};
 /// hold the other end.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
-/// A test that takes ten minutes, of which most are pauses: it runs beside the others.
-const BESIDE: &str = "host::events_at_random";
-
 /// A test program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct TestProgram {
@@ -54,7 +51,7 @@ pub fn all(filter: Option<&str>) -> Result<Summary> {
         tests.extend(build(workspace)?);
     }
     // The long ones last.
-    tests.sort_by_key(|test| (is_end_to_end(test), test.name.clone()));
+    tests.sort_by_key(|test| (test.name.contains("end_to_end"), test.name.clone()));
     let mut summary = run_all(&tests, filter)?;
     summary += documentation(filter)?;
     Ok(summary)
@@ -73,11 +70,9 @@ pub fn conclude(summary: &Summary) -> Result<()> {
 pub fn run_task(task: &str) -> Result<ExitCode> {
     let task: Task = serde_json::from_str(task).context("not a task")?;
     let mut summary = Summary::default();
-    let beside = run_beside(&task.programs, task.filter.as_deref());
     for test in &task.programs {
         summary += run_one(test, task.filter.as_deref())?;
     }
-    summary += end_beside(beside)?;
     // Under sudo, files that tests leave belong to the user who asked for them.
     privileges::give_to_user(&programs::testnet_directory());
     println!("{summary}");
@@ -87,7 +82,6 @@ pub fn run_task(task: &str) -> Result<ExitCode> {
 fn run_all(tests: &[TestProgram], filter: Option<&str>) -> Result<Summary> {
     let mut summary = Summary::default();
     let mut again = Vec::new();
-    let beside = privileges::is_root().then(|| run_beside(tests, filter));
     for test in tests {
         let outcome = run_one(test, filter)?;
         if outcome.needs_root() && !privileges::is_root() {
@@ -96,7 +90,6 @@ fn run_all(tests: &[TestProgram], filter: Option<&str>) -> Result<Summary> {
             summary += outcome;
         }
     }
-    summary += end_beside(beside.flatten())?;
     if again.is_empty() {
         return Ok(summary);
     }
@@ -133,82 +126,16 @@ fn run_all(tests: &[TestProgram], filter: Option<&str>) -> Result<Summary> {
     Ok(summary)
 }
 
-/// Starts the test that runs beside all others, if all are asked for.
-fn run_beside(tests: &[TestProgram], filter: Option<&str>) -> Option<JoinHandle<Result<Beside>>> {
-    let test = tests.iter().find(|test| is_end_to_end(test))?.clone();
-    if filter.is_some() {
-        return None;
-    }
-    println!("== {BESIDE}: beside the others");
-    Some(std::thread::spawn(move || {
-        // On its main thread, as with all: what it starts ends with it.
-        let mut command = command(&test);
-        let output = command
-            .arg(BESIDE)
-            .stdin(Stdio::null())
-            .output()
-            .context(BESIDE)?;
-        let mut text = output.stdout;
-        text.extend(output.stderr);
-        Ok(Beside {
-            succeeded: output.status.success(),
-            text: String::from_utf8_lossy(&text).into_owned(),
-        })
-    }))
-}
-
-/// How the test beside the others ended, and what it said.
-struct Beside {
-    succeeded: bool,
-    text: String,
-}
-
-/// Waits for the test beside the others, and says what it said.
-fn end_beside(beside: Option<JoinHandle<Result<Beside>>>) -> Result<Summary> {
-    let Some(beside) = beside else {
-        return Ok(Summary::default());
-    };
-    println!("== {BESIDE}: its end");
-    let Ok(beside) = beside.join() else {
-        bail!("{BESIDE} panicked");
-    };
-    let beside = beside?;
-    print!("{}", beside.text);
-    let mut summary = Summary::default();
-    for line in beside.text.lines() {
-        summary.read(line);
-    }
-    let mut summary = summary.finished();
-    if summary.failed == 0 && (!beside.succeeded || summary.passed == 0) {
-        println!("{BESIDE} did not run");
-        summary.failed += 1;
-    }
-    Ok(summary)
-}
-
-fn is_end_to_end(test: &TestProgram) -> bool {
-    test.name.contains("testnet") && test.name.contains("end_to_end")
-}
-
-/// What runs a test program.
-fn command(test: &TestProgram) -> Command {
+fn run_one(test: &TestProgram, filter: Option<&str>) -> Result<Summary> {
+    println!("== {}", test.name);
     let mut command = Command::new(&test.executable);
     command
+        .args(filter)
         .current_dir(&test.directory)
         .env("CARGO_MANIFEST_DIR", &test.directory)
         // They run what was built before them, and build nothing.
         .env(programs::BUILT, "1")
         .envs(test.environment.iter().map(|(name, value)| (name, value)));
-    command
-}
-
-fn run_one(test: &TestProgram, filter: Option<&str>) -> Result<Summary> {
-    println!("== {}", test.name);
-    let mut command = command(test);
-    command.args(filter);
-    if filter.is_none() && is_end_to_end(test) && privileges::is_root() {
-        command.args(["--skip", BESIDE]);
-    }
     if !privileges::is_root() {
         // What needs root is asked for it before it fails.
         command.env_remove("MIXLINE_REQUIRE_ROOT");

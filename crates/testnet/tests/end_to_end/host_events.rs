@@ -3,7 +3,7 @@
 //!
 //! A round is some events, the host put back, and the page again; each has captures of its own, so
 //! that a packet names the events that let it out. `MIXLINE_HOST_EVENTS_S` says how many seconds it
-//! goes on (600), `MIXLINE_HOST_EVENTS_SEED` repeats a run.
+//! goes on (120), `MIXLINE_HOST_EVENTS_SEED` repeats a run.
 
 use crate::leaks::{VIRTUAL, comes_again, quietly_but};
 use crate::tools::{HOST, eventually, on_client, output};
@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long it goes on unless told otherwise, seconds.
-const SECONDS: u64 = 600;
+const SECONDS: u64 = 120;
 /// Events of a round, at most.
 const EVENTS: u64 = 12;
 /// A neighbourhood that comes and goes, and what is behind a bridge: no program is told an address
