@@ -525,15 +525,6 @@ fn a_moved_virtual_network_leaves_nothing_of_the_former_one() {
 #[test]
 fn a_question_for_a_name_of_ours_reaches_no_other_server() {
     let Some(wire) = Wire::new() else { return };
-    let question = |name: &str| {
-        let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        for label in name.split('.').filter(|label| !label.is_empty()) {
-            message.push(label.len().try_into().unwrap());
-            message.extend(label.as_bytes());
-        }
-        message.extend([0, 0, 1, 0, 1]);
-        message
-    };
     let server = wire.on_router(|| {
         let socket = bind("192.0.2.1:53");
         socket.set_read_timeout(Some(WAIT)).unwrap();
