@@ -37,7 +37,7 @@ pub const PER_ROUND: usize = 8 * BATCH;
 /// Bytes of a generation of the replay filter: what a relay has by default in both.
 const REPLAY_BYTES: usize = 16 << 20;
 
-const EPOCH: u32 = 1;
+const KEY: u32 = 1;
 const NEXT_RELAY: ShortId = ShortId(*b"nextnext");
 
 /// See the module's description.
@@ -163,7 +163,7 @@ impl Testbed {
         ensure!(*job.header == path.header, "another header to be opened");
         let opened = Opened {
             header: job.header,
-            path: Some((path.known, EPOCH)),
+            path: Some((path.known, KEY)),
         };
         self.pipeline.take_opened(opened, now);
         let mut sent = 0;

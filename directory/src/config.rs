@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use mixline_daemon::logging::{Filter, Logging};
-use mixline_daemon::reload::Reloaded;
+use mixline_daemon::logging::Filter;
+use mixline_daemon::reload::{LogChange, Reloaded};
+use mixline_daemon::{keep, replace};
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::records::{Parameters, Snapshot};
 use serde::Deserialize;
@@ -95,10 +96,8 @@ impl Config {
 
     /// Takes over from a configuration that was read again what can change in place; the rest is named
     /// and stays.
-    ///
-    /// # Errors
-    /// [`Error::Log`]; then nothing changes.
-    pub fn take_over(&mut self, new: Self, logging: &Logging) -> Result<Reloaded> {
+    #[must_use]
+    pub fn take_over(&mut self, new: Self, log_change: LogChange) -> Reloaded {
         // Whoever adds a key decides here what a reload does with it.
         let Self {
             state_dir,
@@ -114,26 +113,20 @@ impl Config {
             endpoint,
         } = new;
         let mut done = Reloaded::default();
-        done.replace_log(logging, &mut self.log, log)
-            .map_err(Error::Log)?;
-        done.replace("listen", &mut self.listen, listen);
-        done.replace(
-            "relay_timeout_s",
-            &mut self.relay_timeout_s,
+        done.replace_log(log_change, &mut self.log, log);
+        replace!(
+            done,
+            self,
+            listen,
             relay_timeout_s,
+            snapshot_validity_s,
+            allow_private_addresses,
+            check_source,
+            endpoint,
         );
-        let validity = &mut self.snapshot_validity_s;
-        done.replace("snapshot_validity_s", validity, snapshot_validity_s);
-        let private = &mut self.allow_private_addresses;
-        done.replace("allow_private_addresses", private, allow_private_addresses);
-        done.replace("check_source", &mut self.check_source, check_source);
-        done.replace("endpoint", &mut self.endpoint, endpoint);
         // What all records rest on.
-        done.keep("state_dir", &self.state_dir, &state_dir);
-        done.keep("epoch_seconds", &self.epoch_seconds, &epoch_seconds);
-        done.keep("grace_seconds", &self.grace_seconds, &grace_seconds);
-        done.keep("network", &self.network, &network);
-        Ok(done)
+        keep!(done, self, state_dir, epoch_seconds, grace_seconds, network);
+        done
     }
 
     fn read(path: &Path) -> std::result::Result<Self, ConfigProblem> {

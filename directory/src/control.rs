@@ -87,7 +87,7 @@ pub async fn serve(listener: UnixListener, reloader: Arc<Reloader>) {
     }
 }
 
-async fn answer(stream: tokio::net::UnixStream, reloader: &Reloader) -> io::Result<()> {
+async fn answer(stream: tokio::net::UnixStream, reloader: &Arc<Reloader>) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     BufReader::new(reader.take(LONGEST_REQUEST))

@@ -58,7 +58,12 @@ pub async fn run(
         now,
     )?);
     let metrics = Arc::new(Metrics::default());
-    let app = App::new(registry.clone(), publisher.clone(), metrics.clone());
+    let app = App::new(
+        registry.clone(),
+        publisher.clone(),
+        metrics.clone(),
+        keys.session.clone(),
+    );
     tracing::info!("directory {} serves http://{address}", registry.id());
     if let Some(Ok(network)) = Place::of(address).map(|place| place.network(*registry.id())) {
         tracing::info!("others join by {network}, or by `mixline-directory link URL`");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mixline_endpoint::{Endpoint, Handle, Identity, MessageService, NoDevice};
+use mixline_endpoint::{Access, Endpoint, Handle, Identity, MessageService, NoDevice};
 use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::records::Snapshot;
 use tokio::sync::watch;
@@ -96,6 +96,7 @@ impl PrivatePart {
         let own = Identity {
             key: IdentityKey::from_seed(*self.identity.seed()),
             session: self.session.clone(),
+            access: Access::default(),
         };
         Endpoint::start(
             settings,

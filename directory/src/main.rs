@@ -8,7 +8,7 @@ use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::network::Network;
 use mixline_daemon::reload::Origin;
 use mixline_daemon::terminal::{print, say};
-use mixline_daemon::{hangup, manual};
+use mixline_daemon::{hangup, manual, panic};
 use mixline_directory::cli::{Cli, Command};
 use mixline_directory::control::{self, AskError};
 use mixline_directory::link::Place;
@@ -34,7 +34,9 @@ fn run() -> Result<()> {
         return Ok(manual::write(Cli::command(), directory)?);
     }
     let (action, path) = arguments.parts().unwrap_or_else(|error| error.exit());
-    if action != Command::Run {
+    if action == Command::Run {
+        panic::end_the_process();
+    } else {
         hangup::release();
     }
     let asked = logging::asked()?;

@@ -95,11 +95,14 @@ impl QueryService {
                 registry.publish(&descriptor, now)?;
                 Some(ResponseBody::Done)
             }
-            RequestBody::LookupId(id) => described(registry.lookup_id(&id, now)?),
+            RequestBody::LookupId(id) => described(registry.lookup_id(&id, None, now)?),
+            RequestBody::LookupListed(id, token) => {
+                described(registry.lookup_id(&id, Some(&token), now)?)
+            }
             RequestBody::LookupAddress(ip) => described(registry.lookup_address(ip, now)?),
             RequestBody::LookupName(label) => match registry.lookup_name(&label, now)? {
                 Some(name) => {
-                    let descriptor = registry.lookup_id(&name.id, now)?;
+                    let descriptor = registry.lookup_id(&name.id, None, now)?;
                     Some(ResponseBody::Named { name, descriptor })
                 }
                 None => None,
@@ -143,6 +146,7 @@ mod tests {
     use super::*;
     use crate::registry::tests::*;
     use mixline_protocol::address::ipv6;
+    use mixline_protocol::authorisation::{ENTRIES, Entry, LookupToken};
     use mixline_protocol::identity::IdentityKey;
     use mixline_protocol::name::Label;
     use mixline_protocol::records::LeaseRequest;
@@ -271,5 +275,48 @@ mod tests {
             )
         });
         assert!(refused);
+    }
+
+    #[test]
+    fn who_is_not_on_the_list_hears_that_nothing_was_published() {
+        let directory = private();
+        let key = IdentityKey::from_seed([1; 32]);
+        let id = key.anonymous_id();
+        let ResponseBody::Lease(lease) = ask(
+            &directory,
+            RequestBody::Lease(LeaseRequest::new(NOW, None, &key)),
+        ) else {
+            panic!("no lease")
+        };
+        let record = name(1, "freespeech", NOW);
+        let claim = RequestBody::ClaimName(record);
+        assert_eq!(ask(&directory, claim), ResponseBody::Done);
+        let token = LookupToken([9; 16]);
+        let mut clients: Vec<Entry> = (1..ENTRIES as u8).map(|n| Entry([n; 16])).collect();
+        clients.push(token.entry(&id));
+        clients.sort();
+        let mut descriptor = service(1, 1, NOW);
+        descriptor.lease = Some(lease);
+        descriptor.clients = Some(clients);
+        let descriptor = descriptor.sign(&key).unwrap();
+        let published = RequestBody::Publish(descriptor.clone());
+        assert_eq!(ask(&directory, published), ResponseBody::Done);
+
+        for question in [
+            RequestBody::LookupId(id),
+            RequestBody::LookupAddress(lease.ipv4.into()),
+            RequestBody::LookupAddress(ipv6(&id).into()),
+            RequestBody::LookupListed(id, LookupToken([8; 16])),
+        ] {
+            assert_eq!(ask(&directory, question), ResponseBody::NotFound);
+        }
+        let label = Label::new("freespeech").unwrap();
+        let named = ResponseBody::Named {
+            name: record,
+            descriptor: None,
+        };
+        assert_eq!(ask(&directory, RequestBody::LookupName(label)), named);
+        let found = ask(&directory, RequestBody::LookupListed(id, token));
+        assert_eq!(found, ResponseBody::Descriptor(descriptor));
     }
 }

@@ -8,11 +8,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use data_encoding::HEXLOWER;
 use mixline_protocol::identity::{IdentityKey, X25519Public};
 use mixline_protocol::records::{ServiceDescriptor, Snapshot};
 use mixline_protocol::time::UnixTime;
-use ring::digest::{SHA256, digest};
 use tokio::sync::watch;
 
 use crate::registry::Registry;
@@ -196,15 +194,10 @@ fn make(
     };
     let snapshot = snapshot.sign(key).map_err(Error::Snapshot)?;
     let bytes = snapshot.encode();
-    let hash = digest(&SHA256, &bytes);
-    let etag = format!(
-        "\"{}\"",
-        HEXLOWER.encode(hash.as_ref().get(..16).unwrap_or_default())
-    );
     Ok(Published {
         snapshot: Arc::new(snapshot),
+        etag: Snapshot::entity_tag(&bytes),
         bytes: bytes.into(),
-        etag,
         max_age,
     })
 }
@@ -224,6 +217,7 @@ fn without_tails(
         session,
         lease: None,
         tails: Vec::new(),
+        clients: None,
         signature: [0; 64],
     };
     descriptor.sign(key).map_err(Error::Snapshot)

@@ -120,7 +120,7 @@ async fn a_relay_registers_and_is_in_the_next_snapshot() {
 
     let descriptor = relay(1, 1);
     assert_eq!(
-        post(&daemon, 1, descriptor.encode()).await,
+        post(&daemon, 1, setup.sign(1, descriptor.clone()).encode()).await,
         (204, String::new())
     );
     // Made anew within seconds; the client is told how many.
@@ -191,13 +191,19 @@ async fn refusals_say_why() {
     let (status, text) = post(&daemon, 1, b"noise".to_vec()).await;
     assert_eq!(status, 400, "{text}");
     assert_eq!(post(&daemon, 1, vec![0; 100_000]).await.0, 413);
-    let mut bent = relay(1, 1).encode();
+    let mut bent = setup.registration(1, 1);
     *bent.last_mut().unwrap() ^= 1;
     assert_eq!(post(&daemon, 1, bent).await.0, 403);
-    let (status, text) = post(&daemon, 2, relay(1, 1).encode()).await;
+    let (status, text) = post(&daemon, 2, setup.registration(1, 1)).await;
     assert!(status == 403 && text.contains("127.77.0.2"), "{text}");
-    assert_eq!(post(&daemon, 1, relay(1, 5).encode()).await.0, 204);
-    let (status, text) = post(&daemon, 1, relay(1, 4).encode()).await;
+    assert_eq!(post(&daemon, 1, setup.registration(1, 5)).await.0, 204);
+    // Another relay with the link key of the first, which everybody can read in the snapshot.
+    let mut stolen = relay(2, 1);
+    stolen.link = relay_link(1).public();
+    let stolen = setup.sign(2, stolen.sign(&relay_key(2)).unwrap());
+    let (status, text) = post(&daemon, 2, stolen.encode()).await;
+    assert!(status == 403 && text.contains("link key"), "{text}");
+    let (status, text) = post(&daemon, 1, setup.registration(1, 4)).await;
     assert!(
         status == 409 && text.contains("newer") && text.lines().count() == 1,
         "{text}"
@@ -208,7 +214,7 @@ async fn refusals_say_why() {
     off.expires = now().plus(7200);
     let off = off.sign(&relay_key(1)).unwrap();
     let mut client = DirectoryClient::new(&daemon.url, id).unwrap();
-    let error = client.register(&off).await.unwrap_err();
+    let error = client.register(&setup.sign(1, off)).await.unwrap_err();
     assert!(matches!(&error, Error::Refused { text, .. } if text.contains("60 minutes ahead")));
 }
 
@@ -227,7 +233,7 @@ async fn a_hasty_source_is_told_to_wait() {
     }
     assert!(refused.unwrap().contains("too many registrations"));
     assert_eq!(
-        post(&daemon, 2, relay(2, 1).encode()).await.0,
+        post(&daemon, 2, setup.registration(2, 1)).await.0,
         204,
         "others are not affected"
     );
@@ -337,7 +343,7 @@ async fn a_full_disk_stops_it_and_loses_nothing() {
     let mut acknowledged = Vec::new();
     let refused = loop {
         let n = u16::try_from(acknowledged.len()).unwrap();
-        match post(&daemon, n, relay(n, 1).encode()).await {
+        match post(&daemon, n, setup.registration(n, 1)).await {
             (204, _) => acknowledged.push(relay_key(n).relay_id()),
             refused => break refused,
         }

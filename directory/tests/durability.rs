@@ -24,7 +24,7 @@ const ROUNDS: usize = 4;
 /// every one that was told so, in the version that was, or a newer one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registrations_survive() {
-    let setup = Setup::new("relay_timeout_s: 3600");
+    let setup = Arc::new(Setup::new("relay_timeout_s: 3600"));
     let id = setup.init();
     let acknowledged = Arc::new(Mutex::new(HashMap::new()));
     let mut version = 0;
@@ -33,8 +33,8 @@ async fn registrations_survive() {
         let enough = acknowledged.lock().unwrap().len() + 40 + 13 * round;
         let writers: Vec<_> = (0..6u16)
             .map(|writer| {
-                let (acknowledged, url) =
-                    (acknowledged.clone(), format!("{}/v1/relays", daemon.url));
+                let (acknowledged, setup) = (acknowledged.clone(), setup.clone());
+                let url = format!("{}/v1/relays", daemon.url);
                 // Some old relays again, and many new ones.
                 let first = u16::try_from(round).unwrap() * 1500 + writer * 250;
                 let relays = (writer * 250..writer * 250 + 5).chain(first..first + 250);
@@ -42,7 +42,7 @@ async fn registrations_survive() {
                 let version = version;
                 tokio::spawn(async move {
                     for n in relays {
-                        let body = relay(n, version).encode();
+                        let body = setup.registration(n, version);
                         match ask(n, Method::POST, &url, None, body).await {
                             Ok(answer) if answer.status == 204 => {
                                 acknowledged

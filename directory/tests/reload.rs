@@ -85,7 +85,7 @@ async fn reload_says_what_changed_and_what_counts_after_a_restart() {
     let daemon = Daemon::start(&setup);
     assert_eq!(reload(&setup), "nothing changes\n");
     let (n, register) = (7, |daemon: &Daemon| format!("{}/v1/relays", daemon.url));
-    let stranger = |version: u64| relay(n, version).encode();
+    let stranger = |version: u64| setup.registration(n, version);
     // From another address than it advertises.
     let refused = ask(8, Method::POST, &register(&daemon), None, stranger(1)).await;
     assert_eq!(refused.unwrap().status, 403);

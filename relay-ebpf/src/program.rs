@@ -8,10 +8,11 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use aya_log_ebpf::warn;
-use mixline_relay_common::bucket::Bucket;
+use mixline_relay_common::bucket::{Bucket, Limit};
 use mixline_relay_common::frame::{self, Extent, Message};
 use mixline_relay_common::maps::{
-    Address, MAX_ADDRESSES, MAX_QUEUES, MAX_SESSIONS, MAX_SOURCES, MODE_FILTER, Settings,
+    Address, HANDSHAKES, MAX_ADDRESSES, MAX_ASKED, MAX_PROBERS, MAX_QUEUES, MAX_SESSIONS,
+    MAX_SOURCES, MAX_UNREAD, MODE_FILTER, PROBES, Settings, UNREAD as ALL_UNREAD,
 };
 use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::{Verdict, counter};
@@ -30,7 +31,14 @@ static REPLAY: Array<Block> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 #[map]
 static SOURCES: LruHashMap<Address, Bucket> = LruHashMap::with_max_entries(MAX_SOURCES, 0);
 #[map]
-static TOTAL: Array<Bucket> = Array::with_max_entries(1, 0);
+static PROBERS: LruHashMap<Address, Bucket> = LruHashMap::with_max_entries(MAX_PROBERS, 0);
+/// Our own handshakes in flight, and how many answers each may get.
+#[map]
+static ASKED: HashMap<u32, Bucket> = HashMap::with_max_entries(MAX_ASKED, 0);
+#[map]
+static UNREAD: LruHashMap<Address, Bucket> = LruHashMap::with_max_entries(MAX_UNREAD, 0);
+#[map]
+static TOTALS: Array<Bucket> = Array::with_max_entries(3, 0);
 #[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT, 0);
 #[map]
@@ -135,7 +143,7 @@ fn judge(ctx: &XdpContext) -> Verdict {
         return Verdict::NotOurs;
     };
     let Some(udp) = frame::udp(&packet) else {
-        return Verdict::NotOurs;
+        return unread(settings, &packet);
     };
     if u32::from(udp.port) != settings.port || !is_known(&ADDRESSES, &udp.destination) {
         return Verdict::NotOurs;
@@ -143,7 +151,7 @@ fn judge(ctx: &XdpContext) -> Verdict {
     let message = frame::message(&packet, udp.payload);
     if !udp.whole {
         if frame::is_short_probe(message, &udp) {
-            return handshake(settings, &udp.source);
+            return probe(settings, &udp.source);
         }
         if settings.merged != 0 && udp.is_merged() {
             return Verdict::Merged;
@@ -156,14 +164,9 @@ fn judge(ctx: &XdpContext) -> Verdict {
     match message {
         None => Verdict::WrongLength,
         Some(Message::Unknown) => Verdict::UnknownType,
-        Some(Message::Initiation | Message::Probe) => handshake(settings, &udp.source),
-        Some(Message::Answer(index)) => {
-            if is_known(&SESSIONS, &index) {
-                handshake(settings, &udp.source)
-            } else {
-                Verdict::UnknownIndex
-            }
-        }
+        Some(Message::Initiation) => initiation(settings, &udp.source),
+        Some(Message::Probe) => probe(settings, &udp.source),
+        Some(Message::Answer(index)) => answer(settings, index),
         Some(Message::Data(index)) => {
             if !is_known(&SESSIONS, &index) {
                 return Verdict::UnknownIndex;
@@ -206,31 +209,105 @@ fn data(ctx: &XdpContext, settings: &Settings, tag: [u64; 2]) -> Verdict {
     }
 }
 
-/// A handshake message, or a probe: within the limit of its source, then of all.
+/// What a plain look does not find in the packet, and the kernel would give to our socket: within
+/// limits of its own, so that nobody goes around the others. Nothing honest needs it: datagrams have no
+/// options, and are in fragments only where a path is too narrow for them.
 #[inline(always)]
-fn handshake(settings: &Settings, source: &Address) -> Verdict {
+fn unread(settings: &Settings, packet: &Packet<'_>) -> Verdict {
+    let Some(unread) = frame::unread(packet) else {
+        return Verdict::NotOurs;
+    };
+    let is_for_others = unread
+        .port
+        .is_some_and(|port| u32::from(port) != settings.port);
+    if is_for_others || !is_known(&ADDRESSES, &unread.destination) {
+        return Verdict::NotOurs;
+    }
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let within = match SOURCES.get_ptr_mut(source) {
+    if is_within(&UNREAD, &unread.source, now, &settings.unread_per_source)
+        && is_within_all(ALL_UNREAD, now, &settings.unread_total)
+    {
+        Verdict::Unread
+    } else {
+        Verdict::UnreadLimited
+    }
+}
+
+/// An answer to a handshake of ours, by the index that only whom we asked has seen: a flood has
+/// neither it nor a share in its bucket.
+#[inline(always)]
+fn answer(settings: &Settings, index: u32) -> Verdict {
+    let Some(bucket) = ASKED.get_ptr_mut(&index) else {
+        return Verdict::UnknownIndex;
+    };
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: as in `is_within`.
+    if unsafe { (*bucket).take(now, &settings.per_answer) } {
+        Verdict::Handshake
+    } else {
+        Verdict::AnswerLimited
+    }
+}
+
+/// An initiation: within the limit of its source, then of all.
+#[inline(always)]
+fn initiation(settings: &Settings, source: &Address) -> Verdict {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if !is_within(&SOURCES, source, now, &settings.per_source) {
+        Verdict::SourceLimited
+    } else if is_within_all(HANDSHAKES, now, &settings.total) {
+        Verdict::Handshake
+    } else {
+        Verdict::TotalLimited
+    }
+}
+
+/// A path probe, likewise. Its buckets are others: whoever asks for much keeps nobody from a
+/// handshake.
+#[inline(always)]
+fn probe(settings: &Settings, source: &Address) -> Verdict {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if is_within(&PROBERS, source, now, &settings.probes_per_source)
+        && is_within_all(PROBES, now, &settings.probes_total)
+    {
+        Verdict::Probe
+    } else {
+        Verdict::ProbeLimited
+    }
+}
+
+/// Takes a token from the bucket of a source; false if there is none.
+#[inline(always)]
+fn is_within(
+    buckets: &LruHashMap<Address, Bucket>,
+    source: &Address,
+    now: u64,
+    limit: &Limit,
+) -> bool {
+    if let Some(bucket) = buckets.get_ptr_mut(source) {
         // SAFETY: the kernel keeps the entry's memory while the program runs. Two CPUs may write
         // at the same time; Bucket says what that costs.
-        Some(bucket) => unsafe { (*bucket).take(now, &settings.per_source) },
-        None => {
-            let mut bucket = Bucket::default();
-            bucket.take(now, &settings.per_source);
-            // A full table evicts its least recently used entry; if the kernel refuses even so, the
-            // total limit still holds.
-            let _ = SOURCES.insert(source, &bucket, 0);
-            true
-        }
-    };
-    if !within {
-        return Verdict::SourceLimited;
+        return unsafe { (*bucket).take(now, limit) };
     }
-    match TOTAL.get_ptr_mut(0) {
-        // SAFETY: as above.
-        Some(total) if unsafe { (*total).take(now, &settings.total) } => Verdict::Handshake,
-        _ => Verdict::TotalLimited,
+    let mut bucket = Bucket::default();
+    bucket.take(now, limit);
+    // A full table evicts its least recently used entry; if the kernel refuses even so, the
+    // total limit still holds.
+    let _ = buckets.insert(source, &bucket, 0);
+    true
+}
+
+/// Takes a token from the bucket of all sources together; false if there is none.
+#[inline(always)]
+fn is_within_all(what: u32, now: u64, limit: &Limit) -> bool {
+    match TOTALS.get_ptr_mut(what) {
+        // SAFETY: as in `is_within`.
+        Some(total) => unsafe { (*total).take(now, limit) },
+        None => false,
     }
 }
 

@@ -6,7 +6,7 @@
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use mixline_relay_common::bucket::Limit;
+use mixline_relay_common::bucket::{Bucket, Limit};
 use mixline_relay_common::maps::{Address, MODE_FILTER, MODE_REDIRECT, Settings, mapped};
 use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::{Verdict, counter};
@@ -15,7 +15,10 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
 const PORT: u16 = 7000;
+/// Of a session.
 const INDEX: u32 = 0x0102_0304;
+/// Of two handshakes of ours.
+const ASKED: [u32; 2] = [0x0506_0708, 0x090a_0b0c];
 const KEY: [u64; 2] = [11, 22];
 const MASK: u32 = 1023;
 const XDP_DROP: u32 = 1;
@@ -27,6 +30,12 @@ struct PodSettings(#[allow(dead_code)] Settings);
 // SAFETY: `repr(C)` integers without padding; the size is asserted next to the type.
 unsafe impl Pod for PodSettings {}
 
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodBucket(#[allow(dead_code)] Bucket);
+// SAFETY: `repr(C)` integers without padding; the size is asserted next to the type.
+unsafe impl Pod for PodBucket {}
+
 /// Says that a test is skipped, past the harness, so that `cargo xtask test` counts it.
 fn skipped(reason: &str) {
     let line = format!("skipped: {reason}\n");
@@ -34,7 +43,7 @@ fn skipped(reason: &str) {
 }
 
 /// The loaded program; none if the machine cannot load it and need not.
-fn load(mode: u32, limits: (Limit, Limit)) -> Option<Kernel> {
+fn load(mode: u32, limits: Limits) -> Option<Kernel> {
     let required = std::env::var_os("MIXLINE_REQUIRE_ROOT").is_some_and(|v| v == "1");
     let Some(path) = std::env::var_os("MIXLINE_XDP_OBJECT") else {
         assert!(
@@ -69,8 +78,13 @@ fn load(mode: u32, limits: (Limit, Limit)) -> Option<Kernel> {
         mode,
         port: u32::from(PORT),
         merged: u32::from(mode == MODE_REDIRECT),
-        per_source: limits.0,
-        total: limits.1,
+        per_source: limits.handshakes.0,
+        total: limits.handshakes.1,
+        probes_per_source: limits.probes.0,
+        probes_total: limits.probes.1,
+        per_answer: limits.per_answer,
+        unread_per_source: limits.unread.0,
+        unread_total: limits.unread.1,
     };
     let mut kernel = Kernel { ebpf };
     let map = kernel.ebpf.map_mut("SETTINGS").unwrap();
@@ -83,10 +97,17 @@ fn load(mode: u32, limits: (Limit, Limit)) -> Option<Kernel> {
     addresses.insert(mapped([198, 51, 100, 2]), 1, 0).unwrap();
     addresses.insert([0xdd; 16], 1, 0).unwrap();
     let map = kernel.ebpf.map_mut("SESSIONS").unwrap();
-    HashMap::<_, u32, u8>::try_from(map)
-        .unwrap()
-        .insert(INDEX, 1, 0)
-        .unwrap();
+    let mut sessions = HashMap::<_, u32, u8>::try_from(map).unwrap();
+    for index in [INDEX, ASKED[0], ASKED[1]] {
+        sessions.insert(index, 1, 0).unwrap();
+    }
+    let map = kernel.ebpf.map_mut("ASKED").unwrap();
+    let mut asked = HashMap::<_, u32, PodBucket>::try_from(map).unwrap();
+    for index in ASKED {
+        asked
+            .insert(index, PodBucket(Bucket::default()), 0)
+            .unwrap();
+    }
     Some(kernel)
 }
 
@@ -156,16 +177,39 @@ impl Kernel {
     }
 }
 
-const PLENTY: (Limit, Limit) = (
-    Limit {
-        rate: 1_000_000,
-        burst: 1_000_000,
-    },
-    Limit {
-        rate: 1_000_000,
-        burst: 1_000_000,
-    },
-);
+/// Of one source, and of all.
+type Pair = (Limit, Limit);
+
+#[derive(Clone, Copy)]
+struct Limits {
+    handshakes: Pair,
+    probes: Pair,
+    per_answer: Limit,
+    unread: Pair,
+}
+
+const MANY: Limit = Limit {
+    rate: 1_000_000,
+    burst: 1_000_000,
+};
+
+const PLENTY: Limits = Limits {
+    handshakes: (MANY, MANY),
+    probes: (MANY, MANY),
+    per_answer: MANY,
+    unread: (MANY, MANY),
+};
+
+const fn once(burst: u32) -> Limit {
+    Limit { rate: 1, burst }
+}
+
+/// A frame over IPv4 from 192.0.2.`source`, with a datagram of this kind.
+fn from(source: u8, kind: u8, index: u32) -> Vec<u8> {
+    let mut frame = frame(false, false, &datagram(kind, index, [0, 0]));
+    frame[29] = source;
+    frame
+}
 
 /// Bytes before the datagram.
 fn frame(v6: bool, vlan: bool, datagram: &[u8]) -> Vec<u8> {
@@ -226,7 +270,7 @@ fn data_of_a_live_session_passes_the_filter_and_anything_else_of_ours_does_not()
 }
 
 #[test]
-fn a_probe_passes_at_any_length_within_the_limit_of_handshakes() {
+fn a_probe_passes_at_any_length() {
     let Some(mut kernel) = load(MODE_FILTER, PLENTY) else {
         return;
     };
@@ -234,7 +278,7 @@ fn a_probe_passes_at_any_length_within_the_limit_of_handshakes() {
         for length in [64, 65, 500, 1407, DATAGRAM_LENGTH] {
             let mut probe = vec![0; length];
             probe[0] = TYPE_PROBE;
-            kernel.expect(&frame(v6, vlan, &probe), Verdict::Handshake, "a probe");
+            kernel.expect(&frame(v6, vlan, &probe), Verdict::Probe, "a probe");
         }
         for length in [16, 63, 1409] {
             let mut wrong = vec![0; length];
@@ -246,17 +290,64 @@ fn a_probe_passes_at_any_length_within_the_limit_of_handshakes() {
         wrong[..2].copy_from_slice(&[TYPE_PROBE, 1]);
         kernel.expect(&frame(v6, vlan, &wrong), Verdict::WrongLength, "no probe");
     }
-    let few = Limit { rate: 1, burst: 3 };
-    let Some(mut kernel) = load(MODE_FILTER, (few, PLENTY.1)) else {
+}
+
+#[test]
+fn probes_are_limited_by_source_and_in_total() {
+    let limits = Limits {
+        probes: (once(3), once(5)),
+        ..PLENTY
+    };
+    let Some(mut kernel) = load(MODE_FILTER, limits) else {
         return;
     };
-    let mut probe = vec![0; 64];
-    probe[0] = TYPE_PROBE;
-    let probe = frame(false, false, &probe);
-    for _ in 0..3 {
-        kernel.expect(&probe, Verdict::Handshake, "a probe");
+    let mut short = vec![0; 64];
+    short[0] = TYPE_PROBE;
+    let short = frame(false, false, &short);
+    let long = from(1, TYPE_PROBE, 0);
+    kernel.expect(&short, Verdict::Probe, "a short one");
+    kernel.expect(&long, Verdict::Probe, "a long one of the same source");
+    kernel.expect(&short, Verdict::Probe, "the last of its burst");
+    kernel.expect(&short, Verdict::ProbeLimited, "over the burst");
+    kernel.expect(&long, Verdict::ProbeLimited, "at any length");
+    for _ in 0..2 {
+        kernel.expect(&from(2, TYPE_PROBE, 0), Verdict::Probe, "another source");
     }
-    kernel.expect(&probe, Verdict::SourceLimited, "more than the limit");
+    let third = from(3, TYPE_PROBE, 0);
+    kernel.expect(&third, Verdict::ProbeLimited, "all sources together");
+}
+
+#[test]
+fn probes_and_handshakes_take_nothing_from_one_another() {
+    let limits = Limits {
+        handshakes: (once(2), once(4)),
+        probes: (once(2), once(4)),
+        ..PLENTY
+    };
+    let Some(mut kernel) = load(MODE_FILTER, limits) else {
+        return;
+    };
+    for source in 0..100 {
+        for _ in 0..10 {
+            kernel.run(&from(source, TYPE_PROBE, 0));
+        }
+    }
+    for _ in 0..2 {
+        let initiation = from(1, 1, 9);
+        kernel.expect(&initiation, Verdict::Handshake, "of one that asked much");
+        kernel.expect(&from(200, 1, 9), Verdict::Handshake, "of another");
+    }
+    let initiation = from(201, 1, 9);
+    kernel.expect(&initiation, Verdict::TotalLimited, "that is all");
+    let Some(mut kernel) = load(MODE_FILTER, limits) else {
+        return;
+    };
+    for source in 0..100 {
+        for _ in 0..10 {
+            kernel.run(&from(source, 1, 9));
+        }
+    }
+    kernel.expect(&from(1, TYPE_PROBE, 0), Verdict::Probe, "after a flood");
 }
 
 #[test]
@@ -276,11 +367,161 @@ fn what_is_not_ours_passes() {
         kernel.expect(&other, Verdict::NotOurs, what);
     }
     let mut fragment = good.clone();
-    fragment[20] = 0x20;
-    kernel.expect(&fragment, Verdict::NotOurs, "a fragment");
-    let mut options = good;
-    options[14] = 0x46;
-    kernel.expect(&options, Verdict::NotOurs, "options");
+    fragment[21] = 1;
+    kernel.expect(&fragment, Verdict::NotOurs, "a later fragment");
+    // In whatever form, what is for another port or address is not ours.
+    for v6 in [false, true] {
+        for (what, disguised) in disguised(v6, 1) {
+            let length = disguised.len();
+            let Some(port) = port_of(&disguised) else {
+                continue;
+            };
+            let mut other = disguised.clone();
+            other[port] ^= 1;
+            kernel.expect(&other, Verdict::NotOurs, what);
+            kernel.expect(&disguised[..length - 1400], Verdict::Unread, what);
+            let mut other = disguised;
+            other[if v6 { 14 + 39 } else { 14 + 19 }] ^= 1;
+            kernel.expect(&other, Verdict::NotOurs, what);
+        }
+    }
+}
+
+/// Where the port of the UDP header stands before a datagram; none if there is not all of it.
+fn port_of(frame: &[u8]) -> Option<usize> {
+    Some(frame.len().checked_sub(DATAGRAM_LENGTH + 6)? + 1)
+}
+
+/// An initiation of source `number` in all forms in which the kernel would take it, and which hide it
+/// from a plain look.
+fn disguised(v6: bool, number: u8) -> Vec<(&'static str, Vec<u8>)> {
+    let good = frame(v6, false, &datagram(1, 9, [0, 0]));
+    // With so much between IP header and UDP header, and this in place of the protocol.
+    let with = |protocol: u8, between: &[u8]| {
+        let at = if v6 { 54 } else { 34 };
+        let mut frame = [&good[..at], between, &good[at..]].concat();
+        if v6 {
+            frame[20] = protocol;
+            frame[29] = number;
+        } else {
+            frame[14] = 0x45 + (between.len() / 4) as u8;
+            frame[29] = number;
+        }
+        frame
+    };
+    if !v6 {
+        let mut fragment = with(17, &[]);
+        fragment[20] = 0x20;
+        let mut both = with(17, &[1; 8]);
+        both[20] = 0x20;
+        return vec![
+            ("options", with(17, &[1; 4])),
+            ("all options that there can be", with(17, &[1; 40])),
+            ("the first fragment", fragment),
+            ("the first fragment, with options", both),
+        ];
+    }
+    let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+    let fragment = [17, 0, 0, 1, 0, 0, 0, 9];
+    let mut long = vec![17, 255];
+    long.resize(2048, 0);
+    vec![
+        ("the first fragment", with(44, &fragment)),
+        (
+            "a fragment that is all",
+            with(44, &[17, 0, 0, 0, 0, 0, 0, 9]),
+        ),
+        ("hop-by-hop options", with(0, &options(17))),
+        ("a routing header", with(43, &options(17))),
+        ("destination options", with(60, &options(17))),
+        ("the longest options", with(60, &long)),
+        (
+            "options and a fragment",
+            with(60, &[options(44), fragment].concat()),
+        ),
+        (
+            "four headers",
+            with(
+                0,
+                &[options(60), options(43), options(60), options(17)].concat(),
+            ),
+        ),
+    ]
+}
+
+#[test]
+fn what_cannot_be_read_has_limits_of_its_own() {
+    let limits = Limits {
+        unread: (once(2), once(5)),
+        ..PLENTY
+    };
+    for v6 in [false, true] {
+        let forms = disguised(v6, 1);
+        for (what, disguised) in &forms {
+            let Some(mut kernel) = load(MODE_REDIRECT, limits) else {
+                return;
+            };
+            for _ in 0..2 {
+                kernel.expect(disguised, Verdict::Unread, what);
+            }
+            kernel.expect(disguised, Verdict::UnreadLimited, what);
+            for (_, of_the_same) in &forms {
+                kernel.expect(of_the_same, Verdict::UnreadLimited, what);
+            }
+        }
+        let Some(mut kernel) = load(MODE_REDIRECT, limits) else {
+            return;
+        };
+        let mut passed = 0;
+        for number in 0..100 {
+            for (_, frame) in disguised(v6, number) {
+                passed += usize::from(kernel.run(&frame).1 == [Verdict::Unread]);
+            }
+        }
+        assert_eq!(passed, 5, "all sources together");
+        // Of nothing else.
+        kernel.expect(&from(1, 1, 9), Verdict::Handshake, "an initiation");
+    }
+    // Behind more headers than are looked at it may be anything, and is limited with the rest.
+    let Some(mut kernel) = load(MODE_REDIRECT, limits) else {
+        return;
+    };
+    let mut deep = frame(true, false, &datagram(1, 9, [0, 0]));
+    deep[20] = 60;
+    deep.splice(54..54, [60, 0, 1, 4, 0, 0, 0, 0].repeat(5));
+    kernel.expect(&deep, Verdict::Unread, "five headers");
+}
+
+#[test]
+fn a_flood_of_initiations_keeps_no_answer_out() {
+    let limits = Limits {
+        handshakes: (once(4), once(100)),
+        per_answer: once(3),
+        ..PLENTY
+    };
+    let Some(mut kernel) = load(MODE_REDIRECT, limits) else {
+        return;
+    };
+    // Forged in the name of everybody, those whom we ask included.
+    for _ in 0..10 {
+        for source in 0..=255 {
+            kernel.run(&from(source, 1, 9));
+        }
+    }
+    kernel.expect(&from(1, 1, 9), Verdict::SourceLimited, "it is a flood");
+    for (kind, what) in [(2, "a response"), (3, "a cookie"), (2, "another")] {
+        kernel.expect(&from(1, kind, ASKED[0]), Verdict::Handshake, what);
+    }
+    // Who has seen the index forges answers to it, and takes them from no other handshake.
+    for source in 0..50 {
+        let forged = from(source, 2, ASKED[0]);
+        kernel.expect(&forged, Verdict::AnswerLimited, "to the same handshake");
+    }
+    kernel.expect(&from(1, 2, ASKED[1]), Verdict::Handshake, "to another one");
+    // What we did not ask for is no answer.
+    for index in [INDEX, INDEX + 1] {
+        kernel.expect(&from(2, 2, index), Verdict::UnknownIndex, "to nobody");
+    }
 }
 
 #[test]
@@ -366,30 +607,20 @@ fn a_marked_tag_is_a_replay_in_either_generation() {
 
 #[test]
 fn handshakes_are_limited_by_source_and_in_total() {
-    let limits = (Limit { rate: 1, burst: 3 }, Limit { rate: 1, burst: 5 });
+    let limits = Limits {
+        handshakes: (once(3), once(5)),
+        ..PLENTY
+    };
     let Some(mut kernel) = load(MODE_REDIRECT, limits) else {
         return;
-    };
-    let from = |source: u8, kind: u8, index: u32| {
-        let mut frame = frame(false, false, &datagram(kind, index, [0, 0]));
-        frame[29] = source;
-        frame
     };
     for _ in 0..3 {
         kernel.expect(&from(1, 1, 9), Verdict::Handshake, "within the burst");
     }
     kernel.expect(&from(1, 1, 9), Verdict::SourceLimited, "over the burst");
-    kernel.expect(
-        &from(2, 2, INDEX),
-        Verdict::Handshake,
-        "an answer to us, another source",
-    );
-    kernel.expect(
-        &from(2, 2, INDEX + 1),
-        Verdict::UnknownIndex,
-        "an answer to nobody",
-    );
-    kernel.expect(&from(3, 3, INDEX), Verdict::Handshake, "a cookie");
+    for _ in 0..2 {
+        kernel.expect(&from(2, 1, 9), Verdict::Handshake, "another source");
+    }
     kernel.expect(
         &from(4, 1, 9),
         Verdict::TotalLimited,

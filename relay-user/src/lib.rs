@@ -3,7 +3,7 @@
 //! What happens to a datagram is in [`mixline_relay_engine`], and nowhere else. Here is what
 //! brings it there and takes it away:
 //!
-//! - `config`, `reload`, `run`, `drain`, `state_dir`, `onion_keys`: the daemon and what it keeps;
+//! - `config`, `reload`, `run`, `drain`, `state_dir`, `erasable`, `onion_keys`: the daemon and what it keeps;
 //! - `port`: how datagrams get in and out;
 //! - `workers`: a thread for each core that forwards, and those that open the headers of
 //!   new paths;
@@ -22,6 +22,7 @@ mod control;
 mod default_route;
 pub mod doctor;
 mod drain;
+mod erasable;
 mod given_up;
 pub mod init;
 pub mod observe;

@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use mixline_daemon::hangup;
 use mixline_daemon::logging::{self, Asked, Modules};
 use mixline_daemon::manual;
+use mixline_daemon::panic;
 use mixline_daemon::reload::Origin;
 use mixline_daemon::terminal::{print, say};
 use mixline_relay::init::{self, Enabled, FirstBoot, Network, Wishes};
@@ -209,6 +210,7 @@ fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn relay(file: &Path, asked: Asked) -> anyhow::Result<()> {
+    panic::end_the_process();
     let config = Config::load(file)?;
     let origin = Origin {
         file: file.to_owned(),

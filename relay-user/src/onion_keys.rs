@@ -3,6 +3,9 @@
 //! The current epoch's and the next one's are published. The previous one's is honoured
 //! for the network's grace period. What was captured on the wire before cannot be opened
 //! by anybody afterwards, this relay included.
+//!
+//! Epochs say for how long a key lives. Which key it is, its number says: clocks and lengths of
+//! epochs change, and an epoch that comes again has another key.
 
 use std::sync::Arc;
 
@@ -12,12 +15,14 @@ use mixline_protocol::records::{MAX_ONION_KEYS, OnionKeys as Published, Paramete
 use mixline_protocol::time::UnixTime;
 use mixline_protocol::wire::{Reader, Writer};
 use mixline_protocol::{Error, Result};
-use mixline_relay_engine::slow_path::Keyring;
+use mixline_relay_engine::slow_path::{Keyring, LiveKeys};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 const WHAT: &str = "onion keys";
 const VERSION: u8 = 1;
+/// Bytes before the keys in the form on disk.
+const HEAD: usize = 10;
 /// The previous, the current and the next.
 const MOST: usize = 3;
 
@@ -26,7 +31,17 @@ pub struct OnionKeys {
     epoch_seconds: u32,
     grace_seconds: u32,
     /// By epoch, ascending.
-    keys: Vec<(u32, Arc<OnionSecret>)>,
+    keys: Vec<OnionKey>,
+    /// The number of the next key.
+    next: u32,
+}
+
+/// The key of an epoch.
+struct OnionKey {
+    epoch: u32,
+    /// Its place in the order in which this process has made or read keys.
+    number: u32,
+    secret: Arc<OnionSecret>,
 }
 
 impl OnionKeys {
@@ -37,6 +52,7 @@ impl OnionKeys {
             epoch_seconds: parameters.epoch_seconds,
             grace_seconds: parameters.grace_seconds,
             keys: Vec::new(),
+            next: 0,
         }
     }
 
@@ -56,41 +72,51 @@ impl OnionKeys {
     /// honoured any more. True if anything changed, and so is to be stored.
     pub fn advance(&mut self, now: UnixTime, rng: &mut impl CryptoRng) -> bool {
         let current = epoch::current(now, self.epoch_seconds);
-        let before: Vec<u32> = self.epochs().collect();
+        let before = self.live();
         let (seconds, grace) = (self.epoch_seconds, self.grace_seconds);
         let next = current.saturating_add(1);
         self.keys
-            .retain(|(n, _)| *n <= next && now < epoch::ends(*n, seconds, grace));
+            .retain(|key| key.epoch <= next && now < epoch::ends(key.epoch, seconds, grace));
         // A grace longer than an epoch would keep more than the keyring has room for.
-        self.keys.retain(|(n, _)| n.saturating_add(1) >= current);
+        self.keys
+            .retain(|key| key.epoch.saturating_add(1) >= current);
         for wanted in [current, next] {
             if !self.epochs().any(|n| n == wanted) {
-                self.keys
-                    .push((wanted, Arc::new(OnionSecret::generate(rng))));
+                self.add(wanted, OnionSecret::generate(rng));
             }
         }
-        self.keys.sort_by_key(|(n, _)| *n);
-        !self.epochs().eq(before)
+        self.keys.sort_by_key(|key| key.epoch);
+        self.live() != before
+    }
+
+    fn add(&mut self, epoch: u32, secret: OnionSecret) {
+        let (number, secret) = (self.next, Arc::new(secret));
+        self.keys.push(OnionKey {
+            epoch,
+            number,
+            secret,
+        });
+        self.next += 1;
     }
 
     /// The epochs that there are keys of, ascending.
     pub fn epochs(&self) -> impl Iterator<Item = u32> {
-        self.keys.iter().map(|(n, _)| *n)
+        self.keys.iter().map(|key| key.epoch)
     }
 
-    /// The first epoch that there is a key of.
+    /// The numbers of the keys that there are.
     #[must_use]
-    pub fn oldest(&self) -> Option<u32> {
-        self.epochs().next()
+    pub fn live(&self) -> LiveKeys {
+        LiveKeys::new(self.keys.iter().map(|key| key.number), self.next)
     }
 
     /// What the descriptor says at `now`: the keys of the current and the next epoch.
     #[must_use]
     pub fn published(&self, now: UnixTime) -> Published {
         let current = epoch::current(now, self.epoch_seconds);
-        let published = self.keys.iter().filter(|(n, _)| *n >= current);
+        let published = self.keys.iter().filter(|key| key.epoch >= current);
         published
-            .map(|(n, key)| (*n, key.public()))
+            .map(|key| (key.epoch, key.secret.public()))
             .take(MAX_ONION_KEYS)
             .collect()
     }
@@ -102,26 +128,28 @@ impl OnionKeys {
         let current = epoch::current(now, self.epoch_seconds);
         let begins = epoch::starts(current, self.epoch_seconds);
         let early = now.since(begins) * 2 < u64::from(self.epoch_seconds);
-        let mut keyring = self.keys.clone();
-        keyring.sort_by_key(|(n, _)| match n.cmp(&current) {
+        let mut keys: Vec<&OnionKey> = self.keys.iter().collect();
+        keys.sort_by_key(|key| match key.epoch.cmp(&current) {
             std::cmp::Ordering::Equal => 0,
             std::cmp::Ordering::Less => 2 - u8::from(early),
             std::cmp::Ordering::Greater => 1 + u8::from(early),
         });
-        keyring
+        keys.into_iter()
+            .map(|key| (key.number, Arc::clone(&key.secret)))
+            .collect()
     }
 
     /// The form on disk: `version 1 | epoch seconds 4 | grace seconds 4 | count 1 |
     /// (epoch 4, secret 32)*`.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let mut out = Writer::new();
+        let mut out = Writer::with_capacity(HEAD + self.keys.len() * (4 + 32));
         out.u8(VERSION)
             .u32(self.epoch_seconds)
             .u32(self.grace_seconds);
         out.u8(u8::try_from(self.keys.len()).unwrap_or(0));
-        for (n, key) in &self.keys {
-            out.u32(*n).bytes(key.to_bytes().as_ref());
+        for key in &self.keys {
+            out.u32(key.epoch).bytes(key.secret.to_bytes().as_ref());
         }
         Zeroizing::new(out.into_bytes())
     }
@@ -140,22 +168,26 @@ impl OnionKeys {
         if count > MOST {
             return Err(Error::Limit { what: WHAT });
         }
-        let mut keys = Vec::with_capacity(count);
+        let mut read = Self {
+            epoch_seconds,
+            grace_seconds,
+            keys: Vec::with_capacity(count),
+            next: 0,
+        };
         for _ in 0..count {
-            let n = reader.u32()?;
+            let epoch = reader.u32()?;
             let secret = Zeroizing::new(reader.array()?);
-            keys.push((n, Arc::new(OnionSecret::from_bytes(*secret))));
+            read.add(epoch, OnionSecret::from_bytes(*secret));
         }
-        let ascending = keys.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let ascending = read
+            .keys
+            .windows(2)
+            .all(|pair| pair[0].epoch < pair[1].epoch);
         if epoch_seconds == 0 || !ascending {
             return Err(reader.malformed());
         }
         reader.finish()?;
-        Ok(Self {
-            epoch_seconds,
-            grace_seconds,
-            keys,
-        })
+        Ok(read)
     }
 }
 
@@ -189,19 +221,16 @@ mod tests {
         assert_eq!(epochs(&keys), [10, 11, 12]);
         assert_eq!(keys.published(now)[0], (11, eleventh));
         assert_eq!(keys.published(now).len(), 2);
-        assert_eq!(
-            keys.keyring(now).iter().map(|k| k.0).collect::<Vec<_>>(),
-            [11, 10, 12]
-        );
+        // Keys are numbered as they were made.
+        let order =
+            |keys: &OnionKeys, now| keys.keyring(now).iter().map(|k| k.0).collect::<Vec<_>>();
+        assert_eq!(order(&keys, now), [1, 0, 2]);
         // After the grace period the previous one is gone.
         assert!(!keys.advance(UnixTime(11 * HOUR + 299), &mut rng));
         assert!(keys.advance(UnixTime(11 * HOUR + 300), &mut rng));
         assert_eq!(epochs(&keys), [11, 12]);
         let late = UnixTime(11 * HOUR + 3500);
-        assert_eq!(
-            keys.keyring(late).iter().map(|k| k.0).collect::<Vec<_>>(),
-            [11, 12]
-        );
+        assert_eq!(order(&keys, late), [1, 2]);
     }
 
     #[test]
@@ -219,6 +248,18 @@ mod tests {
             before,
             "erased is erased"
         );
+        // The epoch is the same one, the key is not.
+        let live = |keys: &OnionKeys| (0..6).map(|n| keys.live().is_live(n)).collect::<Vec<_>>();
+        assert_eq!(live(&keys), [false, false, false, false, true, true]);
+        // Longer epochs: their numbers are smaller, those of keys go on.
+        let longer = Parameters {
+            epoch_seconds: 24 * 3600,
+            ..Parameters::default()
+        };
+        assert!(keys.set_parameters(&longer));
+        assert!(keys.advance(UnixTime(10 * HOUR), &mut rng));
+        assert_eq!(epochs(&keys), [0, 1]);
+        assert!(!keys.live().is_live(5) && keys.live().is_live(7));
     }
 
     #[test]
@@ -248,6 +289,7 @@ mod tests {
         let read = OnionKeys::decode(&bytes).unwrap();
         assert_eq!(read.published(now), keys.published(now));
         assert_eq!(read.encode(), bytes);
+        assert_eq!(bytes.len(), HEAD + 2 * 36);
         for length in 0..bytes.len() {
             assert!(OnionKeys::decode(&bytes[..length]).is_err());
         }

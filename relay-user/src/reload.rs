@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mixline_daemon::logging::LoggingError;
 use mixline_daemon::place::Place;
-use mixline_daemon::reload::{Origin, Reloaded, announced_in_time};
+use mixline_daemon::reload::{LogChange, Origin, Reloaded, announced_in_time};
+use mixline_daemon::{keep, replace};
 use mixline_directory_client::DirectoryClient;
 use mixline_relay_engine::messages::Command;
 use mixline_relay_engine::queues::WorkerHandle;
@@ -111,39 +113,41 @@ impl Reloader {
     ///
     /// # Errors
     /// [`ReloadError`]; then nothing has changed.
-    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+    pub async fn reload(self: &Arc<Self>) -> Result<Reloaded, ReloadError> {
+        let own = Arc::clone(self);
+        announced_in_time(async move { own.read_again().await }).await
+    }
+
+    async fn read_again(&self) -> Result<Reloaded, ReloadError> {
         let mut running = self.running.lock().await;
-        announced_in_time(async {
-            let Running { config, metrics } = &mut *running;
-            let origin = self.origin.as_ref().ok_or(ReloadError::NoFile)?;
-            let new = Config::load(&origin.file)?;
-            DirectoryClient::new(&new.directory.url, new.directory.id)?;
-            if new.metrics != config.metrics {
-                metrics
-                    .move_to(new.metrics)
-                    .await
-                    .map_err(ReloadError::Metrics)?;
+        let Running { config, metrics } = &mut *running;
+        let origin = self.origin.as_ref().ok_or(ReloadError::NoFile)?;
+        let new = Config::load(&origin.file)?;
+        DirectoryClient::new(&new.directory.url, new.directory.id)?;
+        let log = origin.prepare_log(config.log.as_ref(), new.log.as_ref())?;
+        // The last that can fail: nothing else has changed yet, and then they stay where they are.
+        if new.metrics != config.metrics {
+            let moved = metrics.move_to(new.metrics).await;
+            moved.map_err(ReloadError::Metrics)?;
+        }
+        let done = take_over(config, new, log);
+        if let Some(mean) = config.mean_delay() {
+            for worker in &self.workers {
+                tell(worker, Command::MeanDelay(mean));
             }
-            let done = take_over(config, new, origin)?;
-            if let Some(mean) = config.mean_delay() {
-                for worker in &self.workers {
-                    tell(worker, Command::MeanDelay(mean));
-                }
-            }
-            let offer = Offer::of(config, self.workers.len());
-            self.offer.send_if_modified(|old| {
-                let differs = *old != offer;
-                *old = offer;
-                differs
-            });
-            Ok(done)
-        })
-        .await
+        }
+        let offer = Offer::of(config, self.workers.len());
+        self.offer.send_if_modified(|old| {
+            let differs = *old != offer;
+            *old = offer;
+            differs
+        });
+        Ok(done)
     }
 }
 
 /// Takes over what can change in place, and names what differs.
-fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloaded, LoggingError> {
+fn take_over(running: &mut Config, new: Config, log_change: LogChange) -> Reloaded {
     // Whoever adds a key decides here what a reload does with it.
     let Config {
         name,
@@ -168,14 +172,10 @@ fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloa
         replay_memory_mib,
     } = new;
     let mut done = Reloaded::default();
-    done.replace_log(&origin.logging, &mut running.log, log)?;
-    done.replace("name", &mut running.name, name);
-    done.replace("family", &mut running.family, family);
-    done.replace("capacity", &mut running.capacity, capacity);
-    done.replace("bandwidth", &mut running.bandwidth, bandwidth);
-    done.replace("monthly", &mut running.monthly, monthly);
-    done.replace("contact", &mut running.contact, contact);
-    done.replace("metrics", &mut running.metrics, metrics);
+    done.replace_log(log_change, &mut running.log, log);
+    replace!(
+        done, running, name, family, capacity, bandwidth, monthly, contact, metrics
+    );
     if directory.id == running.directory.id {
         let url = &mut running.directory.url;
         done.replace("directory.url", url, directory.url);
@@ -184,34 +184,83 @@ fn take_over(running: &mut Config, new: Config, origin: &Origin) -> Result<Reloa
         done.keep("directory", &running.directory, &directory);
     }
     if listen == running.listen {
-        done.replace("advertise", &mut running.advertise, advertise);
+        replace!(done, running, advertise);
     } else {
         // What is advertised is reached where the relay listens.
-        done.keep("listen", &running.listen, &listen);
-        done.keep("advertise", &running.advertise, &advertise);
+        keep!(done, running, listen, advertise);
     }
     if running.mean_delay_ms > 0 && mean_delay_ms > 0 {
-        done.replace("mean_delay_ms", &mut running.mean_delay_ms, mean_delay_ms);
+        replace!(done, running, mean_delay_ms);
     } else {
         // Room for cells that wait is made at the start.
-        done.keep("mean_delay_ms", &running.mean_delay_ms, &mean_delay_ms);
+        keep!(done, running, mean_delay_ms);
     }
+    keep!(
+        done,
+        running,
+        state_dir,
+        workers,
+        port,
+        interface,
+        xdp_send,
+        xdp_frame_bytes,
+        max_paths,
+        replay_memory_mib,
+    );
+    done
+}
 
-    done.keep("state_dir", &running.state_dir, &state_dir);
-    done.keep("workers", &running.workers, &workers);
-    done.keep("port", &running.port, &port);
-    done.keep("interface", &running.interface, &interface);
-    done.keep("xdp_send", &running.xdp_send, &xdp_send);
-    done.keep(
-        "xdp_frame_bytes",
-        &running.xdp_frame_bytes,
-        &xdp_frame_bytes,
-    );
-    done.keep("max_paths", &running.max_paths, &max_paths);
-    done.keep(
-        "replay_memory_mib",
-        &running.replay_memory_mib,
-        &replay_memory_mib,
-    );
-    Ok(done)
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use mixline_daemon::logging::Logging;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_fails_at_the_log_leaves_metrics_and_offer_where_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("relay.yaml");
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let text = format!(
+            "name: relay\nstate_dir: /tmp\nlisten: [\"127.0.0.1:7000\"]\nworkers: 1\n\
+             directory: {{url: \"http://127.0.0.1:1\", id: {}}}\n",
+            "a".repeat(52)
+        );
+        std::fs::write(&file, &text).unwrap();
+        let config = Config::load(&file).unwrap();
+        let (offer, offered) = watch::channel(Offer::of(&config, 1));
+        let before = offered.borrow().clone();
+        let metrics = Place::new(|listener, stop| async move {
+            stop.await;
+            drop(listener);
+        });
+        let origin = Origin {
+            file: file.clone(),
+            logging: Logging::gone(),
+        };
+        let reloader = Arc::new(Reloader::new(
+            config,
+            Some(origin),
+            Vec::new(),
+            offer,
+            metrics,
+        ));
+
+        let more = format!("log: debug\nname: other\nmetrics: \"{address}\"\n");
+        let text = text.replace("name: relay\n", &more);
+        std::fs::write(&file, &text).unwrap();
+        let error = reloader.reload().await.unwrap_err();
+        assert!(matches!(error, ReloadError::Log(_)), "{error}");
+        TcpListener::bind(address).unwrap();
+        assert_eq!(*offered.borrow(), before);
+        // All of it is taken once nothing fails.
+        std::fs::write(&file, text.replace("log: debug\n", "")).unwrap();
+        let done = reloader.reload().await.unwrap();
+        assert_eq!(done.changed, ["name", "metrics"]);
+        TcpListener::bind(address).unwrap_err();
+    }
 }

@@ -154,7 +154,7 @@ fn listen(kind: SignalKind) -> Result<Signal, RunError> {
 }
 
 /// Reads the configuration again at each of these signals. What comes out is in the log.
-async fn reload_on(mut signals: Signal, reloader: &Reloader) {
+async fn reload_on(mut signals: Signal, reloader: &Arc<Reloader>) {
     while signals.recv().await.is_some() {
         let _ = reloader.reload().await;
     }
@@ -311,7 +311,7 @@ impl Relay {
         });
         let registration = Registration {
             identity: Arc::new(identity),
-            link: link.public(),
+            link: link.clone(),
             offer: offer.subscribe(),
             standing,
             onion: Arc::clone(&onion),
@@ -341,6 +341,7 @@ impl Relay {
             keys,
             replay: Arc::clone(&replay),
             state: Arc::clone(&state),
+            unstored: None,
             statistics: control_statistics,
             time: BelievedTime::default(),
         };

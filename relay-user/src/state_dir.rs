@@ -4,8 +4,8 @@
 //! lock           held while a relay runs on the directory
 //! identity.key   seed of the identity, 32 bytes
 //! link.key       link secret, 32 bytes
-//! onion.keys     onion secrets by epoch
-//! replay.filter  what has been relayed under them
+//! onion.keys     onion secrets by epoch, encrypted under a key in `onion.keys.seal`
+//! replay.filter  what has been relayed under them, likewise
 //! clean          there if, and only if, the relay was stopped in order
 //! link.time      before this second, unix, are the times of all link initiations so far
 //! volume         what was sent in this month: `2026-11 BYTES`
@@ -15,7 +15,9 @@
 //! Onion keys are only as good as the memory of what has been relayed under them.
 //! That is written when the relay stops in order, and `clean` last of all. When it starts
 //! and `clean` is not there, both are discarded. It is taken away before anything is
-//! relayed. All files are for their owner only, and replaced as a whole or not at all.
+//! relayed. All files are for their owner only, and replaced as a whole or not at all. What was in
+//! those two is gone when they are replaced or removed (`erasable`); the other secrets stay as long
+//! as the directory does.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -25,7 +27,9 @@ use std::path::{Path, PathBuf};
 use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use nix::fcntl::{Flock, FlockArg};
 use rand_core::CryptoRng;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
+
+use crate::erasable::{Erasable, Settled};
 
 /// The most bytes read of any file here: the largest replay memory, and some.
 const LARGEST: u64 = 17 << 30;
@@ -70,6 +74,8 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    onion_keys: Erasable,
+    replay_filter: Erasable,
     /// Unlocks when it is dropped.
     _lock: Flock<File>,
 }
@@ -124,10 +130,27 @@ impl StateDir {
                     },
                 },
             )?;
-        Ok(Self {
+        let state = Self {
             path: path.into(),
+            onion_keys: Erasable::new(path.into(), "onion.keys"),
+            replay_filter: Erasable::new(path.into(), "replay.filter"),
             _lock: lock,
-        })
+        };
+        for file in [&state.onion_keys, &state.replay_filter] {
+            let settled = file.settle(LARGEST);
+            if let Settled::InTheClear(error) = settled.map_err(state.io("put in order", file))? {
+                let path = path.join(file.name());
+                tracing::warn!(
+                    "cannot encrypt {}: {error}; it is removed, and the relay starts as after a stop that \
+                     was not clean",
+                    path.display()
+                );
+                // Before anything is lost that belongs together.
+                state.remove("clean")?;
+                file.discard();
+            }
+        }
+        Ok(state)
     }
 
     /// Whether a relay runs on a directory.
@@ -178,8 +201,9 @@ impl StateDir {
         let clean = self.path.join("clean").exists();
         self.remove("clean")?;
         if !clean {
-            self.remove("onion.keys")?;
-            self.remove("replay.filter")?;
+            for file in [&self.onion_keys, &self.replay_filter] {
+                self.erase(file)?;
+            }
         }
         Ok(clean)
     }
@@ -197,15 +221,22 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`].
     pub fn onion_keys(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
-        self.read("onion.keys")
+        self.open_sealed(&self.onion_keys)
     }
 
-    /// Stores the onion keys in place of what was stored.
+    /// Stores the onion keys in place of what was stored, which is gone afterwards, also if the disk
+    /// takes nothing new.
     ///
     /// # Errors
-    /// [`StateError::Io`].
+    /// [`StateError::Io`]. Nothing is stored then.
     pub fn store_onion_keys(&self, bytes: &[u8]) -> Result<(), StateError> {
-        self.write("onion.keys", bytes)
+        let file = &self.onion_keys;
+        file.write(bytes).map_err(|error| {
+            if let Err(error) = self.erase(file) {
+                tracing::warn!("{error}; onion keys whose time is over may be readable there");
+            }
+            self.io("write", file)(error)
+        })
     }
 
     /// The stored replay memory, if there is one. It is taken away: it grows old at once.
@@ -213,8 +244,8 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`].
     pub fn take_replay_filter(&self) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
-        let bytes = self.read("replay.filter")?;
-        self.remove("replay.filter")?;
+        let bytes = self.open_sealed(&self.replay_filter)?;
+        self.erase(&self.replay_filter)?;
         Ok(bytes)
     }
 
@@ -223,7 +254,8 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`].
     pub fn store_replay_filter(&self, bytes: &[u8]) -> Result<(), StateError> {
-        self.write("replay.filter", bytes)
+        let file = &self.replay_filter;
+        file.write(bytes).map_err(self.io("write", file))
     }
 
     /// Before which second all times of link initiations were; none if there were none.
@@ -265,6 +297,19 @@ impl StateDir {
     /// [`StateError::Io`].
     pub fn store_volume(&self, text: &str) -> Result<(), StateError> {
         self.write("volume", text.as_bytes())
+    }
+
+    fn open_sealed(&self, file: &Erasable) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
+        file.read(LARGEST).map_err(self.io("read", file))
+    }
+
+    fn erase(&self, file: &Erasable) -> Result<(), StateError> {
+        file.remove().map_err(self.io("remove", file))
+    }
+
+    fn io(&self, what: &'static str, file: &Erasable) -> impl FnOnce(io::Error) -> StateError {
+        let path = self.path.join(file.name());
+        move |error| StateError::Io { what, path, error }
     }
 
     fn secret(
@@ -335,19 +380,7 @@ impl StateDir {
 
     fn remove(&self, name: &str) -> Result<(), StateError> {
         let path = self.path.join(name);
-        // What was secret is written over first, as far as the file system lets us.
         let remove = || {
-            if let Ok(mut file) = OpenOptions::new().write(true).open(&path) {
-                let mut left = file.metadata()?.len();
-                let mut zeros = [0; 4096];
-                zeros.zeroize();
-                while left > 0 {
-                    let n = left.min(zeros.len() as u64);
-                    file.write_all(&zeros[..usize::try_from(n).unwrap_or(zeros.len())])?;
-                    left -= n;
-                }
-                file.sync_all()?;
-            }
             fs::remove_file(&path)?;
             self.sync()
         };
@@ -425,10 +458,75 @@ mod tests {
             state.take_replay_filter().unwrap().unwrap().as_slice(),
             b"filter"
         );
+        state.store_replay_filter(b"filter").unwrap();
         // Not marked again: as after a crash.
         assert!(!state.take_clean().unwrap());
         assert!(state.onion_keys().unwrap().is_none());
         assert!(state.take_replay_filter().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_an_older_relay_has_stored_in_the_clear_is_taken_and_sealed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("s");
+        drop(StateDir::open(&path).unwrap());
+        for name in ["onion.keys", "replay.filter", "clean"] {
+            fs::write(path.join(name), name).unwrap();
+        }
+        let state = StateDir::open(&path).unwrap();
+        assert!(state.take_clean().unwrap());
+        let keys = state.onion_keys().unwrap().unwrap();
+        assert_eq!(keys.as_slice(), b"onion.keys");
+        let filter = state.take_replay_filter().unwrap().unwrap();
+        assert_eq!(filter.as_slice(), b"replay.filter");
+        let stored = fs::read(path.join("onion.keys")).unwrap();
+        assert!(!stored.windows(10).any(|window| window == b"onion.keys"));
+        assert!(!path.join("replay.filter").exists());
+        // Without its key, a file is none.
+        fs::remove_file(path.join("onion.keys.seal")).unwrap();
+        assert!(state.onion_keys().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_in_the_clear_and_cannot_be_sealed_stops_no_relay() {
+        for name in ["onion.keys", "replay.filter"] {
+            let parent = tempfile::tempdir().unwrap();
+            let path = parent.path().join("s");
+            drop(StateDir::open(&path).unwrap());
+            for name in ["onion.keys", "replay.filter", "clean"] {
+                fs::write(path.join(name), name).unwrap();
+            }
+            // It can have no second name, as on vfat.
+            fs::create_dir(path.join(format!("{name}.plain"))).unwrap();
+            let state = StateDir::open(&path).unwrap();
+            assert!(!state.take_clean().unwrap(), "{name}");
+            assert!(state.onion_keys().unwrap().is_none());
+            assert!(state.take_replay_filter().unwrap().is_none());
+            assert!(!path.join(name).exists());
+            state.store_onion_keys(b"new").unwrap();
+            state.store_replay_filter(b"new").unwrap();
+            state.mark_clean().unwrap();
+            drop(state);
+            let state = StateDir::open(&path).unwrap();
+            assert!(state.take_clean().unwrap());
+            assert_eq!(state.onion_keys().unwrap().unwrap().as_slice(), b"new");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_new_keeps_nothing_old() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("s");
+        let state = StateDir::open(&path).unwrap();
+        state.store_onion_keys(b"old").unwrap();
+        fs::create_dir(path.join("onion.keys.new")).unwrap();
+        assert!(state.store_onion_keys(b"new").is_err());
+        assert!(state.onion_keys().unwrap().is_none());
+        let keys = fs::read(path.join("onion.keys.seal")).unwrap();
+        assert!(keys.iter().all(|byte| *byte == 0));
+        fs::remove_dir(path.join("onion.keys.new")).unwrap();
+        state.store_onion_keys(b"new").unwrap();
+        assert_eq!(state.onion_keys().unwrap().unwrap().as_slice(), b"new");
     }
 
     #[test]

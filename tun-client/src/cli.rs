@@ -16,7 +16,8 @@ use crate::config::DEFAULT_PATH;
 /// `mixline-client join LINK` writes the configuration; `mixline-client up` joins the network that it
 /// names. From then on ordinary programs use ordinary addresses: `curl http://freespeech.anon/`. The
 /// other commands talk to the running client. Root may use all of them, and members of the group
-/// mixline may use status, id, publish, unpublish, resolve, ping, link and doctor.
+/// mixline may use status, id, publish, unpublish, allow, deny, clients, key, resolve, ping, link and
+/// doctor.
 ///
 /// Logs go to standard error; MIXLINE_LOG chooses what (error, warn, info, debug, or
 /// filters such as info,mixline_client=debug) and goes before `log` in the configuration;
@@ -90,6 +91,43 @@ pub enum Command {
         /// The name.
         name: String,
     },
+    /// Let a client in, and from the first one on nobody who is not on the list.
+    ///
+    /// Who is not on it can neither open a session nor learn whether this service is up; sessions that
+    /// others have opened end. That the name is taken everybody still hears. The list is remembered.
+    Allow {
+        /// The client's key for this service, as `mixline-client key` prints it there.
+        #[arg(required_unless_present = "everybody", conflicts_with = "everybody")]
+        key: Option<String>,
+        /// What to call it here: letters, digits, dots, `_` and `-`.
+        #[arg(required_unless_present = "everybody")]
+        name: Option<String>,
+        /// Have no list any more: everybody may open sessions.
+        #[arg(long)]
+        everybody: bool,
+    },
+    /// Take a client off the list; its session ends. An empty list lets nobody in.
+    Deny {
+        /// What it is called here.
+        name: String,
+    },
+    /// Show the list of clients, and the services of which this host is one.
+    Clients {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print this host's key as a client of a service that has a list, and be its client from now on.
+    ///
+    /// Whoever runs the service takes the key with `mixline-client allow KEY NAME`. It is no secret, but
+    /// has to come to them unchanged. Each service gets another key.
+    Key {
+        /// Its name or ID.
+        service: String,
+        /// Be its client no longer.
+        #[arg(long)]
+        forget: bool,
+    },
     /// Let the running client read its configuration again, as SIGHUP does, and say what changed
     /// and what counts after a restart only. Sessions and transfers go on.
     Reload,
@@ -115,7 +153,7 @@ pub enum Command {
     /// without a running client; without root, what can be seen without. Nothing is changed. Exit code
     /// 1 if something keeps the client from working.
     Doctor {
-        /// Take two minutes, to see for how long a NAT remembers.
+        /// Take two minutes, to see for how long a NAT or a firewall remembers.
         #[arg(long)]
         long: bool,
         /// As JSON, for programs.
@@ -163,6 +201,10 @@ pub struct Lock {
     /// Do nothing unless the configuration says `lock: always`.
     #[arg(long)]
     pub if_always: bool,
+    /// Close nothing, and write down for systemd-resolved, before it starts, that names are asked of nobody
+    /// else. Only if the configuration says `lock: always`.
+    #[arg(long, conflicts_with_all = ["watch", "if_always"])]
+    pub before_resolved: bool,
 }
 
 /// How to come up.

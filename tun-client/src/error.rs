@@ -142,6 +142,15 @@ pub enum Error {
         /// The step that it was at.
         step: Option<String>,
     },
+    /// The state directory is another user's.
+    #[error(
+        "{} is for root and the user that the client runs as: try `sudo`",
+        directory.display()
+    )]
+    NotOwner {
+        /// The state directory.
+        directory: PathBuf,
+    },
     /// No client is running that could be asked.
     #[error("no client is running (control socket {}): start it with `mixline-client up`",
         path.display())]
@@ -190,6 +199,27 @@ pub enum ContentProblem {
         /// The line.
         line: String,
     },
+    /// A line is no client.
+    #[error("{line:?} is no client (its name, a space, its key); remove the line")]
+    NotAClient {
+        /// The line.
+        line: String,
+    },
+    /// More clients than a service has.
+    #[error("more than {most} clients")]
+    TooManyClients {
+        /// How many there may be.
+        most: usize,
+    },
+    /// A line is no ID.
+    #[error("{line:?} is no ID of a service; remove the line")]
+    NotAnId {
+        /// The line.
+        line: String,
+    },
+    /// No key can be made of it.
+    #[error("{0}")]
+    Key(mixline_protocol::Error),
     /// The key is not secret.
     #[error(
         "others can read this secret key (mode {mode:04o}); if nobody has, run `chmod 600` on it"

@@ -16,13 +16,13 @@ use mixline_client::join::{self, Before, Joined};
 use mixline_client::ping::Measured;
 use mixline_client::progress::Progress;
 use mixline_client::state::State;
-use mixline_client::{Config, DEFAULT_PATH, Error, Lock, default_state_dir, detach, qr, show};
+use mixline_client::{Config, DEFAULT_PATH, Error, Lock, detach, qr, show};
 use mixline_daemon::hangup;
 use mixline_daemon::logging::{self, Modules};
-use mixline_daemon::manual;
 use mixline_daemon::network::Network;
 use mixline_daemon::reload::{Origin, Reloaded};
 use mixline_daemon::terminal::say;
+use mixline_daemon::{manual, panic};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::AnonName;
 use serde_json::Value;
@@ -49,7 +49,9 @@ fn main() -> ExitCode {
         Command::Lock(lock) => lock.watch,
         _ => false,
     };
-    if !stays {
+    if stays {
+        panic::end_the_process();
+    } else {
         hangup::release();
     }
     match run(&cli) {
@@ -81,15 +83,17 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     if let Command::Doctor { long, json } = &cli.command {
         return examine(&cli.config, *long, *json);
     }
+    let mut is_remembered = false;
     let config = match Config::load(&cli.config) {
         // Who may not read it may still be a member of the group.
         Err(error) if error.is_forbidden() && cli.config == Path::new(DEFAULT_PATH) => {
             return ask_only(&Sockets::of_the_host(), &cli.command)
                 .unwrap_or_else(|| Err(error.into()));
         }
-        Err(error) if matches!(&cli.command, Command::Lock(lock) if lock.if_always) => {
-            let remembered = daemon::lock::remembered(&default_state_dir());
-            let config = remembered.map_err(|_| error)?;
+        Err(error) if matches!(&cli.command, Command::Lock(lock) if lock.if_always || lock.before_resolved) =>
+        {
+            let config = daemon::lock::remembered().map_err(|_| error)?;
+            is_remembered = true;
             say("the configuration cannot be read; the host is closed as an earlier one says");
             config
         }
@@ -106,7 +110,11 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Up(options) => up(origin, config, options)?,
         Command::Down => down(&config)?,
+        Command::Lock(options) if options.before_resolved => daemon::lock::tell_resolved(&config),
         Command::Lock(options) => {
+            if options.if_always && !is_remembered {
+                daemon::lock::remember(&config, &cli.config);
+            }
             daemon::lock::lock(config, &cli.config, options.watch, options.if_always)?;
         }
         Command::Unlock { anyway } => daemon::lock::unlock(&config, *anyway)?,
@@ -116,6 +124,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Status { .. }
         | Command::Publish { .. }
         | Command::Unpublish { .. }
+        | Command::Allow { .. }
+        | Command::Deny { .. }
+        | Command::Clients { .. }
+        | Command::Key { .. }
         | Command::Resolve { .. }
         | Command::Reload
         | Command::Ping(_)
@@ -135,6 +147,14 @@ fn ask_only(socket: &Sockets, command: &Command) -> Option<anyhow::Result<ExitCo
             .and_then(|status| print(&status, *json, show::status)),
         Command::Publish { name } => publish(socket, name),
         Command::Unpublish { name } => unpublish(socket, name),
+        Command::Allow {
+            key,
+            name,
+            everybody,
+        } => allow(socket, key.as_deref(), name.as_deref(), *everybody),
+        Command::Deny { name } => clients(socket, &Request::Deny { name: name.clone() }, false),
+        Command::Clients { json } => clients(socket, &Request::Clients, *json),
+        Command::Key { service, forget } => key(socket, service, *forget),
         Command::Resolve { what, json } => socket
             .ask(&Request::Resolve { what: what.clone() })
             .map_err(anyhow::Error::from)
@@ -240,17 +260,12 @@ async fn measure(socket: &Sockets, options: &Ping) -> anyhow::Result<Measured> {
 
 /// Exit code 1 if something keeps a client from working.
 fn examine(file: &Path, long: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let mappings: &[u64] = if long {
-        &doctor::LONG
-    } else {
-        &doctor::MAPPINGS
-    };
     if std::io::stderr().is_terminal() {
-        let seconds = mappings.iter().max().unwrap_or(&0);
-        eprintln!("mixline-client: looking at this host and its guards, for some {seconds} s");
+        let seconds = doctor::silences(long).iter().max().unwrap_or(&0);
+        eprintln!("mixline-client: looking at this host and its guards, for up to {seconds} s");
     }
     let runtime = runtime()?;
-    let diagnosis = runtime.block_on(doctor::examine(file, mappings));
+    let diagnosis = runtime.block_on(doctor::examine(file, long));
     // A lookup may be under way.
     runtime.shutdown_background();
     if json {
@@ -383,11 +398,9 @@ fn down(config: &Config) -> anyhow::Result<()> {
                     config.state_dir.display()
                 );
             }
-            // What an unclean stop left behind.
-            let resolver = host_dns::recover(&Host::default(), &config.state_dir);
-            let network = State::open(&config.state_dir)?.network();
-            daemon::host::recover(config, network.unwrap_or_default())?;
-            resolver?;
+            if let Err(left) = recover(config) {
+                bail!("{error}; what one may have left behind stays: {left:#}");
+            }
             return Err(error.into());
         }
         Err(error) => return Err(error.into()),
@@ -405,6 +418,15 @@ fn down(config: &Config) -> anyhow::Result<()> {
     if config.lock == Lock::Always {
         println!("the host stays closed to virtual addresses: `lock: always`");
     }
+    Ok(())
+}
+
+/// Puts back what an unclean stop left behind.
+fn recover(config: &Config) -> anyhow::Result<()> {
+    let resolver = host_dns::recover(&Host::default(), &config.state_dir);
+    let _held = State::open(&config.state_dir)?;
+    daemon::host::recover(config)?;
+    resolver?;
     Ok(())
 }
 
@@ -433,6 +455,45 @@ fn publish(socket: &Sockets, name: &str) -> anyhow::Result<()> {
     println!(
         "{host} is published as {}.anon",
         done["id"].as_str().unwrap_or_default()
+    );
+    Ok(())
+}
+
+fn allow(
+    socket: &Sockets,
+    key: Option<&str>,
+    name: Option<&str>,
+    everybody: bool,
+) -> anyhow::Result<()> {
+    let request = match (key, name) {
+        (Some(key), Some(name)) if !everybody => Request::Allow {
+            key: key.to_owned(),
+            name: name.to_owned(),
+        },
+        _ => Request::AllowEverybody,
+    };
+    clients(socket, &request, false)
+}
+
+/// Asks for something after which the lists are shown.
+fn clients(socket: &Sockets, request: &Request, json: bool) -> anyhow::Result<()> {
+    print(&socket.ask(request)?, json, show::clients)
+}
+
+fn key(socket: &Sockets, service: &str, forget: bool) -> anyhow::Result<()> {
+    let service = service.to_owned();
+    if forget {
+        let done = socket.ask(&Request::Forget { service })?;
+        let id = done["id"].as_str().unwrap_or_default();
+        println!("this host is no client of {id} any more");
+        return Ok(());
+    }
+    let done = socket.ask(&Request::Key { service })?;
+    println!(
+        "{}",
+        done["key"]
+            .as_str()
+            .context("the client's answer has no key")?
     );
     Ok(())
 }

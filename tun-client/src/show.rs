@@ -44,6 +44,10 @@ pub fn status(status: &Value) -> String {
     line(&mut out, "dns", &dns(&status["dns"]));
     line(&mut out, "network", &network(status));
     each(&mut out, "guards", &status["guards"], guard);
+    each(&mut out, "layers", &status["layers"], layer);
+    if status["budget"].is_object() {
+        line(&mut out, "new relays", &budget(&status["budget"]));
+    }
     let tails = &status["tails"];
     let counts = ["public", "private", "spare", "registering"]
         .map(|kind| format!("{} {kind}", number(&tails[kind])));
@@ -82,6 +86,33 @@ pub fn resolved(found: &Value) -> String {
 pub fn not_found(found: &Value) -> Option<String> {
     let problem = &found["problems"][0]["text"];
     (found["found"] == false).then(|| text(problem).to_owned())
+}
+
+/// The lists of clients and services, for a person.
+#[must_use]
+pub fn clients(lists: &Value) -> String {
+    let mut out = match lists["clients"].as_array() {
+        None => "open to everybody: there is no list of clients\n".to_owned(),
+        Some(none) if none.is_empty() => {
+            "nobody may open a session: the list is empty\n".to_owned()
+        }
+        Some(all) => all
+            .iter()
+            .fold("who may open a session:\n".to_owned(), |out, client| {
+                format!(
+                    "{out}  {}  {}\n",
+                    text(&client["key"]),
+                    text(&client["name"])
+                )
+            }),
+    };
+    if let Some(services @ [_, ..]) = lists["services"].as_array().map(Vec::as_slice) {
+        out += "a client of:\n";
+        for service in services {
+            out += &format!("  {}\n", text(service));
+        }
+    }
+    out
 }
 
 fn names(status: &Value) -> String {
@@ -164,6 +195,37 @@ fn guard(guard: &Value) -> String {
     let _ = write!(out, ", {} mailboxes", number(&guard["mailboxes"]));
     if let Some(error) = guard["last_error"].as_str() {
         let _ = write!(out, "; last error: {error}");
+    }
+    out
+}
+
+/// The relays that are kept for one place behind the guards.
+fn layer(layer: &Value) -> String {
+    let relays = list(&layer["relays"]).iter().map(|relay| {
+        let mut out = text(&relay["name"]).to_owned();
+        let left = number(&relay["until"]).saturating_sub(unix_now());
+        let _ = write!(out, " ({} more", duration(left));
+        if relay["substitute"] == true {
+            out += ", for another that is not there";
+        }
+        if relay["listed"] == false {
+            out += ", not in the snapshot";
+        }
+        out + ")"
+    });
+    let relays: Vec<String> = relays.collect();
+    format!("{}: {}", text(&layer["layer"]), relays.join(", "))
+}
+
+/// What heads and tails may take of relays that none has used.
+fn budget(budget: &Value) -> String {
+    let [left, most, hour] = ["left", "most", "per_hour"].map(|key| number(&budget[key]));
+    let mut out = format!("{left} of {most} now, {hour} an hour");
+    match number(&budget["peers_used_up"]) {
+        0 => {}
+        peers => {
+            let _ = write!(out, "; {peers} peers have used up their share");
+        }
     }
     out
 }
@@ -298,7 +360,9 @@ fn unix_now() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use mixline_endpoint::status::{GuardStatus, PathStatus, SessionStatus};
+    use mixline_endpoint::status::{
+        BudgetStatus, GuardStatus, KeptRelayStatus, LayerStatus, PathStatus, SessionStatus,
+    };
     use serde_json::json;
 
     use super::*;
@@ -319,6 +383,28 @@ mod tests {
             rtt_ms: Some(1.25),
             ..Default::default()
         });
+        endpoint.layers.push(LayerStatus {
+            layer: "second".into(),
+            relays: vec![
+                KeptRelayStatus {
+                    name: "beta".into(),
+                    until: unix_now() + 7200,
+                    listed: true,
+                    ..Default::default()
+                },
+                KeptRelayStatus {
+                    name: "iota".into(),
+                    substitute: true,
+                    ..Default::default()
+                },
+            ],
+        });
+        endpoint.budget = BudgetStatus {
+            left: 9,
+            most: 120,
+            per_hour: 240,
+            peers_used_up: 3,
+        };
         endpoint.sessions.push(SessionStatus {
             peer: "peer".into(),
             state: "established".into(),
@@ -363,6 +449,9 @@ mod tests {
             "10.1.2.3 (leased for",
             "fd00::1",
             "alpha up, 1.2 ms",
+            "second: beta (",
+            "iota (0 s more, for another that is not there, not in the snapshot)",
+            "9 of 120 now, 240 an hour; 3 peers have used up their share",
             "peer.anon: established",
             "alpha > beta > gamma > [delta and on], alive",
             "answering at 10.0.0.53, asked through resolv.conf; other domains go to 192.0.2.1",
@@ -380,6 +469,8 @@ mod tests {
         assert_eq!(json["state"], "up");
         assert_eq!(json["ipv4"], "10.1.2.3");
         assert_eq!(json["guards"][0]["name"], "alpha");
+        assert_eq!(json["layers"][0]["relays"][0]["name"], "beta");
+        assert_eq!(json["budget"]["left"], 9);
         assert_eq!(json["dns"]["mode"], "resolv-conf");
     }
 

@@ -3,8 +3,10 @@
 pub use crate::control::MAX_REQUEST;
 pub use crate::control::server::{Handler, Server as ControlServer};
 pub use crate::dns::forward::Forwarder;
+pub use crate::dns::neighbours::Neighbours;
 pub use crate::dns::responder::Responder;
 pub use crate::dns::server::Server as DnsServer;
+pub use crate::dns::shares::Asker;
 pub use crate::dns::zone::Zone;
 pub use crate::dns::{Backend, Entry, LookupError, Reach, Transport};
 pub use crate::host_dns::upstream::Upstream;

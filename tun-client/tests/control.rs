@@ -31,6 +31,8 @@ impl Handler for Echo {
             Request::Publish { name } if name == "taken" => Err(Taken(name)),
             Request::Resolve { what } => Ok(json!({ "what": what })),
             Request::Status => Ok(json!({ "state": "up" })),
+            Request::Ping { id } if id == "silent" => std::future::pending().await,
+            Request::Probe { mappings, .. } if !mappings.is_empty() => std::future::pending().await,
             _ => Ok(Value::Null),
         }
     }
@@ -174,7 +176,14 @@ fn a_left_socket_is_replaced_a_live_one_and_a_file_are_not() {
     // As after a kill: the file is there, and nobody behind it.
     drop(std::os::unix::net::UnixListener::bind(&fixture.path).unwrap());
     assert!(fixture.path.exists());
-    drop(ControlServer::bind(&fixture.path).unwrap());
+    // What other tests start holds for a moment what this process has open.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match ControlServer::bind(&fixture.path) {
+            Ok(server) => break drop(server),
+            Err(error) => assert!(std::time::Instant::now() < until, "{error}"),
+        }
+    }
     std::fs::write(&fixture.path, "precious").unwrap();
     let error = ControlServer::bind(&fixture.path).unwrap_err().to_string();
     assert!(error.contains("no socket"), "{error}");
@@ -188,6 +197,8 @@ const OTHER_MEMBER: u32 = 47_112;
 const STRANGER: u32 = 47_113;
 /// What tells a copy of this test that it is to hold connections, and where.
 const HOLD: &str = "MIXLINE_TEST_HOLD";
+/// And what it is to ask on them, if anything.
+const QUESTION: &str = "MIXLINE_TEST_QUESTION";
 
 /// The client's program and this one where other users can run them, and a configuration.
 struct Programs {
@@ -203,7 +214,13 @@ impl Programs {
         open_to_all(directory.path());
         let copy = |from: &Path, name: &str| {
             let to = directory.path().join(name);
-            std::fs::copy(from, &to).unwrap();
+            // By another process: one that this one starts meanwhile would inherit the file as it is
+            // written, and nobody could run it (ETXTBSY of execve(2)).
+            let copied = Command::new("cp")
+                .arg("--preserve=mode")
+                .args([from, &to])
+                .status();
+            assert!(copied.unwrap().success());
             to
         };
         let client = copy(Path::new(env!("CARGO_BIN_EXE_mixline-client")), "client");
@@ -240,20 +257,32 @@ impl Programs {
 
     /// Takes so many connections as a member, and keeps them until the child is killed.
     fn hold(&self, user: u32, count: usize, socket: &Path) -> Child {
+        self.hold_asking(user, count, "", socket).0
+    }
+
+    /// The same, with a question on each. Also gives what the child says: a line for each answer.
+    fn hold_asking(
+        &self,
+        user: u32,
+        count: usize,
+        question: &str,
+        socket: &Path,
+    ) -> (Child, impl Iterator<Item = String> + Send + use<>) {
         let mut child = Command::new(&self.this)
             .args(["--exact", "holding_connections", "--nocapture"])
             .env(HOLD, format!("{count} {}", socket.display()))
+            .env(QUESTION, question)
             .uid(user)
             .gid(GROUP)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let held = lines
-            .map_while(Result::ok)
-            .find(|line| line.contains("held"));
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let held = lines.find(|line| line.contains("held"));
         assert!(held.is_some(), "{user} holds nothing");
-        child
+        (child, lines)
     }
 }
 
@@ -268,10 +297,23 @@ fn holding_connections() {
         return;
     };
     let (count, path) = what.split_once(' ').unwrap();
-    let held: Vec<UnixStream> = (0..count.parse().unwrap())
-        .map(|_| UnixStream::connect(path).unwrap())
-        .collect();
+    let question = std::env::var(QUESTION).unwrap();
+    let connect = || {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.write_all(question.as_bytes()).unwrap();
+        stream
+    };
+    let held: Vec<UnixStream> = (0..count.parse().unwrap()).map(|_| connect()).collect();
     println!("\nheld {}", held.len());
+    for stream in &held {
+        let mut answers = BufReader::new(stream.try_clone().unwrap()).lines();
+        std::thread::spawn(move || {
+            while let Some(Ok(answer)) = answers.next() {
+                // Nobody may listen.
+                let _ = writeln!(std::io::stdout(), "answer {answer}");
+            }
+        });
+    }
     std::thread::sleep(std::time::Duration::from_secs(60));
 }
 
@@ -358,6 +400,71 @@ fn members_who_take_all_connections_keep_none_from_others_and_from_root() {
         .success()
     {
         assert!(std::time::Instant::now() < until);
+    }
+}
+
+#[test]
+fn members_who_ask_all_the_time_keep_neither_ping_nor_doctor_from_root() {
+    if !skip::is_root_or_skip() {
+        return;
+    }
+    let id = AnonymousId([7; 32]).to_string();
+    let probe = Request::Probe {
+        mappings: Vec::new(),
+        all_without_nat: false,
+    };
+    // What lasts, how many of it members have at once, and what is answered at once.
+    let cases = [
+        ("{\"command\":\"probe\",\"mappings\":[1]}\n", 2, probe),
+        (
+            "{\"command\":\"ping\",\"id\":\"silent\"}\n",
+            4,
+            Request::Ping { id },
+        ),
+    ];
+    for (lasting, served, short) in cases {
+        // What is asked goes on when who asked has gone, so each has a client of its own.
+        let fixture = Fixture::of_group(Some(GROUP));
+        open_to_all(fixture._directory.path());
+        let programs = Programs::new(&fixture.path);
+        // As many of them as there are connections for. Those that are not served are told so.
+        let (told, tells) = std::sync::mpsc::channel();
+        let members = (MEMBER..).take(MAX_MEMBERS / MAX_OF_A_USER);
+        let mut holders = Vec::new();
+        for user in members {
+            let (child, lines) = programs.hold_asking(user, MAX_OF_A_USER, lasting, &fixture.path);
+            holders.push(child);
+            let told = told.clone();
+            std::thread::spawn(move || lines.for_each(|line| told.send(line).unwrap_or_default()));
+        }
+        for _ in served..MAX_MEMBERS {
+            let answer = tells.recv_timeout(std::time::Duration::from_secs(20));
+            let answer = answer.unwrap();
+            assert!(answer.contains("try again when one has ended"), "{answer}");
+        }
+        // Root's are answered, while the others are under way.
+        assert_eq!(ask(&fixture.path, &short).unwrap(), Value::Null);
+        // Of root's own, there are not as many as one likes either.
+        let held: Vec<UnixStream> = (0..8)
+            .map(|_| {
+                let mut stream = UnixStream::connect(&fixture.path).unwrap();
+                stream.write_all(lasting.as_bytes()).unwrap();
+                stream
+            })
+            .collect();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let refused = loop {
+            match ask(&fixture.path, &short) {
+                Ok(_) => assert!(std::time::Instant::now() < until),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(refused.contains("root has as many"), "{refused}");
+        drop(held);
+        for holder in &mut holders {
+            holder.kill().unwrap();
+            holder.wait().unwrap();
+        }
     }
 }
 

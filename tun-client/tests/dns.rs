@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use mixline_client::host::prefix::Prefix;
 use mixline_client::testing::{
-    Backend, DnsServer, Entry, Forwarder, LookupError, Reach, Responder, Transport, Upstream, Zone,
+    Asker, Backend, DnsServer, Entry, Forwarder, LookupError, Neighbours, Reach, Responder,
+    Transport, Upstream, Zone,
 };
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::AnonymousId;
@@ -28,6 +30,8 @@ const BOTH: Reach = Reach {
     ipv4: true,
     ipv6: true,
     others: Vec::new(),
+    neighbours: Vec::new(),
+    kept: BTreeSet::new(),
 };
 
 #[derive(Default)]
@@ -80,7 +84,11 @@ impl Backend for Table {
         self.find(|name, _| name == label).map(|found| found.1)
     }
 
-    fn told(&self, _: IpAddr) {}
+    async fn is_peers(&self, address: IpAddr) -> bool {
+        address == IpAddr::V4(PEERS)
+    }
+
+    fn told(&self, _: IpAddr, _: Asker) {}
 
     async fn by_id(&self, id: &AnonymousId) -> Result<Entry, LookupError> {
         self.find(|_, entry| entry.id == *id).map(|found| found.1)
@@ -101,6 +109,9 @@ impl Backend for Table {
     }
 }
 
+/// A peer's address.
+const PEERS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 77);
+
 fn ipv6(id: &AnonymousId) -> Ipv6Addr {
     mixline_protocol::address::ipv6(id)
 }
@@ -120,12 +131,13 @@ async fn start(table: &Arc<Table>, reach: Reach, upstreams: &[SocketAddr]) -> So
     let zone = Zone::new(VirtualNetwork::default(), &["corp.example".to_owned()]);
     let upstreams: Vec<Upstream> = upstreams.iter().copied().map(Upstream::from).collect();
     let forwarder = Forwarder::new(&upstreams);
-    let responder = Responder::new(Arc::clone(table), zone, watch::channel(reach).1, forwarder);
+    let responder = Responder::new(Arc::clone(table), zone, watch::channel(reach).1, forwarder)
+        .with_neighbours(Neighbours::new(move || upstreams.clone()));
     // TCP and UDP share a port; one that is free for UDP may be taken for TCP.
     for _ in 0..20 {
         if let Ok(server) = DnsServer::bind("127.0.0.1:0".parse().unwrap(), "lo").await {
             let address = server.address().unwrap();
-            tokio::spawn(server.serve(Arc::new(responder)));
+            tokio::spawn(server.serve(Arc::new(responder), None));
             return address;
         }
     }
@@ -278,6 +290,55 @@ async fn reverse_names() {
     let answer = ask(server, &query("3.2.1.10.in-addr.arpa.", RecordType::A)).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
     assert!(answer.answers.is_empty());
+}
+
+#[tokio::test]
+async fn reverse_names_of_a_neighbourhood_are_passed_on_and_no_other() {
+    let (address, seen) = upstream(false).await;
+    let others = vec![
+        Prefix::new(Ipv4Addr::new(10, 1, 0, 0), 16),
+        Prefix::new(Ipv4Addr::new(10, 200, 16, 0), 20),
+        Prefix::new(Ipv6Addr::new(0xfd12, 0x3456, 0x789a, 0, 0, 0, 0, 0), 48),
+    ];
+    let reach = Reach {
+        others: others.clone(),
+        neighbours: others,
+        kept: [IpAddr::from([10, 1, 0, 9])].into(),
+        ..BOTH
+    };
+    let table = Table::new();
+    let server = start(&table, reach, &[address]).await;
+    let inside: Name = Ipv6Addr::new(0xfd12, 0x3456, 0x789a, 1, 0, 0, 0, 1).into();
+    let beside: Name = Ipv6Addr::new(0xfd12, 0x3456, 0x789b, 1, 0, 0, 0, 1).into();
+    for theirs in [
+        "7.0.1.10.in-addr.arpa.",
+        "1.10.in-addr.arpa.",
+        "7.31.200.10.in-addr.arpa.",
+        &inside.to_ascii(),
+    ] {
+        let answer = ask(server, &query(theirs, RecordType::PTR)).await;
+        assert_eq!(answer.answers.len(), 1, "{theirs}");
+        assert_eq!(*seen.lock().unwrap(), [theirs]);
+        seen.lock().unwrap().clear();
+    }
+    assert_eq!(table.asked.load(Ordering::Relaxed), 0);
+    for ours in [
+        // A name had it before they came.
+        "9.0.1.10.in-addr.arpa.",
+        "7.0.2.10.in-addr.arpa.",
+        "7.32.200.10.in-addr.arpa.",
+        "10.in-addr.arpa.",
+        "200.10.in-addr.arpa.",
+        "lb._dns-sd._udp.0.0.1.10.in-addr.arpa.",
+        &beside.to_ascii(),
+        "7.0.1.10.in-addr.arpa.corp.example.",
+        // Who has connected to this host.
+        "77.0.1.10.in-addr.arpa.",
+    ] {
+        let answer = ask(server, &query(ours, RecordType::PTR)).await;
+        assert!(has_soa(&answer) && answer.answers.is_empty(), "{ours}");
+    }
+    assert!(seen.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -644,7 +705,10 @@ async fn answers_fit_and_marks_of_cut_ones_are_kept() {
         "c".repeat(63)
     );
     let request = query(&long, RecordType::A).to_vec().unwrap();
-    let answer = responder.answer(&request, Transport::Udp).await.unwrap();
+    let answer = responder
+        .answer(&request, Transport::Udp, Asker::Host)
+        .await
+        .unwrap();
     assert!(answer.len() <= 512 && !Message::from_vec(&answer).unwrap().metadata.truncation);
     // A forwarded record that is too long is the upstream's to cut; see that we keep its mark.
     let mut cut = Message::response(1, OpCode::Query);
@@ -685,13 +749,13 @@ fn any_bytes_are_survived() {
     let responder = Responder::new(Table::new(), zone, watch::channel(BOTH).1, None);
     let valid = query("freespeech.anon.", RecordType::A).to_vec().unwrap();
     proptest!(|(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..40, bit in 0u8..8)| {
-        let answer = runtime.block_on(responder.answer(&bytes, Transport::Udp));
+        let answer = runtime.block_on(responder.answer(&bytes, Transport::Udp, Asker::Host));
         if let Some(answer) = answer {
             prop_assert_eq!(&answer[..2], &bytes[..2]);
         }
         let mut bent = valid.clone();
         let at = at % bent.len();
         bent[at] ^= 1 << bit;
-        let _ = runtime.block_on(responder.answer(&bent, Transport::Tcp));
+        let _ = runtime.block_on(responder.answer(&bent, Transport::Tcp, Asker::Host));
     });
 }

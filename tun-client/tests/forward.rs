@@ -15,7 +15,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use mixline_client::testing::{
-    Backend, DnsServer, Entry, Forwarder, LookupError, Reach, Responder, Upstream, Zone,
+    Asker, Backend, DnsServer, Entry, Forwarder, LookupError, Reach, Responder, Upstream, Zone,
 };
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::AnonymousId;
@@ -47,7 +47,11 @@ impl Backend for Nobody {
         Err(LookupError::NotFound)
     }
 
-    fn told(&self, _: IpAddr) {}
+    async fn is_peers(&self, _: IpAddr) -> bool {
+        false
+    }
+
+    fn told(&self, _: IpAddr, _: Asker) {}
 
     async fn name_of(&self, _: &AnonymousId) -> Result<Option<Label>, LookupError> {
         Ok(None)
@@ -74,24 +78,33 @@ fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
 
 /// The responder at its address, which forwards to these servers.
 async fn responder(upstreams: &[&str]) {
+    responder_of(upstreams, &[]).await;
+}
+
+/// The same, also for those behind interfaces: where they ask, and the interface's index.
+async fn responder_of(upstreams: &[&str], behind: &[(SocketAddr, u32)]) {
     let upstreams: Vec<Upstream> = upstreams
         .iter()
         .map(|text| Upstream::parse(text).unwrap())
         .collect();
-    let responder = Responder::new(
+    let responder = Arc::new(Responder::new(
         Arc::new(Nobody),
         Zone::new(VirtualNetwork::default(), &[]),
         watch::channel(Reach::default()).1,
         Forwarder::new(&upstreams),
-    );
+    ));
     let server = DnsServer::bind(RESOLVER, "lo").await.unwrap();
-    tokio::spawn(server.serve(Arc::new(responder)));
+    tokio::spawn(server.serve(Arc::clone(&responder), None));
+    for (at, link) in behind {
+        let server = DnsServer::bind(*at, "lo").await.unwrap();
+        tokio::spawn(server.serve(Arc::clone(&responder), Some(*link)));
+    }
 }
 
 /// How often each name was asked for.
 type Asked = Arc<Mutex<BTreeMap<String, usize>>>;
 
-/// A server that answers every question about IPv4, after a time.
+/// A server that answers every question about IPv4, after a time, but for names with `silent` before.
 async fn outside(address: &str, after: Duration) -> Asked {
     let asked = Asked::default();
     let socket = Arc::new(UdpSocket::bind((address, 53)).await.unwrap());
@@ -105,7 +118,11 @@ async fn outside(address: &str, after: Duration) -> Asked {
             };
             let question = query.queries[0].clone();
             let name = question.name().to_lowercase().to_ascii();
+            let silent = name.starts_with("silent");
             *counted.lock().unwrap().entry(name).or_default() += 1;
+            if silent {
+                continue;
+            }
             let mut answer = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
             answer.metadata.recursion_available = true;
             if question.query_type() == RecordType::A {
@@ -188,14 +205,22 @@ impl Drop for Dnsmasq {
     }
 }
 
-/// The answer to a question about IPv4, if one comes within so many seconds.
-async fn ask(server: SocketAddr, name: &str, seconds: u64) -> Option<Message> {
+/// A question about IPv4.
+fn query(name: &str) -> Vec<u8> {
     let mut query = Message::new(4711, MessageType::Query, OpCode::Query);
     query.metadata.recursion_desired = true;
     query.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
-    let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
-    let bytes = query.to_vec().unwrap();
-    socket.send_to(&bytes, server).await.unwrap();
+    query.to_vec().unwrap()
+}
+
+/// The answer to a question about IPv4, if one comes within so many seconds.
+async fn ask(server: SocketAddr, name: &str, seconds: u64) -> Option<Message> {
+    ask_from("0.0.0.0", server, name, seconds).await
+}
+
+async fn ask_from(from: &str, server: SocketAddr, name: &str, seconds: u64) -> Option<Message> {
+    let socket = UdpSocket::bind((from, 0)).await.unwrap();
+    socket.send_to(&query(name), server).await.unwrap();
     let mut buffer = [0; 4096];
     let answer = tokio::time::timeout(Duration::from_secs(seconds), socket.recv(&mut buffer));
     let length = answer.await.ok()?.ok()?;
@@ -242,6 +267,8 @@ fn a_loop_without_another_server_is_a_failure_and_no_storm() {
             let answer = ask(RESOLVER, name, 1).await.expect("an answer");
             assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
         }
+        // It writes down what it has done after it has done it.
+        tokio::time::sleep(Duration::from_millis(200)).await;
         let forwarded = ["one", "two"].map(|n| dnsmasq.forwarded(&format!("{n}.example.org")));
         assert_eq!(forwarded, [1, 0], "{}", dnsmasq.log());
     });
@@ -256,10 +283,11 @@ fn a_dnsmasq_with_servers_of_its_own_is_asked() {
         let server = format!("--server={OUTSIDE}");
         let _dnsmasq = Dnsmasq::start("nobody", "", &["--no-resolv", &server]).await;
         for name in ["one.example.org.", "two.example.org."] {
+            let other = name.to_uppercase();
             let (a, b, c) = tokio::join!(
                 ask(RESOLVER, name, 5),
                 ask(RESOLVER, name, 5),
-                ask(RESOLVER, name, 5)
+                ask(RESOLVER, &other, 5)
             );
             for answer in [a, b, c] {
                 assert_eq!(addresses(&answer.expect("an answer")), [ANSWER]);
@@ -298,5 +326,111 @@ fn a_link_local_server_is_asked_by_its_interface() {
             .unwrap();
         let answer = asking.await.unwrap().expect("an answer");
         assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    });
+}
+
+/// Where containers behind two bridges ask, and the bridges' indices.
+const BRIDGES: [(SocketAddr, u32); 2] = [
+    (
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, 53)), 53),
+        7,
+    ),
+    (
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 2, 53)), 53),
+        8,
+    ),
+];
+
+/// Whether somebody is answered at once.
+async fn is_answered(from: &str, server: SocketAddr, name: &str) -> bool {
+    let answer = ask_from(from, server, name, 1).await;
+    answer.is_some_and(|answer| addresses(&answer) == [ANSWER])
+}
+
+#[test]
+fn a_container_that_asks_much_leaves_others_their_places() {
+    on_a_host(|| async {
+        outside(OUTSIDE, Duration::ZERO).await;
+        responder_of(&[OUTSIDE], &BRIDGES).await;
+        let [(bridge, _), (other, _)] = BRIDGES;
+        let loud = UdpSocket::bind("127.0.0.9:0").await.unwrap();
+        for number in 0..300 {
+            let name = format!("silent{number}.example.org.");
+            loud.send_to(&query(&name), bridge).await.unwrap();
+        }
+        assert!(is_answered("0.0.0.0", RESOLVER, "host.example.org.").await);
+        assert!(is_answered("127.0.0.10", bridge, "beside.example.org.").await);
+        assert!(is_answered("127.0.0.11", other, "other.example.org.").await);
+        // The same with as many sources as it likes.
+        for number in 0..600u32 {
+            let from = Ipv4Addr::from_bits(Ipv4Addr::new(127, 9, 0, 0).to_bits() + number);
+            let made_up = UdpSocket::bind((from, 0)).await.unwrap();
+            let name = format!("silent-too{number}.example.org.");
+            made_up.send_to(&query(&name), bridge).await.unwrap();
+        }
+        for number in 0..20 {
+            let names = ["host", "other"].map(|who| format!("{who}{number}.example.org."));
+            assert!(is_answered("0.0.0.0", RESOLVER, &names[0]).await);
+            assert!(is_answered("127.0.0.11", other, &names[1]).await);
+        }
+    });
+}
+
+#[test]
+fn who_waits_for_a_question_of_others_has_a_share_too() {
+    on_a_host(|| async {
+        outside(OUTSIDE, Duration::ZERO).await;
+        responder_of(&[OUTSIDE], &BRIDGES).await;
+        let [(bridge, _), _] = BRIDGES;
+        let loud = UdpSocket::bind("127.0.0.9:0").await.unwrap();
+        for _ in 0..80 {
+            loud.send_to(&query("silent.example.org."), bridge)
+                .await
+                .unwrap();
+        }
+        // What is too much is told at once; the server is waited for three seconds.
+        let mut refused = 0;
+        let mut buffer = [0; 512];
+        let moment = Duration::from_millis(500);
+        while let Ok(answer) = tokio::time::timeout(moment, loud.recv(&mut buffer)).await {
+            let answer = Message::from_vec(&buffer[..answer.unwrap()]).unwrap();
+            assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+            refused += 1;
+        }
+        assert!((50..80).contains(&refused), "{refused}");
+        // Others wait, the host among them, and hear what comes of it.
+        let ask = |from, at| ask_from(from, at, "silent.example.org.", 1);
+        let (beside, host) = tokio::join!(ask("127.0.0.10", bridge), ask("0.0.0.0", RESOLVER));
+        assert!(beside.is_none() && host.is_none(), "{beside:?} {host:?}");
+    });
+}
+
+#[test]
+fn connections_of_a_container_do_not_keep_others_from_theirs() {
+    on_a_host(|| async {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        outside(OUTSIDE, Duration::ZERO).await;
+        responder_of(&[OUTSIDE], &BRIDGES).await;
+        let [(bridge, _), _] = BRIDGES;
+        let connect = async |from: &str| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket
+                .bind((from.parse::<IpAddr>().unwrap(), 0).into())
+                .unwrap();
+            socket.connect(bridge).await.unwrap()
+        };
+        let mut idle = Vec::new();
+        for _ in 0..100 {
+            idle.push(connect("127.0.0.9").await);
+        }
+        let mut beside = connect("127.0.0.10").await;
+        let question = query("x.anon.");
+        let length = u16::try_from(question.len()).unwrap().to_be_bytes();
+        beside
+            .write_all(&[&length, &question[..]].concat())
+            .await
+            .unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(1), beside.read_u16()).await;
+        assert!(answer.unwrap().unwrap() > 12);
     });
 }

@@ -338,3 +338,54 @@ fn the_responder_answers_this_host_alone() {
         assert!(neighbour.reaches(resolver), "the test shows nothing");
     });
 }
+
+#[test]
+fn who_came_in_is_answered_though_a_neighbourhood_has_its_network() {
+    const WAIT: Duration = Duration::from_secs(20);
+    let (listening, is_listening) = blocking::channel();
+    let server = move || {
+        // The peer's address is a neighbour's as well, who would hear the answers.
+        for line in [
+            "link add eth0 type veth peer name neighbour",
+            "link set eth0 up",
+            "link set neighbour up",
+            "address add 10.77.0.9/24 dev eth0",
+            "address add fd77:1:2:3::9/64 dev eth0 nodad",
+        ] {
+            ip(line);
+        }
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").unwrap();
+        let report = settle(&wanted("mixsrv", 1));
+        assert_eq!(report.problems.len(), 2, "{report:?}");
+        assert!(ip("route get 10.77.0.2").contains("dev eth0"));
+        let stream = TcpListener::bind("[::]:8080").unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let datagrams = UdpSocket::bind("0.0.0.0:5000").unwrap();
+        listening.send(()).unwrap();
+        for _ in 0..2 {
+            let mut tries = (0..200).map(|_| {
+                thread::sleep(Duration::from_millis(100));
+                stream.accept()
+            });
+            let (mut stream, _) = tries.find_map(Result::ok).unwrap();
+            stream.write_all(b"answer").unwrap();
+        }
+        // A datagram's answer would have the source that leads to the neighbour.
+        datagrams
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        assert!(datagrams.recv_from(&mut [0; 8]).is_err());
+    };
+    let client = move || {
+        is_listening.recv().unwrap();
+        let datagrams = UdpSocket::bind((ipv4(2), 0)).unwrap();
+        datagrams.send_to(b"question", (ipv4(1), 5000)).unwrap();
+        for address in [IpAddr::V4(ipv4(1)), ipv6(1).into()] {
+            let mut stream = TcpStream::connect_timeout(&(address, 8080).into(), WAIT).unwrap();
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).unwrap();
+            assert_eq!(got, b"answer", "{address}");
+        }
+    };
+    pair(1500, server, client);
+}

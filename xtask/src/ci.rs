@@ -4,7 +4,9 @@ use crate::setup::{self, Purpose};
 use crate::{dependencies, pkg_test, run, test, vm_test, workspaces};
 use anyhow::{Result, bail};
 use mixline_testnet::programs;
-use std::time::Instant;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
+use std::time::{Duration, Instant};
 
 /// What `cargo xtask ci` takes.
 #[derive(clap::Args)]
@@ -31,8 +33,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         dependencies::deny,
     )?;
     step("borders between crates", dependencies::borders)?;
+    // The longest test runs beside what is compiled and packed, and before what measures.
+    let begun = step("programs", || test::begin(None))?;
     step("lints", || in_all(workspaces::Workspace::lint))?;
-    let summary = step("tests", || test::all(None))?;
     let documented = step("documentation", || {
         run::finish(
             programs::cargo()
@@ -40,7 +43,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 .env("RUSTDOCFLAGS", "-Dwarnings"),
         )
     });
+    let tests = step("tests, compiled", test::build_all)?;
     let packaged = step("packages", pkg_test::check);
+    let summary = step("tests", || begun.run(&tests, None))?;
     if arguments.all {
         step("network cards in a virtual machine", vm_test::all)?;
     }
@@ -52,7 +57,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// optimised programs, which are built first.
 pub fn test_all(filter: Option<&str>) -> Result<()> {
     set_up(Purpose::All)?;
-    test::conclude(&test::all(filter)?)
+    let begun = test::begin(filter)?;
+    let tests = test::build_all()?;
+    test::conclude(&begun.run(&tests, filter)?)
 }
 
 /// The benchmarks with their feature `peers`.
@@ -89,8 +96,20 @@ fn in_all(check: impl Fn(&workspaces::Workspace) -> Result<()>) -> Result<()> {
 
 fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("== {name}");
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), processor_time());
     let outcome = work();
-    println!("== {name}: {} s", began.elapsed().as_secs());
+    println!(
+        "== {name}: {} s, {} s of processors",
+        began.elapsed().as_secs(),
+        processor_time().saturating_sub(before).as_secs()
+    );
     outcome.map_err(|error| error.context(name.to_owned()))
+}
+
+/// How long processors have worked for programs that were started here and have ended.
+fn processor_time() -> Duration {
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(Duration::ZERO, |usage| {
+        let time = usage.user_time() + usage.system_time();
+        Duration::from_micros(time.num_microseconds().try_into().unwrap_or(0))
+    })
 }

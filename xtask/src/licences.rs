@@ -94,6 +94,11 @@ mod tests {
 
     #[test]
     fn what_is_linked_is_named_with_its_text_and_what_is_ours_is_not() {
+        // Under sudo, where all of these tests run for the sake of one, there may be none.
+        if programs::cargo().arg("--version").output().is_err() {
+            println!("skipped: needs cargo");
+            return;
+        }
         let text = of_libraries("mixline-directory").unwrap();
         let (list, texts) = text.split_once("\n\n== ").unwrap();
         assert!(list.lines().any(|line| line.starts_with("ring ")), "{list}");

@@ -2,6 +2,7 @@
 //! check before a change is handed in.
 
 mod bench;
+mod beside;
 mod ci;
 mod demo;
 mod dependencies;
@@ -14,6 +15,7 @@ mod privileges;
 mod report;
 mod run;
 mod setup;
+mod slowest;
 mod summary;
 mod test;
 mod tools;

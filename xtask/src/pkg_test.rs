@@ -4,7 +4,9 @@
 use crate::setup::{self, Purpose};
 use crate::{package, privileges, run};
 use anyhow::{Context, Result, bail};
+use capture::around;
 use checks::{Checks, SHORT};
+use life::Tried;
 use mixline_machines::archive::Archive;
 use mixline_machines::container::{Container, Setup};
 use mixline_machines::tree::Tree;
@@ -16,14 +18,24 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+use way_out::Outside;
 
+mod attempts;
 mod before;
+mod boots;
+mod capture;
 pub mod checks;
+mod deaths;
+mod dhcp;
 mod init;
+mod leaks;
 mod life;
+mod locked;
 mod network;
+mod networkd;
 mod packages;
 mod resolver;
+mod way_out;
 
 /// What `cargo xtask pkg-test` takes.
 #[derive(clap::Args)]
@@ -137,16 +149,23 @@ fn test(from_former: bool) -> Result<bool> {
     packages::arrive(&mut checks, &mut container);
     if from_former {
         network::run(&mut checks, &mut container, By::Example);
-        life::upgrades(&mut checks, &mut container);
+        life::upgrades(&mut checks, &mut container, Tried::Never);
         packages::is_whole(&mut checks, &mut container);
     } else {
         packages::is_whole(&mut checks, &mut container);
         packages::is_quiet(&mut checks, &mut container);
         network::run(&mut checks, &mut container, By::Init);
-        resolver::run(&mut checks, &mut container);
-        life::run(&mut checks, &mut container);
-        life::upgrades(&mut checks, &mut container);
-        life::goes_over_to_xdp(&mut checks, &mut container);
+        living(&mut checks, &mut container);
+        around(
+            &mut checks,
+            &mut container,
+            "newer packages",
+            &[],
+            |checks, container| {
+                life::upgrades(checks, container, Tried::AllTheTime);
+                life::goes_over_to_xdp(checks, container);
+            },
+        );
     }
     packages::remove(&mut checks, &mut container);
     checks.check("what ran beside them ends", || network::end(&mut container));
@@ -160,10 +179,46 @@ fn test(from_former: bool) -> Result<bool> {
     Ok(checks.failed == 0)
 }
 
+/// The checks of a host whose client is up, while everything that leaves it is captured.
+fn living(checks: &mut Checks, container: &mut Container) {
+    let mut outside = None;
+    checks.check("a wire leads outside", || {
+        outside = Some(Outside::make(container)?);
+        Ok(())
+    });
+    let Some(mut outside) = outside else { return };
+    let virtual_lan = [1];
+    around(
+        checks,
+        container,
+        "systemd-networkd",
+        &[],
+        |checks, container| {
+            networkd::run(checks, container, &mut outside);
+        },
+    );
+    around(checks, container, "the lock", &[], network::closed);
+    around(checks, container, "systemd-resolved", &[], resolver::run);
+    around(checks, container, "`lock: always`", &[], locked::run);
+    boots::run(checks, container);
+    around(checks, container, "DHCP", &virtual_lan, dhcp::run);
+    around(
+        checks,
+        container,
+        "what befalls units",
+        &[],
+        |checks, container| {
+            life::run(checks, container);
+            deaths::run(checks, container);
+        },
+    );
+    checks.check("the wire ends", || way_out::end(container));
+}
+
 fn journal(container: &mut Container) -> String {
     container
         .run(
-            "journalctl --no-pager --output=short-monotonic --lines=120 --grep='ixline' | tail -n 120",
+            "journalctl --no-pager --output=short-unix --lines=120 --grep='ixline' | tail -n 120",
             SHORT,
         )
         .map(|answer| answer.output)

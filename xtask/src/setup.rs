@@ -66,6 +66,10 @@ const FOR_TESTS: &[Need] = &[
         "dnsmasq",
         "is the name server of a host in tests",
     ),
+    need("wireguard-go", "wireguard-go", "is a VPN in tests"),
+    need("wireguard-tools", "wg-quick", "brings it up as people do"),
+    need("procps", "sysctl", "sets a host's forwarding in tests"),
+    need("e2fsprogs", "chattr", "makes a file immutable in tests"),
 ];
 /// What makes the project's own packages, besides what is in [`NEEDS`].
 const PACKAGING: &[Need] = &[need("lintian", "lintian", "looks for faults in packages")];

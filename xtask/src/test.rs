@@ -3,7 +3,12 @@
 //!
 //! Cargo builds the test programs and says where they are; they are run from here, so that some can
 //! run under sudo without cargo, which would leave files of root's in `target`.
+//!
+//! One of them goes on for ten minutes, most of which it waits. It is started as the first, once what it
+//! needs is built, and runs while everything else is compiled; nothing that measures runs beside it.
 
+use crate::beside::Beside;
+use crate::slowest::Slowest;
 use crate::summary::Summary;
 use crate::workspaces::{self, Workspace};
 use crate::{privileges, run};
@@ -21,9 +26,12 @@ use std::time::{Duration, Instant};
 /// hold the other end.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
+/// The test that runs while the others are built: the host to which anything happens.
+const LONG: &str = "host::events_at_random";
+
 /// A test program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct TestProgram {
+pub struct TestProgram {
     /// What it is called here.
     name: String,
     executable: PathBuf,
@@ -40,21 +48,58 @@ struct Task {
     programs: Vec<TestProgram>,
 }
 
-/// Builds and runs all tests, or those whose names contain `filter`, whether or not some fail.
+/// Builds the programs and the tests that run on networks of them, and starts the longest of these, if
+/// this is root: what is done from then on, until [`Begun::run`] runs tests, is done beside it. With a
+/// filter, nothing is started, and all tests take their turn.
 ///
 /// # Errors
-/// If something does not compile or cannot be run; not if a test fails.
-pub fn all(filter: Option<&str>) -> Result<Summary> {
+/// If something does not compile, or cannot be run.
+pub fn begin(filter: Option<&str>) -> Result<Begun> {
     run::build(true)?;
+    if filter.is_some() || !privileges::is_root() {
+        return Ok(Begun { beside: None });
+    }
+    let tests = build(&workspaces::ALL[0], &["--test", "end_to_end"])?;
+    let test = tests.iter().find(|test| is_of_networks(test));
+    let test = test.context("the tests on networks of namespaces were not built")?;
+    Ok(Begun {
+        beside: Some(Beside::start(LONG, command(test).arg(LONG))?),
+    })
+}
+
+/// Builds all tests.
+///
+/// # Errors
+/// If something does not compile.
+pub fn build_all() -> Result<Vec<TestProgram>> {
     let mut tests = Vec::new();
-    for workspace in workspaces::ALL {
-        tests.extend(build(workspace)?);
+    for workspace in workspaces::ALL.iter().filter(|workspace| workspace.tests) {
+        tests.extend(build(workspace, &[])?);
     }
     // The long ones last.
-    tests.sort_by_key(|test| (test.name.contains("end_to_end"), test.name.clone()));
-    let mut summary = run_all(&tests, filter)?;
-    summary += documentation(filter)?;
-    Ok(summary)
+    tests.sort_by_key(|test| (is_of_networks(test), test.name.clone()));
+    Ok(tests)
+}
+
+/// Tests that have been begun; dropped, what runs of them ends.
+pub struct Begun {
+    beside: Option<Beside>,
+}
+
+impl Begun {
+    /// Runs all of `tests`, or those whose names contain `filter`, whether or not some fail.
+    ///
+    /// # Errors
+    /// If something cannot be run; not if a test fails.
+    pub fn run(self, tests: &[TestProgram], filter: Option<&str>) -> Result<Summary> {
+        let mut summary = documentation(filter)?;
+        let began = self.beside.is_some();
+        if let Some(beside) = self.beside {
+            summary += beside.end()?;
+        }
+        summary += run_all(tests, filter, began.then_some(LONG))?;
+        Ok(summary)
+    }
 }
 
 /// Prints what ran and what did not; the last line is the closing line. Fails if a test did.
@@ -71,7 +116,7 @@ pub fn run_task(task: &str) -> Result<ExitCode> {
     let task: Task = serde_json::from_str(task).context("not a task")?;
     let mut summary = Summary::default();
     for test in &task.programs {
-        summary += run_one(test, task.filter.as_deref())?;
+        summary += run_one(test, task.filter.as_deref(), None)?;
     }
     // Under sudo, files that tests leave belong to the user who asked for them.
     privileges::give_to_user(&programs::testnet_directory());
@@ -79,11 +124,11 @@ pub fn run_task(task: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_all(tests: &[TestProgram], filter: Option<&str>) -> Result<Summary> {
+fn run_all(tests: &[TestProgram], filter: Option<&str>, without: Option<&str>) -> Result<Summary> {
     let mut summary = Summary::default();
     let mut again = Vec::new();
     for test in tests {
-        let outcome = run_one(test, filter)?;
+        let outcome = run_one(test, filter, without)?;
         if outcome.needs_root() && !privileges::is_root() {
             again.push((test, outcome));
         } else {
@@ -126,21 +171,40 @@ fn run_all(tests: &[TestProgram], filter: Option<&str>) -> Result<Summary> {
     Ok(summary)
 }
 
-fn run_one(test: &TestProgram, filter: Option<&str>) -> Result<Summary> {
-    println!("== {}", test.name);
+/// Whether it is the program of the tests on networks of namespaces.
+fn is_of_networks(test: &TestProgram) -> bool {
+    test.name.contains("testnet") && test.name.contains("end_to_end")
+}
+
+/// What runs a test program.
+fn command(test: &TestProgram) -> Command {
     let mut command = Command::new(&test.executable);
     command
-        .args(filter)
         .current_dir(&test.directory)
         .env("CARGO_MANIFEST_DIR", &test.directory)
         // They run what was built before them, and build nothing.
         .env(programs::BUILT, "1")
         .envs(test.environment.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+/// Runs a test program, but for the tests whose names contain `without`.
+fn run_one(test: &TestProgram, filter: Option<&str>, without: Option<&str>) -> Result<Summary> {
+    println!("== {}", test.name);
+    let mut command = command(test);
+    command.args(filter);
+    if let Some(without) = without.filter(|_| is_of_networks(test)) {
+        command.args(["--skip", without]);
+    }
     if !privileges::is_root() {
         // What needs root is asked for it before it fails.
         command.env_remove("MIXLINE_REQUIRE_ROOT");
     }
     let (succeeded, output) = watch(&mut command).with_context(|| test.name.clone())?;
+    // Others run several at a time.
+    if is_of_networks(test) {
+        print!("the slowest tests\n{}", output.slowest);
+    }
     let mut summary = output.summary.finished();
     if !succeeded && summary.failed == 0 {
         println!("{} ended before its tests did", test.name);
@@ -167,11 +231,12 @@ fn documentation(filter: Option<&str>) -> Result<Summary> {
     Ok(summary)
 }
 
-/// Builds the test programs of a workspace.
-fn build(workspace: &Workspace) -> Result<Vec<TestProgram>> {
+/// Builds the test programs of a workspace, or those that `which` tells cargo.
+fn build(workspace: &Workspace, which: &[&str]) -> Result<Vec<TestProgram>> {
     let mut command = workspace.cargo(&["test", "--no-run", "--locked"]);
     command
         .args(workspace.features)
+        .args(which)
         .arg("--message-format=json-render-diagnostics")
         .stdout(Stdio::piped());
     let child = command.spawn().context("running cargo test")?;
@@ -246,6 +311,7 @@ struct Output {
     summary: Summary,
     /// The last closing line.
     closing: Option<Summary>,
+    slowest: Slowest,
 }
 
 /// Runs a program, passes on what it prints as it comes, and reads it; also gives whether the
@@ -299,6 +365,7 @@ fn pass_on(mut from: impl Read, mut to: impl Write, output: &Mutex<Output>) {
             let text = String::from_utf8_lossy(&line);
             let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
             output.summary.read(&text);
+            output.slowest.read(&text, Instant::now());
             output.closing = Summary::parse(&text).or(output.closing.take());
             drop(output);
             line.clear();
@@ -385,7 +452,7 @@ mod tests {
                 directory: "/".into(),
                 environment: Vec::new(),
             };
-            run_one(&test, script.to_str()).unwrap().to_string()
+            run_one(&test, script.to_str(), None).unwrap().to_string()
         };
         assert_eq!(run("exit 0"), "0 passed, 0 failed, 0 skipped");
         assert_eq!(run("exit 101"), "0 passed, 1 failed, 0 skipped");

@@ -11,6 +11,8 @@ pub struct Workspace {
     pub manifest: &'static str,
     /// What cargo is told of packages and features.
     pub features: &'static [&'static str],
+    /// Whether it has tests; what has none is compiled by its lints alone.
+    pub tests: bool,
 }
 
 /// All of them, the one with the programs first.
@@ -19,20 +21,24 @@ pub const ALL: &[Workspace] = &[
         manifest: "Cargo.toml",
         // All but the benchmarks' `peers`: 200 crates of others, which take minutes.
         features: &["--workspace", "--features=mixline-protocol/vectors"],
+        tests: true,
     },
     // What is linted and tested of the XDP programs is what compiles on the host; their build
     // scripts compile them for the kernel.
     Workspace {
         manifest: "relay-ebpf/Cargo.toml",
         features: &[],
+        tests: true,
     },
     Workspace {
         manifest: "bench/ebpf/Cargo.toml",
         features: &[],
+        tests: false,
     },
     Workspace {
         manifest: "fuzz/Cargo.toml",
         features: &[],
+        tests: false,
     },
 ];
 

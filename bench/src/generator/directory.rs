@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
-use mixline_protocol::identity::{AnonymousId, IdentityKey, SIGNATURE, X25519Public};
+use mixline_protocol::identity::{AnonymousId, IdentityKey, SIGNATURE, X25519Secret};
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{Parameters, RelayDescriptor, ServiceDescriptor, Snapshot};
+use mixline_protocol::records::{
+    Parameters, Registration, RelayDescriptor, ServiceDescriptor, Snapshot,
+};
 use mixline_protocol::time::UnixTime;
 
 use super::neighbours::Neighbours;
@@ -108,7 +110,8 @@ impl State {
         let (status, answer) = if request.starts_with("GET /v1/snapshot ") {
             ("200 OK", self.snapshot(now)?.encode())
         } else if request.starts_with("POST /v1/relays ") {
-            let relay = RelayDescriptor::decode_and_verify(&body, now)?;
+            let relay = Registration::decode(&body)?.descriptor;
+            relay.verify(now)?;
             *self.registered() = Some(relay);
             ("204 No Content", Vec::new())
         } else {
@@ -131,9 +134,10 @@ impl State {
             version: now.0,
             issued: now,
             expires: now.plus(VALID),
-            session: X25519Public([9; 32]),
+            session: X25519Secret::from_bytes([9; 32]).public(),
             lease: None,
             tails: Vec::new(),
+            clients: None,
             signature: [0; SIGNATURE],
         };
         let relays = self.neighbours.iter().cloned();

@@ -1,22 +1,22 @@
-//! Serving HTTP within bounds: connections in all, from one site and in time, and bytes of a request's
+//! Serving HTTP within bounds: connections in all and by network, their time, and bytes of a request's
 //! head.
 //!
-//! A site is an IPv4 address or an IPv6 /64. A client that is slow with a request's
-//! headers is cut off, so that holding connections open costs the holder more than the daemon.
+//! Connections are shared as [`Shares`] says, with a reserve for those whom the daemon knows, which they
+//! share in turn. A client that is slow with a request's headers is cut off, so that holding connections open
+//! costs the holder more than the daemon.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use mixline_protocol::rate_limit::site;
+use mixline_protocol::shares::{Claimant, Shares};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long requests under way have when the daemon stops.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -28,8 +28,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Bounds {
     /// Connections at one time; what is over it is closed at once.
     pub connections: usize,
-    /// Connections of one site at one time.
-    pub per_site: usize,
+    /// How many of them strangers do not get.
+    pub reserve: usize,
     /// How long a request's headers may take, and how long a connection may idle.
     pub headers: Duration,
     /// How long a connection may last.
@@ -38,16 +38,31 @@ pub struct Bounds {
     pub head_bytes: usize,
 }
 
-/// Serves what `routes` has for each asker until `stop` is done, then lets requests under way finish.
-/// `refused` is called for each connection that finds no room.
+/// Where a request came from, an address that a TCP handshake has proven: among each request's extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker(pub IpAddr);
+
+/// Who serves.
+pub trait Host {
+    /// What there is, which is the same for all connections. Requests carry their [`Asker`].
+    fn routes(&self) -> Router;
+
+    /// Whether it is one for whom the reserve is kept. Asked only when a stranger would be refused.
+    fn knows(&self, asker: IpAddr) -> bool;
+
+    /// A connection found no room.
+    fn refused(&self);
+}
+
+/// Serves what the host has until `stop` is done, then lets requests under way finish.
 pub async fn serve(
     listener: TcpListener,
     bounds: Bounds,
-    routes: impl Fn(IpAddr) -> Router,
-    refused: impl Fn(),
+    host: impl Host,
     stop: impl Future<Output = ()>,
 ) {
-    let slots = Arc::new(Slots::new(bounds.connections, bounds.per_site));
+    let slots = Arc::new(Slots::new(&bounds));
+    let routes = TowerToHyperService::new(host.routes());
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -67,11 +82,16 @@ pub async fn serve(
                 continue;
             }
         };
-        let Some(slot) = slots.take(peer.ip()) else {
-            refused();
+        let peer = peer.ip().to_canonical();
+        let Some(slot) = slots.take(peer, || host.knows(peer)) else {
+            host.refused();
             continue;
         };
-        let service = TowerToHyperService::new(routes(peer.ip()));
+        let routes = routes.clone();
+        let service = service_fn(move |mut request| {
+            let _ = request.extensions_mut().insert(Asker(peer));
+            routes.call(request)
+        });
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
@@ -89,60 +109,43 @@ pub async fn serve(
     }
 }
 
-/// As many connections as there may be, in all and from each site.
-struct Slots {
-    all: Arc<Semaphore>,
-    per_site: usize,
-    sites: Mutex<HashMap<IpAddr, usize>>,
-}
+/// The connections there may be.
+struct Slots(Mutex<Shares>);
 
 /// A connection's slot, given back when dropped.
 struct Slot {
     slots: Arc<Slots>,
-    site: IpAddr,
-    _permit: OwnedSemaphorePermit,
+    holder: Claimant,
 }
 
 impl Slots {
-    fn new(all: usize, per_site: usize) -> Self {
-        Self {
-            all: Arc::new(Semaphore::new(all)),
-            per_site,
-            sites: Mutex::default(),
-        }
+    fn new(bounds: &Bounds) -> Self {
+        Self(Mutex::new(Shares::new(bounds.connections, bounds.reserve)))
     }
 
-    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<Slot> {
-        let permit = self.all.clone().try_acquire_owned().ok()?;
-        let site = site(ip);
-        let mut sites = self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = sites.entry(site).or_insert(0);
-        if *taken >= self.per_site {
+    fn take(self: &Arc<Self>, peer: IpAddr, known: impl FnOnce() -> bool) -> Option<Slot> {
+        let (stranger, reserved) = (Claimant::Stranger(peer), Claimant::Known(peer));
+        let holder = if self.shares().take(stranger) {
+            stranger
+        } else if known() && self.shares().take(reserved) {
+            reserved
+        } else {
             return None;
-        }
-        *taken += 1;
-        drop(sites);
+        };
         Some(Slot {
-            slots: self.clone(),
-            site,
-            _permit: permit,
+            slots: Arc::clone(self),
+            holder,
         })
+    }
+
+    fn shares(&self) -> MutexGuard<'_, Shares> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut sites = self
-            .slots
-            .sites
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = sites.get_mut(&self.site) {
-            *taken -= 1;
-            if *taken == 0 {
-                sites.remove(&self.site);
-            }
-        }
+        self.slots.shares().give_back(self.holder);
     }
 }
 
@@ -153,15 +156,40 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
+    use axum::extract::Extension;
+
     use super::*;
 
     const BOUNDS: Bounds = Bounds {
         connections: 8,
-        per_site: 3,
+        reserve: 2,
         headers: Duration::from_millis(300),
         connection: Duration::from_millis(1500),
         head_bytes: 8192,
     };
+
+    /// Connections that one site gets of those: as many as are left to its neighbours, and so on.
+    const OF_A_SITE: usize = 2;
+
+    /// Knows nobody but 127.0.0.3 and 127.50.0.3.
+    struct Here(Arc<AtomicUsize>);
+
+    impl Host for Here {
+        fn routes(&self) -> Router {
+            let asker = |Extension(Asker(asker))| async move { format!("here, {asker}") };
+            Router::new().route("/", axum::routing::get(asker))
+        }
+
+        fn knows(&self, asker: IpAddr) -> bool {
+            [[127, 0, 0, 3], [127, 50, 0, 3]]
+                .map(IpAddr::from)
+                .contains(&asker)
+        }
+
+        fn refused(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 
     /// A server on loopback, the runtime that it ends with, and how many it has refused.
     struct Server {
@@ -180,15 +208,8 @@ mod tests {
             let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
             let address = listener.local_addr().unwrap();
             let refused = Arc::new(AtomicUsize::new(0));
-            let count = refused.clone();
-            let routes = Router::new().route("/", axum::routing::get(|| async { "here" }));
-            runtime.spawn(async move {
-                let refuse = || {
-                    count.fetch_add(1, Ordering::Relaxed);
-                };
-                let never = std::future::pending();
-                serve(listener, BOUNDS, |_| routes.clone(), refuse, never).await;
-            });
+            let here = Here(refused.clone());
+            runtime.spawn(serve(listener, BOUNDS, here, std::future::pending()));
             Self {
                 address,
                 refused,
@@ -223,7 +244,7 @@ mod tests {
     #[test]
     fn who_holds_connections_open_is_cut_off_and_others_are_served() {
         let server = Server::start();
-        let held: Vec<_> = (0..BOUNDS.per_site).map(|_| server.connect()).collect();
+        let held: Vec<_> = (0..OF_A_SITE).map(|_| server.connect()).collect();
         // One more than there may be is closed at once, and counted.
         let began = Instant::now();
         assert_eq!(server.ask(GET), "");
@@ -233,7 +254,7 @@ mod tests {
             assert_eq!(rest(stream), "");
         }
         assert!((BOUNDS.headers..10 * BOUNDS.headers).contains(&began.elapsed()));
-        assert!(server.ask(GET).ends_with("here"));
+        assert!(server.ask(GET).ends_with("here, 127.0.0.1"));
     }
 
     #[test]
@@ -268,22 +289,52 @@ mod tests {
         assert!(began.elapsed() < BOUNDS.connection + Duration::from_secs(1));
     }
 
+    /// Connected from an address of loopback.
+    fn connect_from(server: &Server, from: [u8; 4]) -> TcpStream {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&server.address.into()).unwrap();
+        socket.into()
+    }
+
     #[test]
-    fn slots_are_bounded_and_given_back() {
-        let slots = Arc::new(Slots::new(3, 2));
-        let (a, b): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
-        let (first, second) = (slots.take(a), slots.take(a));
-        assert!(first.is_some() && second.is_some());
-        assert!(slots.take(a).is_none(), "a site has its bound");
-        let other = slots.take(b);
-        assert!(other.is_some());
-        assert!(
-            slots.take([192, 0, 2, 3].into()).is_none(),
-            "and so have all"
-        );
-        drop(first);
-        assert!(slots.take(a).is_some());
-        drop((second, other));
-        assert!(slots.sites.lock().unwrap().is_empty(), "no trace is left");
+    fn neighbours_of_many_addresses_leave_room_for_others_and_for_the_known() {
+        let server = Server::start();
+        // Everything of 127.0.0.0/16 and then of the other networks of loopback.
+        let held: Vec<_> = (0..40)
+            .map(|n: u8| connect_from(&server, [127, n / 20, 1 + n / 4, 10 + n]))
+            .collect();
+        let mut other = connect_from(&server, [127, 200, 0, 1]);
+        other.write_all(GET).unwrap();
+        assert!(rest(other).ends_with("here, 127.200.0.1"));
+        // Strangers from everywhere have all that is theirs.
+        let more: Vec<_> = (0..40)
+            .map(|n: u8| connect_from(&server, [127, 100 + n, 0, 1]))
+            .collect();
+        let mut known = connect_from(&server, [127, 0, 0, 3]);
+        known.write_all(GET).unwrap();
+        assert!(rest(known).ends_with("here, 127.0.0.3"));
+        assert!(server.refused.load(Ordering::Relaxed) >= 70);
+        drop((held, more));
+    }
+
+    #[test]
+    fn one_that_is_known_leaves_room_for_strangers_and_for_others_that_are() {
+        let server = Server::start();
+        let held: Vec<_> = (0..40)
+            .map(|_| connect_from(&server, [127, 0, 0, 3]))
+            .collect();
+        let mut stranger = connect_from(&server, [127, 200, 0, 1]);
+        stranger.write_all(GET).unwrap();
+        assert!(rest(stranger).ends_with("here, 127.200.0.1"));
+        // Strangers from everywhere, and there is still one for another that is known.
+        let more: Vec<_> = (0..40)
+            .map(|n: u8| connect_from(&server, [127, 100 + n, 0, 1]))
+            .collect();
+        let mut known = connect_from(&server, [127, 50, 0, 3]);
+        known.write_all(GET).unwrap();
+        assert!(rest(known).ends_with("here, 127.50.0.3"));
+        drop((held, more));
     }
 }

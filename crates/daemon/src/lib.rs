@@ -1,4 +1,4 @@
-//! What the three daemons do alike: how they log, read their configuration again, outlive a terminal,
+//! What the three daemons do alike: how they log, end by a panic, read their configuration again, outlive a terminal,
 //! look at clocks, what they tell the service manager, serve over HTTP, how a network is named in one
 //! line, what their doctors say, and what their packages make of their command lines.
 
@@ -10,6 +10,7 @@ pub mod http;
 pub mod logging;
 pub mod manual;
 pub mod network;
+pub mod panic;
 #[cfg(feature = "http")]
 pub mod place;
 pub mod reload;

@@ -158,19 +158,49 @@ impl Asked {
     }
 }
 
+/// Another filter, ready to be used ([`Logging::prepare`]).
+#[derive(Debug)]
+pub struct Prepared {
+    filter: EnvFilter,
+    logging: Logging,
+}
+
 impl Logging {
-    /// Logs what a configuration says from now on; without a word of it, what is logged by
-    /// default.
+    /// Gets ready to log what a configuration says; without a word of it, what is logged by default.
+    /// Nothing changes yet.
     ///
     /// # Errors
-    /// [`LoggingError::Gone`]; then all stays as it was.
-    pub fn set(&self, configured: Option<&Filter>) -> Result<FilterUse, LoggingError> {
-        if self.from_environment {
-            return Ok(FilterUse::Overruled);
-        }
+    /// [`LoggingError::Gone`].
+    pub fn prepare(&self, configured: Option<&Filter>) -> Result<Prepared, LoggingError> {
+        self.handle.with_current(|_| ())?;
         let filter = configured.map_or(DEFAULT, |filter| &filter.0);
-        self.handle.reload(EnvFilter::new(filter))?;
-        Ok(FilterUse::Taken)
+        Ok(Prepared {
+            filter: EnvFilter::new(filter),
+            logging: self.clone(),
+        })
+    }
+
+    /// Logging that cannot be changed any more, for tests of what happens then.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn gone() -> Self {
+        let (_, handle) = reload::Layer::new(EnvFilter::new(DEFAULT));
+        Self {
+            from_environment: false,
+            handle,
+        }
+    }
+}
+
+impl Prepared {
+    /// Logs what it says from now on.
+    pub fn commit(self) -> FilterUse {
+        if self.logging.from_environment {
+            return FilterUse::Overruled;
+        }
+        // It was there a moment ago. Without it there is nobody to tell.
+        let _ = self.logging.handle.reload(self.filter);
+        FilterUse::Taken
     }
 }
 

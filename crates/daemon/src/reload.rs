@@ -1,14 +1,14 @@
 //! Reading the configuration again while a daemon runs, as SIGHUP asks for.
 //!
 //! What can change in place does. The rest stays as it was until a restart, and is named. A file
-//! that is wrong changes nothing.
+//! that is wrong changes nothing: whatever can fail is prepared first, and what is left then cannot.
 
 use std::fmt::Display;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::logging::{Filter, FilterUse, Logging, LoggingError};
+use crate::logging::{Filter, FilterUse, Logging, LoggingError, Prepared};
 use crate::service_manager;
 
 /// Where a configuration comes from, and what it changes beside the daemon.
@@ -18,6 +18,25 @@ pub struct Origin {
     pub file: PathBuf,
     /// The log.
     pub logging: Logging,
+}
+
+/// A change of the key `log`, ready to be made ([`Origin::prepare_log`]).
+#[derive(Debug)]
+pub struct LogChange(Option<Prepared>);
+
+impl Origin {
+    /// Gets ready to log what the key `log` says. Nothing changes yet.
+    ///
+    /// # Errors
+    /// [`LoggingError::Gone`].
+    pub fn prepare_log(
+        &self,
+        old: Option<&Filter>,
+        new: Option<&Filter>,
+    ) -> Result<LogChange, LoggingError> {
+        let prepared = (old != new).then(|| self.logging.prepare(new));
+        prepared.transpose().map(LogChange)
+    }
 }
 
 /// What became of a configuration that was read again.
@@ -46,25 +65,21 @@ impl Reloaded {
     }
 
     /// Logs what the key `log` says from now on.
-    ///
-    /// # Errors
-    /// [`LoggingError::Gone`].
     pub fn replace_log(
         &mut self,
-        logging: &Logging,
+        change: LogChange,
         old: &mut Option<Filter>,
         new: Option<Filter>,
-    ) -> Result<(), LoggingError> {
-        if *old == new {
-            return Ok(());
-        }
-        match logging.set(new.as_ref())? {
-            FilterUse::Taken => self.changed.push("log".into()),
+    ) {
+        match change.0.map(Prepared::commit) {
+            None => {}
+            Some(FilterUse::Taken) => self.changed.push("log".into()),
             // Without the variable it would have counted; it counts after a start without it.
-            FilterUse::Overruled => self.restart.push("log (MIXLINE_LOG goes before it)".into()),
+            Some(FilterUse::Overruled) => {
+                self.restart.push("log (MIXLINE_LOG goes before it)".into());
+            }
         }
         *old = new;
-        Ok(())
     }
 
     /// For people: a line of what changed, and one of what counts after a restart, if anything does.
@@ -87,6 +102,23 @@ impl Reloaded {
     }
 }
 
+/// Keys of a configuration that change in place: `replace!(done, running, name, family)` puts what the
+/// variables `name` and `family` hold into the fields of those names.
+#[macro_export]
+macro_rules! replace {
+    ($done:expr, $running:expr, $($key:ident),+ $(,)?) => {
+        $($done.replace(stringify!($key), &mut $running.$key, $key);)+
+    };
+}
+
+/// Keys of a configuration that stay as they are until a restart, as in [`replace!`](crate::replace).
+#[macro_export]
+macro_rules! keep {
+    ($done:expr, $running:expr, $($key:ident),+ $(,)?) => {
+        $($done.keep(stringify!($key), &$running.$key, &$key);)+
+    };
+}
+
 /// Reads a configuration again by `read`; the log and the service manager hear of it.
 ///
 /// # Errors
@@ -96,15 +128,26 @@ pub fn announced<E: Display>(read: impl FnOnce() -> Result<Reloaded, E>) -> Resu
     tell(read())
 }
 
-/// The same where it takes time, such as for another port to listen on.
+/// The same where it takes time, such as for another port to listen on. Once it has begun it comes to
+/// its end, also when whoever asked for it does not wait for that.
 ///
 /// # Errors
 /// Those of `read`, which changes nothing then.
-pub async fn announced_in_time<E: Display>(
-    read: impl Future<Output = Result<Reloaded, E>>,
+pub async fn announced_in_time<E: Display + Send + 'static>(
+    read: impl Future<Output = Result<Reloaded, E>> + Send + 'static,
 ) -> Result<Reloaded, E> {
-    service_manager::reloading();
-    tell(read.await)
+    let whole = tokio::spawn(async {
+        service_manager::reloading();
+        tell(read.await)
+    });
+    match whole.await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
 }
 
 fn tell<E: Display>(result: Result<Reloaded, E>) -> Result<Reloaded, E> {
@@ -123,6 +166,40 @@ fn tell<E: Display>(result: Result<Reloaded, E>) -> Result<Reloaded, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_has_begun_comes_to_its_end_when_nobody_waits_for_it() {
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let (go_on, may_go_on) = tokio::sync::oneshot::channel::<()>();
+        let (ended, has_ended) = tokio::sync::oneshot::channel();
+        let read = async move {
+            begun.send(()).unwrap();
+            may_go_on.await.unwrap();
+            ended.send(()).unwrap();
+            Ok::<_, String>(Reloaded::default())
+        };
+        tokio::select! {
+            biased;
+            () = async { has_begun.await.unwrap() } => {}
+            _ = announced_in_time(read) => panic!("it waits"),
+        }
+        go_on.send(()).unwrap();
+        has_ended.await.unwrap();
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_changed_is_known_before_anything_changes() {
+        let origin = Origin {
+            file: "unused".into(),
+            logging: Logging::gone(),
+        };
+        let debug = Filter::try_from("debug".to_owned()).unwrap();
+        assert!(origin.prepare_log(None, Some(&debug)).is_err());
+        let same = origin.prepare_log(Some(&debug), Some(&debug)).unwrap();
+        let (mut done, mut log) = (Reloaded::default(), Some(debug.clone()));
+        done.replace_log(same, &mut log, Some(debug));
+        assert_eq!(done, Reloaded::default());
+    }
 
     #[test]
     fn what_changed_and_what_did_not_is_named() {

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hyper::header::{
-    CACHE_CONTROL, CONTENT_TYPE, DATE, ETAG, HeaderName, HeaderValue, IF_NONE_MATCH,
-};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, HeaderName, HeaderValue, IF_NONE_MATCH};
 use hyper::{Method, StatusCode};
 use mixline_protocol::identity::AnonymousId;
-use mixline_protocol::records::{CLOCK_SKEW, MAX_SNAPSHOT, RelayDescriptor, Snapshot};
+use mixline_protocol::records::{CLOCK_SKEW, MAX_SNAPSHOT, Registration, Snapshot};
 use mixline_protocol::time::UnixTime;
 
 use crate::http::{Answer, Failure, Server, one_line};
@@ -18,8 +16,6 @@ use crate::{ClockError, Error, Result};
 const MAX_BODY: usize = 8 << 20;
 /// The most bytes that are read of a refusal.
 const MAX_REFUSAL: usize = 1024;
-/// The longest that an entity tag may be to be given back.
-const MAX_ETAG: usize = 128;
 
 const _: () = assert!(MAX_SNAPSHOT <= MAX_BODY);
 
@@ -37,7 +33,10 @@ pub enum Fetched {
 pub struct DirectoryClient {
     server: Server,
     id: AnonymousId,
-    etag: Option<HeaderValue>,
+    /// Of the last snapshot from here: what is asked with.
+    tag: Option<HeaderValue>,
+    /// The newest snapshot: when it was made, and until when it may be used.
+    newest: Option<(UnixTime, UnixTime)>,
     clock_ahead: Option<i64>,
     max_age: Option<Duration>,
     now: fn() -> SystemTime,
@@ -64,7 +63,8 @@ impl DirectoryClient {
         Ok(Self {
             server,
             id,
-            etag: None,
+            tag: None,
+            newest: None,
             clock_ahead: None,
             max_age: None,
             now,
@@ -90,28 +90,34 @@ impl DirectoryClient {
         self.max_age
     }
 
+    /// Takes none that was made before this one, as long as this one holds.
+    pub(crate) fn start_after(&mut self, snapshot: &Snapshot) {
+        self.newest = Some((snapshot.issued, snapshot.valid_until));
+    }
+
     /// The newest snapshot, or the news that there is none newer than the last.
     ///
     /// # Errors
     /// Everything but [`Error::Url`] and [`Error::Refused`].
     pub async fn fetch(&mut self) -> Result<Fetched> {
-        let seen = self.etag.clone().map(|etag| (IF_NONE_MATCH, etag));
+        let seen = self.tag.clone().map(|tag| (IF_NONE_MATCH, tag));
         let answer = self
             .ask(Method::GET, "v1/snapshot", seen, Vec::new())
             .await?;
         match answer.status() {
-            StatusCode::NOT_MODIFIED if self.etag.is_some() => {
+            StatusCode::NOT_MODIFIED if self.tag.is_some() => {
                 self.max_age = max_age(&answer);
                 Ok(Fetched::NotModified)
             }
             StatusCode::OK => {
                 let fresh = max_age(&answer);
-                let etag = answer.headers().get(ETAG);
-                let etag = etag.filter(|e| e.len() <= MAX_ETAG).cloned();
                 let body = answer.body(MAX_BODY).await;
                 let body = body.map_err(|failure| self.failed(failure))?;
                 let snapshot = self.verified(&body)?;
-                self.etag = etag;
+                self.check_newer(&snapshot)?;
+                // Made from the bytes: what a server writes there would be repeated in every network.
+                self.tag = HeaderValue::try_from(Snapshot::entity_tag(&body)).ok();
+                self.newest = Some((snapshot.issued, snapshot.valid_until));
                 self.max_age = fresh;
                 Ok(Fetched::Snapshot(Arc::new(snapshot)))
             }
@@ -124,11 +130,11 @@ impl DirectoryClient {
     /// # Errors
     /// [`Error::Refused`] with the directory's words, [`Error::Clock`] if it refuses and
     /// the clocks do not agree, [`Error::Unreachable`], [`Error::NotADirectory`].
-    pub async fn register(&mut self, descriptor: &RelayDescriptor) -> Result<()> {
+    pub async fn register(&mut self, registration: &Registration) -> Result<()> {
         let binary = HeaderValue::from_static("application/octet-stream");
         let header = Some((CONTENT_TYPE, binary));
         let answer = self
-            .ask(Method::POST, "v1/relays", header, descriptor.encode())
+            .ask(Method::POST, "v1/relays", header, registration.encode())
             .await?;
         let status = answer.status();
         if status == StatusCode::NO_CONTENT {
@@ -147,6 +153,7 @@ impl DirectoryClient {
         };
         Err(Error::Refused {
             url: self.url(),
+            forbidden: status == StatusCode::FORBIDDEN,
             text,
         })
     }
@@ -212,6 +219,25 @@ impl DirectoryClient {
             }
             other => Err(self.odd(other.to_string())),
         })
+    }
+
+    /// Whoever is on the way can show again what the directory signed a while ago; nobody goes back
+    /// for that.
+    fn check_newer(&self, snapshot: &Snapshot) -> Result<()> {
+        let now = self.now();
+        // One from a time when this clock was ahead is no measure.
+        let holds = |until: UnixTime, from: UnixTime| now < until && from.since(now) <= CLOCK_SKEW;
+        match self.newest {
+            Some((issued, valid_until))
+                if snapshot.issued < issued && holds(valid_until, issued) =>
+            {
+                Err(Error::Older {
+                    url: self.url(),
+                    seconds: issued.since(snapshot.issued),
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// When a time was refused: is it this machine's clock?

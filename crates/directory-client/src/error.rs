@@ -65,6 +65,17 @@ pub enum Error {
         /// Seconds until its beginning.
         seconds_ahead: u64,
     },
+    /// The snapshot was made before the one that is held, which holds still.
+    #[error(
+        "the snapshot from {url} is {seconds} s older than the one before: a cache on the way, or \
+         somebody there, gives old ones"
+    )]
+    Older {
+        /// Its address.
+        url: String,
+        /// Seconds between the two.
+        seconds: u64,
+    },
     /// A time was refused, and the clocks do not agree.
     #[error("{0}; set the clock (for example: timedatectl set-ntp true)")]
     Clock(ClockError),
@@ -73,6 +84,8 @@ pub enum Error {
     Refused {
         /// Its address.
         url: String,
+        /// Whether it does not take this of anybody, or not from here (HTTP 403): another time is of no help.
+        forbidden: bool,
         /// Its words, one line.
         text: String,
     },

@@ -46,12 +46,16 @@ impl DirectoryClient {
     /// 120 s; after failures 1 s, doubled up to 15 s; and at once after the machine has slept or its
     /// clock was set, since what holds until when is a matter of the wall clock. Each wait is up to a quarter
     /// shorter at random, so that a network does not ask in step. The last snapshot stays
-    /// in the channel while the directory is away: its `valid_until` says how long it holds.
+    /// in the channel while the directory is away: its `valid_until` says how long it holds. None is
+    /// taken that was made before it.
     pub async fn follow(
         mut self,
         snapshots: watch::Sender<Option<Arc<Snapshot>>>,
         status: watch::Sender<FollowStatus>,
     ) {
+        if let Some(snapshot) = snapshots.borrow().as_deref() {
+            self.start_after(snapshot);
+        }
         loop {
             let wait = self.step(&snapshots, &status).await;
             tokio::select! {

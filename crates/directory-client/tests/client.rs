@@ -12,8 +12,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::any;
 use mixline_directory_client::{DirectoryClient, Error, Fetched, FollowStatus};
-use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Public};
-use mixline_protocol::records::{Parameters, RelayDescriptor, ServiceDescriptor, Snapshot};
+use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Public, X25519Secret};
+use mixline_protocol::records::{
+    Parameters, Registration, RelayDescriptor, ServiceDescriptor, Snapshot,
+};
 use mixline_protocol::time::UnixTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -42,6 +44,7 @@ fn snapshot(issued: UnixTime) -> Snapshot {
         session: X25519Public([1; 32]),
         lease: None,
         tails: vec![],
+        clients: None,
         signature: [0; 64],
     };
     Snapshot {
@@ -76,6 +79,11 @@ fn relay() -> RelayDescriptor {
     }
     .sign(&key)
     .unwrap()
+}
+
+fn registration() -> Registration {
+    let [link, directory] = [[1; 32], [2; 32]].map(X25519Secret::from_bytes);
+    Registration::new(relay(), &link, &directory.public()).unwrap()
 }
 
 #[derive(Clone, Default)]
@@ -169,13 +177,61 @@ async fn fetches_once_and_asks_whether_it_is_new() {
     let asked = server.asked.lock().unwrap().clone();
     assert_eq!(asked[0].0, "/v1/snapshot");
     assert!(asked[0].1.get("if-none-match").is_none());
-    assert_eq!(asked[1].1.get("if-none-match").unwrap(), "\"one\"");
+    // What the server calls it is not repeated, which would be known again in any network.
+    assert_eq!(
+        *asked[1].1.get("if-none-match").unwrap(),
+        Snapshot::entity_tag(&made.encode())
+    );
     // Nothing says who asks, or with what.
     assert!(
         asked
             .iter()
             .all(|(_, headers, _)| headers.get("user-agent").is_none())
     );
+}
+
+#[tokio::test]
+async fn an_older_snapshot_is_not_taken_while_the_newer_one_holds() {
+    let newer = snapshot(now());
+    let older = snapshot(UnixTime(now().0 - 300));
+    let (server, url) = Server::start(ok(newer.encode())).await;
+    let mut client = DirectoryClient::new(&url, id()).unwrap();
+    client.fetch().await.unwrap();
+    server.say(ok(older.encode()));
+    let error = client.fetch().await.unwrap_err();
+    assert!(
+        matches!(error, Error::Older { seconds: 300.., .. }),
+        "{error}"
+    );
+    // The one that is held is what is asked with.
+    let tag = |at: usize| server.asked.lock().unwrap()[at].1["if-none-match"].clone();
+    assert!(client.fetch().await.is_err());
+    assert_eq!(tag(2), Snapshot::entity_tag(&newer.encode()));
+    // Neither is it at another address of the directory.
+    let (snapshots, newest) = watch::channel(Some(Arc::new(newer.clone())));
+    let (status, mut shown) = watch::channel(FollowStatus::default());
+    let moved = DirectoryClient::new(&url, id()).unwrap();
+    let following = tokio::spawn(moved.follow(snapshots, status));
+    shown.wait_for(|s| s.failures > 0).await.unwrap();
+    assert_eq!(newest.borrow().as_deref(), Some(&newer));
+    following.abort();
+    server.say(ok(newer.encode()));
+    assert!(matches!(client.fetch().await, Ok(Fetched::Snapshot(_))));
+}
+
+#[tokio::test]
+async fn what_was_held_ahead_of_time_is_no_measure() {
+    /// Seconds that the client's clock is ahead.
+    static AHEAD: AtomicUsize = AtomicUsize::new(0);
+    let ahead = || SystemTime::now() + Duration::from_secs(AHEAD.load(Ordering::Relaxed) as u64);
+    let days = 3 * 86_400;
+    let (server, url) = Server::start(ok(snapshot(now().plus(days)).encode())).await;
+    let mut client = DirectoryClient::with_clock(&url, id(), ahead).unwrap();
+    AHEAD.store(days.try_into().unwrap(), Ordering::Relaxed);
+    client.fetch().await.unwrap();
+    AHEAD.store(0, Ordering::Relaxed);
+    server.say(ok(snapshot(now()).encode()));
+    client.fetch().await.unwrap();
 }
 
 #[tokio::test]
@@ -306,7 +362,7 @@ async fn a_wrong_clock_is_named() {
         body: b"your clock\n".to_vec(),
     });
     let mut client = DirectoryClient::with_clock(&url, id(), clocks[0].0).unwrap();
-    let error = client.register(&relay()).await.unwrap_err();
+    let error = client.register(&registration()).await.unwrap_err();
     assert!(matches!(error, Error::Clock(_)), "{error}");
 }
 
@@ -425,7 +481,7 @@ async fn a_connection_that_a_firewall_forgot_costs_seconds() {
         ..Answer::default()
     });
     firewall.forget();
-    client.register(&relay()).await.unwrap();
+    client.register(&registration()).await.unwrap();
 }
 
 /// A server that begins an answer and does not go on.
@@ -456,12 +512,12 @@ async fn relays_are_registered_or_told_why_not() {
     })
     .await;
     let mut client = DirectoryClient::new(&format!("{url}/sub"), id()).unwrap();
-    let descriptor = relay();
-    client.register(&descriptor).await.unwrap();
+    let registration = registration();
+    client.register(&registration).await.unwrap();
     let (path, _, body) = server.asked.lock().unwrap()[0].clone();
     assert_eq!(
         (path.as_str(), body.to_vec()),
-        ("/sub/v1/relays", descriptor.encode())
+        ("/sub/v1/relays", registration.encode())
     );
 
     let body = b"the short ID is\x1b[31m taken\nsecond line".to_vec();
@@ -470,31 +526,40 @@ async fn relays_are_registered_or_told_why_not() {
         headers: vec![],
         body,
     });
-    let error = client.register(&descriptor).await.unwrap_err();
-    let Error::Refused { text, .. } = &error else {
+    let error = client.register(&registration).await.unwrap_err();
+    let Error::Refused {
+        text, forbidden, ..
+    } = &error
+    else {
         panic!("{error}")
     };
+    assert!(!forbidden);
     assert_eq!(text, "the short ID is [31m taken second line");
 
-    server.say(Answer {
-        status: 503,
-        headers: vec![],
-        body: b"full\n".to_vec(),
-    });
-    let full = client.register(&descriptor).await.unwrap_err();
-    assert!(matches!(full, Error::Refused { .. }), "{full}");
+    for (status, is_forbidden) in [(503, false), (403, true)] {
+        server.say(Answer {
+            status,
+            headers: vec![],
+            body: b"no\n".to_vec(),
+        });
+        let error = client.register(&registration).await.unwrap_err();
+        let Error::Refused { forbidden, .. } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(forbidden, is_forbidden);
+    }
     server.say(Answer {
         status: 429,
         headers: vec![],
         body: vec![b'x'; 1 << 20],
     });
-    let long = client.register(&descriptor).await.unwrap_err();
+    let long = client.register(&registration).await.unwrap_err();
     assert!(long.to_string().len() < 400, "{long}");
     server.say(Answer {
         status: 200,
         ..Answer::default()
     });
-    let odd = client.register(&descriptor).await.unwrap_err();
+    let odd = client.register(&registration).await.unwrap_err();
     assert!(matches!(odd, Error::NotADirectory { .. }), "{odd}");
 }
 

@@ -10,6 +10,7 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use mixline_protocol::records::{Lease, NameRecord, ServiceDescriptor};
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::error::QueryError;
 use crate::guard_links::GuardTarget;
@@ -39,6 +40,8 @@ pub enum Command {
     SetLease(Box<Lease>),
     /// Use other settings, which have been checked ([`Config::check`]).
     Reconfigure(Box<Config>),
+    /// Let in these clients only from now on, or everybody, and be these services' client.
+    SetAccess(Box<Access>),
     /// Addresses, routes or links of this host have changed, or it has slept: guards are reached
     /// anew, and paths tried, at once.
     HostChanged,
@@ -46,6 +49,8 @@ pub enum Command {
     Shutdown,
 }
 
+/// The most [`Question::Ping`]s under way at once.
+pub const MAX_MEASUREMENTS: usize = 8;
 /// The most questions over each path in one [`Question::Ping`].
 pub const MAX_PINGS: u32 = 100;
 /// The least time between two of them: a peer answers some 40 in a second.

@@ -4,9 +4,13 @@ use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::path::MAX_SEGMENT;
 use serde::Deserialize;
 
+use crate::access::Access;
 use crate::error::ConfigError;
 use crate::policy::{MAX_RULES, PolicyRule};
 use crate::relays::guards::MAX_GUARDS;
+
+/// At most so many sessions.
+pub(crate) const MAX_SESSIONS: usize = 1000;
 
 /// The settings of an engine. Wrong keys are refused by name.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -64,6 +68,25 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Relays in the longer of heads and tails.
+    #[must_use]
+    pub(crate) fn longest(&self) -> usize {
+        self.head_length.max(self.tail_length)
+    }
+
+    /// Whether heads or tails of so many relays have a third layer of kept relays: those of services, if
+    /// a place is left that is free.
+    #[must_use]
+    pub(crate) fn has_third_layer(&self, length: usize) -> bool {
+        self.accept_sessions && length > 3
+    }
+
+    /// Whether any head or tail has one.
+    #[must_use]
+    pub(crate) fn has_third_layers(&self) -> bool {
+        self.has_third_layer(self.longest())
+    }
+
     /// Refuses numbers out of range.
     ///
     /// # Errors
@@ -88,7 +111,13 @@ impl Config {
             MAX_RULES,
             "at most 64 rules",
         )?;
-        check("max_sessions", self.max_sessions, 1, 1000, "1 to 1000")?;
+        check(
+            "max_sessions",
+            self.max_sessions,
+            1,
+            MAX_SESSIONS,
+            "1 to 1000",
+        )?;
         check("mtu", self.mtu.into(), 1280, 65535, "1280 to 65535")
     }
 }
@@ -99,6 +128,8 @@ pub struct Identity {
     pub key: IdentityKey,
     /// The key of its sessions.
     pub session: X25519Secret,
+    /// Who may open sessions with it, and whose client it is.
+    pub access: Access,
 }
 
 fn three() -> usize {
@@ -110,7 +141,7 @@ fn four() -> usize {
 }
 
 fn max_sessions() -> usize {
-    1000
+    MAX_SESSIONS
 }
 
 fn mtu() -> u16 {

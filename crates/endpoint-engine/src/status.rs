@@ -24,6 +24,10 @@ pub struct Status {
     pub network: NetworkStatus,
     /// The guards, the temporary ones last.
     pub guards: Vec<GuardStatus>,
+    /// The relays that are kept for the places next to the guards.
+    pub layers: Vec<LayerStatus>,
+    /// Relays that were not used before.
+    pub budget: BudgetStatus,
     /// Own tails.
     pub tails: TailStatus,
     /// Sessions with peers; the directory's among them.
@@ -68,6 +72,43 @@ pub struct GuardStatus {
     pub mtu_out: Option<u16>,
     /// The largest IP packet that comes back from it, bytes, if that is too small for datagrams.
     pub mtu_in: Option<u16>,
+}
+
+/// The relays that are kept for one place behind the guards.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LayerStatus {
+    /// `second`: next to the guards; `third`: the place behind, where a service has one.
+    pub layer: String,
+    /// The regular ones first.
+    pub relays: Vec<KeptRelayStatus>,
+}
+
+/// A relay that is kept for a place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct KeptRelayStatus {
+    /// The relay's name.
+    pub name: String,
+    /// Its short ID.
+    pub relay: String,
+    /// Until when it is kept, unix seconds.
+    pub until: u64,
+    /// It helps out where others are not listed, or go with no guard.
+    pub substitute: bool,
+    /// Whether it is in the snapshot.
+    pub listed: bool,
+}
+
+/// How many relays that were not used before heads and tails may still take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct BudgetStatus {
+    /// Heads and tails with such relays, now.
+    pub left: u32,
+    /// At once.
+    pub most: u32,
+    /// In an hour.
+    pub per_hour: u32,
+    /// Peers that have used up their own share; their heads go over relays that they know.
+    pub peers_used_up: usize,
 }
 
 /// Own tails by state.
@@ -256,6 +297,10 @@ pub struct Counters {
     pub overflow: u64,
     /// Handshakes of peers that were refused.
     pub refused_initiations: u64,
+    /// Initiations that no client of the list has made.
+    pub unauthorised_initiations: u64,
+    /// Packets of no client of the list that answer nothing of this host's.
+    pub unauthorised_packets: u64,
     /// Paths that died and were replaced.
     pub paths_lost: u64,
 }

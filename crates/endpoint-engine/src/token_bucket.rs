@@ -31,8 +31,37 @@ impl TokenBucket {
         }
     }
 
+    /// How many tokens there are.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> u32 {
+        let missing = self.full_at.saturating_duration_since(now).as_nanos();
+        let missing = missing.div_ceil(self.rate.interval.as_nanos().max(1));
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        self.rate.burst.saturating_sub(missing)
+    }
+
     /// Takes a token, if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
         self.rate.take(&mut self.full_at, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_can_be_taken() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::per_hour(30, 12, now);
+        for taken in 0..12 {
+            assert_eq!(bucket.left(now), 12 - taken);
+            assert!(bucket.take(now));
+        }
+        assert_eq!(bucket.left(now), 0);
+        assert!(!bucket.take(now));
+        assert_eq!(bucket.left(now + Duration::from_secs(119)), 0);
+        assert_eq!(bucket.left(now + Duration::from_secs(120)), 1);
+        assert_eq!(bucket.left(now + Duration::from_secs(3600)), 12);
     }
 }

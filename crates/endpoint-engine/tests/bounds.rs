@@ -147,6 +147,7 @@ fn strangers(world: &mut World, count: usize) -> Vec<Payload> {
                 &service.id,
                 &certificate,
                 &offers,
+                None,
                 at,
                 rng,
             )
@@ -333,4 +334,116 @@ fn a_broadcast_of_addresses_is_not_mistaken_for_a_peer() {
     );
     world.run(SECOND);
     assert!(world.take(1).is_empty());
+}
+
+#[test]
+fn a_flood_through_public_tails_takes_nothing_from_what_was_begun_here_or_from_peers() {
+    let mut world = World::connected(12);
+    let others: Vec<usize> = (0..8).map(|_| world.service()).collect();
+    world.run(5 * SECOND);
+    let (flooded, client) = (1, 2);
+    let tails = world.nodes[flooded]
+        .descriptor
+        .clone()
+        .unwrap()
+        .tails
+        .clone();
+    let rekeyed = world.nodes[client].engine.keyed(&world.nodes[flooded].id);
+    // Four thousand in a second.
+    let flood = |world: &mut World, time: Duration| {
+        for step in 0..time.as_millis() / 5 {
+            let tail = &tails[usize::try_from(step).unwrap() % tails.len()].tail;
+            world.flood(20, tail);
+            world.run(Duration::from_millis(5));
+        }
+    };
+    flood(&mut world, SECOND / 2);
+    // It opens sessions, and asks the directory whose addresses those are.
+    let from = world.ipv4(flooded);
+    let mut reached = 0;
+    for other in &others {
+        let to = world.ipv4(*other);
+        world.send(flooded, &[udp(from, to, (1, 1), b"hello")]);
+        flood(&mut world, Duration::from_millis(800));
+        reached += world.take(*other).len();
+    }
+    assert!(reached >= 7, "{reached} of {} sessions", others.len());
+    // And its peer makes new keys.
+    world.nodes[client].engine.rekey_soon();
+    flood(&mut world, 7 * SECOND);
+    let now = world.nodes[client].engine.keyed(&world.nodes[flooded].id);
+    assert!(now > rekeyed, "no new keys");
+}
+
+#[test]
+fn a_flood_of_valid_initiations_keeps_nobody_out_below_what_is_answered() {
+    let mut world = World::connected(13);
+    let (flooded, client) = (1, 2);
+    let tails = world.nodes[flooded].descriptor.clone().unwrap();
+    let tails = tails.tails.clone();
+    // So many in a second, each of an ID of its own.
+    let flood = |world: &mut World, rate: u32, time: Duration| {
+        let every = SECOND / rate;
+        for step in 0..time.as_millis() / every.as_millis() {
+            let tail = &tails[usize::try_from(step).unwrap() % tails.len()].tail;
+            let payload = strangers(world, 1).remove(0);
+            world.inject(&payload, tail);
+            world.run(every);
+        }
+    };
+    let newcomers: Vec<usize> = (0..5).map(|_| world.client(|_| {})).collect();
+    world.run(2 * SECOND);
+    let to = world.ipv4(flooded);
+    world.take(flooded);
+    for newcomer in newcomers {
+        let from = world.ipv4(newcomer);
+        world.send(newcomer, &[udp(from, to, (1, 1), b"hello")]);
+        flood(&mut world, ANSWERS_PER_SECOND * 4 / 5, 2 * SECOND);
+        assert_eq!(world.take(flooded).len(), 1);
+    }
+    // Above that they are drawn by arrival. Peers and what was begun here have budgets of their own.
+    let rekeyed = world.nodes[client].engine.keyed(&world.nodes[flooded].id);
+    flood(&mut world, ANSWERS_PER_SECOND * 4, SECOND);
+    world.nodes[client].engine.rekey_soon();
+    flood(&mut world, ANSWERS_PER_SECOND * 4, 6 * SECOND);
+    let now = world.nodes[client].engine.keyed(&world.nodes[flooded].id);
+    assert!(now > rekeyed, "no new keys");
+    let waiting = world.status(flooded).sessions;
+    let waiting = waiting.iter().filter(|it| it.state == "answering").count();
+    assert!(waiting <= MAX_UNCONFIRMED);
+}
+
+/// Who begins, and is not heard of any more, takes no place of those who are there.
+#[test]
+fn initiations_alone_take_no_place() {
+    let mut world = World::settled(8, 14);
+    let places = 12;
+    world.client(|config| {
+        config.accept_sessions = true;
+        config.publish = true;
+        config.max_sessions = places;
+    });
+    world.run(5 * SECOND);
+    let clients: Vec<usize> = (0..places - 1).map(|_| world.client(|_| {})).collect();
+    world.run(2 * SECOND);
+    let to = world.ipv4(1);
+    for client in &clients {
+        let from = world.ipv4(*client);
+        world.send(*client, &[udp(from, to, (1, 1), b"hello")]);
+    }
+    world.run(3 * SECOND);
+    assert_eq!(world.take(1).len(), clients.len());
+    let tails = world.nodes[1].descriptor.clone().unwrap().tails.clone();
+    for (n, payload) in strangers(&mut world, 40).iter().enumerate() {
+        world.inject(payload, &tails[n % tails.len()].tail);
+        world.run(Duration::from_millis(50));
+    }
+    let sessions = world.status(1).sessions;
+    let waiting = sessions.iter().filter(|it| it.state == "answering").count();
+    assert!(waiting > 20, "{waiting}");
+    for client in clients {
+        let id = world.nodes[client].id.to_string();
+        let there = sessions.iter().find(|it| it.peer == id);
+        assert!(there.is_some_and(|it| it.state == "established"));
+    }
 }

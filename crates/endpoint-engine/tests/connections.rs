@@ -48,11 +48,11 @@ fn has_session(world: &World, node: usize, peer: usize) -> bool {
     world.status(node).sessions.iter().any(|s| s.peer == id)
 }
 
-#[test]
-fn an_idle_connection_is_there_after_hours() {
+/// An idle connection, after so many hours in which both hosts are up.
+fn is_there_after(idle: u32) {
     let mut world = World::connected(1);
     open(&mut world, 5000);
-    hours(&mut world, 8);
+    hours(&mut world, idle);
     world.take(1);
     world.take(2);
     // The side that cannot open a session is the one that has something to say: a shell, a mailbox.
@@ -61,6 +61,11 @@ fn an_idle_connection_is_there_after_hours() {
     let answer = segment(&mut world, 2, 5000, ACK);
     assert_eq!(world.take(1), [answer]);
     assert!(world.take(2).is_empty(), "nothing was reset");
+}
+
+#[test]
+fn an_idle_connection_is_there_after_days() {
+    is_there_after(2 * 24);
 }
 
 #[test]
@@ -122,4 +127,157 @@ fn the_ports_of_a_closed_connection_may_be_used_again() {
     open(&mut world, 5000);
     world.run(PACKETS_IDLE + 5 * SECOND);
     assert!(has_session(&world, 2, 1) && has_session(&world, 1, 2));
+}
+
+/// Segments that came out at a node, without ICMP errors; resets among them.
+fn arrived(world: &mut World, node: usize) -> (Vec<Vec<u8>>, usize) {
+    let packets = world.take(node);
+    let of_tcp: Vec<_> = packets.into_iter().filter(|it| it[9] == 6).collect();
+    let resets = of_tcp.iter().filter(|it| it[33] & RST != 0).count();
+    (of_tcp, resets)
+}
+
+/// One side sleeps, while the other repeats what it has said. The connection is there afterwards, in
+/// both directions.
+fn outlives_a_sleep(seed: u64, sleeper: usize, seconds: u32) {
+    let mut world = World::connected(seed);
+    open(&mut world, 5000);
+    let other = 3 - sleeper;
+    world.take(1);
+    world.take(2);
+    world.nodes[sleeper].frozen = true;
+    for _ in 0..seconds / 5 {
+        segment(&mut world, other, 5000, ACK);
+        world.run(5 * SECOND - SECOND / 5);
+    }
+    let (_, resets) = arrived(&mut world, other);
+    assert_eq!(resets, 0, "{sleeper} asleep for {seconds} s");
+    world.wake(sleeper);
+    world.publish_snapshot();
+    world.run(3 * SECOND);
+    // Both say something, and both hear it.
+    for from in [other, sleeper] {
+        let to = 3 - from;
+        world.take(to);
+        let mut heard = false;
+        for _ in 0..50 {
+            let said = segment(&mut world, from, 5000, ACK);
+            let (came, resets) = arrived(&mut world, to);
+            assert_eq!(resets, 0);
+            heard |= came.contains(&said);
+            if heard {
+                break;
+            }
+        }
+        assert!(heard, "{seconds} s: node {to} hears nothing of {from}");
+    }
+    let (_, resets) = arrived(&mut world, sleeper);
+    assert_eq!(resets, 0);
+}
+
+#[test]
+fn connections_outlive_a_sleep_of_either_side() {
+    for (seed, seconds) in [(11, 10), (12, 70), (13, 600)] {
+        outlives_a_sleep(seed, 2, seconds);
+        outlives_a_sleep(seed, 1, seconds);
+    }
+}
+
+/// A login that nobody types at, while one of the hosts sleeps until the morning: then the other speaks.
+#[test]
+fn an_idle_connection_outlives_a_night() {
+    for (seed, sleeper, asleep) in [(21, 1, 1), (22, 2, 1), (23, 1, 9)] {
+        let mut world = World::connected(seed);
+        open(&mut world, 5000);
+        world.nodes[sleeper].frozen = true;
+        hours(&mut world, asleep);
+        world.wake(sleeper);
+        world.publish_snapshot();
+        world.run(10 * SECOND);
+        world.take(1);
+        world.take(2);
+        let heard = (0..100).any(|_| {
+            let said = segment(&mut world, 3 - sleeper, 5000, ACK);
+            let (came, resets) = arrived(&mut world, sleeper);
+            assert_eq!(resets, 0);
+            came.contains(&said)
+        });
+        assert!(heard, "node {sleeper} asleep for {asleep} h");
+        assert_eq!(arrived(&mut world, 3 - sleeper).1, 0);
+    }
+}
+
+#[test]
+fn a_connection_that_outlived_a_sleep_still_holds_its_session() {
+    let mut world = World::connected(14);
+    open(&mut world, 5000);
+    world.sleep(2, 70 * SECOND);
+    segment(&mut world, 2, 5000, ACK);
+    world.run(5 * SECOND);
+    hours(&mut world, 8);
+    world.take(2);
+    let said = segment(&mut world, 1, 5000, ACK);
+    assert!(world.take(2).contains(&said));
+}
+
+#[test]
+fn a_transfer_from_a_peer_that_does_not_come_back_ends() {
+    let mut world = World::connected(15);
+    // A download: the client only acknowledges, and would wait for ever.
+    open(&mut world, 5000);
+    world.nodes[1].dead = true;
+    segment(&mut world, 2, 5000, ACK);
+    world.take(2);
+    world.run(14 * 60 * SECOND);
+    world.publish_snapshot();
+    assert_eq!(arrived(&mut world, 2).1, 0, "it was given up too soon");
+    world.run(2 * 60 * SECOND);
+    assert_eq!(arrived(&mut world, 2).1, 1);
+}
+
+#[test]
+fn who_came_by_itself_is_not_asked_for_all_the_time() {
+    let mut world = World::connected(16);
+    open(&mut world, 5000);
+    let id = world.nodes[2].id;
+    world.store.services.remove(&id);
+    world.nodes[2].frozen = true;
+    world.run(10 * SECOND);
+    world.store.log.clear();
+    for _ in 0..120 {
+        segment(&mut world, 1, 5000, ACK);
+        world.run(SECOND - SECOND / 5);
+    }
+    let asked = world.store.log.len();
+    assert!(
+        asked <= 6,
+        "{asked} questions in two minutes: {:?}",
+        world.store.log
+    );
+}
+
+/// A download: the service has something to say and cannot open a session, the client can and has
+/// nothing to say.
+#[test]
+fn a_service_that_slept_goes_on_with_a_client_that_only_listens() {
+    for (seed, seconds) in [(17, 20), (18, 70)] {
+        let mut world = World::connected(seed);
+        open(&mut world, 5000);
+        world.sleep(1, seconds * SECOND);
+        world.take(2);
+        let began = world.now.instant;
+        let mut heard = false;
+        for _ in 0..300 {
+            let said = segment(&mut world, 1, 5000, ACK);
+            let (came, resets) = arrived(&mut world, 2);
+            assert_eq!(resets, 0);
+            heard = came.contains(&said);
+            if heard {
+                break;
+            }
+        }
+        let took = world.now.instant - began;
+        println!("asleep for {seconds} s: heard after {took:?}");
+        assert!(heard && took < seconds * SECOND, "{seconds} s: {took:?}");
+    }
 }

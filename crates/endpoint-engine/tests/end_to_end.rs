@@ -59,6 +59,7 @@ fn bad_weather_costs_packets_and_corrupts_none() {
         loss: 0.005,
         repeat: 0.05,
         jitter: Duration::from_millis(20),
+        ..Weather::default()
     };
     let (client, service) = (world.ipv4(2), world.ipv4(1));
     let mut sent = HashSet::new();

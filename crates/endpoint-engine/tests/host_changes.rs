@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use mixline_endpoint_engine::RecordVersions;
 use mixline_endpoint_engine::command::{Command, Question};
 use mixline_endpoint_engine::testing::*;
+use mixline_protocol::identity::IdentityKey;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -279,4 +281,62 @@ fn a_service_whose_clock_was_ahead_is_found_again() {
     );
     let packet = first_answer(&mut world);
     assert!(packet < SOON, "{packet:?}");
+}
+
+/// A service that publishes itself and a name, with what its disk holds.
+fn service_with_a_name(
+    world: &mut World,
+    key: &IdentityKey,
+    disk: Option<&str>,
+    clock: i64,
+) -> usize {
+    let key = IdentityKey::from_seed(*key.seed());
+    let lease = world.grant(key.anonymous_id());
+    let node = world.add(key, |config| {
+        config.accept_sessions = true;
+        config.publish = true;
+    });
+    world.nodes[node].clock = clock * 1000;
+    if let Some(disk) = disk {
+        let versions = RecordVersions::load(disk).unwrap();
+        world.nodes[node].engine.set_record_versions(versions);
+    }
+    world.command(node, Command::SetLease(Box::new(lease)));
+    let name = "freespeech".parse().unwrap();
+    let claimed = world.ask(node, Question::ClaimName(name));
+    assert!(claimed.is_ok(), "{claimed:?}");
+    let published = world.ask(node, Question::Publish);
+    assert!(published.is_ok(), "{published:?}");
+    node
+}
+
+#[test]
+fn a_service_that_starts_again_under_a_slow_clock_publishes_at_once() {
+    let mut world = World::pair(19);
+    let key = world.random_key();
+    let mut disk: Option<String> = None;
+    // Set back while it is stopped, twice, and right again.
+    for (seconds, runs) in [(0, 60), (-280, 1), (-299, 1), (-100, 1), (0, 1)] {
+        let node = service_with_a_name(&mut world, &key, disk.as_deref(), seconds);
+        world.run(runs * SECOND);
+        let id = world.nodes[node].id;
+        let told = world.nodes[node].descriptor.clone().unwrap();
+        assert_eq!(world.store.services[&id], *told, "{seconds}");
+        disk = world.nodes[node].record_versions.clone();
+        world.nodes[node].dead = true;
+    }
+}
+
+#[test]
+fn names_are_claimed_again_after_the_clock_was_set_back() {
+    let mut world = World::pair(20);
+    let claim = |world: &mut World| {
+        let name = "freespeech".parse().unwrap();
+        world.ask(1, Question::ClaimName(name))
+    };
+    for seconds in [280, 0, -280] {
+        world.nodes[1].clock = seconds * 1000;
+        let claimed = claim(&mut world);
+        assert!(claimed.is_ok(), "{seconds}: {claimed:?}");
+    }
 }

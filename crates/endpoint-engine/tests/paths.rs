@@ -26,7 +26,7 @@ fn new_path() -> NewPath {
     let (tail, _) = build_tail(&secrets, &[hop], MailboxToken([2; 8])).unwrap();
     NewPath {
         head: build_head(&HeadSecrets::random(&mut rng), &[hop], &tail).unwrap(),
-        relays: vec![hop.relay],
+        hops: vec![hop],
         tail: tail.id(),
         tail_first: tail.first,
         expires: UnixTime(u64::MAX),

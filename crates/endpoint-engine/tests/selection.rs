@@ -1,140 +1,30 @@
 //! Path selection and guards on networks of any shape.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod networks;
+
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
 
 use chacha20::ChaCha20Rng;
 use mixline_endpoint_engine::Guards;
-use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::testing::internals::relays::{
-    GONE, MAX_FALLBACKS, Network, PATIENCE, RECOVERED, Relay, choose,
+    GONE, MAX_FALLBACKS, PATIENCE, Place, Plan, RECOVERED, Relay, choose,
 };
 use mixline_protocol::epoch;
-use mixline_protocol::identity::{IdentityKey, RelayId, ShortId, X25519Public};
-use mixline_protocol::records::{Parameters, RelayDescriptor, ServiceDescriptor, Snapshot};
+use mixline_protocol::identity::{RelayId, ShortId};
 use mixline_protocol::time::UnixTime;
+use networks::{START, Spec, id, network, network_at, now, plain, spec};
 use proptest::prelude::*;
 use rand_core::SeedableRng;
 
-const START: u64 = 1_800_000_000;
-
-#[derive(Debug, Clone)]
-struct Spec {
-    network: u8,
-    network6: Option<u8>,
-    family: Option<u8>,
-    capacity: u32,
-    /// Which of the keys it has published: current, next.
-    keys: (bool, bool),
-}
-
-fn plain(network: u8) -> Spec {
-    Spec {
-        network,
-        network6: None,
-        family: None,
-        capacity: 100,
-        keys: (true, true),
+/// A head of so many relays of which only the guard is given.
+fn free(guard: &ShortId, length: usize) -> Plan<'_> {
+    Plan {
+        guard,
+        layers: &[],
+        length,
     }
-}
-
-fn spec() -> impl Strategy<Value = Spec> {
-    (
-        0u8..12,
-        proptest::option::of(0u8..6),
-        proptest::option::weighted(0.3, 0u8..4),
-        prop_oneof![Just(0), 1u32..1000, Just(u32::MAX)],
-        prop_oneof![8 => Just((true, true)), 1 => Just((true, false)), 1 => Just((false, true))],
-    )
-        .prop_map(|(network, network6, family, capacity, keys)| Spec {
-            network,
-            network6,
-            family,
-            capacity,
-            keys,
-        })
-}
-
-fn key(number: usize) -> IdentityKey {
-    let mut seed = [3; 32];
-    seed[..8].copy_from_slice(&(number as u64).to_le_bytes());
-    IdentityKey::from_seed(seed)
-}
-
-fn id(number: usize) -> RelayId {
-    key(number).relay_id()
-}
-
-/// A network of these relays at a time; `None` leaves a number out.
-fn network_at(specs: &[Option<Spec>], now: UnixTime) -> Network {
-    let parameters = Parameters::default();
-    let current = epoch::current(now, parameters.epoch_seconds);
-    let relays = specs.iter().enumerate().filter_map(|(number, spec)| {
-        let spec = spec.as_ref()?;
-        let low = u8::try_from(number % 250).unwrap();
-        let mut addresses: Vec<SocketAddr> = vec![SocketAddr::from((
-            [172, spec.network, number as u8, 2],
-            7000,
-        ))];
-        if let Some(network) = spec.network6 {
-            let ip: IpAddr = format!("3fff:{network:x}:0:{low:x}::2").parse().unwrap();
-            addresses.push((ip, 7000).into());
-        }
-        let mut onion = mixline_protocol::records::OnionKeys::new();
-        if spec.keys.0 {
-            onion.push((current, X25519Public([low; 32])));
-        }
-        if spec.keys.1 {
-            onion.push((current + 1, X25519Public([low.wrapping_add(1); 32])));
-        }
-        let descriptor = RelayDescriptor {
-            id: id(number),
-            version: 1,
-            issued: now,
-            expires: now.plus(3600),
-            link: X25519Public([low; 32]),
-            onion,
-            addresses,
-            capacity: spec.capacity,
-            load: 0,
-            family: spec.family.map(|family| format!("family{family}")),
-            name: format!("relay{number}"),
-            software: String::new(),
-            signature: [0; 64],
-        };
-        Some(descriptor.sign(&key(number)).unwrap())
-    });
-    let directory = IdentityKey::from_seed([9; 32]);
-    let service = ServiceDescriptor {
-        id: directory.anonymous_id(),
-        version: 1,
-        issued: now,
-        expires: now.plus(3600),
-        session: X25519Public([1; 32]),
-        lease: None,
-        tails: Vec::new(),
-        signature: [0; 64],
-    };
-    let snapshot = Snapshot {
-        directory: directory.anonymous_id(),
-        issued: now,
-        valid_until: now.plus(3600),
-        parameters,
-        relays: relays.collect(),
-        directory_service: service.sign(&directory).unwrap(),
-        signature: [0; 64],
-    };
-    Network::new(Arc::new(snapshot.sign(&directory).unwrap()))
-}
-
-fn network(specs: &[Spec]) -> Network {
-    network_at(
-        &specs.iter().cloned().map(Some).collect::<Vec<_>>(),
-        UnixTime(START),
-    )
 }
 
 fn clash(a: &Spec, b: &Spec) -> bool {
@@ -180,8 +70,8 @@ proptest! {
         // Early in the epoch only the current key counts.
         let usable: Vec<usize> = (0..specs.len()).filter(|n| specs[*n].keys.0).collect();
         let guard = id(0).short();
-        let penalty = |short: &ShortId| penalties[at(short)];
-        let result = choose(&network, &guard, length, UnixTime(START), penalty, &mut rng);
+        let penalty = |_: Place, short: &ShortId| Some(penalties[at(short)]);
+        let result = choose(&network, free(&guard, length), UnixTime(START), penalty, &mut rng);
         let possible = if usable.contains(&0) {
             most(&mut vec![0], &specs, &usable)
         } else {
@@ -215,14 +105,14 @@ proptest! {
         let network = network(&specs);
         let mut rng = ChaCha20Rng::from_seed(seed);
         let guard = id(0).short();
-        let penalty = |short: &ShortId| u8::from(*short == id(bad).short());
+        let penalty = |_: Place, short: &ShortId| Some(u8::from(*short == id(bad).short()));
         for _ in 0..20 {
-            let chosen = choose(&network, &guard, 4, UnixTime(START), penalty, &mut rng).unwrap();
+            let chosen = choose(&network, free(&guard, 4), UnixTime(START), penalty, &mut rng).unwrap();
             prop_assert!(chosen.hops.iter().all(|hop| hop.relay != id(bad).short()));
         }
         // All but one are in the way: then it has to do.
-        let penalty = |short: &ShortId| u8::from(*short != id(bad).short());
-        let chosen = choose(&network, &guard, 4, UnixTime(START), penalty, &mut rng).unwrap();
+        let penalty = |_: Place, short: &ShortId| Some(u8::from(*short != id(bad).short()));
+        let chosen = choose(&network, free(&guard, 4), UnixTime(START), penalty, &mut rng).unwrap();
         prop_assert_eq!(chosen.hops.len(), 4);
     }
 }
@@ -237,7 +127,14 @@ fn capacity_weighs_and_does_not_buy_everything() {
     let mut count: HashMap<ShortId, u32> = HashMap::new();
     for _ in 0..4000 {
         let guard = id(0).short();
-        let chosen = choose(&network, &guard, 2, UnixTime(START), |_| 0, &mut rng).unwrap();
+        let chosen = choose(
+            &network,
+            free(&guard, 2),
+            UnixTime(START),
+            |_, _| Some(0),
+            &mut rng,
+        )
+        .unwrap();
         *count.entry(chosen.hops[1].relay).or_default() += 1;
     }
     // Of 8 * 100 + 300 + 1000: the boaster counts for ten times the median.
@@ -255,24 +152,21 @@ fn the_next_epochs_keys_are_used_in_the_last_quarter() {
     let end = |n: u32| epoch::ends(epoch::current(at(0), 3600) + n, 3600, 0);
     let guard = id(0).short();
     let chosen = |specs: &[Option<Spec>], now, rng: &mut ChaCha20Rng| {
-        choose(&network_at(specs, now), &guard, 4, now, |_| 0, rng)
-            .unwrap()
-            .expires
+        choose(
+            &network_at(specs, now),
+            free(&guard, 4),
+            now,
+            |_, _| Some(0),
+            rng,
+        )
+        .unwrap()
+        .expires
     };
     assert_eq!(chosen(&specs, at(2600), &mut rng), end(0));
     assert_eq!(chosen(&specs, at(2800), &mut rng), end(1));
     // One relay that is late makes the whole end sooner.
     specs[3].as_mut().unwrap().keys = (true, false);
     assert_eq!(chosen(&specs, at(2800), &mut rng), end(0));
-}
-
-fn now(seconds: u64) -> Now {
-    static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let origin = *ORIGIN.get_or_init(Instant::now);
-    Now {
-        instant: origin + Duration::from_secs(seconds),
-        unix_ms: (START + seconds) * 1000,
-    }
 }
 
 fn regular(guards: &Guards) -> Vec<RelayId> {
@@ -303,8 +197,9 @@ fn guards_are_chosen_once_and_kept() {
         .map(|c| (0..12).find(|n| id(*n) == *c).unwrap() % 8)
         .collect();
     assert_eq!(networks.len(), 3, "in different networks");
-    assert!(guards.take_changed());
-    assert!(!guards.take_changed());
+    assert!(guards.has_changed());
+    guards.set_unchanged();
+    assert!(!guards.has_changed());
 
     // Stored and loaded they are the same, whatever else the network offers.
     let mut guards = Guards::load(3, &guards.save()).unwrap();
@@ -314,7 +209,7 @@ fn guards_are_chosen_once_and_kept() {
         guards.update(&network_at(&specs, at.unix()), at, up, |_| true, &mut rng);
         assert_eq!(regular(&guards), chosen);
     }
-    assert!(!guards.take_changed());
+    assert!(!guards.has_changed());
 
     // One is gone: it is missed for days before another takes its place.
     let mut without = specs.clone();

@@ -25,7 +25,7 @@ use crate::handle::Handle;
 use crate::requests::{Request, Requests, Waiting};
 use crate::service::MessageService;
 use crate::sockets::{Bound, Port, Sockets};
-use crate::state::StateDir;
+use crate::state::{Kept, StateDir, Storing};
 use crate::ways::Ways;
 use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::command::Command;
@@ -69,6 +69,7 @@ impl Endpoint {
         config.engine.check()?;
         let state = StateDir::open(&config.state_dir)?;
         let guards = state.load_guards(config.engine.guards)?;
+        let record_versions = state.load_record_versions()?;
         let sockets = Bound::new()?;
         let mut seed = Zeroizing::new([0; 32]);
         OsRandom::new().fill_bytes(seed.as_mut());
@@ -90,7 +91,7 @@ impl Endpoint {
 
         let families = Families { v4: true, v6: true };
         let mut clock = Clock::new();
-        let engine = Engine::new(
+        let mut engine = Engine::new(
             config.engine,
             identity,
             guards,
@@ -99,6 +100,7 @@ impl Endpoint {
             *seed,
             clock.now(),
         );
+        engine.set_record_versions(record_versions);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -116,6 +118,8 @@ impl Endpoint {
                         sockets: sockets.register()?,
                         device,
                         state,
+                        storing_versions: Storing::of(Kept::RecordVersions),
+                        storing_guards: Storing::of(Kept::Guards),
                         events,
                         descriptor: descriptor_sender,
                         online: online_sender,
@@ -148,6 +152,8 @@ struct Driver<D> {
     sockets: Sockets,
     device: D,
     state: StateDir,
+    storing_versions: Storing,
+    storing_guards: Storing,
     events: broadcast::Sender<Event>,
     descriptor: watch::Sender<Option<Arc<mixline_protocol::records::ServiceDescriptor>>>,
     online: watch::Sender<bool>,
@@ -188,12 +194,12 @@ impl<D: PacketDevice> Driver<D> {
         let mut snapshots_open = true;
         snapshots.mark_changed();
         loop {
-            self.sockets.send(self.engine.outbox());
+            self.send();
             self.deliver().await?;
             self.report(&answers_sender);
             let now = self.clock.now();
             if self.engine.is_stopped(now) {
-                self.sockets.send(self.engine.outbox());
+                self.send();
                 return self.deliver().await;
             }
             let blocked = self.sockets.is_blocked();
@@ -294,6 +300,16 @@ impl<D: PacketDevice> Driver<D> {
         }
     }
 
+    /// Sends what there is; what a restart has to know of it is stored before.
+    fn send(&mut self) {
+        let now = self.clock.now().instant;
+        let text = || self.engine.record_versions_to_store();
+        if self.storing_versions.store(&self.state, text, now) {
+            self.engine.record_versions_stored();
+        }
+        self.sockets.send(self.engine.outbox());
+    }
+
     /// Takes a batch from a socket, and gives the packets in it to the device.
     async fn receive(&mut self, v4: bool, now: Now) -> Result<()> {
         let Self {
@@ -351,10 +367,10 @@ impl<D: PacketDevice> Driver<D> {
         while let Some((number, outcome)) = self.engine.next_answer() {
             self.waiting.answer(number, outcome);
         }
-        if let Some(text) = self.engine.guards_to_store()
-            && let Err(error) = self.state.store_guards(&text)
-        {
-            tracing::warn!(%error, "the guards cannot be stored: a restart would choose others");
+        let now = self.clock.now().instant;
+        let text = || self.engine.guards_to_store();
+        if self.storing_guards.store(&self.state, text, now) {
+            self.engine.guards_stored();
         }
         if let Some(descriptor) = self.engine.changed_descriptor() {
             self.descriptor.send_replace(Some(descriptor));

@@ -37,9 +37,12 @@ pub struct ProbeOptions {
     pub questions: u32,
     /// Whether path MTUs are searched for.
     pub mtu: bool,
-    /// For how long mappings of a NAT are left alone to see whether they live: one socket for
-    /// each. At most 8, of at most 120 s. The measurement takes as long as the longest.
+    /// For how long mappings of a NAT, or what a firewall remembers, are left alone to see whether they
+    /// live: one socket for each. At most 8, of at most 120 s. The measurement takes as long as the
+    /// longest that is tried.
     pub mappings: Vec<Duration>,
+    /// Whether all of them are tried where nobody translates; otherwise only the shortest.
+    pub all_without_nat: bool,
 }
 
 impl Default for ProbeOptions {
@@ -48,6 +51,7 @@ impl Default for ProbeOptions {
             questions: 10,
             mtu: true,
             mappings: Vec::new(),
+            all_without_nat: false,
         }
     }
 }
@@ -106,7 +110,8 @@ pub struct AddressProbe {
 pub struct Nat {
     /// Of which kind it is.
     pub kind: NatKind,
-    /// The longest silence that a mapping has survived, seconds.
+    /// The longest silence that a mapping has survived, seconds. Without a NAT: after which an answer
+    /// still came in.
     pub mapping_lives_s: Option<u64>,
     /// The shortest one that it has not, seconds.
     pub mapping_gone_s: Option<u64>,

@@ -11,6 +11,7 @@ use crate::directory_queries::DirectoryQueries;
 use crate::error::Error;
 use crate::guard_probes::{GuardsProbed, ProbeOptions, probe_guards};
 use crate::requests::Requests;
+use mixline_endpoint_engine::access::Access;
 use mixline_endpoint_engine::command::{Answer, Command, Question};
 use mixline_endpoint_engine::status::PingReport;
 use mixline_endpoint_engine::{Event, QueryError, Status};
@@ -70,6 +71,13 @@ impl Handle {
         let command = Command::Reconfigure(Box::new(settings));
         self.requests.command(command).await;
         Ok(())
+    }
+
+    /// Lets in these clients only from now on, or everybody, and is these services' client. Sessions that
+    /// others have begun end; the own descriptor says so as soon as it is published again.
+    pub async fn set_access(&self, access: Access) {
+        let command = Command::SetAccess(Box::new(access));
+        self.requests.command(command).await;
     }
 
     /// The state of everything; `None` if the endpoint has stopped.

@@ -32,8 +32,8 @@ pub use guard_probes::{
     AddressProbe, GuardProbe, GuardsProbed, Nat, NatKind, ProbeOptions, probe_guards,
 };
 pub use handle::Handle;
-pub use mixline_endpoint_engine::command::NamedService;
-pub use mixline_endpoint_engine::command::PING_INTERVAL;
+pub use mixline_endpoint_engine::access::Access;
+pub use mixline_endpoint_engine::command::{MAX_MEASUREMENTS, NamedService, PING_INTERVAL};
 pub use mixline_endpoint_engine::{
     AddressRange, Config as EngineConfig, ConfigError, Event, GuardTarget, Identity,
     MAX_DUPLICATES, MAX_QUERIES, PathPolicy, PolicyRule, QueryError, Status,

@@ -1,15 +1,47 @@
-//! What is remembered on disk: the guards, and nothing that tells who this endpoint is.
+//! What is remembered on disk: the guards, and the versions of the own records. The latter are as good
+//! as the ID to whoever has the directory, so they stand beside its key.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use mixline_endpoint_engine::Guards;
+use mixline_endpoint_engine::{Guards, RecordVersions};
 
-const GUARDS: &str = "guards.json";
 const LOCK: &str = "endpoint.lock";
+/// How long a disk is left alone that has failed.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// What is remembered, each in a file of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// The guards.
+    Guards,
+    /// The versions of the own records.
+    RecordVersions,
+}
+
+impl Kept {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Guards => "guards.json",
+            Self::RecordVersions => "versions.json",
+        }
+    }
+
+    /// What comes of it that this cannot be stored.
+    fn without(self) -> &'static str {
+        match self {
+            Self::Guards => "the guards cannot be stored: a restart would choose others",
+            Self::RecordVersions => {
+                "the versions of records cannot be stored: after a restart with a slow clock the \
+                 directory may refuse records"
+            }
+        }
+    }
+}
 
 /// The state directory of one endpoint, held under a lock: two endpoints with the same guards
 /// file would be one to their guards.
@@ -60,23 +92,44 @@ impl StateDir {
     /// [`Error::State`], or [`Error::StateContent`] if the file is not what was stored. Guards are
     /// not chosen anew in silence: that is what an attacker would want.
     pub fn load_guards(&self, wanted: usize) -> Result<Option<Guards>> {
-        let path = self.path.join(GUARDS);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(Error::State { path, source }),
-        };
-        Guards::load(wanted, &text)
-            .map(Some)
+        let (path, text) = self.load(Kept::Guards)?;
+        text.map(|text| Guards::load(wanted, &text))
+            .transpose()
             .map_err(|reason| Error::StateContent { path, reason })
     }
 
-    /// Stores the guards: afterwards the file holds either the old ones or the new ones.
+    /// The versions of the own records that were stored. Those in a file that is not what was stored are
+    /// lost: then the directory may refuse records until the clock is past those that it has.
     ///
     /// # Errors
     /// [`Error::State`].
-    pub fn store_guards(&self, text: &str) -> Result<()> {
-        let path = self.path.join(GUARDS);
+    pub fn load_record_versions(&self) -> Result<RecordVersions> {
+        let (path, text) = self.load(Kept::RecordVersions)?;
+        let Some(text) = text else {
+            return Ok(RecordVersions::default());
+        };
+        Ok(RecordVersions::load(&text).unwrap_or_else(|error| {
+            tracing::warn!(%error, "{} is not what was stored, and counts as empty", path.display());
+            RecordVersions::default()
+        }))
+    }
+
+    /// Where something is stored, and its text if it was.
+    fn load(&self, what: Kept) -> Result<(PathBuf, Option<String>)> {
+        let path = self.path.join(what.file());
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok((path, Some(text))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((path, None)),
+            Err(source) => Err(Error::State { path, source }),
+        }
+    }
+
+    /// Stores something: afterwards its file holds either the old text or the new one.
+    ///
+    /// # Errors
+    /// [`Error::State`].
+    pub fn store(&self, what: Kept, text: &str) -> Result<()> {
+        let path = self.path.join(what.file());
         self.replace(&path, text)
             .map_err(|source| Error::State { path, source })
     }
@@ -93,5 +146,90 @@ impl StateDir {
         file.sync_all()?;
         std::fs::rename(&new, path)?;
         File::open(&self.path)?.sync_all()
+    }
+}
+
+/// When something may be stored: a disk that has failed is not asked again for each packet.
+#[derive(Debug)]
+pub struct Storing {
+    what: Kept,
+    rests_until: Option<Instant>,
+}
+
+impl Storing {
+    /// Nothing of it is stored yet.
+    pub fn of(what: Kept) -> Self {
+        Self {
+            what,
+            rests_until: None,
+        }
+    }
+
+    /// Stores what is to be stored, if it is time to; whether that is on the disk now. Where it is not,
+    /// it is to be brought again. Tells of a failure.
+    pub fn store(
+        &mut self,
+        state: &StateDir,
+        text: impl FnOnce() -> Option<String>,
+        now: Instant,
+    ) -> bool {
+        if self.rests_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let Some(text) = text() else {
+            return false;
+        };
+        let result = state.store(self.what, &text);
+        self.rests_until = result.is_err().then(|| now + AGAIN);
+        if let Err(error) = &result {
+            tracing::warn!(%error, "{}", self.what.without());
+        }
+        result.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_stored_is_stored_when_the_disk_takes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let state = StateDir::open(&path).unwrap();
+        let text = || Some("{\"used\":7,\"accepted\":5}\n".to_owned());
+        let mut storing = Storing::of(Kept::RecordVersions);
+        let start = Instant::now();
+        std::fs::remove_dir_all(&path).unwrap();
+        let mut try_at = |now| storing.store(&state, text, now);
+        assert!(!try_at(start));
+        std::fs::create_dir(&path).unwrap();
+        // Not for each packet.
+        assert!(!try_at(start + AGAIN / 2));
+        assert!(try_at(start + AGAIN));
+        assert_eq!(
+            state.load_record_versions().unwrap().save(),
+            text().unwrap()
+        );
+        assert!(try_at(start + AGAIN));
+    }
+
+    #[test]
+    fn versions_are_there_after_a_restart_and_a_damaged_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(folder.path()).unwrap();
+        let none = RecordVersions::default();
+        assert_eq!(state.load_record_versions().unwrap(), none);
+        let file = folder.path().join(Kept::RecordVersions.file());
+        let some = "{\"used\":7,\"accepted\":5}\n";
+        state.store(Kept::RecordVersions, some).unwrap();
+        let loaded = state.load_record_versions().unwrap();
+        assert_eq!(loaded.save(), some);
+        std::fs::write(&file, "nonsense").unwrap();
+        assert_eq!(state.load_record_versions().unwrap(), none);
+        // What is no file is an error, and not taken for none.
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        assert!(state.load_record_versions().is_err());
     }
 }

@@ -12,6 +12,7 @@ use chacha20::ChaCha20Rng;
 use mixline_endpoint::{
     Config, Endpoint, Error, Handle, Identity, MessageService, NoDevice, PacketBatch, PacketDevice,
 };
+use mixline_endpoint_engine::access::Access;
 use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::testing::*;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
@@ -77,6 +78,7 @@ impl Relays {
             session: mixline_protocol::identity::X25519Public([9; 32]),
             lease: None,
             tails: Vec::new(),
+            clients: None,
             signature: [0; 64],
         };
         let snapshot = Snapshot {
@@ -198,6 +200,7 @@ fn identity() -> Identity {
     Identity {
         key: IdentityKey::generate(&mut random),
         session: X25519Secret::generate(&mut random),
+        access: Access::default(),
     }
 }
 
@@ -244,6 +247,7 @@ async fn three_endpoints_over_real_sockets() {
     let own = Identity {
         key,
         session: identity().session,
+        access: Access::default(),
     };
     let directory = Endpoint::start(
         config,

@@ -24,6 +24,8 @@ struct Path {
     loss: usize,
     /// Ports of the client's are shown as other ones, as behind a NAT: by how much.
     shift: u16,
+    /// Whether an answer that comes a while after its question is let in.
+    remembers: bool,
 }
 
 const CLEAR: Path = Path {
@@ -31,6 +33,7 @@ const CLEAR: Path = Path {
     back: DATAGRAM,
     loss: 0,
     shift: 0,
+    remembers: true,
 };
 
 /// A relay that answers probes.
@@ -79,6 +82,7 @@ fn answer(socket: &UdpSocket, link: &X25519Public, path: Path, stop: &AtomicBool
     while !stop.load(Ordering::Relaxed) {
         let mut buffer = [0; DATAGRAM];
         let mut answers = responder.due(Instant::now());
+        answers.retain(|_| path.remembers);
         if let Ok((length, from)) = socket.recv_from(&mut buffer) {
             count += 1;
             let lost = path.loss > 0 && count % path.loss == 0;
@@ -237,13 +241,49 @@ fn kinds_of_nat_are_told_apart() {
 
 #[test]
 fn a_mapping_that_lives_is_seen_to() {
-    let relays = [Relay::start("one", "127.0.0.1:0", CLEAR)];
+    let translated = Path { shift: 7, ..CLEAR };
+    let relays = [Relay::start("one", "127.0.0.1:0", translated)];
     let options = ProbeOptions {
         mtu: false,
         mappings: vec![Duration::from_secs(1), Duration::from_secs(2)],
         ..quick()
     };
-    let probed = measure(&relays, &options);
-    let nat = probed.nat_v4;
+    let nat = measure(&relays, &options).nat_v4;
     assert_eq!((nat.mapping_lives_s, nat.mapping_gone_s), (Some(2), None));
+}
+
+#[test]
+fn a_firewall_that_forgets_is_found_without_a_nat_and_looked_at_for_the_shortest_silence() {
+    for (at, remembers, life) in [
+        ("127.0.0.1:0", true, (Some(1), None)),
+        ("[::1]:0", true, (Some(1), None)),
+        ("[::1]:0", false, (None, Some(1))),
+    ] {
+        let path = Path { remembers, ..CLEAR };
+        let relays = [Relay::start("one", at, path)];
+        let options = ProbeOptions {
+            mtu: false,
+            mappings: vec![Duration::from_secs(60), Duration::from_secs(1)],
+            ..quick()
+        };
+        let began = Instant::now();
+        let probed = measure(&relays, &options);
+        let nat = match at {
+            "[::1]:0" => probed.nat_v6,
+            _ => probed.nat_v4,
+        };
+        assert_eq!(nat.kind, NatKind::None, "{at}");
+        assert_eq!((nat.mapping_lives_s, nat.mapping_gone_s), life, "{at}");
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(30), "{took:?}");
+    }
+    // Who has time has all of them looked at.
+    let relays = [Relay::start("one", "[::1]:0", CLEAR)];
+    let options = ProbeOptions {
+        mtu: false,
+        mappings: vec![Duration::from_secs(1), Duration::from_secs(2)],
+        all_without_nat: true,
+        ..quick()
+    };
+    assert_eq!(measure(&relays, &options).nat_v6.mapping_lives_s, Some(2));
 }

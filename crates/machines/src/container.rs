@@ -1,10 +1,12 @@
 //! A container under systemd-nspawn: the same tree as a machine's, systemd as its first process, in a
 //! second.
 //!
-//! It writes to a layer in memory above the tree, has no network but its own, and is known to nothing
-//! on the host: its mounts and nspawn's files are in a namespace of theirs. When it is dropped, or
-//! the program that started it ends in whatever way, it is killed with all that runs in it, and its
-//! control groups are removed.
+//! It writes to a layer in memory above the tree, and is known to nothing on the host: its mounts and
+//! nspawn's files are in a namespace of theirs. Its one wire, `host0`, leads to a bridge in a network
+//! namespace where nobody else is. When it is dropped, or the program that started it ends in whatever
+//! way, it is killed with all that runs in it, and its control groups are removed.
+//!
+//! It may boot again, in order or as after a power cut: what it wrote and what is outside stay.
 
 use std::fs;
 use std::io;
@@ -14,6 +16,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::inside::{Inside, end_of};
 use crate::run::{lasting, program};
@@ -29,8 +34,8 @@ const END: Duration = Duration::from_secs(10);
 /// of units above the host's.
 const CAPABILITIES: &str = "CAP_BPF,CAP_PERFMON,CAP_IPC_LOCK,CAP_SYS_RESOURCE";
 
-/// Starts nspawn as the first process of a namespace of processes, so that all ends with it, and ends
-/// it when its own input closes. Arguments: control groups, one a line, the first of them that of
+/// Starts nspawn in a namespace of processes, so that all ends with its first one, as often as it is
+/// asked to by a file, and ends it when its own input closes. Arguments: control groups, one a line, the first of them that of
 /// the unified hierarchy; tree; what nspawn is given.
 const KEEPER: &str = r#"
 groups=$1; tree=$2; shift 2
@@ -38,12 +43,17 @@ first=$(printf '%s\n' "$groups" | head -n 1)
 setpriv --pdeathsig KILL sh -c '
     first=$1; tree=$2; shift 2
     echo $$ > "$first/cgroup.procs" || exit
-    exec unshare --mount --pid --mount-proc --fork --kill-child=KILL sh -c '\''
+    exec unshare --mount --pid --net --mount-proc --fork --kill-child=KILL sh -c '\''
         tree=$1; shift
         mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/machine/upper /run/machine/work /run/machine/root &&
         mount -t overlay -o "lowerdir=$tree,upperdir=/run/machine/upper,workdir=/run/machine/work" \
             overlay /run/machine/root || exit
-        exec systemd-nspawn --directory=/run/machine/root "$@"
+        ip link set lo up && ip link add outside type bridge mcast_snooping 0 && ip link set outside up || exit
+        while :; do
+            rm -f /run/machine/again
+            systemd-nspawn --directory=/run/machine/root --network-bridge=outside "$@"
+            [ -e /run/machine/again ] || exit
+        done
     '\'' sh "$tree" "$@"
 ' sh "$first" "$tree" "$@" </dev/null &
 read -r end
@@ -69,6 +79,16 @@ pub struct Setup {
     pub shared: PathBuf,
     /// Where its console is kept.
     pub directory: PathBuf,
+}
+
+/// How a container ends that boots again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Its services are stopped in order.
+    PowerOff,
+    /// All its processes are killed at once. What they wrote is kept all the same: a disk may lose the
+    /// last seconds.
+    PowerCut,
 }
 
 /// A container that runs. Dropping it ends it.
@@ -97,28 +117,13 @@ impl Container {
         }
         fs::create_dir_all(&setup.directory).map_err(Error::file("making", &setup.directory))?;
         let console = setup.directory.join("console.log");
-        let failed = |what: &str| Error::Ended {
-            machine: format!("{} ({what})", setup.name),
-            console: end_of(&console),
-        };
         let keeper = Keeper::start(tree, setup, &console)?;
-        let until = Instant::now() + BOOT;
-        let leader = loop {
-            if let Some(leader) = keeper.leader() {
-                break leader;
-            }
-            if Instant::now() > until || !keeper.is_running() {
-                return Err(failed("it did not start"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        let (ours, theirs) = UnixStream::pair().map_err(Error::file("making", "a socket"))?;
-        let entered = enter(leader, theirs).map_err(Error::file("entering", nspawn))?;
+        let (leader, entered, shell) = keeper.booted(None, &setup.name, &console)?;
         let mut container = Self {
             inside: Inside {
                 name: setup.name.clone(),
                 console,
-                shell: Shell::new(ours),
+                shell,
             },
             leader,
             entered,
@@ -134,6 +139,71 @@ impl Container {
         } else {
             Err(container.inside.ended())
         }
+    }
+
+    /// Ends the container and boots it again, until its first services run; those that wait for a network
+    /// may still do so. Nothing of what ran before is left, and `host0` is down and without an address.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] or [`Error::Timeout`] if it does not come up.
+    pub fn boot_again(&mut self, end: End) -> Result<()> {
+        let again = self.starter()?.join("root/run/machine/again");
+        fs::write(&again, "").map_err(Error::file("writing", again))?;
+        match end {
+            End::PowerOff => self
+                .expect("systemctl poweroff --no-block", BOOT)
+                .map(drop)?,
+            End::PowerCut => {
+                let first = Pid::from_raw(self.leader.cast_signed());
+                kill(first, Signal::SIGKILL).map_err(|error| {
+                    Error::file("killing", format!("/proc/{}", self.leader))(error.into())
+                })?;
+            }
+        }
+        // The end of all stops the shell for a moment, nsenter stops with it, and nobody would let it go on
+        // and reap the shell: it goes before.
+        let _ = self.run("exit", END);
+        let _ = self.entered.kill();
+        let _ = self.entered.wait();
+        let (name, console) = (self.inside.name.clone(), self.inside.console.clone());
+        let (leader, entered, shell) = self.keeper.booted(Some(self.leader), &name, &console)?;
+        (self.leader, self.entered, self.inside.shell) = (leader, entered, shell);
+        self.expect(
+            "until systemctl is-active --quiet basic.target; do sleep 0.05; done",
+            BOOT,
+        )
+        .map(drop)
+    }
+
+    /// The network namespace outside, at the other end of `host0`, where the bridge `outside` has it. It
+    /// stays the same when the container boots again.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] if the container has ended for good.
+    pub fn outside(&self) -> Result<PathBuf> {
+        Ok(self.starter()?.join("ns/net"))
+    }
+
+    /// What the kernel says about the process that starts nspawn, and outlives it.
+    fn starter(&self) -> Result<PathBuf> {
+        let process = self.keeper.first_of(1).ok_or_else(|| self.inside.ended())?;
+        Ok(PathBuf::from(format!("/proc/{process}")))
+    }
+
+    /// A process in the container, by its number on the host; none if it has ended.
+    #[must_use]
+    pub fn outer(&self, process: u32) -> Option<u32> {
+        let depth = numbers("self")?.len() + 2;
+        processes(&self.keeper.group).into_iter().find(|outer| {
+            numbers(&outer.to_string())
+                .is_some_and(|all| all.len() == depth && all.last() == Some(&process))
+        })
+    }
+
+    /// The container's own network namespace, until it boots again.
+    #[must_use]
+    pub fn network(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.leader))
     }
 
     /// Runs a command in the container's shell, as root.
@@ -198,7 +268,7 @@ impl Keeper {
         let mut process = lasting("sh")
             .args(["-c", KEEPER, "sh", &lines.join("\n")])
             .arg(&tree.path)
-            .args(["--quiet", "--boot", "--private-network"])
+            .args(["--quiet", "--boot"])
             .args(["--register=no", "--keep-unit", "--link-journal=no"])
             .args(["--resolv-conf=off", "--timezone=off"])
             .arg(format!("--machine={}", setup.name))
@@ -230,20 +300,49 @@ impl Keeper {
             || self.began.elapsed() < Duration::from_secs(1)
     }
 
-    /// The container's first process, by its number on the host.
-    fn leader(&self) -> Option<u32> {
-        let depth = numbers("self")?.len();
+    /// The first process of the namespace that has so many others around it, by its number on the host.
+    fn first_of(&self, depth: usize) -> Option<u32> {
+        let depth = numbers("self")?.len() + depth;
         processes(&self.group)
             .into_iter()
             .find(|process| match numbers(&process.to_string()) {
-                // One namespace for nspawn, and in it one for the container.
-                Some(numbers) => numbers.len() == depth + 2 && numbers.last() == Some(&1),
+                Some(numbers) => numbers.len() == depth && numbers.last() == Some(&1),
                 None => false,
             })
-            .filter(|process| {
-                fs::read_to_string(format!("/proc/{process}/comm"))
-                    .is_ok_and(|name| name.trim() == "systemd")
-            })
+    }
+
+    /// The container's first process, by its number on the host.
+    fn leader(&self) -> Option<u32> {
+        // One namespace for nspawn, and in it one for the container.
+        self.first_of(2).filter(|process| {
+            fs::read_to_string(format!("/proc/{process}/comm"))
+                .is_ok_and(|name| name.trim() == "systemd")
+        })
+    }
+
+    /// Waits for a first process that is not the one before; gives it, and a shell beside it.
+    fn booted(
+        &self,
+        before: Option<u32>,
+        name: &str,
+        console: &Path,
+    ) -> Result<(u32, Child, Shell)> {
+        let until = Instant::now() + BOOT;
+        let leader = loop {
+            if let Some(leader) = self.leader().filter(|leader| Some(*leader) != before) {
+                break leader;
+            }
+            if Instant::now() > until || !self.is_running() {
+                return Err(Error::Ended {
+                    machine: format!("{name} (it did not start)"),
+                    console: end_of(console),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(Error::file("making", "a socket"))?;
+        let entered = enter(leader, theirs).map_err(Error::file("entering", "the container"))?;
+        Ok((leader, entered, Shell::new(ours)))
     }
 
     fn end(&mut self) {

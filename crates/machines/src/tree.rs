@@ -31,6 +31,9 @@ const PACKAGES: &[&str] = &[
     "openssh-server",
     "iperf3",
     "bind9-dnsutils",
+    "dnsmasq-base",
+    "isc-dhcp-client",
+    "network-manager",
     "ca-certificates",
 ];
 
@@ -47,6 +50,9 @@ const UNUSED: &[&str] = &[
     "e2scrub_reap.service",
     "fstrim.timer",
     "systemd-networkd-wait-online.service",
+    "NetworkManager.service",
+    "NetworkManager-wait-online.service",
+    "NetworkManager-dispatcher.service",
     "getty@tty1.service",
     "serial-getty@ttyS0.service",
 ];

@@ -128,6 +128,9 @@ impl<M: NetlinkSerializable + NetlinkDeserializable> Client<M> {
         for (request, flags) in requests {
             self.encode(request, flags, &mut bytes);
         }
+        // It is one datagram, and may be longer than those that the kernel takes by itself; it doubles what
+        // it is asked for (socket(7)). Who may not ask for more hears so from sending.
+        let _ = setsockopt(&self.socket, sockopt::SndBufForce, &bytes.len());
         self.socket.send(&bytes, 0).map_err(Error::Socket)?;
         let count = self.sequence.get().wrapping_sub(first);
         let mut ended = false;

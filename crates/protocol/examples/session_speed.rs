@@ -154,8 +154,16 @@ fn session() -> Result<(SessionKeys, SessionKeys), Error> {
         expires: UnixTime(NOW + 600),
     }];
     let certificate = Certificate::sign(&client, &ours.public(), UnixTime(NOW + 600), None)?;
-    let (mut initiator, first) =
-        SessionInitiator::start(&ours, &public, &id, &certificate, &tails, NOW * 1000, rng)?;
+    let (mut initiator, first) = SessionInitiator::start(
+        &ours,
+        &public,
+        &id,
+        &certificate,
+        &tails,
+        None,
+        NOW * 1000,
+        rng,
+    )?;
     let initiation = accept(&theirs, &id, &id, &first, NOW * 1000, rng)?;
     let (answering, second) = initiation.respond(&tails)?;
     Ok((initiator.finish(&second)?.0, answering))

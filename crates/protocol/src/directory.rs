@@ -14,6 +14,7 @@
 //! | 5 | lease | lease request | lease |
 //! | 6 | claim a name | name record | done |
 //! | 7 | name of an ID | id 32 | named (without descriptor), not found |
+//! | 8 | look up an ID that has a list of clients | id 32, token 16 | descriptor, not found |
 //!
 //! | kind | response | body |
 //! |------|----------|------|
@@ -29,6 +30,7 @@
 
 use std::net::IpAddr;
 
+use crate::authorisation::LookupToken;
 use crate::identity::AnonymousId;
 use crate::name::{Label, MAX_LABEL};
 use crate::records::{Lease, LeaseRequest, NameRecord, ServiceDescriptor};
@@ -71,6 +73,8 @@ pub enum RequestBody {
     ClaimName(NameRecord),
     /// What is this ID called?
     NameOf(AnonymousId),
+    /// How is this ID reached, which may have a list of clients?
+    LookupListed(AnonymousId, LookupToken),
 }
 
 impl Request {
@@ -88,6 +92,7 @@ impl Request {
             RequestBody::Lease(request) => writer.u8(5).bytes(&request.encode()),
             RequestBody::ClaimName(record) => writer.u8(6).bytes(&record.encode()),
             RequestBody::NameOf(id) => writer.u8(7).bytes(&id.0),
+            RequestBody::LookupListed(id, token) => writer.u8(8).bytes(&id.0).bytes(&token.0),
         };
         writer.into_bytes()
     }
@@ -107,6 +112,10 @@ impl Request {
             5 => RequestBody::Lease(LeaseRequest::decode(rest(reader)?)?),
             6 => RequestBody::ClaimName(NameRecord::decode(rest(reader)?)?),
             7 => RequestBody::NameOf(last(reader, |r| Ok(AnonymousId(r.array()?)))?),
+            8 => last(reader, |r| {
+                let id = AnonymousId(r.array()?);
+                Ok(RequestBody::LookupListed(id, LookupToken(r.array()?)))
+            })?,
             _ => return Err(reader.malformed()),
         };
         Ok(Self { id, body })

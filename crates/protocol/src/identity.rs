@@ -165,6 +165,12 @@ impl IdentityKey {
         RelayId(self.public())
     }
 
+    /// The key pair's X25519 secret, for client authorisation.
+    pub(crate) fn exchange_secret(&self) -> X25519Secret {
+        let mut scalar = Zeroizing::new(self.0.to_scalar_bytes());
+        X25519Secret::from_bytes(std::mem::take(&mut *scalar))
+    }
+
     /// Signs `domain | 0 | bytes`; the domain keeps one kind of record from passing for
     /// another.
     #[must_use]
@@ -249,6 +255,12 @@ impl PartialEq for X25519Secret {
 
 impl Eq for X25519Secret {}
 
+impl fmt::Debug for X25519Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("X25519Secret(..)")
+    }
+}
+
 /// An X25519 public key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct X25519Public(pub [u8; 32]);
@@ -256,6 +268,19 @@ pub struct X25519Public(pub [u8; 32]);
 impl fmt::Display for X25519Public {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl FromStr for X25519Public {
+    type Err = Error;
+
+    /// 64 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self> {
+        let malformed = Error::Malformed { what: "X25519 key" };
+        let bytes = HEXLOWER
+            .decode(text.to_ascii_lowercase().as_bytes())
+            .map_err(|_| malformed.clone())?;
+        bytes.try_into().map(Self).map_err(|_| malformed)
     }
 }
 

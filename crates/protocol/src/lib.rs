@@ -60,6 +60,7 @@
 //! ```
 
 pub mod address;
+pub mod authorisation;
 pub mod directory;
 pub mod epoch;
 pub mod error;
@@ -76,6 +77,7 @@ pub mod rate_limit;
 pub mod records;
 pub mod replay;
 pub mod session;
+pub mod shares;
 pub mod size;
 pub mod time;
 pub mod wire;

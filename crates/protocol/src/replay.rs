@@ -32,8 +32,14 @@
 //! - *Memory*: twice the bytes given. Pages that no tag has touched cost none, but they are large,
 //!   and some hundred tags touch them all.
 
+/// Atomics of the standard library; a test puts others in their place.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering, fence};
+}
+mod turn;
 mod words;
 
+use self::turn::Turn;
 use self::words::Words;
 use crate::prefetch::prefetch_element;
 use crate::time::UnixTime;
@@ -42,7 +48,7 @@ use crate::{Error, Result};
 use ring::digest::{SHA256, digest};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use zeroize::Zeroize;
 
@@ -75,8 +81,8 @@ pub struct ReplayFilter {
     key: [u8; 16],
     blocks: u64,
     generations: [Generation; 2],
-    /// Which of the two takes new tags.
-    current: AtomicUsize,
+    /// Which of the two takes new tags: they do so in turn.
+    turn: Turn,
     /// Milliseconds after which a generation is replaced although it is not full.
     life_ms: AtomicU64,
     origin: Instant,
@@ -112,7 +118,7 @@ impl ReplayFilter {
             key,
             blocks: blocks as u64,
             generations: [Generation::new(blocks)?, Generation::new(blocks)?],
-            current: AtomicUsize::new(0),
+            turn: Turn::default(),
             life_ms: AtomicU64::new(i64::MAX as u64),
             origin: now,
         })
@@ -148,29 +154,14 @@ impl ReplayFilter {
     /// The second step: remembers the tag that was located. True if it was not remembered before.
     #[must_use]
     pub fn check_and_set_at(&self, position: Position) -> bool {
-        let current = self.current.load(Ordering::Acquire);
-        // An old tag locks nothing.
-        let [a, b] = &self.generations;
-        let old = a.contains(position) | b.contains(position);
-        !old && self.insert(position, current)
-    }
-
-    /// Sets the bits of a tag that was not remembered when `current` was the current generation;
-    /// whether one was missing.
-    fn insert(&self, position: Position, mut current: usize) -> bool {
-        let mut new = self.generations[current].insert(position);
-        loop {
-            // If the generations were exchanged meanwhile, another thread may have looked for
-            // this tag before we wrote it, and written it into the other generation. A thread
-            // that sees the exchange after we have not, must see what we have written.
-            fence(Ordering::SeqCst);
-            let after = self.current.load(Ordering::Acquire);
-            if after == current {
-                return new;
-            }
-            current = after;
-            new &= self.generations[current].insert(position);
-        }
+        self.turn.take(
+            // An old tag locks nothing.
+            || {
+                let [a, b] = &self.generations;
+                a.contains(position) | b.contains(position)
+            },
+            |generation| self.generations[generation].insert(position),
+        )
     }
 
     /// Whether the tag is remembered.
@@ -186,7 +177,7 @@ impl ReplayFilter {
     /// about once a second: a filter that is never rotated stays safe, but takes ever more new
     /// tags for old ones. True if it did.
     pub fn rotate(&self, now: Instant) -> bool {
-        let current = self.current.load(Ordering::Acquire);
+        let current = self.turn.generation();
         let now = self.ms(now);
         let age = now.saturating_sub(self.generations[current].began.load(Ordering::Relaxed));
         let old = age.unsigned_abs() >= self.life_ms.load(Ordering::Relaxed) && age > 0;
@@ -196,14 +187,14 @@ impl ReplayFilter {
         let other = &self.generations[1 - current];
         other.clear();
         other.began.store(now, Ordering::Relaxed);
-        self.current.store(1 - current, Ordering::Release);
+        self.turn.pass();
         true
     }
 
     /// How full the current generation is; 1 at its capacity.
     #[must_use]
     pub fn fill(&self) -> f64 {
-        let current = &self.generations[self.current.load(Ordering::Acquire)];
+        let current = &self.generations[self.turn.generation()];
         let entries = current.sampled.load(Ordering::Relaxed);
         let sampled_blocks = self.blocks.div_ceil(SAMPLE);
         let capacity = sampled_blocks * (BLOCK * 8) as u64 / BITS_PER_ENTRY as u64;
@@ -215,7 +206,7 @@ impl ReplayFilter {
     /// Every tag that came within this time is remembered.
     #[must_use]
     pub fn horizon(&self, now: Instant) -> Duration {
-        let previous = &self.generations[1 - self.current.load(Ordering::Acquire)];
+        let previous = &self.generations[1 - self.turn.generation()];
         let age = self
             .ms(now)
             .saturating_sub(previous.began.load(Ordering::Relaxed));
@@ -234,7 +225,7 @@ impl ReplayFilter {
         out.extend_from_slice(&self.key);
         out.extend_from_slice(&self.blocks.to_be_bytes());
         out.extend_from_slice(&wall.0.to_be_bytes());
-        let current = self.current.load(Ordering::Acquire);
+        let current = self.turn.generation();
         for generation in [&self.generations[current], &self.generations[1 - current]] {
             let age = self
                 .ms(now)
@@ -361,22 +352,7 @@ impl Generation {
     /// Sets the tag's bits; whether one was missing.
     fn insert(&self, position: Position) -> bool {
         let block = self.block(position);
-        let mut spins = 0u32;
-        let first = loop {
-            let first = block[0].fetch_or(LOCK, Ordering::Acquire);
-            if first & LOCK == 0 {
-                break first;
-            }
-            while block[0].load(Ordering::Relaxed) & LOCK != 0 {
-                spins = spins.wrapping_add(1);
-                if spins.is_multiple_of(1024) {
-                    // The thread that holds it was taken off the processor.
-                    std::thread::yield_now();
-                } else {
-                    std::hint::spin_loop();
-                }
-            }
-        };
+        let first = lock(block);
         let bits = position.bits();
         let mut missing = bits[0] & !first;
         for (word, bit) in block.iter().zip(bits).skip(1) {
@@ -391,12 +367,18 @@ impl Generation {
         missing != 0
     }
 
-    /// Forgets everything. Pages that were never written stay so.
+    /// Forgets everything. Pages that were never written stay so. Under the locks: a thread that was taken off the
+    /// processor with an earlier turn of this generation may write here once more.
     fn clear(&self) {
-        for word in self.all() {
-            if word.load(Ordering::Relaxed) != 0 {
+        for block in self.all().chunks_exact(WORDS) {
+            if block.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+                continue;
+            }
+            let _ = lock(block);
+            for word in &block[1..] {
                 word.store(0, Ordering::Relaxed);
             }
+            block[0].store(0, Ordering::Release);
         }
         self.sampled.store(0, Ordering::Relaxed);
     }
@@ -435,6 +417,26 @@ impl Generation {
             least = number + 1;
             for (i, word) in words[..words.len().min(CHUNK)].iter().enumerate() {
                 word.store(unlocked(i, reader.u64()?), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Takes a block's lock, which storing its first word gives back; what that word was.
+fn lock(block: &[AtomicU64]) -> u64 {
+    let mut spins = 0u32;
+    loop {
+        let first = block[0].fetch_or(LOCK, Ordering::Acquire);
+        if first & LOCK == 0 {
+            return first;
+        }
+        while block[0].load(Ordering::Relaxed) & LOCK != 0 {
+            spins = spins.wrapping_add(1);
+            if spins.is_multiple_of(1024) {
+                // The thread that holds it was taken off the processor.
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
             }
         }
     }

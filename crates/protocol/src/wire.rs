@@ -158,6 +158,15 @@ impl Writer {
         Self::default()
     }
 
+    /// An empty record with room for so many bytes: one of secrets, which a writer that grows would leave
+    /// copies of.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: Vec::with_capacity(bytes),
+        }
+    }
+
     /// Appends bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use mixline_protocol::Error;
 use mixline_protocol::frames::{
-    CellSink, Delivered, Fragment, FragmentIds, Frame, FrameWriter, MAX_MESSAGE, MAX_PARTIALS,
-    MIN_FRAGMENT_SPACE, Packer, REASSEMBLY_MEMORY, REASSEMBLY_TIME, Reassembly, frames,
+    COPY_FRAME, CellSink, Copy, Delivered, Fragment, FragmentIds, Frame, FrameWriter, MAX_MESSAGE,
+    MAX_PARTIALS, MIN_FRAGMENT_SPACE, Packer, REASSEMBLY_MEMORY, REASSEMBLY_TIME, Reassembly,
+    frames,
 };
 use mixline_protocol::size::FRAMES;
 use proptest::prelude::*;
@@ -549,4 +550,30 @@ fn a_frame_writer_and_the_packer_agree() {
         ),
         [by_hand]
     );
+}
+
+/// Packers that leave the beginning of each cell to the caller never write there, and lose nothing.
+#[test]
+fn what_is_packed_behind_a_copy_frame_leaves_it_alone() {
+    for length in [1, 900, 1031, 1032, 1033, 1040, 5000] {
+        let mut cells = Cells::new();
+        let mut packer = Packer::behind(FragmentIds::new(), COPY_FRAME);
+        let packet = vec![7; length];
+        packer.packet(&packet, &mut cells).unwrap();
+        packer.control(&[1; 9], &mut cells).unwrap();
+        packer.flush(&mut cells);
+        let (mut memory, mut arrived) = (Reassembly::new(), Vec::new());
+        for mut cell in cells.complete {
+            assert_eq!(cell[..COPY_FRAME], RUBBISH[..COPY_FRAME], "{length}");
+            let copy = Copy { index: 0, count: 2 }.frame();
+            cell[..COPY_FRAME].copy_from_slice(&copy);
+            for frame in frames(&cell) {
+                let delivered = memory.accept(frame.unwrap(), Instant::now()).unwrap();
+                if let Some(Delivered::Packet(packet)) = delivered {
+                    arrived.push(packet.to_vec());
+                }
+            }
+        }
+        assert_eq!(arrived, [packet], "{length}");
+    }
 }

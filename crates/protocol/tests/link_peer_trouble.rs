@@ -6,8 +6,8 @@ mod link_world;
 use link_world::{Node, SECOND, World, on_demand};
 use mixline_protocol::Error;
 use mixline_protocol::identity::X25519Secret;
-use mixline_protocol::link::Responder;
 use mixline_protocol::link::peer::Upkeep;
+use mixline_protocol::link::{Admission, Responder};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::Datagram;
 use proptest::prelude::*;
@@ -139,6 +139,34 @@ fn a_cookie_is_returned_at_once() {
     }
     world.a.send(1, world.now);
     world.pass(SECOND * 5, 1000);
+    world.works();
+}
+
+#[test]
+fn who_sees_an_initiation_does_not_replace_its_cookie() {
+    let mut world = on_demand();
+    world.b.under_load = true;
+    // The key that cookies are sealed under is public, so this could be anybody.
+    let (secret, begin) = (world.b.secret.clone(), world.now);
+    let forged = |initiation: &Datagram| {
+        let stranger = Responder::new(&secret, begin, &mut OsRandom::new());
+        let source = "192.0.2.1:7000".parse().unwrap();
+        match stranger.check_macs(initiation, source, true) {
+            Ok(Admission::SendCookie(cookie)) => cookie,
+            _ => panic!("no cookie"),
+        }
+    };
+    world.a.send(0, world.now);
+    let first = world.a.out.remove(0);
+    world.a.receive(&forged(&first), world.now);
+    let second = world.a.out.remove(0);
+    world.b.receive(&second, world.now);
+    let cookie = world.b.out.remove(0);
+    world.a.receive(&cookie, world.now);
+    for _ in 0..10 {
+        world.a.receive(&forged(&second), world.now);
+    }
+    world.pass(SECOND * 6, 1000);
     world.works();
 }
 

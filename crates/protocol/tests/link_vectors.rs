@@ -136,13 +136,20 @@ fn nonce(counter: u64) -> aead::Nonce {
     aead::Nonce::assume_unique_for_key(bytes)
 }
 
-fn mac1(receiver: &X25519Public, before: &[u8]) -> Vec<u8> {
-    hmac256(&sha256(&[b"mixline/v1/mac1", &receiver.0]), before)[..16].to_vec()
+/// The label and the key that mac1 of an initiation, or of a response, is made with.
+type Mac1<'a> = [&'a [u8]; 2];
+
+fn to_responder(key: &X25519Public) -> Mac1<'_> {
+    [b"mixline/v1/mac1", &key.0]
 }
 
-fn padded(mut bytes: Vec<u8>, receiver: &X25519Public) -> Box<Datagram> {
+fn to_initiator(kem_key: &[u8]) -> Mac1<'_> {
+    [b"mixline/v1/response", kem_key]
+}
+
+fn padded(mut bytes: Vec<u8>, mac1: &Mac1<'_>) -> Box<Datagram> {
     bytes.resize(DATAGRAM - 32, 0);
-    bytes.extend(mac1(receiver, &bytes));
+    bytes.extend(&hmac256(&sha256(mac1), &bytes)[..16]);
     bytes.resize(DATAGRAM, 0);
     bytes.into_boxed_slice().try_into().unwrap()
 }
@@ -225,8 +232,8 @@ impl Inputs {
         response.extend(noise.seal(&payload));
         let keys = noise.link_keys(&secret);
         Outputs {
-            initiation: padded(initiation, &b),
-            response: padded(response, &a),
+            initiation: padded(initiation, &to_responder(&b)),
+            response: padded(response, &to_initiator(&kem.encapsulation_key().to_bytes())),
             keys,
         }
     }
@@ -399,7 +406,8 @@ fn the_other_side_by_hand_reads_what_the_library_writes() {
     noise.mix_key(eb.exchange(&ea).unwrap().as_ref());
     noise.mix_key(eb.exchange(&a.public()).unwrap().as_ref());
     response.extend(noise.seal(&[ciphertext.as_slice(), &9u32.to_be_bytes()].concat()));
-    let established = initiator.finish(&padded(response, &a.public())).unwrap();
+    let response = padded(response, &to_initiator(&payload[..1184]));
+    let established = initiator.finish(&response).unwrap();
     assert_eq!(established.remote_index, 9);
     let [i2r, r2i] = noise.link_keys(&secret);
     let mut sent = cell();

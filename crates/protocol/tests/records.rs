@@ -6,6 +6,7 @@ mod records_common;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mixline_protocol::Error;
+use mixline_protocol::authorisation::LookupToken;
 use mixline_protocol::identity::{AnonymousId, IdentityKey};
 use mixline_protocol::records::{
     CLOCK_SKEW, Lease, LeaseRequest, MAX_ADDRESSES, MAX_SNAPSHOT, MAX_TAILS, NameRecord,
@@ -276,9 +277,41 @@ fn sign_refuses_what_decode_would() {
 }
 
 #[test]
+fn a_list_of_clients_is_full_and_ascends() {
+    let key = IdentityKey::from_seed([1; 32]);
+    let right = entries([9; 8]);
+    let (mut twice, mut turned) = (right.clone(), right.clone());
+    twice[1] = twice[0];
+    turned.swap(3, 4);
+    for (wrong, what) in [
+        (Vec::new(), "empty"),
+        (right[1..].to_vec(), "one too few"),
+        (twice, "one twice"),
+        (turned, "out of order"),
+    ] {
+        let mut record = service(&key, 1, true);
+        record.clients = Some(wrong);
+        assert!(
+            ServiceDescriptor::decode(&record.encode()).is_err(),
+            "{what}: decoded"
+        );
+        assert!(record.sign(&key).is_err(), "{what}: signed");
+    }
+    let token = LookupToken([5; 16]);
+    let mut record = service(&key, 1, true);
+    assert!(record.is_for(None) && record.is_for(Some(&token)));
+    record.clients = Some(right.clone());
+    assert!(!record.is_for(None) && !record.is_for(Some(&token)));
+    record.clients = Some([&[token.entry(&record.id)], &right[1..]].concat());
+    assert!(!record.is_for(None) && record.is_for(Some(&token)));
+}
+
+#[test]
 fn sizes_are_within_the_documented_bounds() {
     let key = IdentityKey::from_seed([1; 32]);
-    let largest = service(&key, MAX_TAILS, true).encode();
+    let mut largest = service(&key, MAX_TAILS, true);
+    largest.clients = Some(entries([9; 8]));
+    let largest = largest.sign(&key).unwrap().encode();
     assert_eq!(largest.len(), ServiceDescriptor::MAX_ENCODED);
     let mut too_many = service(&key, MAX_TAILS, true);
     too_many.tails.push(too_many.tails[0]);

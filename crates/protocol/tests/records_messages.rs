@@ -6,6 +6,7 @@ mod records_common;
 use std::net::{IpAddr, Ipv4Addr};
 
 use mixline_protocol::Error;
+use mixline_protocol::authorisation::LookupToken;
 use mixline_protocol::directory::{
     MAX_MESSAGE, MAX_REFUSAL, RefusalCode, Request, RequestBody, Response, ResponseBody,
 };
@@ -29,6 +30,7 @@ fn requests() -> Vec<RequestBody> {
         RequestBody::Lease(LeaseRequest::new(NOW, None, &key())),
         RequestBody::ClaimName(name(&key(), "freespeech")),
         RequestBody::NameOf(AnonymousId([7; 32])),
+        RequestBody::LookupListed(AnonymousId([7; 32]), LookupToken([9; 16])),
     ]
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use mixline_protocol::Error;
+use mixline_protocol::authorisation::Authorisation;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::path::{PublishedTail, TailId};
 use mixline_protocol::random::OsRandom;
@@ -62,12 +63,21 @@ impl World {
     }
 
     fn start(&self, certificate: &Certificate) -> (SessionInitiator, Box<Payload>) {
+        self.start_as(None, certificate)
+    }
+
+    fn start_as(
+        &self,
+        authorisation: Option<&Authorisation>,
+        certificate: &Certificate,
+    ) -> (SessionInitiator, Box<Payload>) {
         SessionInitiator::start(
             &self.client.session,
             &self.service.session.public(),
             &self.service.id(),
             certificate,
             &tails(1, 4),
+            authorisation,
             NOW_MS,
             &mut OsRandom::new(),
         )
@@ -117,6 +127,31 @@ fn refused(result: Result<Initiation, Error>) -> Error {
 }
 
 #[test]
+fn an_initiation_says_which_client_of_the_list_it_is_of() {
+    let world = World::new();
+    let rng = &mut OsRandom::new();
+    let secrets = [(); 3].map(|()| X25519Secret::generate(rng));
+    let of = |secret| Authorisation::of_client(secret, &world.service.id()).unwrap();
+    let list: Vec<Authorisation> = secrets[..2]
+        .iter()
+        .map(|it| Authorisation::of_service(&world.service.key, &it.public()).unwrap())
+        .collect();
+    // Not even with a lease does it become too long.
+    let lease = world.lease(world.client.id(), NOW + 3000);
+    let certificate = world.client.certificate(Some(lease));
+    let client_of = |authorisation: Option<&Authorisation>| {
+        let (_, payload) = world.start_as(authorisation, &certificate);
+        world.accept(&payload, NOW_MS).unwrap().client_of(&list)
+    };
+    assert_eq!(client_of(Some(&of(&secrets[0]))), Some(secrets[0].public()));
+    assert_eq!(client_of(Some(&of(&secrets[1]))), Some(secrets[1].public()));
+    assert_eq!(client_of(Some(&of(&secrets[2]))), None, "not on the list");
+    assert_eq!(client_of(None), None, "nobody's");
+    let elsewhere = Authorisation::of_client(&secrets[0], &world.client.id()).unwrap();
+    assert_eq!(client_of(Some(&elsewhere)), None, "for another service");
+}
+
+#[test]
 fn handshake_and_data_both_ways() {
     let world = World::new();
     let lease = world.lease(world.client.id(), NOW + 10);
@@ -131,6 +166,7 @@ fn handshake_and_data_both_ways() {
             &world.service.id(),
             &certificate,
             &offered,
+            None,
             NOW_MS,
             &mut OsRandom::new(),
         )
@@ -245,6 +281,7 @@ fn a_certificate_for_another_session_key_is_refused() {
         &world.service.id(),
         &mine,
         &tails(1, 1),
+        None,
         NOW_MS,
         &mut OsRandom::new(),
     );
@@ -259,7 +296,7 @@ fn a_certificate_for_another_session_key_is_refused() {
     let first = initiation_saying(&world, |said| {
         let mut to = mixline_protocol::wire::Writer::new();
         mine.write(&mut to);
-        said.splice(9..9 + 137, to.into_bytes());
+        said.splice(CERTIFICATE..CERTIFICATE + 137, to.into_bytes());
     });
     let error = refused(world.accept(&first, NOW_MS));
     assert_eq!(
@@ -276,6 +313,9 @@ fn initiation_saying(world: &World, change: impl FnOnce(&mut Vec<u8>)) -> Box<Pa
     by_the_book(world, change).1
 }
 
+/// Where the certificate begins in what an initiation says.
+const CERTIFICATE: usize = 1 + 8 + 16;
+
 /// The initiator as one would write it from the documentation, with none of the project's code
 /// but for the encoding of certificate and tails.
 fn by_the_book(
@@ -283,7 +323,7 @@ fn by_the_book(
     change: impl FnOnce(&mut Vec<u8>),
 ) -> (snow::HandshakeState, Box<Payload>) {
     let mut to = mixline_protocol::wire::Writer::new();
-    to.u8(1).u64(NOW_MS);
+    to.u8(1).u64(NOW_MS).bytes(&[0x77; 16]);
     world.client.certificate(None).write(&mut to);
     to.u8(1);
     tails(1, 1)[0].write(&mut to);
@@ -375,22 +415,25 @@ fn malformed_initiations_are_refused() {
     type Change = fn(&mut Vec<u8>);
     let cases: [(Change, Error); 6] = [
         (|said| said[0] = 2, Error::Version { what }),
-        (|said| said[9 + 136] = 2, Error::Malformed { what }),
         (
-            |said| said[9 + 137] = 0,
+            |said| said[CERTIFICATE + 136] = 2,
+            Error::Malformed { what },
+        ),
+        (
+            |said| said[CERTIFICATE + 137] = 0,
             Error::Limit {
                 what: "tails offered",
             },
         ),
         (
-            |said| said[9 + 137] = 5,
+            |said| said[CERTIFICATE + 137] = 5,
             Error::Limit {
                 what: "tails offered",
             },
         ),
         (|said| said.push(1), Error::Malformed { what }),
         (
-            |said| said[9] ^= 1,
+            |said| said[CERTIFICATE] ^= 1,
             Error::Authentication {
                 what: "mixline/v1/certificate",
             },
@@ -425,7 +468,7 @@ fn a_lease_of_another_id_is_refused() {
         let mut to = mixline_protocol::wire::Writer::new();
         to.flag(true);
         lease.write_grant(&mut to);
-        said.splice(9 + 136..9 + 137, to.into_bytes());
+        said.splice(CERTIFICATE + 136..CERTIFICATE + 137, to.into_bytes());
     });
     assert!(matches!(
         refused(world.accept(&first, NOW_MS)),
@@ -503,6 +546,7 @@ fn no_session_without_tails_or_with_too_many() {
             &world.service.id(),
             &world.client.certificate(None),
             &tails(1, count),
+            None,
             NOW_MS,
             &mut OsRandom::new(),
         );
@@ -522,6 +566,7 @@ fn a_remote_key_of_low_order_is_refused() {
         &world.service.id(),
         &world.client.certificate(None),
         &tails(1, 1),
+        None,
         NOW_MS,
         &mut OsRandom::new(),
     );

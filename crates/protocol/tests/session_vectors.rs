@@ -89,6 +89,7 @@ fn every_byte_is_as_it_was_written_down() {
         &service.anonymous_id(),
         &certificate,
         &tails(7, 3),
+        None,
         NOW * 1000 + 5,
         &mut Counting(100),
     )
@@ -122,10 +123,10 @@ fn every_byte_is_as_it_was_written_down() {
             sha256(&back)
         ],
         [
-            "24fd9f74e70541000e8ee123383e97e32fb0f034d63486df0f4aff0c81e96776",
-            "49d816166cf1238b07c00581628767e5f77c16c761b39d57be02eedfc8cb3c8e",
-            "33b9b252a49efcb217f66810fbc661a6f730ba72378cfe11fca90ec4a4fa57aa",
-            "a7e9fe4ebaeeb96b5651468897ef2b86f87cf7b35875fb73ad1a9030e097fcaf",
+            "05c8bf0c5ec1ef71cc1d7d1ef6b499ab0014c70b179ae49ede4abf909595983a",
+            "388249358ea8d8da7025f7867338ab8b268519a205a106a2aca8986cd2660591",
+            "9ff6229fc60096fcf752dde5f88b9d5473549354a8ed596fed9bf461d07549bf",
+            "60410cf9fb9af3e5726cadda8ce4895de23e4125edc703b020a16626bf7260fc",
         ]
     );
 }

@@ -4,8 +4,9 @@
 //! Ethernet 14 | [802.1Q tag 4] | IPv4 20 or IPv6 40 | UDP 8 | datagram 1408
 //! ```
 //!
-//! What is not plainly a UDP datagram to our port is the kernel's business: IPv4 with
-//! options or in fragments, IPv6 with extension headers, more than one VLAN tag.
+//! What is not plainly a UDP datagram to our port is the kernel's business: more than one VLAN
+//! tag, and IPv4 with options or in fragments, IPv6 with extension headers. Of these, what is for our
+//! port is found all the same, so that it can be limited: the kernel would give it to our socket.
 
 use crate::checksum::Sum;
 use crate::maps::{Address, mapped};
@@ -139,6 +140,106 @@ fn udp_in_ipv6<F: Frame + ?Sized>(frame: &F, ip: usize) -> Option<Udp> {
         payload,
         whole: length == UDP_LENGTH && has_datagram(frame, udp, payload),
         length: length_of(udp),
+    })
+}
+
+/// A UDP datagram that may be ours, in a form that [`udp`] does not look into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unread {
+    /// Who sent it, as in [`Udp`].
+    pub source: Address,
+    /// To whom.
+    pub destination: Address,
+    /// To which port; `None` if it stands behind more headers than are looked at, so that it may be any.
+    pub port: Option<u16>,
+}
+
+/// Extension headers of IPv6 that are looked at in search of UDP. Nothing that we know of sends more.
+const MAX_EXTENSIONS: usize = 4;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Finds the UDP header of a frame in which [`udp`] found none: behind options of IPv4 or extension
+/// headers of IPv6, in a whole packet or in the first of several fragments. Later fragments have no
+/// port, and without the first one the kernel makes nothing of them.
+#[inline(always)]
+pub fn unread<F: Frame + ?Sized>(frame: &F) -> Option<Unread> {
+    let mut ip = ETHERNET;
+    let mut ethertype = u16::from_be_bytes(frame.bytes(12)?);
+    if ethertype == ETHERTYPE_VLAN {
+        ethertype = u16::from_be_bytes(frame.bytes(16)?);
+        ip = ETHERNET + TAG;
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => unread_ipv4(frame, ip),
+        ETHERTYPE_IPV6 => unread_ipv6(frame, ip),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn unread_ipv4<F: Frame + ?Sized>(frame: &F, ip: usize) -> Option<Unread> {
+    let header: [u8; IPV4] = frame.bytes(ip)?;
+    let words = (header[0] & 0x0f) as usize;
+    if header[0] >> 4 != 4 || words < 5 || header[9] != PROTOCOL_UDP {
+        return None;
+    }
+    // An offset (RFC 791, section 3.1): not the first fragment.
+    if u16::from_be_bytes([header[6], header[7]]) & 0x1fff != 0 {
+        return None;
+    }
+    let udp: [u8; UDP] = frame.bytes(ip + words * 4)?;
+    Some(Unread {
+        source: mapped([header[12], header[13], header[14], header[15]]),
+        destination: mapped([header[16], header[17], header[18], header[19]]),
+        port: Some(u16::from_be_bytes([udp[2], udp[3]])),
+    })
+}
+
+#[inline(always)]
+fn unread_ipv6<F: Frame + ?Sized>(frame: &F, ip: usize) -> Option<Unread> {
+    let header: [u8; IPV6] = frame.bytes(ip)?;
+    if header[0] >> 4 != 6 {
+        return None;
+    }
+    let mut source = [0; 16];
+    source[..8].copy_from_slice(&header[8..16]);
+    let mut destination = [0; 16];
+    destination.copy_from_slice(&header[24..40]);
+    let (mut next, mut at) = (header[6], ip + IPV6);
+    for _ in 0..MAX_EXTENSIONS {
+        // All of them begin alike (RFC 8200, section 4).
+        match next {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
+                let [after, units]: [u8; 2] = frame.bytes(at)?;
+                next = after;
+                at += (units as usize + 1) * 8;
+            }
+            FRAGMENT => {
+                let fragment: [u8; 8] = frame.bytes(at)?;
+                if u16::from_be_bytes([fragment[2], fragment[3]]) & 0xfff8 != 0 {
+                    return None;
+                }
+                next = fragment[0];
+                at += 8;
+            }
+            _ => break,
+        }
+    }
+    let port = match next {
+        PROTOCOL_UDP => {
+            let udp: [u8; UDP] = frame.bytes(at)?;
+            Some(u16::from_be_bytes([udp[2], udp[3]]))
+        }
+        HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | FRAGMENT => None,
+        _ => return None,
+    };
+    Some(Unread {
+        source,
+        destination,
+        port,
     })
 }
 

@@ -12,7 +12,8 @@ pub enum Verdict {
     /// Data of a live session, passed to the kernel's socket: the program runs as a filter
     /// before the UDP port. Status and metrics show it as `guarded`.
     Filtered = 2,
-    /// A handshake message within its limits, passed to the kernel's socket.
+    /// An initiation within its limits, or an answer to a handshake of ours, passed to the kernel's
+    /// socket.
     Handshake = 3,
     /// To our port, and not 1408 bytes long.
     WrongLength = 4,
@@ -22,9 +23,9 @@ pub enum Verdict {
     UnknownIndex = 6,
     /// A tag that has been seen before.
     Replayed = 7,
-    /// A handshake message over the limit of its source.
+    /// An initiation over the limit of its source.
     SourceLimited = 8,
-    /// A handshake message over the limit of all sources together.
+    /// An initiation over the limit of all sources together.
     TotalLimited = 9,
     /// No AF_XDP socket is bound to the queue: passed to the kernel's socket.
     NoSocket = 10,
@@ -32,11 +33,22 @@ pub enum Verdict {
     Merged = 11,
     /// To our port, and shorter than it says itself: cut by the card or its driver.
     Cut = 12,
+    /// A path probe within its limits, passed to the kernel's socket.
+    Probe = 13,
+    /// A path probe over the limit of its source, or of all sources together.
+    ProbeLimited = 14,
+    /// One answer too many to a handshake of ours.
+    AnswerLimited = 15,
+    /// To our port, and in IP options, extension headers or fragments, so that nothing in it was looked
+    /// at: passed to the kernel's socket within limits.
+    Unread = 16,
+    /// The same, over the limit of its source, or of all sources together.
+    UnreadLimited = 17,
 }
 
 impl Verdict {
     /// How many there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 18;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -53,6 +65,11 @@ impl Verdict {
         Self::NoSocket,
         Self::Merged,
         Self::Cut,
+        Self::Probe,
+        Self::ProbeLimited,
+        Self::AnswerLimited,
+        Self::Unread,
+        Self::UnreadLimited,
     ];
 
     /// The name that status and metrics show.
@@ -72,6 +89,11 @@ impl Verdict {
             Self::NoSocket => "no_socket",
             Self::Merged => "merged",
             Self::Cut => "cut",
+            Self::Probe => "probe",
+            Self::ProbeLimited => "probe_limited",
+            Self::AnswerLimited => "answer_limited",
+            Self::Unread => "unread",
+            Self::UnreadLimited => "unread_limited",
         }
     }
 
@@ -93,6 +115,9 @@ impl Verdict {
                 | Self::SourceLimited
                 | Self::TotalLimited
                 | Self::Cut
+                | Self::ProbeLimited
+                | Self::AnswerLimited
+                | Self::UnreadLimited
         )
     }
 }

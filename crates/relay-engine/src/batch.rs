@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use mixline_protocol::path::Next;
+use mixline_protocol::replay::Position;
 use mixline_protocol::size::Datagram;
 
 use crate::headers::Flow;
@@ -21,16 +22,30 @@ pub const BATCH: usize = 64;
 pub enum State {
     /// As it came off the wire.
     Arrived,
+    /// As it came off the wire, to this other worker, which does not own its session.
+    Strayed(usize),
     /// The link's layer is off; a cell of a path is inside.
     Cell,
     /// The path's layer is off. Where it goes.
-    Peeled(Next, Flow),
+    Peeled(Onward),
     /// As before, and the delay, if there is any, has passed.
-    Due(Next, Flow),
+    Due(Onward),
     /// Sealed for the neighbour at this address.
     Send(SocketAddr, Flow),
     /// Dropped, or taken elsewhere.
     Ended,
+}
+
+/// Where a cell goes whose path's layer is off.
+#[derive(Debug, Clone, Copy)]
+pub struct Onward {
+    /// The next hop.
+    pub next: Next,
+    /// The flow that it belonged to before its layer was taken off.
+    pub flow: Flow,
+    /// Where its tag is in the replay filter: it is sent if it has not been sent before. None once that has
+    /// been asked, and for a copy that a relay sends which misbehaves.
+    pub replay: Option<Position>,
 }
 
 /// A datagram in a batch.
@@ -50,6 +65,13 @@ pub struct Slot<'a> {
 }
 
 impl Slot<'_> {
+    /// Whether it is still as it came off the wire.
+    #[must_use]
+    #[inline]
+    pub fn has_arrived(&self) -> bool {
+        matches!(self.state, State::Arrived | State::Strayed(_))
+    }
+
     /// Whether it has authenticated under a session.
     #[must_use]
     #[inline]

@@ -16,8 +16,14 @@ pub const OPENING_PATHS: usize = 1024;
 pub const SLOW_WINDOW: usize = 16;
 /// Datagrams on their way to the worker that owns their session, per worker.
 pub const HANDOVERS: usize = 1024;
-/// Handshake messages that wait for the control plane. At some 300 µs each, this is
+/// Initiations that wait for the control plane. At some 300 µs each, this is
 /// 80 ms of its work.
 pub const HANDSHAKES: usize = 256;
+/// Answers to handshakes, ours or forged, that wait for the control plane. They have a queue of their
+/// own, so that a flood of initiations keeps none out.
+pub const ANSWERS: usize = 256;
+/// Path probes that wait for the control plane. They have a queue of their own, so that a flood of them
+/// keeps no handshake out.
+pub const PROBES: usize = 64;
 /// Control messages that wait for the control plane.
 pub const MESSAGES: usize = 256;

@@ -11,6 +11,7 @@ use mixline_protocol::path::MailboxToken;
 pub use crate::buffer_pool::Pooled;
 use crate::next_hops::Link;
 use crate::quota::{NeighbourUsage, Permit};
+use crate::slow_path::LiveKeys;
 
 /// What the control plane tells a worker.
 #[derive(Clone)]
@@ -36,8 +37,8 @@ pub enum Command {
     Relay(ShortId, Option<u32>),
     /// These mailboxes are delivered to this neighbour, or to nobody.
     Mailboxes(Arc<[MailboxToken]>, Option<u32>),
-    /// The onion keys of epochs before this one are erased.
-    ForgetEpochsBefore(u32),
+    /// These onion keys there are. All others are erased, and the keys of their paths with them.
+    OnionKeys(LiveKeys),
     /// Open new paths, or open none: the relay leaves. Known paths go on.
     NewPaths(bool),
     /// Delay each cell by this from now on, on average. Cells are delayed at all only if they were
@@ -56,7 +57,7 @@ pub enum Signal {
     Moved(u32, SocketAddr),
     /// There are cells for this relay, and no link.
     Want(ShortId),
-    /// Datagrams under this session come to this worker, which is not its owner.
+    /// Something has authenticated under this session that came to this worker, which is not its owner.
     Strayed(u32, usize),
 }
 
@@ -69,9 +70,13 @@ pub struct Handover {
     pub source: SocketAddr,
     /// Since when the relay has it.
     pub since: Instant,
+    /// The worker that it came to.
+    pub worker: usize,
+    /// The permit of those that say that they are of this session.
+    pub permit: Option<Permit>,
 }
 
-/// A handshake message.
+/// A handshake message, or a path probe.
 #[derive(Debug)]
 pub struct Handshake {
     /// Its bytes.

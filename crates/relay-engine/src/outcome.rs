@@ -32,6 +32,8 @@ outcomes! {
     Control = "control",
     /// Part of a link handshake, given to the control plane.
     Handshake = "handshake",
+    /// A path probe, given to the control plane.
+    Probe = "probe",
     /// Dropped: has not the length of a datagram.
     WrongLength = "wrong_length",
     /// Dropped: type unknown, or not zero where it must be.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 
-use crate::limits::{HANDOVERS, HANDSHAKES, MESSAGES, SLOW_WINDOW};
+use crate::limits::{ANSWERS, HANDOVERS, HANDSHAKES, MESSAGES, PROBES, SLOW_WINDOW};
 use crate::messages::{Command, ControlMessage, Handover, Handshake, Signal};
+use crate::quota::Crowd;
 use crate::slow_path::Opened;
 use crate::wake::{Wake, WorkerWaker};
 
@@ -17,8 +18,12 @@ const SIGNALS: usize = 4096;
 
 /// What the workers have for the control plane.
 pub struct ControlQueues {
-    /// Handshake messages.
+    /// Answers to handshakes: responses and cookies.
+    pub answers: ArrayQueue<Handshake>,
+    /// Initiations.
     pub handshakes: ArrayQueue<Handshake>,
+    /// Path probes.
+    pub probes: ArrayQueue<Handshake>,
     /// Control messages.
     pub messages: ArrayQueue<ControlMessage>,
     /// Everything else.
@@ -32,7 +37,9 @@ impl ControlQueues {
     #[must_use]
     pub(crate) fn new(waker: Arc<dyn Wake>) -> Arc<Self> {
         Arc::new(Self {
+            answers: ArrayQueue::new(ANSWERS),
             handshakes: ArrayQueue::new(HANDSHAKES),
+            probes: ArrayQueue::new(PROBES),
             messages: ArrayQueue::new(MESSAGES),
             signals: ArrayQueue::new(SIGNALS),
             waker,
@@ -56,6 +63,8 @@ pub struct WorkerHandle {
     pub opened: Sender<Opened>,
     /// Datagrams of its sessions that came to another worker.
     pub handovers: Arc<ArrayQueue<Handover>>,
+    /// Who may add to them, by receiver index.
+    pub(crate) strays: Arc<Crowd>,
     /// Wakes the worker; to be called after something was added to any of these.
     pub waker: Arc<WorkerWaker>,
 }
@@ -84,6 +93,7 @@ pub(crate) fn worker_queues() -> (WorkerHandle, WorkerQueues) {
         commands: send_commands,
         opened: send_opened,
         handovers: Arc::clone(&handovers),
+        strays: Arc::new(Crowd::new(HANDOVERS)),
         waker: Arc::clone(&waker),
     };
     (

@@ -6,6 +6,7 @@
 //! nothing is looked through. (Dynamic thresholds: Choudhury and Hahne, "Dynamic queue
 //! length thresholds for shared-memory packet switches", 1998, with alpha = 1.)
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -59,6 +60,37 @@ impl Quota {
     }
 }
 
+/// How many usages a [`Crowd`] has.
+const BUCKETS: usize = 64;
+
+/// A quota of those who are nobody yet: a datagram that has not authenticated says whose it is, and may lie. What
+/// says the same has one usage, which a few others share, by a secret: nobody can aim at another's.
+#[derive(Debug)]
+pub struct Crowd {
+    quota: Arc<Quota>,
+    usages: [Arc<Usage>; BUCKETS],
+    secret: RandomState,
+}
+
+impl Crowd {
+    /// `capacity` permits, all free.
+    #[must_use]
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            quota: Quota::new(capacity),
+            usages: std::array::from_fn(|_| Arc::default()),
+            secret: RandomState::new(),
+        }
+    }
+
+    /// A permit for whoever says to be `who`, if its usage holds fewer than are free.
+    pub(crate) fn take(&self, who: u32) -> Option<Permit> {
+        let bucket = self.secret.hash_one(who) % BUCKETS as u64;
+        self.quota
+            .take(self.usages.get(usize::try_from(bucket).ok()?)?)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.quota.used.fetch_sub(1, Ordering::Relaxed);
@@ -100,6 +132,18 @@ mod tests {
         assert!(!take_all(&quota, &usages[0]).is_empty());
         drop(second);
         assert_eq!(quota.used(), 0);
+    }
+
+    #[test]
+    fn a_crowd_leaves_room_for_who_says_something_else() {
+        let crowd = Crowd::new(100);
+        let flood: Vec<_> = std::iter::from_fn(|| crowd.take(7)).collect();
+        assert_eq!(flood.len(), 50);
+        let others = (8..40).filter_map(|who| crowd.take(who)).count();
+        assert!(others >= 25, "{others}");
+        drop(flood);
+        assert!(crowd.take(7).is_some());
+        assert_eq!(crowd.quota.used(), 0);
     }
 
     #[test]

@@ -25,12 +25,48 @@ pub struct Job {
 pub struct Opened {
     /// The header.
     pub header: Box<Header>,
-    /// The path and its onion key's epoch; none if no key opens the header.
+    /// The path and its onion key's number; none if no key opens the header.
     pub path: Option<(KnownPath, u32)>,
 }
 
-/// The onion keys that headers are opened with, by epoch, in the order of trying.
+/// The onion keys that headers are opened with, each with its number, in the order of trying.
+///
+/// Numbers are given to keys as they are made, and never again. They say nothing of time: an epoch
+/// that comes again (a clock was set back) has another key, of another number.
 pub type Keyring = Vec<(u32, Arc<OnionSecret>)>;
+
+/// Which onion keys there are, by number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveKeys {
+    live: Arc<[u32]>,
+    /// Numbers from here on had not been given out when this was said.
+    next: u32,
+}
+
+impl LiveKeys {
+    /// The keys of these numbers. `next`: the number that the next key will have.
+    #[must_use]
+    pub fn new(live: impl IntoIterator<Item = u32>, next: u32) -> Self {
+        Self {
+            live: live.into_iter().collect(),
+            next,
+        }
+    }
+
+    /// Whether there is the key of this number, as far as is known: a worker may get a header that
+    /// was opened with a new key before it hears of that key.
+    #[must_use]
+    pub fn is_live(&self, number: u32) -> bool {
+        number >= self.next || self.live.contains(&number)
+    }
+}
+
+impl Default for LiveKeys {
+    /// What is known before anything was said: all keys are live.
+    fn default() -> Self {
+        Self::new([], 0)
+    }
+}
 
 /// The keyring in use: changed by the control plane, read by the slow path.
 #[derive(Default)]
@@ -53,7 +89,7 @@ impl Keys {
 #[must_use]
 pub fn open(keys: &Keyring, header: &Header) -> Option<(KnownPath, u32)> {
     keys.iter()
-        .find_map(|(epoch, key)| Some((open_header(key, header).ok()?, *epoch)))
+        .find_map(|(number, key)| Some((open_header(key, header).ok()?, *number)))
 }
 
 /// The queue to the slow path of so many workers: it has room for all that they may send.

@@ -6,7 +6,8 @@ use crate::messages::Pooled;
 use crate::pipeline::Common;
 
 pub use crate::limits::{
-    HANDOVERS, HANDSHAKES, HELD_CELLS, HOLD_FOR, MESSAGES, OPENING_PATHS, SLOW_WINDOW,
+    ANSWERS, HANDOVERS, HANDSHAKES, HELD_CELLS, HOLD_FOR, MESSAGES, OPENING_PATHS, PROBES,
+    SLOW_WINDOW,
 };
 
 /// How many datagrams are held for a path, a link or a delay, over all workers.

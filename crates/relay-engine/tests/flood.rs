@@ -12,14 +12,17 @@ use mixline_protocol::link::control::Control;
 use mixline_protocol::path::Hop;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::{Cell, DATAGRAM, Datagram};
+use mixline_relay_engine::link_sessions::index;
 use mixline_relay_engine::outcome::Outcome;
 use mixline_relay_engine::slow_path::{Opened, open};
 use mixline_relay_engine::testing::{
-    HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS, SLOW_WINDOW, held, opening,
+    ANSWERS, HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS, PROBES, SLOW_WINDOW, held,
+    opening,
 };
 use rand_core::Rng;
 
 const NEXT: ShortId = ShortId([2; 8]);
+const DOWN: ShortId = ShortId([3; 8]);
 
 /// A cell of a path that is none.
 fn garbage(from: &Neighbour) -> (Datagram, SocketAddr) {
@@ -168,6 +171,46 @@ fn handshakes_and_control_messages_are_bounded() {
 }
 
 #[test]
+fn a_flood_of_probes_keeps_no_handshake_out() {
+    let mut relay = TestRelay::new(1);
+    let (bad, good) = (relay.neighbour(), relay.neighbour());
+    let of_type = |kind| {
+        let mut datagram = [0; DATAGRAM];
+        datagram[0] = kind;
+        datagram
+    };
+    relay.process(&vec![(of_type(5), bad.address); 1000]);
+    assert_eq!(relay.control.probes.len(), PROBES);
+    assert_eq!(relay.count(Outcome::Probe), PROBES as u64);
+    assert_eq!(relay.count(Outcome::ControlLimit), 1000 - PROBES as u64);
+    relay.process(&vec![(of_type(1), good.address); HANDSHAKES]);
+    assert_eq!(relay.control.handshakes.len(), HANDSHAKES);
+    assert_eq!(relay.count(Outcome::Handshake), HANDSHAKES as u64);
+}
+
+#[test]
+fn a_flood_of_initiations_keeps_no_answer_out() {
+    let mut relay = TestRelay::new(1);
+    let (bad, good) = (relay.neighbour(), relay.neighbour());
+    let of_type = |kind| {
+        let mut datagram = [0; DATAGRAM];
+        datagram[0] = kind;
+        datagram
+    };
+    relay.process(&vec![(of_type(1), bad.address); 1000]);
+    assert_eq!(relay.control.handshakes.len(), HANDSHAKES);
+    let answers = [(of_type(2), good.address), (of_type(3), good.address)];
+    relay.process(&answers);
+    assert_eq!(relay.control.answers.len(), answers.len());
+    // Nor does a flood of answers keep initiations out.
+    while relay.control.handshakes.pop().is_some() {}
+    relay.process(&vec![(of_type(2), bad.address); 1000]);
+    assert_eq!(relay.control.answers.len(), ANSWERS);
+    relay.process(&[(of_type(1), good.address)]);
+    assert_eq!(relay.control.handshakes.len(), 1);
+}
+
+#[test]
 fn datagrams_for_another_worker_are_bounded() {
     let mut relay = TestRelay::new(1);
     let from = relay.neighbour();
@@ -175,6 +218,66 @@ fn datagrams_for_another_worker_are_bounded() {
     datagram[7] = datagram[7] & 0xc0 | 1;
     relay.process(&vec![(datagram, from.address); 2000]);
     let other = &relay.common.workers[1];
-    assert_eq!(other.handovers.len(), HANDOVERS);
-    assert_eq!(relay.count(Outcome::HandoverLimit), 2000 - 1024);
+    let held = other.handovers.len();
+    assert_eq!(held, HANDOVERS / 2);
+    assert_eq!(relay.count(Outcome::HandoverLimit), 2000 - held as u64);
+    // Those of other sessions find room.
+    for position in 1..65 {
+        datagram[4..8].copy_from_slice(&index(1, position, 3).to_be_bytes());
+        relay.process(&[(datagram, from.address)]);
+    }
+    let other = &relay.common.workers[1];
+    assert!(other.handovers.len() >= held + 50);
+    // And with what is taken out there is room again.
+    while other.handovers.pop().is_some() {}
+    datagram[4..8].copy_from_slice(&index(1, 70, 3).to_be_bytes());
+    relay.process(&vec![(datagram, from.address); 2000]);
+    assert_eq!(relay.common.workers[1].handovers.len(), HANDOVERS / 2);
+}
+
+#[test]
+fn cells_that_lead_nowhere_make_the_relay_forget_nothing() {
+    // A generation has room for 1024 tags.
+    let mut relay = TestRelay::of_filter(1, 4096);
+    let (bad, good, next) = (relay.neighbour(), relay.neighbour(), relay.neighbour());
+    relay.relays(&[(NEXT, Some(next.number)), (DOWN, None)]);
+    let to = |relay: &TestRelay, short| Hop {
+        relay: short,
+        onion: relay.onion.public(),
+    };
+    let known = path(&[relay.hop()], &[to(&relay, NEXT)], 1);
+    let recorded = known.cell(1);
+    let sent = good.seal(&recorded, CellKind::Cell);
+    assert_eq!(relay.relay(&[(sent, good.address)]).len(), 1);
+
+    // To a relay that there is not, to one that is down, and to a mailbox that nobody has.
+    let ways = [
+        path(&[relay.hop()], &[to(&relay, ShortId([77; 8]))], 2),
+        path(&[relay.hop()], &[to(&relay, DOWN)], 3),
+        path(&[relay.hop()], &[relay.hop()], 4),
+    ];
+    let outcomes = [
+        Outcome::UnknownRelay,
+        Outcome::LinkDown,
+        Outcome::UnknownMailbox,
+    ];
+    for (way, outcome) in ways.iter().zip(outcomes) {
+        for n in 0..3000 {
+            let cell = bad.seal(&way.cell(n), CellKind::Cell);
+            assert!(relay.relay(&[(cell, bad.address)]).is_empty());
+            relay.replay.rotate(relay.now);
+        }
+        assert!(relay.count(outcome) > 900, "{outcome:?}");
+    }
+    assert!(relay.replay.fill() < 0.01);
+    let again = bad.seal(&recorded, CellKind::Cell);
+    assert!(relay.relay(&[(again, bad.address)]).is_empty());
+    assert_eq!(relay.count(Outcome::Replay), 1);
+
+    // What was not sent is new when it can be, and only once.
+    let cells = [0, 1, 0].map(|n| bad.seal(&ways[2].cell(n), CellKind::Cell));
+    let datagrams = cells.map(|cell| (cell, bad.address));
+    relay.mailbox(ways[2].token, Some(next.number));
+    assert_eq!(relay.relay(&datagrams).len(), 2);
+    assert_eq!(relay.count(Outcome::Replay), 2);
 }

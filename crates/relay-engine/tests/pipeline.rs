@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::{EPOCH, Neighbour, TestPath, TestRelay, path};
+use common::{KEY, Neighbour, TestPath, TestRelay, path};
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::link::CellKind;
 use mixline_protocol::link::control::Control;
@@ -18,6 +18,7 @@ use mixline_relay_engine::link_sessions::index;
 use mixline_relay_engine::messages::{Command, Handover, Signal};
 use mixline_relay_engine::outcome::Outcome;
 use mixline_relay_engine::pipeline::{Action, Behaviour, Honest};
+use mixline_relay_engine::slow_path::LiveKeys;
 use mixline_relay_engine::testing::{HOLD_FOR, held, opening, pooled};
 
 /// Six relays in a row, a sender before the first and a receiver behind the last.
@@ -207,7 +208,7 @@ fn a_replayed_message_is_dropped_under_fresh_encryption() {
     // Also when the path was forgotten meanwhile.
     one.relay
         .pipeline
-        .apply(Command::ForgetEpochsBefore(EPOCH + 1));
+        .apply(Command::OnionKeys(LiveKeys::new([], KEY + 1)));
     assert_eq!(one.relay.pipeline.known().1, 0);
 }
 
@@ -290,7 +291,13 @@ fn handshakes_go_to_the_control_plane() {
     assert!(one.relay.relay(&datagrams).is_empty());
     assert_eq!(one.relay.count(Outcome::Handshake), 3);
     for (datagram, source) in datagrams {
-        let handshake = one.relay.control.handshakes.pop().unwrap();
+        let control = &one.relay.control;
+        let queue = if datagram[0] == 1 {
+            &control.handshakes
+        } else {
+            &control.answers
+        };
+        let handshake = queue.pop().unwrap();
         assert_eq!((*handshake.datagram, handshake.source), (datagram, source));
     }
 }
@@ -357,17 +364,32 @@ fn another_workers_datagram_goes_to_its_owner() {
     let other = &one.relay.common.workers[1];
     let handed = other.handovers.pop().unwrap();
     assert_eq!((*handed.datagram, handed.source), datagram);
-    assert_eq!(handed.since, one.relay.now);
+    assert_eq!((handed.since, handed.worker), (one.relay.now, 0));
+    // Whose it is nobody knows yet.
+    assert_eq!(one.relay.control.signals.pop(), None);
     // The worker that gets it does what it would have done with its own.
     let own = one.datagram(2);
-    let handover = Handover {
-        datagram: pooled(&one.relay.common, &own.0).unwrap(),
-        source: own.1,
-        since: one.relay.now,
-    };
-    one.relay.pipeline.take_over(handover);
-    assert!(one.relay.again().is_empty());
+    let mut forged = own;
+    forged.0[1407] ^= 1;
+    for (datagram, source) in [forged, own] {
+        assert_eq!(one.relay.control.signals.pop(), None);
+        let handover = Handover {
+            datagram: pooled(&one.relay.common, &datagram).unwrap(),
+            source,
+            since: one.relay.now,
+            worker: 5,
+            permit: None,
+        };
+        one.relay.pipeline.take_over(handover);
+        assert!(one.relay.again().is_empty());
+    }
+    assert_eq!(one.relay.count(Outcome::LinkAuthentication), 1);
     assert_eq!(one.relay.slow_path().len(), 1);
+    // Only what has authenticated says where datagrams of this session come to.
+    let signals: Vec<_> = std::iter::from_fn(|| one.relay.control.signals.pop()).collect();
+    let index = one.from.index;
+    assert!(signals.contains(&Signal::Strayed(index, 5)));
+    assert!(signals.contains(&Signal::Heard(index, CellKind::Cell)));
 }
 
 #[test]
@@ -492,7 +514,7 @@ fn a_path_that_visits_a_relay_twice_in_a_row() {
 }
 
 #[test]
-fn an_epoch_that_ends_takes_its_paths_along() {
+fn an_onion_key_that_is_erased_takes_its_paths_along() {
     let mut one = One::new();
     let datagrams = [one.datagram(1)];
     assert_eq!(one.relay.relay(&datagrams).len(), 1);
@@ -502,7 +524,7 @@ fn an_epoch_that_ends_takes_its_paths_along() {
     one.relay.process(&[(late, one.from.address)]);
     one.relay
         .pipeline
-        .apply(Command::ForgetEpochsBefore(EPOCH + 1));
+        .apply(Command::OnionKeys(LiveKeys::new([KEY + 1], KEY + 2)));
     assert_eq!(one.relay.pipeline.known().1, 0);
     assert!(one.relay.slow_path().is_empty());
     one.relay.keyring.clear();
@@ -510,6 +532,34 @@ fn an_epoch_that_ends_takes_its_paths_along() {
     assert!(one.relay.relay(&datagrams).is_empty());
     assert_eq!(one.relay.count(Outcome::BadHeader), 2);
     assert_eq!(one.relay.pipeline.known().1, 0);
+}
+
+#[test]
+fn paths_of_later_keys_are_taken_whatever_came_before() {
+    let mut one = One::new();
+    let hops = [one.relay.hop()];
+    let send = |one: &mut One, number: u32| {
+        // Each key has paths of its own: the relay is asked under the key in its keyring.
+        one.relay.keyring[0].0 = number;
+        let path = path(&hops, &[TestRelay::new(2).hop()], number.into());
+        let datagram = one.from.seal(&path.cell(1), CellKind::Cell);
+        one.relay.relay(&[(datagram, one.from.address)]);
+        one.relay.pipeline.known().1
+    };
+    let keys = |live: &[u32], next| Command::OnionKeys(LiveKeys::new(live.iter().copied(), next));
+    // A key that the worker has not heard of yet is taken for one that lives.
+    assert_eq!(send(&mut one, 100), 1);
+    one.relay.pipeline.apply(keys(&[100, 101], 102));
+    assert_eq!(send(&mut one, 101), 2);
+    // A clock went far ahead, and back: all that was is gone, and what comes works.
+    one.relay.pipeline.apply(keys(&[102, 103], 104));
+    assert_eq!(one.relay.pipeline.known().1, 0);
+    assert_eq!(send(&mut one, 101), 0);
+    assert_eq!(one.relay.count(Outcome::BadHeader), 1);
+    one.relay.pipeline.apply(keys(&[104, 105], 106));
+    assert_eq!(send(&mut one, 104), 1);
+    assert_eq!(send(&mut one, 103), 1);
+    assert_eq!(one.relay.count(Outcome::BadHeader), 2);
 }
 
 #[test]
@@ -609,6 +659,31 @@ fn delays_hold_cells_back() {
     assert!(one.relay.relay(&datagrams).is_empty());
     one.relay.pipeline.flush();
     assert_eq!(one.relay.again().len(), 1);
+}
+
+/// Of copies that each drew a time, the first one due would be sent: after next to none.
+#[test]
+fn copies_of_a_cell_draw_no_delays_of_their_own() {
+    let relay = TestRelay::with(1, Honest, 64, Some(Duration::from_millis(50)));
+    let mut one = One::of(relay);
+    // What leads nowhere takes no time, and no place in the memory.
+    one.relay.relays(&[]);
+    assert!(one.relay.relay(&[one.datagram(1)]).is_empty());
+    assert_eq!(one.relay.count(Outcome::UnknownRelay), 1);
+    assert_eq!(held(&one.relay.common), 0);
+    one.relay.relays(&[(NEXT, Some(one.next.number))]);
+
+    let copies: Vec<_> = (0..200).map(|_| one.datagram(1)).collect();
+    assert!(one.relay.relay(&copies).is_empty());
+    assert_eq!(held(&one.relay.common), 1);
+    assert_eq!(one.relay.count(Outcome::Replay), 199);
+    one.relay.now = one.relay.pipeline.wake_at().unwrap();
+    one.relay.pipeline.tick(one.relay.now);
+    assert_eq!(one.relay.again().len(), 1);
+    // Nor afterwards.
+    assert!(one.relay.relay(&[one.datagram(1)]).is_empty());
+    assert_eq!(one.relay.count(Outcome::Replay), 200);
+    assert_eq!(held(&one.relay.common), 0);
 }
 
 /// Drops every third cell, doubles every third, and changes every third.

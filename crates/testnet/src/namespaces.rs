@@ -16,6 +16,11 @@ const NETNS_ETC: &str = "/etc/netns";
 /// A namespace beside the network that leads nowhere, for what is compared with it.
 pub const BESIDE: &str = "mixline-beside";
 
+/// What tests put behind the client's host: a container, and pods of a cluster.
+pub const CONTAINER: &str = "mixline-container";
+/// See [`CONTAINER`].
+pub const PODS: [&str; 2] = ["mixline-pod1", "mixline-pod2"];
+
 /// Kernel settings of every namespace: addresses usable at once (no duplicate address detection),
 /// no filter on return paths (answers may leave by another address than the one asked).
 const SETTINGS: &str = "\
@@ -105,7 +110,8 @@ pub fn remove_one(namespace: &str) -> Result<()> {
 pub fn remove() -> Result<()> {
     let names: Vec<String> = Node::all()
         .map(Node::namespace)
-        .chain([ROUTER, BESIDE].map(str::to_owned))
+        .chain([ROUTER, BESIDE, CONTAINER].map(str::to_owned))
+        .chain(PODS.map(str::to_owned))
         .collect();
     for namespace in &names {
         remove_one(namespace).step(format!("removing {namespace}"))?;

@@ -42,6 +42,8 @@ pub struct Options {
     pub patience: Duration,
     /// More lines for the configurations of nodes.
     pub more: Vec<(Node, String)>,
+    /// More environment of all nodes' programs.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             cards: Vec::new(),
             patience: STEP_TIMEOUT,
             more: Vec::new(),
+            environment: Vec::new(),
         }
     }
 }
@@ -216,7 +219,8 @@ impl Network {
             Node::Relay(_) => self.programs.relay.clone(),
             Node::Service | Node::Client => self.programs.client.clone(),
         };
-        self.start_as(node, executable, Vec::new())
+        let environment = self.options.environment.clone();
+        self.start_as(node, executable, environment)
     }
 
     /// Starts another program as a node, with the node's configuration and keys.

@@ -4,7 +4,7 @@ use crate::error::{Error, Result, StepContext as _, SystemContext as _};
 use crate::netns;
 use crate::proc::{self, Usage};
 use crate::signals::interrupted;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -34,7 +34,8 @@ pub struct Program {
     pub log: PathBuf,
 }
 
-/// A running program. Dropping it kills the program.
+/// A running program. Dropping it kills the program and what it has started: dnsmasq has a child for each TCP
+/// connection, which keeps the sockets that listen.
 #[derive(Debug)]
 pub struct Process {
     program: Program,
@@ -143,9 +144,20 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.ended().is_none() {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        if self.ended().is_some() {
+            return;
+        }
+        // Its PID is the group's too, and nobody else's before it is waited for.
+        let group = i32::try_from(self.child.id()).map(Pid::from_raw);
+        if let Ok(group) = group {
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // Whoever it started is waited for by another, as long as that takes.
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while group.is_ok_and(|group| killpg(group, None).is_ok()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -196,6 +208,39 @@ pub fn wait_for<T, E: From<Error>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
+
+    /// As [`Program::start`] starts one, in the namespace that the test is in.
+    fn start(script: &str, log: &Path) -> Process {
+        let child = Command::new("sh")
+            .args(["-c", script])
+            .stdout(File::create(log).unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let program = Program {
+            namespace: String::new(),
+            executable: "sh".into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            log: log.to_owned(),
+        };
+        Process { program, child }
+    }
+
+    #[test]
+    fn children_end_with_it() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let process = start("sleep 1000 & echo $!; wait", log.path());
+        let child = wait_for::<_, Error>("the child", STOP_TIMEOUT, || {
+            let said = fs::read_to_string(log.path()).unwrap();
+            Ok(said.strip_suffix('\n').map(|pid| pid.parse().unwrap()))
+        });
+        let child = Pid::from_raw(child.unwrap());
+        assert!(kill(child, None).is_ok());
+        drop(process);
+        assert!(kill(child, None).is_err());
+    }
 
     #[test]
     fn the_tail_of_a_log() {

@@ -17,13 +17,15 @@ pub struct Programs {
     pub relay: PathBuf,
     /// `mixline-client`.
     pub client: PathBuf,
-    /// `rogue_relay`, an example of `mixline-relay` that misbehaves; there only for the tests.
+    /// `mixline-rogue-relay`, a relay that misbehaves; there only for the tests.
     pub rogue_relay: PathBuf,
 }
 
 impl Programs {
     /// The names of the programs that a network needs.
     pub const NAMES: [&str; 3] = ["mixline-directory", "mixline-relay", "mixline-client"];
+    /// The name of the relay that misbehaves.
+    const ROGUE_RELAY: &str = "mixline-rogue-relay";
 
     /// The release builds in the target directory; says how to make them if they are missing.
     pub fn release() -> Result<Self> {
@@ -53,7 +55,7 @@ impl Programs {
             directory: server?,
             relay: relay?,
             client: client?,
-            rogue_relay: directory.join("examples/rogue_relay"),
+            rogue_relay: directory.join(Self::ROGUE_RELAY),
         })
     }
 }
@@ -100,15 +102,13 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Cargo's arguments that build the programs of a network, and the rogue relay if asked for.
+/// Cargo's arguments that build the programs of a network, and the rogue relay if asked for. The programs
+/// are the same with it and without: no package gets other features by it.
 pub fn build_arguments(rogue: bool) -> Vec<&'static str> {
-    let mut arguments = vec!["build", "--release"];
-    for name in ["mixline-directory", "mixline-relay", "mixline-client"] {
+    let mut arguments = vec!["build", "--release", "--bins"];
+    let rogue = rogue.then_some(Programs::ROGUE_RELAY);
+    for name in Programs::NAMES.into_iter().chain(rogue) {
         arguments.extend(["--package", name]);
-    }
-    arguments.push("--bins");
-    if rogue {
-        arguments.extend(["--example", "rogue_relay"]);
     }
     arguments
 }

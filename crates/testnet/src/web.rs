@@ -1,5 +1,5 @@
-//! What the service offers: a page and a large file, on a static web server (nginx) with a
-//! configuration of its own.
+//! What the service offers: a page, a large file and pages of virtual hosts, on a static web server
+//! (nginx) with a configuration of its own.
 
 use crate::error::{Error, Result, SystemContext as _};
 use crate::fetch::sha256_file;
@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 pub const PAGE_SENTENCE: &str = "Whoever reads this does not know where it comes from.";
 /// Bytes of the large file: 100 MB.
 pub const DOWNLOAD_BYTES: u64 = 100_000_000;
+/// Names with a page of their own below the service's name; at every other name, and at its
+/// addresses, is the page.
+pub const VIRTUAL_HOSTS: [&str; 2] = ["www.freespeech.anon", "blog.freespeech.anon"];
 /// The large file's name.
 pub const DOWNLOAD_NAME: &str = "download.bin";
 
@@ -30,6 +33,12 @@ pub struct Site {
 }
 
 impl Site {
+    /// A sentence of the page of a virtual host, which no other page has.
+    #[must_use]
+    pub fn sentence_of(virtual_host: &str) -> String {
+        format!("Only {virtual_host} has this page.")
+    }
+
     /// Writes the files anew; the large one is random, so that nothing can compress it.
     pub fn create(directory: &Path) -> Result<Self> {
         fs::create_dir_all(directory).file("making", directory)?;
@@ -44,6 +53,13 @@ impl Site {
             ),
         )
         .file("writing", &page)?;
+        for host in VIRTUAL_HOSTS {
+            let root = directory.join(host);
+            fs::create_dir_all(&root).file("making", &root)?;
+            let page = root.join("index.html");
+            fs::write(&page, format!("<p>{}</p>\n", Self::sentence_of(host)))
+                .file("writing", &page)?;
+        }
         let download = directory.join(DOWNLOAD_NAME);
         write_random(&download, DOWNLOAD_BYTES)?;
         Ok(Self {
@@ -99,14 +115,27 @@ impl Site {
             .iter()
             .map(|what| format!("  {what}_temp_path \"{}/{what}\";\n", work.display()))
             .collect();
+        let server = |name: &str, root: &Path| {
+            format!(
+                "  server {{\n{listen}{name}    root \"{root}\";\n\
+                 \x20   default_type application/octet-stream;\n\
+                 \x20   types {{ text/html html; }}\n  }}\n",
+                root = root.display(),
+            )
+        };
+        // The first one is asked by whatever name no other has.
+        let mut servers = server("", &self.directory);
+        for host in VIRTUAL_HOSTS {
+            let name = format!("    server_name {host};\n");
+            servers += &server(&name, &self.directory.join(host));
+        }
+        // Who sleeps for 45 s may find TCP in a pause of a minute; nginx would give up after 60 s.
         format!(
             "daemon off;\nmaster_process off;\npid \"{work}/nginx.pid\";\nerror_log stderr;\n\
              events {{ worker_connections 1024; }}\n\
-             http {{\n  access_log \"{work}/access.log\";\n  sendfile on;\n{temporary}  server {{\n\
-             {listen}    root \"{root}\";\n    default_type application/octet-stream;\n\
-             \x20   types {{ text/html html; }}\n  }}\n}}\n",
+             http {{\n  access_log \"{work}/access.log\";\n  sendfile on;\n  \
+             send_timeout 1h;\n{temporary}{servers}}}\n",
             work = work.display(),
-            root = self.directory.display(),
         )
     }
 }
@@ -130,6 +159,27 @@ fn write_random(path: &Path, bytes: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_server_has_no_name_and_the_others_have_theirs() {
+        let site = Site {
+            directory: "/site".into(),
+            page_sha256: String::new(),
+            download_sha256: String::new(),
+        };
+        let config = site.nginx_config(Path::new("/work"), &["192.0.2.1".parse().unwrap()]);
+        let servers: Vec<&str> = config.split("server {").skip(1).collect();
+        assert_eq!(servers.len(), 1 + VIRTUAL_HOSTS.len(), "{config}");
+        assert!(!servers[0].contains("server_name"), "{config}");
+        for (server, host) in servers[1..].iter().zip(VIRTUAL_HOSTS) {
+            assert!(server.contains(&format!("server_name {host};")), "{server}");
+            assert!(
+                server.contains(&format!("root \"/site/{host}\";")),
+                "{server}"
+            );
+            assert!(server.contains("listen 192.0.2.1:80;"), "{server}");
+        }
+    }
 
     #[test]
     fn random_files_have_their_length_and_differ() {

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::xdp::{XdpLinkId, XdpMode};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use mixline_relay_common::bucket::Limit;
+use mixline_relay_common::bucket::{Bucket, Limit};
 use mixline_relay_common::maps::{
     Address, GENERATIONS, MODE_FILTER, MODE_REDIRECT, Settings, mapped,
 };
@@ -24,15 +24,53 @@ use crate::tag_filter::TagFilter;
 /// The program as the build left it; empty when this machine could not build it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-relay-xdp"));
 
-/// Handshake messages that one source may send: a client opens a link to a guard once in
+/// Initiations that one source may send: a client opens a link to a guard once in
 /// two minutes, and tries again every five seconds.
 const PER_SOURCE: Limit = Limit { rate: 4, burst: 64 };
-/// Handshake messages of all sources. A worker answers some 4,000 a second; what is over
+/// Initiations of all sources. A worker answers some 4,000 a second; what is over
 /// this would only fill the queue before it.
 const TOTAL: Limit = Limit {
     rate: 20_000,
     burst: 20_000,
 };
+
+/// Path probes of one source: as many as a relay answers.
+const PROBES_PER_SOURCE: Limit = Limit {
+    rate: 50,
+    burst: 100,
+};
+/// Path probes of all sources: some times as many as a relay answers, since it finds out only later
+/// which of them are under a right MAC. Two milliseconds of its control plane.
+const PROBES_TOTAL: Limit = Limit {
+    rate: 2_000,
+    burst: 2_000,
+};
+
+/// Answers to one handshake of ours. One is right, a cookie may come before it. Somebody who has seen the index
+/// forges others, and would keep the right one out of a narrow bucket with a few; each costs the control
+/// plane a look-up and one HMAC.
+const PER_ANSWER: Limit = Limit {
+    rate: 1_000,
+    burst: 256,
+};
+
+/// What is to our port and cannot be read, of one source: fragments of somebody behind a narrow path,
+/// 1.4 MB a second.
+const UNREAD_PER_SOURCE: Limit = Limit {
+    rate: 1_000,
+    burst: 1_000,
+};
+/// The same of all sources: a tenth of the initiations that pass.
+const UNREAD_TOTAL: Limit = Limit {
+    rate: 2_000,
+    burst: 2_000,
+};
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodBucket(Bucket);
+// SAFETY: `repr(C)` integers without padding; the size is asserted next to the type.
+unsafe impl Pod for PodBucket {}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -135,6 +173,11 @@ impl Program {
             merged: 0,
             per_source: PER_SOURCE,
             total: TOTAL,
+            probes_per_source: PROBES_PER_SOURCE,
+            probes_total: PROBES_TOTAL,
+            per_answer: PER_ANSWER,
+            unread_per_source: UNREAD_PER_SOURCE,
+            unread_total: UNREAD_TOTAL,
         };
         let mut array: Array<_, PodSettings> = map(&mut ebpf, &card, "SETTINGS")?;
         array
@@ -148,7 +191,10 @@ impl Program {
         }
         let sessions = Sessions {
             card: card.clone(),
-            map: Arc::new(Mutex::new(map(&mut ebpf, &card, "SESSIONS")?)),
+            maps: Arc::new(Mutex::new(SessionMaps {
+                known: map(&mut ebpf, &card, "SESSIONS")?,
+                asked: map(&mut ebpf, &card, "ASKED")?,
+            })),
         };
         let sockets = map(&mut ebpf, &card, "SOCKETS")?;
         let Some(Map::Array(replay)) = ebpf.map("REPLAY") else {
@@ -331,26 +377,56 @@ pub type Verdicts = [u64; Verdict::COUNT];
 #[derive(Clone)]
 pub struct Sessions {
     card: Card,
-    map: Arc<Mutex<HashMap<MapData, u32, u8>>>,
+    maps: Arc<Mutex<SessionMaps>>,
+}
+
+struct SessionMaps {
+    /// All indices.
+    known: HashMap<MapData, u32, u8>,
+    /// Those of our own handshakes that have no answer yet.
+    asked: HashMap<MapData, u32, PodBucket>,
 }
 
 impl Sessions {
-    /// Lets datagrams with this index through.
+    /// Lets data with this index through.
     ///
     /// # Errors
     /// [`Error::Map`], also when there are too many.
     pub fn add(&self, index: u32) -> Result<()> {
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        map.insert(index, 1, 0)
+        let mut maps = self.maps();
+        maps.known
+            .insert(index, 1, 0)
             .map_err(refused(&self.card, "SESSIONS"))
+    }
+
+    /// Lets answers to our handshake of this index through too.
+    ///
+    /// # Errors
+    /// [`Error::Map`], also when there are too many.
+    pub fn ask(&self, index: u32) -> Result<()> {
+        let mut maps = self.maps();
+        maps.asked
+            .insert(index, PodBucket(Bucket::default()), 0)
+            .map_err(refused(&self.card, "ASKED"))
+    }
+
+    /// The handshake of this index is over: no answers to it any more.
+    pub fn answered(&self, index: u32) {
+        if let Err(e) = self.maps().asked.remove(&index) {
+            tracing::trace!(index, "no handshake in the map: {e}");
+        }
     }
 
     /// No longer lets them through. An index that is not there is no error.
     pub fn remove(&self, index: u32) {
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(e) = map.remove(&index) {
+        self.answered(index);
+        if let Err(e) = self.maps().known.remove(&index) {
             tracing::trace!(index, "session not in the map: {e}");
         }
+    }
+
+    fn maps(&self) -> MutexGuard<'_, SessionMaps> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

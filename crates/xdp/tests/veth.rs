@@ -11,7 +11,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use mixline_relay_common::verdict::Verdict;
-use mixline_relay_common::wire::{DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA};
+use mixline_relay_common::wire::{
+    DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA, TYPE_INITIATION, TYPE_RESPONSE,
+};
 use mixline_testnet::{netns, skip};
 use mixline_xdp::{
     Attached, Card, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig,
@@ -280,6 +282,63 @@ fn as_a_filter_the_program_passes_data_to_the_kernels_socket() {
         assert_eq!(datagram[..n], good[42..]);
         assert_eq!(count(&program, Verdict::Filtered), 1);
         assert_eq!(count(&program, Verdict::UnknownIndex), 1);
+    });
+}
+
+#[test]
+fn answers_to_own_handshakes_pass_while_forged_initiations_use_up_all_buckets() {
+    in_namespace(|| {
+        let program = program(true);
+        let sessions = program.sessions();
+        let mut peer = Socket::bind("peer0", 0, small()).unwrap();
+        let of_type = |kind, index, number| {
+            let mut frame = frame(index, number);
+            frame[42] = kind;
+            frame
+        };
+        let answer = |number| of_type(TYPE_RESPONSE, INDEX, number);
+        let mut passed = 0;
+        let mut expect = |program: &Program, peer: &mut Socket, passes| {
+            let handshakes = count(program, Verdict::Handshake);
+            let judged = || program.counts().unwrap().verdicts.iter().sum::<u64>();
+            let (before, until) = (judged(), Instant::now() + Duration::from_secs(5));
+            send(peer, [answer(passed)]);
+            while judged() == before {
+                assert!(Instant::now() < until, "lost on the wire");
+            }
+            let more = count(program, Verdict::Handshake) - handshakes;
+            assert_eq!(more, u64::from(passes));
+            passed += 1;
+        };
+        expect(&program, &mut peer, false);
+        sessions.ask(INDEX).unwrap();
+        expect(&program, &mut peer, true);
+        // From everywhere; and those that are answered ask too.
+        let forged = (0..60_000u64).map(|number| {
+            let mut frame = of_type(TYPE_INITIATION, 7, number);
+            frame[26..30].copy_from_slice(&(0x0b00_0000 + number as u32).to_be_bytes());
+            frame
+        });
+        send(&mut peer, forged);
+        let own = (0..200).map(|number| of_type(TYPE_INITIATION, 7, number));
+        send(&mut peer, own);
+        assert!(count(&program, Verdict::SourceLimited) > 0);
+        let judged = || program.counts().unwrap().verdicts.iter().sum::<u64>();
+        let until = Instant::now() + Duration::from_secs(5);
+        while judged() < 60_000 {
+            assert!(Instant::now() < until, "most of the flood is lost");
+        }
+        // Somebody who has seen the index sends more than the line loses.
+        for _ in 0..200 {
+            expect(&program, &mut peer, true);
+        }
+        sessions.answered(INDEX);
+        expect(&program, &mut peer, false);
+        // Once more, until the handshake is given up.
+        sessions.ask(INDEX).unwrap();
+        expect(&program, &mut peer, true);
+        sessions.remove(INDEX);
+        expect(&program, &mut peer, false);
     });
 }
 

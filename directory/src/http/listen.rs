@@ -1,23 +1,24 @@
 //! Where the directory listens, and how much of it its askers may take.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Extension;
-use mixline_daemon::http::{self, Bounds};
-use mixline_daemon::place::{Place, Stop};
+use axum::Router;
+use mixline_daemon::http::{self, Bounds, Host};
+use mixline_daemon::place::Place;
 use tokio::net::TcpListener;
 
-use super::{App, Source};
+use super::App;
 use crate::metrics::{Metrics, count};
 use crate::{Error, Result};
 
-/// What askers may take: relays and clients by the thousand, each in a moment.
+/// What askers may take: relays and clients by the thousand, each in a moment. The reserve is for relays of
+/// the snapshot, which have to be heard every minute; they share it.
 const BOUNDS: Bounds = Bounds {
     connections: 2048,
-    per_site: 128,
+    reserve: 512,
     headers: Duration::from_secs(15),
     connection: Duration::from_secs(300),
     head_bytes: 16 * 1024,
@@ -56,18 +57,30 @@ pub fn place(
     app: Arc<App>,
     metrics: Arc<Metrics>,
 ) -> Place {
-    let mut place = Place::new(move |listener, stop| {
-        serve(listener, Arc::clone(&app), Arc::clone(&metrics), stop)
-    });
+    let desk = Desk { app, metrics };
+    let mut place =
+        Place::new(move |listener, stop| http::serve(listener, BOUNDS, desk.clone(), stop));
     place.open(address, listener);
     place
 }
 
-/// Serves until `stop` says so, then lets requests under way finish.
-async fn serve(listener: TcpListener, app: Arc<App>, metrics: Arc<Metrics>, stop: Stop) {
-    let routes = app.routes();
-    let for_asker =
-        |peer: std::net::IpAddr| routes.clone().layer(Extension(Source(peer.to_canonical())));
-    let refused = || count(&metrics.connections_refused);
-    http::serve(listener, BOUNDS, for_asker, refused, stop).await;
+/// What answers.
+#[derive(Clone)]
+struct Desk {
+    app: Arc<App>,
+    metrics: Arc<Metrics>,
+}
+
+impl Host for Desk {
+    fn routes(&self) -> Router {
+        self.app.routes()
+    }
+
+    fn knows(&self, asker: IpAddr) -> bool {
+        self.app.registry.has_relay_at(asker)
+    }
+
+    fn refused(&self) {
+        count(&self.metrics.connections_refused);
+    }
 }

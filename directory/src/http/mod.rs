@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---------|--------|
 //! | `GET /v1/snapshot` | the newest snapshot; `ETag`, `If-None-Match`, `Cache-Control` |
-//! | `POST /v1/relays` | registers a relay by its descriptor: 204, or 4xx or 503 with one line |
+//! | `POST /v1/relays` | registers a relay by its descriptor and the proof of its link key: 204, or 4xx or 503 with one line |
 //! | `GET /` | a page for people |
 //! | `GET /metrics` | counters, for Prometheus |
 //! | `GET /healthz` | 200 if the directory works, else 503 with one line |
@@ -25,9 +25,12 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
+use mixline_daemon::http::Asker;
 use mixline_protocol::directory::RefusalCode;
+use mixline_protocol::identity::X25519Secret;
 use mixline_protocol::rate_limit::{Rate, site};
-use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::records::Registration;
+use mixline_protocol::shares::Shares;
 use mixline_protocol::time::UnixTime;
 
 use crate::limit::SharedLimiter;
@@ -40,39 +43,39 @@ const REGISTRATIONS: Rate = Rate {
     burst: 60,
     interval: Duration::from_secs(1),
 };
-/// Sources whose registrations are counted at one time.
+/// Sources whose registrations are counted at one time, which networks share.
 const SOURCES: usize = 65_536;
-
-/// Where a request came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Source(pub IpAddr);
 
 /// What the handlers share.
 pub struct App {
     registry: Arc<Registry>,
     publisher: Arc<Publisher>,
     metrics: Arc<Metrics>,
-    registrations: SharedLimiter<IpAddr>,
+    registrations: SharedLimiter<IpAddr, Shares>,
+    /// Of the directory's sessions: relays prove their link keys with it.
+    session: X25519Secret,
 }
 
 impl App {
-    /// The public part of a directory.
+    /// The public part of a directory. `session`: the secret of its sessions.
     #[must_use]
     pub fn new(
         registry: Arc<Registry>,
         publisher: Arc<Publisher>,
         metrics: Arc<Metrics>,
+        session: X25519Secret,
     ) -> Arc<Self> {
-        let registrations = SharedLimiter::new(REGISTRATIONS, SOURCES);
+        let registrations = SharedLimiter::by_network(REGISTRATIONS, SOURCES);
         Arc::new(Self {
             registry,
             publisher,
             metrics,
             registrations,
+            session,
         })
     }
 
-    /// The routes. Requests need a [`Source`] among their extensions.
+    /// The routes. Requests need an [`Asker`] among their extensions.
     pub fn routes(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/", get(page))
@@ -80,7 +83,7 @@ impl App {
             .route("/v1/relays", post(register))
             .route("/metrics", get(metrics))
             .route("/healthz", get(health))
-            .layer(DefaultBodyLimit::max(RelayDescriptor::MAX_ENCODED))
+            .layer(DefaultBodyLimit::max(Registration::MAX_ENCODED))
             .with_state(self.clone())
     }
 
@@ -141,12 +144,12 @@ fn none_match_has(header: &str, etag: &str) -> bool {
 
 async fn register(
     State(app): State<Arc<App>>,
-    Extension(Source(source)): Extension<Source>,
+    Extension(Asker(source)): Extension<Asker>,
     body: Bytes,
 ) -> Response {
     let decision = if app.registrations.admit(site(source), Instant::now()) {
         let app = app.clone();
-        let decided = move || decide(&app.registry, &body, source);
+        let decided = move || decide(&app, &body, source);
         // Checking a signature and waiting for the disk are not for the thread that serves.
         tokio::task::spawn_blocking(decided)
             .await
@@ -179,10 +182,17 @@ async fn register(
     }
 }
 
-fn decide(registry: &Registry, body: &[u8], source: IpAddr) -> Decision<()> {
-    let descriptor = RelayDescriptor::decode(body)
+fn decide(app: &App, body: &[u8], source: IpAddr) -> Decision<()> {
+    let registration = Registration::decode(body)
         .map_err(|e| Refusal::new(RefusalCode::Malformed, e.to_string()))?;
-    registry.register_relay(descriptor, Some(source), SystemTime::now().into())
+    registration.verify_proof(&app.session).map_err(|_| {
+        let text = "the link key is not proven to be this relay's, for this directory; again with \
+                    the newest snapshot";
+        Refusal::new(RefusalCode::BadSignature, text)
+    })?;
+    let now = SystemTime::now().into();
+    app.registry
+        .register_relay(registration.descriptor, Some(source), now)
 }
 
 fn status_of(code: RefusalCode) -> StatusCode {

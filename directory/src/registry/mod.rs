@@ -10,22 +10,25 @@ mod live;
 mod names;
 mod refusal;
 mod relays;
+mod remembered;
 mod services;
+mod stored;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use mixline_protocol::directory::RefusalCode;
-use mixline_protocol::identity::{AnonymousId, IdentityKey, RelayId};
+use mixline_protocol::identity::{AnonymousId, IdentityKey};
 use mixline_protocol::records::{MAX_RELAYS, Parameters};
 use mixline_protocol::time::UnixTime;
 
 use crate::Result;
 use crate::store::{Store, Table};
+use live::Live;
 use refusal::unavailable;
+use remembered::Remembered;
 
 pub use live::LiveRelay;
 pub(crate) use refusal::span;
@@ -90,13 +93,16 @@ pub struct Registry {
     parameters: Parameters,
     limits: Limits,
     rules: RwLock<Rules>,
-    live: RwLock<HashMap<RelayId, LiveRelay>>,
+    live: RwLock<Live>,
+    remembered: Mutex<Remembered>,
+    /// Relays are not silent for the time before that.
+    opened: UnixTime,
     /// Grows when the network changes: a relay comes, goes, or has new keys or addresses.
     changes: AtomicU64,
 }
 
 impl Registry {
-    /// The registry of a store; relays heard from of late are live again.
+    /// The registry of a store; relays that were live when it was last in use are live again.
     ///
     /// # Errors
     /// [`crate::Error::Store`].
@@ -118,7 +124,9 @@ impl Registry {
                 admission,
                 relay_timeout_s: parameters.relay_timeout_s,
             }),
-            live: RwLock::default(),
+            live: RwLock::new(Live::new(limits.relays)),
+            remembered: Mutex::new(Remembered::new(limits.remembered_relays)),
+            opened: now,
             changes: AtomicU64::new(0),
         };
         registry.load_relays(now)?;
@@ -190,9 +198,11 @@ impl Registry {
             let more = self.store.expire(now, SWEEP)?;
             swept += more;
             if more < SWEEP {
-                return Ok(swept);
+                break;
             }
         }
+        self.remembered().forget_ended(now);
+        Ok(swept)
     }
 
     /// Past a bound nothing new gets in.
@@ -208,11 +218,17 @@ impl Registry {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn read_live(&self) -> std::sync::RwLockReadGuard<'_, HashMap<RelayId, LiveRelay>> {
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_live(&self) -> std::sync::RwLockReadGuard<'_, Live> {
         self.live.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_live(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<RelayId, LiveRelay>> {
+    fn write_live(&self) -> std::sync::RwLockWriteGuard<'_, Live> {
         self.live.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use mixline_protocol::address::ipv6;
+use mixline_protocol::authorisation::LookupToken;
 use mixline_protocol::directory::RefusalCode;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{Lease, ServiceDescriptor};
@@ -72,27 +73,31 @@ impl Registry {
         Err(contended())
     }
 
-    /// How an ID is reached, if it is published.
+    /// How an ID is reached, if it is published, for whoever shows this token. One that is not on the ID's
+    /// list of clients hears the same as if it were not published.
     ///
     /// # Errors
     /// A [`Refusal`] if the store does not work.
     pub fn lookup_id(
         &self,
         id: &AnonymousId,
+        token: Option<&LookupToken>,
         now: UnixTime,
     ) -> Decision<Option<ServiceDescriptor>> {
         let entry = self
             .store
             .get(Table::Services, &id.0)
             .map_err(|e| unavailable(&e))?;
-        entry
+        let found = entry
             .filter(|entry| entry.expires > now)
             .map(|entry| ServiceDescriptor::decode(&entry.value).map_err(damaged))
-            .transpose()
+            .transpose()?;
+        Ok(found.filter(|descriptor| descriptor.is_for(token)))
     }
 
     /// Who has a virtual address and how that ID is reached, if it is published. An IPv4
-    /// address counts only with the lease in the descriptor: the asker checks it.
+    /// address counts only with the lease in the descriptor: the asker checks it. An ID that has a list of
+    /// clients is not found by its address.
     ///
     /// # Errors
     /// A [`Refusal`] if the store does not work.
@@ -113,7 +118,7 @@ impl Registry {
                 if lease.expires <= now {
                     return Ok(None);
                 }
-                let found = self.lookup_id(&lease.id, now)?;
+                let found = self.lookup_id(&lease.id, None, now)?;
                 Ok(found.filter(|f| f.lease.is_some_and(|lease| lease.ipv4 == address)))
             }
             IpAddr::V6(address) => {
@@ -124,7 +129,7 @@ impl Registry {
                     .map_err(|e| unavailable(&e))?;
                 let Some(entry) = entry else { return Ok(None) };
                 let id = entry.value.try_into().map_err(|_| damaged("not an ID"))?;
-                self.lookup_id(&AnonymousId(id), now)
+                self.lookup_id(&AnonymousId(id), None, now)
             }
         }
     }

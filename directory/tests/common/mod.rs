@@ -12,8 +12,8 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{HeaderMap, Method, Request, Uri};
 use hyper_util::rt::TokioIo;
-use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Public};
-use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Public, X25519Secret};
+use mixline_protocol::records::{Registration, RelayDescriptor};
 use mixline_protocol::time::UnixTime;
 use tokio::net::TcpSocket;
 
@@ -68,6 +68,18 @@ impl Setup {
             .trim()
             .parse()
             .unwrap()
+    }
+
+    /// What relay `n` sends to register in this version.
+    pub fn registration(&self, n: u16, version: u64) -> Vec<u8> {
+        self.sign(n, relay(n, version)).encode()
+    }
+
+    /// A descriptor with relay `n`'s proof that the link key in it is its own.
+    pub fn sign(&self, n: u16, descriptor: RelayDescriptor) -> Registration {
+        let session = std::fs::read(self.state().join("session.key")).unwrap();
+        let session = X25519Secret::from_bytes(session.try_into().unwrap());
+        Registration::new(descriptor, &relay_link(n), &session.public()).unwrap()
     }
 
     /// Runs a command to its end.
@@ -173,6 +185,13 @@ pub fn relay_key(n: u16) -> IdentityKey {
     IdentityKey::from_seed(seed)
 }
 
+pub fn relay_link(n: u16) -> X25519Secret {
+    // The first byte is clamped.
+    let mut bytes = [4; 32];
+    bytes[1..3].copy_from_slice(&n.to_be_bytes());
+    X25519Secret::from_bytes(bytes)
+}
+
 /// Relay `n` as it describes itself now.
 pub fn relay(n: u16, version: u64) -> RelayDescriptor {
     let key = relay_key(n);
@@ -181,7 +200,7 @@ pub fn relay(n: u16, version: u64) -> RelayDescriptor {
         version,
         issued: now(),
         expires: now().plus(600),
-        link: X25519Public([1; 32]),
+        link: relay_link(n).public(),
         onion: [(1, X25519Public([2; 32]))].into_iter().collect(),
         addresses: vec![SocketAddr::from((address_of(n), 7000))],
         capacity: 1000,

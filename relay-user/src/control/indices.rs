@@ -8,9 +8,14 @@ use mixline_relay_engine::link_sessions::{
 };
 use rand_core::CryptoRng;
 
+use super::places::MAX_NEIGHBOURS;
+
 /// Indices in use at a time: sessions, and handshakes in flight. Half of one worker's
-/// positions, so that a free one is found at once.
+/// positions, so that a free one is found at once; and enough for three sessions and a handshake of each
+/// neighbour, so that nobody takes another's.
 pub const MAX_INDICES: usize = MAX_SESSIONS_PER_WORKER / 2;
+
+const _: () = assert!(MAX_INDICES >= 4 * MAX_NEIGHBOURS);
 
 /// The bits of an index that name worker and position.
 const POSITION: u32 = (1 << (WORKER_BITS + POSITION_BITS)) - 1;
@@ -55,7 +60,7 @@ impl Indices {
             if index != 0 && !self.positions.contains_key(&(index & POSITION)) {
                 // Before the first datagram can bear it.
                 if let Some(gate) = &self.gate
-                    && let Err(error) = gate.add(index)
+                    && let Err(error) = open(gate, index, owner)
                 {
                     tracing::warn!(%error, "no more sessions");
                     return None;
@@ -63,6 +68,17 @@ impl Indices {
                 self.positions.insert(index & POSITION, (index, owner));
                 return Some(index);
             }
+        }
+    }
+
+    /// A handshake of our own has been answered: its index is a session's from now on.
+    pub fn answered(&self, index: u32) {
+        if let Some(gate) = &self.gate
+            && self
+                .owner(index)
+                .is_some_and(|owner| owner.source.is_none())
+        {
+            gate.answered(index);
         }
     }
 
@@ -82,6 +98,15 @@ impl Indices {
             }
         }
     }
+}
+
+/// Lets through what may come under an index: answers too, if we have asked.
+fn open(gate: &mixline_xdp::Sessions, index: u32, owner: Owner) -> mixline_xdp::Result<()> {
+    gate.add(index)?;
+    if owner.source.is_none() {
+        gate.ask(index).inspect_err(|_| gate.remove(index))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The relays of the newest snapshot, by short ID and by link key.
+//! The relays of the newest snapshot, and former ones with a link, by short ID and by link key.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,6 +12,10 @@ pub struct Relay {
     pub link: X25519Public,
     /// Where it says that it is, as far as we have a socket for it.
     pub addresses: Vec<SocketAddr>,
+    /// The first of its descriptor: where it registers from, if the directory checks that.
+    pub first: Option<SocketAddr>,
+    /// Whether it is in the newest snapshot. One that is not stays while there is a link, in a client's place.
+    pub listed: bool,
 }
 
 /// All relays that are known.
@@ -45,5 +49,11 @@ impl KnownRelays {
     /// The relays with this link key: none for a client, and one for an honest relay.
     pub fn with_key(&self, key: &X25519Public) -> &[ShortId] {
         self.by_key.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a relay of the newest snapshot has this link key.
+    pub fn is_listed(&self, key: &X25519Public) -> bool {
+        let mut relays = self.with_key(key).iter();
+        relays.any(|short| self.get(short).is_some_and(|relay| relay.listed))
     }
 }

@@ -7,19 +7,23 @@ mod known_relays;
 mod mailboxes;
 pub mod neighbour_table;
 pub mod neighbours;
+pub mod places;
 mod prefix;
 pub mod registration;
+pub mod staying;
+pub mod unproven;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam::queue::ArrayQueue;
 use mixline_protocol::link::probe::Answer;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{CLOCK_SKEW, Snapshot};
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
-use mixline_relay_engine::messages::Command;
+use mixline_relay_engine::messages::{Command, Handshake};
 use mixline_relay_engine::queues::{ControlQueues, WorkerHandle};
 use mixline_relay_engine::slow_path::Keys;
 use mixline_relay_engine::wake::Wake as _;
@@ -33,10 +37,17 @@ use crate::state_dir::StateDir;
 use crate::workers::ControlWaker;
 use neighbours::{Census, Neighbours, Output};
 
+/// How long a disk is left alone that did not take the onion keys.
+const STORE_AGAIN: Duration = Duration::from_secs(30);
 /// How often the control plane looks at the time.
 const TICK: Duration = Duration::from_secs(1);
+/// Answers to handshakes worked off before each initiation: all that fit into their queue. A forged one costs a
+/// look into a table and, under an index in use, one HMAC.
+const ANSWERS_AT_ONCE: usize = 256;
 /// Handshakes worked off in one round, before anything else: some 10 ms.
 const HANDSHAKES_AT_ONCE: usize = 32;
+/// Path probes worked off in the same round: 0.1 ms, so a flood of them delays handshakes by no more.
+const PROBES_AT_ONCE: usize = 16;
 
 /// Onion keys, which two tasks look at; none before the network's parameters are known.
 #[derive(Default)]
@@ -103,6 +114,8 @@ pub struct Control {
     pub replay: Arc<ReplayFilter>,
     /// Where they are stored.
     pub state: Arc<StateDir>,
+    /// When they could not be stored, if the last time failed.
+    pub unstored: Option<Instant>,
     /// What is shown.
     pub statistics: Arc<ControlStatistics>,
     /// The time by which onion keys are made and erased.
@@ -149,14 +162,13 @@ impl Control {
             self.neighbours
                 .message(message.index, &mut message.datagram, now);
         }
-        for _ in 0..HANDSHAKES_AT_ONCE {
-            let Some(handshake) = self.queues.handshakes.pop() else {
-                return;
-            };
-            self.neighbours
-                .handshake(&handshake.datagram, handshake.source, now);
+        let (queues, neighbours) = (&*self.queues, &mut self.neighbours);
+        let all = work_off(queues, |message| {
+            neighbours.handshake(&message.datagram, message.source, now);
+        });
+        if !all {
+            self.waker.wake();
         }
-        self.waker.wake();
     }
 
     fn tick(&mut self) {
@@ -178,7 +190,7 @@ impl Control {
             .filter(|r| r.alive(now))
             .cloned()
             .collect();
-        self.neighbours.set_relays(&live);
+        self.neighbours.set_relays(&live, Instant::now());
         let parameters = &snapshot.parameters;
         // A message can come back as long as a key opens its path: published an epoch
         // early, and honoured for an epoch and the grace.
@@ -210,15 +222,22 @@ impl Control {
         let Some(onion) = guard.as_mut() else { return };
         let changed = onion.advance(now, &mut OsRandom::new());
         self.keys.set(onion.keyring(now));
+        // What was not stored is stored again, for the sake of a restart.
+        if changed
+            || self
+                .unstored
+                .is_some_and(|since| since.elapsed() >= STORE_AGAIN)
+        {
+            let stored = self.state.store_onion_keys(&onion.encode());
+            self.unstored = stored.is_err().then(Instant::now);
+            if let Err(error) = stored {
+                tracing::warn!("{error}; a restart before that works will need new onion keys");
+            }
+        }
         if !changed {
             return;
         }
-        if let Err(error) = self.state.store_onion_keys(&onion.encode()) {
-            tracing::warn!("{error}; a restart will need new onion keys");
-        }
-        if let Some(oldest) = onion.oldest() {
-            self.tell_all(&Command::ForgetEpochsBefore(oldest));
-        }
+        self.tell_all(&Command::OnionKeys(onion.live()));
         tracing::info!(epochs = ?onion.epochs().collect::<Vec<_>>(), "onion keys");
     }
 
@@ -249,6 +268,32 @@ impl Control {
     }
 }
 
+/// Takes a round of handshakes and probes; whether those were all. Answers come before each initiation, which
+/// costs a hundred times as much: their queue must not fill with forged ones while initiations are worked off.
+fn work_off(queues: &ControlQueues, mut handle: impl FnMut(Handshake)) -> bool {
+    let ControlQueues {
+        answers,
+        handshakes,
+        probes,
+        ..
+    } = queues;
+    let mut take = |queue: &ArrayQueue<Handshake>, at_once| {
+        std::iter::from_fn(|| queue.pop())
+            .take(at_once)
+            .map(&mut handle)
+            .count()
+    };
+    take(answers, ANSWERS_AT_ONCE);
+    for _ in 0..HANDSHAKES_AT_ONCE {
+        if take(handshakes, 1) == 0 {
+            break;
+        }
+        take(answers, ANSWERS_AT_ONCE);
+    }
+    take(probes, PROBES_AT_ONCE);
+    answers.is_empty() && handshakes.is_empty() && probes.is_empty()
+}
+
 /// Gives a worker a command; waits for room, which a worker soon makes. One that has ended
 /// needs none.
 pub fn tell(worker: &WorkerHandle, command: Command) {
@@ -258,4 +303,55 @@ pub fn tell(worker: &WorkerHandle, command: Command) {
         let _ = worker.commands.send(command);
     }
     worker.waker.wake();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use mixline_protocol::identity::ShortId;
+    use mixline_protocol::size::DATAGRAM;
+    use mixline_relay_engine::pipeline::{Assembly, Common};
+    use mixline_relay_engine::testing::{ANSWERS, HANDSHAKES, pooled};
+    use mixline_relay_engine::wake::NeverSleeps;
+
+    use super::*;
+
+    #[test]
+    fn forged_answers_keep_the_right_one_out_of_no_queue_while_initiations_are_worked_off() {
+        const INITIATION: u8 = 1;
+        const FORGED: u8 = 2;
+        const RIGHT: u8 = 3;
+        let filter = ReplayFilter::new(1 << 12, [1; 16], Instant::now()).unwrap();
+        let waker = Arc::new(NeverSleeps);
+        let Assembly { common, .. } =
+            Common::assemble(ShortId([1; 8]), Arc::new(filter), 1, false, waker);
+        let queues = &common.control;
+        let push = |queue: &ArrayQueue<Handshake>, what| {
+            let message = Handshake {
+                datagram: pooled(&common, &[what; DATAGRAM]).unwrap(),
+                source: SocketAddr::from(([192, 0, 2, 1], 7000)),
+            };
+            queue.push(message).is_ok()
+        };
+        while push(&queues.handshakes, INITIATION) {}
+        assert_eq!(queues.handshakes.len(), HANDSHAKES);
+        let (mut worked, mut right, mut rounds) = (0, 0, 1);
+        let mut handle = |message: Handshake| match message.datagram[0] {
+            INITIATION => {
+                // What comes meanwhile.
+                worked += 1;
+                for _ in 1..ANSWERS {
+                    assert!(push(&queues.answers, FORGED), "after {worked} initiations");
+                }
+                assert!(push(&queues.answers, RIGHT), "after {worked} initiations");
+            }
+            what => right += usize::from(what == RIGHT),
+        };
+        while !work_off(queues, &mut handle) {
+            rounds += 1;
+        }
+        assert_eq!((worked, right), (HANDSHAKES, HANDSHAKES));
+        assert_eq!(rounds, HANDSHAKES / HANDSHAKES_AT_ONCE);
+    }
 }

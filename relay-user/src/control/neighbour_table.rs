@@ -1,23 +1,18 @@
-//! The table of neighbours: who there is, by number and by link key, and how many there may be.
+//! The table of neighbours: who there is, by number and by link key. How many there may be is the affair
+//! of [`places`](super::places).
 //!
 //! A number is a position in the table and what workers know a neighbour by. It is another's only
 //! after its neighbour was removed.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use mixline_protocol::identity::{ShortId, X25519Public};
 use mixline_protocol::link::peer::{Peer, Upkeep};
 use mixline_relay_engine::quota::NeighbourUsage;
 
-use super::prefix::Prefix;
-
-/// Neighbours that a relay has at a time: some 5 KB each, with their sessions.
-pub const MAX_NEIGHBOURS: usize = 32_768;
-/// Clients that it has at a time from one IPv4 /24 or IPv6 /48. Many may be behind one
-/// address; and nobody can fill the relay from one corner.
-pub const MAX_CLIENTS_PER_PREFIX: usize = 512;
+use super::places::{Place, Places};
 
 /// One neighbour.
 pub struct Neighbour {
@@ -32,13 +27,15 @@ pub struct Neighbour {
     /// The worker that owns its sessions: neighbours are spread evenly, unless a port says
     /// that its datagrams come elsewhere.
     pub worker: usize,
-    /// For a client, where it came from.
-    prefix: Option<Prefix>,
+    /// Which place it has.
+    place: Place,
+    /// Since when it has had that place, or asked for the newest session in it.
+    pub since: Instant,
     /// What it takes up in the workers.
     pub usage: NeighbourUsage,
     /// How many handshakes were begun: each tries the next address.
     pub attempts: usize,
-    /// Since when it has had neither session nor mailboxes.
+    /// Since when it has had no session.
     pub idle_since: Option<Instant>,
 }
 
@@ -51,7 +48,7 @@ pub struct NeighbourTable {
     /// Numbers that nobody has.
     free: Vec<u32>,
     by_key: HashMap<X25519Public, u32>,
-    prefixes: HashMap<Prefix, usize>,
+    places: Places,
 }
 
 impl NeighbourTable {
@@ -63,7 +60,7 @@ impl NeighbourTable {
             by_number: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::new(),
-            prefixes: HashMap::new(),
+            places: Places::default(),
         }
     }
 
@@ -97,40 +94,35 @@ impl NeighbourTable {
         self.by_number.iter_mut().flatten()
     }
 
-    /// Adds a neighbour that is not there; its number, or none if there are too many. `relay`:
-    /// which relay it is, if any; `source`: where it came from; none if this relay wants the link.
+    /// Adds a neighbour that is not there; its number, or none if there is no place for it. `relay`:
+    /// which relay it is, if any; `address`: where it is, if that is known.
     pub fn add(
         &mut self,
         key: X25519Public,
         relay: Option<ShortId>,
-        source: Option<SocketAddr>,
+        place: Place,
+        address: Option<SocketAddr>,
         now: Instant,
     ) -> Option<u32> {
-        if self.by_key.len() >= MAX_NEIGHBOURS {
+        if !self.places.take(place) {
             return None;
-        }
-        let prefix = source.filter(|_| relay.is_none()).map(Prefix::of);
-        if let Some(prefix) = prefix {
-            let count = self.prefixes.entry(prefix).or_default();
-            if *count >= MAX_CLIENTS_PER_PREFIX {
-                return None;
-            }
-            *count += 1;
         }
         let number = match self.free.pop() {
             Some(free) => free,
             None => {
+                let number = u32::try_from(self.by_number.len()).ok()?;
                 self.by_number.push(None);
-                u32::try_from(self.by_number.len() - 1).ok()?
+                number
             }
         };
         self.by_number[number as usize] = Some(Neighbour {
             peer: Peer::new(self.own, key, upkeep(relay), now),
             relay,
-            address: source,
+            address,
             current: None,
             worker: number as usize % self.workers,
-            prefix,
+            place,
+            since: now,
             usage: NeighbourUsage::default(),
             attempts: 0,
             idle_since: None,
@@ -139,20 +131,47 @@ impl NeighbourTable {
         Some(number)
     }
 
+    /// Gives a neighbour another place. False, and nothing is changed, if there is none for it.
+    #[must_use]
+    pub fn put(&mut self, number: u32, place: Place) -> bool {
+        let known = self.by_number.get_mut(number as usize);
+        let Some(known) = known.and_then(Option::as_mut) else {
+            return false;
+        };
+        if known.place != place {
+            if !self.places.exchange(known.place, place) {
+                return false;
+            }
+            known.place = place;
+        }
+        true
+    }
+
+    /// Whether a client there could stay.
+    pub fn has_room(&self, ip: IpAddr) -> bool {
+        self.places.has_room(ip)
+    }
+
     /// Removes a neighbour, whose number becomes free.
     pub fn remove(&mut self, number: u32) -> Option<Neighbour> {
         let known = self.by_number.get_mut(number as usize)?.take()?;
         self.by_key.remove(&known.peer.remote());
-        if let Some(prefix) = known.prefix
-            && let Some(count) = self.prefixes.get_mut(&prefix)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.prefixes.remove(&prefix);
-            }
-        }
+        self.places.give_back(known.place);
         self.free.push(number);
         Some(known)
+    }
+}
+
+impl Neighbour {
+    /// Which place it has.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Where it is, by what was proven, or else by what is known.
+    pub fn ip(&self) -> Option<IpAddr> {
+        let known = || self.address.map(|address| address.ip());
+        self.place.ip().or_else(known)
     }
 }
 
@@ -174,20 +193,24 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_used_again_and_prefixes_counted() {
+    fn numbers_and_places_are_used_again() {
         let (mut table, now) = (NeighbourTable::new(key(0), 2), Instant::now());
-        let source = Some(SocketAddr::from(([192, 0, 2, 1], 7)));
-        let first = table.add(key(1), None, source, now);
-        let second = table.add(key(2), Some(ShortId([2; 8])), source, now);
+        let place = Place::Unproven([192, 0, 2, 1].into());
+        let first = table.add(key(1), None, place, None, now);
+        let second = table.add(key(2), Some(ShortId([2; 8])), Place::Relay, None, now);
         assert_eq!((first, second), (Some(0), Some(1)));
         assert_eq!(table.number_of(&key(2)), Some(1));
         assert_eq!(table.get(1).map(|known| known.worker), Some(1));
-        // A relay counts for no prefix.
-        assert_eq!(table.prefixes.values().sum::<usize>(), 1);
+        let more = (0..).take_while(|_| table.places.take(place)).count();
+        assert!(more > 0);
+        assert!(table.add(key(3), None, place, None, now).is_none());
+        assert_eq!(table.numbers(), 0..2);
+        assert!(table.put(0, Place::Client([192, 0, 2, 1].into())));
+        assert!(table.add(key(3), None, place, None, now).is_some());
         assert!(table.remove(0).is_some());
         assert!(table.remove(0).is_none());
-        assert!(table.prefixes.is_empty() && table.number_of(&key(1)).is_none());
-        assert_eq!(table.add(key(3), None, source, now), Some(0));
-        assert_eq!((table.numbers(), table.iter().count()), (0..2, 2));
+        assert!(table.number_of(&key(1)).is_none());
+        assert_eq!(table.add(key(4), None, Place::Relay, None, now), Some(0));
+        assert_eq!((table.numbers(), table.iter().count()), (0..3, 3));
     }
 }

@@ -2,8 +2,7 @@
 //! key of theirs that lives as long as they please.
 //!
 //! No sockets and no clock: messages and time go in, [`Output`] comes out. Everything that
-//! an outsider can make more of is bounded, by constants of `neighbour_table`, `indices` and
-//! `mailboxes`.
+//! an outsider can make more of is bounded, by constants of `places`, `indices` and `mailboxes`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -28,9 +27,9 @@ use super::indices::{Indices, Owner};
 use super::known_relays::{KnownRelays, Relay};
 use super::mailboxes::Mailboxes;
 use super::neighbour_table::{Neighbour, NeighbourTable, upkeep};
+use super::places::Place;
+use super::unproven::Unproven;
 
-/// A neighbour without session and mailboxes is forgotten after this long.
-const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// How often mailboxes are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
@@ -76,7 +75,8 @@ pub struct Neighbours<R> {
     pub(super) table: NeighbourTable,
     pub(super) indices: Indices,
     pub(super) relays: KnownRelays,
-    mailboxes: Mailboxes,
+    pub(super) unproven: Unproven,
+    pub(super) mailboxes: Mailboxes,
     swept: Instant,
     pub(super) refused: u64,
     pub(super) output: Vec<Output>,
@@ -107,6 +107,7 @@ impl<R: CryptoRng> Neighbours<R> {
             table: NeighbourTable::new(public, workers),
             indices: Indices::default(),
             relays: KnownRelays::default(),
+            unproven: Unproven::default(),
             mailboxes: Mailboxes::default(),
             swept: now,
             refused: 0,
@@ -137,28 +138,42 @@ impl<R: CryptoRng> Neighbours<R> {
 
     /// Takes the relays of a new snapshot, the relay itself not among them. Those that are
     /// not in it any more stay for as long as there is a link to them: a directory that has
-    /// just restarted does not know everybody at once, and paths in use need not suffer.
-    pub fn set_relays(&mut self, relays: &[RelayDescriptor]) {
-        let stay = self.relays.iter().filter(|(_, relay)| {
+    /// just restarted does not know everybody at once, and paths in use need not suffer. They stay in a
+    /// client's place, one for each link: whoever registers ever new relays gets no more than clients do.
+    pub fn set_relays(&mut self, relays: &[RelayDescriptor], now: Instant) {
+        let stay = self.relays.iter().filter(|(short, relay)| {
             let number = self.table.number_of(&relay.link);
             let known = number.and_then(|number| self.table.get(number));
-            known.is_some_and(|known| known.peer.is_up())
+            known.is_some_and(|known| known.peer.is_up() && known.relay == Some(**short))
         });
-        let stay = stay.map(|(short, relay)| (*short, relay.clone()));
+        let stay = stay.map(|(short, relay)| {
+            let listed = false;
+            let relay = relay.clone();
+            (*short, Relay { listed, ..relay })
+        });
         let new = relays.iter().map(|descriptor| {
             let addresses = descriptor.addresses.iter().copied();
             let relay = Relay {
                 link: descriptor.link,
                 addresses: addresses.filter(|a| self.reaches(a)).collect(),
+                first: descriptor.addresses.first().copied(),
+                listed: true,
             };
             (descriptor.short_id(), relay)
         });
         let relays: HashMap<_, _> = stay.chain(new).filter(|(s, _)| *s != self.own).collect();
+        let advertised = relays.values().flat_map(|relay| &relay.addresses);
+        self.unproven.keep_only(&advertised.copied().collect());
         self.relays = KnownRelays::new(relays);
         for neighbour in self.table.iter_mut() {
             let shorts = self.relays.with_key(&neighbour.peer.remote());
-            neighbour.relay = shorts.first().copied();
+            // Whichever was wanted, where two say that they have one key.
+            let wanted = neighbour.relay.filter(|relay| shorts.contains(relay));
+            neighbour.relay = wanted.or_else(|| shorts.first().copied());
             neighbour.peer.set_upkeep(upkeep(neighbour.relay));
+        }
+        for number in self.table.numbers() {
+            self.place_anew(number, now);
         }
         let table = self.relays.iter();
         let table = table.map(|(short, relay)| (*short, self.table.number_of(&relay.link)));
@@ -173,7 +188,10 @@ impl<R: CryptoRng> Neighbours<R> {
         };
         match Control::decode(cell_of(datagram)) {
             Ok(Control::Register { request, tokens }) => {
-                let done = self.mailboxes.register(neighbour, &tokens, now);
+                let Some(ip) = self.table.get(neighbour).and_then(Neighbour::ip) else {
+                    return;
+                };
+                let done = self.mailboxes.register(neighbour, ip, &tokens, now);
                 self.tell_mailboxes(done.added, Some(neighbour));
                 self.tell_mailboxes(done.removed, None);
                 self.say(
@@ -186,18 +204,13 @@ impl<R: CryptoRng> Neighbours<R> {
             }
             Ok(Control::Ping(number)) => self.say(neighbour, &Control::Pong(number)),
             Ok(Control::Close) => {
-                if let Some(known) = self.get(neighbour) {
-                    known.peer.close(now);
+                let relay = self.get(neighbour).and_then(|known| known.relay);
+                if relay.is_none() {
+                    return self.end(neighbour, now);
                 }
-                self.drive(neighbour, None, now);
+                self.close(neighbour, now);
                 let tokens = self.mailboxes.remove_all(neighbour);
                 self.tell_mailboxes(tokens, None);
-                if self
-                    .get(neighbour)
-                    .is_some_and(|known| known.relay.is_none())
-                {
-                    self.forget(neighbour);
-                }
             }
             Ok(Control::Registered { .. } | Control::Pong(_)) => {}
             Err(error) => tracing::debug!(%error, "control message of a neighbour"),
@@ -211,6 +224,12 @@ impl<R: CryptoRng> Neighbours<R> {
                 let Some(owner) = self.indices.owner(index) else {
                     return;
                 };
+                if let Some(source) = owner.source
+                    && !self.confirm(owner.neighbour, source.ip())
+                {
+                    self.refused += 1;
+                    return self.end(owner.neighbour, now);
+                }
                 if let Some(known) = self.get(owner.neighbour) {
                     known.peer.heard(index, kind, now);
                 }
@@ -227,6 +246,10 @@ impl<R: CryptoRng> Neighbours<R> {
             Signal::Want(relay) => {
                 if let Some(neighbour) = self.neighbour_of_relay(&relay, now) {
                     if let Some(known) = self.get(neighbour) {
+                        // Found by its ID, and not by its key alone, which is no address.
+                        if !known.peer.is_up() {
+                            known.relay = Some(relay);
+                        }
                         known.peer.want();
                     }
                     self.drive(neighbour, None, now);
@@ -306,6 +329,7 @@ impl<R: CryptoRng> Neighbours<R> {
                 Action::Initiate => self.initiate(number, now),
                 Action::Install(open) => {
                     let index = open.local_index();
+                    self.indices.answered(index);
                     let source = self.indices.owner(index).and_then(|owner| owner.source);
                     let heard = heard.and_then(|(_, source)| source);
                     let Some(known) = self.get(number) else {
@@ -329,6 +353,12 @@ impl<R: CryptoRng> Neighbours<R> {
                         known.address = source.or(known.address);
                     }
                     let link = known.address.map(|to| Link { seal, to });
+                    if let (Some(relay), Some(at)) = (known.relay, known.address)
+                        && let Some(relay) = self.relays.get(&relay)
+                        && relay.addresses.contains(&at)
+                    {
+                        self.unproven.answered(at);
+                    }
                     self.output.push(Output::All(Command::Link(number, link)));
                 }
                 Action::Silence => self.output.push(Output::All(Command::Link(number, None))),
@@ -346,6 +376,9 @@ impl<R: CryptoRng> Neighbours<R> {
                 Action::Unreachable => {
                     if let Some(relay) = self.get(number).and_then(|known| known.relay) {
                         tracing::info!(%relay, "no answer to link handshakes");
+                        if let Some(relay) = self.relays.get(&relay) {
+                            self.unproven.silent(&relay.addresses);
+                        }
                     }
                 }
             }
@@ -353,52 +386,31 @@ impl<R: CryptoRng> Neighbours<R> {
     }
 
     fn neighbour_of_relay(&mut self, short: &ShortId, now: Instant) -> Option<u32> {
-        let link = self.relays.get(short)?.link;
+        let relay = self.relays.get(short)?;
+        let (link, first) = (relay.link, relay.addresses.first());
+        let place = match (self.relays.is_listed(&link), first) {
+            (true, _) => Place::Relay,
+            (false, Some(first)) => Place::Client(first.ip()),
+            (false, None) => return None,
+        };
         match self.table.number_of(&link) {
             Some(number) => Some(number),
-            None => self.add(link, None, now),
+            None => self.add(link, place, None, now),
         }
     }
 
-    /// A new neighbour. `source`: where it came from; none if this relay wants the link.
+    /// A new neighbour, if there is this place for it. `address`: where it is, if that is known.
     pub(super) fn add(
         &mut self,
         key: X25519Public,
-        source: Option<SocketAddr>,
+        place: Place,
+        address: Option<SocketAddr>,
         now: Instant,
     ) -> Option<u32> {
         let relay = self.relays.with_key(&key).first().copied();
-        let number = self.table.add(key, relay, source, now)?;
+        let number = self.table.add(key, relay, place, address, now)?;
         self.tell_relay(key, Some(number));
         Some(number)
-    }
-
-    fn forget_idle(&mut self, number: u32, now: Instant) {
-        let has_mailboxes = self.mailboxes.has_any(number);
-        let Some(known) = self.get(number) else {
-            return;
-        };
-        if !known.peer.is_idle() || has_mailboxes {
-            known.idle_since = None;
-            return;
-        }
-        let since = *known.idle_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= FORGET_AFTER {
-            self.forget(number);
-        }
-    }
-
-    /// Forgets a neighbour that has no session.
-    fn forget(&mut self, number: u32) {
-        let Some(known) = self.table.remove(number) else {
-            return;
-        };
-        let key = known.peer.remote();
-        // Before the number is another's, no worker knows it.
-        self.tell_relay(key, None);
-        self.output.push(Output::All(Command::Link(number, None)));
-        let tokens = self.mailboxes.remove_all(number);
-        self.tell_mailboxes(tokens, None);
     }
 
     /// Seals a control message for a neighbour, if there is a session.
@@ -422,13 +434,13 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
-    fn tell_relay(&mut self, key: X25519Public, neighbour: Option<u32>) {
+    pub(super) fn tell_relay(&mut self, key: X25519Public, neighbour: Option<u32>) {
         let shorts = self.relays.with_key(&key).iter();
         let commands = shorts.map(|short| Command::Relay(*short, neighbour));
         self.output.extend(commands.map(Output::All));
     }
 
-    fn tell_mailboxes(&mut self, tokens: Vec<MailboxToken>, neighbour: Option<u32>) {
+    pub(super) fn tell_mailboxes(&mut self, tokens: Vec<MailboxToken>, neighbour: Option<u32>) {
         if !tokens.is_empty() {
             let tokens: Arc<[MailboxToken]> = tokens.into();
             self.output

@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use mixline_directory_client::DirectoryClient;
-use mixline_protocol::identity::{IdentityKey, SIGNATURE, X25519Public};
-use mixline_protocol::records::{MAX_TEXT, OnionKeys as Published, RelayDescriptor, Snapshot};
+use mixline_protocol::identity::{IdentityKey, SIGNATURE, X25519Public, X25519Secret};
+use mixline_protocol::records::{
+    MAX_TEXT, OnionKeys as Published, Registration as Signed, RelayDescriptor, Snapshot,
+};
 use mixline_protocol::time::UnixTime;
 use mixline_relay_engine::outcome::Outcome;
 use tokio::sync::watch;
@@ -54,7 +56,7 @@ pub struct Registration {
     /// Signs descriptors.
     pub identity: Arc<IdentityKey>,
     /// The link key.
-    pub link: X25519Public,
+    pub link: X25519Secret,
     /// What may change while the relay runs.
     pub offer: watch::Receiver<Offer>,
     /// How the relay stands.
@@ -79,12 +81,18 @@ impl Registration {
         let mut url = self.offer.borrow().directory_url.clone();
         let mut version = 0;
         let mut wait = RETRY;
+        let mut first = 0;
         let mut load = Load::new(self.relayed());
         // Without a snapshot there are no onion keys, since how long they live is not known.
         if snapshots.wait_for(Option::is_some).await.is_err() {
             return;
         }
         loop {
+            // Its session key, of the newest snapshot.
+            let snapshot = snapshots.borrow().clone();
+            let Some(directory) = snapshot.map(|of| of.directory_service.session) else {
+                return;
+            };
             let now = UnixTime::from(SystemTime::now());
             let onion = self.onion.lock().as_ref().map(|onion| onion.published(now));
             let published = match onion.filter(|onion| !onion.is_empty()) {
@@ -100,10 +108,8 @@ impl Registration {
             version = next_version(version, self.known_version(&snapshots));
             let leaving = *self.standing.borrow_and_update() != Standing::Present;
             let life = if leaving { FAREWELL } else { LIFE };
-            wait = match self
-                .register(&mut client, published, version, now, life)
-                .await
-            {
+            let descriptor = self.describe(published, version, first, now, life);
+            wait = match self.register(&mut client, &directory, descriptor).await {
                 Ok(()) if leaving => {
                     // Gone for as long as the relay is.
                     if self.standing.changed().await.is_err() {
@@ -115,6 +121,18 @@ impl Registration {
                 Ok(()) => EVERY,
                 Err(error) => {
                     self.failed(&error);
+                    // A directory that checks wants the address first that this came from, and which one
+                    // that is the kernel decides, or a router. One that is full, or asked too often, is
+                    // content with the address, and others count on its being the first.
+                    if matches!(
+                        error,
+                        RegistrationError::Directory(mixline_directory_client::Error::Refused {
+                            forbidden: true,
+                            ..
+                        })
+                    ) {
+                        first += 1;
+                    }
                     if wait == EVERY {
                         RETRY
                     } else {
@@ -143,21 +161,24 @@ impl Registration {
         }
     }
 
-    async fn register(
+    /// What the relay says of itself. `first`: how many of its addresses stand behind the others.
+    fn describe(
         &self,
-        client: &mut DirectoryClient,
         onion: Published,
         version: u64,
+        first: usize,
         now: UnixTime,
         life: u64,
-    ) -> Result<(), RegistrationError> {
-        let offer = self.offer.borrow().clone();
+    ) -> Result<RelayDescriptor, RegistrationError> {
+        let mut offer = self.offer.borrow().clone();
+        let addresses = offer.advertise.len().max(1);
+        offer.advertise.rotate_left(first % addresses);
         let descriptor = RelayDescriptor {
             id: self.identity.relay_id(),
             version,
             issued: now,
             expires: now.plus(life),
-            link: self.link,
+            link: self.link.public(),
             onion,
             addresses: offer.advertise,
             capacity: offer.capacity,
@@ -167,11 +188,26 @@ impl Registration {
             software: software(),
             signature: [0; SIGNATURE],
         };
-        let descriptor = descriptor
+        descriptor
             .sign(&self.identity)
+            .map_err(RegistrationError::Descriptor)
+    }
+
+    async fn register(
+        &self,
+        client: &mut DirectoryClient,
+        directory: &X25519Public,
+        descriptor: Result<RelayDescriptor, RegistrationError>,
+    ) -> Result<(), RegistrationError> {
+        let descriptor = descriptor?;
+        let (now, life) = (
+            descriptor.issued,
+            descriptor.expires.since(descriptor.issued),
+        );
+        let signed = Signed::new(descriptor, &self.link, directory)
             .map_err(RegistrationError::Descriptor)?;
         client
-            .register(&descriptor)
+            .register(&signed)
             .await
             .map_err(RegistrationError::Directory)?;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! Counters and gauges for Prometheus, over HTTP.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use mixline_daemon::http::{self, Bounds};
+use mixline_daemon::http::{self, Bounds, Host};
 use mixline_daemon::place::Place;
 use mixline_protocol::size::DATAGRAM;
 use tokio::net::TcpListener;
@@ -27,7 +27,7 @@ const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What askers may take: a few that scrape, each over a connection that may last.
 const BOUNDS: Bounds = Bounds {
     connections: 32,
-    per_site: 8,
+    reserve: 8,
     headers: Duration::from_secs(30),
     connection: Duration::from_secs(300),
     head_bytes: 8192,
@@ -55,22 +55,12 @@ pub async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Where metrics are served, which may change: at an address where `listener` listens, or nowhere.
 #[must_use]
 pub fn place(source: &Arc<Source>, at: Option<(SocketAddr, TcpListener)>) -> Place {
-    let refused = Arc::new(AtomicU64::new(0));
-    let app = Router::new()
-        .route("/metrics", get(metrics))
-        .with_state(Desk {
-            source: Arc::clone(source),
-            refused: Arc::clone(&refused),
-        });
-    let mut place = Place::new(move |listener, stop| {
-        let (app, refused) = (app.clone(), Arc::clone(&refused));
-        async move {
-            let count = || {
-                refused.fetch_add(1, Ordering::Relaxed);
-            };
-            http::serve(listener, BOUNDS, |_| app.clone(), count, stop).await;
-        }
-    });
+    let desk = Desk {
+        source: Arc::clone(source),
+        refused: Arc::new(AtomicU64::new(0)),
+    };
+    let mut place =
+        Place::new(move |listener, stop| http::serve(listener, BOUNDS, desk.clone(), stop));
     if let Some((address, listener)) = at {
         place.open(address, listener);
     }
@@ -83,6 +73,23 @@ struct Desk {
     source: Arc<Source>,
     /// Connections that found no room.
     refused: Arc<AtomicU64>,
+}
+
+impl Host for Desk {
+    fn routes(&self) -> Router {
+        Router::new()
+            .route("/metrics", get(metrics))
+            .with_state(self.clone())
+    }
+
+    /// Programs of this host.
+    fn knows(&self, asker: IpAddr) -> bool {
+        asker.is_loopback()
+    }
+
+    fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 async fn metrics(State(desk): State<Desk>) -> impl IntoResponse {

@@ -127,7 +127,7 @@ fn is_gone(name: &str, index: u32) -> bool {
 fn counts(filter: &XdpFilter, shared: &Shared) -> Option<Counts> {
     let counts = filter.counts()?;
     let verdict = |verdict: Verdict| counts.verdicts[verdict as usize];
-    // Each of these verdicts says that a datagram of ours was whole.
+    // Each of these verdicts says that a datagram of ours was whole. A path probe may be short.
     let whole = [
         Verdict::Redirected,
         Verdict::Filtered,
@@ -140,7 +140,7 @@ fn counts(filter: &XdpFilter, shared: &Shared) -> Option<Counts> {
         whole: counts.large + whole.into_iter().map(verdict).sum::<u64>(),
         given: counts.redirected,
         taken: shared.taken(),
-        passed: counts.to_us + verdict(Verdict::Handshake),
+        passed: counts.to_us + verdict(Verdict::Handshake) + verdict(Verdict::Probe),
         seen: seen_by_kernel(),
     })
 }

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use mixline_protocol::identity::{AnonymousId, IdentityKey, RelayId, SIGNATURE, X25519Public};
+use mixline_protocol::identity::{AnonymousId, IdentityKey, RelayId, SIGNATURE, X25519Secret};
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{Parameters, RelayDescriptor, ServiceDescriptor, Snapshot};
+use mixline_protocol::records::{
+    Parameters, Registration, RelayDescriptor, ServiceDescriptor, Snapshot,
+};
 use mixline_protocol::time::UnixTime;
 
 /// What the directory does, and what it has.
@@ -21,6 +23,10 @@ struct State {
     forge: bool,
     /// Seconds that its clock is ahead.
     ahead: u64,
+    /// Refuses so many registrations, for want of room.
+    full_for: usize,
+    /// The first addresses of all registrations.
+    first: Vec<SocketAddr>,
 }
 
 pub struct Directory {
@@ -97,6 +103,14 @@ impl Directory {
         self.state.lock().unwrap().forge = forge;
     }
 
+    pub fn is_full_for(&self, registrations: usize) {
+        self.state.lock().unwrap().full_for = registrations;
+    }
+
+    pub fn first_addresses(&self) -> Vec<SocketAddr> {
+        self.state.lock().unwrap().first.clone()
+    }
+
     pub fn set_ahead(&self, seconds: u64) {
         self.state.lock().unwrap().ahead = seconds;
     }
@@ -126,7 +140,23 @@ fn answer(stream: TcpStream, key: &IdentityKey, state: &Mutex<State>) -> std::io
     let (status, answer) = if request.starts_with("GET /v1/snapshot ") {
         ("200 OK", snapshot(&state, key, now).encode())
     } else if request.starts_with("POST /v1/relays ") {
-        match RelayDescriptor::decode_and_verify(&body, now) {
+        let source = stream.peer_addr()?.ip();
+        let registered = registered(&body, now);
+        state
+            .first
+            .extend(registered.iter().map(|relay| relay.addresses[0]));
+        match registered {
+            Ok(_) if state.full_for > 0 => {
+                state.full_for -= 1;
+                ("503 Service Unavailable", b"full".to_vec())
+            }
+            // As a directory that checks sources.
+            Ok(relay)
+                if relay.addresses[0].ip() != source
+                    && relay.addresses.iter().any(|at| at.ip() == source) =>
+            {
+                ("403 Forbidden", b"the other address first".to_vec())
+            }
             Ok(relay) => {
                 let known = state.relays.get(&relay.id).map_or(0, |known| known.version);
                 assert!(relay.version > known, "versions grow");
@@ -151,6 +181,18 @@ fn answer(stream: TcpStream, key: &IdentityKey, state: &Mutex<State>) -> std::io
     (&stream).write_all(&answer)
 }
 
+/// The directory's session key, with which relays prove their link keys.
+fn session() -> X25519Secret {
+    X25519Secret::from_bytes([9; 32])
+}
+
+fn registered(body: &[u8], now: UnixTime) -> mixline_protocol::Result<RelayDescriptor> {
+    let registration = Registration::decode(body)?;
+    registration.verify_proof(&session())?;
+    registration.descriptor.verify(now)?;
+    Ok(registration.descriptor)
+}
+
 fn snapshot(state: &State, key: &IdentityKey, now: UnixTime) -> Snapshot {
     let id = key.anonymous_id();
     let service = ServiceDescriptor {
@@ -158,9 +200,10 @@ fn snapshot(state: &State, key: &IdentityKey, now: UnixTime) -> Snapshot {
         version: now.0,
         issued: now,
         expires: now.plus(600),
-        session: X25519Public([9; 32]),
+        session: session().public(),
         lease: None,
         tails: Vec::new(),
+        clients: None,
         signature: [0; SIGNATURE],
     };
     let mut snapshot = Snapshot {

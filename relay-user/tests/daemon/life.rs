@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use mixline_protocol::records::Parameters;
+use mixline_relay::testing::Erasable;
 use nix::sys::signal::Signal;
 
 use crate::directory::Directory;
@@ -61,6 +62,30 @@ fn a_clean_stop_keeps_the_onion_keys_and_a_crash_does_not() {
 }
 
 #[test]
+fn a_relay_says_first_where_it_registers_from() {
+    let more = "advertise: [\"192.0.2.1:7000\", \"192.0.2.2:7000\", \"127.0.0.1:7000\"]\n";
+    let mut setting = Setting::new(more).registered();
+    let addresses = setting.descriptor().addresses;
+    let text: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(text, ["127.0.0.1:7000", "192.0.2.1:7000", "192.0.2.2:7000"]);
+    setting.relay.stop();
+}
+
+/// Others count on it: the first address is proven, the rest is what the relay says.
+#[test]
+fn a_directory_that_is_full_changes_nothing_of_where_a_relay_says_that_it_is() {
+    let setting = Setting::new("advertise: [\"127.0.0.1:7000\", \"192.0.2.1:7000\"]\n");
+    setting.directory.is_full_for(2);
+    let mut setting = setting.registered();
+    let first = setting.directory.first_addresses();
+    assert!(first.len() > 2);
+    for address in first {
+        assert_eq!(address.to_string(), "127.0.0.1:7000");
+    }
+    setting.relay.stop();
+}
+
+#[test]
 fn epochs_roll_over() {
     let parameters = Parameters {
         epoch_seconds: 2,
@@ -76,7 +101,8 @@ fn epochs_roll_over() {
     });
     assert!(later.len() <= 3, "{later:?}");
     // Those of the past are not on the disk either: version 1, seconds 4, grace 4, count 1.
-    let stored = std::fs::read(relay.state.join("onion.keys")).unwrap();
+    let stored = Erasable::new(relay.state.clone(), "onion.keys").read(1000);
+    let stored = stored.unwrap().unwrap();
     let oldest = u32::from_be_bytes(*stored[10..].first_chunk().unwrap());
     assert!(oldest > first[1], "{oldest} {first:?}");
     relay.stop();

@@ -8,6 +8,9 @@
 //! {"command":"status"}
 //! {"command":"down"}
 //! {"command":"publish","name":"freespeech"}      {"command":"unpublish","name":"freespeech"}
+//! {"command":"clients"}                          {"command":"allow-everybody"}
+//! {"command":"allow","key":"KEY","name":"alice"} {"command":"deny","name":"alice"}
+//! {"command":"key","service":"NAME"}             {"command":"forget","service":"NAME"}
 //! {"command":"reload"}
 //! {"command":"resolve","what":"freespeech.anon"}
 //! {"command":"ping","id":"ID"}                   {"command":"probe","mappings":[10,20]}
@@ -65,6 +68,32 @@ pub enum Request {
         /// With or without `.anon`.
         name: String,
     },
+    /// Who may open sessions, and of which services this host is a client.
+    Clients,
+    /// Let a client in, and nobody who is not listed.
+    Allow {
+        /// Its public key for this service.
+        key: String,
+        /// What it is called here.
+        name: String,
+    },
+    /// Take a client off the list.
+    Deny {
+        /// What it is called here.
+        name: String,
+    },
+    /// Have no list of clients.
+    AllowEverybody,
+    /// Be a service's client, and show the key for it.
+    Key {
+        /// A name or an ID.
+        service: String,
+    },
+    /// Be a service's client no longer.
+    Forget {
+        /// A name or an ID.
+        service: String,
+    },
     /// Read the configuration again.
     Reload,
     /// Look something up.
@@ -82,6 +111,10 @@ pub enum Request {
         /// For how long mappings of a NAT are left alone, seconds: at most [`MAX_MAPPINGS`] of at most
         /// [`LONGEST_MAPPING`].
         mappings: Vec<u64>,
+        /// Whether all of them are tried where nobody translates, for a firewall; otherwise only the
+        /// shortest.
+        #[serde(default)]
+        all_without_nat: bool,
     },
 }
 
@@ -95,6 +128,10 @@ impl Request {
             Self::Reload => "reload",
             Self::Publish { .. } => "publish",
             Self::Unpublish { .. } => "unpublish",
+            Self::Clients => "clients",
+            Self::Allow { .. } | Self::AllowEverybody => "allow",
+            Self::Deny { .. } => "deny",
+            Self::Key { .. } | Self::Forget { .. } => "key",
             Self::Resolve { .. } => "resolve",
             Self::Ping { .. } => "ping",
             Self::Probe { .. } => "doctor",
@@ -109,6 +146,11 @@ impl Request {
             Self::Status
                 | Self::Publish { .. }
                 | Self::Unpublish { .. }
+                | Self::Clients
+                | Self::Allow { .. }
+                | Self::Deny { .. }
+                | Self::Key { .. }
+                | Self::Forget { .. }
                 | Self::Resolve { .. }
                 | Self::Ping { .. }
                 | Self::Probe { .. }

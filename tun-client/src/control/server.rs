@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::admission::{Caller, MAX_OWNERS, Members, Ticket};
+use super::admission::{Admission, Caller, MAX_OWNERS, Ticket};
 use super::{Answer, GROUP, MAX_REQUEST, Request};
 use crate::error::{ControlProblem, Error, Result};
 
@@ -97,7 +97,7 @@ impl Server {
     /// Answers until dropped.
     pub async fn serve<H: Handler>(self, handler: Arc<H>) {
         let owners = Arc::new(Semaphore::new(MAX_OWNERS));
-        let members = Members::default();
+        let admission = Admission::default();
         let mut tasks = JoinSet::new();
         loop {
             while tasks.try_join_next().is_some() {}
@@ -113,11 +113,15 @@ impl Server {
                 continue;
             };
             let place = match caller {
-                Caller::Owner => match Arc::clone(&owners).acquire_owned().await {
+                Caller::Owner => match Arc::clone(&owners).try_acquire_owned() {
                     Ok(permit) => Place::Owner(permit),
-                    Err(_) => return,
+                    Err(_) => {
+                        let text = "root has as many connections at once as there may be";
+                        refuse(&mut stream, format!("{text}, {MAX_OWNERS}: try again"));
+                        continue;
+                    }
                 },
-                Caller::Member(user) => match members.admit(user) {
+                Caller::Member(_) => match admission.connection(caller) {
                     Ok(ticket) => Place::Member(ticket),
                     Err(refusal) => {
                         refuse(&mut stream, refusal.to_string());
@@ -125,10 +129,11 @@ impl Server {
                     }
                 },
             };
-            let handler = Arc::clone(&handler);
+            let (handler, admission) = (Arc::clone(&handler), admission.clone());
             tasks.spawn(async move {
                 let _place = place;
-                if let Err(error) = connection(stream, caller, handler.as_ref()).await {
+                let served = connection(stream, caller, &admission, handler.as_ref());
+                if let Err(error) = served.await {
                     tracing::debug!(%error, "control connection");
                 }
             });
@@ -194,7 +199,12 @@ fn is_socket(metadata: &std::fs::Metadata) -> bool {
 }
 
 /// Answers the requests of one connection, one after the other.
-async fn connection<H: Handler>(stream: UnixStream, caller: Caller, handler: &H) -> io::Result<()> {
+async fn connection<H: Handler>(
+    stream: UnixStream,
+    caller: Caller,
+    admission: &Admission,
+    handler: &H,
+) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -222,9 +232,12 @@ async fn connection<H: Handler>(stream: UnixStream, caller: Caller, handler: &H)
                         request.name()
                     ))
                 }
-                Ok(request) => match handler.handle(request).await {
-                    Ok(value) => Answer::Ok(value),
-                    Err(error) => Answer::Error(error.to_string()),
+                Ok(request) => match admission.request(caller, &request) {
+                    Ok(_ticket) => match handler.handle(request).await {
+                        Ok(value) => Answer::Ok(value),
+                        Err(error) => Answer::Error(error.to_string()),
+                    },
+                    Err(refusal) => Answer::Error(refusal.to_string()),
                 },
                 Err(error) => Answer::Error(format!("not a request: {error}")),
             }

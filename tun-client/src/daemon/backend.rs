@@ -13,6 +13,7 @@ use mixline_protocol::records::{Lease, ServiceDescriptor};
 use tokio::sync::watch;
 
 use super::told::Told;
+use crate::dns::shares::Asker;
 use crate::dns::{Backend, Entry, LookupError};
 
 /// How long a lookup may take: shorter than a stub resolver's two attempts of 5 s, so that
@@ -79,17 +80,22 @@ impl EndpointBackend {
 
     /// Remembers a descriptor for the first packet, and reads the addresses in it.
     async fn found(&self, descriptor: ServiceDescriptor) -> Entry {
-        let id = descriptor.id;
-        let lease = descriptor.lease;
+        let entry = entry(&descriptor);
         self.handle.learn(descriptor).await;
-        Entry {
-            id,
-            ipv4: lease.map(|lease| lease.ipv4),
-            ipv6: address::ipv6(&id),
-            published: true,
-            lease_expires: lease.map(|lease| lease.expires),
-            name_expires: None,
-        }
+        entry
+    }
+}
+
+/// The addresses in a descriptor. One without tails says that its holder has gone.
+fn entry(descriptor: &ServiceDescriptor) -> Entry {
+    let (id, lease) = (descriptor.id, descriptor.lease);
+    Entry {
+        id,
+        ipv4: lease.map(|lease| lease.ipv4),
+        ipv6: address::ipv6(&id),
+        published: !descriptor.tails.is_empty(),
+        lease_expires: lease.map(|lease| lease.expires),
+        name_expires: None,
     }
 }
 
@@ -149,8 +155,17 @@ impl Backend for EndpointBackend {
         Ok(self.found(found).await)
     }
 
-    fn told(&self, address: IpAddr) {
-        self.told.add(address);
+    async fn is_peers(&self, address: IpAddr) -> bool {
+        let text = address.to_string();
+        let status = self.handle.status().await;
+        status.is_some_and(|status| {
+            let mut sessions = status.sessions.iter();
+            sessions.any(|session| session.ipv6 == text || session.ipv4.as_ref() == Some(&text))
+        })
+    }
+
+    fn told(&self, address: IpAddr, asker: Asker) {
+        self.told.add(address, asker);
     }
 
     async fn name_of(&self, id: &AnonymousId) -> Result<Option<Label>, LookupError> {
@@ -162,5 +177,49 @@ impl Backend for EndpointBackend {
             .ask(directory.name_of(*id))
             .await?
             .map(|record| record.label))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public};
+    use mixline_protocol::path::PublishedTail;
+    use mixline_protocol::records::TailOffer;
+    use mixline_protocol::time::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn who_says_goodbye_is_published_no_more() {
+        let (id, until) = (
+            IdentityKey::from_seed([1; 32]).anonymous_id(),
+            UnixTime(2000),
+        );
+        let tail = PublishedTail {
+            first: ShortId([2; 8]),
+            alpha: [1; 32],
+            gamma: [2; 16],
+            beta: [3; 100],
+            seed: [4; 16],
+        };
+        let mut descriptor = ServiceDescriptor {
+            id,
+            version: 1,
+            issued: UnixTime(1000),
+            expires: until,
+            session: X25519Public([3; 32]),
+            lease: None,
+            tails: vec![TailOffer {
+                tail,
+                expires: until,
+            }],
+            clients: None,
+            signature: [0; 64],
+        };
+        assert!(entry(&descriptor).published);
+        descriptor.tails.clear();
+        let gone = entry(&descriptor);
+        assert!(!gone.published);
+        assert_eq!(gone.ipv6, address::ipv6(&id));
     }
 }

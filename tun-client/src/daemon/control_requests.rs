@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mixline_endpoint::{PING_INTERVAL, ProbeOptions, QueryError};
+use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
+use super::clients::{Clients, ClientsError};
 use super::names::NameError;
 use super::resolve::{ResolveError, resolve};
 use super::shared::{Ending, Shared};
@@ -15,6 +16,7 @@ use super::status_report;
 use crate::config::{Accept, NotALabel, ReloadError, parse_label};
 use crate::control::server::Handler;
 use crate::control::{LONGEST_MAPPING, MAX_MAPPINGS, Request};
+use crate::state::clients::{Client, NotAClientName};
 
 /// Why a request fails.
 #[derive(Debug, thiserror::Error)]
@@ -37,15 +39,34 @@ pub enum RequestError {
         /// The text.
         text: String,
     },
+    /// The text is no name for a client.
+    #[error("{0}")]
+    NotAClientName(NotAClientName),
+    /// The text is no client's key.
+    #[error(
+        "{text:?} is no key: 64 hexadecimal digits, which the client's `mixline-client key` prints"
+    )]
+    NotAKey {
+        /// The text.
+        text: String,
+    },
+    /// The lists of clients and services stay as they are.
+    #[error("{0}")]
+    Clients(ClientsError),
+    /// The service is not known.
+    #[error("{}: {error}", label.host())]
+    NotFound {
+        /// Its name.
+        label: Label,
+        /// What the directory said, or why it was not asked.
+        error: QueryError,
+    },
     /// A peer was not asked.
     #[error("{0}")]
     Ping(PingError),
     /// Longer silences, or more of them, than one measurement looks at.
     #[error("at most {MAX_MAPPINGS} mappings are looked at, for at most {LONGEST_MAPPING} s each")]
     Mappings,
-    /// One measurement is under way.
-    #[error("the guards are being measured already: try again when that has ended")]
-    Measuring,
     /// The guards were not measured.
     #[error("{0}")]
     Probe(QueryError),
@@ -96,8 +117,6 @@ impl From<QueryError> for PingError {
 /// Answers the requests of the control socket.
 pub struct ControlRequests {
     shared: Arc<Shared>,
-    /// One measurement of the guards at a time.
-    measuring: Semaphore,
 }
 
 impl Handler for ControlRequests {
@@ -113,6 +132,19 @@ impl Handler for ControlRequests {
             }
             Request::Publish { name } => self.publish(&name).await,
             Request::Unpublish { name } => self.unpublish(&name).await,
+            Request::Clients => self.clients(),
+            Request::Allow { key, name } => self.allow(&key, &name).await,
+            Request::Deny { name } => self.deny(&name).await,
+            Request::AllowEverybody => {
+                self.change_clients(Clients::allow_everybody).await?;
+                self.clients()
+            }
+            Request::Key { service } => self.key(&service).await,
+            Request::Forget { service } => {
+                let id = self.service(&service).await?;
+                self.change_clients(|clients| clients.forget(&id)).await?;
+                Ok(json!({ "id": id.to_string() }))
+            }
             Request::Reload => self.reload(),
             Request::Resolve { what } => {
                 let reach = self.shared.host_state.reach().borrow().clone();
@@ -121,7 +153,10 @@ impl Handler for ControlRequests {
                     .map_err(RequestError::Resolve)
             }
             Request::Ping { id } => self.ping(&id).await,
-            Request::Probe { mappings } => self.probe(&mappings).await,
+            Request::Probe {
+                mappings,
+                all_without_nat,
+            } => self.probe(&mappings, all_without_nat).await,
         }
     }
 }
@@ -130,10 +165,7 @@ impl ControlRequests {
     /// Answers for this lifecycle.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            measuring: Semaphore::new(1),
-        }
+        Self { shared }
     }
 
     async fn ping(&self, text: &str) -> Result<Value, RequestError> {
@@ -145,15 +177,13 @@ impl ControlRequests {
         serde_json::to_value(report).map_err(RequestError::Answer)
     }
 
-    async fn probe(&self, mappings: &[u64]) -> Result<Value, RequestError> {
+    async fn probe(&self, mappings: &[u64], all_without_nat: bool) -> Result<Value, RequestError> {
         if mappings.len() > MAX_MAPPINGS || mappings.iter().any(|s| *s > LONGEST_MAPPING) {
             return Err(RequestError::Mappings);
         }
-        let Ok(_only) = self.measuring.try_acquire() else {
-            return Err(RequestError::Measuring);
-        };
         let options = ProbeOptions {
             mappings: mappings.iter().copied().map(Duration::from_secs).collect(),
+            all_without_nat,
             ..ProbeOptions::default()
         };
         let probed = self.shared.handle.probe_guards(&options).await;
@@ -194,6 +224,66 @@ impl ControlRequests {
             "name": label.host(),
             "configured": configured,
         }))
+    }
+
+    /// Who may open sessions, and of which services this host is a client.
+    fn clients(&self) -> Result<Value, RequestError> {
+        let all = &self.shared.clients;
+        let clients = all.list().map_err(RequestError::Clients)?;
+        let services = all.services().map_err(RequestError::Clients)?;
+        let shown = |client: &Client| json!({ "name": client.name.to_string(), "key": client.key.to_string() });
+        Ok(json!({
+            "clients": clients.map(|all| all.iter().map(shown).collect::<Vec<_>>()),
+            "services": services.iter().map(AnonymousId::host).collect::<Vec<_>>(),
+        }))
+    }
+
+    async fn allow(&self, key: &str, name: &str) -> Result<Value, RequestError> {
+        let key = key.parse().map_err(|_| RequestError::NotAKey {
+            text: key.chars().take(80).collect(),
+        })?;
+        let name = name.parse().map_err(RequestError::NotAClientName)?;
+        self.change_clients(|clients| clients.allow(name, key))
+            .await?;
+        self.clients()
+    }
+
+    async fn deny(&self, name: &str) -> Result<Value, RequestError> {
+        let name = name.parse().map_err(RequestError::NotAClientName)?;
+        self.change_clients(|clients| clients.deny(&name)).await?;
+        self.clients()
+    }
+
+    async fn key(&self, service: &str) -> Result<Value, RequestError> {
+        let id = self.service(service).await?;
+        let key = self.change_clients(|clients| clients.key_for(id)).await?;
+        Ok(json!({ "id": id.to_string(), "key": key.to_string() }))
+    }
+
+    async fn change_clients<T>(
+        &self,
+        change: impl FnOnce(&Clients) -> Result<T, ClientsError>,
+    ) -> Result<T, RequestError> {
+        let changed = self.shared.change_clients(change).await;
+        changed.map_err(RequestError::Clients)
+    }
+
+    /// The ID of a service. Whose a name is the directory says to everybody.
+    async fn service(&self, text: &str) -> Result<AnonymousId, RequestError> {
+        let text = text.strip_suffix('.').unwrap_or(text);
+        if let Ok(id) = text.strip_suffix(".anon").unwrap_or(text).parse() {
+            return Ok(id);
+        }
+        let label = parse_label(text).map_err(RequestError::NotALabel)?;
+        let found = self.shared.handle.directory().lookup_name(label).await;
+        match found {
+            Ok(Some(found)) => Ok(found.name.id),
+            Ok(None) => {
+                let error = QueryError::Refused("nobody has this name".into());
+                Err(RequestError::NotFound { label, error })
+            }
+            Err(error) => Err(RequestError::NotFound { label, error }),
+        }
     }
 
     fn reload(&self) -> Result<Value, RequestError> {

@@ -1,6 +1,7 @@
 //! The host, as a lifecycle wants it and as it is.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,9 @@ use crate::error::{Error, Result};
 use crate::host::announcements::Announcements;
 use crate::host::desired::{Place, Wanted};
 use crate::host::outside::Outside;
+use crate::host::prefix::Prefix;
 use crate::host::reconcile::{Reconciler, Report};
+use crate::state::State;
 
 /// Bounds of the pause after a look that did not settle.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -32,19 +35,19 @@ pub struct HostState {
     ended: Arc<Mutex<bool>>,
 }
 
-impl Default for HostState {
-    fn default() -> Self {
+impl HostState {
+    /// Nothing is wanted yet. What programs were told may be from before.
+    #[must_use]
+    pub fn new(told: Arc<Told>) -> Self {
         Self {
             wanted: watch::channel(None).0,
             report: watch::channel(None).0,
             reach: watch::channel(Reach::default()).0,
-            told: Arc::default(),
+            told,
             ended: Arc::default(),
         }
     }
-}
 
-impl HostState {
     /// What is wanted now.
     #[must_use]
     pub fn wanted(&self) -> Option<Wanted> {
@@ -103,7 +106,7 @@ pub async fn close(
         ipv6: Some(address::ipv6(&shared.handle.id())),
         resolver: Some(place),
         outside,
-        ..Wanted::closed(&shared.config().interface, network)
+        ..closed(&shared.config(), network)
     };
     if let Some(former) = former {
         Reconciler::open()?.leave(former, &wanted)?;
@@ -111,18 +114,38 @@ pub async fn close(
     close_as(shared, wanted).await
 }
 
-/// Lets the client through to the directory while the host is still closed as an earlier client left
-/// it.
+/// Closes the host as the last client of this configuration did, before anything is heard of the
+/// network, and lets this one through to whom it has to reach. Where there was none, only what is virtual in
+/// every network is closed.
 ///
 /// # Errors
 /// [`Error::Host`].
 pub async fn let_through(shared: &Shared, outside: BTreeSet<Outside>) -> Result<()> {
-    let network = shared.state.network().unwrap_or_default();
+    let config = shared.config();
+    let was_here = is_closed() || State::network_of(&config.state_dir).is_some();
     let wanted = Wanted {
         outside,
-        ..Wanted::closed(&shared.config().interface, network)
+        // Many have networks of their own where the virtual one usually is, and another directory.
+        network_known: was_here,
+        ..left_closed(&config)
     };
     close_as(shared, wanted).await.map(|_| ())
+}
+
+/// The host closed for a network, and for those that were left.
+fn closed(config: &Config, network: VirtualNetwork) -> Wanted {
+    let former = State::former_networks_of(&config.state_dir);
+    Wanted::closed(&config.interface, network).with_former(&former)
+}
+
+/// The host as the last client of this configuration closed it.
+#[must_use]
+pub fn left_closed(config: &Config) -> Wanted {
+    let network = State::network_of(&config.state_dir).unwrap_or_default();
+    Wanted {
+        told: Told::left_by(config),
+        ..closed(config, network)
+    }
 }
 
 async fn close_as(shared: &Shared, wanted: Wanted) -> Result<Report> {
@@ -165,22 +188,26 @@ pub fn is_closed() -> bool {
 /// What closed the host, for who opens it: also where this client has not come so far, and an earlier
 /// one has.
 fn wanted_at_the_end(shared: &Shared) -> Wanted {
-    shared.host_state.wanted().unwrap_or_else(|| {
-        let network = shared.state.network().unwrap_or_default();
-        Wanted::closed(&shared.config().interface, network)
-    })
+    let wanted = shared.host_state.wanted();
+    Wanted {
+        told: shared.host_state.told.all(),
+        ..wanted.unwrap_or_else(|| left_closed(&shared.config()))
+    }
 }
 
-/// Takes away what a client that stopped uncleanly left, given the network that it closed; what
-/// closes the host stays if that is the configuration's will.
+/// Takes away what a client that stopped uncleanly left; what closes the host stays if that is the
+/// configuration's will.
 ///
 /// # Errors
 /// [`Error::Host`].
-pub fn recover(config: &Config, network: VirtualNetwork) -> Result<()> {
+pub fn recover(config: &Config) -> Result<()> {
     take(&config.interface)?;
-    let wanted = Wanted::closed(&config.interface, network);
+    let wanted = left_closed(config);
     match config.lock {
-        Lock::UntilDown => open(&wanted),
+        Lock::UntilDown => {
+            Told::of(config).forget();
+            open(&wanted)
+        }
         Lock::Always => close_alone(&wanted),
     }
 }
@@ -196,7 +223,10 @@ pub fn release(shared: &Shared) -> Result<()> {
     *ended = true;
     let wanted = wanted_at_the_end(shared);
     match shared.config().lock {
-        Lock::UntilDown => open(&wanted),
+        Lock::UntilDown => {
+            shared.host_state.told.forget();
+            open(&wanted)
+        }
         Lock::Always => close_alone(&wanted),
     }
 }
@@ -216,8 +246,10 @@ pub fn open(wanted: &Wanted) -> Result<()> {
 /// [`Error::Host`].
 pub fn close_alone(wanted: &Wanted) -> Result<()> {
     let closed = Wanted {
-        outside: wanted.outside.clone(),
-        ..Wanted::closed(&wanted.interface, wanted.network)
+        ipv6: None,
+        lease: None,
+        resolver: None,
+        ..wanted.clone()
     };
     is_well(&Reconciler::open()?.settle(&closed))
 }
@@ -254,7 +286,7 @@ pub async fn keep(
             continue;
         };
         let began = Instant::now();
-        let Some((again, report)) = settle(state, reconciler, now).await else {
+        let Some((again, report)) = settle(&shared, reconciler, now).await else {
             return;
         };
         reconciler = again;
@@ -274,6 +306,8 @@ pub async fn keep(
                 ipv4: report.ipv4,
                 ipv6: report.ipv6,
                 others: report.others.clone(),
+                neighbours: report.neighbours.clone(),
+                kept: report.kept.clone(),
             };
             let changed = *reach != new;
             *reach = new;
@@ -295,8 +329,12 @@ pub async fn keep(
         let lost = {
             let reach = reach.borrow();
             let told = state.told.all();
-            told.iter().any(|a| reach.leaves(*a) && !kept.contains(a))
+            let is_neighbours = |address: &IpAddr| reach.is_neighbours(Prefix::host(*address));
+            told.iter().any(|a| is_neighbours(a) && !kept.contains(a))
         };
+        if lost {
+            pause /= 10;
+        }
         let changed = async {
             tokio::time::sleep(pause).await;
             if !lost {
@@ -317,11 +355,17 @@ pub async fn keep(
 /// Makes the host look as it is wanted, on a thread that may wait for the kernel. `None` once nobody
 /// sees to it any more.
 async fn settle(
-    state: &HostState,
+    shared: &Shared,
     reconciler: Reconciler,
     mut wanted: Wanted,
 ) -> Option<(Reconciler, Report)> {
+    let state = &shared.host_state;
     wanted.told = state.told.all();
+    if !wanted.former.is_empty() {
+        // Some may have been closed for long enough.
+        let former = State::former_networks_of(shared.state.directory());
+        wanted = wanted.with_former(&former);
+    }
     let ended = Arc::clone(&state.ended);
     let work = move || {
         let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::backend::EndpointBackend;
+use super::clients::Clients;
 use super::control_requests::ControlRequests;
 use super::host::{self, HostState};
 use super::names::Names;
@@ -21,6 +22,7 @@ use super::shared::{self, Ending, Facts, Shared};
 use super::startup::{Snapshots, Startup};
 use super::status::{DnsStatus, Phase, Problems};
 use super::stop_signals::StopSignals;
+use super::told::Told;
 use crate::config::DnsMode;
 use crate::control;
 use crate::error::{Error, Result};
@@ -53,10 +55,11 @@ pub async fn run(
     host: &Host,
     state: &Arc<State>,
     signals: &mut StopSignals,
+    told: &Arc<Told>,
     progress: &Progress,
     closed: bool,
 ) -> Result<Ending> {
-    let (mut lifecycle, mut endings) = begin(reloader, host, state, progress)?;
+    let (mut lifecycle, mut endings) = begin(reloader, host, state, told, progress)?;
     let shared = Arc::clone(&lifecycle.shared);
     let working = async {
         lifecycle.startup().run().await?;
@@ -95,6 +98,7 @@ fn begin<'a>(
     reloader: &Arc<Reloader>,
     host: &Host,
     state: &Arc<State>,
+    told: &Arc<Told>,
     progress: &'a Progress,
 ) -> Result<(Lifecycle<'a>, mpsc::Receiver<Ending>)> {
     let config = &*reloader.config();
@@ -127,7 +131,7 @@ fn begin<'a>(
     .map_err(Error::Endpoint)?;
 
     let (lease, own_lease) = watch::channel(None);
-    let host_state = HostState::default();
+    let host_state = HostState::new(Arc::clone(told));
     let backend = EndpointBackend::new(handle.clone(), own_lease, names.held(), host_state.told());
     let (follow_sender, follow) = watch::channel(FollowStatus::default());
     let (ending, endings) = mpsc::channel(4);
@@ -138,6 +142,7 @@ fn begin<'a>(
         handle,
         settling: AsyncMutex::default(),
         names,
+        clients: Clients::new(Arc::clone(state)),
         lease,
         backend: Arc::new(backend),
         follow,
@@ -154,10 +159,7 @@ fn begin<'a>(
         snapshot_sender,
         follow_sender,
     ));
-    tasks.spawn(reloading::follow(
-        Arc::clone(&shared),
-        Arc::new(config.clone()),
-    ));
+    tasks.spawn(reloading::follow(Arc::clone(&shared), config.mtu));
     tasks.spawn(control.serve(Arc::new(ControlRequests::new(Arc::clone(&shared)))));
     tasks.spawn(service::keep_alive(Arc::clone(&shared)));
     tasks.spawn(outside::keep(Arc::clone(&shared), snapshots.clone()));

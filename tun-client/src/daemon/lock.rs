@@ -1,14 +1,20 @@
 //! The closed host without a client: from boot on, and between two runs.
 
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use atomic_write_file::AtomicWriteFile;
 
 use mixline_daemon::{hangup, service_manager};
 use mixline_protocol::address::VirtualNetwork;
 
 use super::host;
+use super::locked_names::{self, LockedNames};
 use super::stop_signals::StopSignals;
-use crate::config::{Config, ConfigError, Lock};
+use super::told::Told;
+use crate::config::{Config, ConfigError, Lock, default_state_dir};
 use crate::error::{Error, Result};
 use crate::host::announcements::Announcements;
 use crate::host::desired::Wanted;
@@ -17,7 +23,7 @@ use crate::host::reconcile::Reconciler;
 use crate::host_dns::{self, Host};
 use crate::state::State;
 
-/// The configuration that last said `lock: always`, in the state directory.
+/// The configuration that last said `lock: always`, in the state directory of the host's client.
 const REMEMBERED: &str = "locked.yaml";
 
 /// Closes the host, once or for as long as the process lives. What is closed stays so afterwards.
@@ -28,7 +34,6 @@ const REMEMBERED: &str = "locked.yaml";
 /// # Errors
 /// [`Error::Locked`] if a client is up, [`Error::Host`] if the host cannot be closed.
 pub fn lock(config: Config, file: &Path, watch: bool, if_always: bool) -> Result<()> {
-    remember(&config, file);
     if if_always && config.lock != Lock::Always {
         service_manager::ready("nothing to do: no `lock: always`");
         return Ok(());
@@ -41,18 +46,23 @@ pub fn lock(config: Config, file: &Path, watch: bool, if_always: bool) -> Result
         }
     } else {
         let reconciler = host::take(&config.interface)?;
-        host::is_well(&reconciler.settle(&wanted(&config)))?;
+        let wanted = wanted(&config);
+        let report = reconciler.settle(&wanted);
+        host::is_well(&report)?;
+        if !watch {
+            runtime()?.block_on(async {
+                LockedNames::new(&config, wanted.network)
+                    .tell(&report)
+                    .await;
+            });
+        }
     }
     service_manager::ready("closed");
     tracing::info!("the host is closed to virtual addresses");
     if !watch {
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::Signals)?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         // The configuration is read again at each change of the host: there is nothing else to do.
         let _hangups = hangup::listen().map_err(Error::Signals)?;
         let mut signals = StopSignals::listen()?;
@@ -63,20 +73,40 @@ pub fn lock(config: Config, file: &Path, watch: bool, if_always: bool) -> Result
     })
 }
 
+/// Tells a systemd-resolved that starts later that names of ours are asked of nobody else, if the
+/// configuration wants the host closed before there is a client.
+pub fn tell_resolved(config: &Config) {
+    if config.lock == Lock::Always {
+        locked_names::write_down(config, &network(config));
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Signals)
+}
+
 /// The configuration that last said `lock: always`: what counts when there is one that cannot be read,
 /// since a mistake in it is no reason to be open.
 ///
 /// # Errors
 /// Why there is none.
-pub fn remembered(state_dir: &Path) -> std::result::Result<Config, ConfigError> {
-    Config::load(&state_dir.join(REMEMBERED))
+pub fn remembered() -> std::result::Result<Config, ConfigError> {
+    Config::load(&default_state_dir().join(REMEMBERED))
 }
 
-/// Keeps the configuration beside the state as long as it says `lock: always`.
-fn remember(config: &Config, file: &Path) {
-    let kept = config.state_dir.join(REMEMBERED);
+/// Keeps the configuration, which has just been read from `file`, as long as it says `lock: always`. That
+/// is in one place, wherever its state is: a file that cannot be read does not say where.
+pub fn remember(config: &Config, file: &Path) {
+    let kept = default_state_dir().join(REMEMBERED);
     let done = match config.lock {
-        Lock::Always => std::fs::copy(file, &kept).map(drop),
+        Lock::Always => std::fs::read(file).and_then(|text| {
+            let mut new = AtomicWriteFile::options().mode(0o600).open(&kept)?;
+            new.write_all(&text)?;
+            new.commit()
+        }),
         Lock::UntilDown => std::fs::remove_file(&kept),
     };
     match done {
@@ -105,6 +135,7 @@ pub fn unlock(config: &Config, anyway: bool) -> Result<()> {
     host::take(&config.interface)?;
     // What a client that was killed left: nobody answers names there any more.
     let resolver = host_dns::recover(&Host::default(), &config.state_dir);
+    Told::of(config).forget();
     host::open(&wanted(config))?;
     resolver.map(drop)
 }
@@ -113,9 +144,20 @@ pub fn unlock(config: &Config, anyway: bool) -> Result<()> {
 async fn follow(mut config: Config, file: &Path, if_always: bool) -> Result<()> {
     let mut announcements = Announcements::listen()?;
     let reconciler = Reconciler::open()?;
+    let mut names = LockedNames::new(&config, network(&config));
+    let mut is_first = true;
     loop {
-        announcements.changed().await;
+        if !std::mem::take(&mut is_first) {
+            tokio::select! {
+                () = announcements.changed() => {}
+                () = names.changed() => {}
+            }
+        }
         if State::is_held(&config.state_dir) {
+            // The client tells it now. Nothing is listened to that nobody reads.
+            if names.is_used() {
+                names = LockedNames::new(&config, network(&config));
+            }
             continue;
         }
         // A file that is wrong just now changes nothing.
@@ -126,20 +168,31 @@ async fn follow(mut config: Config, file: &Path, if_always: bool) -> Result<()> 
             tracing::info!("the configuration says `lock: always` no longer");
             return Ok(());
         }
-        for problem in reconciler.settle(&wanted(&config)).problems {
+        let wanted = wanted(&config);
+        let report = reconciler.settle(&wanted);
+        for problem in &report.problems {
             tracing::debug!("{problem}");
         }
+        if !names.is_of(&config, wanted.network) {
+            names = LockedNames::new(&config, wanted.network);
+        }
+        names.tell(&report).await;
     }
 }
 
 /// The closed host, in which the client will still reach its directory.
 fn wanted(config: &Config) -> Wanted {
-    let network: VirtualNetwork = State::network_of(&config.state_dir).unwrap_or_default();
     let directory = config.directory.url.strip_prefix("http://");
     let directory = directory.and_then(|rest| rest.split('/').next());
     let directory = directory.and_then(|authority| authority.parse::<SocketAddr>().ok());
     Wanted {
         outside: directory.map(Outside::tcp).into_iter().collect(),
-        ..Wanted::closed(&config.interface, network)
+        resolver: locked_names::place(config),
+        ..host::left_closed(config)
     }
+}
+
+/// The virtual network that the host was closed for last.
+fn network(config: &Config) -> VirtualNetwork {
+    State::network_of(&config.state_dir).unwrap_or_default()
 }

@@ -11,11 +11,13 @@
 //! `lifecycle` owns them all.
 
 mod backend;
+mod clients;
 mod control_requests;
 pub mod host;
 mod lease;
 mod lifecycle;
 pub mod lock;
+mod locked_names;
 mod names;
 mod outside;
 mod reloading;
@@ -43,6 +45,7 @@ use crate::state::State;
 use reloading::Reloader;
 use shared::Ending;
 use stop_signals::StopSignals;
+use told::Told;
 
 /// Runs a client until it is told to stop, by signal or by command. SIGHUP reads the configuration
 /// again.
@@ -54,6 +57,7 @@ pub async fn run(config: Config, origin: Origin, host: Host, progress: &Progress
     let mut hangups = hangup::listen().map_err(Error::Signals)?;
     let mut signals = StopSignals::listen()?;
     let state = Arc::new(State::open(&config.state_dir)?);
+    let told = Arc::new(Told::of(&config));
     let reloader = Arc::new(Reloader::new(config, origin));
     let mut reloads = JoinSet::new();
     reloads.spawn({
@@ -68,7 +72,15 @@ pub async fn run(config: Config, origin: Origin, host: Host, progress: &Progress
     // What was closed before stays closed when this fails.
     let mut closed = host::is_closed();
     loop {
-        let life = lifecycle::run(&reloader, &host, &state, &mut signals, progress, closed);
+        let life = lifecycle::run(
+            &reloader,
+            &host,
+            &state,
+            &mut signals,
+            &told,
+            progress,
+            closed,
+        );
         closed = true;
         match life.await? {
             Ending::Stop => return Ok(()),

@@ -26,6 +26,11 @@ pub async fn of(shared: &Shared, snapshots: &Snapshots) -> BTreeSet<Outside> {
     with(shared, snapshots, &directory)
 }
 
+/// All of them but the directory, which may have to be looked up.
+pub fn known(shared: &Shared, snapshots: &Snapshots) -> BTreeSet<Outside> {
+    with(shared, snapshots, &[])
+}
+
 /// All of them, given where the directory is.
 fn with(shared: &Shared, snapshots: &Snapshots, directory: &[SocketAddr]) -> BTreeSet<Outside> {
     let config = shared.config();
@@ -78,6 +83,10 @@ pub async fn keep(shared: Arc<Shared>, mut snapshots: Snapshots) {
                 if !found.is_empty() {
                     directory = found;
                 }
+            }
+            // It may have been looked up before there was a network to ask.
+            Err(_) if directory.is_empty() => {
+                directory = addresses_of(&shared.config().directory.url).await;
             }
             Err(_) => {}
         }

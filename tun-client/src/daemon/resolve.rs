@@ -9,6 +9,7 @@ use mixline_protocol::time::UnixTime;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::dns::shares::Asker;
 use crate::dns::{Backend, Entry, LookupError, Reach};
 
 /// Why nothing can be looked up.
@@ -78,16 +79,24 @@ pub async fn resolve<B: Backend>(
     };
     let now = UnixTime::from(SystemTime::now());
     Ok(match looked_up.await {
-        Ok((entry, name)) => json!({
-            "found": true,
-            "name": name.map(|label| label.host()),
-            "id": entry.id.to_string(),
-            "ipv4": entry.leased(now).map(|(address, _)| address),
-            "ipv6": entry.ipv6,
-            "lease_expires": entry.lease_expires.map(|time| time.0),
-            "name_expires": entry.name_expires.map(|time| time.0),
-            "problems": problems(&entry, reach, now),
-        }),
+        Ok((entry, name)) => {
+            let leased = entry.leased(now).map(|(address, _)| address);
+            // Who asked gives it to a program.
+            let shown = leased.map(IpAddr::V4).into_iter();
+            for address in shown.chain([entry.ipv6.into()]) {
+                backend.told(address, Asker::Host);
+            }
+            json!({
+                "found": true,
+                "name": name.map(|label| label.host()),
+                "id": entry.id.to_string(),
+                "ipv4": leased,
+                "ipv6": entry.ipv6,
+                "lease_expires": entry.lease_expires.map(|time| time.0),
+                "name_expires": entry.name_expires.map(|time| time.0),
+                "problems": problems(&entry, reach, now),
+            })
+        }
         Err(error) => json!({
             "found": false,
             "name": match &subject {
@@ -137,7 +146,8 @@ fn missing(what: &str, subject: &Subject, error: LookupError) -> Problem {
         }
         (LookupError::NotFound, Subject::Id(_)) => (
             Step::Descriptor,
-            "nothing is published for this ID: there is none, or it is not up",
+            "nothing is published for this ID: there is none, it is not up, or it has a list of \
+             clients that this host is not on (`mixline-client key`)",
         ),
         (LookupError::NotFound, Subject::Address(_)) => (
             Step::Name,
@@ -157,7 +167,9 @@ fn problems(entry: &Entry, reach: &Reach, now: UnixTime) -> Vec<Problem> {
     if !entry.published {
         add(
             Step::Descriptor,
-            "it is held, but its holder has not published where it is reached: it is not up".into(),
+            "it is held, but its holder has not published where it is reached: it is not up, or has \
+             a list of clients that this host is not on (`mixline-client key`)"
+                .into(),
         );
         return problems;
     }
@@ -225,7 +237,11 @@ mod tests {
             self.0
         }
 
-        fn told(&self, _: IpAddr) {}
+        async fn is_peers(&self, _: IpAddr) -> bool {
+            false
+        }
+
+        fn told(&self, _: IpAddr, _: Asker) {}
 
         async fn name_of(&self, _: &AnonymousId) -> Result<Option<Label>, LookupError> {
             Ok(None)

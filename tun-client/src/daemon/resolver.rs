@@ -17,13 +17,16 @@ use super::backend::EndpointBackend;
 use super::shared::Shared;
 use super::status::DnsStatus;
 use crate::config::{Config, DNS_PORT, Dns, DnsMode};
+use crate::dns::Reach;
 use crate::dns::forward::Forwarder;
+use crate::dns::neighbours::Neighbours;
 use crate::dns::responder::Responder;
 use crate::dns::server::Server;
 use crate::dns::zone::{Zone, is_virtual};
 use crate::error::{Error, Result};
 use crate::host::desired::Place;
 use crate::host::observed::LOOPBACK;
+use crate::host::prefix::Prefix;
 use crate::host::reconcile::Report;
 use crate::host_dns::pointer::{At, Pointed, Pointer};
 use crate::host_dns::upstream::Upstream;
@@ -173,18 +176,26 @@ impl Resolver {
 
     fn responder(&self) -> Arc<Responder<EndpointBackend>> {
         let shared = &self.shared;
-        Arc::new(Responder::new(
+        let upstreams = self.upstreams();
+        let (host, own) = (shared.host.clone(), self.address());
+        let responder = Responder::new(
             Arc::clone(&shared.backend),
             Zone::new(self.network, &self.earlier.search),
             shared.host_state.reach(),
-            Forwarder::new(&self.upstreams()),
-        ))
+            Forwarder::new(&upstreams),
+        );
+        let servers = move || host_dns::behind_resolved(&host, &upstreams, own);
+        Arc::new(responder.with_neighbours(Neighbours::new(servers)))
     }
 
     /// Puts into the status how names are found, and what is wrong with that.
     fn tell(&self, active: &Active, listening: bool, problem: Option<String>) {
         let upstreams = self.upstreams();
-        let problem = problem.or_else(|| upstream_problem(&self.network, &upstreams));
+        let problem = problem.or_else(|| {
+            let reach = self.shared.host_state.reach();
+            let reach = reach.borrow();
+            upstream_problem(&self.network, &reach, &upstreams)
+        });
         self.shared.update(|facts| {
             facts.dns = DnsStatus {
                 mode: active.clone(),
@@ -215,7 +226,7 @@ impl Serving {
             );
             let serving = async {
                 match server {
-                    Some(server) => server.serve(responder).await,
+                    Some(server) => server.serve(responder, None).await,
                     None => std::future::pending().await,
                 }
             };
@@ -327,20 +338,37 @@ async fn serve_containers(
             stays
         });
         while tasks.try_join_next().is_some() {}
+        let mut all = true;
         for link in inner {
             if bound.contains_key(&link) {
                 continue;
             }
             match Server::bind(address, &link.1).await {
                 Ok(server) => {
-                    let task = tasks.spawn(server.serve(Arc::clone(&responder)));
+                    let task = tasks.spawn(server.serve(Arc::clone(&responder), Some(link.0)));
                     bound.insert(link, task);
                 }
-                Err(error) => tracing::debug!(%error, link = link.1, "containers are not answered"),
+                Err(error) => {
+                    all = false;
+                    tracing::debug!(%error, link = link.1, "containers are not answered");
+                }
             }
         }
-        if reports.changed().await.is_err() {
-            return std::future::pending().await;
+        let changed = async {
+            if reports.changed().await.is_err() {
+                std::future::pending().await
+            }
+        };
+        // The sockets of those who answered before are closed a moment later.
+        let again = async {
+            if all {
+                std::future::pending().await
+            }
+            tokio::time::sleep(AGAIN).await;
+        };
+        tokio::select! {
+            () = changed => {}
+            () = again => {}
         }
     }
 }
@@ -361,11 +389,17 @@ async fn moved(reports: &mut watch::Receiver<Option<Report>>, now: Option<&(Ipv4
     }
 }
 
-/// Servers for other domains whose addresses lie inside the virtual network.
-fn upstream_problem(network: &VirtualNetwork, upstreams: &[Upstream]) -> Option<String> {
+/// Servers for other domains whose addresses lie inside the virtual network, and in no network of a
+/// neighbourhood's.
+fn upstream_problem(
+    network: &VirtualNetwork,
+    reach: &Reach,
+    upstreams: &[Upstream],
+) -> Option<String> {
     let inside: Vec<String> = upstreams
         .iter()
         .filter(|server| is_virtual(network, server.address))
+        .filter(|server| !reach.is_neighbours(Prefix::host(server.address)))
         .map(ToString::to_string)
         .collect();
     (!inside.is_empty()).then(|| {
@@ -375,4 +409,30 @@ fn upstream_problem(network: &VirtualNetwork, upstreams: &[Upstream]) -> Option<
             inside.join(", ")
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_of_the_neighbourhood_is_no_problem() {
+        let network = VirtualNetwork::default();
+        let servers = ["192.0.2.1", "10.0.0.53"].map(|text| Upstream::parse(text).unwrap());
+        let told = upstream_problem(&network, &Reach::default(), &servers).unwrap();
+        assert!(
+            told.contains("10.0.0.53") && !told.contains("192.0.2.1"),
+            "{told}"
+        );
+        let lan = Reach {
+            neighbours: vec![Prefix::new(Ipv4Addr::new(10, 0, 0, 0), 24)],
+            ..Reach::default()
+        };
+        assert_eq!(upstream_problem(&network, &lan, &servers), None);
+        let elsewhere = Reach {
+            neighbours: vec![Prefix::new(Ipv4Addr::new(10, 9, 0, 0), 24)],
+            ..Reach::default()
+        };
+        assert!(upstream_problem(&network, &elsewhere, &servers).is_some());
+    }
 }

@@ -8,6 +8,7 @@ use mixline_protocol::records::Lease;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 
 use super::backend::EndpointBackend;
+use super::clients::{Clients, ClientsError};
 use super::host::HostState;
 use super::names::Names;
 use super::reloading::Reloader;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub settling: AsyncMutex<()>,
     /// The names that are served.
     pub names: Arc<Names>,
+    /// Who may open sessions.
+    pub clients: Clients,
     /// The own lease.
     pub lease: watch::Sender<Option<Lease>>,
     /// Lookups.
@@ -97,6 +100,23 @@ impl Shared {
         if let Err(error) = self.handle.reconfigure(settings).await {
             tracing::error!("the configuration counts in part: {error}");
         }
+    }
+
+    /// Changes who may open sessions or whose client this host is, and tells the endpoint.
+    ///
+    /// # Errors
+    /// Those of the change, after which all is as it was.
+    pub async fn change_clients<T>(
+        &self,
+        change: impl FnOnce(&Clients) -> Result<T, ClientsError>,
+    ) -> Result<T, ClientsError> {
+        // One change at a time; what is told last is the latest.
+        let _one = self.settling.lock().await;
+        // What cannot be read could not be told either.
+        self.clients.access()?;
+        let done = change(&self.clients)?;
+        self.handle.set_access(self.clients.access()?).await;
+        Ok(done)
     }
 
     /// What the lifecycle is doing.

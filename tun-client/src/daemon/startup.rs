@@ -52,11 +52,12 @@ impl Startup<'_> {
     pub async fn run(mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let url = &shared.config().directory.url;
-        if host::is_closed() {
-            let outside = outside::of(&shared, &self.snapshots).await;
-            host::let_through(&shared, outside).await?;
-        }
         self.step(&format!("fetching the snapshot from {url}"));
+        // From the first moment on, which the directory may make a long one. Its name is looked up with the
+        // host closed, and then it is let through as well.
+        host::let_through(&shared, outside::known(&shared, &self.snapshots)).await?;
+        let outside = outside::of(&shared, &self.snapshots).await;
+        host::let_through(&shared, outside).await?;
         let mut snapshots = self.snapshots.clone();
         let network = self
             .patiently(async move {

@@ -2,7 +2,8 @@
 //!
 //! One of them may be a program on this host that asks here in turn, as a dnsmasq that reads
 //! `/etc/resolv.conf`. So one question is under way once: who asks the same meanwhile waits for its
-//! end. And a server on this host is asked with the letters of the name in random cases, which mean
+//! end. What containers ask is apart from what the host asks: neither waits for the other. And a server
+//! on this host is asked with the letters of the name in random cases, which mean
 //! nothing in DNS: when the name comes here with just these, the server has passed it on, and the
 //! next one is used.
 
@@ -17,9 +18,10 @@ use mixline_protocol::random::OsRandom;
 use rand_core::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::Transport;
+use super::shares::{Asker, Shares};
 use crate::host_dns::upstream::Upstream;
 
 /// How long one server is waited for.
@@ -29,8 +31,14 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 const AVOIDED: Duration = Duration::from_secs(20);
 /// How many servers are used, as many as a stub resolver takes (resolv.conf(5)).
 pub const MAX_UPSTREAMS: usize = 3;
-/// Questions under way at one server: one that is silent does not take all places.
+/// Questions under way at one server, and how many of them may be the host's alone: one that is silent
+/// does not take all places, nor does a container that asks much.
 const MAX_AT_ONE: usize = 96;
+const HOSTS_AT_ONE: usize = 32;
+/// Who may wait for one question that is under way: the host as often as it may ask at all, and
+/// containers, all together.
+const MAX_WAITING: usize = 320;
+const HOSTS_WAITING: usize = 256;
 /// Bytes of a message's header, and the longest label of a name (RFC 1035, sections 4.1.1 and 2.3.4).
 const HEADER: usize = 12;
 const MAX_LABEL: usize = 63;
@@ -45,7 +53,7 @@ const MAX_ANSWER: usize = 4096;
 #[derive(Debug)]
 pub struct Forwarder {
     servers: Vec<Server>,
-    /// Questions under way; there are no more than askers, whom the sockets bound.
+    /// Questions under way; there are no more than questions at all, which the responder bounds.
     flights: Mutex<HashMap<Vec<u8>, Flight>>,
 }
 
@@ -55,7 +63,7 @@ struct Server {
     upstream: Upstream,
     /// It is on this host, and so may ask here.
     is_here: bool,
-    places: Semaphore,
+    places: Arc<Shares>,
     health: Mutex<Health>,
 }
 
@@ -71,16 +79,26 @@ struct Health {
 /// A question that is under way.
 #[derive(Debug, Clone)]
 struct Flight {
-    /// All but the ID.
-    request: Arc<[u8]>,
+    /// All but the ID, with the name in small letters: cases make no other question (RFC 4343).
+    asked: Arc<[u8]>,
     /// The name as it stood in the last question about the same.
     echo: Arc<watch::Sender<Vec<u8>>>,
     /// What came of it, once that is known.
     outcome: watch::Receiver<Option<Outcome>>,
+    /// Who waits for that.
+    waiting: Arc<Shares>,
 }
 
-/// An answer, whose ID is nobody's, or none.
-type Outcome = Option<Arc<[u8]>>;
+/// What comes of a question.
+#[derive(Debug, Clone)]
+enum Outcome {
+    /// An answer, whose ID is nobody's.
+    Answer(Arc<[u8]>),
+    /// No server answers it.
+    Silence,
+    /// Who asked it had its share of a server's places, which says nothing about others.
+    NoPlace,
+}
 
 /// Takes a flight away, however it ends.
 struct Landing<'a> {
@@ -104,7 +122,7 @@ impl Forwarder {
             .map(|upstream| Server {
                 upstream: upstream.clone(),
                 is_here: is_own(upstream.address),
-                places: Semaphore::new(MAX_AT_ONE),
+                places: Shares::new(MAX_AT_ONE, HOSTS_AT_ONE),
                 health: Mutex::default(),
             })
             .collect();
@@ -123,19 +141,36 @@ impl Forwarder {
         request: &[u8],
         question: &Query,
         transport: Transport,
+        asker: Asker,
     ) -> Option<Vec<u8>> {
         let (own_id, rest) = request.split_first_chunk::<2>()?;
         let name = request.get(name_in(request)?)?;
-        let key = key(question, transport);
-        let outcome = loop {
+        // Lengths of labels are below the letters.
+        let mut asked = rest.to_vec();
+        asked
+            .get_mut(HEADER - 2..)?
+            .get_mut(..name.len())?
+            .make_ascii_lowercase();
+        let asked: Arc<[u8]> = asked.into();
+        let is_host = asker == Asker::Host;
+        let (key, of_others) = (
+            key(question, transport, is_host),
+            key(question, transport, !is_host),
+        );
+        let answer = loop {
             let (sender, outcome) = watch::channel(None);
             let own = Flight {
-                request: rest.into(),
+                asked: Arc::clone(&asked),
                 echo: Arc::new(watch::Sender::new(Vec::new())),
                 outcome,
+                waiting: Shares::new(MAX_WAITING, HOSTS_WAITING),
             };
             let other = {
                 let mut flights = self.flights();
+                // A server on this host asks here as the host, whoever had asked it.
+                if let Some(flight) = flights.get(&of_others).filter(|_| is_host) {
+                    flight.echo.send_replace(name.to_vec());
+                }
                 let other = flights.get(&key).cloned();
                 if other.is_none() {
                     flights.insert(key.clone(), own.clone());
@@ -147,24 +182,28 @@ impl Forwarder {
                     forwarder: self,
                     key: &key,
                 };
-                let answer = self.ask(request, question, transport, own.echo.subscribe());
-                let answer: Outcome = answer.await.map(Into::into);
+                let echo = own.echo.subscribe();
+                let outcome = self.ask(request, question, transport, asker, echo).await;
                 drop(landing);
-                sender.send_replace(Some(answer.clone()));
-                break answer;
+                sender.send_replace(Some(outcome.clone()));
+                break outcome.answer()?;
             };
-            other.echo.send_replace(name.to_vec());
+            if is_host {
+                other.echo.send_replace(name.to_vec());
+            }
+            let _place = other.waiting.take(asker)?;
             // Who had it under way may have gone; then there is nothing to wait for.
             let outcome = other.outcome.wait_for(Option::is_some).await;
             let outcome = outcome.ok().and_then(|outcome| outcome.clone());
-            // Another question about the same, as with signatures, has an answer of its own.
-            if let Some(outcome) = outcome
-                && other.request[..] == *rest
-            {
-                break outcome;
+            match outcome {
+                // Another question about the same, as with signatures, has an answer of its own.
+                Some(outcome @ (Outcome::Answer(_) | Outcome::Silence)) if other.asked == asked => {
+                    break outcome.answer()?;
+                }
+                _ => {}
             }
         };
-        let mut answer = outcome?.to_vec();
+        let mut answer = answer.to_vec();
         answer.get_mut(..2)?.copy_from_slice(own_id);
         // The question stands in it as it was asked.
         answer.get_mut(name_in(request)?)?.copy_from_slice(name);
@@ -176,21 +215,25 @@ impl Forwarder {
         request: &[u8],
         question: &Query,
         transport: Transport,
+        asker: Asker,
         mut echo: watch::Receiver<Vec<u8>>,
-    ) -> Option<Vec<u8>> {
+    ) -> Outcome {
         let mut query = request.to_vec();
+        let mut end = Outcome::Silence;
         for server in self.in_order() {
             let upstream = &server.upstream;
-            let (Ok(_place), Ok(address)) =
-                (server.places.try_acquire(), upstream.socket_address())
-            else {
+            let Ok(address) = upstream.socket_address() else {
                 tracing::debug!(%upstream, "name server passed over");
                 continue;
             };
-            let id = (OsRandom::new().next_u32() as u16).to_be_bytes();
-            query.get_mut(..2)?.copy_from_slice(&id);
-            let name = query.get_mut(name_in(request)?)?;
-            name.copy_from_slice(request.get(name_in(request)?)?);
+            let Some(_place) = server.places.take(asker) else {
+                tracing::debug!(%upstream, ?asker, "no place at the name server");
+                end = Outcome::NoPlace;
+                continue;
+            };
+            let Some(name) = renewed(&mut query, request) else {
+                return end;
+            };
             let sent = server.is_here.then(|| in_random_cases(name)).flatten();
             let letters = |name: &Vec<u8>| name.iter().filter(|b| b.is_ascii_alphabetic()).count();
             let sent = sent.filter(|name| letters(name) >= LETTERS_TO_TELL);
@@ -211,14 +254,14 @@ impl Forwarder {
             match answer {
                 Ok(Ok(answer)) => {
                     *server.health() = Health::default();
-                    return Some(answer);
+                    return Outcome::Answer(answer.into());
                 }
                 Ok(Err(error)) => tracing::debug!(%upstream, %error, "name server failed"),
                 Err(_) => tracing::debug!(%upstream, "name server did not answer"),
             }
             server.health().silent_until = Some(Instant::now() + AVOIDED);
         }
-        None
+        end
     }
 
     /// The servers that may be asked, those that were silent last.
@@ -242,6 +285,25 @@ impl Server {
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Outcome {
+    fn answer(self) -> Option<Arc<[u8]>> {
+        match self {
+            Self::Answer(answer) => Some(answer),
+            Self::Silence | Self::NoPlace => None,
+        }
+    }
+}
+
+/// Gives a query an ID of its own, and the name as it stands in the request; that name.
+fn renewed<'a>(query: &'a mut [u8], request: &[u8]) -> Option<&'a mut [u8]> {
+    let id = (OsRandom::new().next_u32() as u16).to_be_bytes();
+    query.get_mut(..2)?.copy_from_slice(&id);
+    let at = name_in(request)?;
+    let name = query.get_mut(at.clone())?;
+    name.copy_from_slice(request.get(at)?);
+    Some(name)
 }
 
 /// Waits until a name comes here as it was sent.
@@ -285,9 +347,9 @@ fn in_random_cases(name: &mut [u8]) -> Option<Vec<u8>> {
     Some(name.to_vec())
 }
 
-/// What two questions about the same have in common.
-fn key(question: &Query, transport: Transport) -> Vec<u8> {
-    let mut key = vec![u8::from(transport == Transport::Tcp)];
+/// What two questions about the same have in common: both are the host's, or both are not.
+fn key(question: &Query, transport: Transport, is_host: bool) -> Vec<u8> {
+    let mut key = vec![u8::from(transport == Transport::Tcp), u8::from(is_host)];
     key.extend(u16::from(question.query_type()).to_be_bytes());
     key.extend(u16::from(question.query_class()).to_be_bytes());
     key.extend(question.name().to_lowercase().to_ascii().bytes());

@@ -5,24 +5,29 @@
 //! - `label.anon` and `<52 base32 characters>.anon`: A and AAAA, from the directory; a
 //!   name that nobody holds is NXDOMAIN, another type is NODATA (RFC 2308), a directory
 //!   that cannot be reached is SERVFAIL.
-//! - reverse names inside the virtual networks: PTR.
+//! - reverse names inside the virtual networks: PTR; those of a neighbourhood that has its network
+//!   there are passed on.
 //! - anything else: forwarded to the servers that the host used before, or REFUSED.
 //!
-//! What it promises: a name under `.anon` and a reverse name of a virtual address are
-//! never sent to another server, neither by themselves nor with one of the host's search
+//! What it promises: a name under `.anon` and a reverse name of a virtual address that is nobody
+//! else's are never sent to another server, neither by themselves nor with one of the host's search
 //! domains appended; all that an asker can make it hold is bounded.
 //!
 //! [`zone`] decides what a question is about, [`cache`] remembers the directory's
 //! answers, [`responder`] decides what is answered, [`response`] makes bytes of it, [`forward`]
-//! passes on what is not ours, and [`server`] owns the sockets.
+//! passes on what is not ours ([`neighbours`] where that is not as for all other names), [`server`]
+//! owns the sockets, and [`shares`] sees to it that nobody takes all of it.
 
 mod cache;
 pub(crate) mod forward;
+pub(crate) mod neighbours;
 pub(crate) mod responder;
 mod response;
 pub(crate) mod server;
+pub(crate) mod shares;
 pub(crate) mod zone;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -32,6 +37,7 @@ use mixline_protocol::name::Label;
 use mixline_protocol::time::UnixTime;
 
 use crate::host::prefix::Prefix;
+use shares::Asker;
 
 /// How a query came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +58,10 @@ pub struct Reach {
     pub ipv6: bool,
     /// But not these networks in them.
     pub others: Vec<Prefix>,
+    /// Those of them that are somebody's neighbourhood, with reverse names of its own.
+    pub neighbours: Vec<Prefix>,
+    /// Addresses there that names had first, and that are nobody's.
+    pub kept: BTreeSet<IpAddr>,
 }
 
 impl Reach {
@@ -59,6 +69,13 @@ impl Reach {
     #[must_use]
     pub fn leaves(&self, address: IpAddr) -> bool {
         self.others.iter().any(|other| other.contains(address))
+    }
+
+    /// Whether the reverse names of a network, or of one address, are a neighbourhood's.
+    #[must_use]
+    pub fn is_neighbours(&self, network: Prefix) -> bool {
+        let is = |address: &IpAddr| Prefix::host(*address) == network;
+        self.neighbours.iter().any(|other| other.covers(&network)) && !self.kept.iter().any(is)
     }
 
     /// Whether packets to a virtual address enter the tunnel.
@@ -144,8 +161,10 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         address: IpAddr,
     ) -> impl Future<Output = Result<Entry, LookupError>> + Send;
-    /// A program is told this address for a name.
-    fn told(&self, address: IpAddr);
+    /// Whether somebody who has a session with this host has this address.
+    fn is_peers(&self, address: IpAddr) -> impl Future<Output = bool> + Send;
+    /// Somebody is told this address for a name.
+    fn told(&self, address: IpAddr, asker: Asker);
     /// The name of `id`, `None` if it has none.
     fn name_of(
         &self,

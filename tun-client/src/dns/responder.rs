@@ -15,12 +15,23 @@ use tokio::sync::watch;
 
 use super::cache::{Cache, POSITIVE_LIFE};
 use super::forward::Forwarder;
+use super::neighbours::Neighbours;
 use super::response::{MAX_UDP_ANSWER, encode, reply, soa};
+use super::shares::{Asker, Shares};
 use super::zone::{Subject, Zone};
 use super::{Backend, Entry, LookupError, Reach, Transport};
+use crate::host::prefix::Prefix;
 
 /// Bytes of a DNS header.
 const HEADER: usize = 12;
+/// Queries over UDP that are being answered at once, and how many of them may be the host's alone; what
+/// comes beyond is dropped, and asked again by its sender.
+const MAX_QUERIES: usize = 512;
+const HOSTS_QUERIES: usize = 256;
+/// TCP connections at once, and how many of them may be the host's alone; one more is closed (RFC 7766,
+/// section 6.2.2). Each has one query at a time.
+const MAX_CONNECTIONS: usize = 64;
+const HOSTS_CONNECTIONS: usize = 32;
 
 /// What was looked up, and so what the cache is keyed by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,7 +55,12 @@ pub struct Responder<B> {
     zone: Zone,
     reach: watch::Receiver<Reach>,
     forwarder: Option<Forwarder>,
+    neighbours: Option<Neighbours>,
     cache: Cache<Key, Known>,
+    /// Queries over UDP that are being answered.
+    pub(super) queries: Arc<Shares>,
+    /// TCP connections.
+    pub(super) connections: Arc<Shares>,
 }
 
 impl<B: Backend> Responder<B> {
@@ -62,7 +78,19 @@ impl<B: Backend> Responder<B> {
             zone,
             reach,
             forwarder,
+            neighbours: None,
             cache: Cache::default(),
+            queries: Shares::new(MAX_QUERIES, HOSTS_QUERIES),
+            connections: Shares::new(MAX_CONNECTIONS, HOSTS_CONNECTIONS),
+        }
+    }
+
+    /// Has reverse names of neighbourhoods asked of their servers. Without, there are none.
+    #[must_use]
+    pub fn with_neighbours(self, neighbours: Neighbours) -> Self {
+        Self {
+            neighbours: Some(neighbours),
+            ..self
         }
     }
 
@@ -80,7 +108,12 @@ impl<B: Backend> Responder<B> {
 
     /// The response to `request`, or `None` where silence is the only sound answer: too
     /// short to have a header, or itself a response.
-    pub async fn answer(&self, request: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    pub async fn answer(
+        &self,
+        request: &[u8],
+        transport: Transport,
+        asker: Asker,
+    ) -> Option<Vec<u8>> {
         let header = Header::read(&mut BinDecoder::new(request.get(..HEADER)?)).ok()?;
         if header.metadata.message_type != MessageType::Query {
             return None;
@@ -117,35 +150,45 @@ impl<B: Backend> Responder<B> {
         {
             return encode(response, ResponseCode::Refused, transport, limit);
         }
-        let subject = self.zone.subject(question.name());
-        if subject == Subject::Outside {
-            return self
-                .outside(request, &question, response, transport, limit)
-                .await;
-        }
-        let code = self.fill(&mut response, &question, subject).await;
-        encode(response, code, transport, limit)
-    }
-
-    /// Passes on what is not ours, or refuses it.
-    async fn outside(
-        &self,
-        request: &[u8],
-        question: &Query,
-        mut response: Message,
-        transport: Transport,
-        limit: u16,
-    ) -> Option<Vec<u8>> {
-        let Some(forwarder) = &self.forwarder else {
-            return encode(response, ResponseCode::Refused, transport, limit);
+        let mut subject = self.zone.subject(question.name());
+        let network = match &subject {
+            Subject::Reverse(address) => Some(Prefix::host(*address)),
+            Subject::ReverseParent(network) => Some(*network),
+            _ => None,
         };
-        match forwarder.forward(request, question, transport).await {
-            Some(answer) => Some(answer),
-            None => {
+        let is_neighbours = network.is_some_and(|n| self.reach.borrow().is_neighbours(n));
+        // Services ask who has connected to them. A neighbour does not hear it, who may have announced
+        // the network of a client of his to see who asks.
+        let is_peers = match &subject {
+            Subject::Reverse(address) if is_neighbours => self.backend.is_peers(*address).await,
+            _ => false,
+        };
+        let passed_on = if is_neighbours && !is_peers {
+            // Of what is somebody else's, the directory is not asked either.
+            subject = Subject::Nothing;
+            self.neighbours.as_ref().and_then(Neighbours::forwarder)
+        } else {
+            None
+        };
+        let forwarder = match (&passed_on, &subject) {
+            (Some(forwarder), _) => Some(&**forwarder),
+            (None, Subject::Outside) => match &self.forwarder {
+                Some(forwarder) => Some(forwarder),
+                None => return encode(response, ResponseCode::Refused, transport, limit),
+            },
+            (None, _) => None,
+        };
+        if let Some(forwarder) = forwarder {
+            let answer = forwarder
+                .forward(request, &question, transport, asker)
+                .await;
+            return answer.or_else(|| {
                 response.metadata.recursion_available = true;
                 encode(response, ResponseCode::ServFail, transport, limit)
-            }
+            });
         }
+        let code = self.fill(&mut response, &question, subject, asker).await;
+        encode(response, code, transport, limit)
     }
 
     /// Adds the records that answer a question of ours.
@@ -154,6 +197,7 @@ impl<B: Backend> Responder<B> {
         response: &mut Message,
         question: &Query,
         subject: Subject,
+        asker: Asker,
     ) -> ResponseCode {
         response.metadata.authoritative = true;
         response.metadata.recursion_available = self.forwarder.is_some();
@@ -181,7 +225,7 @@ impl<B: Backend> Responder<B> {
                     .get(&Key::Address(address), Instant::now(), holds, lookup)
                     .await
             }
-            Subject::Apex | Subject::ReverseParent => {
+            Subject::Apex | Subject::ReverseParent(_) => {
                 if kind == RecordType::SOA && *question.name() == apex {
                     response.add_answer(soa(apex));
                 } else {
@@ -198,6 +242,13 @@ impl<B: Backend> Responder<B> {
             Ok(found) => {
                 let reverse = !self.is_forward(&apex);
                 self.records(response, question, kind, &found, left, reverse);
+                for answer in &response.answers {
+                    match &answer.data {
+                        RData::A(A(address)) => self.backend.told((*address).into(), asker),
+                        RData::AAAA(AAAA(address)) => self.backend.told((*address).into(), asker),
+                        _ => {}
+                    }
+                }
                 if response.answers.is_empty() {
                     response.add_authority(soa(apex));
                 }
@@ -254,11 +305,9 @@ impl<B: Backend> Responder<B> {
             && let Some((address, life)) = found.entry.leased(now)
             && reach.has(address.into())
         {
-            self.backend.told(address.into());
             add(RData::A(A(address)), life);
         }
         if wanted(RecordType::AAAA) && reach.has(found.entry.ipv6.into()) {
-            self.backend.told(found.entry.ipv6.into());
             add(RData::AAAA(AAAA(found.entry.ipv6)), POSITIVE_LIFE);
         }
     }

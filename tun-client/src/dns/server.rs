@@ -8,17 +8,14 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::responder::Responder;
+use super::shares::Asker;
 use super::{Backend, Transport};
 
-/// Queries that are being answered at once; over UDP what comes beyond is dropped, and
-/// asked again by its sender.
-pub const MAX_QUERIES: usize = 256;
-/// TCP connections at once; one more waits in the kernel's queue.
-pub const MAX_CONNECTIONS: usize = 32;
+/// TCP connections that wait in the kernel's queue.
+const MAX_NEW_CONNECTIONS: u32 = 32;
 /// The longest query taken.
 const MAX_QUERY: usize = 4096;
 /// How long a TCP connection may be silent (RFC 7766, section 6.2.3), and how long one
@@ -58,7 +55,7 @@ impl Server {
         tcp.bind_device(Some(device.as_bytes()))?;
         // The same port for both, also where the caller left the choice to the kernel.
         tcp.bind(udp.local_addr()?)?;
-        let tcp = tcp.listen(MAX_CONNECTIONS as u32)?;
+        let tcp = tcp.listen(MAX_NEW_CONNECTIONS)?;
         Ok(Self { udp, tcp })
     }
 
@@ -71,16 +68,18 @@ impl Server {
         self.udp.local_addr()
     }
 
-    /// Answers until dropped.
-    pub async fn serve<B: Backend>(self, responder: Arc<Responder<B>>) {
-        let queries = Arc::new(Semaphore::new(MAX_QUERIES));
+    /// Answers until dropped: the host itself, or those behind the interface with an index.
+    pub async fn serve<B: Backend>(self, responder: Arc<Responder<B>>, behind: Option<u32>) {
+        let asker = move |source: SocketAddr| match behind {
+            None => Asker::Host,
+            Some(link) => Asker::Behind {
+                link,
+                source: source.ip(),
+            },
+        };
         tokio::join!(
-            serve_udp(
-                Arc::new(self.udp),
-                Arc::clone(&responder),
-                Arc::clone(&queries)
-            ),
-            serve_tcp(self.tcp, responder, queries),
+            serve_udp(Arc::new(self.udp), Arc::clone(&responder), asker),
+            serve_tcp(self.tcp, responder, asker),
         );
     }
 }
@@ -97,7 +96,7 @@ fn is_own<B: Backend>(responder: &Responder<B>, local: IpAddr, source: IpAddr) -
 async fn serve_udp<B: Backend>(
     socket: Arc<UdpSocket>,
     responder: Arc<Responder<B>>,
-    queries: Arc<Semaphore>,
+    asker: impl Fn(SocketAddr) -> Asker,
 ) {
     let Ok(local) = socket.local_addr() else {
         return;
@@ -119,7 +118,8 @@ async fn serve_udp<B: Backend>(
         if !is_own(&responder, local.ip(), source.ip()) {
             continue;
         }
-        let Ok(permit) = Arc::clone(&queries).try_acquire_owned() else {
+        let asker = asker(source);
+        let Some(place) = responder.queries.take(asker) else {
             continue;
         };
         let Some(request) = buffer.get(..length).map(<[u8]>::to_vec) else {
@@ -127,8 +127,8 @@ async fn serve_udp<B: Backend>(
         };
         let (socket, responder) = (Arc::clone(&socket), Arc::clone(&responder));
         tasks.spawn(async move {
-            let _permit = permit;
-            let answer = responder.answer(&request, Transport::Udp);
+            let _place = place;
+            let answer = responder.answer(&request, Transport::Udp, asker);
             if let Ok(Some(answer)) = tokio::time::timeout(IDLE, answer).await
                 && let Err(error) = socket.send_to(&answer, source).await
             {
@@ -141,18 +141,14 @@ async fn serve_udp<B: Backend>(
 async fn serve_tcp<B: Backend>(
     listener: TcpListener,
     responder: Arc<Responder<B>>,
-    queries: Arc<Semaphore>,
+    asker: impl Fn(SocketAddr) -> Asker,
 ) {
     let Ok(local) = listener.local_addr() else {
         return;
     };
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
-            return;
-        };
         let (stream, source) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -164,10 +160,14 @@ async fn serve_tcp<B: Backend>(
         if !is_own(&responder, local.ip(), source.ip()) {
             continue;
         }
-        let (responder, queries) = (Arc::clone(&responder), Arc::clone(&queries));
+        let asker = asker(source);
+        let Some(place) = responder.connections.take(asker) else {
+            continue;
+        };
+        let responder = Arc::clone(&responder);
         tasks.spawn(async move {
-            let _permit = permit;
-            if let Err(error) = connection(stream, &responder, &queries).await {
+            let _place = place;
+            if let Err(error) = connection(stream, &responder, asker).await {
                 tracing::debug!(%error, "DNS connection");
             }
         });
@@ -178,7 +178,7 @@ async fn serve_tcp<B: Backend>(
 async fn connection<B: Backend>(
     mut stream: TcpStream,
     responder: &Responder<B>,
-    queries: &Semaphore,
+    asker: Asker,
 ) -> io::Result<()> {
     let mut request = Vec::new();
     loop {
@@ -193,8 +193,7 @@ async fn connection<B: Backend>(
         }
         request.resize(length, 0);
         tokio::time::timeout(IDLE, stream.read_exact(&mut request)).await??;
-        let _permit = queries.acquire().await.map_err(io::Error::other)?;
-        let answer = tokio::time::timeout(IDLE, responder.answer(&request, Transport::Tcp));
+        let answer = tokio::time::timeout(IDLE, responder.answer(&request, Transport::Tcp, asker));
         let Ok(Some(answer)) = answer.await else {
             return Ok(());
         };

@@ -7,6 +7,8 @@ use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::identity::{AnonymousId, DOMAIN};
 use mixline_protocol::name::{AnonName, Label};
 
+use crate::host::prefix::Prefix;
+
 /// The IPv6 network of all derived addresses: `fd00::/8`.
 pub const IPV6_NETWORK: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 8);
 
@@ -24,8 +26,9 @@ pub enum Subject {
     Apex,
     /// A reverse name of one virtual address.
     Reverse(IpAddr),
-    /// Above a reverse name of ours: it exists and holds nothing (RFC 8020).
-    ReverseParent,
+    /// Above a reverse name of ours: it exists and holds nothing (RFC 8020). All addresses in this network
+    /// are below.
+    ReverseParent(Prefix),
     /// Inside what is ours, and nothing of that form exists.
     Nothing,
     /// Not ours.
@@ -69,16 +72,16 @@ impl Zone {
     pub fn subject(&self, name: &Name) -> Subject {
         let labels: Vec<&[u8]> = name.iter().collect();
         match labels.as_slice() {
-            [.., last] if last.eq_ignore_ascii_case(DOMAIN.as_bytes()) => forward_subject(&labels),
-            [rest @ .., zone, arpa] if arpa.eq_ignore_ascii_case(b"arpa") => {
-                if zone.eq_ignore_ascii_case(b"in-addr") {
-                    self.reverse_ipv4(rest)
-                } else if zone.eq_ignore_ascii_case(b"ip6") {
-                    reverse_ipv6(rest)
+            // `x.anon.anon` of a host that searches `anon` is no name below `anon.anon`, whose holder
+            // would be taken for all others.
+            [.., last] if last.eq_ignore_ascii_case(DOMAIN.as_bytes()) => {
+                if self.is_expanded(name) {
+                    Subject::Nothing
                 } else {
-                    Subject::Outside
+                    forward_subject(&labels)
                 }
             }
+            [.., arpa] if arpa.eq_ignore_ascii_case(b"arpa") => self.reverse(&labels),
             _ if self.is_expanded(name) || is_canary(&labels) => Subject::Nothing,
             _ => Subject::Outside,
         }
@@ -102,20 +105,33 @@ impl Zone {
         name.trim_to(keep.min(labels.len()))
     }
 
-    /// Whether `name` is something under `.anon` with one of the search domains behind.
+    /// Whether `name` is something of ours with one of the search domains behind.
     fn is_expanded(&self, name: &Name) -> bool {
+        let labels: Vec<&[u8]> = name.iter().collect();
         self.search.iter().any(|domain| {
-            let (all, tail) = (
-                usize::from(name.num_labels()),
-                usize::from(domain.num_labels()),
-            );
-            all > tail
-                && domain.zone_of(name)
-                && name
-                    .iter()
-                    .nth(all - tail - 1)
-                    .is_some_and(|label| label.eq_ignore_ascii_case(DOMAIN.as_bytes()))
+            let before = labels.len().checked_sub(usize::from(domain.num_labels()));
+            domain.zone_of(name)
+                && before.is_some_and(|before| match labels.get(..before).unwrap_or_default() {
+                    [.., last] if last.eq_ignore_ascii_case(DOMAIN.as_bytes()) => true,
+                    labels => self.reverse(labels) != Subject::Outside,
+                })
         })
+    }
+
+    /// What a reverse name stands for; `labels` are all of it.
+    fn reverse(&self, labels: &[&[u8]]) -> Subject {
+        match labels {
+            [rest @ .., zone, arpa] if arpa.eq_ignore_ascii_case(b"arpa") => {
+                if zone.eq_ignore_ascii_case(b"in-addr") {
+                    self.reverse_ipv4(rest)
+                } else if zone.eq_ignore_ascii_case(b"ip6") {
+                    reverse_ipv6(rest)
+                } else {
+                    Subject::Outside
+                }
+            }
+            _ => Subject::Outside,
+        }
     }
 
     fn reverse_ipv4(&self, labels: &[&[u8]]) -> Subject {
@@ -140,7 +156,7 @@ impl Zone {
             self.network.length,
             32,
             labels.len() > known,
-            || IpAddr::V4(Ipv4Addr::from(octets)),
+            IpAddr::V4(Ipv4Addr::from(octets)),
         )
     }
 }
@@ -179,7 +195,7 @@ fn reverse_ipv6(labels: &[&[u8]]) -> Subject {
         IPV6_NETWORK.1,
         128,
         labels.len() > known,
-        || IpAddr::V6(Ipv6Addr::from(address)),
+        IpAddr::V6(Ipv6Addr::from(address)),
     )
 }
 
@@ -190,7 +206,7 @@ fn reverse(
     length: u8,
     bits: usize,
     more: bool,
-    address: impl FnOnce() -> IpAddr,
+    address: IpAddr,
 ) -> Subject {
     if !inside || known < usize::from(length) {
         // A name above the network, such as `in-addr.arpa` itself, is everybody's.
@@ -198,9 +214,9 @@ fn reverse(
     } else if more {
         Subject::Nothing
     } else if known == bits {
-        Subject::Reverse(address())
+        Subject::Reverse(address)
     } else {
-        Subject::ReverseParent
+        Subject::ReverseParent(Prefix::new(address, known as u8))
     }
 }
 
@@ -294,8 +310,37 @@ mod tests {
         assert_eq!(subject("freespeech.anon.corp.example."), Subject::Nothing);
         assert_eq!(subject("freespeech.ANON.CORP.example."), Subject::Nothing);
         assert_eq!(subject("freespeech.anon.lan."), Subject::Nothing);
+        assert_eq!(
+            subject("4.3.2.10.In-Addr.arpa.corp.example."),
+            Subject::Nothing
+        );
+        assert_eq!(subject("1.d.f.ip6.arpa.lan."), Subject::Nothing);
+        assert_eq!(subject("4.3.2.11.in-addr.arpa.lan."), Subject::Outside);
         assert_eq!(subject("www.corp.example."), Subject::Outside);
         assert_eq!(subject("freespeech.anon.other.example."), Subject::Outside);
+    }
+
+    #[test]
+    fn a_search_domain_of_ours_makes_no_other_name() {
+        let search = ["Anon.".to_owned(), "sub.freespeech.anon".to_owned()];
+        let zone = Zone::new(VirtualNetwork::default(), &search);
+        let subject = |name: &str| zone.subject(&Name::from_ascii(name).unwrap());
+        for expanded in [
+            "www.freespeech.anon.anon.",
+            "freespeech.ANON.anon.",
+            "freespeech.anon.sub.freespeech.anon.",
+            "4.3.2.10.in-addr.arpa.anon.",
+        ] {
+            assert_eq!(subject(expanded), Subject::Nothing, "{expanded}");
+        }
+        let name = Subject::Label("freespeech".parse().unwrap());
+        for meant in [
+            "freespeech.anon.",
+            "www.freespeech.anon.",
+            "w.sub.freespeech.anon.",
+        ] {
+            assert_eq!(subject(meant), name, "{meant}");
+        }
     }
 
     #[test]
@@ -304,8 +349,11 @@ mod tests {
             subject("4.3.2.10.in-addr.arpa."),
             Subject::Reverse(IpAddr::V4(Ipv4Addr::new(10, 2, 3, 4)))
         );
-        assert_eq!(subject("2.10.in-addr.arpa."), Subject::ReverseParent);
-        assert_eq!(subject("10.in-addr.arpa."), Subject::ReverseParent);
+        let parent = |address: [u8; 4], length| {
+            Subject::ReverseParent(Prefix::new(Ipv4Addr::from(address), length))
+        };
+        assert_eq!(subject("2.10.in-addr.arpa."), parent([10, 2, 0, 0], 16));
+        assert_eq!(subject("10.in-addr.arpa."), parent([10, 0, 0, 0], 8));
         assert_eq!(subject("in-addr.arpa."), Subject::Outside);
         assert_eq!(subject("4.3.2.11.in-addr.arpa."), Subject::Outside);
         assert_eq!(
@@ -324,7 +372,10 @@ mod tests {
             .collect();
         let name = format!("{}.ip6.arpa.", digits.join("."));
         assert_eq!(subject(&name), Subject::Reverse(IpAddr::V6(address)));
-        assert_eq!(subject("d.f.ip6.arpa."), Subject::ReverseParent);
+        assert_eq!(
+            subject("d.f.ip6.arpa."),
+            Subject::ReverseParent(Prefix::new(IPV6_NETWORK.0, IPV6_NETWORK.1))
+        );
         assert_eq!(subject("f.ip6.arpa."), Subject::Outside);
         assert_eq!(subject("c.f.ip6.arpa."), Subject::Outside);
         assert_eq!(subject("b._dns-sd._udp.0.d.f.ip6.arpa."), Subject::Nothing);

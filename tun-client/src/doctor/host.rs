@@ -13,8 +13,9 @@ use crate::config::Config;
 use crate::host::desired::{Place, Wanted, desired};
 use crate::host::finding::Finding as Found;
 use crate::host::kernel::Kernel;
-use crate::host::observed::{LOCAL_TABLE, MAIN_TABLE, Observed, TABLE};
+use crate::host::observed::{LOCAL_TABLE, MAIN_TABLE, Observed, Rule, TABLE};
 use crate::host::prefix::Prefix;
+use crate::state::State;
 
 /// The table of last resort that each host has (`linux/rtnetlink.h`).
 const DEFAULT_TABLE: u32 = 253;
@@ -26,6 +27,8 @@ const MAX_RULES: usize = 8;
 pub struct HostSeen {
     /// What the client wants.
     wanted: Wanted,
+    /// Whether the virtual IPv4 network in it is known to be the client's.
+    network_known: bool,
     /// What the kernel has, but for the filter.
     observed: Result<Observed, String>,
     /// Whether the filter is there; none if this user may not look.
@@ -45,6 +48,13 @@ impl HostSeen {
             .or_else(|| config.map(|config| config.interface.clone()));
         let mode = status.and_then(|status| status["dns"]["mode"].as_str());
         let interface = interface.unwrap_or_else(|| "mixline0".to_owned());
+        // A client that runs has closed the host for the network that it keeps.
+        let kept = config.and_then(|config| State::network_of(&config.state_dir));
+        let network = match status {
+            Some(_) => kept.or(network),
+            None => network.or(kept),
+        };
+        let former = config.map(|config| State::former_networks_of(&config.state_dir));
         let wanted = Wanted {
             ipv6: text("ipv6").and_then(|text| text.parse::<Ipv6Addr>().ok()),
             lease: text("ipv4").and_then(|text| text.parse::<Ipv4Addr>().ok()),
@@ -53,6 +63,7 @@ impl HostSeen {
                 _ => Place::Loopback,
             }),
             ..Wanted::closed(&interface, network.unwrap_or_default())
+                .with_former(&former.unwrap_or_default())
         };
         let kernel = Kernel::open();
         let observed = kernel.as_ref().map_err(ToString::to_string);
@@ -61,6 +72,7 @@ impl HostSeen {
         let filter = kernel.ok().and_then(|kernel| kernel.observe(&wanted).ok());
         Self {
             wanted,
+            network_known: network.is_some(),
             observed,
             filter: filter.map(|observed| observed.filter.is_some()),
             strict: strict(),
@@ -91,32 +103,34 @@ impl HostSeen {
 
     fn judge_closed(&self, client: &Client, observed: &Observed) -> Finding {
         let check = "closed";
-        let rules = observed.rules.iter().any(|rule| rule.table == TABLE);
-        let there = rules && self.filter != Some(false);
+        let missing = self.missing_rules(observed);
         let filter = match self.filter {
             Some(true) => "the filter and rules are there",
             Some(false) => "the filter is not there",
             None => "the rules are there (the filter is not for this user to see)",
         };
+        let anything = observed.rules.iter().any(Rule::is_own) || self.filter == Some(true);
         match client.state() {
-            ClientState::Running if there => Finding::ok(
-                check,
-                format!(
-                    "{filter}: virtual addresses pass by {} only",
-                    self.wanted.interface
-                ),
-            ),
+            ClientState::Running if missing.is_empty() && self.filter != Some(false) => {
+                Finding::ok(
+                    check,
+                    format!(
+                        "{filter}: virtual addresses pass by {} only",
+                        self.wanted.interface
+                    ),
+                )
+            }
             ClientState::Running => Finding::problem(
                 check,
-                if rules {
-                    filter
+                if missing.is_empty() {
+                    filter.to_owned()
                 } else {
-                    "the policy rules are not there"
+                    format!("there is no policy rule for {}", missing.join(", "))
                 },
                 "see which program removes them (`nft monitor`, `ip monitor rule`); the client puts \
                  them back within a second, or says why not",
             ),
-            ClientState::NotAsked | ClientState::NotRunning if there => Finding::warning(
+            ClientState::NotAsked | ClientState::NotRunning if anything => Finding::warning(
                 check,
                 "an earlier client left the host closed: virtual addresses are refused",
                 "sudo mixline-client up takes over, sudo mixline-client down opens it",
@@ -125,6 +139,29 @@ impl HostSeen {
                 Finding::ok(check, "no: nothing of a client is there")
             }
         }
+    }
+
+    /// The virtual networks without the rule that leads to the client's table, of the families that the
+    /// kernel has.
+    fn missing_rules(&self, observed: &Observed) -> Vec<String> {
+        let rules = desired(&self.wanted, observed).rules;
+        let current = Prefix::from(self.wanted.network);
+        let is_there = |rule: &Rule| {
+            // Whatever the network is that this user may not look up: it has a rule.
+            let another = !self.network_known && rule.to == current;
+            observed.rules.contains(rule)
+                || (another
+                    && observed
+                        .rules
+                        .iter()
+                        .any(|r| r.table == TABLE && !r.to.is_ipv6()))
+        };
+        rules
+            .iter()
+            .filter(|rule| rule.table == TABLE && (observed.ipv6 || !rule.to.is_ipv6()))
+            .filter(|rule| !is_there(rule))
+            .map(|rule| rule.to.to_string())
+            .collect()
     }
 
     /// What others have inside the virtual networks.
@@ -200,6 +237,7 @@ fn judge_other(found: &Found) -> Finding {
             text,
             format!("sudo sysctl -w net.ipv6.conf.{interface}.disable_ipv6=0"),
         ),
+        Found::NoAnchor { .. } => Finding::warning("resolver", text, "sudo modprobe dummy"),
         Found::Kept { .. } | Found::Crowded { .. } => Finding::warning(
             "neighbours",
             text,
@@ -216,7 +254,9 @@ fn judge_rules(observed: &Observed) -> Vec<Finding> {
     let mut others: Vec<(u32, u32)> = observed
         .rules
         .iter()
-        .filter(|rule| ![0, TABLE, LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE].contains(&rule.table))
+        .filter(|rule| {
+            !rule.is_own() && ![0, LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE].contains(&rule.table)
+        })
         .map(|rule| (rule.priority, rule.table))
         .collect();
     others.sort_unstable();
@@ -265,11 +305,10 @@ fn strict() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::host::observed::{INSIDE_TABLE, Link, OtherRoute};
     use mixline_daemon::doctor::Level;
     use serde_json::json;
-
-    use super::*;
-    use crate::host::observed::{Link, OtherRoute, Rule};
 
     fn prefix(text: &str) -> Prefix {
         let (address, length) = text.split_once('/').unwrap();
@@ -292,9 +331,11 @@ mod tests {
     }
 
     fn rule(priority: u32, to: &str, table: u32) -> Rule {
+        let to = prefix(to);
         Rule {
             priority,
-            to: prefix(to),
+            to,
+            from: Prefix::everything(to.is_ipv6()),
             narrowed: false,
             table,
         }
@@ -344,6 +385,54 @@ mod tests {
         assert!(left[1].1.contains("mixline-client down"), "{left:?}");
         let nothing = seen(Observed::default(), Some(false));
         assert_eq!(level(&nothing, &Client::missing()), Level::Ok);
+    }
+
+    #[test]
+    fn each_network_needs_its_rule() {
+        let running = Client::saying(json!({"state": "up"}));
+        let judge = |rules: Vec<Rule>, ipv6: bool, known: bool| {
+            let observed = Observed {
+                rules,
+                ipv6,
+                ..Observed::default()
+            };
+            let mut seen = seen(observed, Some(true));
+            seen.network_known = known;
+            seen.wanted.former = vec!["100.64.0.0/10".parse().unwrap()];
+            judged(&seen, &running)[1].clone()
+        };
+        let v4 = rule(0, "10.0.0.0/8", TABLE);
+        let v6 = rule(0, "fd00::/8", TABLE);
+        let former = rule(0, "100.64.0.0/10", TABLE);
+        let inside = Rule {
+            from: prefix("10.1.2.3/32"),
+            ..rule(0, "0.0.0.0/0", INSIDE_TABLE)
+        };
+        for (rules, ipv6, missing) in [
+            (vec![inside, v4, v6, former], true, None),
+            (vec![inside, v4, former], false, None),
+            (vec![inside, v4, former], true, Some("fd00::/8")),
+            (vec![inside, v4, v6], true, Some("100.64.0.0/10")),
+            (vec![inside, v6, former], true, Some("10.0.0.0/8")),
+            (vec![inside], false, Some("10.0.0.0/8, 100.64.0.0/10")),
+        ] {
+            let (level, text) = judge(rules, ipv6, true);
+            match missing {
+                None => assert_eq!(level, Level::Ok, "{text}"),
+                Some(missing) => {
+                    assert_eq!(level, Level::Problem, "{text}");
+                    assert!(
+                        text.contains(&format!("no policy rule for {missing} ")),
+                        "{text}"
+                    );
+                }
+            }
+        }
+        // Who may not look up which network it is, sees that there is one.
+        let another = rule(0, "10.64.0.0/10", TABLE);
+        let rules = || vec![another, former];
+        assert_eq!(judge(rules(), false, false).0, Level::Ok);
+        assert_eq!(judge(rules(), false, true).0, Level::Problem);
     }
 
     #[test]

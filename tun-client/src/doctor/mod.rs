@@ -21,11 +21,11 @@ use mixline_daemon::doctor::{Section, clock};
 use crate::config::Config;
 
 pub use diagnosis::{ClientState, Diagnosis};
-pub use wire::{LONG, MAPPINGS};
+pub use wire::silences;
 
-/// Examines this host for a client of this configuration. `mappings` are the silences that a
-/// translator's mappings are tried for, seconds.
-pub async fn examine(file: &Path, mappings: &[u64]) -> Diagnosis {
+/// Examines this host for a client of this configuration. It takes some ten seconds, or twenty behind a
+/// NAT; two minutes if it is to be `long`, which see [`silences`].
+pub async fn examine(file: &Path, long: bool) -> Diagnosis {
     let config = Config::load(file);
     let client = client::Client::read(config.as_ref().ok());
     let mut sections = Vec::new();
@@ -67,7 +67,7 @@ pub async fn examine(file: &Path, mappings: &[u64]) -> Diagnosis {
     checks.extend(directory.map(|seen| seen.judge(&client)));
     section("directory", checks);
 
-    let wire = wire::Wire::read(&client, config.as_ref().ok(), snapshot, mappings).await;
+    let wire = wire::Wire::read(&client, config.as_ref().ok(), snapshot, long).await;
     section("guards", wire.judge(reached));
     Diagnosis::new(
         file.display().to_string(),

@@ -24,6 +24,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Announcements {
     routes: AsyncFd<Changes>,
     filters: AsyncFd<Changes>,
+    again: Duration,
 }
 
 impl Announcements {
@@ -41,7 +42,14 @@ impl Announcements {
         Ok(Self {
             routes: listen(ROUTE, &groups)?,
             filters: listen(NETFILTER, &[FILTERS])?,
+            again: AGAIN,
         })
+    }
+
+    /// The same, with another time after which a change is taken to have happened that nobody announced.
+    #[must_use]
+    pub fn looking_every(self, again: Duration) -> Self {
+        Self { again, ..self }
     }
 
     /// Waits until the kernel announces a change of what was looked at, or some time has gone by.
@@ -53,7 +61,7 @@ impl Announcements {
             }
             tokio::time::sleep(PAUSE).await;
         };
-        let _ = tokio::time::timeout(AGAIN, announced).await;
+        let _ = tokio::time::timeout(self.again, announced).await;
     }
 }
 

@@ -13,14 +13,8 @@ use super::observed::{
 use super::others::{self, Others};
 use super::outside::{self, Outside};
 use super::prefix::{IPV6_NETWORK, Prefix};
+use super::routing::Routing;
 
-/// The first of all priorities: only the host's own addresses come before.
-const FIRST: u32 = 0;
-/// Of several routes to one network the first of these counts: others have it, it leads somewhere,
-/// nobody is there.
-const YIELDED: u32 = 1;
-const OPEN: u32 = 2;
-const CLOSED: u32 = 1 << 16;
 /// Where the resolver listens: the virtual network's own address for it, one beside it, or, where
 /// the host's neighbourhood has all of them, one that no network routes (RFC 3927).
 const RESOLVERS_BESIDE: u32 = 10;
@@ -33,6 +27,11 @@ pub struct Wanted {
     pub interface: String,
     /// The virtual IPv4 network.
     pub network: VirtualNetwork,
+    /// Whether a directory has said so. Before, what is virtual in every network is closed: names and IPv6.
+    pub network_known: bool,
+    /// Former ones, whose addresses some programs still have: nobody is there. None overlaps the
+    /// present one.
+    pub former: Vec<VirtualNetwork>,
     /// The own virtual IPv6 address, once there is an identity.
     pub ipv6: Option<Ipv6Addr>,
     /// The own virtual IPv4 address, once it is leased.
@@ -85,6 +84,8 @@ impl Wanted {
         Self {
             interface: interface.to_owned(),
             network,
+            network_known: true,
+            former: Vec::new(),
             ipv6: None,
             lease: None,
             resolver: None,
@@ -93,10 +94,32 @@ impl Wanted {
         }
     }
 
-    /// The virtual networks.
+    /// The same where these networks were left before. One that overlaps the present one is no more what
+    /// it was.
+    #[must_use]
+    pub fn with_former(mut self, former: &[VirtualNetwork]) -> Self {
+        let present = Prefix::from(self.network);
+        let apart = |former: &&VirtualNetwork| !present.overlaps(&Prefix::from(**former));
+        self.former = former.iter().filter(apart).copied().collect();
+        self
+    }
+
+    /// The virtual networks, former ones behind.
     #[must_use]
     pub fn networks(&self) -> Vec<Prefix> {
-        vec![self.network.into(), IPV6_NETWORK]
+        let former = self.former.iter().copied().map(Prefix::from);
+        let ipv4 = self.network_known.then(|| self.network.into());
+        ipv4.into_iter()
+            .chain([IPV6_NETWORK])
+            .chain(former)
+            .collect()
+    }
+
+    /// Whether an own address is one of a virtual network, and that is no former one.
+    #[must_use]
+    pub fn is_at_home(&self, address: IpAddr, network: Prefix) -> bool {
+        let current = [self.network.into(), IPV6_NETWORK];
+        current.contains(&network) && network.is_ipv6() == address.is_ipv6()
     }
 }
 
@@ -120,6 +143,23 @@ impl Desired {
         let mut addresses = self.addresses.iter().filter(|a| a.prefix.is_ipv6() == ipv6);
         up && routes.all(|route| observed.routes.contains(route))
             && addresses.all(|address| observed.addresses.contains(address))
+    }
+
+    /// Whether a rule of somebody else's leads all packets to a family's virtual network elsewhere,
+    /// before the client's is asked.
+    #[must_use]
+    pub fn is_overruled(&self, ipv6: bool, observed: &Observed) -> bool {
+        let own = self.rules.iter().filter(|rule| rule.table == TABLE);
+        let mut own = own.filter(|rule| rule.to.is_ipv6() == ipv6);
+        own.any(|own| {
+            let leads = |rule: &Rule| {
+                let mut routes = observed.others.iter();
+                routes.any(|route| route.table == rule.table && route.to.overlaps(&own.to))
+            };
+            let before = observed.rules.iter().take_while(|rule| *rule != own);
+            let mut others = before.filter(|rule| !rule.is_own() && rule.table != LOCAL_TABLE);
+            others.any(|rule| rule.is_for_all() && rule.to.covers(&own.to) && leads(rule))
+        })
     }
 
     /// What of the virtual networks is not reached through the interface.
@@ -171,61 +211,20 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     .flatten()
     .chain(there)
     .collect();
-    let usable: Vec<Prefix> = networks
-        .iter()
-        .copied()
-        .filter(|network| !network.is_ipv6() || observed.ipv6)
-        .collect();
     let taken = |outside: &Outside| {
         let address = outside.at.ip();
         own.contains(&address) || (!outside.is_name_server() && wanted.told.contains(&address))
     };
     let outside = outside::hidden(&wanted.outside, &networks, taken, &mut findings);
-    let mut routes: BTreeSet<Route> = others
-        .kept
-        .iter()
-        .filter(|address| address.is_ipv4() || observed.ipv6)
-        .map(|address| Route {
-            to: Prefix::host(*address),
-            target: Target::Unreachable,
-            metric: CLOSED,
-        })
-        .collect();
-    for network in &usable {
-        let address = if network.is_ipv6() {
-            wanted.ipv6.is_some() && observed.ipv6_inside
-        } else {
-            wanted.lease.is_some()
-        };
-        // Without an own address there, packets would have a source that is not ours.
-        if let Some(interface) = interface.filter(|_| address) {
-            routes.insert(Route {
-                to: *network,
-                target: Target::Interface(interface),
-                metric: OPEN,
-            });
-        }
-        routes.insert(Route {
-            to: *network,
-            target: Target::Unreachable,
-            metric: CLOSED,
-        });
-    }
-    let local = others.local.iter().map(|local| Route {
-        to: local.network,
-        target: Target::Throw,
-        metric: YIELDED,
-    });
-    // Some move the kernel's rule for the host's own addresses behind others (Cilium does).
-    let moved = !observed.is_local_first();
-    let here = own.iter().filter(|_| moved).map(|address| Route {
-        to: Prefix::host(*address),
-        target: Target::Throw,
-        metric: YIELDED,
-    });
-    let throws = local.chain(outside::routes(&outside, YIELDED)).chain(here);
-    routes.extend(throws.filter(|route| !route.to.is_ipv6() || observed.ipv6));
-
+    let routing = Routing {
+        wanted,
+        observed,
+        interface,
+        others: &others,
+        outside: &outside,
+        own: &own,
+    };
+    let (rules, routes) = (routing.rules(), routing.routes());
     if interface.is_some() && wanted.ipv6.is_some() && !observed.ipv6_inside {
         findings.push(Finding::NoIpv6 {
             interface: wanted.interface.clone(),
@@ -245,13 +244,13 @@ pub fn desired(wanted: &Wanted, observed: &Observed) -> Desired {
     addresses.extend(resolver_at);
 
     let inner = others::inner(interface, observed);
-    let rules: Vec<Rule> = usable.iter().copied().map(rule).collect();
     findings.extend(earlier(&rules, observed));
     Desired {
         filter: Filter {
             interface: wanted.interface.clone(),
             networks,
             own,
+            heard: others.heard(observed),
             local: others.local,
             kept: others.kept,
             outside,
@@ -296,16 +295,6 @@ pub fn is_own(address: &Address, interface: Option<u32>, network: &VirtualNetwor
         || ([LOOPBACK, ANCHOR.0].contains(&address.interface) && resolvers())
 }
 
-/// The rule that leads a network into the own table.
-fn rule(to: Prefix) -> Rule {
-    Rule {
-        priority: FIRST,
-        to,
-        narrowed: false,
-        table: TABLE,
-    }
-}
-
 /// The first address for the resolver that is nobody else's; the one that it has, if that is.
 fn resolver(
     network: &VirtualNetwork,
@@ -345,9 +334,9 @@ fn earlier<'a>(rules: &'a [Rule], observed: &'a Observed) -> impl Iterator<Item 
         .iter()
         .enumerate()
         .filter(|(position, other)| {
-            other.table != TABLE
+            !other.is_own()
                 && other.table != LOCAL_TABLE
-                && rules.iter().any(|rule| {
+                && rules.iter().filter(|rule| rule.table == TABLE).any(|rule| {
                     rule.to.overlaps(&other.to)
                         && observed.rules.iter().position(|there| there == rule) > Some(*position)
                 })

@@ -14,6 +14,7 @@ use super::nftables::{
 };
 use super::outside::{Outside, Transport};
 use super::prefix::Prefix;
+use super::questions;
 use crate::config::DNS_PORT;
 
 /// Addresses of one wire (RFC 4291, section 2.5.6).
@@ -27,11 +28,9 @@ const LOOPBACK: &str = "lo";
 const AFTER_TRANSLATION: i32 = 300;
 /// Before all others (`NF_IP_PRI_RAW`, -300).
 const BEFORE_ALL: i32 = -400;
-/// Where a question's name begins with UDP: behind the header of 12 bytes (RFC 1035, section 4.1.1).
-const NAME: u32 = 12;
-/// Where a label that is not the name's first may begin: two bytes later, and yet two more with TCP; a
-/// name has at most 255 bytes (RFC 1035, sections 2.3.4 and 4.2.2).
-const LABELS: std::ops::RangeInclusive<u32> = 14..=263;
+/// How many addresses of the host's own are told apart in a network of others: a sentence has at most
+/// 128 expressions, of which an address takes two.
+const MAX_HEARD: usize = 48;
 /// ARP has filters of one priority only.
 const ARP_PRIORITY: i32 = 0;
 /// `NF_ARP_IN`, `NF_ARP_OUT` (Linux, `linux/netfilter_arp.h`).
@@ -54,6 +53,9 @@ pub struct Filter {
     pub local: BTreeSet<Local>,
     /// Addresses inside those that names had first: nobody is reached there.
     pub kept: BTreeSet<IpAddr>,
+    /// What the host is meant by inside networks of others on a wire: its addresses there and those
+    /// for all.
+    pub heard: BTreeSet<IpAddr>,
     /// Whom the client itself reaches by another interface.
     pub outside: BTreeSet<Outside>,
     /// Interfaces that somebody outside the host is behind, by name.
@@ -154,6 +156,22 @@ impl Filter {
         for own in &self.own {
             chain.push(nftables::all([is_address(source(*own)), drop()]));
         }
+        // Nor that of a peer, or of whom a container asks: the client answers in the name of those. A
+        // container that asks as a neighbour would have the answer sent to that one.
+        for wire in &self.wires {
+            for network in &self.networks {
+                let from = source(network.address);
+                let mut sentence = vec![
+                    nftables::is_forwarded(),
+                    interface(Direction::Out, wire),
+                    in_network(from, *network),
+                ];
+                let others = self.others(network);
+                sentence.extend(others.map(|other| not_in_network(from, other)));
+                sentence.push(drop());
+                chain.push(nftables::sentence(sentence));
+            }
+        }
         for outside in &self.outside {
             chain.push(nftables::all([
                 is_address(destination(outside.at.ip())),
@@ -205,17 +223,25 @@ impl Filter {
         for name in &self.inner {
             chain.push(nftables::all([interface(Direction::Out, name), accept()]));
         }
-        chain.push(nftables::all([nftables::label_at(NAME, true), drop()]));
-        // A resolver that is refused appends the host's search domains, and asks again.
-        chain.extend(
-            LABELS.map(|offset| nftables::all([nftables::label_at(offset, false), drop()])),
-        );
+        let others = self.local.iter().map(|local| local.network).collect();
+        chain.extend(questions::sentences(&self.networks, &others, &self.kept));
         chain
     }
 
-    /// What arrives from elsewhere.
+    /// What arrives from elsewhere, and from peers whose network others have.
     fn arriving(&self) -> Vec<Sentence> {
         let mut chain = Vec::new();
+        // An answer to them goes inside by its source. Programs answer by UDP without one, and then it
+        // would go to a neighbour.
+        for local in &self.local {
+            let network = local.network;
+            chain.push(nftables::all([
+                interface(Direction::In, &self.interface),
+                in_network(source(network.address), network),
+                nftables::answers_without_source(),
+                drop(),
+            ]));
+        }
         for name in [self.interface.as_str(), LOOPBACK] {
             chain.push(nftables::all([interface(Direction::In, name), accept()]));
         }
@@ -232,6 +258,20 @@ impl Filter {
                 nftables::from_port(outside.transport, outside.at.port()),
                 accept(),
             ]));
+        }
+        // A host that forwards sends back to a wire what is for a neighbour there, and would be silent
+        // for an own address alone.
+        for local in self.local.iter().filter(|local| local.wire) {
+            let mut sentence = vec![
+                interface(Direction::In, &local.interface),
+                in_network(destination(local.network.address), local.network),
+            ];
+            let mine = self.heard.iter().copied();
+            let mine = mine.filter(|address| local.network.contains(*address));
+            let mine = mine.take(MAX_HEARD);
+            sentence.extend(mine.map(|address| nftables::not_address(destination(address))));
+            sentence.push(drop());
+            chain.push(nftables::sentence(sentence));
         }
         // A virtual source is somebody's identity, and nobody has it on a wire. A virtual destination
         // that is not the host's own would tell the own ones by their silence.

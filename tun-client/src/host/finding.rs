@@ -49,6 +49,11 @@ pub enum Finding {
     },
     /// More networks of others than are taken note of.
     TooMany,
+    /// The kernel makes no link for the resolver's address.
+    NoAnchor {
+        /// What it says.
+        why: String,
+    },
     /// The client's interface takes no IPv6 address.
     NoIpv6 {
         /// The interface.
@@ -72,12 +77,14 @@ impl fmt::Display for Finding {
             Self::Kept { address, interface } => write!(
                 f,
                 "{address} was a name's address before it was one behind {interface}: nobody is \
-                 reached there for a day, or until the client starts anew"
+                 reached there for a day, or until `mixline-client down` (with `lock: always`, \
+                 `unlock --anyway`)"
             ),
             Self::Crowded { network, interface } => write!(
                 f,
                 "names have so many addresses of {network}, which is behind {interface} now, that \
-                 nothing there is reached for a day, or until the client starts anew"
+                 nothing there is reached for a day, or until `mixline-client down` (with \
+                 `lock: always`, `unlock --anyway`)"
             ),
             Self::TooManyOutside => write!(
                 f,
@@ -95,6 +102,12 @@ impl fmt::Display for Finding {
                 f,
                 "more than {MAX_LOCAL} networks of others lie inside the virtual networks: the \
                  rest of them is not reached"
+            ),
+            Self::NoAnchor { why } => write!(
+                f,
+                "{why}: systemd-resolved forgets where .anon names are when the client ends without \
+                 a goodbye, and the packet filter alone keeps them from others (it needs the module \
+                 dummy or veth)"
             ),
             Self::NoIpv6 { interface } => write!(
                 f,

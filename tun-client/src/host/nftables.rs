@@ -19,10 +19,10 @@ const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 /// `NFT_PAYLOAD_INNER_HEADER`: what is behind the transport header (Linux 5.16).
 const INNER_HEADER: u32 = 3;
-/// The label of a name, and the end of names behind it (RFC 1035, section 3.1), and which of its bits
-/// count: letters have two cases.
-const LABEL: [u8; 6] = *b"\x04ANON\x00";
-const NO_CASE: [u8; 6] = [0xff, 0xdf, 0xdf, 0xdf, 0xdf, 0xff];
+/// The bit by which a letter's two cases differ.
+const CASE: u8 = 0x20;
+/// Bytes that one comparison takes (Linux, `struct nft_data`).
+const COMPARED: usize = 16;
 /// `NFT_BITWISE_MASK_XOR`.
 const MASK_XOR: u32 = 0;
 /// `NF_DROP`, `NF_ACCEPT` (Linux, `linux/netfilter.h`).
@@ -31,6 +31,8 @@ const ACCEPT: u32 = 1;
 /// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
+/// `IPPROTO_ICMP`.
+const ICMP: u8 = 1;
 /// `IPPROTO_ICMPV6`, and the type of a neighbour solicitation (RFC 4861, section 4.3), whose target
 /// stands behind eight bytes.
 const ICMPV6: u8 = 58;
@@ -132,6 +134,15 @@ pub fn is_address(field: Field) -> Part {
     part
 }
 
+/// The field, which is known to be of its address's family, is another one.
+pub fn not_address(field: Field) -> Part {
+    let bytes = octets(field.address);
+    vec![
+        load(NETWORK_HEADER, field.offset, bytes.len()),
+        compare(Operator::NotEqual, bytes),
+    ]
+}
+
 /// The field lies in a network of its address's family.
 pub fn in_network(field: Field, network: Prefix) -> Part {
     let mut part = family(field.address);
@@ -157,15 +168,32 @@ pub fn not_to_port(port: u16) -> Part {
     ]
 }
 
-/// A name has the label `anon` this many bytes behind the transport header, and more behind that or
-/// nothing.
-pub fn label_at(offset: u32, is_last: bool) -> Part {
-    let length = LABEL.len() - usize::from(!is_last);
-    let first = |bytes: &[u8]| bytes.iter().take(length).copied().collect::<Vec<u8>>();
+/// These bytes stand so far behind the transport header, letters in whatever case.
+pub fn bytes_at(offset: usize, bytes: &[u8]) -> Part {
+    let mut part = Vec::new();
+    for (number, bytes) in bytes.chunks(COMPARED).enumerate() {
+        let mask = |byte: &u8| {
+            if byte.is_ascii_alphabetic() {
+                !CASE
+            } else {
+                u8::MAX
+            }
+        };
+        let offset = (offset + number * COMPARED) as u32;
+        part.push(load(INNER_HEADER, offset, bytes.len()));
+        part.push(masked(bytes.iter().map(mask).collect()));
+        part.push(compare(Operator::Equal, bytes.to_ascii_uppercase()));
+    }
+    part
+}
+
+/// Bytes between these two, which are of one length, at most 16, stand so far behind the transport
+/// header.
+pub fn bytes_between(offset: usize, first: &[u8], last: &[u8]) -> Part {
     vec![
-        load(INNER_HEADER, offset, length),
-        masked(first(&NO_CASE)),
-        compare(Operator::Equal, first(&LABEL)),
+        load(INNER_HEADER, offset as u32, first.len()),
+        compare(Operator::GreatherThanEqual, first.to_vec()),
+        compare(Operator::LessThanEqual, last.to_vec()),
     ]
 }
 
@@ -177,6 +205,21 @@ pub fn from_port(transport: Transport, port: u16) -> Part {
 /// The packet has come from elsewhere (Linux 5.7).
 pub fn is_forwarded() -> Part {
     vec![meta(MetaKey::Iif), compare(Operator::NotEqual, vec![0; 4])]
+}
+
+/// The packet is of a kind that may be answered from another address than it came to: neither of TCP
+/// nor of ICMP, where the kernel answers.
+pub fn answers_without_source() -> Part {
+    let other = |number| {
+        [
+            meta(MetaKey::L4Proto),
+            compare(Operator::NotEqual, vec![number]),
+        ]
+    };
+    [Transport::Tcp.number(), ICMP, ICMPV6]
+        .into_iter()
+        .flat_map(other)
+        .collect()
 }
 
 fn port_is(transport: Transport, offset: u32, port: u16) -> Part {

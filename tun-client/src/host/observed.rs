@@ -1,6 +1,7 @@
 //! What the kernel has of what concerns the client.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::filter::Chain;
@@ -8,6 +9,11 @@ use super::prefix::Prefix;
 
 /// The table of the client's own routes.
 pub const TABLE: u32 = 0x6d69;
+/// The table of routes for what comes from the own virtual addresses: it leads inside, whoever else
+/// has a network there.
+pub const INSIDE_TABLE: u32 = 0x6d6a;
+/// All tables of the client's.
+pub const OWN_TABLES: [u32; 2] = [TABLE, INSIDE_TABLE];
 /// The kernel's table of the host's own addresses.
 pub const LOCAL_TABLE: u32 = 255;
 /// The kernel's table of all routes that name no other.
@@ -27,7 +33,7 @@ pub struct Observed {
     pub addresses: Vec<Address>,
     /// All policy rules, in the order in which they are asked.
     pub rules: Vec<Rule>,
-    /// The routes of [`TABLE`].
+    /// The routes of [`OWN_TABLES`].
     pub routes: Vec<Route>,
     /// Routes of other tables by an interface, as far as [`is_looked_at`].
     pub others: Vec<OtherRoute>,
@@ -74,17 +80,21 @@ pub struct Address {
 pub struct Rule {
     /// Rules are asked in the order of this number, and in that of their making where it is equal.
     pub priority: u32,
+    /// Which sources it is for.
+    pub from: Prefix,
     /// Which destinations it is for.
     pub to: Prefix,
-    /// Whether it asks for anything else than the destination: source, mark, interface, port.
+    /// Whether it asks for anything else: mark, interface, port.
     pub narrowed: bool,
     /// The table that it leads to; 0 for a rule that does something else.
     pub table: u32,
 }
 
-/// A route of [`TABLE`].
+/// A route of the client's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
+    /// Which of [`OWN_TABLES`] it is in.
+    pub table: u32,
     /// Which destinations it is for.
     pub to: Prefix,
     /// What happens to them.
@@ -93,7 +103,7 @@ pub struct Route {
     pub metric: u32,
 }
 
-/// A route of another table than [`TABLE`] and [`LOCAL_TABLE`].
+/// A route of another table than [`OWN_TABLES`] and [`LOCAL_TABLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OtherRoute {
     /// The table that it is in.
@@ -119,6 +129,35 @@ pub enum Target {
     Unreachable,
     /// Something that the client never asks for.
     Other,
+}
+
+impl Route {
+    /// Whether the kernel puts it into the place of another one.
+    #[must_use]
+    pub fn has_place_of(&self, other: &Self) -> bool {
+        let place = |route: &Self| (route.table, route.to, route.metric);
+        place(self) == place(other)
+    }
+}
+
+impl Rule {
+    /// Whether it belongs to the client.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        OWN_TABLES.contains(&self.table)
+    }
+
+    /// Whether it is for packets from anywhere, however they come.
+    #[must_use]
+    pub fn is_for_all(&self) -> bool {
+        !self.narrowed && self.from.length == 0
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "from {} to {}", self.from, self.to)
+    }
 }
 
 impl Observed {
@@ -151,7 +190,7 @@ impl Observed {
             let mut rules = self.rules.iter().filter(|r| r.to.is_ipv6() == ipv6);
             rules
                 .next()
-                .is_none_or(|rule| rule.table == LOCAL_TABLE && !rule.narrowed)
+                .is_none_or(|rule| rule.table == LOCAL_TABLE && rule.is_for_all())
         };
         first(false) && first(true)
     }

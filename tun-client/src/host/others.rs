@@ -59,6 +59,24 @@ impl Others {
         others
     }
 
+    /// What the host is meant by in what others keep on wires: its own addresses, and for each network
+    /// the first and the last one, which are everybody's.
+    #[must_use]
+    pub fn heard(&self, observed: &Observed) -> BTreeSet<IpAddr> {
+        let mut heard = BTreeSet::new();
+        for local in self.local.iter().filter(|local| local.wire) {
+            let mine = observed.addresses.iter().map(|address| address.prefix);
+            let mine = mine.filter(|prefix| local.network.contains(prefix.address));
+            let everybodys = |prefix: Prefix| [prefix.network().address, prefix.last()];
+            let all = mine.flat_map(|mine| {
+                let own = std::iter::once(mine.address);
+                own.chain(everybodys(mine)).chain(everybodys(local.network))
+            });
+            heard.extend(all.filter(|address| local.network.contains(*address)));
+        }
+        heard
+    }
+
     /// A network that somebody routes.
     fn take(
         &mut self,

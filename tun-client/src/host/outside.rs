@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::finding::Finding;
-use super::observed::{Route, Target};
+use super::observed::{Route, TABLE, Target};
 use super::prefix::Prefix;
 use crate::config::DNS_PORT;
 
@@ -87,6 +87,7 @@ pub fn hidden(
 /// Routes that leave their addresses to other tables.
 pub fn routes(hidden: &BTreeSet<Outside>, metric: u32) -> impl Iterator<Item = Route> + '_ {
     hidden.iter().map(move |outside| Route {
+        table: TABLE,
         to: Prefix::host(outside.at.ip()),
         target: Target::Throw,
         metric,

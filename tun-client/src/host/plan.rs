@@ -6,7 +6,7 @@
 
 use super::desired::{Desired, is_own};
 use super::filter::Chain;
-use super::observed::{Address, Observed, Route, Rule, TABLE, Target};
+use super::observed::{Address, INSIDE_TABLE, Observed, Route, Rule, Target};
 
 use mixline_protocol::address::VirtualNetwork;
 
@@ -34,6 +34,19 @@ pub enum Action {
     RemoveAddress(Address),
 }
 
+impl Action {
+    /// Whether it does nothing but close: what may be done when another action has failed.
+    #[must_use]
+    pub fn only_closes(&self) -> bool {
+        match self {
+            Self::SetFilter(_) | Self::AddRule(_) => true,
+            Self::SetRoute(route) => route.target == Target::Unreachable,
+            Self::RemoveRoute(route) => route.target != Target::Unreachable,
+            _ => false,
+        }
+    }
+}
+
 /// What leads from what is there to what is desired; nothing if that is there.
 #[must_use]
 pub fn plan(desired: &Desired, network: &VirtualNetwork, observed: &Observed) -> Vec<Action> {
@@ -51,11 +64,7 @@ pub fn plan(desired: &Desired, network: &VirtualNetwork, observed: &Observed) ->
             .copied()
     };
     actions.extend(missing(true).map(Action::SetRoute));
-    for rule in &desired.rules {
-        if !observed.rules.contains(rule) {
-            actions.push(Action::AddRule(*rule));
-        }
-    }
+    actions.extend(add_rules(&desired.rules, &observed.rules));
     if let Some(interface) = desired.interface {
         let up = observed
             .links
@@ -89,10 +98,10 @@ pub fn plan(desired: &Desired, network: &VirtualNetwork, observed: &Observed) ->
     actions.extend(hosts.into_iter().map(Action::AddAddress));
     actions.extend(missing(false).map(Action::SetRoute));
     // What has the place of a desired route has been replaced. What leads out goes first.
-    let too_many = observed.routes.iter().filter(|route| {
-        let place = |other: &Route| (other.to, other.metric) == (route.to, route.metric);
-        !desired.routes.iter().any(place)
-    });
+    let too_many = observed
+        .routes
+        .iter()
+        .filter(|route| !desired.routes.iter().any(|other| other.has_place_of(route)));
     let (closed, open): (Vec<Route>, Vec<Route>) = too_many.partition(|route| match route.target {
         Target::Unreachable => true,
         Target::Interface(index) => Some(index) == desired.interface,
@@ -104,7 +113,53 @@ pub fn plan(desired: &Desired, network: &VirtualNetwork, observed: &Observed) ->
             actions.push(Action::RemoveAddress(address));
         }
     }
-    // A rule too many leads into the own table, which closes: it does no harm until all is removed.
+    // One too many that is for everybody's packets does no harm until all is removed, and may be what
+    // closes where somebody else's comes before the one that is desired.
+    let sources = observed
+        .rules
+        .iter()
+        .filter(|rule| rule.table == INSIDE_TABLE);
+    let too_many = sources.filter(|rule| !desired.rules.contains(rule));
+    actions.extend(too_many.copied().map(Action::RemoveRule));
+    actions
+}
+
+/// What adds the rules that are missing, those for own sources before those for the virtual networks. The
+/// kernel appends: where one of the former is new, the latter have to be made again, behind it. Until that
+/// is done others of a later priority hold their place.
+fn add_rules(desired: &[Rule], there: &[Rule]) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let place = |rule: &Rule| there.iter().position(|other| other == rule);
+    let (sources, networks): (Vec<Rule>, Vec<Rule>) =
+        desired.iter().partition(|rule| rule.table == INSIDE_TABLE);
+    let new = sources.iter().filter(|rule| place(rule).is_none());
+    actions.extend(new.copied().map(Action::AddRule));
+    for rule in networks {
+        let Some(at) = place(&rule) else {
+            actions.push(Action::AddRule(rule));
+            continue;
+        };
+        let before = |source: &Rule| {
+            source.to.is_ipv6() != rule.to.is_ipv6() || place(source).is_some_and(|it| it < at)
+        };
+        // Somebody else's rule of the same priority would come before one that is made again.
+        let behind = there.iter().skip(at);
+        let behind = behind.filter(|other| other.to.is_ipv6() == rule.to.is_ipv6());
+        let mut behind = behind.filter(|other| !other.is_own() && other.priority <= rule.priority);
+        if sources.iter().all(before) || behind.next().is_some() {
+            continue;
+        }
+        let later = Rule {
+            priority: rule.priority + 1,
+            ..rule
+        };
+        actions.extend([
+            Action::AddRule(later),
+            Action::RemoveRule(rule),
+            Action::AddRule(rule),
+            Action::RemoveRule(later),
+        ]);
+    }
     actions
 }
 
@@ -122,12 +177,11 @@ pub fn removal(network: &VirtualNetwork, own: Option<u32>, observed: &Observed) 
         .iter()
         .filter(|address| is_own(address, own, network));
     actions.extend(addresses.copied().map(Action::RemoveAddress));
-    let rules = observed.rules.iter().filter(|rule| rule.table == TABLE);
+    let rules = observed.rules.iter().filter(|rule| rule.is_own());
     actions.extend(rules.copied().map(Action::RemoveRule));
     actions.extend(closed.into_iter().map(Action::RemoveRoute));
-    if observed.filter.is_some() {
-        actions.push(Action::RemoveFilter);
-    }
+    // Also what is left of one that no longer counts.
+    actions.push(Action::RemoveFilter);
     actions
 }
 

@@ -74,6 +74,21 @@ impl Prefix {
         }
     }
 
+    /// Its last address.
+    #[must_use]
+    pub fn last(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(address) => {
+                let rest = u32::MAX.checked_shr(self.length.into()).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() | rest))
+            }
+            IpAddr::V6(address) => {
+                let rest = u128::MAX.checked_shr(self.length.into()).unwrap_or(0);
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() | rest))
+            }
+        }
+    }
+
     /// Whether an address lies in the network.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

@@ -1,14 +1,16 @@
 //! Look, compare, mend: until the host is as desired, or cannot be.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use mixline_protocol::address::VirtualNetwork;
 
 use super::desired::{Desired, Place, Wanted, desired, is_own};
+use super::finding::Finding;
 use super::kernel::{Kernel, KernelError};
-use super::observed::{Address, Observed};
+use super::observed::{Address, Observed, TABLE};
 use super::others::all_wires;
 use super::plan::{Action, plan, removal};
 use super::prefix::Prefix;
@@ -16,6 +18,9 @@ use super::prefix::Prefix;
 /// Rounds until everything should be as desired: a second one for what stood in the way of the
 /// first, a third for what came meanwhile.
 const ROUNDS: usize = 4;
+/// How long after the kernel made no anchor it is asked again.
+const ANCHOR_TRIED_AGAIN: Duration = Duration::from_secs(60);
+
 /// How the host is, for everything that depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
@@ -35,6 +40,8 @@ pub struct Report {
     pub inner: BTreeSet<(u32, String)>,
     /// What of the virtual networks is not reached through the interface.
     pub others: Vec<Prefix>,
+    /// Those of them that have reverse names of their own.
+    pub neighbours: Vec<Prefix>,
     /// Addresses inside that which are.
     pub kept: BTreeSet<IpAddr>,
     /// What a person should know, a line each.
@@ -45,8 +52,8 @@ pub struct Report {
 /// it.
 pub struct Reconciler {
     kernel: Kernel,
-    /// The kernel has nothing that an anchor can be made of.
-    no_anchor: Cell<bool>,
+    /// Why the kernel makes no anchor, and when that was tried last.
+    no_anchor: RefCell<Option<(Instant, String)>>,
     /// Interfaces that were wires at some look.
     wires: RefCell<BTreeSet<u32>>,
 }
@@ -59,7 +66,7 @@ impl Reconciler {
     pub fn open() -> Result<Self, KernelError> {
         Ok(Self {
             kernel: Kernel::open()?,
-            no_anchor: Cell::new(false),
+            no_anchor: RefCell::default(),
             wires: RefCell::default(),
         })
     }
@@ -67,13 +74,7 @@ impl Reconciler {
     /// Makes the host look as `wanted` says, as far as the kernel lets it.
     pub fn settle(&self, wanted: &Wanted) -> Report {
         let mut failures = Vec::new();
-        if wanted.resolver == Some(Place::Inside)
-            && !self.no_anchor.get()
-            && let Err(error) = self.kernel.keep_anchor()
-        {
-            tracing::debug!(%error, "the resolver's address goes to the client's interface");
-            self.no_anchor.set(true);
-        }
+        let no_anchor = self.keep_anchor(wanted);
         for _ in 0..ROUNDS {
             failures.clear();
             let observed = match self.observe(wanted) {
@@ -83,15 +84,20 @@ impl Reconciler {
             let desired = desired(wanted, &observed);
             let actions = plan(&desired, &wanted.network, &observed);
             if actions.is_empty() {
-                return Report::of(&desired, &observed, failures);
+                let mut report = Report::of(&desired, &observed, failures);
+                report.problems.extend(no_anchor);
+                return report;
             }
+            // Without the filter, rules and routes close on their own, and nothing opens.
+            let mut filtered = true;
             for action in &actions {
+                if !filtered && !action.only_closes() {
+                    continue;
+                }
                 tracing::debug!(?action, "host");
                 if let Err(error) = self.kernel.apply(action) {
                     failures.push(error.to_string());
-                    if matches!(action, Action::SetFilter(_)) {
-                        break;
-                    }
+                    filtered &= !matches!(action, Action::SetFilter(_));
                 }
             }
         }
@@ -99,11 +105,28 @@ impl Reconciler {
             Ok(observed) => {
                 let desired = desired(wanted, &observed);
                 let mut report = Report::of(&desired, &observed, failures);
+                report.problems.extend(no_anchor);
                 report.settled = false;
                 report
             }
             Err(error) => Report::blind(&error),
         }
+    }
+
+    /// Sees to the anchor where one is wanted. What keeps the kernel from making one is a problem, and
+    /// tried again later.
+    fn keep_anchor(&self, wanted: &Wanted) -> Option<String> {
+        if wanted.resolver != Some(Place::Inside) {
+            return None;
+        }
+        let mut no_anchor = self.no_anchor.borrow_mut();
+        let is_due = |tried: &Instant| tried.elapsed() >= ANCHOR_TRIED_AGAIN;
+        if no_anchor.as_ref().is_none_or(|(tried, _)| is_due(tried)) {
+            let made = self.kernel.keep_anchor();
+            *no_anchor = made.err().map(|error| (Instant::now(), error.to_string()));
+        }
+        let why = no_anchor.as_ref().map(|(_, why)| why.clone());
+        why.map(|why| Finding::NoAnchor { why }.to_string())
     }
 
     fn observe(&self, wanted: &Wanted) -> Result<Observed, KernelError> {
@@ -165,12 +188,17 @@ impl Report {
     fn of(desired: &Desired, observed: &Observed, failures: Vec<String>) -> Self {
         let filter = observed.filter.as_ref() == Some(&desired.filter.chains());
         let rules = |ipv6: bool| {
-            let mut rules = desired.rules.iter().filter(|r| r.to.is_ipv6() == ipv6);
+            let rules = desired.rules.iter();
+            let mut rules = rules.filter(|r| r.table == TABLE && r.to.is_ipv6() == ipv6);
             rules.all(|rule| observed.rules.contains(rule))
         };
         let closed = filter && rules(false) && rules(true);
-        let there =
-            |ipv6: bool| closed && desired.leads_in(ipv6) && desired.has_all(ipv6, observed);
+        let there = |ipv6: bool| {
+            closed
+                && desired.leads_in(ipv6)
+                && desired.has_all(ipv6, observed)
+                && !desired.is_overruled(ipv6, observed)
+        };
         let problems = desired.findings.iter().map(ToString::to_string);
         let resolver = desired
             .resolver
@@ -188,6 +216,7 @@ impl Report {
                 .map(|address| (address.interface, observed.name(address.interface))),
             inner: desired.inner.clone(),
             others: desired.others(),
+            neighbours: desired.filter.local.iter().map(|l| l.network).collect(),
             kept: desired.filter.kept.clone(),
             problems: problems.chain(failures).collect(),
         }

@@ -5,9 +5,12 @@
 //! `/etc/resolv.conf` does not lead to it, the file names the responder alone, which forwards
 //! other domains to the servers that stood there before.
 
+pub mod early;
+mod ours;
 pub mod pointer;
 pub mod resolv_conf;
 pub mod resolved;
+mod settings;
 pub mod upstream;
 pub mod watch;
 
@@ -27,6 +30,8 @@ use upstream::Upstream;
 pub struct Host {
     /// The resolver's configuration file.
     pub resolv_conf: PathBuf,
+    /// Where systemd-resolved names the servers that it asks itself.
+    pub uplinks: PathBuf,
     /// The D-Bus on which systemd-resolved is; the system's, if none is named.
     pub bus: Option<String>,
 }
@@ -35,6 +40,7 @@ impl Default for Host {
     fn default() -> Self {
         Self {
             resolv_conf: "/etc/resolv.conf".into(),
+            uplinks: "/run/systemd/resolve/resolv.conf".into(),
             bus: None,
         }
     }
@@ -117,6 +123,23 @@ pub fn upstreams(dns: &Dns, earlier: &Earlier, resolver: Ipv4Addr) -> Vec<Upstre
         .collect()
 }
 
+/// Who is asked for what systemd-resolved would ask of this client: in its place, the servers that it has.
+#[must_use]
+pub fn behind_resolved(host: &Host, upstreams: &[Upstream], own: Ipv4Addr) -> Vec<Upstream> {
+    let is_stub = |server: &&Upstream| resolved::is_stub(server.address);
+    let (stubs, mut servers): (Vec<&Upstream>, Vec<&Upstream>) =
+        upstreams.iter().partition(is_stub);
+    let its = std::fs::read(&host.uplinks).unwrap_or_default();
+    let its = settings::servers(&its);
+    if !stubs.is_empty() {
+        let others = its
+            .iter()
+            .filter(|server| server.address != IpAddr::V4(own));
+        servers.extend(others.filter(|server| !is_stub(server)));
+    }
+    servers.into_iter().cloned().collect()
+}
+
 /// Puts the file back. What systemd-resolved was told goes with the link that it was told of.
 ///
 /// # Errors
@@ -165,5 +188,33 @@ fn is_shared_with_the_host(path: &Path) -> bool {
 pub(crate) fn failed(reason: impl Into<String>) -> Error {
     Error::HostDns {
         reason: reason.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_place_of_systemd_resolved_its_servers_are_asked() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host {
+            uplinks: directory.path().join("resolv.conf"),
+            ..Host::default()
+        };
+        let servers = |texts: &[&str]| -> Vec<Upstream> {
+            let parse = |text: &&str| Upstream::parse(text).unwrap();
+            texts.iter().map(parse).collect()
+        };
+        let own = Ipv4Addr::new(10, 0, 0, 53);
+        let stub = servers(&["127.0.0.53"]);
+        assert_eq!(behind_resolved(&host, &stub, own), []);
+        let file = "nameserver 10.0.0.53\nnameserver 10.1.0.1\nnameserver fe80::1%lan0\n";
+        std::fs::write(&host.uplinks, file).unwrap();
+        let its = servers(&["10.1.0.1", "fe80::1%lan0"]);
+        assert_eq!(behind_resolved(&host, &stub, own), its);
+        // Whoever does not ask it goes on as it does.
+        let others = servers(&["192.0.2.1"]);
+        assert_eq!(behind_resolved(&host, &others, own), others);
     }
 }

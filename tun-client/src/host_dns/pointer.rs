@@ -182,15 +182,10 @@ impl Pointer {
             }
         }
         // First, since it closes: a name is asked of nobody else from now on.
-        let routed = match (&self.bus, at.link) {
-            (Some((resolved, _)), Some(link)) if here => {
-                let routing = Routing::new(link, at.address, &self.network, search);
-                let told = resolved.set(&routing).await;
-                self.routing = Some(routing);
-                told.map(|()| true)
-            }
-            _ if here => Err(failed("systemd-resolved has no link to ask by")),
-            _ => Ok(false),
+        let routed = if here {
+            self.set_routing(at, search).await.map(|()| true)
+        } else {
+            Ok(false)
         };
         let resolved = |routed: Result<bool>| match routed {
             Ok(true) => Ok(()),
@@ -240,6 +235,34 @@ impl Pointer {
                 })
             }
         }
+    }
+
+    /// Has systemd-resolved, if it runs for this host, ask at `at`, and leaves all else as it is.
+    ///
+    /// # Errors
+    /// [`crate::Error::HostDns`].
+    pub async fn route(&mut self, at: At) -> Result<Pointed> {
+        let routed = self.mode != DnsMode::Off && self.is_resolved_here().await;
+        if routed {
+            let search = self.file().earlier()?.search;
+            self.set_routing(at, &search).await?;
+        }
+        self.seen = self.earlier().ok().flatten();
+        Ok(Pointed {
+            active: Active::Resolved,
+            routed,
+            warning: None,
+        })
+    }
+
+    async fn set_routing(&mut self, at: At, search: &[String]) -> Result<()> {
+        let (Some((resolved, _)), Some(link)) = (&self.bus, at.link) else {
+            return Err(failed("systemd-resolved has no link to ask by"));
+        };
+        let routing = Routing::new(link, at.address, &self.network, search);
+        let told = resolved.set(&routing).await;
+        self.routing = Some(routing);
+        told
     }
 
     fn take_file(&self, resolver: Ipv4Addr) -> std::result::Result<(), String> {

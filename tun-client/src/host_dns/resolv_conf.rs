@@ -2,40 +2,28 @@
 //!
 //! The file is written in place, so that it may be a symbolic link, or bind-mounted into
 //! a network namespace, where a rename would hit the wrong file or none. What stood
-//! there before is kept inside it, as comments behind a marker: one file, which tells by
-//! itself that it has to be put back, wherever it is mounted and whoever stopped how. A
-//! copy is left in the state directory for a person, should the disk have been full.
+//! there before is kept inside it (`Ours`). A copy is left in the state directory for a person,
+//! should the disk have been full.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::ours::Ours;
 use super::resolved::is_stub;
-use super::upstream::Upstream;
+use super::settings::{servers, settings};
 use super::{Earlier, failed};
-use crate::config::DNS_PORT;
 use crate::error::Result;
 use crate::state::State;
 
-/// The first line of a file of ours, up to the state directory.
-const MARKER: &[u8] = b"#mixline-client: ";
-/// Before a line of the earlier file that ended in a newline.
-const LINE: &[u8] = b"#mixline-was:";
-/// Before an earlier last line without a newline.
-const LAST_LINE: &[u8] = b"#mixline-was-last:";
-/// There was no file.
-const ABSENT: &[u8] = b"#mixline-was-absent";
 /// The copy in the state directory.
 const COPY: &str = "resolv.conf.before";
 /// The longest file that is taken: glibc reads 3 servers and 6 domains.
 const MAX_FILE: usize = 64 * 1024;
-/// Who is asked if no server is named (resolv.conf(5)).
-const LOCALHOST: Upstream = Upstream {
-    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-    port: DNS_PORT,
-    scope: None,
-};
+/// The permissions of a file that was not there.
+const MODE: u32 = 0o644;
 /// The file that leads to systemd-resolved's stub; the one beside it names other servers.
 const STUB_FILE: &str = "stub-resolv.conf";
 
@@ -73,7 +61,7 @@ impl ResolvConf {
                 tracing::debug!(%error, copy = %copy.display(), "no copy of resolv.conf");
             }
         }
-        let wanted = ours(before.as_deref(), &self.state_dir, resolver);
+        let wanted = Ours::written(before.as_deref(), &self.state_dir, resolver);
         if now.as_deref() == Some(&wanted) {
             return Ok(());
         }
@@ -85,7 +73,7 @@ impl ResolvConf {
     /// # Errors
     /// [`crate::Error::HostDns`] if it cannot be written.
     pub fn restore(&self) -> Result<bool> {
-        match self.read()?.as_deref().and_then(parse_ours) {
+        match self.read()?.as_deref().and_then(Ours::parse) {
             Some(ours) if ours.state_dir == self.state_dir => self.put_back(ours.before),
             _ => Ok(false),
         }
@@ -104,7 +92,7 @@ impl ResolvConf {
 
     /// What this client, or one that has stopped, wrote.
     fn left(&self, now: Option<&[u8]>) -> Result<Option<Ours>> {
-        match now.and_then(parse_ours) {
+        match now.and_then(Ours::parse) {
             Some(ours) if ours.state_dir != self.state_dir && State::is_held(&ours.state_dir) => {
                 Err(failed(format!(
                     "{} belongs to the running client with the state {}",
@@ -122,7 +110,7 @@ impl ResolvConf {
         let bytes = self.read().ok().flatten();
         bytes
             .as_deref()
-            .and_then(parse_ours)
+            .and_then(Ours::parse)
             .is_some_and(|ours| ours.state_dir == self.state_dir)
     }
 
@@ -181,16 +169,28 @@ impl ResolvConf {
     /// Writes in place, then cuts off what is left of a longer file.
     fn write(&self, bytes: &[u8]) -> Result<()> {
         let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(&self.path)?;
+            let mut file = self.open()?;
             file.write_all(bytes)?;
             file.set_len(bytes.len() as u64)?;
             file.sync_all()
         };
         write().map_err(|error| self.failed("write", &error))
+    }
+
+    /// The file, to be written. One that was not there is made so that every program can read it, whatever
+    /// the client's umask is; one that was keeps its permissions.
+    fn open(&self) -> std::io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(true);
+        match options.open(&self.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                // Not only if it is new: the path may be a link to a file that is not there.
+                let file = options.create(true).truncate(false).open(&self.path)?;
+                file.set_permissions(Permissions::from_mode(MODE))?;
+                Ok(file)
+            }
+            opened => opened,
+        }
     }
 
     fn failed(&self, action: &str, error: &std::io::Error) -> crate::Error {
@@ -209,110 +209,12 @@ impl ResolvConf {
     }
 }
 
-/// A file of ours, read back.
-struct Ours {
-    state_dir: PathBuf,
-    /// The earlier file's bytes, `None` if there was none.
-    before: Option<Vec<u8>>,
-}
-
-/// The file while the client is up.
-fn ours(before: Option<&[u8]>, state_dir: &Path, resolver: Ipv4Addr) -> Vec<u8> {
-    let mut out = Vec::new();
-    out.extend_from_slice(MARKER);
-    out.extend_from_slice(state_dir.as_os_str().as_encoded_bytes());
-    out.extend_from_slice(
-        b"\n# Written while mixline-client is up. What stood here before is kept below and put\n\
-          # back by `mixline-client down`, and by the next start after an unclean stop.\n",
-    );
-    match before {
-        None => {
-            out.extend_from_slice(ABSENT);
-            out.push(b'\n');
-        }
-        Some(before) => {
-            for line in before.split_inclusive(|byte| *byte == b'\n') {
-                out.extend_from_slice(if line.ends_with(b"\n") {
-                    LINE
-                } else {
-                    LAST_LINE
-                });
-                out.extend_from_slice(line);
-            }
-            if out.last() != Some(&b'\n') {
-                out.push(b'\n');
-            }
-            let kept = before.split(|byte| *byte == b'\n').filter(|line| {
-                line.starts_with(b"search")
-                    || line.starts_with(b"domain")
-                    || line.starts_with(b"options")
-            });
-            for line in kept {
-                out.extend_from_slice(line);
-                out.push(b'\n');
-            }
-        }
-    }
-    out.extend_from_slice(format!("nameserver {resolver}\n").as_bytes());
-    out
-}
-
-fn parse_ours(bytes: &[u8]) -> Option<Ours> {
-    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    let state_dir = lines.next()?.strip_prefix(MARKER)?.strip_suffix(b"\n")?;
-    let mut before = Vec::new();
-    let mut absent = false;
-    for line in lines {
-        if let Some(line) = line.strip_prefix(LINE) {
-            before.extend_from_slice(line);
-        } else if let Some(line) = line.strip_prefix(LAST_LINE) {
-            before.extend_from_slice(line.strip_suffix(b"\n").unwrap_or(line));
-        } else if line.starts_with(ABSENT) {
-            absent = true;
-        }
-    }
-    use std::os::unix::ffi::OsStrExt;
-    Some(Ours {
-        state_dir: std::ffi::OsStr::from_bytes(state_dir).into(),
-        before: (!absent).then_some(before),
-    })
-}
-
-/// Reads what resolv.conf(5) says about servers and search domains.
-fn settings(bytes: &[u8]) -> Earlier {
-    let text = String::from_utf8_lossy(bytes);
-    let mut search = Vec::new();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        // The last one counts.
-        if let Some("search" | "domain") = words.next() {
-            search = words.map(str::to_owned).collect();
-        }
-    }
-    let mut servers = servers(bytes);
-    if servers.is_empty() {
-        servers.push(LOCALHOST);
-    }
-    Earlier { servers, search }
-}
-
-/// The servers that are named.
-fn servers(bytes: &[u8]) -> Vec<Upstream> {
-    let text = String::from_utf8_lossy(bytes);
-    let named = text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some("nameserver"))
-            .then(|| words.next())
-            .flatten()
-            .and_then(Upstream::parse)
-    });
-    named.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
+    use super::super::settings::LOCALHOST;
+    use super::super::upstream::Upstream;
     use super::*;
 
     const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 53);
@@ -466,6 +368,38 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_not_there_can_be_read_by_all_and_others_stay_as_they_are() {
+        // The service's umask, which a process of its own has.
+        const ALONE: &str = "MIXLINE_TEST_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let name = std::thread::current().name().unwrap().to_owned();
+            let ran = std::process::Command::new("sh")
+                .args(["-c", "umask 077; exec \"$0\" \"$@\""])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", &name])
+                .env(ALONE, "1")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&ran.stdout);
+            assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
+        let fixture = Fixture::new(None);
+        fixture.file().apply(RESOLVER).unwrap();
+        assert_eq!(mode(&fixture.path()), 0o644);
+        let linked = Fixture::new(None);
+        let target = linked.directory.path().join("target");
+        symlink(&target, linked.path()).unwrap();
+        linked.file().apply(RESOLVER).unwrap();
+        assert_eq!(mode(&target), 0o644);
+        let before = Fixture::new(Some(BEFORE));
+        std::fs::set_permissions(before.path(), Permissions::from_mode(0o640)).unwrap();
+        before.file().apply(RESOLVER).unwrap();
+        assert_eq!(mode(&before.path()), 0o640);
+    }
+
+    #[test]
     fn a_link_stays_a_link() {
         let fixture = Fixture::new(None);
         let target = fixture.directory.path().join("target");
@@ -477,7 +411,7 @@ mod tests {
                 .unwrap()
                 .is_symlink()
         );
-        assert!(std::fs::read(&target).unwrap().starts_with(MARKER));
+        assert!(fixture.file().is_ours());
         fixture.file().restore().unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), BEFORE);
     }

@@ -70,6 +70,12 @@ impl Routing {
         }
     }
 
+    /// The domains that are asked by the link.
+    #[must_use]
+    pub fn domains(&self) -> &[String] {
+        &self.domains
+    }
+
     fn index(&self) -> i32 {
         i32::try_from(self.link).unwrap_or(0)
     }

@@ -14,8 +14,10 @@ const LOOK: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of announcements that are read at a time.
 const BUFFER: usize = 4096;
-/// Where systemd-resolved keeps what it was told about links: one file for each.
-const TOLD: &str = "/run/systemd/resolve/netif";
+/// Where systemd-resolved writes its `resolv.conf`, anew whenever it is told something of a link (systemd,
+/// `manager_write_resolv_conf`). What it was told is in a directory below, which is its own (mode 0700),
+/// and which a unit of few rights cannot look into, root's or not.
+const TOLD: &str = "/run/systemd/resolve";
 
 /// Hears of changes of a file: of what it holds, and of which file it is.
 pub struct Watch {
@@ -24,6 +26,9 @@ pub struct Watch {
     events: Option<EventStream<[u8; BUFFER]>>,
     file: Option<WatchDescriptor>,
     told: Option<WatchDescriptor>,
+    /// What was announced, and not yet told to who waits: it may stop waiting at any moment.
+    announced: Option<WatchDescriptor>,
+    look: Duration,
 }
 
 /// What may have changed.
@@ -50,7 +55,15 @@ impl Watch {
             events,
             file: None,
             told: None,
+            announced: None,
+            look: LOOK,
         }
+    }
+
+    /// The same, with another time after which what nobody announces is looked at.
+    #[must_use]
+    pub fn looking_every(self, look: Duration) -> Self {
+        Self { look, ..self }
     }
 
     /// Waits until something may have changed.
@@ -58,14 +71,23 @@ impl Watch {
         let announced = async {
             match &mut self.events {
                 Some(events) => {
-                    let event = events.next().await;
+                    if self.announced.is_none() {
+                        let event = events.next().await;
+                        self.announced = event.and_then(|event| Some(event.ok()?.wd));
+                    }
                     tokio::time::sleep(PAUSE).await;
-                    event.and_then(|event| Some(event.ok()?.wd))
+                    self.announced.take()
                 }
                 None => std::future::pending().await,
             }
         };
-        match tokio::time::timeout(LOOK, announced).await.ok().flatten() {
+        // Where the file is one of systemd-resolved's, one directory stands for both; the file is looked at
+        // in any case.
+        match tokio::time::timeout(self.look, announced)
+            .await
+            .ok()
+            .flatten()
+        {
             Some(of) if self.file.as_ref() == Some(&of) => Announced::File,
             Some(of) if self.told.as_ref() == Some(&of) => Announced::Resolved,
             _ => Announced::Something,
@@ -88,6 +110,60 @@ impl Watch {
         }
         let changes = WatchMask::MODIFY | WatchMask::ATTRIB;
         self.file = target.and_then(|target| events.watches().add(target, changes).ok());
-        self.told = events.watches().add(TOLD, names | WatchMask::MODIFY).ok();
+        self.told = events.watches().add(TOLD, names).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Nothing is looked at unless it is announced.
+    const NEVER: Duration = Duration::from_secs(3600);
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    async fn next(watch: &mut Watch, after: &str) -> Announced {
+        watch.listen();
+        let next = tokio::time::timeout(PATIENCE, watch.next()).await;
+        next.unwrap_or_else(|_| panic!("{after} is not heard of"))
+    }
+
+    /// Waits until all is told that came of what was done before.
+    async fn silence(watch: &mut Watch) {
+        watch.listen();
+        while tokio::time::timeout(PAUSE * 4, watch.next()).await.is_ok() {}
+    }
+
+    #[tokio::test]
+    async fn whatever_becomes_of_the_file_is_heard_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (
+            directory.path().join("resolv.conf"),
+            directory.path().join("other"),
+        );
+        fs::write(&path, "nameserver 192.0.2.1\n").unwrap();
+        let host = Host {
+            resolv_conf: path.clone(),
+            ..Host::default()
+        };
+        let mut watch = Watch::new(&host).looking_every(NEVER);
+        silence(&mut watch).await;
+        fs::write(&path, "nameserver 192.0.2.2\n").unwrap();
+        assert_eq!(next(&mut watch, "what it says").await, Announced::File);
+        fs::write(&other, "nameserver 192.0.2.3\n").unwrap();
+        silence(&mut watch).await;
+        fs::rename(&other, &path).unwrap();
+        next(&mut watch, "another in its place").await;
+        silence(&mut watch).await;
+        fs::write(&path, "nameserver 192.0.2.4\n").unwrap();
+        assert_eq!(next(&mut watch, "what that says").await, Announced::File);
+        silence(&mut watch).await;
+        fs::remove_file(&path).unwrap();
+        next(&mut watch, "its end").await;
+        silence(&mut watch).await;
+        std::os::unix::fs::symlink("other", &path).unwrap();
+        next(&mut watch, "a link in its place").await;
     }
 }

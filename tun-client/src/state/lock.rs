@@ -24,13 +24,19 @@ impl DirectoryLock {
     /// Makes the directory if it is not there (mode 0700), and locks it.
     ///
     /// # Errors
-    /// [`Error::InUse`] if another process holds it; [`Error::File`].
+    /// [`Error::InUse`] if another process holds it; [`Error::NotOwner`]; [`Error::File`].
     pub fn take(directory: &Path) -> Result<Self> {
+        let failed = |action: &'static str, path: &Path, error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Error::NotOwner {
+                directory: directory.to_owned(),
+            },
+            _ => Error::file(action, path)(error),
+        };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)
-            .map_err(Error::file("create", directory))?;
+            .map_err(|error| failed("create", directory, error))?;
         let metadata = std::fs::metadata(directory).map_err(Error::file("read", directory))?;
         if metadata.mode() & 0o077 != 0 {
             std::fs::set_permissions(directory, Permissions::from_mode(0o700))
@@ -44,7 +50,7 @@ impl DirectoryLock {
             .truncate(false)
             .mode(0o600)
             .open(&path)
-            .map_err(Error::file("open", &path))?;
+            .map_err(|error| failed("open", &path, error))?;
         // Who asks whether it is held holds it for a moment.
         let mut taken = file.try_lock();
         for _ in 0..TRIES {

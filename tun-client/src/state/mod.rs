@@ -5,6 +5,10 @@
 //! - `identity.key`, `session.key`: 32 secret bytes each, mode 0600.
 //! - `lease`: the directory's signed lease, so that a restart keeps the address.
 //! - `network`: the virtual network that the host was closed for last.
+//! - `former_networks`: those before it, and when each was left, a line each.
+//! - `clients`: the clients that may open sessions, a name and a key a line; without the file, everybody
+//!   may. `services`: the IDs of services of which this host is a client, and `client.key`: 32 secret bytes
+//!   of which its key for each is made.
 //! - `names`: what `publish` was told at run time, one label a line.
 //!
 //! Files are replaced whole: written aside, flushed, renamed. The lock keeps two
@@ -12,12 +16,14 @@
 //! host or elsewhere: anyone who runs two copies has two hosts that answer for one ID, and
 //! take each other's sessions. Copy a state directory only to move it.
 
+pub mod clients;
 mod lock;
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use atomic_write_file::AtomicWriteFile;
 use atomic_write_file::unix::OpenOptionsExt as _;
@@ -27,6 +33,7 @@ use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::name::Label;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::Lease;
+use mixline_protocol::time::UnixTime;
 use zeroize::Zeroizing;
 
 use crate::config::MAX_NAMES;
@@ -38,6 +45,11 @@ const SESSION: &str = "session.key";
 const LEASE: &str = "lease";
 const NAMES: &str = "names";
 const NETWORK: &str = "network";
+const FORMER: &str = "former_networks";
+/// How many virtual networks stay closed that the directory has moved away from: the last ones.
+const MAX_FORMER: usize = 4;
+/// How long: hardly a program keeps an address longer.
+const FORMER_CLOSED: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of a secret key.
 const KEY: usize = 32;
 /// The longest file that is read here.
@@ -80,6 +92,14 @@ impl State {
         network(&read(directory, NETWORK).ok()??)
     }
 
+    /// The virtual networks before that, whose addresses programs may still have, without taking the
+    /// directory: at most four of the last day.
+    #[must_use]
+    pub fn former_networks_of(directory: &Path) -> Vec<VirtualNetwork> {
+        let former = former(directory, UnixTime::from(SystemTime::now()));
+        former.into_iter().map(|(network, _)| network).collect()
+    }
+
     /// The directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -109,7 +129,12 @@ impl State {
                 secret
             }
         };
-        Ok(Identity { key, session })
+        let access = self.access()?;
+        Ok(Identity {
+            key,
+            session,
+            access,
+        })
     }
 
     /// The lease that was kept last, decoded and not yet verified. A file that cannot be
@@ -134,11 +159,21 @@ impl State {
         network(&self.read(NETWORK).ok()??)
     }
 
-    /// Keeps the virtual network.
+    /// Keeps the virtual network, and the one before it among the former ones.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn keep_network(&self, network: &VirtualNetwork) -> Result<()> {
+        let now = UnixTime::from(SystemTime::now());
+        if let Some(left) = self.network().filter(|left| left != network) {
+            let mut all = former(&self.directory, now);
+            all.retain(|(former, _)| *former != left && former != network);
+            all.insert(0, (left, now));
+            all.truncate(MAX_FORMER);
+            let line = |(network, at): &(VirtualNetwork, UnixTime)| format!("{network} {}\n", at.0);
+            let text: String = all.iter().map(line).collect();
+            self.write(FORMER, text.as_bytes())?;
+        }
         self.write(NETWORK, format!("{network}\n").as_bytes())
     }
 
@@ -211,6 +246,19 @@ impl State {
         }
     }
 
+    /// Removes a file, if it is there; that is so on disk when this returns.
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.directory.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("remove", &path)(error))
+            }
+            _ => File::open(&self.directory)
+                .and_then(|directory| directory.sync_all())
+                .map_err(Error::file("flush", &self.directory)),
+        }
+    }
+
     /// Replaces a file as a whole; it is on disk, with mode 0600, when this returns.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.directory.join(name);
@@ -242,6 +290,20 @@ fn read(directory: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// The networks that were left less than a day ago and when, the last one first. What cannot be read
+/// counts as none.
+fn former(directory: &Path, now: UnixTime) -> Vec<(VirtualNetwork, UnixTime)> {
+    let bytes = read(directory, FORMER).ok().flatten().unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let entry = |line: &str| {
+        let (network, at) = line.split_once(' ')?;
+        Some((network.parse().ok()?, UnixTime(at.parse().ok()?)))
+    };
+    let is_closed = |(_, at): &(VirtualNetwork, UnixTime)| now.0 < at.0 + FORMER_CLOSED.as_secs();
+    let entries = text.lines().filter_map(entry).filter(is_closed);
+    entries.take(MAX_FORMER).collect()
+}
+
 fn network(bytes: &[u8]) -> Option<VirtualNetwork> {
     std::str::from_utf8(bytes).ok()?.trim().parse().ok()
 }
@@ -255,6 +317,33 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn networks_that_were_left_are_remembered_for_a_day() {
+        let parent = tempfile::tempdir().unwrap();
+        let state = State::open(parent.path()).unwrap();
+        let network = |number: u8| VirtualNetwork::new([10, number, 0, 0].into(), 16).unwrap();
+        for number in 0..7 {
+            state.keep_network(&network(number)).unwrap();
+            state.keep_network(&network(number)).unwrap();
+        }
+        let left = State::former_networks_of(parent.path());
+        assert_eq!(left, [5, 4, 3, 2].map(network));
+        // Back in one of them.
+        state.keep_network(&network(4)).unwrap();
+        assert_eq!(
+            State::former_networks_of(parent.path()),
+            [6, 5, 3, 2].map(network)
+        );
+        let tomorrow = UnixTime(UnixTime::from(SystemTime::now()).0 + FORMER_CLOSED.as_secs() + 1);
+        assert!(former(parent.path(), tomorrow).is_empty());
+        std::fs::write(
+            parent.path().join(FORMER),
+            "10.9.0.0/16 x\n\n10.8.0.0/40 9\nrubbish",
+        )
+        .unwrap();
+        assert!(State::former_networks_of(parent.path()).is_empty());
     }
 
     #[test]

@@ -179,6 +179,12 @@ fn drained(container: &mut Container) -> Result<()> {
     if !text.ends_with("stopped") {
         bail!("{text}");
     }
+    // It has let go of what a command can ask, and is still to end.
+    until(
+        container,
+        "! systemctl show --value --property=ActiveState mixline-relay | grep -qx deactivating",
+        10,
+    )?;
     expect(
         container,
         "systemctl show --value --property=ActiveState,Result,NRestarts mixline-relay",

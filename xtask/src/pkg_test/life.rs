@@ -1,5 +1,6 @@
 //! What befalls units that run: reloads, deaths, newer versions.
 
+use super::attempts;
 use super::checks::{Checks, SHORT, expect, said, until};
 use super::network::{registered, resolves};
 use super::packages;
@@ -12,9 +13,19 @@ const EXPOSURE: f64 = 2.0;
 /// How soon a unit is killed that gives no sign of life, seconds; the least that a daemon takes.
 const WATCHDOG: u64 = 10;
 
+/// Whether programs try to get out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// As [`super::attempts`] does, but where the host may be open.
+    AllTheTime,
+    /// Nobody does.
+    Never,
+}
+
 /// Runs the checks.
 pub fn run(checks: &mut Checks, container: &mut Container) {
     checks.check("no unit is more exposed than 2.0", || exposure(container));
+    checks.check("no unit's memory is written to a file", || cores(container));
     for name in Programs::NAMES {
         checks.check(&format!("{name} reloads, and says what it does"), || {
             reload(container, name)
@@ -37,14 +48,14 @@ pub fn run(checks: &mut Checks, container: &mut Container) {
     });
 }
 
-/// Installs the packages that come after.
-pub fn upgrades(checks: &mut Checks, container: &mut Container) {
+/// Installs the packages that come after, while programs try to get out or nobody does.
+pub fn upgrades(checks: &mut Checks, container: &mut Container, tried: Tried) {
     checks.check(
         "a newer relay replaces an older one while paths lead through it",
         || upgrade(container),
     );
     checks.check("newer ones replace directory and client", || {
-        upgrade_others(container)
+        upgrade_others(container, tried)
     });
 }
 
@@ -75,7 +86,20 @@ fn exposure(container: &mut Container) -> Result<()> {
     Ok(())
 }
 
-fn main_process(container: &mut Container, name: &str) -> Result<u32> {
+fn cores(container: &mut Container) -> Result<()> {
+    for name in Programs::NAMES.into_iter().chain(["mixline-client-lock"]) {
+        expect(
+            container,
+            &format!("systemctl show --value --property=LimitCORE {name}"),
+            "0",
+        )
+        .context(name)?;
+    }
+    Ok(())
+}
+
+/// The main process of a unit.
+pub fn main_process(container: &mut Container, name: &str) -> Result<u32> {
     let text = said(
         container,
         &format!("systemctl show --value --property=MainPID {name}"),
@@ -245,12 +269,20 @@ fn still_opens(container: &mut Container) -> Result<()> {
     Ok(())
 }
 
-fn upgrade_others(container: &mut Container) -> Result<()> {
+fn upgrade_others(container: &mut Container, tried: Tried) -> Result<()> {
     let [directory, _, client] = Programs::NAMES;
-    for name in [directory, client] {
+    let replace = |container: &mut Container, name: &str| {
         let old = main_process(container, name)?;
         packages::upgrade(container, name)?;
-        until(container, &anew(name, old), 60)?;
+        until(container, &anew(name, old), 60)
+    };
+    replace(container, directory)?;
+    match tried {
+        // The host is open from the end of one client to the start of the next unless `lock: always`.
+        Tried::AllTheTime => {
+            attempts::paused(container, |container| replace(container, client))?;
+        }
+        Tried::Never => replace(container, client)?,
     }
     resolves(container, 60)
 }

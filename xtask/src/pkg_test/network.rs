@@ -1,10 +1,13 @@
 //! What an operator does once the packages are installed: a network of a directory, a relay among others
 //! and a client by their units, on addresses of one interface.
 
+use super::attempts;
+use super::capture::{Capture, around};
 use super::checks::{Checks, expect, said, until};
 use super::init;
 use anyhow::{Context, Result, bail};
 use mixline_machines::container::Container;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// Relays beside the one by its unit: as few as a network may have, so that each path leads through it.
@@ -21,6 +24,8 @@ const JOIN: Duration = Duration::from_secs(90);
 const DOCTOR: Duration = Duration::from_secs(90);
 /// The name that the client claims.
 pub const NAME: &str = "packages.anon";
+/// One that a member of the group publishes for a while.
+const MEMBERS: &str = "members.anon";
 
 /// The address of another relay: no two are from one /16.
 fn address(relay: u8) -> String {
@@ -51,7 +56,23 @@ pub fn run(checks: &mut Checks, container: &mut Container, by: By) {
     }
     checks.check("`port: auto` may look for XDP", || auto(container));
     checks.check("other relays register", || others(container));
-    checks.check("the client joins by its unit", || client(container, by));
+    checks.check("the client joins by its unit", || {
+        // What a former release lets out is not looked at.
+        let capture = match by {
+            By::Init => Some(Capture::start(container)?),
+            By::Example => None,
+        };
+        client(container, by)?;
+        capture.map_or(Ok(()), |capture| capture.end(&[]))
+    });
+    match by {
+        By::Init => around(checks, container, "names and members", &[], up),
+        By::Example => up(checks, container),
+    }
+}
+
+/// Runs those of a client that has joined.
+fn up(checks: &mut Checks, container: &mut Container) {
     checks.check("it publishes a name, and systemd-resolved finds it", || {
         publish(container)
     });
@@ -59,20 +80,35 @@ pub fn run(checks: &mut Checks, container: &mut Container, by: By) {
         "members of the group mixline ask it, and others hear of the group",
         || group(container),
     );
-    checks.check(
-        "systemd-networkd starts again, and the host stays closed",
-        || networkd(container),
-    );
+}
+
+/// Runs the checks of a host whose client is up.
+pub fn closed(checks: &mut Checks, container: &mut Container) {
     checks.check("`lock: always` closes the host without the client", || {
         lock(container)
     });
+}
+
+/// Makes what a machine that has booted has not: the card, and the relays beside the one by its unit.
+pub fn again(container: &mut Container) -> Result<()> {
+    card(container)?;
+    said(
+        container,
+        &format!(
+            "ip addr add {RELAY}/24 dev {CARD} && ip route add default dev {CARD} && \
+             systemctl stop mixline-directory mixline-relay && \
+             systemctl reset-failed mixline-directory mixline-relay; \
+             systemctl start mixline-directory mixline-relay"
+        ),
+    )?;
+    others(container)
 }
 
 /// The 52 characters of the directory's ID.
 pub fn id(container: &mut Container) -> Result<String> {
     said(
         container,
-        "mixline-directory id --config /etc/mixline/directory.yaml 2>/dev/null || cat /tmp/id",
+        "mixline-directory id --config /etc/mixline/directory.yaml 2>/dev/null || cat /var/tmp/id",
     )
 }
 
@@ -89,7 +125,8 @@ fn configure(container: &mut Container, name: &str, edits: &[(&str, &str)]) -> R
     Ok(())
 }
 
-fn directory(container: &mut Container) -> Result<()> {
+/// The interface with the addresses of directory and relays.
+fn card(container: &mut Container) -> Result<()> {
     said(
         container,
         &format!(
@@ -103,6 +140,11 @@ fn directory(container: &mut Container) -> Result<()> {
             &format!("ip addr add {}/16 dev {CARD}", address(relay)),
         )?;
     }
+    Ok(())
+}
+
+fn directory(container: &mut Container) -> Result<()> {
+    card(container)?;
     configure(
         container,
         "directory",
@@ -116,7 +158,7 @@ fn directory(container: &mut Container) -> Result<()> {
         container,
         "install -d -o mixline-directory -g mixline-directory -m 700 /var/lib/mixline-directory && \
          setpriv --reuid=mixline-directory --regid=mixline-directory --clear-groups \
-         mixline-directory init --config /etc/mixline/directory.yaml > /tmp/id && systemctl start mixline-directory",
+         mixline-directory init --config /etc/mixline/directory.yaml > /var/tmp/id && systemctl start mixline-directory",
     )?;
     let id = id(container)?;
     if id.trim().len() != 52 {
@@ -192,7 +234,7 @@ fn others(container: &mut Container) -> Result<()> {
     // A copy, which stays as it is when the package goes.
     said(
         container,
-        "mkdir -p /tmp/others && cp /usr/bin/mixline-relay /tmp/others/",
+        "mkdir -p /var/tmp/others && cp /usr/bin/mixline-relay /var/tmp/others/",
     )?;
     for relay in OTHERS {
         // Not the port at which the one by its unit may listen on all addresses.
@@ -205,9 +247,9 @@ fn others(container: &mut Container) -> Result<()> {
         said(
             container,
             &format!(
-                "printf '%s' '{yaml}' > /tmp/others/{relay}.yaml && systemd-run --quiet --unit=other{relay} \
+                "printf '%s' '{yaml}' > /var/tmp/others/{relay}.yaml && systemd-run --quiet --unit=other{relay} \
                  -p StateDirectory=other{relay} -p StateDirectoryMode=0700 \
-                 /tmp/others/mixline-relay --config /tmp/others/{relay}.yaml"
+                 /var/tmp/others/mixline-relay --config /var/tmp/others/{relay}.yaml"
             ),
         )?;
     }
@@ -295,6 +337,30 @@ fn group(container: &mut Container) -> Result<()> {
         container,
         &format!("{member} mixline-client ping {NAME} 2>&1 | grep -q 'own'"),
     )?;
+    // A name that a member publishes is found, and a member takes it away.
+    container.expect(
+        &format!("{member} mixline-client publish {MEMBERS}"),
+        Duration::from_secs(120),
+    )?;
+    until(
+        container,
+        &format!("getent ahostsv4 {MEMBERS} | grep -q '^10\\.'"),
+        20,
+    )?;
+    said(
+        container,
+        &format!("{member} mixline-client status | grep -q {MEMBERS}"),
+    )?;
+    said(
+        container,
+        &format!("{member} mixline-client unpublish {MEMBERS}"),
+    )?;
+    said(
+        container,
+        &format!(
+            "! mixline-client status | grep -q {MEMBERS} && mixline-client status | grep -q {NAME}"
+        ),
+    )?;
     // Whoever is root sees all, and a member what there is to see.
     for who in ["", member] {
         let answer = container.run(&format!("{who} mixline-client doctor"), DOCTOR)?;
@@ -309,33 +375,33 @@ fn group(container: &mut Container) -> Result<()> {
     let refused = |container: &mut Container, command: &str, why: &str| {
         expect(
             container,
-            &format!("{command} >/dev/null 2>/tmp/error; echo $?; grep -c '{why}' /tmp/error"),
+            &format!("{command} >/dev/null 2>/run/error; echo $?; grep -c '{why}' /run/error"),
             "1\n1",
         )
     };
-    let down = format!("{member} mixline-client down");
-    refused(container, &down, "down is for root")?;
+    let is_for_root = [
+        ("down", "down is for root"),
+        ("reload", "reload is for root"),
+        (
+            "up",
+            "is for root and the user that the client runs as: try",
+        ),
+        ("lock", "needs root, or CAP_NET_ADMIN"),
+        ("unlock", "needs root, or CAP_NET_ADMIN"),
+    ];
+    for (command, why) in is_for_root {
+        refused(
+            container,
+            &format!("{member} mixline-client {command}"),
+            why,
+        )?;
+    }
+    // A stranger may not even ask.
+    let publish = format!("{stranger} mixline-client publish {MEMBERS}");
+    refused(container, &publish, "a member of the group mixline")?;
     let status = format!("{stranger} mixline-client status");
     refused(container, &status, "a member of the group mixline")?;
     expect(container, "systemctl is-active mixline-client", "active")
-}
-
-/// It takes rules and routes for its own that it has not made (networkd.conf(5),
-/// `ManageForeignRoutingPolicyRules`, `ManageForeignRoutes`).
-fn networkd(container: &mut Container) -> Result<()> {
-    let closed = "ip rule | grep -q 'to 10.0.0.0/8 lookup 28009' \
-                  && ip -6 rule | grep -q 'to fd00::/8 lookup 28009' \
-                  && ip route show table 28009 | grep -q '10.0.0.0/8 dev mixline0'";
-    said(container, "systemctl start systemd-networkd")?;
-    until(container, closed, 10)?;
-    said(container, "systemctl restart systemd-networkd")?;
-    until(container, closed, 10)?;
-    resolves(container, 60)?;
-    said(
-        container,
-        "systemctl stop systemd-networkd.socket systemd-networkd",
-    )?;
-    until(container, closed, 10)
 }
 
 fn lock(container: &mut Container) -> Result<()> {
@@ -344,7 +410,7 @@ fn lock(container: &mut Container) -> Result<()> {
         container,
         "echo 'lock: always' >> /etc/mixline/client.yaml && systemctl restart mixline-client-lock",
     )?;
-    said(container, "systemctl stop mixline-client")?;
+    killed(container)?;
     until(container, closed, 20)?;
     expect(
         container,
@@ -358,26 +424,64 @@ fn lock(container: &mut Container) -> Result<()> {
          && systemctl is-enabled mixline-client-lock",
     )?;
     said(container, "! mixline-client unlock")?;
-    // A mistake in the configuration opens nothing.
-    said(
-        container,
-        "echo 'nonsense: 1' >> /etc/mixline/client.yaml && systemctl stop mixline-client-lock \
-         && ip rule del to 10.0.0.0/8 && systemctl start mixline-client-lock",
-    )?;
-    until(container, closed, 20)?;
+    // A mistake in the configuration opens nothing, at one start as at the next.
+    said(container, "echo 'nonsense: 1' >> /etc/mixline/client.yaml")?;
+    for _ in 0..2 {
+        said(
+            container,
+            "systemctl stop mixline-client-lock && ip rule del to 10.0.0.0/8 \
+             && systemctl start mixline-client-lock",
+        )?;
+        until(container, closed, 20)?;
+    }
     said(container, "sed -i '/^nonsense/d' /etc/mixline/client.yaml")?;
     container.expect("systemctl start mixline-client", JOIN)?;
     resolves(container, 60)?;
     container.expect("systemctl stop mixline-client", JOIN)?;
     said(container, closed)?;
+    attempts::paused(container, |container| {
+        said(
+            container,
+            "sed -i '/^lock:/d' /etc/mixline/client.yaml && systemctl restart mixline-client-lock \
+             && mixline-client unlock",
+        )?;
+        said(container, &format!("! {closed}"))?;
+        container.expect("systemctl start mixline-client", JOIN)?;
+        Ok(())
+    })?;
+    resolves(container, 60)
+}
+
+/// A killed client's addresses of names stay nobody's when a neighbourhood comes that has them.
+fn killed(container: &mut Container) -> Result<()> {
+    let told = said(
+        container,
+        &format!("getent ahostsv4 {NAME} | head -1 | cut -d' ' -f1"),
+    )?;
+    let told: Ipv4Addr = told.trim().parse().context("no address of the name")?;
+    expect(
+        container,
+        "stat --format='%U %a' /run/mixline/told",
+        "root 600",
+    )?;
     said(
         container,
-        "sed -i '/^lock:/d' /etc/mixline/client.yaml && systemctl restart mixline-client-lock \
-         && mixline-client unlock",
+        "systemctl kill --signal=KILL mixline-client; systemctl stop mixline-client",
     )?;
-    said(container, &format!("! {closed}"))?;
-    container.expect("systemctl start mixline-client", JOIN)?;
-    resolves(container, 60)
+    let [a, b, c, d] = told.octets();
+    let mut beside = [77, 78, 79].into_iter().filter(|number| *number != d);
+    let mut other = || Ipv4Addr::new(a, b, c, beside.next().unwrap_or_default());
+    let (here, neighbour) = (other(), other());
+    said(container, &format!("ip addr add {here}/24 dev {CARD}"))?;
+    until(
+        container,
+        &format!(
+            "ip route get {neighbour} | grep -q {CARD} \
+             && ip route get {told} 2>&1 | grep -q 'No route to host'"
+        ),
+        20,
+    )?;
+    said(container, &format!("ip addr del {here}/24 dev {CARD}")).map(drop)
 }
 
 /// Waits until the directory is reached through the relays, and answers.

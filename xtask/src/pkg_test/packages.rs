@@ -24,7 +24,7 @@ pub fn arrive(checks: &mut Checks, container: &mut Container) {
         // The tree leaves out documents; these are to be seen.
         said(
             container,
-            &format!("rm -f /etc/dpkg/dpkg.cfg.d/99mmdebstrap; {FILES} > /tmp/before"),
+            &format!("rm -f /etc/dpkg/dpkg.cfg.d/99mmdebstrap; {FILES} > /root/before"),
         )?;
         container.expect("dpkg --install /host/old/*.deb", DPKG)?;
         expect(container, "dpkg --audit", "")
@@ -175,7 +175,7 @@ pub fn purge(checks: &mut Checks, container: &mut Container) {
             DPKG,
         )?;
         let left = container.run(
-            &format!("{FILES} > /tmp/after; diff /tmp/before /tmp/after | grep '^[<>]'"),
+            &format!("{FILES} > /tmp/after; diff /root/before /tmp/after | grep '^[<>]'"),
             SHORT,
         )?;
         if !left.output.trim().is_empty() {

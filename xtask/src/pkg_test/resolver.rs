@@ -1,31 +1,29 @@
-//! The client beside systemd-resolved: what happens to either, and what is asked of whom meanwhile.
-//!
-//! A wire leads outside, and all questions of DNS that leave by it are written down: one about a name
-//! under `.anon` fails the last check.
+//! The client beside systemd-resolved: what happens to either, and what is asked of whom meanwhile. The
+//! server outside would answer any name.
 
+use super::attempts;
 use super::checks::{Checks, SHORT, expect, said, until};
 use super::network::{NAME, resolves};
+use super::way_out::{ANSWER, GATEWAY, LINK as WIRE};
 use anyhow::{Result, bail};
 use mixline_machines::container::Container;
 use std::time::Duration;
 
-/// The wire's end here, and the name server behind it, which does not answer.
-const WIRE: &str = "out0";
-const OUTSIDE: &str = "203.0.113.1";
 /// A search domain that the wire brings.
 const SEARCH: &str = "corp.example";
-/// Where the questions are written down.
-const LOG: &str = "/tmp/questions";
 /// The link of the client's that systemd-resolved knows it by.
-const LINK: &str = "mixline-dns";
+pub const LINK: &str = "mixline-dns";
 /// How systemd-resolved asks for names of ours.
-const ROUTED: &str = "resolvectl domain mixline-dns | grep -qF '~anon '";
+pub const ROUTED: &str = "resolvectl domain mixline-dns | grep -qF '~anon '";
+/// That it does so, and whom it asks.
+const SERVED: &str = "resolvectl domain mixline-dns | grep -qF '~anon ' && \
+     resolvectl dns mixline-dns | grep -q '10\\.0\\.0\\.53'";
 /// What keeps the unit from being started again.
-const DROP_IN: &str = "/run/systemd/system/mixline-client.service.d";
+pub const DROP_IN: &str = "/run/systemd/system/mixline-client.service.d";
 
 /// Runs the checks.
 pub fn run(checks: &mut Checks, container: &mut Container) {
-    checks.check("a wire leads outside", || wire(container));
+    checks.check("systemd-resolved asks a server outside", || wire(container));
     checks.check("what is no name is asked of nobody else", || {
         missing(container)
     });
@@ -41,45 +39,36 @@ pub fn run(checks: &mut Checks, container: &mut Container) {
     checks.check("systemd-resolved that comes later is told", || {
         comes_later(container)
     });
+    checks.check(
+        "without the directory names are refused, and asked of nobody else",
+        || directory_away(container),
+    );
     checks.check("a killed client is asked, and nobody else", || {
         killed(container)
     });
     checks.check("`down` takes away what it left", || down(container));
-    checks.check("no question about a name of ours left by the wire", || {
-        nothing_left(container)
-    });
 }
 
+/// systemd-resolved hears of the server outside, and asks it.
 fn wire(container: &mut Container) -> Result<()> {
-    said(
-        container,
-        &format!(
-            "ip netns add outside && ip link add {WIRE} type veth peer name in0 netns outside && \
-             ip link set {WIRE} up && ip addr add 203.0.113.2/24 dev {WIRE} && \
-             ip -n outside link set in0 up && ip -n outside addr add {OUTSIDE}/24 dev in0 && \
-             ip route add default via {OUTSIDE} metric 50"
-        ),
-    )?;
-    said(
-        container,
-        &format!(
-            "systemd-run --quiet --unit=questions sh -c 'exec tcpdump --immediate-mode -l -n -i {WIRE} \
-             port 53 > {LOG}'"
-        ),
-    )?;
-    until(container, &format!("test -e {LOG}"), 10)?;
-    said(
-        container,
-        &format!("resolvectl dns {WIRE} {OUTSIDE} && resolvectl domain {WIRE} {SEARCH}"),
-    )?;
+    told_of_the_wire(container)?;
     asks_outside(container)
 }
 
-/// Waits until a question about another name has been written down.
+/// What systemd-resolved knows of the wire is lost when it starts again.
+fn told_of_the_wire(container: &mut Container) -> Result<()> {
+    said(
+        container,
+        &format!("resolvectl dns {WIRE} {GATEWAY} && resolvectl domain {WIRE} {SEARCH}"),
+    )
+    .map(drop)
+}
+
+/// Waits until another name is found outside.
 fn asks_outside(container: &mut Container) -> Result<()> {
     until(
         container,
-        &format!("timeout 2 dig +tries=1 +time=1 $RANDOM.example.org; grep -q 'example.org' {LOG}"),
+        &format!("timeout 2 dig +short +tries=1 +time=1 $RANDOM.example.org | grep -q {ANSWER}"),
         20,
     )
 }
@@ -105,7 +94,7 @@ fn missing(container: &mut Container) -> Result<()> {
     )?;
     // And whoever asks the server outside hears nothing.
     let around = container.run(
-        &format!("timeout 3 dig +tries=1 +time=1 @{OUTSIDE} around.anon"),
+        &format!("timeout 3 dig +tries=1 +time=1 @{GATEWAY} around.anon"),
         SHORT,
     )?;
     if around.code == 0 {
@@ -115,9 +104,15 @@ fn missing(container: &mut Container) -> Result<()> {
 }
 
 fn reverted(container: &mut Container) -> Result<()> {
-    said(container, ROUTED)?;
-    said(container, &format!("resolvectl revert {LINK}"))?;
-    until(container, ROUTED, 15)?;
+    for undone in ["revert LINK", "domain LINK ''", "dns LINK ''"] {
+        said(container, SERVED)?;
+        said(
+            container,
+            &format!("resolvectl {}", undone.replace("LINK", LINK)),
+        )?;
+        // The unit of the client may not look into what systemd-resolved keeps, and hears of it all the same.
+        until(container, SERVED, 2)?;
+    }
     resolves_by_host(container, 20)
 }
 
@@ -128,7 +123,7 @@ fn restarted(container: &mut Container) -> Result<()> {
     said(
         container,
         &format!(
-            "resolvectl dns {WIRE} {OUTSIDE} && resolvectl domain {WIRE} {SEARCH} other.example"
+            "resolvectl dns {WIRE} {GATEWAY} && resolvectl domain {WIRE} {SEARCH} other.example"
         ),
     )?;
     until(
@@ -144,7 +139,7 @@ fn goes_over(container: &mut Container) -> Result<()> {
     said(
         container,
         &format!(
-            "rm /etc/resolv.conf && echo 'nameserver {OUTSIDE}' > /etc/resolv.conf && \
+            "rm /etc/resolv.conf && echo 'nameserver {GATEWAY}' > /etc/resolv.conf && \
              systemctl stop systemd-resolved"
         ),
     )?;
@@ -156,7 +151,7 @@ fn goes_over(container: &mut Container) -> Result<()> {
     )?;
     said(
         container,
-        &format!("mixline-client status | grep -q 'other domains go to {OUTSIDE}'"),
+        &format!("mixline-client status | grep -q 'other domains go to {GATEWAY}'"),
     )?;
     asks_outside(container)?;
     said(
@@ -169,14 +164,17 @@ fn goes_over(container: &mut Container) -> Result<()> {
 }
 
 fn comes_later(container: &mut Container) -> Result<()> {
-    said(
-        container,
-        &format!(
-            "systemctl stop mixline-client systemd-resolved && rm /etc/resolv.conf && \
-             echo 'nameserver {OUTSIDE}' > /etc/resolv.conf"
-        ),
-    )?;
-    container.expect("systemctl start mixline-client", Duration::from_secs(90))?;
+    attempts::paused(container, |container| {
+        said(
+            container,
+            &format!(
+                "systemctl stop mixline-client systemd-resolved && rm /etc/resolv.conf && \
+                 echo 'nameserver {GATEWAY}' > /etc/resolv.conf"
+            ),
+        )?;
+        container.expect("systemctl start mixline-client", Duration::from_secs(90))?;
+        Ok(())
+    })?;
     mode(container, "resolv-conf")?;
     resolves(container, 60)?;
     // Programs that ask it by D-Bus do so although the file does not lead to it.
@@ -193,11 +191,37 @@ fn comes_later(container: &mut Container) -> Result<()> {
         "ln -sf /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf",
     )?;
     mode(container, "resolved")?;
-    said(
+    told_of_the_wire(container)
+}
+
+fn directory_away(container: &mut Container) -> Result<()> {
+    said(container, "systemctl stop mixline-directory")?;
+    let refused = refused(container);
+    container.expect("systemctl start mixline-directory", Duration::from_secs(90))?;
+    refused?;
+    resolves(container, 90)?;
+    resolves_by_host(container, 60)
+}
+
+/// Nobody can be asked for a name that was not asked for before, and others are.
+fn refused(container: &mut Container) -> Result<()> {
+    until(
         container,
-        &format!("resolvectl dns {WIRE} {OUTSIDE} && resolvectl domain {WIRE} {SEARCH}"),
-    )
-    .map(drop)
+        "mixline-client resolve --json away$RANDOM.anon | grep -qE '\"step\": ?\"directory\"'",
+        60,
+    )?;
+    let asked = container.run("dig +tries=1 +time=25 away$RANDOM.anon", SHORT)?;
+    if !asked.output.contains("status: SERVFAIL") {
+        bail!("{}", asked.output);
+    }
+    let found = container.run("timeout 25 getent hosts away.nosuch.anon", SHORT)?;
+    if found.code == 0 {
+        bail!(
+            "a name that nobody can tell has an address: {}",
+            found.output
+        );
+    }
+    asks_outside(container)
 }
 
 fn killed(container: &mut Container) -> Result<()> {
@@ -233,50 +257,34 @@ fn killed(container: &mut Container) -> Result<()> {
             bail!("{moment}: {}", found.output);
         }
         said(container, "systemctl restart systemd-resolved")?;
-        said(
-            container,
-            &format!("resolvectl dns {WIRE} {OUTSIDE} && resolvectl domain {WIRE} {SEARCH}"),
-        )?;
+        told_of_the_wire(container)?;
     }
     asks_outside(container)
 }
 
 fn down(container: &mut Container) -> Result<()> {
     said(container, &format!("ip link show {LINK}"))?;
-    container.run("mixline-client down", SHORT)?;
-    expect(
-        container,
-        "ip -o link show | grep -c mixline; ip rule show | grep -c 28009; readlink /etc/resolv.conf",
-        "0\n0\n/run/systemd/resolve/stub-resolv.conf",
-    )?;
-    said(
-        container,
-        &format!(
-            "rm {DROP_IN}/dead.conf && systemctl daemon-reload && systemctl reset-failed mixline-client"
-        ),
-    )?;
-    container.expect("systemctl start mixline-client", Duration::from_secs(90))?;
+    attempts::paused(container, |container| {
+        container.run("mixline-client down", SHORT)?;
+        expect(
+            container,
+            "ip -o link show | grep -c mixline; ip rule show | grep -c 28009; readlink /etc/resolv.conf",
+            "0\n0\n/run/systemd/resolve/stub-resolv.conf",
+        )?;
+        said(
+            container,
+            &format!(
+                "rm {DROP_IN}/dead.conf && systemctl daemon-reload && systemctl reset-failed mixline-client"
+            ),
+        )?;
+        container.expect("systemctl start mixline-client", Duration::from_secs(90))?;
+        Ok(())
+    })?;
     resolves_by_host(container, 60)
 }
 
-fn nothing_left(container: &mut Container) -> Result<()> {
-    said(container, "systemctl stop questions")?;
-    let left = said(
-        container,
-        &format!("grep -i '\\banon\\b' {LOG} | head -n 5; true"),
-    )?;
-    said(
-        container,
-        &format!("ip link del {WIRE} && ip netns del outside"),
-    )?;
-    if !left.trim().is_empty() {
-        bail!("{left}");
-    }
-    Ok(())
-}
-
 /// Waits until a program that knows nothing of Mixline finds the name.
-fn resolves_by_host(container: &mut Container, seconds: u64) -> Result<()> {
+pub fn resolves_by_host(container: &mut Container, seconds: u64) -> Result<()> {
     until(
         container,
         &format!(
@@ -287,7 +295,7 @@ fn resolves_by_host(container: &mut Container, seconds: u64) -> Result<()> {
 }
 
 /// Waits until the client says that it is asked in this way.
-fn mode(container: &mut Container, mode: &str) -> Result<()> {
+pub fn mode(container: &mut Container, mode: &str) -> Result<()> {
     until(
         container,
         &format!("mixline-client status --json | grep -q '\"mode\": \"{mode}\"'"),

@@ -4,4 +4,6 @@ pub(crate) mod descriptors;
 pub(crate) mod pending;
 pub(crate) mod pseudonyms;
 pub(crate) mod publication;
+pub(crate) mod record_versions;
+pub(crate) mod said_time;
 pub(crate) mod unreachable;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use mixline_protocol::directory::{Request, RequestBody, ResponseBody};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::Label;
+use mixline_protocol::records::{NameRecord, ServiceDescriptor};
 use rand_core::CryptoRng;
 
 use crate::command::RequestNumber;
@@ -28,6 +29,8 @@ pub enum Asker {
     Publish(u64, Option<RequestNumber>),
     /// For a name.
     Name(Label, RequestNumber),
+    /// For a name whose ID has been found, and where that is reached.
+    Named(Box<NameRecord>, RequestNumber),
     /// For an ID.
     Id(AnonymousId, RequestNumber),
     /// For an address.
@@ -35,7 +38,7 @@ pub enum Asker {
     /// For a lease.
     Lease(RequestNumber),
     /// For a name of our own.
-    Claim(RequestNumber),
+    Claim(u64, RequestNumber),
     /// For an ID's name.
     NameOf(AnonymousId, RequestNumber),
     /// Packets to an address.
@@ -51,7 +54,7 @@ impl Asker {
     #[must_use]
     pub fn pseudonym(&self) -> Pseudonym {
         match self {
-            Self::Publish(..) | Self::Lease(_) | Self::Claim(_) => Pseudonym::Publishing,
+            Self::Publish(..) | Self::Lease(_) | Self::Claim(..) => Pseudonym::Publishing,
             _ => Pseudonym::Asking,
         }
     }
@@ -64,10 +67,11 @@ impl Asker {
             // Measurements answer for themselves.
             Self::Packets(_) | Self::Refresh(_) | Self::Ping(..) => None,
             Self::Name(_, number)
+            | Self::Named(_, number)
             | Self::Id(_, number)
             | Self::Address(_, number)
             | Self::Lease(number)
-            | Self::Claim(number)
+            | Self::Claim(_, number)
             | Self::NameOf(_, number) => Some(*number),
         }
     }
@@ -191,6 +195,28 @@ impl Queries {
             .iter()
             .position(|q| q.id == id && q.pseudonym == pseudonym)?;
         Some(self.queries.swap_remove(at))
+    }
+
+    /// Publications under way of earlier versions of a descriptor become publications of this one, which are
+    /// to be done by the same time.
+    pub fn supersede(
+        &mut self,
+        descriptor: &ServiceDescriptor,
+        now: Instant,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) {
+        for query in &mut self.queries {
+            if let Asker::Publish(version, _) = &mut query.asker
+                && *version < descriptor.version
+            {
+                *version = descriptor.version;
+                // An answer to the earlier one says nothing about this one.
+                query.id = rng.next_u64();
+                let (id, body) = (query.id, RequestBody::Publish(descriptor.clone()));
+                query.bytes = Request { id, body }.encode();
+                query.next = now;
+            }
+        }
     }
 
     /// Takes out the publications.

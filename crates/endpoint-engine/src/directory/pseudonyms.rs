@@ -13,6 +13,7 @@ use rand_core::CryptoRng;
 
 use crate::clock::Now;
 use crate::config::Identity;
+use crate::directory::said_time::behind;
 use crate::random::below;
 
 /// The last initiation is so far ahead of the clock, milliseconds, only if that was set back.
@@ -56,6 +57,8 @@ pub struct Local {
     /// The ID.
     pub id: AnonymousId,
     certificate: Option<Certificate>,
+    /// By how much the time that it says is behind.
+    pub behind: Duration,
     /// The timestamp of the last initiation, milliseconds.
     last_initiation: u64,
     renew: Option<Instant>,
@@ -65,6 +68,7 @@ impl Local {
     fn own(identity: Identity) -> Self {
         Self {
             id: identity.key.anonymous_id(),
+            behind: behind(&identity.key),
             key: identity.key,
             secret: identity.session,
             certificate: None,
@@ -78,6 +82,7 @@ impl Local {
         let extra = Duration::from_secs(below(EXTRA_LIFE, rng));
         Self {
             id: key.anonymous_id(),
+            behind: behind(&key),
             key,
             secret: X25519Secret::generate(rng),
             certificate: None,
@@ -86,20 +91,26 @@ impl Local {
         }
     }
 
-    /// The time to write into an initiation: the clock's, or later if that has not moved on.
+    /// What the last initiation said.
+    #[cfg(feature = "testing")]
+    pub fn last_initiation(&self) -> u64 {
+        self.last_initiation
+    }
+
+    /// The time to write into an initiation: what the ID says that it is, or later if that has not moved on.
     ///
-    /// A clock that was set back leaves times that are still to come. A peer that has seen one wants
+    /// A clock that was set back (the directory's, or the host's as long as it has no snapshot) leaves times that are still to come. A peer that has seen one wants
     /// a later one, and any peer refuses what is too far ahead of its own clock. So attempts take
     /// turns in which of the two they heed; what no peer can have accepted is forgotten.
-    pub fn initiation_time(&mut self, now: Now, attempt: usize) -> u64 {
+    pub fn initiation_time(&mut self, said: Now, attempt: usize) -> u64 {
         let grown = self.last_initiation.saturating_add(1);
-        let ahead = grown.saturating_sub(now.unix_ms);
+        let ahead = grown.saturating_sub(said.unix_ms);
         if ahead > TIMESTAMP_TOLERANCE_MS {
-            self.last_initiation = now.unix_ms;
+            self.last_initiation = said.unix_ms;
         } else if ahead > SET_BACK_MS && attempt % 2 == 1 {
-            return now.unix_ms;
+            return said.unix_ms;
         } else {
-            self.last_initiation = now.unix_ms.max(grown);
+            self.last_initiation = said.unix_ms.max(grown);
         }
         self.last_initiation
     }
@@ -162,7 +173,7 @@ impl Pseudonyms {
         true
     }
 
-    /// The certificate of an ID, made anew when half its life is over.
+    /// The certificate of an ID, made anew when half its life is over. `said`: the time as the ID tells it.
     ///
     /// # Errors
     /// None that can happen: the lease is the own ID's.
@@ -170,6 +181,7 @@ impl Pseudonyms {
         &mut self,
         pseudonym: Pseudonym,
         now: UnixTime,
+        said: UnixTime,
     ) -> mixline_protocol::Result<Certificate> {
         let lease = self
             .lease(now)
@@ -177,12 +189,12 @@ impl Pseudonyms {
             .copied();
         let local = self.get_mut(pseudonym);
         if let Some(certificate) = &local.certificate
-            && (CERTIFICATE_LIFE / 2..=CERTIFICATE_LIFE).contains(&certificate.expires.since(now))
+            && (CERTIFICATE_LIFE / 2..=CERTIFICATE_LIFE).contains(&certificate.expires.since(said))
             && certificate.lease == lease
         {
             return Ok(certificate.clone());
         }
-        let expires = now.plus(CERTIFICATE_LIFE);
+        let expires = said.plus(CERTIFICATE_LIFE);
         let made = Certificate::sign(&local.key, &local.secret.public(), expires, lease)?;
         local.certificate = Some(made.clone());
         Ok(made)

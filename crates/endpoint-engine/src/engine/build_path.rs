@@ -7,12 +7,13 @@ use mixline_protocol::link::CellKind;
 use mixline_protocol::path::{HeadSecrets, Hop, build_head};
 use mixline_protocol::records::TailOffer;
 use mixline_protocol::size::{PATH_HEADER, Payload};
+use rand_core::Rng;
 
 use super::Engine;
 use crate::clock::Now;
 use crate::guard_links::cell_mut;
 use crate::keys::SessionKey;
-use crate::relays::selection::{FAILED, OWN_GUARD, SHARED, Shortage, choose};
+use crate::relays::selection::{FAILED, Place, Plan, SHARED, Shortage, choose_within};
 use crate::session::Session;
 use crate::session::paths::{Health, MAX_PATHS, NewPath, Path};
 
@@ -51,21 +52,39 @@ pub(super) enum PathError {
     Protocol(mixline_protocol::Error),
 }
 
+/// What is heeded when the relays of a head are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heed {
+    /// Which relays fail, and which are shared.
+    Blame,
+    /// None of that.
+    Nothing,
+}
+
 impl Engine {
-    /// Sends a handshake message over a head of its own. `attempt` spreads retries over guards.
+    /// Sends a handshake message over a head of its own, which begins with the guard of this number. Where
+    /// nothing works all relays are blamed, those too that are innocent: half of the heads heed no blame then.
     pub(super) fn send_handshake(
         &mut self,
         payload: &Payload,
         target: &TailOffer,
         session: Option<SessionKey>,
-        attempt: usize,
+        guard: usize,
         now: Now,
     ) -> Result<(), PathError> {
         let guards: Vec<ShortId> = self.links.usable().collect();
         let guard = guards
-            .get(attempt % guards.len().max(1))
+            .get(guard % guards.len().max(1))
             .ok_or(PathError::NoGuard)?;
-        let path = self.build_path(target, guard, session, now)?;
+        let trouble = session
+            .and_then(|key| self.sessions.get(key))
+            .is_some_and(|session| session.is_in_trouble(now.instant));
+        let heed = if trouble && self.rng.next_u32() & 1 == 0 {
+            Heed::Nothing
+        } else {
+            Heed::Blame
+        };
+        let path = self.build_path(target, guard, session, heed, now)?;
         let (link, to) = self.links.route(guard).ok_or(PathError::GuardDown)?;
         let datagram = self.outbox.push(to).ok_or(PathError::OutboxFull)?;
         let sealed = cell_mut(datagram)
@@ -86,13 +105,14 @@ impl Engine {
         Ok(())
     }
 
-    /// A head that begins with a guard, joined to a tail. Its other relays are those that the
-    /// session shares and distrusts least.
+    /// A head that begins with a guard and goes on with the relays that are kept for the places next
+    /// to it, joined to a tail. Its relays are those that the session shares and distrusts least.
     pub(super) fn build_path(
         &mut self,
         target: &TailOffer,
         guard: &ShortId,
         session: Option<SessionKey>,
+        heed: Heed,
         now: Now,
     ) -> Result<NewPath, PathError> {
         let network = self.network.as_ref().ok_or(PathError::NoSnapshot)?;
@@ -105,23 +125,38 @@ impl Engine {
             .filter(|path| path.health(now.instant) != Health::Suspect)
             .filter_map(Path::junction)
             .collect();
-        let penalty = |relay: &ShortId| {
-            let guard = if guards.is_guard(relay) { OWN_GUARD } else { 0 };
+        // Where nothing works, all that anybody has learnt counts: no peer brings that about for others.
+        let trouble = session.is_some_and(|it| it.is_in_trouble(now.instant));
+        let penalty = |place: Place, relay: &ShortId| {
             let speaks = |session: &Session| {
                 session.sharing(relay, now.instant) + session.distrust(relay, now.instant)
             };
-            guard + session.map_or(0, speaks)
+            let inner = match place {
+                _ if heed == Heed::Nothing => return guards.speaks_against(place, relay),
+                Place::Kept if trouble => self.inner_blame.of(relay, now.instant),
+                Place::Kept => self.inner_blame.of_others(relay, now.instant),
+                Place::Free => 0,
+            };
+            guards.speaks_against(place, relay) + session.map_or(0, speaks).max(inner)
         };
-        let mut chosen = choose(
-            network,
+        let length = self.config.head_length;
+        let deep = self.config.has_third_layer(length);
+        let layers = guards.layers(network, guard, length, deep, now.unix());
+        let plan = Plan {
             guard,
-            self.config.head_length,
-            now.unix(),
-            penalty,
-            &mut self.rng,
-        )
-        .map_err(PathError::Shortage)?;
-        if let Some((last, inner)) = chosen.hops.get_mut(1..).and_then(<[Hop]>::split_last_mut)
+            layers: &layers,
+            length,
+        };
+        let partner = session.map(Session::partner);
+        let allowed = self.budgets.allow(partner.as_ref(), now.instant);
+        let mut chosen = choose_within(network, plan, now, penalty, allowed, &mut self.rng)
+            .map_err(PathError::Shortage)?;
+        let inner = chosen.free();
+        self.budgets.use_relays(partner, &inner, now.instant);
+        if let Some((last, inner)) = chosen
+            .hops
+            .get_mut(1 + chosen.kept..)
+            .and_then(<[Hop]>::split_last_mut)
             && junctions.contains(&last.relay)
             && let Some(other) = inner.iter_mut().find(|hop| !junctions.contains(&hop.relay))
         {
@@ -132,7 +167,7 @@ impl Engine {
         let expires = chosen.expires.min(target.expires);
         Ok(NewPath {
             head,
-            relays: chosen.hops.iter().map(|hop| hop.relay).collect(),
+            hops: chosen.hops,
             tail: target.tail.id(),
             tail_first: target.tail.first,
             expires,

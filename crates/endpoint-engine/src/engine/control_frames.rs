@@ -25,8 +25,11 @@ impl Engine {
                 }
             }
             Control::ProbeAck { id } => {
+                session.unanswered = None;
+                session.recovery = None;
                 if let Some(path) = session.paths.answer(id, now.instant) {
                     session.blame.relieve(&path.relays);
+                    self.inner_blame.relieve(&path.relays);
                 }
                 self.peer_is_there(key, id, now);
                 self.ping_answered(key, id, now);
@@ -51,10 +54,17 @@ impl Engine {
             }
             Control::TailBroken { tail } => {
                 // It is replaced when a spare is there. Which relays the new one has is not for
-                // the peer to decide, so the old ones are not avoided, and there is a limit.
+                // the peer to decide: the old ones are blamed only if nothing came through the tail,
+                // and give way to relays of the second layer, and of the budget. And there is a limit.
+                let partner = session.partner();
                 if let Some(tail) = self.tails.find(&session.own_tails, tail)
-                    && session.broken_bucket.take(now.instant)
+                    && self
+                        .budgets
+                        .peer(partner, now.instant)
+                        .broken
+                        .take(now.instant)
                 {
+                    self.suspect_tail(key, tail, now);
                     self.tails.make_due(tail);
                     self.needs_maintenance = true;
                 }

@@ -12,8 +12,12 @@ use crate::command::{Answer, Command, NamedService, Outcome, Question, RequestNu
 use crate::directory::pending::{Asker, Query, misfit};
 use crate::directory::pseudonyms::Pseudonym;
 use crate::error::QueryError;
+use crate::random::shuffle;
 use crate::session::Phase;
 
+/// Tails that only this side has among the targets of a handshake with a silent peer: they are older than
+/// what the directory says, and nobody else knows them.
+const PRIVATE_TARGETS: usize = 2;
 /// How long a claimed name lives, seconds, unless it is renewed.
 const NAME_LIFE: u64 = 7 * 24 * 3600;
 
@@ -25,6 +29,7 @@ impl Engine {
             Command::Learn(descriptor) => self.learn(*descriptor, now),
             Command::SetLease(lease) => self.use_lease(*lease, now),
             Command::Reconfigure(config) => self.reconfigure(*config, now),
+            Command::SetAccess(access) => self.set_access(&access, now),
             Command::HostChanged => self.host_changed(now),
             Command::Shutdown => self.shut_down(now),
         }
@@ -32,6 +37,7 @@ impl Engine {
 
     /// Answers a question, or begins to ask the directory.
     fn handle_question(&mut self, number: RequestNumber, question: Question, now: Now) {
+        let said = self.said(Pseudonym::Own, now);
         let (body, asker) = match question {
             Question::Publish => {
                 self.needs_maintenance = true;
@@ -53,9 +59,14 @@ impl Engine {
             Question::LookupName(label) => {
                 (RequestBody::LookupName(label), Asker::Name(label, number))
             }
-            Question::LookupId(id) => (RequestBody::LookupId(id), Asker::Id(id, number)),
+            Question::LookupId(id) => (
+                self.authorisations
+                    .lookup(id, self.said(Pseudonym::Asking, now).unix()),
+                Asker::Id(id, number),
+            ),
             Question::LookupAddress(address) => (
-                RequestBody::LookupAddress(address),
+                self.authorisations
+                    .lookup_address(address, self.said(Pseudonym::Asking, now).unix()),
                 Asker::Address(address, number),
             ),
             Question::NameOf(id) => (RequestBody::NameOf(id), Asker::NameOf(id, number)),
@@ -63,22 +74,26 @@ impl Engine {
                 let wanted = self.pseudonyms.lease(now.unix()).map(|lease| lease.ipv4);
                 let key = &self.pseudonyms.get(Pseudonym::Own).key;
                 (
-                    RequestBody::Lease(LeaseRequest::new(now.unix(), wanted, key)),
+                    RequestBody::Lease(LeaseRequest::new(said.unix(), wanted, key)),
                     Asker::Lease(number),
                 )
             }
             Question::ClaimName(label) => {
+                let version = self.record_versions.next(said);
                 let own = self.pseudonyms.get(Pseudonym::Own);
                 let record = NameRecord {
                     label,
                     id: own.id,
-                    version: now.unix_ms,
-                    issued: now.unix(),
-                    expires: now.unix().plus(NAME_LIFE),
+                    version,
+                    issued: said.unix(),
+                    expires: said.unix().plus(NAME_LIFE),
                     signature: [0; mixline_protocol::identity::SIGNATURE],
                 };
                 match record.sign(&own.key) {
-                    Ok(record) => (RequestBody::ClaimName(record), Asker::Claim(number)),
+                    Ok(record) => (
+                        RequestBody::ClaimName(record),
+                        Asker::Claim(version, number),
+                    ),
                     Err(error) => {
                         return self.reply(number, Err(QueryError::Invalid(error.to_string())));
                     }
@@ -163,16 +178,7 @@ impl Engine {
         let key = match self.by_peer.get(&(pseudonym, directory.id)).copied() {
             Some(key) => key,
             None => {
-                let opened = self.open(
-                    pseudonym,
-                    directory.id,
-                    directory.session,
-                    &directory.tails,
-                    None,
-                    false,
-                    now,
-                );
-                let Some(key) = opened else {
+                let Some(key) = self.open(pseudonym, &directory, false, now) else {
                     self.queries.last_error =
                         Some("the directory has no tails in the snapshot yet".into());
                     return;
@@ -222,7 +228,10 @@ impl Engine {
                 let Some(number) = number else { return };
                 (number, Answer::Done)
             }
-            (Asker::Claim(number), ResponseBody::Done) => (number, Answer::Done),
+            (Asker::Claim(version, number), ResponseBody::Done) => {
+                self.record_versions.accept(version);
+                (number, Answer::Done)
+            }
             (Asker::Lease(number), ResponseBody::Lease(lease))
                 if lease.id == self.pseudonyms.get(Pseudonym::Own).id =>
             {
@@ -232,10 +241,34 @@ impl Engine {
             (Asker::Name(label, number), ResponseBody::Named { name, descriptor })
                 if name.label == label =>
             {
+                if descriptor.is_none() && self.authorisations.with(&name.id).is_some() {
+                    // The directory says where it is reached to whom it shows that it is a client.
+                    let body = self
+                        .authorisations
+                        .lookup(name.id, self.said(Pseudonym::Asking, now).unix());
+                    return self.ask_directory(body, Asker::Named(Box::new(name), number), now);
+                }
                 if let Some(descriptor) = &descriptor {
                     self.learn(descriptor.clone(), now);
                 }
                 let named = NamedService { name, descriptor };
+                (number, Answer::Named(Some(Box::new(named))))
+            }
+            (Asker::Named(name, number), ResponseBody::Descriptor(found))
+                if found.id == name.id =>
+            {
+                self.learn(found.clone(), now);
+                let named = NamedService {
+                    name: *name,
+                    descriptor: Some(found),
+                };
+                (number, Answer::Named(Some(Box::new(named))))
+            }
+            (Asker::Named(name, number), ResponseBody::NotFound) => {
+                let named = NamedService {
+                    name: *name,
+                    descriptor: None,
+                };
                 (number, Answer::Named(Some(Box::new(named))))
             }
             (Asker::Name(_, number), ResponseBody::NotFound) => (number, Answer::Named(None)),
@@ -288,11 +321,19 @@ impl Engine {
     fn refreshed(&mut self, found: ServiceDescriptor, now: Now) {
         if let Some(key) = self.by_peer.get(&(Pseudonym::Own, found.id)).copied()
             && let Some(session) = self.sessions.get_mut(key)
+            && let private = session.private_tails(now).collect::<Vec<_>>()
             && let Some(opening) = &mut session.opening
-            && (session.phase == Phase::Opening || session.doubt.is_some())
+            && (session.phase == Phase::Opening || session.doubt.is_some() || opening.recovers)
         {
             let alive = found.tails.iter().filter(|offer| offer.alive(now.unix()));
             opening.targets = alive.copied().collect();
+            if opening.recovers {
+                // Strangers know the public ones, too, and may use up what is answered through them.
+                opening
+                    .targets
+                    .extend(private.into_iter().take(PRIVATE_TARGETS));
+                shuffle(&mut opening.targets, &mut self.rng);
+            }
             session.remote = found.session;
             opening.next = opening.next.min(now.instant);
             if opening.targets.is_empty() {

@@ -1,8 +1,7 @@
 //! Opening sessions, and answering those who open one.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use mixline_protocol::directory::RequestBody;
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::{Initiation, SessionInitiator, SessionKeys, accept};
@@ -12,18 +11,19 @@ use rand_core::Rng;
 
 use super::Engine;
 use super::build_path::PathError;
+use super::silence::recovery_pause;
 use crate::clock::Now;
 use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::SessionKey;
-use crate::limits::MAX_UNCONFIRMED;
+use crate::limits::{MAX_UNCONFIRMED, Trust};
 use crate::packets::headers::parse;
 use crate::random::below;
 use crate::session::ending::Ending;
 use crate::session::keys::{Introduction, Pending};
 use crate::session::lanes::Route;
 use crate::session::transmit::{Load, Sender};
-use crate::session::{Phase, Session};
+use crate::session::{Attempt, Phase, Session};
 use crate::status::Event;
 use crate::tails::Owner;
 
@@ -59,20 +59,31 @@ impl Engine {
             return;
         }
         let waited = now.instant.saturating_duration_since(opening.since);
-        let (made, refresh) = (opening.made, opening.made >= 2 && !opening.refreshed);
-        if now.instant < opening.next || opening.attempts.is_full() {
+        let made = opening.made;
+        if now.instant < opening.next || (opening.attempts.is_full() && !opening.recovers) {
             return;
         }
-        let doubted = session.doubt.is_some();
-        if refresh && session.pseudonym == Pseudonym::Own && (!rekey || doubted) {
-            opening.refreshed = true;
-            let peer = session.peer;
-            let old = |at: Instant| now.instant.saturating_duration_since(at) > RETRY * 4;
-            if self.descriptors.learnt(&peer).is_some_and(old) && !self.queries.is_refreshing(&peer)
+        let looks = !rekey || session.doubt.is_some() || opening.recovers;
+        let peer = session.peer;
+        if looks && self.asks_again(key, now) {
+            if let Some(opening) = self
+                .sessions
+                .get_mut(key)
+                .and_then(|it| it.opening.as_mut())
             {
-                let (body, asker) = (RequestBody::LookupId(peer), Asker::Refresh(peer));
-                self.ask_directory(body, asker, now);
+                opening.refreshed = Some(now.instant);
             }
+            if let Some(session) = self.sessions.get_mut(key)
+                && let Some(recovery) = &mut session.recovery
+            {
+                recovery.refreshed = Some(now.instant);
+            }
+            let (body, asker) = (
+                self.authorisations
+                    .lookup(peer, self.said(Pseudonym::Asking, now).unix()),
+                Asker::Refresh(peer),
+            );
+            self.ask_directory(body, asker, now);
         }
         let have = self.fill_tails(key, self.config.private_tails, now);
         if have == 0 || (have < self.config.private_tails && waited < TAIL_PATIENCE) {
@@ -92,38 +103,54 @@ impl Engine {
         let offers = self.own_offers(key);
         let session = self.sessions.get(key).ok_or(PathError::SessionGone)?;
         let opening = session.opening.as_ref().ok_or(PathError::NoHandshake)?;
+        let targets = opening.targets.len().max(1);
         let target = *opening
             .targets
-            .get(made % opening.targets.len().max(1))
+            .get(made % targets)
             .ok_or(PathError::NoTail)?;
+        // Each target is tried by each guard in the end.
+        let guard = made + made / targets;
         let (pseudonym, peer, remote) = (session.pseudonym, session.peer, session.remote);
+        let said = self.said(pseudonym, now);
         let certificate = self
             .pseudonyms
-            .certificate(pseudonym, now.unix())
+            .certificate(pseudonym, now.unix(), said.unix())
             .map_err(PathError::Protocol)?;
+        // Throw-away IDs are nobody's client.
+        let authorisation = (pseudonym == Pseudonym::Own)
+            .then(|| self.authorisations.with(&peer))
+            .flatten();
         let local = self.pseudonyms.get_mut(pseudonym);
-        let at = local.initiation_time(now, made);
+        let at = local.initiation_time(said, made);
         let (initiator, payload) = SessionInitiator::start(
             &local.secret,
             &remote,
             &peer,
             &certificate,
             &offers,
+            authorisation,
             at,
             &mut self.rng,
         )
         .map_err(PathError::Protocol)?;
-        self.send_handshake(&payload, &target, Some(key), made, now)?;
+        self.send_handshake(&payload, &target, Some(key), guard, now)?;
         let Some(session) = self.sessions.get_mut(key) else {
             return Ok(());
         };
         // Who was away has waited already: the second follows soon, by another way.
         let hurried = session.doubt.is_some() && made == 0;
         if let Some(opening) = session.opening.as_mut() {
-            // There is room: it was asked before.
-            let _ = opening.attempts.try_push(initiator);
+            if opening.attempts.is_full() {
+                opening.attempts.remove(0);
+            }
+            opening.attempts.push(Attempt {
+                initiator,
+                at: now.instant,
+            });
             opening.made += 1;
-            opening.next = if hurried {
+            opening.next = if opening.recovers {
+                now.instant + recovery_pause(made, session.paths.round_trip())
+            } else if hurried {
                 now.instant + RETRY / 3
             } else {
                 now.instant + RETRY + RETRY * u32::try_from(made).unwrap_or(0) / 3
@@ -135,28 +162,29 @@ impl Engine {
     /// What came through a private tail and is not data: the answer to our initiation, or the
     /// peer's initiation of new keys.
     pub(super) fn private_handshake(&mut self, key: SessionKey, payload: &Payload, now: Now) {
-        if !self.tries.take(now.instant) {
-            self.counters.bad_cells += 1;
-            return;
-        }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if let Some(opening) = &mut session.opening {
+        if !session.tries.take(now.instant) {
+            self.counters.bad_cells += 1;
+            return;
+        }
+        if let Some(opening) = &mut session.opening
+            && self.handshake_limits.try_one(Trust::Own, now.instant)
+        {
             let answered = opening
                 .attempts
                 .iter_mut()
-                .find_map(|a| a.finish(payload).ok());
-            if let Some((keys, tails)) = answered {
+                .find_map(|it| Some((it.initiator.finish(payload).ok()?, it.at)));
+            if let Some(((keys, tails), at)) = answered {
+                let trip = now.instant.saturating_duration_since(at);
+                session.paths.handshake_took(trip);
                 self.opened(key, keys, &tails, now);
                 return;
             }
         }
-        if !self
-            .sessions
-            .get(key)
-            .is_some_and(|session| session.phase == Phase::Established)
-        {
+        let established = session.phase == Phase::Established;
+        if !established || !self.handshake_limits.try_one(Trust::Peer, now.instant) {
             self.counters.bad_cells += 1;
             return;
         }
@@ -165,7 +193,9 @@ impl Engine {
 
     /// What came through a public tail.
     pub(super) fn initiation(&mut self, payload: &Payload, now: Now) {
-        if !self.config.accept_sessions || !self.tries.take(now.instant) {
+        if !self.config.accept_sessions
+            || !self.handshake_limits.try_one(Trust::Public, now.instant)
+        {
             self.counters.refused_initiations += 1;
             return;
         }
@@ -190,28 +220,42 @@ impl Engine {
         through: Option<SessionKey>,
         now: Now,
     ) -> Option<()> {
-        let directory = self.network.as_ref()?.snapshot().directory;
         let pseudonym = match through {
             Some(key) => self.sessions.get(key)?.pseudonym,
             None => Pseudonym::Own,
         };
-        let local = self.pseudonyms.get(pseudonym);
-        let own_id = local.id;
-        let initiation = accept(
-            &local.secret,
-            &own_id,
-            &directory,
-            payload,
-            now.unix_ms,
-            &mut self.rng,
-        )
-        .ok()?;
+        let own_id = self.pseudonyms.get(pseudonym).id;
+        let initiation = self.read_initiation(pseudonym, payload, now)?;
         let peer = initiation.certificate.id;
         let known = self.by_peer.get(&(pseudonym, peer)).copied();
         if peer == own_id || through.is_some_and(|key| known != Some(key)) {
             return None;
         }
-        if !self.answers_bucket.take(now.instant)
+        let client = self.authorisations.client_of(&initiation);
+        // Peers of sessions that were begun here may make new keys for them; strangers hear nothing.
+        let is_invited = through
+            .and_then(|key| self.sessions.get(key))
+            .is_some_and(|session| session.begun_here || session.pseudonym != Pseudonym::Own);
+        if !is_invited && !self.authorisations.lets_in(client.as_ref()) {
+            self.counters.unauthorised_initiations += 1;
+            return None;
+        }
+        // What was answered before costs nobody's share.
+        if !self
+            .initiation_replays
+            .is_new(&peer, initiation.timestamp_ms)
+        {
+            return None;
+        }
+        let session = known.and_then(|key| self.sessions.get_mut(key));
+        // Who has a session has a share of its own, which strangers do not use up, through whichever tail
+        // it comes.
+        let trust = match &session {
+            Some(session) if session.phase != Phase::Unconfirmed => Trust::Peer,
+            _ => Trust::Public,
+        };
+        if session.is_some_and(|it| !it.answers.take(now.instant))
+            || !self.handshake_limits.answer(trust, now.instant)
             || !self
                 .initiation_replays
                 .admit(peer, initiation.timestamp_ms, now)
@@ -220,13 +264,47 @@ impl Engine {
         }
         let key = match known {
             Some(key) => key,
-            None => self.unconfirmed(&initiation, now)?,
+            None => self.unconfirmed(&initiation, now),
         };
-        self.answer_initiation(key, initiation, now)
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.client = client;
+        }
+        let trouble =
+            |it: &Session| it.phase == Phase::Established && it.is_in_trouble(now.instant);
+        let trouble = self.sessions.get(key).is_some_and(trouble);
+        self.answer_initiation(key, initiation, now)?;
+        if trouble {
+            // Each of its tails may lead nowhere, and each way to it: one more answer goes by another one. It
+            // has keys of its own, since nobody is to see the same bytes twice.
+            let again = self.read_initiation(pseudonym, payload, now)?;
+            self.answer_initiation(key, again, now)?;
+        }
+        Some(())
     }
 
-    /// Room for a session that is not confirmed yet.
-    fn unconfirmed(&mut self, initiation: &Initiation, now: Now) -> Option<SessionKey> {
+    /// What an initiation for one of the own IDs says, if it is one.
+    fn read_initiation(
+        &mut self,
+        pseudonym: Pseudonym,
+        payload: &Payload,
+        now: Now,
+    ) -> Option<Initiation> {
+        let directory = self.network.as_ref()?.snapshot().directory;
+        let local = self.pseudonyms.get(pseudonym);
+        let rng = &mut self.rng;
+        accept(
+            &local.secret,
+            &local.id,
+            &directory,
+            payload,
+            now.unix_ms,
+            rng,
+        )
+        .ok()
+    }
+
+    /// A session that is not confirmed yet; the oldest of these makes room.
+    fn unconfirmed(&mut self, initiation: &Initiation, now: Now) -> SessionKey {
         let waiting = self
             .sessions
             .iter()
@@ -245,9 +323,6 @@ impl Engine {
         if let (true, Some((key, _))) = (count >= MAX_UNCONFIRMED, oldest) {
             self.end(key, &Ending::Idle, now);
         }
-        if !self.make_room(now) {
-            return None;
-        }
         let (id, remote) = (initiation.certificate.id, initiation.certificate.session);
         let session = Session::new(
             Pseudonym::Own,
@@ -259,7 +334,7 @@ impl Engine {
         );
         let key = self.sessions.insert(session);
         self.by_peer.insert((Pseudonym::Own, id), key);
-        Some(key)
+        key
     }
 
     fn answer_initiation(
@@ -269,6 +344,8 @@ impl Engine {
         now: Now,
     ) -> Option<()> {
         self.fill_tails(key, FIRST_TAILS, now);
+        // Who comes again may have lost those that it had: what is known to lead nowhere helps nobody.
+        self.renew_own_tails(key, now);
         let offers = self.own_offers(key);
         let alive: Vec<TailOffer> = initiation
             .tails
@@ -284,12 +361,12 @@ impl Engine {
             remote: initiation.certificate.session,
         };
         let (keys, payload) = initiation.respond(&offers).ok()?;
-        self.send_handshake(&payload, &target, Some(key), at, now)
+        let guard = usize::try_from(self.rng.next_u32()).unwrap_or(0);
+        self.send_handshake(&payload, &target, Some(key), guard, now)
             .ok()?;
-        self.sessions
-            .get_mut(key)?
-            .keys
-            .expect(Pending { keys, said });
+        let since = now.instant;
+        let pending = Pending { keys, said, since };
+        self.sessions.get_mut(key)?.keys.expect(pending);
         Some(())
     }
 
@@ -301,8 +378,15 @@ impl Engine {
         session.remote = said.remote;
         // The side that begins a session replaces its keys; after a crossing of two, the later does.
         session.initiated = false;
+        // Who has not been shown that we are its client takes answers only.
+        session.introduce |= session.pseudonym == Pseudonym::Own
+            && self.authorisations.with(&session.peer).is_some();
+        let first = session.phase != Phase::Established;
         self.established(key, &said.tails, now);
         self.set_address(key, said.lease, now);
+        if first && !self.make_room(Some(key), now) {
+            self.end(key, &Ending::Idle, now);
+        }
     }
 
     /// The responder has answered.
@@ -323,7 +407,10 @@ impl Engine {
         session.phase = Phase::Established;
         session.keyed = now.instant;
         session.heard = now.instant;
+        // Probes under the new keys are what counts next.
         session.waiting = None;
+        session.unanswered = None;
+        session.unreachable = false;
         session.last_error = None;
         session.peer_version = None;
         // A handshake of ours that crossed the peer's is not needed any more.
@@ -343,8 +430,8 @@ impl Engine {
             session.ipv4.map(|(ip, _)| ip.into()),
         ];
         if !first {
+            self.extend_paths(key, now);
             if doubted {
-                self.extend_paths(key, now);
                 self.send_held(key, now);
             }
             self.needs_maintenance = true;
@@ -352,6 +439,8 @@ impl Engine {
         }
         if pseudonym == Pseudonym::Own {
             self.by_address.insert(session.ipv6.into(), key);
+            let open = self.away.come_back(&peer, now.instant);
+            session.flows.go_on(open, &peer, &self.config.policies);
         }
         for address in addresses.into_iter().flatten() {
             self.unreachable.clear(&address);
@@ -400,7 +489,10 @@ impl Engine {
         while session.own_tails.len() < wanted.min(session.own_tails.capacity()) {
             let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
             let owner = Owner::Session(key);
-            match self.tails.take_spare(owner, &session.own_tails, now, works) {
+            match self
+                .tails
+                .take_spare(owner, &session.own_tails, now, works, &self.inner_blame)
+            {
                 Some(tail) => session.own_tails.push(tail),
                 None => {
                     self.spares_short = true;

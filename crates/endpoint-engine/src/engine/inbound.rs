@@ -55,10 +55,20 @@ impl Engine {
         else {
             return;
         };
-        match self.tails.unwrap(MailboxToken(*token), payload) {
-            Some((_, Owner::Session(key))) => self.private(key, payload, now),
-            Some((_, Owner::Public)) => self.initiation(payload, now),
-            Some((_, Owner::Spare)) | None => self.counters.unknown_mailbox += 1,
+        let Some((tail, owner, first)) =
+            self.tails
+                .unwrap(MailboxToken(*token), payload, now.instant)
+        else {
+            self.counters.unknown_mailbox += 1;
+            return;
+        };
+        if first && let Some(tail) = self.tails.get(tail) {
+            self.inner_blame.relieve(&tail.relays);
+        }
+        match owner {
+            Owner::Session(key) => self.private(key, payload, now),
+            Owner::Public => self.initiation(payload, now),
+            Owner::Spare => self.counters.unknown_mailbox += 1,
         }
     }
 
@@ -88,6 +98,7 @@ impl Engine {
             .lease(now.unix())
             .map(|lease| IpAddr::from(lease.ipv4));
         let own_ipv6 = IpAddr::from(self.ipv6);
+        let authorisations = &self.authorisations;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -97,6 +108,8 @@ impl Engine {
         session.heard = now.instant;
         session.waiting = None;
         self.counters.cells_in += 1;
+        // Whom this host has gone to by itself may answer, if it is none of the clients.
+        let only_answers = !authorisations.lets_in(session.client.as_ref());
         let mut controls: ArrayVec<Control, CONTROLS> = ArrayVec::new();
         let mut messages: ArrayVec<Vec<u8>, CONTROLS> = ArrayVec::new();
         for frame in frames(bytes) {
@@ -119,6 +132,12 @@ impl Engine {
                     });
                     if !ours || session.pseudonym != Pseudonym::Own {
                         self.counters.spoofed += 1;
+                    } else if only_answers
+                        && !parsed
+                            .as_ref()
+                            .is_some_and(|it| session.flows.is_answer(it))
+                    {
+                        self.counters.unauthorised_packets += 1;
                     } else if self.inbound.push(packet) {
                         session.used = now.instant;
                         session.carries_packets = true;

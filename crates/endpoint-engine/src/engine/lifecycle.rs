@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use mixline_protocol::address;
-use mixline_protocol::identity::{AnonymousId, X25519Public};
 use mixline_protocol::records::{Lease, ServiceDescriptor, TailOffer};
 use mixline_protocol::session::Control;
 use rand_core::Rng;
@@ -22,43 +21,39 @@ use crate::status::Event;
 
 /// How long a handshake may take before its peer counts as unreachable.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_millis(4000);
-/// A session that has been idle for less is not ended to make room for another.
-const EVICT_AFTER: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// A session with this peer: the one there is, or one that is being opened. `None` if the
+    /// A session with the peer of a descriptor: the one there is, or one that is being opened. `None` if the
     /// peer has no tails, is this endpoint itself, or there is no room.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the fields of a descriptor, and who asks"
-    )]
     pub(super) fn open(
         &mut self,
         pseudonym: Pseudonym,
-        peer: AnonymousId,
-        remote: X25519Public,
-        tails: &[TailOffer],
-        lease: Option<Lease>,
+        descriptor: &ServiceDescriptor,
         background: bool,
         now: Now,
     ) -> Option<SessionKey> {
+        let (peer, lease) = (descriptor.id, descriptor.lease);
         if let Some(key) = self.by_peer.get(&(pseudonym, peer)).copied() {
             self.set_address(key, lease, now);
             return Some(key);
         }
-        let mut targets: Vec<TailOffer> = tails
+        let mut targets: Vec<TailOffer> = descriptor
+            .tails
             .iter()
             .filter(|offer| offer.alive(now.unix()))
             .copied()
             .collect();
-        if targets.is_empty() || peer == self.pseudonyms.get(pseudonym).id || !self.make_room(now) {
+        if targets.is_empty()
+            || peer == self.pseudonyms.get(pseudonym).id
+            || !self.make_room(None, now)
+        {
             return None;
         }
         shuffle(&mut targets, &mut self.rng);
         let mut session = Session::new(
             pseudonym,
             peer,
-            remote,
+            descriptor.session,
             true,
             self.rng.next_u64(),
             now.instant,
@@ -75,27 +70,6 @@ impl Engine {
         self.set_address(key, lease, now);
         self.needs_maintenance = true;
         Some(key)
-    }
-
-    /// Whether there is room for one more session, after the idlest has made some.
-    pub(super) fn make_room(&mut self, now: Now) -> bool {
-        if self.sessions.len() < self.config.max_sessions {
-            return true;
-        }
-        let idle = |session: &Session| now.instant.saturating_duration_since(session.used);
-        let idlest = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| idle(session) >= EVICT_AFTER)
-            .max_by_key(|(_, session)| idle(session))
-            .map(|(key, _)| key);
-        match idlest {
-            Some(key) => {
-                self.end(key, &Ending::Idle, now);
-                true
-            }
-            None => false,
-        }
     }
 
     /// Ties the peer's addresses to a session. An IPv4 address that another live session holds
@@ -139,6 +113,20 @@ impl Engine {
             session.pack(Load::Control(&body), route, &mut sender);
             session.flush(&mut sender);
         }
+        let unanswered = |session: &Session| {
+            session.phase == Phase::Opening
+                && matches!(ending, Ending::Unreachable(_))
+                && self.links.any_up()
+        };
+        // The answer may have come to one of its tails, and not got through.
+        let suspects = self
+            .sessions
+            .get(key)
+            .filter(|session| unanswered(session))
+            .map(|session| session.own_tails.clone());
+        for tail in suspects.into_iter().flatten() {
+            self.suspect_tail(key, tail, now);
+        }
         let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
@@ -156,11 +144,17 @@ impl Engine {
         for tail in &session.own_tails {
             self.tails.drop_now(*tail);
         }
+        let resets = match ending {
+            // It has said that nobody is there for them, or nothing more is to reach it.
+            Ending::ClosedByPeer | Ending::NotAuthorised => session.flows.resets(now.instant),
+            Ending::Unreachable(_) => self.part_from(&mut session, addresses, now),
+            Ending::Idle | Ending::Stopping => Vec::new(),
+        };
         if matches!(ending, Ending::ClosedByPeer | Ending::Unreachable(_)) {
             self.descriptors.forget(&session.peer);
-            for packet in session.flows.resets(now.instant) {
-                self.inbound.push(&packet);
-            }
+        }
+        for packet in resets {
+            self.inbound.push(&packet);
         }
         self.reject_all(&mut session.held, now);
         if session.pseudonym != Pseudonym::Own
@@ -171,6 +165,30 @@ impl Engine {
         if session.phase == Phase::Established || session.initiated {
             self.event(Event::SessionClosed(session.peer, ending.to_string()));
         }
+    }
+
+    /// A peer does not answer, and may come back: what is open is remembered, what is being opened gets
+    /// a reset.
+    fn part_from(
+        &mut self,
+        session: &mut Session,
+        addresses: [Option<IpAddr>; 2],
+        now: Now,
+    ) -> Vec<Vec<u8>> {
+        let (mut resets, open) = session.flows.part(now.instant);
+        let came_by_itself =
+            !session.initiated && self.descriptors.last_known(&session.peer).is_none();
+        resets.extend(self.away.leave(
+            session.peer,
+            addresses.into_iter().flatten().collect(),
+            open,
+            came_by_itself,
+            now.instant,
+        ));
+        if !session.begun_here {
+            self.away.was_guest(&session.peer, session.client);
+        }
+        resets
     }
 
     /// Keeps a verified descriptor, and uses its lease in the session that there is.

@@ -1,35 +1,38 @@
 //! Keeping sessions alive: probes, failover, renewal of keys, tails and paths.
 //!
 //! A service that has stopped is noticed within five seconds: it is probed all the time that
-//! packets go to it, and counts as gone when nothing has been heard for [`PEER_DEAD`] although
-//! own guards work. A relay that has stopped is noticed sooner, by the paths through it, and the
-//! others go on.
+//! packets go to it, and the host is told when nothing has been heard for [`PEER_DEAD`] although
+//! own guards work ([`silence`](super::silence)). A relay that has stopped is noticed sooner, by the
+//! paths through it, and the others go on.
 
 use std::time::{Duration, Instant};
 
-use mixline_protocol::directory::RequestBody;
+use arrayvec::ArrayVec;
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::records::TailOffer;
-use mixline_protocol::session::{Control, REKEY_AFTER_CELLS};
+use mixline_protocol::session::{Control, MAX_OFFERS, REKEY_AFTER_CELLS};
 
 use super::Engine;
-use super::build_path::PathError;
+use super::build_path::{Heed, PathError};
+use super::silence::GIVEN_UP;
 use crate::clock::Now;
 use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::{SessionKey, TailKey};
 use crate::limits::UNCONFIRMED;
 use crate::policy::PathPolicy;
+use crate::relays::budget::Partner;
 use crate::relays::selection::SHARED;
 use crate::session::ending::Ending;
 use crate::session::lanes::Route;
 use crate::session::paths::{Health, MAX_PATHS, OVERLAP, Path};
 use crate::session::transmit::{Load, Sender};
-use crate::session::{Opening, Phase};
+use crate::session::{Opening, Phase, Session};
 
-/// A peer that has been silent for so long since the first probe is gone.
+/// A peer that has been silent for so long since the first probe cannot be reached, as far as the host is
+/// told: see [`silence`](super::silence).
 pub const PEER_DEAD: Duration = Duration::from_millis(3800);
-/// The same if only messages go to it: they are repeated, and a new session is cheap.
+/// The end of a session that only messages go over, if none waits for an answer: a new one is cheap.
 pub const MESSAGES_DEAD: Duration = Duration::from_millis(3000);
 /// Paths to a peer that packets go to: as many as it offers tails, so that one relay that fails
 /// leaves some.
@@ -40,6 +43,8 @@ pub const MESSAGE_PATHS: usize = 2;
 pub const MESSAGE_TAILS: usize = 2;
 /// Time between two paths that are built for the same session.
 pub const BUILD_EVERY: Duration = Duration::from_millis(100);
+/// The same while the peer is not there.
+pub const BUILD_GONE: Duration = Duration::from_millis(1200);
 /// The keys of a session are replaced at this age, by the side that initiated it.
 pub const REKEY_AFTER: Duration = Duration::from_secs(15 * 60);
 /// And the session ends at this one.
@@ -61,7 +66,7 @@ const LEASE_ASK_EVERY: Duration = Duration::from_secs(60);
 /// The peer is told of new tails so often, until it says that it knows.
 const TELL_TAILS: Duration = Duration::from_secs(1);
 /// A session is in trouble when it has heard nothing for so long, and no path works.
-const TROUBLE: Duration = Duration::from_millis(900);
+pub const TROUBLE: Duration = Duration::from_millis(900);
 /// Own tails are replaced for that so often.
 const TROUBLE_EVERY: Duration = Duration::from_secs(1);
 /// A tail of the peer's through which nothing comes is not used for so long.
@@ -98,36 +103,54 @@ impl Engine {
         self.expire_address(key, now);
         self.rekey(key, now);
         self.settle_doubt(key, now);
-        self.drive_opening(key, now);
+        self.watch_silence(key, now);
+        // Handshakes carry the tails that there are then.
         self.renew_in_trouble(key, now);
         self.renew_own_tails(key, now);
+        self.drive_opening(key, now);
         self.bury_paths(key, now);
         self.extend_paths(key, now);
         self.probe(key, now);
         if let Some(session) = self.sessions.get_mut(key) {
             session.reassembly.expire(now.instant);
+            session.keys.expire(now.instant);
         }
     }
 
     fn ending_due(&mut self, key: SessionKey, now: Now) -> Option<Ending> {
         let any_up = self.links.any_up();
-        let session = self.sessions.get_mut(key)?;
         let since = |at: Instant| now.instant.saturating_duration_since(at);
         if !any_up {
             // Nothing can be heard of anybody.
-            session.waiting = None;
+            let session = self.sessions.get_mut(key)?;
+            session.forgive_silence();
             session.blame.forget();
         }
-        let patience = if session.carries_packets {
-            PEER_DEAD
+        let session = self.sessions.get(key)?;
+        let asked = session.initiated && self.queries.any_as(session.pseudonym);
+        let patience = if session.carries_packets || asked {
+            self.patience(session)
         } else {
             MESSAGES_DEAD
         };
         if session.waiting.is_some_and(|at| since(at) >= patience) {
             return Some(Ending::Unreachable("the peer does not answer any more"));
         }
+        // It may answer handshakes still, and say things; but nothing that is sent to it arrives.
+        let deaf = session.unanswered_since();
+        if session.carries_packets
+            && !session.paths.any_alive(now.instant)
+            && deaf.is_some_and(|at| since(at) >= GIVEN_UP)
+        {
+            return Some(Ending::Unreachable("the peer answers no probes any more"));
+        }
         if since(session.keyed) >= REJECT_AFTER {
-            return Some(Ending::Idle);
+            // It was away for long, or this host was: connections wait for another session.
+            return Some(if session.flows.any_open() {
+                Ending::Unreachable("its keys are too old")
+            } else {
+                Ending::Idle
+            });
         }
         let idle = since(session.used);
         let most = if !session.carries_packets {
@@ -157,7 +180,10 @@ impl Engine {
         {
             session.lease_asked = Some(now.instant);
             let peer = session.peer;
-            self.ask_directory(RequestBody::LookupId(peer), Asker::Refresh(peer), now);
+            let body = self
+                .authorisations
+                .lookup(peer, self.said(Pseudonym::Asking, now).unix());
+            self.ask_directory(body, Asker::Refresh(peer), now);
         }
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -179,19 +205,22 @@ impl Engine {
             .as_ref()
             .is_some_and(|k| k.seal.sent() >= REKEY_AFTER_CELLS);
         let old = now.instant.saturating_duration_since(session.keyed) >= REKEY_AFTER;
-        if !session.initiated || session.opening.is_some() || !(worn || old || session.rekey) {
+        let due = session.initiated && (worn || old || session.rekey);
+        if session.opening.is_some() || !(due || session.introduce) {
             return;
         }
         let targets: Vec<TailOffer> = session.peer_tails.iter().map(|tail| tail.offer).collect();
         let mut opening = Opening::new(targets, REKEY_PATIENCE, false, now.instant);
-        // Spreads the sessions of many clients of one service.
-        opening.next += Duration::from_millis(crate::random::below(5000, &mut self.rng));
+        if !std::mem::take(&mut session.introduce) {
+            // Spreads the sessions of many clients of one service.
+            opening.next += Duration::from_millis(crate::random::below(5000, &mut self.rng));
+        }
         session.opening = Some(opening);
         session.rekey = false;
     }
 
     /// Replaces own tails that end soon, or whose guard or relays are gone, and tells the peer.
-    fn renew_own_tails(&mut self, key: SessionKey, now: Now) {
+    pub(super) fn renew_own_tails(&mut self, key: SessionKey, now: Now) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -218,7 +247,10 @@ impl Engine {
                 .collect();
             let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
             let owner = crate::tails::Owner::Session(key);
-            let Some(new) = self.tails.take_spare(owner, &others, now, works) else {
+            let Some(new) = self
+                .tails
+                .take_spare(owner, &others, now, works, &self.inner_blame)
+            else {
                 self.spares_short = true;
                 break;
             };
@@ -266,13 +298,34 @@ impl Engine {
         }
         session.troubled = Some(now.instant);
         let half = session.own_tails.len().div_ceil(2);
-        for tail in session.own_tails.iter().take(half) {
-            if session.trouble_bucket.take(now.instant) {
-                self.tails.make_due(*tail);
-            }
-        }
+        let (initiated, partner) = (session.initiated, session.partner());
+        let tails: ArrayVec<TailKey, MAX_OFFERS> =
+            session.own_tails.iter().take(half).copied().collect();
         // The other half comes first the next time.
         session.own_tails.rotate_left(half);
+        for tail in tails {
+            // A session that was begun here would be opened anew, with other tails; a stranger does not make
+            // us build them.
+            let budget = self.budgets.peer(partner, now.instant);
+            if initiated || budget.trouble.take(now.instant) {
+                self.suspect_tail(key, tail, now);
+                self.tails.make_due(tail);
+            }
+        }
+    }
+
+    /// Nothing came through an own tail, as far as it seems. Its relays behind the guard are blamed. A peer can
+    /// bring that about, so each cause has a budget.
+    pub(super) fn suspect_tail(&mut self, key: SessionKey, tail: TailKey, now: Now) {
+        if let Some((hops, relays)) = self.tails.suspects(tail, now.instant) {
+            let witness = self.sessions.get(key).and_then(|it| self.witness(it));
+            self.inner_blame.add_all(hops, relays, witness, now.instant);
+        }
+    }
+
+    /// Whom what a session learns is from: all strangers count as one.
+    fn witness(&self, session: &Session) -> Option<Partner> {
+        self.looks_for(session).then(|| session.partner())
     }
 
     /// Whether an own tail should be replaced, if there is one to replace it.
@@ -340,6 +393,7 @@ impl Engine {
     /// A path has failed. What it shares with a path that works is not to blame; the rest may be,
     /// unless it is known to be the link to the guard.
     fn bury(&mut self, key: SessionKey, id: u32, now: Now) {
+        let witness = self.sessions.get(key).and_then(|it| self.witness(it));
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -352,12 +406,15 @@ impl Engine {
             .iter()
             .filter(|other| other.health(now.instant) == Health::Alive)
             .collect();
-        if !path.link_down {
-            for relay in &path.relays {
-                if !alive.iter().any(|other| other.relays.contains(relay)) {
-                    session.blame.add(*relay, now.instant);
-                }
-            }
+        if !path.link_down && !path.explained {
+            let works = |relay: &&ShortId| alive.iter().any(|it| it.relays.contains(relay));
+            let relays = path.relays.iter().filter(|relay| !works(relay)).copied();
+            let blamed: Vec<ShortId> = relays.collect();
+            let kept = |relay: &&ShortId| self.guards.is_kept(relay);
+            let inner = blamed.iter().filter(kept).copied().collect();
+            self.inner_blame
+                .add_all(path.hops.clone(), inner, witness, now.instant);
+            session.blame.add_all(path.hops, blamed, None, now.instant);
         }
         let tail_works = alive.iter().any(|other| other.tail == path.tail);
         if !alive.is_empty() && !tail_works {
@@ -386,10 +443,14 @@ impl Engine {
         } else {
             MESSAGE_PATHS
         };
-        let due = |at: Instant| now.instant.saturating_duration_since(at) >= BUILD_EVERY;
+        let since = |at: Instant| now.instant.saturating_duration_since(at);
+        // To who is not there, a head now and then; the handshakes find out by themselves.
+        let gone = session.unreachable;
+        let every = if gone { BUILD_GONE } else { BUILD_EVERY };
+        let at_once = session.paths.is_empty() && !gone;
         if session.paths.good(now.instant) >= wanted
             || session.paths.len() >= MAX_PATHS
-            || !(session.paths.is_empty() || session.built.is_none_or(due))
+            || !(at_once || session.built.is_none_or(|at| since(at) >= every))
         {
             return;
         }
@@ -432,7 +493,7 @@ impl Engine {
                 session.sharing(guard, now.instant) + distrust.min(GUARD_DISTRUST)
             })
             .ok_or(PathError::NoGuard)?;
-        let new = self.build_path(&target, &guard, Some(key), now)?;
+        let new = self.build_path(&target, &guard, Some(key), Heed::Blame, now)?;
         let session = self.sessions.get_mut(key).ok_or(PathError::SessionGone)?;
         session.paths.add(new);
         Ok(())
@@ -475,6 +536,7 @@ impl Engine {
         }
         if !due.is_empty() {
             session.waiting.get_or_insert(now.instant);
+            session.unanswered.get_or_insert(now.instant);
             self.wake(key);
         }
     }
@@ -492,6 +554,7 @@ impl Engine {
                 for key in sessions {
                     self.end(key, &Ending::Stopping, now);
                 }
+                self.budgets.forget(pseudonym);
                 self.pseudonyms.renew(pseudonym, now.instant, &mut self.rng);
             }
         }

@@ -22,6 +22,8 @@ mod ping;
 mod publishing;
 mod reconfigure;
 mod returning;
+mod room;
+mod silence;
 mod status_report;
 
 use std::collections::{HashMap, VecDeque};
@@ -35,25 +37,29 @@ use mixline_protocol::identity::{AnonymousId, ShortId, X25519Public};
 use mixline_protocol::records::{ServiceDescriptor, Snapshot};
 use rand_core::SeedableRng;
 
+use crate::access::Authorisations;
 use crate::clock::Now;
 use crate::command::{Outcome, RequestNumber};
 use crate::directory::descriptors::Descriptors;
 use crate::directory::pending::Queries;
 use crate::directory::pseudonyms::{Pseudonym, Pseudonyms};
 use crate::directory::publication::Publication;
+use crate::directory::record_versions::RecordVersions;
+use crate::directory::said_time::NetworkTime;
 use crate::directory::unreachable::Unreachable;
 use crate::guard_links::{Families, LinkEvent, Links, PathFinding};
 use crate::keys::SessionKey;
-use crate::limits::{
-    ANSWERS_BURST, ANSWERS_PER_SECOND, DOUBTS_BURST, DOUBTS_PER_SECOND, TRIES_BURST,
-    TRIES_PER_SECOND,
-};
+use crate::limits::{DOUBTS_BURST, DOUBTS_PER_SECOND, HandshakeLimits};
 use crate::messages::ServiceRequest;
 use crate::outbox::Outbox;
 use crate::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
+use crate::relays::blame::Blame;
+use crate::relays::budget::Budgets;
 use crate::relays::guards::Guards;
+use crate::relays::key_changes::KeyChanges;
 use crate::relays::network::Network;
 use crate::session::Session;
+use crate::session::away::Away;
 use crate::session::ending::Ending;
 use crate::session::initiation_replay::InitiationReplayCache;
 use crate::tails::Tails;
@@ -91,12 +97,20 @@ pub struct Engine {
     answers: bool,
     network: Option<Network>,
     guards: Guards,
+    key_changes: KeyChanges,
+    budgets: Budgets,
     links: Links,
     mailboxes: Mailboxes,
     tails: Tails,
+    /// Relays behind the guards that tails, and heads of any session, had better do without, as far as
+    /// there are others in the second layer: a session remembers by itself what it knows of the rest. A peer
+    /// can bring that about, and it moves the choice of all sessions, so it counts little where
+    /// heads are built.
+    inner_blame: Blame,
     spares_short: bool,
     shortage: Option<String>,
     pseudonyms: Pseudonyms,
+    authorisations: Authorisations,
     /// The own IPv6 address.
     ipv6: Ipv6Addr,
     sessions: SlotMap<SessionKey, Session>,
@@ -104,15 +118,17 @@ pub struct Engine {
     by_address: HashMap<IpAddr, SessionKey>,
     descriptors: Descriptors,
     unreachable: Unreachable,
+    away: Away,
     lookups: HashMap<IpAddr, Lookup>,
     lookup_bucket: TokenBucket,
     queries: Queries,
     /// Measurements of paths, for people.
     measurements: Vec<ping::Measurement>,
     publication: Publication,
+    record_versions: RecordVersions,
+    network_time: NetworkTime,
     initiation_replays: InitiationReplayCache,
-    tries: TokenBucket,
-    answers_bucket: TokenBucket,
+    handshake_limits: HandshakeLimits,
     icmp_bucket: TokenBucket,
     doubts_bucket: TokenBucket,
     outbox: Outbox,
@@ -149,10 +165,13 @@ impl Engine {
         now: Now,
     ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
+        let authorisations = Authorisations::new(&identity.access, &identity.key);
         let pseudonyms = Pseudonyms::new(identity, now.instant, &mut rng);
         let at = now.instant;
         Self {
             guards: guards.unwrap_or_else(|| Guards::new(config.guards)),
+            key_changes: KeyChanges::default(),
+            budgets: Budgets::new(at),
             config,
             started: now,
             answers,
@@ -160,23 +179,27 @@ impl Engine {
             links: Links::new(families),
             mailboxes: Mailboxes::default(),
             tails: Tails::default(),
+            inner_blame: Blame::default(),
             spares_short: false,
             shortage: None,
             ipv6: address::ipv6(&pseudonyms.get(Pseudonym::Own).id),
             pseudonyms,
+            authorisations,
             sessions: SlotMap::with_key(),
             by_peer: HashMap::new(),
             by_address: HashMap::new(),
             descriptors: Descriptors::default(),
             unreachable: Unreachable::default(),
+            away: Away::default(),
             lookups: HashMap::new(),
             lookup_bucket: TokenBucket::new(LOOKUPS_PER_SECOND, LOOKUPS_BURST, at),
             queries: Queries::default(),
             measurements: Vec::new(),
             publication: Publication::new(at),
+            record_versions: RecordVersions::default(),
+            network_time: NetworkTime::default(),
             initiation_replays: InitiationReplayCache::default(),
-            tries: TokenBucket::new(TRIES_PER_SECOND, TRIES_BURST, at),
-            answers_bucket: TokenBucket::new(ANSWERS_PER_SECOND, ANSWERS_BURST, at),
+            handshake_limits: HandshakeLimits::new(at),
             icmp_bucket: TokenBucket::new(
                 crate::packets::icmp::PER_SECOND,
                 crate::packets::icmp::BURST,
@@ -200,10 +223,26 @@ impl Engine {
         }
     }
 
+    /// Goes on with the versions of an earlier run's records. To be called before anything else.
+    pub fn set_record_versions(&mut self, versions: RecordVersions) {
+        self.record_versions = versions;
+    }
+
     /// There is a new, verified snapshot of the network.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Now) {
+        self.network_time
+            .learn(snapshot.issued, snapshot.valid_until, now);
         let network = Network::new(snapshot);
+        if let Some(before) = &self.network {
+            self.key_changes.follow(before, &network, now.instant);
+        }
         self.tails.check_keys(&network);
+        let changes = &self.key_changes;
+        self.inner_blame.explain(&network, changes, now.instant);
+        for (_, session) in self.sessions.iter_mut() {
+            session.paths.check_keys(&network, changes, now.instant);
+            session.blame.explain(&network, changes, now.instant);
+        }
         self.network = Some(network);
         self.last_slow = None;
         self.maintain(now);
@@ -295,9 +334,25 @@ impl Engine {
         self.events.pop_front()
     }
 
-    /// The guards as they are to be stored, if they have changed since the last call.
-    pub fn guards_to_store(&mut self) -> Option<String> {
-        self.guards.take_changed().then(|| self.guards.save())
+    /// The guards as they are to be stored, if they have changed since [`Self::guards_stored`].
+    pub fn guards_to_store(&self) -> Option<String> {
+        self.guards.has_changed().then(|| self.guards.save())
+    }
+
+    /// What [`Self::guards_to_store`] returned last is stored.
+    pub fn guards_stored(&mut self) {
+        self.guards.set_unchanged();
+    }
+
+    /// The versions of the own records as they are to be stored before what is in the outbox is sent, if
+    /// they have changed since [`Self::record_versions_stored`].
+    pub fn record_versions_to_store(&self) -> Option<String> {
+        self.record_versions.unstored()
+    }
+
+    /// What [`Self::record_versions_to_store`] returned last is stored.
+    pub fn record_versions_stored(&mut self) {
+        self.record_versions.set_stored();
     }
 
     /// The own descriptor, if it has changed since the last call.
@@ -367,7 +422,7 @@ impl Engine {
             self.slow_tick(now);
         }
         self.links.poll(now, &mut self.outbox, &mut self.rng);
-        self.link_events();
+        self.link_events(now);
         if self.stopping.is_none() {
             self.build_spares(now);
             self.publish(now);
@@ -398,6 +453,10 @@ impl Engine {
                 |relay| links.can_reach(relay),
                 &mut self.rng,
             );
+            let (length, deep) = (self.config.longest(), self.config.has_third_layers());
+            let at = now.unix();
+            self.guards
+                .update_layers(network, length, deep, at, &mut self.rng);
         }
         if let Some(network) = &self.network {
             let wanted: Vec<_> = self.guards.in_use().map(|(id, _)| id).collect();
@@ -407,10 +466,16 @@ impl Engine {
         let grace = self.grace();
         self.tails.expire(now, grace);
         self.descriptors.expire(now);
+        for packet in self.away.expire(now.instant) {
+            self.inbound.push(&packet);
+        }
+        for address in self.away.due(now.instant) {
+            self.resolve(address, None, now);
+        }
         self.renew_pseudonyms(now);
     }
 
-    fn link_events(&mut self) {
+    fn link_events(&mut self, now: Now) {
         for event in self.links.take_events() {
             match event {
                 LinkEvent::Up { guard, fresh } => {
@@ -424,8 +489,11 @@ impl Engine {
                     request,
                     refused,
                 } => {
-                    for useless in self.tails.registered(&guard, request, &refused) {
-                        self.tails.drop_now(useless);
+                    let (taken, useless) = self.tails.registered(&guard, request, &refused);
+                    self.mailboxes
+                        .answered(&guard, taken, !useless.is_empty(), now.instant);
+                    for tail in useless {
+                        self.tails.drop_now(tail);
                     }
                 }
             }
@@ -447,9 +515,17 @@ impl Engine {
             self.event(Event::Online);
         } else {
             self.was_online = true;
+            // Nothing comes through anywhere, and no relay behind the guards is to blame for that.
+            self.inner_blame.forget();
             let why = self.problems().join("; ");
             self.event(Event::Offline(why));
         }
+    }
+
+    /// The time as one of the own IDs tells it to others.
+    fn said(&self, pseudonym: Pseudonym, now: Now) -> Now {
+        let behind = self.pseudonyms.get(pseudonym).behind;
+        self.network_time.said(behind, now)
     }
 
     fn grace(&self) -> u64 {

@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 
 use mixline_protocol::address::IPV6_FIRST_BYTE;
-use mixline_protocol::directory::RequestBody;
 use mixline_protocol::records::ServiceDescriptor;
 
 use super::Engine;
@@ -63,6 +62,7 @@ impl Engine {
             self.counters.unroutable += 1;
             self.reject(bytes, Rejection::Unreachable, now);
         } else {
+            self.away.sent(&packet);
             match self.unreachable.standing(&destination, now.instant) {
                 Standing::Free => self.resolve(destination, Some(bytes), now),
                 Standing::Unreachable { retry } => {
@@ -80,6 +80,11 @@ impl Engine {
             return;
         };
         session.carries_packets = true;
+        if session.unreachable {
+            session.flows.rejected(packet, now.instant);
+            self.reject(bytes, Rejection::Unreachable, now);
+            return;
+        }
         if session.doubt.is_some() && session.held.push(bytes) {
             return;
         }
@@ -113,6 +118,7 @@ impl Engine {
             .as_ref()
             .is_some_and(|opening| opening.background)
         {
+            self.away.sent(packet);
             self.reject(bytes, Rejection::Unreachable, now);
         } else if !session.held.push(bytes) {
             self.counters.overflow += 1;
@@ -155,7 +161,7 @@ impl Engine {
 
     /// Finds out whose address it is, and opens a session. A packet waits for that; without one
     /// it is a background attempt, while packets are rejected.
-    fn resolve(&mut self, address: IpAddr, packet: Option<&[u8]>, now: Now) {
+    pub(super) fn resolve(&mut self, address: IpAddr, packet: Option<&[u8]>, now: Now) {
         let known = self.descriptors.at(&address, now).cloned();
         if let Some(descriptor) = known {
             let mut held = Held::default();
@@ -175,6 +181,12 @@ impl Engine {
             }
             return;
         }
+        if !self.away.may_ask(&address, now.instant) {
+            if let Some(packet) = packet {
+                self.reject(packet, Rejection::Unreachable, now);
+            }
+            return;
+        }
         if self.lookups.len() >= MAX_LOOKUPS || !self.lookup_bucket.take(now.instant) {
             self.counters.overflow += 1;
             if let Some(packet) = packet {
@@ -190,7 +202,9 @@ impl Engine {
             lookup.held.push(packet);
         }
         self.lookups.insert(address, lookup);
-        let body = RequestBody::LookupAddress(address);
+        let body = self
+            .authorisations
+            .lookup_address(address, self.said(Pseudonym::Asking, now).unix());
         self.ask_directory(body, Asker::Packets(address), now);
         self.needs_maintenance = true;
     }
@@ -230,16 +244,7 @@ impl Engine {
         background: bool,
         now: Now,
     ) {
-        let opened = self.open(
-            Pseudonym::Own,
-            descriptor.id,
-            descriptor.session,
-            &descriptor.tails,
-            descriptor.lease,
-            background,
-            now,
-        );
-        let Some(key) = opened else {
+        let Some(key) = self.open(Pseudonym::Own, descriptor, background, now) else {
             self.unreachable.not_reached(
                 mixline_protocol::address::ipv6(&descriptor.id).into(),
                 now.instant,

@@ -6,14 +6,13 @@
 
 use std::time::{Duration, Instant};
 
-use mixline_protocol::directory::RequestBody;
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::ServiceDescriptor;
 use mixline_protocol::session::Control;
 
 use super::Engine;
 use crate::clock::Now;
-use crate::command::{Answer, MAX_PINGS, PING_INTERVAL, RequestNumber};
+use crate::command::{Answer, MAX_MEASUREMENTS, MAX_PINGS, PING_INTERVAL, RequestNumber};
 use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::error::QueryError;
@@ -23,8 +22,6 @@ use crate::session::lanes::Route;
 use crate::session::transmit::{Load, Sender};
 use crate::status::{PathPing, PingReport, RoundTrip, milliseconds};
 
-/// Measurements under way at once.
-pub const MAX_MEASUREMENTS: usize = 8;
 /// Paths that one of them tells apart.
 const MAX_PATHS: usize = 32;
 /// How long the last answers are waited for.
@@ -99,7 +96,12 @@ impl Engine {
         }
         match self.descriptors.get(&id, now).cloned() {
             Some(descriptor) => self.open_for_ping(&descriptor, number, now),
-            None => self.ask_directory(RequestBody::LookupId(id), Asker::Ping(id, number), now),
+            None => {
+                let body = self
+                    .authorisations
+                    .lookup(id, self.said(Pseudonym::Asking, now).unix());
+                self.ask_directory(body, Asker::Ping(id, number), now);
+            }
         }
     }
 
@@ -110,16 +112,7 @@ impl Engine {
         number: RequestNumber,
         now: Now,
     ) {
-        let opened = self.open(
-            Pseudonym::Own,
-            descriptor.id,
-            descriptor.session,
-            &descriptor.tails,
-            descriptor.lease,
-            false,
-            now,
-        );
-        if opened.is_none() {
+        if self.open(Pseudonym::Own, descriptor, false, now).is_none() {
             let why = "the peer offers no tail that is still good".to_owned();
             self.fail_ping(number, QueryError::Refused(why));
         }

@@ -11,10 +11,11 @@ use super::Engine;
 use crate::clock::Now;
 use crate::command::RequestNumber;
 use crate::directory::pending::{Asker, QUERY_DEADLINE};
+use crate::directory::pseudonyms::Pseudonym;
 use crate::directory::publication::{FIRST_RETRY, LAST_RETRY};
 use crate::error::QueryError;
 use crate::keys::TailKey;
-use crate::relays::selection::{OWN_GUARD, SHARED, Shortage};
+use crate::relays::selection::{Place, Plan, SHARED, Shortage, choose_within};
 use crate::status::Event;
 use crate::tails::{Owner, Tail};
 
@@ -45,7 +46,10 @@ impl Engine {
         let wanted = if short { MORE_SPARES } else { SPARES } + publics;
         let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
         let spare = |tail: &Tail| {
-            tail.owner == Owner::Spare && now.unix() < tail.renew && works(&tail.guard)
+            tail.owner == Owner::Spare
+                && now.unix() < tail.renew
+                && works(&tail.guard)
+                && !tail.registration.is_ignored(now.instant)
         };
         let have = self.tails.iter().filter(|(_, tail)| spare(tail)).count();
         for _ in have..wanted.min(have + BUILDS) {
@@ -60,14 +64,25 @@ impl Engine {
         }
     }
 
-    /// Builds one spare at the guard that has the fewest. `Err(None)` if there is no guard.
+    /// Whether a guard may be asked for one more mailbox. One that has refused some is asked for a single
+    /// one, when it is time to.
+    fn takes_mailboxes(&self, guard: &ShortId, now: Now) -> bool {
+        !self.tails.are_ignored_by(guard, now.instant)
+            && match self.mailboxes.refused_until(guard) {
+                Some(until) => now.instant >= until && !self.tails.any_asked_of(guard),
+                None => true,
+            }
+    }
+
+    /// Builds one spare at the guard that has the fewest, of those that take mailboxes. `Err(None)` if
+    /// there is none.
     fn build_tail(&mut self, now: Now) -> Result<(), Option<Shortage>> {
         let network = self.network.as_ref().ok_or(None)?;
         let mut guards: Vec<(ShortId, usize)> = self
             .links
             .usable()
             .map(|guard| (guard, self.tails.at_guard(&guard)))
-            .filter(|(_, (_, room))| *room)
+            .filter(|(guard, (_, room))| *room && self.takes_mailboxes(guard, now))
             .map(|(guard, (count, _))| (guard, count))
             .collect();
         crate::random::shuffle(&mut guards, &mut self.rng);
@@ -76,22 +91,34 @@ impl Engine {
             .min_by_key(|(_, count)| *count)
             .ok_or(None)?;
         let guards = &self.guards;
-        let spares: Vec<ShortId> = self
+        // A relay that fails must not take all public tails with it, and these come from the spares.
+        let beside: Vec<ShortId> = self
             .tails
             .iter()
-            .filter(|(_, tail)| tail.owner == Owner::Spare)
+            .filter(|(_, tail)| matches!(tail.owner, Owner::Spare | Owner::Public))
+            .filter(|(_, tail)| tail.draining.is_none())
             .flat_map(|(_, tail)| tail.relays.iter().copied())
             .collect();
-        let penalty = |relay: &ShortId| {
-            let shared = spares.iter().filter(|used| *used == relay).count();
-            let guard = if guards.is_guard(relay) { OWN_GUARD } else { 0 };
-            guard + SHARED * u8::try_from(shared.min(MORE_SPARES)).unwrap_or(0)
+        let penalty = |place: Place, relay: &ShortId| {
+            let shared = beside.iter().filter(|used| *used == relay).count();
+            let own = guards.speaks_against(place, relay);
+            let blame = self.inner_blame.of(relay, now.instant);
+            own + blame + SHARED * u8::try_from(shared.min(MORE_SPARES)).unwrap_or(0)
         };
         let length = self.config.tail_length;
-        self.tails
-            .build(network, &guard, length, now, penalty, &mut self.rng)
-            .map(drop)
-            .map_err(Some)
+        let deep = self.config.has_third_layer(length);
+        let plan = Plan {
+            guard: &guard,
+            layers: &guards.layers(network, &guard, length, deep, now.unix()),
+            length,
+        };
+        // Strangers make an endpoint give tails away, so their relays are from the budget for all.
+        let allowed = self.budgets.allow(None, now.instant);
+        let chosen = choose_within(network, plan, now, penalty, allowed, &mut self.rng)?;
+        let free = chosen.free();
+        self.tails.build(network, chosen, &mut self.rng)?;
+        self.budgets.use_relays(None, &free, now.instant);
+        Ok(())
     }
 
     /// Keeps public tails alive, and the descriptor true.
@@ -105,9 +132,10 @@ impl Engine {
         if self.renew_public_tails(now) {
             self.publication.make_stale(now.instant);
         }
+        let said = self.said(Pseudonym::Own, now).unix();
         if let Some(descriptor) = self.publication.offer()
-            && (descriptor.expires.since(now.unix()) < REFRESH.min(self.descriptor_life(now) / 2)
-                || descriptor.issued > now.unix().plus(CLOCK_SKEW)
+            && (descriptor.expires.since(said) < REFRESH.min(self.descriptor_life(now) / 2)
+                || descriptor.issued > said.plus(CLOCK_SKEW)
                 || descriptor.lease.as_ref() != self.pseudonyms.lease(now.unix()))
         {
             self.publication.make_stale(now.instant);
@@ -180,6 +208,7 @@ impl Engine {
         match result {
             Ok(()) => {
                 self.publication.published = self.publication.published.max(version);
+                self.record_versions.accept(version);
                 self.publication.published_at = now.unix().0;
                 self.publication.retry = FIRST_RETRY;
                 self.event(Event::Published);
@@ -225,8 +254,13 @@ impl Engine {
 
     fn spare_for_public(&mut self, now: Now) -> Option<TailKey> {
         let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
-        self.tails
-            .take_spare(Owner::Public, &self.publication.tails, now, works)
+        self.tails.take_spare(
+            Owner::Public,
+            &self.publication.tails,
+            now,
+            works,
+            &self.inner_blame,
+        )
     }
 
     fn descriptor_life(&self, now: Now) -> u64 {
@@ -236,7 +270,8 @@ impl Engine {
             .iter()
             .filter_map(|key| self.tails.get(*key));
         let last = tails.map(|tail| tail.expires).max().unwrap_or_default();
-        last.since(now.unix()).clamp(1, LIFE)
+        let said = self.said(Pseudonym::Own, now);
+        last.since(said.unix()).clamp(1, LIFE)
     }
 
     fn sign_descriptor(&mut self, now: Now) {
@@ -251,28 +286,24 @@ impl Engine {
     }
 
     fn sign(&mut self, tails: Vec<mixline_protocol::records::TailOffer>, life: u64, now: Now) {
-        let own = self
-            .pseudonyms
-            .get(crate::directory::pseudonyms::Pseudonym::Own);
-        // What was signed under a clock that was far ahead, no directory has accepted.
-        let signed = self.publication.descriptor.as_ref().map(|it| it.version);
-        let acceptable = now.unix_ms.saturating_add(CLOCK_SKEW * 1000);
-        let last = signed
-            .filter(|version| *version <= acceptable)
-            .unwrap_or(0)
-            .max(self.publication.published);
+        let said = self.said(Pseudonym::Own, now);
+        let own = self.pseudonyms.get(Pseudonym::Own);
+        let clients = self.authorisations.entries(&own.id, said.unix());
         let unsigned = ServiceDescriptor {
             id: own.id,
-            version: now.unix_ms.max(last + 1),
-            issued: now.unix(),
-            expires: now.unix().plus(life),
+            version: self.record_versions.next(said),
+            issued: said.unix(),
+            expires: said.unix().plus(life),
             session: own.secret.public(),
             lease: self.pseudonyms.lease(now.unix()).copied(),
             tails,
+            clients,
             signature: [0; mixline_protocol::identity::SIGNATURE],
         };
         match unsigned.sign(&own.key) {
             Ok(descriptor) => {
+                self.queries
+                    .supersede(&descriptor, now.instant, &mut self.rng);
                 self.publication.descriptor = Some(Arc::new(descriptor));
                 self.publication.changed = true;
                 self.publication.stale = None;

@@ -5,9 +5,13 @@
 //! works.
 
 use super::Engine;
+use crate::access::{Access, Authorisations};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::keys::TailKey;
+use crate::directory::pseudonyms::Pseudonym;
+use crate::directory::unreachable::Unreachable;
+use crate::keys::{SessionKey, TailKey};
+use crate::session::ending::Ending;
 use crate::tails::Owner;
 
 impl Engine {
@@ -45,6 +49,39 @@ impl Engine {
             (false, true) => self.publication.reopen(now.instant),
             _ => {}
         }
+        self.needs_maintenance = true;
+    }
+
+    /// Lets in these clients only from now on, or everybody. Sessions of others end, which the peers are
+    /// told; those that were begun here go on, and carry
+    /// answers only.
+    pub(super) fn set_access(&mut self, access: &Access, now: Now) {
+        let own = &self.pseudonyms.get(Pseudonym::Own).key;
+        self.authorisations = Authorisations::new(access, own);
+        let others: Vec<SessionKey> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.pseudonym == Pseudonym::Own && !session.begun_here)
+            .filter(|(_, session)| !self.authorisations.lets_in(session.client.as_ref()))
+            .map(|(key, _)| key)
+            .collect();
+        for key in others {
+            self.end(key, &Ending::NotAuthorised, now);
+        }
+        let over = self
+            .away
+            .end_of_guests(|client| self.authorisations.lets_in(client));
+        for packet in over {
+            self.inbound.push(&packet);
+        }
+        for (_, session) in self.sessions.iter_mut() {
+            // It is shown that we are its client.
+            session.introduce |= session.pseudonym == Pseudonym::Own
+                && self.authorisations.with(&session.peer).is_some();
+        }
+        // What was nobody's may be found now.
+        self.unreachable = Unreachable::default();
+        self.publication.make_stale(now.instant);
         self.needs_maintenance = true;
     }
 

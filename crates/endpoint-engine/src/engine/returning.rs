@@ -2,15 +2,14 @@
 //! could be reached for a while.
 //!
 //! Meanwhile guards and peers went on. A relay drops a link's session after three minutes, a NAT
-//! forgets a mapping sooner, and a peer gives a session up after four seconds without answers
-//! ([`PEER_DEAD`](super::liveness::PEER_DEAD)). So links are made anew at once, and each session is
+//! forgets a mapping sooner, and a peer gives a session up after half a minute without answers, or sooner
+//! if it would not look for this endpoint ([`silence`](super::silence)). So links are made anew at once, and each session is
 //! *doubted*: its peer is asked over all paths, and packets wait. An answer ends the doubt. Without
 //! one, soon, new keys are made through the peer's public tails, while the old ones stay in use: to
 //! the host its connections go on as far as the peer still has them.
 
 use std::time::Duration;
 
-use mixline_protocol::directory::RequestBody;
 use mixline_protocol::records::TailOffer;
 
 use super::lifecycle::HANDSHAKE_DEADLINE;
@@ -32,6 +31,7 @@ impl Engine {
         self.links.begin_anew(now.instant);
         self.last_slow = None;
         self.unreachable.forget();
+        self.away.try_soon(now.instant);
         self.publication.next = self.publication.next.min(now.instant);
         self.doubt_sessions();
         for (_, session) in self.sessions.iter_mut() {
@@ -61,7 +61,7 @@ impl Engine {
         }
         self.last_tick = Some(now);
         for (_, session) in self.sessions.iter_mut() {
-            session.waiting = None;
+            session.forgive_silence();
             session.paths.forgive();
         }
         if gap >= AWAY {
@@ -73,7 +73,7 @@ impl Engine {
     pub(super) fn doubt_sessions(&mut self) {
         for (_, session) in self.sessions.iter_mut() {
             if session.phase == Phase::Established {
-                session.waiting = None;
+                session.forgive_silence();
                 session.paths.forgive();
                 // A handshake over the peer's private tails has no point if those are gone.
                 session.opening = None;
@@ -122,7 +122,10 @@ impl Engine {
         let mut targets = self.public_tails(pseudonym, key, now);
         if targets.is_empty() {
             if ask && !self.queries.is_refreshing(&peer) {
-                self.ask_directory(RequestBody::LookupId(peer), Asker::Refresh(peer), now);
+                let body = self
+                    .authorisations
+                    .lookup(peer, self.said(Pseudonym::Asking, now).unix());
+                self.ask_directory(body, Asker::Refresh(peer), now);
             }
             return;
         }
@@ -138,7 +141,12 @@ impl Engine {
     }
 
     /// Where anybody reaches the peer of a session.
-    fn public_tails(&self, pseudonym: Pseudonym, key: SessionKey, now: Now) -> Vec<TailOffer> {
+    pub(super) fn public_tails(
+        &self,
+        pseudonym: Pseudonym,
+        key: SessionKey,
+        now: Now,
+    ) -> Vec<TailOffer> {
         let Some(session) = self.sessions.get(key) else {
             return Vec::new();
         };

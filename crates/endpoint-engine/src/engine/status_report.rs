@@ -6,11 +6,13 @@ use super::Engine;
 use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::guard_links::GuardTarget;
+use crate::limits::{NEW_RELAYS_BURST, NEW_RELAYS_PER_HOUR};
+use crate::relays::layers::Member;
 use crate::session::paths::{Health, Path};
 use crate::session::{Phase, Session};
 use crate::status::{
-    DirectoryStatus, GuardStatus, NetworkStatus, PathStatus, SessionStatus, Status, TailStatus,
-    milliseconds,
+    BudgetStatus, DirectoryStatus, GuardStatus, KeptRelayStatus, LayerStatus, NetworkStatus,
+    PathStatus, SessionStatus, Status, TailStatus, milliseconds,
 };
 use crate::tails::Owner;
 
@@ -34,6 +36,13 @@ impl Engine {
             problems: self.problems_at(now),
             network: self.network_status(),
             guards: self.guard_status(),
+            layers: self.layer_status(),
+            budget: BudgetStatus {
+                left: self.budgets.left(now.instant),
+                most: NEW_RELAYS_BURST,
+                per_hour: NEW_RELAYS_PER_HOUR,
+                peers_used_up: self.budgets.used_up(now.instant),
+            },
             tails: self.tail_status(),
             sessions: self
                 .sessions
@@ -65,6 +74,10 @@ impl Engine {
             format!(
                 "guard {name}: {found}; raise the MTU on the way, of this host's interface first"
             )
+        }));
+        problems.extend(self.mailboxes.refusing().map(|guard| {
+            let name = self.relay_name(&guard);
+            format!("guard {name} takes no more mailboxes: nothing is received through it")
         }));
         problems.extend(self.shortage.clone());
         problems
@@ -98,6 +111,29 @@ impl Engine {
                 ..NetworkStatus::default()
             },
         }
+    }
+
+    fn layer_status(&self) -> Vec<LayerStatus> {
+        let one = |(member, substitute): (&Member, bool)| {
+            let relay = member.relay();
+            let network = self.network.as_ref();
+            KeptRelayStatus {
+                name: self.relay_name(&relay),
+                relay: relay.to_string(),
+                until: member.until(),
+                substitute,
+                listed: network.is_some_and(|network| network.relay(&relay).is_some()),
+            }
+        };
+        ["second", "third"]
+            .into_iter()
+            .zip(self.guards.kept())
+            .map(|(name, layer)| LayerStatus {
+                layer: name.to_owned(),
+                relays: layer.views().map(one).collect(),
+            })
+            .filter(|layer| !layer.relays.is_empty())
+            .collect()
     }
 
     fn guard_status(&self) -> Vec<GuardStatus> {

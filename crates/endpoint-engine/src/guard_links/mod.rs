@@ -151,8 +151,11 @@ impl Links {
                 Some(link) if link.peer.remote() == relay.link => {
                     link.leaving = None;
                     if link.addresses != addresses {
+                        // What works goes on, wherever it stands now.
+                        let current = link.addresses.get(link.at).copied();
+                        let at = addresses.iter().position(|at| Some(*at) == current);
                         link.addresses = addresses;
-                        link.at = 0;
+                        link.at = at.unwrap_or(0);
                     }
                 }
                 Some(link) => {

@@ -1,8 +1,9 @@
-//! Rejecting packets: ICMP errors and TCP resets for what cannot be delivered.
+//! Rejecting packets: ICMP errors for what cannot be delivered, and TCP resets.
 //!
 //! A packet that cannot go to its peer is answered at once, so that no application waits for a
-//! timeout. ICMP (RFC 792, RFC 4443) ends the opening of a TCP connection; one that is
-//! established ignores it (RFC 1122, section 4.2.3.9) and is reset instead.
+//! timeout. ICMP (RFC 792, RFC 4443) ends the opening of a TCP connection. One that is established
+//! takes it for news that may be outdated soon (RFC 1122, section 4.2.3.9), and goes on trying, at a
+//! steady pace (RFC 6069): the peer may only sleep. It is reset when its peer says that it is over.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -24,7 +25,8 @@ const TTL: u8 = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     /// Nobody has that address, or cannot be reached: host unreachable (type 3 code 1), address
-    /// unreachable (type 1 code 3).
+    /// unreachable (type 1 code 3); no route (type 1 code 0) about a TCP connection that is open, which
+    /// is what has it go on at a steady pace over IPv6 (RFC 6069, section 4.1).
     Unreachable,
     /// It is not allowed from this source address: type 3 code 13, type 1 code 5.
     Prohibited,
@@ -49,21 +51,16 @@ pub fn error_for(bytes: &[u8], why: Rejection) -> Option<Vec<u8>> {
     {
         return None;
     }
-    if why == Rejection::Unreachable
-        && packet.flow.protocol == protocol::TCP
-        && packet.flow.ports != (0, 0)
-        && let Some(segment) = Segment::read(packet.payload)
-    {
-        if segment.reset {
-            return None;
-        }
-        if !segment.syn || segment.acknowledges {
-            return Some(reset(&packet.flow, segment.ack, None));
-        }
+    let segment = (packet.flow.protocol == protocol::TCP)
+        .then(|| Segment::read(packet.payload))
+        .flatten();
+    if segment.is_some_and(|segment| segment.reset) {
+        return None;
     }
+    let open = segment.is_some_and(|segment| !segment.syn || segment.acknowledges);
     match (packet.flow.destination, packet.flow.source) {
         (IpAddr::V4(from), IpAddr::V4(to)) => Some(error_v4(bytes, from, to, why)),
-        (IpAddr::V6(from), IpAddr::V6(to)) => Some(error_v6(bytes, from, to, why)),
+        (IpAddr::V6(from), IpAddr::V6(to)) => Some(error_v6(bytes, from, to, why, open)),
         _ => None,
     }
 }
@@ -158,8 +155,9 @@ fn error_v4(about: &[u8], from: Ipv4Addr, to: Ipv4Addr, why: Rejection) -> Vec<u
     packet_v4(from, to, protocol::ICMP, &icmp)
 }
 
-fn error_v6(about: &[u8], from: Ipv6Addr, to: Ipv6Addr, why: Rejection) -> Vec<u8> {
+fn error_v6(about: &[u8], from: Ipv6Addr, to: Ipv6Addr, why: Rejection, open: bool) -> Vec<u8> {
     let (kind, code, mtu) = match why {
+        Rejection::Unreachable if open => (1, 0, 0),
         Rejection::Unreachable => (1, 3, 0),
         Rejection::Prohibited => (1, 5, 0),
         Rejection::TooBig(mtu) => (2, 0, mtu),

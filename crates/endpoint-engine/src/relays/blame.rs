@@ -6,39 +6,99 @@
 //! again and again stays away. Were all of them simply shunned, a small network would soon be
 //! left with a few relays that every path shares, and the next failure would end them all at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::ShortId;
+use mixline_protocol::path::Hop;
 
-use crate::relays::selection::FAILED;
+use crate::relays::budget::Partner;
+use crate::relays::key_changes::KeyChanges;
+use crate::relays::network::Network;
+use crate::relays::selection::{FAILED, SHARED};
 
 /// Failures of one relay that are counted.
 const MAX_FAILURES: u8 = 5;
+/// What one peer alone has brought about speaks against a relay in sessions with others at most as much as
+/// one path that shares it: a peer that answers over one relay only must not draw all sessions there.
+const ONE_WITNESS: u8 = SHARED;
 /// At most so many relays are blamed.
 const MAX_BLAMED: usize = 64;
 /// How long a failure is remembered.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// Failed heads that may yet be explained: the latest ones ...
+const MAX_UNEXPLAINED: usize = 32;
+/// ... for so long: as it takes until a relay that started anew is in a snapshot. Otherwise one that swallows
+/// cells would be excused for each relay that was ever beside it and starts anew some time.
+const EXPLAINED_WITHIN: Duration = Duration::from_secs(15);
+
 /// The relays that a session blames.
 #[derive(Default)]
 pub struct Blame {
     relays: HashMap<ShortId, Failures>,
+    unexplained: VecDeque<Unexplained>,
+}
+
+/// A head that has failed, and the relays that were blamed for it.
+struct Unexplained {
+    head: Vec<Hop>,
+    blamed: Vec<ShortId>,
+    until: Instant,
 }
 
 struct Failures {
     count: u8,
+    /// In whose sessions: the first, and whether there was another. All strangers are one (`None`).
+    witness: Option<Partner>,
+    others: bool,
     until: Instant,
 }
 
 impl Blame {
+    /// A head has failed in a session with `witness`; these of its relays are in no path that works.
+    pub fn add_all(
+        &mut self,
+        head: Vec<Hop>,
+        relays: Vec<ShortId>,
+        witness: Option<Partner>,
+        now: Instant,
+    ) {
+        for relay in &relays {
+            self.add(*relay, witness, now);
+        }
+        if self.unexplained.len() >= MAX_UNEXPLAINED {
+            self.unexplained.pop_front();
+        }
+        self.unexplained.push_back(Unexplained {
+            head,
+            blamed: relays,
+            until: now + EXPLAINED_WITHIN,
+        });
+    }
+
+    /// Relays that have started anew, as the snapshot shows, are why heads over them have failed. Neither
+    /// they nor the others are to blame any more for that.
+    pub fn explain(&mut self, network: &Network, changes: &KeyChanges, now: Instant) {
+        let failed = std::mem::take(&mut self.unexplained);
+        for it in failed.into_iter().filter(|it| now < it.until) {
+            let explains = |hop: &Hop| network.has_forgotten(hop) && changes.explain(&hop.relay);
+            if it.head.iter().any(explains) {
+                self.relieve(&it.blamed);
+            } else {
+                self.unexplained.push_back(it);
+            }
+        }
+    }
+
     /// A relay was in a path that failed, and is in none that works.
-    pub fn add(&mut self, relay: ShortId, now: Instant) {
+    fn add(&mut self, relay: ShortId, witness: Option<Partner>, now: Instant) {
         self.relays.retain(|_, failures| failures.until > now);
         let until = now + REMEMBERED;
         if let Some(failures) = self.relays.get_mut(&relay) {
             failures.count = MAX_FAILURES.min(failures.count + 1);
             failures.until = until;
+            failures.others |= failures.witness != witness;
             return;
         }
         if self.relays.len() >= MAX_BLAMED
@@ -47,7 +107,13 @@ impl Blame {
             let oldest = *oldest;
             self.relays.remove(&oldest);
         }
-        self.relays.insert(relay, Failures { count: 1, until });
+        let first = Failures {
+            count: 1,
+            witness,
+            others: false,
+            until,
+        };
+        self.relays.insert(relay, first);
     }
 
     /// These relays are in a path that has begun to answer: one failure less.
@@ -63,6 +129,16 @@ impl Blame {
     /// Nothing has worked, and no relay is to blame for that.
     pub fn forget(&mut self) {
         self.relays.clear();
+        self.unexplained.clear();
+    }
+
+    /// What speaks against a relay in sessions with others than those in which it has failed.
+    #[must_use]
+    pub fn of_others(&self, relay: &ShortId, now: Instant) -> u8 {
+        match self.relays.get(relay) {
+            Some(failures) if failures.others => self.of(relay, now),
+            _ => ONE_WITNESS.min(self.of(relay, now)),
+        }
     }
 
     /// What speaks against a relay: [`FAILED`] for each failure that counts.
@@ -85,14 +161,14 @@ mod tests {
     #[test]
     fn what_fails_again_is_blamed_more_and_what_works_is_cleared() {
         let (mut blame, now) = (Blame::default(), Instant::now());
-        blame.add(A, now);
-        blame.add(B, now);
-        blame.add(A, now);
+        blame.add(A, None, now);
+        blame.add(B, None, now);
+        blame.add(A, None, now);
         assert_eq!((blame.of(&A, now), blame.of(&B, now)), (2 * FAILED, FAILED));
         blame.relieve(&[B]);
         assert_eq!((blame.of(&A, now), blame.of(&B, now)), (2 * FAILED, 0));
         for _ in 0..100 {
-            blame.add(A, now);
+            blame.add(A, None, now);
         }
         assert_eq!(blame.of(&A, now), MAX_FAILURES * FAILED);
     }
@@ -101,11 +177,11 @@ mod tests {
     fn failures_are_forgotten_and_bounded() {
         let (mut blame, now) = (Blame::default(), Instant::now());
         for number in 0..=255 {
-            blame.add(ShortId([number; 8]), now);
+            blame.add(ShortId([number; 8]), None, now);
         }
         assert_eq!(blame.relays.len(), MAX_BLAMED);
         assert_eq!(blame.of(&A, now + REMEMBERED), 0);
-        blame.add(B, now + REMEMBERED);
+        blame.add(B, None, now + REMEMBERED);
         assert_eq!(blame.relays.len(), 1);
     }
 }

@@ -10,13 +10,16 @@
 use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::{RelayId, ShortId};
+use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Now;
 use crate::random::below;
+use crate::relays::layers::{self, Layer, Member, Needs};
 use crate::relays::network::Network;
-use crate::relays::selection::choose_guard;
+use crate::relays::relay_text::{self, Remembered};
+use crate::relays::selection::{OWN_GUARD, Place, choose_guard};
 
 /// How long a guard may be missing from the snapshots before another takes its place, seconds.
 pub const GONE: u64 = 3 * 24 * 3600;
@@ -42,7 +45,7 @@ const FORMAT: u32 = 1;
 #[serde(deny_unknown_fields)]
 struct Guard {
     #[serde(with = "relay_text")]
-    relay: RelayId,
+    relay: Remembered,
     until: u64,
     missing_since: Option<u64>,
     fallback: bool,
@@ -53,6 +56,10 @@ struct Guard {
 struct File {
     version: u32,
     guards: Vec<Guard>,
+    #[serde(default)]
+    second_layer: Vec<Member>,
+    #[serde(default)]
+    third_layer: Vec<Member>,
 }
 
 /// Why a text does not hold guards.
@@ -66,10 +73,12 @@ pub enum GuardsError {
     Version(u32),
 }
 
-/// The guards of one client.
+/// The guards of one client, and the relays that are kept for the places next to them.
 pub struct Guards {
     wanted: usize,
     guards: Vec<Guard>,
+    second: Layer,
+    third: Layer,
     fallbacks_used: bool,
     /// Since when too few (or, with fallbacks in use, enough) regular guards have been up.
     since: Option<Instant>,
@@ -83,6 +92,8 @@ impl Guards {
         Self {
             wanted,
             guards: Vec::new(),
+            second: Layer::new(&layers::SECOND),
+            third: Layer::new(&layers::THIRD),
             fallbacks_used: false,
             since: None,
             changed: false,
@@ -99,6 +110,8 @@ impl Guards {
             return Err(GuardsError::Version(file.version));
         }
         let mut guards = Self::new(wanted);
+        guards.second = Layer::load(&layers::SECOND, file.second_layer);
+        guards.third = Layer::load(&layers::THIRD, file.third_layer);
         for guard in file.guards {
             let most = if guard.fallback {
                 MAX_FALLBACKS
@@ -123,6 +136,8 @@ impl Guards {
         let file = File {
             version: FORMAT,
             guards: self.guards.clone(),
+            second_layer: self.second.members().to_vec(),
+            third_layer: self.third.members().to_vec(),
         };
         serde_json::to_string_pretty(&file).unwrap_or_default()
     }
@@ -142,27 +157,35 @@ impl Guards {
             .take(self.wanted)
     }
 
-    /// Whether something is to be stored; asking resets it.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    /// Whether something is to be stored.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// What [`Self::save`] returned last is stored.
+    pub fn set_unchanged(&mut self) {
+        self.changed = false;
     }
 
     /// The guards to hold links to, fallbacks last: ID, and whether it is a fallback.
     pub fn in_use(&self) -> impl Iterator<Item = (RelayId, bool)> {
+        self.used().map(|guard| (guard.relay.id, guard.fallback))
+    }
+
+    fn used(&self) -> impl Iterator<Item = &Guard> {
         let regular = self.regular();
         let fallback = self
             .guards
             .iter()
             .filter(|guard| guard.fallback && self.fallbacks_used);
-        regular
-            .chain(fallback)
-            .map(|guard| (guard.relay, guard.fallback))
+        regular.chain(fallback)
     }
 
     /// Whether a relay is one of the guards in use.
     #[must_use]
     pub fn is_guard(&self, relay: &ShortId) -> bool {
-        self.in_use().any(|(id, _)| id.short() == *relay)
+        self.used().any(|guard| guard.relay.short == *relay)
     }
 
     /// Drops guards that are gone or too old, chooses missing ones, and takes fallbacks into use
@@ -178,7 +201,10 @@ impl Guards {
     ) {
         let unix = now.unix().0;
         for guard in &mut self.guards {
-            let missing = network.relay_of(&guard.relay).is_none();
+            // Who has the file, or a clock that was wrong, keeps no guard for ever.
+            let latest = unix.saturating_add(SHORTEST_LIFE + EXTRA_LIFE);
+            guard.until = guard.until.min(latest);
+            let missing = network.relay_of(&guard.relay.id).is_none();
             if missing != guard.missing_since.is_some() {
                 guard.missing_since = missing.then_some(unix);
                 self.changed = true;
@@ -191,6 +217,76 @@ impl Guards {
             }
         }
         self.fall_back(network, now, up, &reachable, rng);
+    }
+
+    /// Keeps the layers behind the guards filled, for heads and tails of at most `length` relays. To be
+    /// called after [`Self::update`]. The third layer is chosen only where it is used (`deep`).
+    pub fn update_layers(
+        &mut self,
+        network: &Network,
+        length: usize,
+        deep: bool,
+        now: UnixTime,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) {
+        let needs = Needs {
+            guards: self
+                .in_use()
+                .filter_map(|(id, _)| network.relay_of(&id))
+                .collect(),
+            length,
+            now,
+        };
+        self.changed |= self.second.update(network, &needs, rng);
+        if deep {
+            self.changed |= self.third.update(network, &needs, rng);
+        }
+    }
+
+    /// The relays for the second place of a head or tail of `length` relays behind a guard and, with
+    /// `deep`, for the third.
+    #[must_use]
+    pub fn layers(
+        &self,
+        network: &Network,
+        guard: &ShortId,
+        length: usize,
+        deep: bool,
+        now: UnixTime,
+    ) -> Vec<Vec<ShortId>> {
+        // One that is not listed cannot be built with at all.
+        let Some(guard) = network.relay(guard) else {
+            return Vec::new();
+        };
+        let usable = network.usable(now);
+        let beside = |layer: &Layer| layer.serving(&usable, guard, length);
+        let mut layers = vec![beside(&self.second)];
+        if deep {
+            layers.push(beside(&self.third));
+        }
+        layers
+    }
+
+    /// The second layer, and the third.
+    #[must_use]
+    pub fn kept(&self) -> [&Layer; 2] {
+        [&self.second, &self.third]
+    }
+
+    /// Whether a relay is kept for a place next to a guard.
+    #[must_use]
+    pub fn is_kept(&self, relay: &ShortId) -> bool {
+        self.second.contains(relay) || self.third.contains(relay)
+    }
+
+    /// What speaks against a relay in a place because it has another one with this client already.
+    #[must_use]
+    pub fn speaks_against(&self, place: Place, relay: &ShortId) -> u8 {
+        if self.is_guard(relay) || (place == Place::Free && self.is_kept(relay)) {
+            OWN_GUARD
+        } else {
+            0
+        }
     }
 
     /// One at a time goes for its age: with all of them at once, all paths would change.
@@ -215,7 +311,7 @@ impl Guards {
         reachable: &impl Fn(&crate::relays::network::Relay) -> bool,
         rng: &mut (impl CryptoRng + ?Sized),
     ) {
-        let is_up = |guard: &&Guard| up(&guard.relay.short());
+        let is_up = |guard: &&Guard| up(&guard.relay.short);
         let regular = self.regular().filter(is_up).count();
         let enough = regular >= ENOUGH.min(self.wanted);
         if enough != self.fallbacks_used {
@@ -251,48 +347,24 @@ impl Guards {
         let known: Vec<_> = self
             .guards
             .iter()
-            .filter_map(|guard| network.relay_of(&guard.relay))
+            .filter_map(|guard| network.relay_of(&guard.relay.id))
             .collect();
         let allowed = |relay: &crate::relays::network::Relay| {
             reachable(relay)
                 && !known.iter().any(|other| other.conflicts(relay))
-                && !self.guards.iter().any(|guard| guard.relay == relay.id)
+                && !self.guards.iter().any(|guard| guard.relay.id == relay.id)
         };
         let Some(relay) = choose_guard(network, now.unix(), allowed, rng) else {
             return false;
         };
         let life = SHORTEST_LIFE + below(EXTRA_LIFE, rng);
         self.guards.push(Guard {
-            relay: relay.id,
+            relay: relay.id.into(),
             until: now.unix().plus(life).0,
             missing_since: None,
             fallback,
         });
         self.changed = true;
         true
-    }
-}
-
-/// Relay IDs as hexadecimal text.
-mod relay_text {
-    use mixline_protocol::identity::RelayId;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer>(id: &RelayId, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(id)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RelayId, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let mut id = [0; 32];
-        let digits = text.as_bytes();
-        if digits.len() != 64 {
-            return Err(D::Error::custom("a relay ID has 64 hexadecimal digits"));
-        }
-        for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(D::Error::custom)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(D::Error::custom)?;
-        }
-        Ok(RelayId(id))
     }
 }

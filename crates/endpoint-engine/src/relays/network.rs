@@ -15,10 +15,7 @@ use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
 
 use crate::random::below;
-
-/// No relay counts for more than this many times the median: a capacity is what a relay says
-/// of itself, and must not buy all the paths.
-const MOST_MEDIANS: u64 = 10;
+use crate::relays::weights::{Claim, weights};
 
 /// A neighbourhood that no two relays of a head or tail may share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,7 +54,7 @@ pub struct Relay {
     pub link: X25519Public,
     /// Where it is reached.
     pub addresses: Vec<SocketAddr>,
-    /// How much it counts when relays are drawn, at least 1.
+    /// How much it counts when relays are drawn, at least 1: see [`weights`](super::weights).
     pub weight: u64,
     onion: OnionKeys,
     family: Option<String>,
@@ -81,12 +78,17 @@ impl Relay {
             name: descriptor.name.clone(),
             link: descriptor.link,
             addresses: descriptor.addresses.clone(),
-            weight: u64::from(descriptor.capacity.max(1)),
+            weight: 1,
             onion: descriptor.onion.clone(),
             family: descriptor.family.clone(),
             neighbourhoods,
             expires: descriptor.expires,
         }
+    }
+
+    /// Its onion keys, and the epochs that they are for.
+    pub fn onion_keys(&self) -> impl Iterator<Item = (u32, X25519Public)> {
+        self.onion.iter().copied()
     }
 
     /// Whether two relays must not be in one head or tail: the same one, one network, or
@@ -114,11 +116,18 @@ impl Network {
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
         let mut relays: Vec<Relay> = snapshot.relays.iter().map(Relay::new).collect();
-        let mut weights: Vec<u64> = relays.iter().map(|relay| relay.weight).collect();
-        weights.sort_unstable();
-        let median = weights.get(weights.len() / 2).copied().unwrap_or(1);
-        for relay in &mut relays {
-            relay.weight = relay.weight.min(median.saturating_mul(MOST_MEDIANS));
+        let claims: Vec<Claim<'_>> = snapshot
+            .relays
+            .iter()
+            .zip(&relays)
+            .map(|(descriptor, relay)| Claim {
+                capacity: descriptor.capacity,
+                neighbourhoods: &relay.neighbourhoods,
+            })
+            .collect();
+        let weights = weights(&claims);
+        for (relay, weight) in relays.iter_mut().zip(weights) {
+            relay.weight = weight;
         }
         let by_short = relays
             .iter()
@@ -161,6 +170,15 @@ impl Network {
     #[must_use]
     pub fn relays(&self) -> &[Relay] {
         &self.relays
+    }
+
+    /// The relays that have an onion key which builders can use now.
+    #[must_use]
+    pub fn usable(&self, now: UnixTime) -> Vec<&Relay> {
+        let relays = self.relays.iter();
+        relays
+            .filter(|relay| self.hop(relay, now).is_some())
+            .collect()
     }
 
     /// The relay with a short ID.

@@ -13,6 +13,8 @@ pub enum Ending {
     ClosedByPeer,
     /// The peer does not answer.
     Unreachable(&'static str),
+    /// The peer is not on the list of clients any more.
+    NotAuthorised,
     /// This endpoint stops, or takes another ID.
     Stopping,
 }
@@ -24,6 +26,7 @@ impl Ending {
         match self {
             Self::Idle => Some(close::IDLE),
             Self::Stopping => Some(close::STOPPING),
+            Self::NotAuthorised => Some(close::REFUSED),
             Self::ClosedByPeer | Self::Unreachable(_) => None,
         }
     }
@@ -35,6 +38,7 @@ impl fmt::Display for Ending {
             Self::Idle => "idle",
             Self::ClosedByPeer => "closed by the peer",
             Self::Unreachable(why) => why,
+            Self::NotAuthorised => "the peer is not on the list of clients",
             Self::Stopping => "this endpoint stops",
         })
     }

@@ -75,6 +75,24 @@ impl Connection {
     }
 }
 
+/// A TCP connection of this host that is open, as far as is known.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenConnection {
+    /// Which one.
+    pub flow: FlowKey,
+    /// The number of the byte that this host waits for.
+    pub expects: u32,
+    /// When this host has sent on it.
+    pub used: Instant,
+}
+
+impl OpenConnection {
+    /// What makes this host believe that it is over.
+    pub fn reset(&self) -> Vec<u8> {
+        Connection::Open(self.expects).reset(&self.flow)
+    }
+}
+
 /// The flows with one peer.
 pub struct Flows {
     flows: HashMap<FlowKey, Flow>,
@@ -137,6 +155,27 @@ impl Flows {
         (flow.policy, flow.path)
     }
 
+    /// A packet to the peer has been rejected. What it says of a connection that is known holds.
+    pub fn rejected(&mut self, packet: &IpPacket<'_>, now: Instant) {
+        if packet.flow.protocol == protocol::TCP
+            && let Some(flow) = self.flows.get_mut(&packet.flow)
+            && let Some(segment) = Segment::read(packet.payload)
+        {
+            flow.used = now;
+            flow.sent(&segment);
+        }
+    }
+
+    /// Resets for the TCP connections that are being opened, which are over.
+    pub fn refuse_opening(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        let opening = |flow: &Flow| matches!(flow.connection, Some(Connection::Opening(_)));
+        let refused = self.flows.extract_if(|_, flow| opening(flow));
+        refused
+            .filter(|(_, flow)| now.saturating_duration_since(flow.used) < RESET_WITHIN)
+            .filter_map(|(key, flow)| Some(flow.connection?.reset(&key)))
+            .collect()
+    }
+
     /// Other rules count from now on, for the flows that there are as well.
     pub fn judge_again(&mut self, peer: &AnonymousId, rules: &[PolicyRule]) {
         for (key, flow) in &mut self.flows {
@@ -155,6 +194,21 @@ impl Flows {
         }
     }
 
+    /// Whether a packet of the peer's belongs to a flow of this host's. Fragments, whose ports nobody knows,
+    /// do not; what tells of errors does.
+    #[must_use]
+    pub fn is_answer(&self, packet: &IpPacket<'_>) -> bool {
+        let is_known = self.flows.contains_key(&packet.flow.reversed());
+        match (packet.flow.protocol, packet.payload.first()) {
+            (protocol::TCP | protocol::UDP, _) => packet.flow.ports != (0, 0) && is_known,
+            // Unreachable, time exceeded, parameter problem (RFC 792), and packet too big (RFC 4443).
+            (protocol::ICMP, Some(3 | 11 | 12)) | (protocol::ICMPV6, Some(1..=4)) => true,
+            // Answers to pings.
+            (protocol::ICMP, Some(0)) | (protocol::ICMPV6, Some(129)) => is_known,
+            _ => false,
+        }
+    }
+
     /// Whether a TCP connection with the peer is open, as far as is known.
     #[must_use]
     pub fn any_open(&self) -> bool {
@@ -169,6 +223,53 @@ impl Flows {
             .filter(|(_, flow)| now.saturating_duration_since(flow.used) < RESET_WITHIN)
             .filter_map(|(key, flow)| Some(flow.connection?.reset(&key)))
             .collect()
+    }
+
+    /// The peer does not answer any more: resets for the TCP connections that are being opened, and those
+    /// that are open.
+    pub fn part(&mut self, now: Instant) -> (Vec<Vec<u8>>, Vec<OpenConnection>) {
+        let (mut refused, mut open) = (Vec::new(), Vec::new());
+        for (
+            flow,
+            Flow {
+                connection, used, ..
+            },
+        ) in self.flows.drain()
+        {
+            match connection {
+                Some(Connection::Open(expects)) => open.push(OpenConnection {
+                    flow,
+                    expects,
+                    used,
+                }),
+                Some(opening) if now.saturating_duration_since(used) < RESET_WITHIN => {
+                    refused.push(opening.reset(&flow));
+                }
+                Some(_) | None => {}
+            }
+        }
+        (refused, open)
+    }
+
+    /// The peer is there again: connections that were open when it went.
+    pub fn go_on(&mut self, open: Vec<OpenConnection>, peer: &AnonymousId, rules: &[PolicyRule]) {
+        for OpenConnection {
+            flow,
+            expects,
+            used,
+        } in open
+        {
+            if self.flows.len() >= MAX_FLOWS {
+                return;
+            }
+            self.flows.entry(flow).or_insert_with(|| Flow {
+                policy: policy(rules, peer, &flow),
+                path: None,
+                used,
+                connection: Some(Connection::Open(expects)),
+                closed: false,
+            });
+        }
     }
 
     fn make_room(&mut self, now: Instant) {

@@ -21,6 +21,13 @@ pub struct InitiationReplayCache {
 }
 
 impl InitiationReplayCache {
+    /// Whether a timestamp is newer than the last.
+    #[must_use]
+    pub fn is_new(&self, id: &AnonymousId, timestamp_ms: u64) -> bool {
+        let last = self.last.get(id);
+        last.is_none_or(|(last, _)| timestamp_ms > *last)
+    }
+
     /// Remembers a timestamp; false if it is not newer than the last, or there is no room.
     pub fn admit(&mut self, id: AnonymousId, timestamp_ms: u64, now: Now) -> bool {
         let due = |at: Instant| now.instant.saturating_duration_since(at) > Duration::from_secs(60);

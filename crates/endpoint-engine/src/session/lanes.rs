@@ -1,6 +1,6 @@
 //! Cells that are being filled for a peer, and where each goes.
 
-use mixline_protocol::frames::Packer;
+use mixline_protocol::frames::{COPY_FRAME, Packer};
 use mixline_protocol::size::FRAMES;
 
 use crate::policy::PathPolicy;
@@ -29,6 +29,17 @@ impl Route {
             (PathPolicy::PerFlow, None) => Self::Copies(CONTROL_COPIES),
             (PathPolicy::PerPacket, _) => Self::NextPath,
             (PathPolicy::Duplicate(copies), _) => Self::Copies(copies),
+        }
+    }
+}
+
+impl Route {
+    /// Bytes at the beginning of its cells for the frame that says which copy one is.
+    #[must_use]
+    pub fn reserved(self) -> usize {
+        match self {
+            Self::Copies(_) => COPY_FRAME,
+            Self::Path(_) | Self::NextPath => 0,
         }
     }
 }

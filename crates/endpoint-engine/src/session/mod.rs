@@ -1,5 +1,6 @@
 //! A session with one peer: its keys, tails, paths, and what waits to be sent.
 
+pub(crate) mod away;
 pub(crate) mod ending;
 pub(crate) mod flows;
 pub(crate) mod initiation_replay;
@@ -20,10 +21,16 @@ use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::{MAX_OFFERS, SessionInitiator};
 use mixline_protocol::time::UnixTime;
 
+use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
+use crate::engine::liveness::TROUBLE;
 use crate::keys::TailKey;
+use crate::limits::{
+    PEER_ANSWERS_BURST, PEER_ANSWERS_PER_SECOND, PEER_TRIES_BURST, PEER_TRIES_PER_SECOND,
+};
 use crate::packets::held::Held;
 use crate::relays::blame::Blame;
+use crate::relays::budget::Partner;
 use crate::session::flows::Flows;
 use crate::session::keys::KeyRing;
 use crate::session::lanes::Lane;
@@ -41,14 +48,23 @@ pub const IN_USE: Duration = Duration::from_secs(4);
 /// Probes of a peer that are answered: at once, and in a second.
 const ACKS_BURST: u32 = 40;
 const ACKS_PER_SECOND: u32 = 40;
-/// Own tails that a peer may declare broken: at once, and in an hour.
-pub const BROKEN_BURST: u32 = 8;
-/// One in three minutes: a peer must not choose for us, by rejecting, which relays our tails use.
-pub const BROKEN_PER_HOUR: u32 = 20;
-/// Own tails that are replaced because nothing comes through them: at once, and in an hour.
-pub const TROUBLE_BURST: u32 = 16;
-/// See [`BROKEN_PER_HOUR`]: a peer can bring this about by saying little.
-pub const TROUBLE_PER_HOUR: u32 = 60;
+/// One initiation.
+pub struct Attempt {
+    /// What opens its answer.
+    pub initiator: SessionInitiator,
+    /// When it was made.
+    pub at: Instant,
+}
+
+/// Handshakes with a peer that answers no probes any more, from the first one on until it does. New keys
+/// alone are no answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Recovery {
+    /// The first probe that was not answered.
+    pub since: Instant,
+    /// When the directory was last asked.
+    pub refreshed: Option<Instant>,
+}
 
 /// A handshake that this side has begun.
 pub struct Opening {
@@ -59,13 +75,15 @@ pub struct Opening {
     /// When the next initiation is due.
     pub next: Instant,
     /// Those under way.
-    pub attempts: ArrayVec<SessionInitiator, MAX_ATTEMPTS>,
+    pub attempts: ArrayVec<Attempt, MAX_ATTEMPTS>,
     /// How many there have been.
     pub made: usize,
     /// Where they go, in random order.
     pub targets: Vec<TailOffer>,
-    /// The directory has been asked for a newer descriptor.
-    pub refreshed: bool,
+    /// When the directory was asked for a newer descriptor.
+    pub refreshed: Option<Instant>,
+    /// The peer of an established session says nothing any more.
+    pub recovers: bool,
     /// The peer was unreachable a moment ago: packets are rejected, not held.
     pub background: bool,
 }
@@ -86,7 +104,8 @@ impl Opening {
             attempts: ArrayVec::new(),
             made: 0,
             targets,
-            refreshed: false,
+            refreshed: None,
+            recovers: false,
             background,
         }
     }
@@ -143,12 +162,19 @@ pub struct Session {
     pub phase: Phase,
     /// Whether this side began it, and so replaces its keys.
     pub initiated: bool,
+    /// Whether this side began it, whoever has made the keys since.
+    pub begun_here: bool,
+    /// Which client of the own list the peer is.
+    pub client: Option<X25519Public>,
     /// Its keys.
     pub keys: KeyRing,
     /// When the keys in use were made.
     pub keyed: Instant,
     /// They are to be replaced before their time: the certificate has changed.
     pub rekey: bool,
+    /// The peer has a list of clients, and has not been shown that we are on it: new keys show that,
+    /// whoever has made those in use.
+    pub introduce: bool,
     /// The handshake under way.
     pub opening: Option<Opening>,
     /// Our tails that the peer has.
@@ -179,10 +205,10 @@ pub struct Session {
     pub acks: ArrayVec<u32, 16>,
     /// Bounds them.
     pub ack_bucket: TokenBucket,
-    /// Bounds how many of our tails are replaced because the peer says so.
-    pub broken_bucket: TokenBucket,
-    /// Bounds how many are because nothing comes, which may be the peer's doing.
-    pub trouble_bucket: TokenBucket,
+    /// Bounds what is tried as a handshake message of the peer's.
+    pub tries: TokenBucket,
+    /// Bounds the keys that it makes.
+    pub answers: TokenBucket,
     /// Control frames to send with the next cells.
     pub controls: Vec<Vec<u8>>,
     /// Relays that heads had better do without.
@@ -197,6 +223,12 @@ pub struct Session {
     pub heard: Instant,
     /// The first probe since then.
     pub waiting: Option<Instant>,
+    /// The first probe since the peer has answered one: it may be heard and not hear.
+    pub unanswered: Option<Instant>,
+    /// What has been done about that.
+    pub recovery: Option<Recovery>,
+    /// It has been silent for so long that the host's packets to it are rejected.
+    pub unreachable: bool,
     /// Whether the peer still knows the session is in question.
     pub doubt: Option<Doubt>,
     /// When own tails were last replaced because nothing came through them.
@@ -238,9 +270,12 @@ impl Session {
                 Phase::Unconfirmed
             },
             initiated,
+            begun_here: initiated,
+            client: None,
             keys: KeyRing::default(),
             keyed: now,
             rekey: false,
+            introduce: false,
             opening: None,
             own_tails: ArrayVec::new(),
             own_version: 0,
@@ -256,8 +291,8 @@ impl Session {
             held: Held::default(),
             acks: ArrayVec::new(),
             ack_bucket: TokenBucket::new(ACKS_PER_SECOND, ACKS_BURST, now),
-            broken_bucket: TokenBucket::per_hour(BROKEN_PER_HOUR, BROKEN_BURST, now),
-            trouble_bucket: TokenBucket::per_hour(TROUBLE_PER_HOUR, TROUBLE_BURST, now),
+            tries: TokenBucket::new(PEER_TRIES_PER_SECOND, PEER_TRIES_BURST, now),
+            answers: TokenBucket::new(PEER_ANSWERS_PER_SECOND, PEER_ANSWERS_BURST, now),
             controls: Vec::new(),
             blame: Blame::default(),
             since: now,
@@ -265,6 +300,9 @@ impl Session {
             carries_packets: false,
             heard: now,
             waiting: None,
+            unanswered: None,
+            recovery: None,
+            unreachable: false,
             doubt: None,
             troubled: None,
             ipv4: None,
@@ -275,6 +313,12 @@ impl Session {
             traffic: Traffic::default(),
             last_error: None,
         }
+    }
+
+    /// Whom the session is with, and as whom.
+    #[must_use]
+    pub fn partner(&self) -> Partner {
+        (self.pseudonym, self.peer)
     }
 
     /// Whether keys that the peer has initiated give way to those that we have: when both began
@@ -291,6 +335,35 @@ impl Session {
     #[must_use]
     pub fn in_use(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.used) < IN_USE
+    }
+
+    /// Nobody could be heard, so the peer's silence says nothing.
+    pub fn forgive_silence(&mut self) {
+        self.waiting = None;
+        self.unanswered = None;
+        self.recovery = None;
+    }
+
+    /// Whether no path works although one should, or a handshake had no answer at first.
+    #[must_use]
+    pub fn is_in_trouble(&self, now: Instant) -> bool {
+        let long = |at: Instant| now.saturating_duration_since(at) >= TROUBLE;
+        let again = self.opening.as_ref().is_some_and(|it| it.made > 0);
+        let silent = self.unanswered_since().is_some_and(long);
+        again || (silent && !self.paths.any_alive(now))
+    }
+
+    /// Since when probes are not answered, whatever else the peer says.
+    #[must_use]
+    pub fn unanswered_since(&self) -> Option<Instant> {
+        let recovery = self.recovery.map(|it| it.since);
+        recovery.or(self.unanswered)
+    }
+
+    /// The peer's tails that it has named to us alone, as far as they are good.
+    pub fn private_tails(&self, now: Now) -> impl Iterator<Item = TailOffer> {
+        let offers = self.peer_tails.iter().map(|tail| tail.offer);
+        offers.filter(move |offer| offer.alive(now.unix()))
     }
 
     /// The session's peer is told of new tails with the next cells.

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use mixline_protocol::identity::ShortId;
-use mixline_protocol::path::{Head, TailId};
+use mixline_protocol::path::{Head, Hop, TailId};
 use mixline_protocol::time::UnixTime;
+
+use crate::relays::key_changes::KeyChanges;
+use crate::relays::network::Network;
 
 /// Time between two probes of a path in use.
 pub const PROBE_EVERY: Duration = Duration::from_millis(500);
@@ -58,6 +61,10 @@ pub struct Path {
     pub head: Head,
     /// The head's relays, the guard first.
     pub relays: Vec<ShortId>,
+    /// The same with the keys that it was built for.
+    pub hops: Vec<Hop>,
+    /// One of them has started anew: if the path fails, that is why.
+    pub explained: bool,
     /// The peer's tail.
     pub tail: TailId,
     /// The first relay of the tail.
@@ -87,8 +94,8 @@ pub struct Path {
 pub struct NewPath {
     /// The head, joined to the tail.
     pub head: Head,
-    /// Its relays, the guard first.
-    pub relays: Vec<ShortId>,
+    /// Its relays, the guard first, with the keys that it was built for.
+    pub hops: Vec<Hop>,
     /// The tail.
     pub tail: TailId,
     /// The tail's first relay.
@@ -157,6 +164,12 @@ impl Path {
         self.probed = Some(now);
     }
 
+    /// The probes that were not answered.
+    #[cfg(feature = "testing")]
+    pub fn unanswered(&self) -> impl Iterator<Item = u32> {
+        self.outstanding.iter().map(|(id, _)| *id)
+    }
+
     /// Whether a probe went over it that has not been answered.
     fn sent(&self, id: u32) -> bool {
         self.outstanding.iter().any(|(sent, _)| *sent == id)
@@ -186,6 +199,8 @@ pub struct Paths {
     next_in_rotation: usize,
     /// Round trip over the path that answered last.
     rtt: Option<Duration>,
+    /// That of the last handshake.
+    handshake: Option<Duration>,
     /// Probes of paths that have been given up, the latest ones.
     late: ArrayVec<(u32, Instant), LATE>,
 }
@@ -198,7 +213,9 @@ impl Paths {
         self.paths.push(Path {
             id,
             head: new.head,
-            relays: new.relays,
+            relays: new.hops.iter().map(|hop| hop.relay).collect(),
+            hops: new.hops,
+            explained: false,
             tail: new.tail,
             tail_first: new.tail_first,
             expires: new.expires,
@@ -207,7 +224,7 @@ impl Paths {
             link_down: false,
             cells: 0,
             rtt: None,
-            expected: self.rtt,
+            expected: self.round_trip(),
             outstanding: ArrayVec::new(),
             answered: false,
             unanswered: None,
@@ -254,6 +271,16 @@ impl Paths {
         self.paths.retain(keep);
     }
 
+    /// Paths of relays that have forgotten their onion keys are to be replaced: they lead nowhere.
+    pub fn check_keys(&mut self, network: &Network, changes: &KeyChanges, now: Instant) {
+        for path in &mut self.paths {
+            for hop in path.hops.iter().filter(|hop| network.has_forgotten(hop)) {
+                path.retiring.get_or_insert(now);
+                path.explained |= changes.explain(&hop.relay);
+            }
+        }
+    }
+
     /// Gives a path up.
     pub fn bury(&mut self, id: u32) -> Option<Path> {
         let at = self.paths.iter().position(|path| path.id == id)?;
@@ -274,10 +301,15 @@ impl Paths {
         }
     }
 
-    /// Round trip over the path that answered last.
+    /// Round trip over the path that answered last; that of the handshake as long as none has.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
-        self.rtt
+        self.rtt.or(self.handshake)
+    }
+
+    /// A handshake was answered after so long.
+    pub fn handshake_took(&mut self, trip: Duration) {
+        self.handshake = Some(trip);
     }
 
     /// The probe that was named last.

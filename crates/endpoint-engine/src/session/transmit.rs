@@ -4,10 +4,10 @@
 //! in rotation, or copies over several. At the end of a batch all lanes are flushed, so no packet
 //! waits for another. In the steady state nothing is allocated.
 
-use mixline_protocol::frames::{CellSink, FragmentIds, Packer};
+use mixline_protocol::frames::{COPY_FRAME, CellSink, Copy, FragmentIds, MAX_COPIES, Packer};
 use mixline_protocol::link::CellKind;
 use mixline_protocol::session::SessionSeal;
-use mixline_protocol::size::{COUNTER, FRAMES, PATH_HEADER, PAYLOAD, Payload};
+use mixline_protocol::size::{COUNTER, FRAMES, PATH_HEADER, Payload};
 
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ pub struct Wire<'a> {
 }
 
 impl Wire<'_> {
-    /// Seals frames once and sends them where the route says.
+    /// Seals frames and sends them where the route says; each copy is sealed by itself.
     pub fn send(&mut self, frames: &[u8; FRAMES], route: Route) {
         match route {
             Route::Path(id) if self.paths.get(id).is_some() => self.single(frames, id),
@@ -72,23 +72,26 @@ impl Wire<'_> {
         );
     }
 
-    /// Sealed once, since the counter is what the receiver knows copies by; every path wraps
-    /// it differently.
+    /// Sealed for each path, under counters that follow one another: were the copies equal, relays on
+    /// different paths could tell that these are the same sender's. The receiver knows by the counters
+    /// whether it has another copy.
     fn copies(&mut self, frames: &[u8; FRAMES], copies: usize) {
         let paths: ArrayVec<u32, MORE_COPIES> = self.paths.apart(copies, self.now);
         if paths.is_empty() {
             self.counters.overflow += 1;
             return;
         }
-        let mut sealed: Payload = [0; PAYLOAD];
-        sealed[COUNTER..COUNTER + FRAMES].copy_from_slice(frames);
-        if self.seal.seal(&mut sealed).is_err() {
-            return;
-        }
-        for id in paths {
+        let count = u8::try_from(paths.len()).unwrap_or(MAX_COPIES);
+        for (index, id) in (0..count).zip(paths) {
+            let seal = &mut *self.seal;
+            let mut sealed = false;
+            // In place, in the outbox.
             let copied = |payload: &mut Payload| {
-                *payload = sealed;
-                true
+                sealed = true;
+                let (front, rest) = payload[COUNTER..COUNTER + FRAMES].split_at_mut(COPY_FRAME);
+                front.copy_from_slice(&Copy { index, count }.frame());
+                rest.copy_from_slice(&frames[COPY_FRAME..]);
+                seal.seal(payload).is_ok()
             };
             over_path(
                 self.paths,
@@ -98,6 +101,10 @@ impl Wire<'_> {
                 self.counters,
                 copied,
             );
+            // A path that fails takes its counter with it.
+            if !sealed {
+                self.seal.skip();
+            }
         }
     }
 }
@@ -183,6 +190,7 @@ pub struct Sender<'a> {
     pub now: Instant,
 }
 
+const _: () = assert!(MORE_COPIES <= MAX_COPIES as usize);
 const _: () = assert!(MORE_COPIES >= MAX_DUPLICATES && MORE_COPIES >= CONTROL_COPIES);
 
 impl Session {
@@ -208,7 +216,7 @@ impl Session {
                 }
                 self.lanes.push(Lane {
                     route,
-                    packer: Packer::new(FragmentIds::clone(&self.ids)),
+                    packer: Packer::behind(FragmentIds::clone(&self.ids), route.reserved()),
                     frames: Box::new([0; FRAMES]),
                 });
                 self.lanes.len() - 1

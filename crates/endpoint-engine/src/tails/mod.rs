@@ -22,13 +22,16 @@ use rand_core::CryptoRng;
 
 use crate::clock::Now;
 use crate::keys::{SessionKey, TailKey};
+use crate::relays::blame::Blame;
 use crate::relays::network::Network;
-use crate::relays::selection::{Shortage, choose};
+use crate::relays::selection::{Chosen, SHARED, Shortage};
 use crate::tails::registration::Registration;
 use slotmap::SlotMap;
 
 /// How long a replaced tail goes on receiving.
 pub const DRAIN: Duration = Duration::from_secs(30);
+/// A tail works through which something came so lately.
+const HEARD: Duration = Duration::from_secs(3);
 /// At most so many own tails, of all kinds: four for each of 1000 sessions, and as many that drain.
 pub const MAX_OWN_TAILS: usize = 8192;
 
@@ -63,6 +66,8 @@ pub struct Tail {
     pub draining: Option<Instant>,
     /// How far its mailbox is.
     pub registration: Registration,
+    /// When something last came through it.
+    pub heard: Option<Instant>,
     keys: TailKeys,
     hops: Vec<Hop>,
 }
@@ -96,46 +101,46 @@ pub struct Tails {
 }
 
 impl Tails {
-    /// Builds a spare that ends at `guard`. Its mailbox is registered next.
+    /// Builds a spare of relays that were chosen, the guard first. Its mailbox is registered next.
     ///
     /// # Errors
-    /// [`Shortage`] if the network is too small.
+    /// [`Shortage`] if one of them has an onion key that is none, or there are too many tails.
     pub fn build(
         &mut self,
         network: &Network,
-        guard: &ShortId,
-        length: usize,
-        now: Now,
-        penalty: impl Fn(&ShortId) -> u8,
+        mut chosen: Chosen,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<TailKey, Shortage> {
-        let mut chosen = choose(network, guard, length, now.unix(), penalty, rng)?;
+        let shortage = Shortage {
+            wanted: chosen.hops.len(),
+            found: 0,
+            listed: network.relays().len(),
+            usable: 0,
+            unkept: false,
+        };
+        let guard = chosen.hops.first().map(|hop| hop.relay);
+        let Some(guard) = guard.filter(|_| self.tails.len() < MAX_OWN_TAILS) else {
+            return Err(shortage);
+        };
         // The guard, first when chosen, is the last relay of a tail.
         chosen.hops.reverse();
         let mut token = [0; 8];
         rng.fill_bytes(&mut token);
         let token = MailboxToken(token);
         let secrets = TailSecrets::random(rng);
-        let built = build_tail(&secrets, &chosen.hops, token);
-        let (Ok((published, keys)), true) = (built, self.tails.len() < MAX_OWN_TAILS) else {
-            // A relay whose onion key is no key, or no room: as if there were no such relay.
-            return Err(Shortage {
-                wanted: length,
-                found: 0,
-                listed: network.relays().len(),
-                usable: 0,
-            });
-        };
+        // A relay whose onion key is no key: as if there were no such relay.
+        let (published, keys) = build_tail(&secrets, &chosen.hops, token).map_err(|_| shortage)?;
         let key = self.tails.insert(Tail {
             published,
             relays: chosen.hops.iter().map(|hop| hop.relay).collect(),
-            guard: *guard,
+            guard,
             token,
             expires: chosen.expires,
             renew: network.renewal(chosen.expires, rng),
             owner: Owner::Spare,
             draining: None,
             registration: Registration::Needed,
+            heard: None,
             keys,
             hops: chosen.hops,
         });
@@ -144,13 +149,37 @@ impl Tails {
         Ok(key)
     }
 
-    /// Undoes what the relays of a tail did to a payload. Whose it is; `None` if the mailbox is
-    /// not ours.
-    pub fn unwrap(&self, token: MailboxToken, payload: &mut Payload) -> Option<(TailKey, Owner)> {
+    /// Undoes what the relays of a tail did to a payload. Whose it is, and whether it is the first to come
+    /// through the tail; `None` if the mailbox is not ours.
+    pub fn unwrap(
+        &mut self,
+        token: MailboxToken,
+        payload: &mut Payload,
+        now: Instant,
+    ) -> Option<(TailKey, Owner, bool)> {
         let key = *self.tokens.get(&token)?;
-        let tail = self.tails.get(key)?;
+        let tail = self.tails.get_mut(key)?;
         tail.keys.unwrap(payload);
-        Some((key, tail.owner))
+        let first = tail.heard.replace(now).is_none();
+        Some((key, tail.owner, first))
+    }
+
+    /// The relays of a tail that may be why nothing comes through it: those in no tail through which
+    /// something came lately, without the guard. None if something came through it.
+    #[must_use]
+    pub fn suspects(&self, key: TailKey, now: Instant) -> Option<(Vec<Hop>, Vec<ShortId>)> {
+        let lately = |tail: &Tail| {
+            let since = |at: Instant| now.saturating_duration_since(at);
+            tail.heard.is_some_and(|at| since(at) < HEARD)
+        };
+        let tail = self.get(key).filter(|tail| !lately(tail))?;
+        let works = |relay: &&ShortId| {
+            let mut tails = self.tails.values();
+            tails.any(|other| lately(other) && other.relays.contains(relay))
+        };
+        let inner = tail.relays.iter().filter(|relay| **relay != tail.guard);
+        let suspects = inner.filter(|relay| !works(relay)).copied().collect();
+        Some((tail.hops.clone(), suspects))
     }
 
     /// The tail of a key.
@@ -176,14 +205,15 @@ impl Tails {
         keys.iter().copied().find(named)
     }
 
-    /// Gives a spare that is ready to `owner`, one that shares the fewest relays, and above all
-    /// not its guard, with the tails `beside` it. `None` if there is none.
+    /// Gives a spare that is ready to `owner`, one against whose relays least speaks, and that shares the
+    /// fewest relays, and above all not its guard, with the tails `beside` it. `None` if there is none.
     pub fn take_spare(
         &mut self,
         owner: Owner,
         beside: &[TailKey],
         now: Now,
         guard_works: impl Fn(&ShortId) -> bool,
+        blame: &Blame,
     ) -> Option<TailKey> {
         let others: Vec<&Tail> = beside.iter().filter_map(|key| self.get(*key)).collect();
         let shares = |tail: &Tail| {
@@ -192,7 +222,8 @@ impl Tails {
                 .filter(|other| other.guard == tail.guard)
                 .count();
             let relays = others.iter().flat_map(|other| &other.relays);
-            2 * guard + relays.filter(|relay| tail.relays.contains(relay)).count()
+            let relays = relays.filter(|relay| tail.relays.contains(relay)).count();
+            usize::from(SHARED) * (2 * guard + relays)
         };
         let best = self
             .tails
@@ -200,7 +231,10 @@ impl Tails {
             .filter(|(_, tail)| {
                 tail.owner == Owner::Spare && tail.is_ready(now.unix()) && guard_works(&tail.guard)
             })
-            .min_by_key(|(_, tail)| shares(tail))
+            .min_by_key(|(_, tail)| {
+                let against = tail.relays.iter().map(|relay| blame.of(relay, now.instant));
+                (against.max(), shares(tail))
+            })
             .map(|(key, _)| key)?;
         self.tails.get_mut(best)?.owner = owner;
         Some(best)

@@ -10,8 +10,13 @@ pub mod packets {
 
 /// The bounds of what peers and the directory are remembered by.
 pub mod bounds {
+    pub use crate::directory::pseudonyms::Pseudonym;
+    pub use crate::directory::said_time::{MOST_BEHIND, UNIT};
     pub use crate::directory::unreachable::MAX_UNREACHABLE;
-    pub use crate::limits::{ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_UNCONFIRMED, TRIES_BURST};
+    pub use crate::limits::{
+        ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_UNCONFIRMED, NEW_HEADS_BURST, NEW_HEADS_PER_HOUR,
+        NEW_RELAYS_BURST, TRIES_BURST,
+    };
     pub use crate::session::initiation_replay::InitiationReplayCache;
     pub use crate::token_bucket::TokenBucket;
 }
@@ -28,6 +33,8 @@ pub mod session {
 /// The choice of relays and guards.
 pub mod relays {
     pub use crate::relays::guards::{GONE, MAX_FALLBACKS, PATIENCE, RECOVERED};
+    pub use crate::relays::key_changes::{CHANGES_BURST, CHANGES_PER_HOUR, KeyChanges};
+    pub use crate::relays::layers::{SECOND, THIRD};
     pub use crate::relays::network::{Network, Relay};
-    pub use crate::relays::selection::choose;
+    pub use crate::relays::selection::{Place, Plan, choose};
 }

@@ -42,6 +42,10 @@ pub enum Malice {
     Dead,
     /// Passes nothing on, but answers pings.
     Swallow,
+    /// Refuses all mailboxes.
+    RefuseMailboxes,
+    /// Says nothing to those who want mailboxes.
+    IgnoreMailboxes,
 }
 
 struct Session {
@@ -80,9 +84,13 @@ pub struct SimRelay {
     pub replays: u64,
     /// Cells passed on or delivered.
     pub cells: u64,
+    /// Messages about mailboxes, by client.
+    pub registrations: HashMap<SocketAddr, u64>,
     /// Cells for mailboxes that nobody has.
     pub undelivered: u64,
     kept: Vec<Cell>,
+    /// What it sees of payloads as a junction, if that is recorded: under no layer any more.
+    pub payloads: Option<Vec<Vec<u8>>>,
 }
 
 impl SimRelay {
@@ -109,8 +117,10 @@ impl SimRelay {
             seen: HashSet::new(),
             replays: 0,
             cells: 0,
+            registrations: HashMap::new(),
             undelivered: 0,
             kept: Vec::new(),
+            payloads: None,
         };
         relay.renew_onion_keys(parameters, now.unix(), rng);
         relay
@@ -137,11 +147,16 @@ impl SimRelay {
     /// As after a crash: all that was in memory is gone, the onion keys too.
     pub fn restart(&mut self, parameters: &Parameters, now: Now, rng: &mut ChaCha20Rng) {
         self.onion.clear();
+        self.seen.clear();
+        self.restart_in_order(parameters, now, rng);
+    }
+
+    /// As after an orderly stop: onion keys, and what is remembered of cells, are stored.
+    pub fn restart_in_order(&mut self, parameters: &Parameters, now: Now, rng: &mut ChaCha20Rng) {
         self.sessions.clear();
         self.neighbours.clear();
         self.mailboxes.clear();
         self.paths.clear();
-        self.seen.clear();
         self.malice = Malice::None;
         self.responder = Responder::new(&self.link, now.instant, rng);
         self.renew_onion_keys(parameters, now.unix(), rng);
@@ -249,6 +264,12 @@ impl SimRelay {
                 },
             );
         }
+        // Who sends under the session in use from elsewhere has moved.
+        if let Some(neighbour) = self.neighbours.get_mut(&remote.0)
+            && neighbour.index == index
+        {
+            neighbour.address = from;
+        }
         let cell: &mut Cell = (&mut datagram[CELL_OFFSET..CELL_OFFSET + 1368])
             .try_into()
             .unwrap();
@@ -257,9 +278,12 @@ impl SimRelay {
             CellKind::Cell => self.cell(cell, now, rng),
             CellKind::Control => match Control::decode(cell).unwrap() {
                 Control::Register { request, tokens } => {
+                    *self.registrations.entry(from).or_default() += 1;
                     let mut refused = Vec::new();
                     for (token, life) in tokens {
                         match self.mailboxes.get(&token) {
+                            _ if self.malice == Malice::IgnoreMailboxes => return Vec::new(),
+                            _ if self.malice == Malice::RefuseMailboxes => refused.push(token),
                             Some(other) if *other != remote => refused.push(token),
                             _ if life == 0 => {
                                 self.mailboxes.remove(&token);
@@ -328,6 +352,9 @@ impl SimRelay {
         }
         let twice = self.malice == Malice::Replay;
         let mut actions = Vec::new();
+        if let (Some(payloads), Next::Junction(_)) = (&mut self.payloads, &next) {
+            payloads.push(cell[PATH_HEADER..].to_vec());
+        }
         match next {
             Next::Forward(to) | Next::Junction(to) => {
                 actions.push(Action::Pass(to, Box::new(*cell)));

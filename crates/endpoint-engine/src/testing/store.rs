@@ -42,15 +42,33 @@ impl Store {
                 let why = "it is not valid yet";
                 return Response::refused(request.id, RefusalCode::NotYetValid, why).encode();
             }
+            RequestBody::Publish(descriptor)
+                if store
+                    .services
+                    .get(&descriptor.id)
+                    .is_some_and(|it| it.version >= descriptor.version && *it != descriptor) =>
+            {
+                let why = "it is older than what is stored";
+                return Response::refused(request.id, RefusalCode::Older, why).encode();
+            }
             RequestBody::Publish(descriptor) => {
                 store.services.insert(descriptor.id, descriptor);
                 ResponseBody::Done
             }
-            RequestBody::LookupId(id) => found(store.services.get(&id)),
+            RequestBody::LookupId(id) => {
+                found(store.services.get(&id).filter(|it| it.is_for(None)))
+            }
+            RequestBody::LookupListed(id, token) => {
+                found(store.services.get(&id).filter(|it| it.is_for(Some(&token))))
+            }
             RequestBody::LookupName(label) => match store.names.get(&label) {
                 Some(name) => ResponseBody::Named {
                     name: *name,
-                    descriptor: store.services.get(&name.id).cloned(),
+                    descriptor: store
+                        .services
+                        .get(&name.id)
+                        .filter(|it| it.is_for(None))
+                        .cloned(),
                 },
                 None => ResponseBody::NotFound,
             },
@@ -58,11 +76,15 @@ impl Store {
                 store
                     .leases
                     .get(&ip)
-                    .and_then(|lease| store.services.get(&lease.id)),
+                    .and_then(|lease| store.services.get(&lease.id))
+                    .filter(|it| it.is_for(None)),
             ),
-            RequestBody::LookupAddress(IpAddr::V6(ip)) => {
-                found(store.services.values().find(|d| address::ipv6(&d.id) == ip))
-            }
+            RequestBody::LookupAddress(IpAddr::V6(ip)) => found(
+                store
+                    .services
+                    .values()
+                    .find(|d| address::ipv6(&d.id) == ip && d.is_for(None)),
+            ),
             RequestBody::Lease(request) => {
                 let ipv4 = ipv4_candidate(&request.id, 0, &VirtualNetwork::default());
                 let expires = now.plus(7200);
@@ -74,6 +96,10 @@ impl Store {
                 Some(other) if other.id != record.id => {
                     let refused = Response::refused(request.id, RefusalCode::Taken, "it is taken");
                     return refused.encode();
+                }
+                Some(other) if other.version >= record.version && *other != record => {
+                    let why = "it is older than what is stored";
+                    return Response::refused(request.id, RefusalCode::Older, why).encode();
                 }
                 _ => {
                     store.names.insert(record.label, record);

@@ -1,15 +1,17 @@
 //! A network in memory: relays made of the protocol's own parts, a directory, endpoints, and
 //! wires that delay, lose, repeat and reorder. Time moves from event to event.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::access::Access;
 use crate::clock::Now;
 use crate::command::{Command, Outcome, Question, RequestNumber};
 use crate::config::Config;
 use crate::config::Identity;
+use crate::directory::record_versions::RecordVersions;
 use crate::engine::Engine;
 use crate::guard_links::Families;
 use crate::packets::batch::PacketBatch;
@@ -18,7 +20,7 @@ use crate::status::Event;
 use crate::status::Status;
 use chacha20::ChaCha20Rng;
 use mixline_protocol::address::ipv4_candidate;
-use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
+use mixline_protocol::identity::{AnonymousId, IdentityKey, ShortId, X25519Secret};
 use mixline_protocol::path::{HeadSecrets, PublishedTail, build_head};
 use mixline_protocol::records::{Lease, Parameters, ServiceDescriptor, Snapshot};
 use mixline_protocol::size::{Datagram, Payload};
@@ -44,7 +46,11 @@ pub enum Delivery {
         bytes: Box<Datagram>,
     },
     /// A cell from relay to relay: their links are not what is tested here.
-    Cell { to: usize, cell: Box<[u8; 1368]> },
+    Cell {
+        to: usize,
+        from: Option<usize>,
+        cell: Box<[u8; 1368]>,
+    },
 }
 
 /// What the wires do.
@@ -56,11 +62,16 @@ pub struct Weather {
     pub repeat: f64,
     /// Up to so much is added to the delay of each.
     pub jitter: Duration,
+    /// So much is.
+    pub delay: Duration,
 }
 
 /// One endpoint.
 pub struct Node {
     pub engine: Engine,
+    config: Config,
+    seed: [u8; 32],
+    session: [u8; 32],
     pub address: SocketAddr,
     pub id: AnonymousId,
     /// Packets that came out.
@@ -69,6 +80,8 @@ pub struct Node {
     /// Answers to questions, once each.
     pub answers: HashMap<RequestNumber, Outcome>,
     pub guards: Option<String>,
+    /// The versions of its records, as they are on its disk.
+    pub record_versions: Option<String>,
     pub descriptor: Option<Arc<ServiceDescriptor>>,
     /// It has been killed: it neither sends nor receives.
     pub dead: bool,
@@ -78,6 +91,10 @@ pub struct Node {
     pub frozen: bool,
     /// By how much its wall clock is ahead, milliseconds.
     pub clock: i64,
+    /// It answers only the probes of this node that come over the oldest path.
+    pub answers_one_path_of: Option<usize>,
+    /// It answers no probes, and everything else.
+    pub answers_no_probes: bool,
     backlog: Vec<Box<Datagram>>,
     /// It answers messages as the directory does.
     pub is_directory: bool,
@@ -99,6 +116,9 @@ pub struct World {
     rng: ChaCha20Rng,
     /// Datagrams that went from endpoints to relays.
     pub sent: u64,
+    /// The relays that a node's guards have sent its cells to, and got cells for it from: what the
+    /// second places of its heads, and the second-last ones of its tails, look like from there.
+    pub next_to_guards: HashMap<usize, HashSet<ShortId>>,
 }
 
 impl World {
@@ -127,6 +147,7 @@ impl World {
             sequence: 0,
             rng,
             sent: 0,
+            next_to_guards: HashMap::new(),
         };
         for number in 0..relays {
             let relay = SimRelay::new(number, &world.parameters, now, &mut world.rng);
@@ -205,6 +226,39 @@ impl World {
         self.relays[relay].restart(&parameters, now, &mut self.rng);
     }
 
+    /// A relay comes back after an orderly stop.
+    pub fn restart_in_order(&mut self, relay: usize) {
+        let (parameters, now) = (self.parameters, self.now);
+        self.relays[relay].restart_in_order(&parameters, now, &mut self.rng);
+    }
+
+    /// A program that was killed starts again, with what it had stored and the newest snapshot.
+    pub fn restart_node(&mut self, number: usize) {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let now = self.time(number);
+        let snapshot = self.snapshot();
+        let node = &mut self.nodes[number];
+        let guards = node.guards.as_ref();
+        let guards = guards.map(|text| Guards::load(node.config.guards, text).unwrap());
+        let identity = Identity {
+            key: IdentityKey::from_seed(node.seed),
+            session: X25519Secret::from_bytes(node.session),
+            access: Access::default(),
+        };
+        let families = Families { v4: true, v6: true };
+        let config = node.config.clone();
+        let answers = node.is_directory;
+        node.engine = Engine::new(config, identity, guards, families, answers, seed, now);
+        if let Some(versions) = &node.record_versions {
+            let versions = RecordVersions::load(versions).unwrap();
+            node.engine.set_record_versions(versions);
+        }
+        node.dead = false;
+        node.engine.handle_snapshot(snapshot, now);
+        self.drain(number);
+    }
+
     /// More relays, in other networks.
     pub fn add_relays(&mut self, more: usize) {
         for _ in 0..more {
@@ -236,24 +290,33 @@ impl World {
         let identity = Identity {
             key,
             session: X25519Secret::generate(&mut self.rng),
+            access: Access::default(),
         };
+        let (key_seed, session) = (*identity.key.seed(), *identity.session.to_bytes());
+        let kept = config.clone();
         let families = Families { v4: true, v6: true };
         let answers = number == 0;
         let engine = Engine::new(config, identity, guards, families, answers, seed, self.now);
         let last = u8::try_from(number).unwrap();
         self.nodes.push(Node {
             engine,
+            config: kept,
+            seed: key_seed,
+            session,
             address: SocketAddr::from(([192, 0, 2, last], 40_000)),
             id,
             received: Vec::new(),
             answers: HashMap::new(),
             events: Vec::new(),
             guards: None,
+            record_versions: None,
             descriptor: None,
             dead: false,
             unplugged: false,
             frozen: false,
             clock: 0,
+            answers_one_path_of: None,
+            answers_no_probes: false,
             backlog: Vec::new(),
             is_directory: false,
         });
@@ -310,6 +373,7 @@ impl World {
             session: mixline_protocol::identity::X25519Public([9; 32]),
             lease: None,
             tails: Vec::new(),
+            clients: None,
             signature: [0; 64],
         };
         let empty = empty.sign(&self.directory_key).unwrap();
@@ -456,6 +520,11 @@ impl World {
                 if let Some(at) = self.relays.iter().position(|r| r.addresses.contains(&to)) {
                     let actions =
                         self.relays[at].datagram(&mut bytes, from, self.now, &mut self.rng);
+                    for action in &actions {
+                        if let Action::Pass(next, _) = action {
+                            self.saw_next_to_guard(from, *next);
+                        }
+                    }
                     self.act(at, actions);
                 } else if let Some(at) = self.nodes.iter().position(|node| node.address == to) {
                     let now = self.time(at);
@@ -466,15 +535,33 @@ impl World {
                         }
                     } else if !node.dead && !node.unplugged {
                         node.engine.handle_datagram(&mut bytes, now);
-                        node.engine.finish_batch(now);
+                        if let Some(of) = node.answers_one_path_of {
+                            let probes = self.nodes[of].engine.probes_of_oldest_paths();
+                            self.nodes[at].engine.keep_acks(&probes);
+                        }
+                        if self.nodes[at].answers_no_probes {
+                            self.nodes[at].engine.keep_acks(&[]);
+                        }
+                        self.nodes[at].engine.finish_batch(now);
                         self.drain(at);
                     }
                 }
             }
-            Delivery::Cell { to, mut cell } => {
+            Delivery::Cell { to, from, mut cell } => {
                 let actions = self.relays[to].cell(&mut cell, self.now, &mut self.rng);
+                for action in &actions {
+                    if let (Action::Send(node, _), Some(before)) = (action, from) {
+                        self.saw_next_to_guard(*node, self.relays[before].short);
+                    }
+                }
                 self.act(to, actions);
             }
+        }
+    }
+
+    fn saw_next_to_guard(&mut self, node: SocketAddr, relay: ShortId) {
+        if let Some(node) = self.nodes.iter().position(|it| it.address == node) {
+            self.next_to_guards.entry(node).or_default().insert(relay);
         }
     }
 
@@ -504,7 +591,28 @@ impl World {
         let mut cell = Box::new([0; 1368]);
         cell[..296].copy_from_slice(head.header());
         cell[296..].copy_from_slice(&wrapped);
-        self.post(Delivery::Cell { to: at, cell });
+        self.post(Delivery::Cell {
+            to: at,
+            from: None,
+            cell,
+        });
+    }
+
+    /// Sends payloads that are nothing through a published tail, so many of them, over one head of one relay.
+    pub fn flood(&mut self, count: usize, tail: &PublishedTail) {
+        let at = usize::try_from(self.rng.next_u32()).unwrap() % self.relays.len();
+        let hop = self.relays[at].hop();
+        let head = build_head(&HeadSecrets::random(&mut self.rng), &[hop], tail).unwrap();
+        for _ in 0..count {
+            let mut cell = Box::new([0; 1368]);
+            self.rng.fill_bytes(&mut cell[..]);
+            cell[..296].copy_from_slice(head.header());
+            self.post(Delivery::Cell {
+                to: at,
+                from: None,
+                cell,
+            });
+        }
     }
 
     /// Carries datagrams through the relays at once, without delay; those that come to `to`.
@@ -559,7 +667,11 @@ impl World {
                     let Some(to) = self.relays.iter().position(|r| r.short == short) else {
                         continue;
                     };
-                    Delivery::Cell { to, cell }
+                    Delivery::Cell {
+                        to,
+                        from: Some(relay),
+                        cell,
+                    }
                 }
             };
             self.post(delivery);
@@ -581,8 +693,9 @@ impl World {
                     from: *from,
                     bytes: bytes.clone(),
                 },
-                Delivery::Cell { to, cell } => Delivery::Cell {
+                Delivery::Cell { to, from, cell } => Delivery::Cell {
                     to: *to,
+                    from: *from,
                     cell: cell.clone(),
                 },
             };
@@ -593,7 +706,7 @@ impl World {
 
     fn enqueue(&mut self, delivery: Delivery) {
         let share = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
-        let at = self.now.instant + HOP + self.weather.jitter.mul_f64(share);
+        let at = self.now.instant + HOP + self.weather.delay + self.weather.jitter.mul_f64(share);
         self.sequence += 1;
         self.queue.insert((at, self.sequence), delivery);
     }
@@ -602,6 +715,11 @@ impl World {
     pub fn drain(&mut self, number: usize) {
         let node = &mut self.nodes[number];
         let from = node.address;
+        // As on a real disk, before anything is sent.
+        if let Some(versions) = node.engine.record_versions_to_store() {
+            node.record_versions = Some(versions);
+            node.engine.record_versions_stored();
+        }
         let mut out = Vec::new();
         for (_, datagram, to) in node.engine.outbox().waiting() {
             out.push((to, Box::new(*datagram)));
@@ -619,6 +737,7 @@ impl World {
         }
         if let Some(guards) = node.engine.guards_to_store() {
             node.guards = Some(guards);
+            node.engine.guards_stored();
         }
         if let Some(descriptor) = node.engine.changed_descriptor() {
             node.descriptor = Some(descriptor);

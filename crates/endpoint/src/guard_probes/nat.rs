@@ -1,5 +1,5 @@
 //! What stands between this host and its guards: of which kind a NAT is, and how long it keeps a
-//! mapping.
+//! mapping. A firewall that translates nothing forgets as well, and then lets no answer in.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,12 +33,7 @@ pub async fn find(relays: &[(SocketAddr, X25519Public)], options: &ProbeOptions)
     let Ok(socket) = open(first.is_ipv4()) else {
         return nat;
     };
-    let mut seen: Vec<(SocketAddr, SocketAddr)> = Vec::new();
-    for (address, key) in relays {
-        if let Some(by) = seen_by(&socket, *address, key, 0, TRIES, PATIENCE).await {
-            seen.push((*address, by));
-        }
-    }
+    let seen = all_seen_by(&socket, relays).await;
     let own_port = socket.local_addr().map_or(0, |local| local.port());
     let own = |(relay, by): &(SocketAddr, SocketAddr)| {
         source_to(relay) == Some(by.ip()) && by.port() == own_port
@@ -52,20 +47,28 @@ pub async fn find(relays: &[(SocketAddr, X25519Public)], options: &ProbeOptions)
         }
         _ => NatKind::AddressDependent,
     };
+    let mut silences: Vec<Duration> = options.mappings.clone();
+    silences.sort_unstable();
+    match nat.kind {
+        // Nobody is there.
+        NatKind::Unknown => return nat,
+        NatKind::None if !options.all_without_nat => silences.truncate(1),
+        _ => silences.truncate(MAX_MAPPINGS),
+    }
     let answering: Vec<_> = relays
         .iter()
         .filter(|(address, _)| seen.iter().any(|(of, _)| of == address))
         .copied()
         .take(WITNESSES)
         .collect();
-    leave_alone(&mut nat, &answering, options).await;
+    leave_alone(&mut nat, &answering, &silences).await;
     nat
 }
 
 /// Leaves mappings alone, and sees which of them still let an answer in afterwards.
-async fn leave_alone(nat: &mut Nat, relays: &[(SocketAddr, X25519Public)], options: &ProbeOptions) {
+async fn leave_alone(nat: &mut Nat, relays: &[(SocketAddr, X25519Public)], silences: &[Duration]) {
     let mut waiting = JoinSet::new();
-    for silence in options.mappings.iter().take(MAX_MAPPINGS) {
+    for silence in silences {
         let seconds = silence.min(&MAX_DELAY).as_secs();
         for (address, key) in relays.iter().copied() {
             waiting.spawn(async move { (seconds, outlives(address, key, seconds).await) });
@@ -97,6 +100,53 @@ async fn outlives(address: SocketAddr, relay: X25519Public, seconds: u64) -> boo
     seen_by(&socket, address, &relay, delay, 1, patience)
         .await
         .is_some()
+}
+
+/// As whom each of these relays sees a socket that is not connected, in their order; those that do not
+/// answer are left out. All are asked at once.
+async fn all_seen_by(
+    socket: &UdpSocket,
+    relays: &[(SocketAddr, X25519Public)],
+) -> Vec<(SocketAddr, SocketAddr)> {
+    let mut seen = vec![None; relays.len()];
+    let mut asked = Vec::new();
+    let mut buffer = [0; DATAGRAM];
+    for _ in 0..TRIES {
+        let mut waits = false;
+        for (index, (address, key)) in relays.iter().enumerate() {
+            if seen[index].is_some() {
+                continue;
+            }
+            let Some(probe) = question(key, MIN_PROBE, MIN_PROBE, 0) else {
+                continue;
+            };
+            // An error may be about one that was asked before: the others are asked all the same.
+            waits |= socket.send_to(&probe.bytes, address).await.is_ok();
+            asked.push((index, probe));
+        }
+        if !waits {
+            break;
+        }
+        let until = Instant::now() + PATIENCE;
+        while seen.contains(&None)
+            && let Ok(received) = timeout_at(until, socket.recv_from(&mut buffer)).await
+        {
+            let Ok((length, _)) = received else { continue };
+            let answer = &buffer[..length];
+            let number = answer_number(answer);
+            let answered = asked
+                .iter()
+                .find(|(_, probe)| number == Some(probe.number()));
+            if let Some((index, probe)) = answered
+                && let Ok(answer) = probe.answered(answer)
+            {
+                seen[*index] = Some(answer.seen);
+            }
+        }
+    }
+    let both = relays.iter().zip(seen);
+    both.filter_map(|((relay, _), by)| Some((*relay, by?)))
+        .collect()
 }
 
 /// As whom a relay sees a socket that is not connected.

@@ -19,6 +19,11 @@ pub(super) const PACKET_FRAGMENT: u8 = 2;
 pub(super) const CONTROL: u8 = 3;
 pub(super) const MESSAGE: u8 = 4;
 pub(super) const MESSAGE_FRAGMENT: u8 = 5;
+pub(super) const COPY: u8 = 6;
+/// Bytes of the frame that says which copy a cell is.
+pub const COPY_FRAME: usize = FRAME_HEADER + 2;
+/// At most so many copies of one cell.
+pub const MAX_COPIES: u8 = 16;
 
 const MALFORMED: Error = Error::Malformed { what: "frame" };
 
@@ -35,6 +40,43 @@ pub enum Frame<'a> {
     Message(&'a [u8]),
     /// A part of a message.
     MessageFragment(Fragment<'a>),
+    /// The cell is one of several copies. It stands first, or not at all.
+    Copy(Copy),
+}
+
+/// Which copy of a cell one is. Copies are sealed under successive counters, so that no two are equal on
+/// the wire: what the others' counters are follows from this, and whether one of them has come.
+#[derive(Debug, Clone, core::marker::Copy, PartialEq, Eq)]
+pub struct Copy {
+    /// This one, from 0.
+    pub index: u8,
+    /// How many there are, at most [`MAX_COPIES`].
+    pub count: u8,
+}
+
+impl Copy {
+    fn decode(body: &[u8]) -> Result<Self> {
+        match *body {
+            [index, count] if index < count && count <= MAX_COPIES => Ok(Self { index, count }),
+            _ => Err(MALFORMED),
+        }
+    }
+
+    /// The counters of the other copies of a cell that has come under `counter`.
+    pub fn others(self, counter: u64) -> impl Iterator<Item = u64> {
+        let (index, count) = (u64::from(self.index), u64::from(self.count));
+        // A counter that is smaller than its place would have been before the first.
+        let first = counter.checked_sub(index);
+        (0..count)
+            .filter(move |other| *other != index)
+            .filter_map(move |other| first?.checked_add(other))
+    }
+
+    /// The frame that stands at the beginning of a cell.
+    #[must_use]
+    pub fn frame(self) -> [u8; COPY_FRAME] {
+        [COPY, 0, 2, self.index, self.count]
+    }
 }
 
 /// A part of a packet or message.
@@ -82,13 +124,17 @@ impl<'a> Fragment<'a> {
 /// The frames of a cell, in order. After an error there are no more.
 #[must_use]
 pub fn frames(bytes: &[u8; FRAMES]) -> Frames<'_> {
-    Frames { rest: bytes }
+    Frames {
+        rest: bytes,
+        first: true,
+    }
 }
 
 /// Iterator of [`frames`].
 #[derive(Debug, Clone)]
 pub struct Frames<'a> {
     rest: &'a [u8],
+    first: bool,
 }
 
 impl<'a> Frames<'a> {
@@ -101,12 +147,14 @@ impl<'a> Frames<'a> {
         let (kind, length) = (reader.u8()?, reader.u16()?);
         let body = reader.take(length.into())?;
         self.rest = reader.take(reader.left())?;
+        let first = std::mem::replace(&mut self.first, false);
         let frame = match kind {
             PACKET => Frame::Packet(body),
             PACKET_FRAGMENT => Frame::PacketFragment(Fragment::decode(body)?),
             CONTROL => Frame::Control(body),
             MESSAGE => Frame::Message(body),
             MESSAGE_FRAGMENT => Frame::MessageFragment(Fragment::decode(body)?),
+            COPY if first => Frame::Copy(Copy::decode(body)?),
             _ => return Err(MALFORMED),
         };
         if body.is_empty() {
@@ -152,12 +200,17 @@ impl<'a> FrameWriter<'a> {
     /// Appends a frame if it fits; says whether it did. An empty one never does.
     #[must_use]
     pub fn push(&mut self, frame: &Frame<'_>) -> bool {
+        let copy;
         let (kind, header, data) = match frame {
             Frame::Packet(data) => (PACKET, None, *data),
             Frame::PacketFragment(f) => (PACKET_FRAGMENT, Some(f.header()), f.data),
             Frame::Control(data) => (CONTROL, None, *data),
             Frame::Message(data) => (MESSAGE, None, *data),
             Frame::MessageFragment(f) => (MESSAGE_FRAGMENT, Some(f.header()), f.data),
+            Frame::Copy(it) => {
+                copy = [it.index, it.count];
+                (COPY, None, &copy[..])
+            }
         };
         let header: &[u8] = header.as_ref().map_or(&[], |h| h);
         let length = header.len() + data.len();
@@ -241,8 +294,11 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        let cases: [(&str, &[u8]); 9] = [
-            ("unknown kind", b"\x06\x00\x01x"),
+        let cases: [(&str, &[u8]); 12] = [
+            ("unknown kind", b"\x07\x00\x01x"),
+            ("copy beyond the last", b"\x06\x00\x02\x02\x02"),
+            ("too many copies", b"\x06\x00\x02\x00\x11"),
+            ("copy that is longer", b"\x06\x00\x03\x00\x02\x00"),
             ("empty packet", b"\x01\x00\x00"),
             ("empty control", b"\x03\x00\x00"),
             ("longer than the cell", b"\x01\x04\x0ex"),
@@ -267,6 +323,25 @@ mod tests {
             assert!(all.next().expect(what).is_err(), "{what}");
             assert!(all.next().is_none(), "{what}: nothing after an error");
         }
+    }
+
+    #[test]
+    fn a_copy_stands_first_and_tells_where_the_others_are() {
+        let copy = Copy { index: 1, count: 3 };
+        let mut front = copy.frame().to_vec();
+        front.extend_from_slice(b"\x01\x00\x01x");
+        let bytes = cell(&front);
+        let read: Vec<_> = frames(&bytes).map(Result::unwrap).collect();
+        assert_eq!(read, [Frame::Copy(copy), Frame::Packet(b"x")]);
+        assert_eq!(copy.others(7).collect::<Vec<_>>(), [6, 8]);
+        assert_eq!(copy.others(0).count(), 0, "there was none before");
+        let mut late = b"\x01\x00\x01x".to_vec();
+        late.extend_from_slice(&copy.frame());
+        assert!(frames(&cell(&late)).nth(1).unwrap().is_err());
+        let mut written = [0; FRAMES];
+        let mut writer = FrameWriter::new(&mut written);
+        assert!(writer.push(&Frame::Copy(copy)));
+        assert_eq!(written[..COPY_FRAME], copy.frame());
     }
 
     #[test]

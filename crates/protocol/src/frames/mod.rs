@@ -10,6 +10,7 @@
 //! kind 1  a whole packet            kind 2  a fragment of a packet
 //! kind 3  control, see session::control
 //! kind 4  a whole message           kind 5  a fragment of a message
+//! kind 6  index 1 | count 1: the cell is that one of so many copies; stands first
 //! ```
 //!
 //! Small packets share a cell and large ones span cells, as in RFC 9347; unlike there, every
@@ -22,8 +23,8 @@ mod packer;
 mod reassembly;
 
 pub use frame::{
-    FRAGMENT_HEADER, FRAME_HEADER, Fragment, Frame, FrameWriter, Frames, MAX_MESSAGE, MAX_PACKET,
-    frames,
+    COPY_FRAME, Copy, FRAGMENT_HEADER, FRAME_HEADER, Fragment, Frame, FrameWriter, Frames,
+    MAX_COPIES, MAX_MESSAGE, MAX_PACKET, frames,
 };
 pub use packer::{CellSink, FragmentIds, MIN_FRAGMENT_SPACE, Packer};
 pub use reassembly::{

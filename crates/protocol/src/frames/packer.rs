@@ -50,13 +50,26 @@ impl FragmentIds {
 pub struct Packer {
     ids: FragmentIds,
     used: usize,
+    /// Bytes at the beginning of each cell that are left to the caller.
+    reserved: usize,
 }
 
 impl Packer {
     /// With no cell begun. All packers of a session share its `ids`.
     #[must_use]
     pub fn new(ids: FragmentIds) -> Self {
-        Self { ids, used: 0 }
+        Self::behind(ids, 0)
+    }
+
+    /// The same, for cells whose first `reserved` bytes the caller writes: a frame of its own. They are
+    /// at most [`FRAMES`] less what the longest control frame needs.
+    #[must_use]
+    pub fn behind(ids: FragmentIds, reserved: usize) -> Self {
+        Self {
+            ids,
+            used: reserved,
+            reserved,
+        }
     }
 
     /// Packs one IP packet.
@@ -92,7 +105,7 @@ impl Packer {
     /// # Errors
     /// [`Error::Limit`] if it is empty or longer than a cell holds; nothing is written then.
     pub fn control(&mut self, body: &[u8], sink: &mut impl CellSink) -> Result<()> {
-        if body.is_empty() || body.len() > FRAMES - FRAME_HEADER {
+        if body.is_empty() || body.len() > FRAMES - FRAME_HEADER - self.reserved {
             return Err(Error::Limit {
                 what: "control frame length",
             });
@@ -106,17 +119,17 @@ impl Packer {
 
     /// Completes the current cell, if something is in it.
     pub fn flush(&mut self, sink: &mut impl CellSink) {
-        if self.used > 0 {
+        if !self.is_empty() {
             FrameWriter::resume(sink.cell(), self.used).finish();
             sink.complete();
-            self.used = 0;
+            self.used = self.reserved;
         }
     }
 
     /// Whether nothing waits for a flush.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.used == 0
+        self.used == self.reserved
     }
 
     /// Bytes free in the current cell, or in a whole one if none is begun.

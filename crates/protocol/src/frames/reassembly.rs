@@ -130,6 +130,8 @@ impl Reassembly {
             Frame::Packet(packet) => return Ok(Some(Delivered::Packet(packet))),
             Frame::Control(body) => return Ok(Some(Delivered::Control(body))),
             Frame::Message(message) => return Ok(Some(Delivered::Message(message))),
+            // Whether another copy has come is known by the counters, before this.
+            Frame::Copy(_) => return Ok(None),
             Frame::PacketFragment(fragment) => (false, fragment),
             Frame::MessageFragment(fragment) => (true, fragment),
         };

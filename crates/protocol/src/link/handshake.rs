@@ -21,7 +21,8 @@
 //! computer exists at the time of the handshake.
 //!
 //! Both indices are authenticated: the initiator's by the prologue, the responder's because
-//! it is sealed. mac1 keeps out anyone who does not know the responder's key; see [`super`].
+//! it is sealed. An initiation's mac1 keeps out anyone who does not know the responder's key, a response's
+//! anyone but the two ends; see [`super`].
 
 use super::cookie::{self, Cookie};
 use super::layout::{
@@ -43,8 +44,8 @@ use snow::HandshakeState;
 use std::time::{SystemTime, UNIX_EPOCH};
 use zeroize::{Zeroize, Zeroizing};
 
-/// One initiation accepts at most this many responses that do not authenticate. Making one
-/// that costs public-key work takes knowledge of the initiator's static key and its index.
+/// One initiation accepts at most this many responses that do not authenticate. Only those with a right mac1
+/// cost public-key work and count, and only the responder can make one.
 pub const MAX_RESPONSES: u32 = 8;
 
 /// The initiator's wall clock. It has to grow from one initiation of a static key to the
@@ -147,6 +148,7 @@ impl Initiator {
 
         let mut payload = [0; KEM_KEY + TIMESTAMP];
         payload[..KEM_KEY].copy_from_slice(&kem.encapsulation_key().to_bytes());
+        let expected = mac::response_key(&payload[..KEM_KEY]);
         payload[KEM_KEY..KEM_KEY + 8].copy_from_slice(&at.seconds.to_be_bytes());
         payload[KEM_KEY + 8..].copy_from_slice(&at.nanos.to_be_bytes());
         noise
@@ -159,7 +161,6 @@ impl Initiator {
             let mac2 = cookie.mac2(&datagram[..MAC2]);
             datagram[MAC2..].copy_from_slice(&mac2);
         }
-        let expected = mac::mac1_key(&local.public());
         let initiator = Self {
             noise,
             kem,
@@ -184,7 +185,7 @@ impl Initiator {
     /// # Errors
     /// [`Error::Malformed`] if it is not a response to this handshake, or the handshake is
     /// finished; [`Error::Authentication`] or [`Error::LowOrder`] if it was not made by the
-    /// holder of the remote key; [`Error::Limit`] after [`MAX_RESPONSES`] of these.
+    /// holder of the remote key; [`Error::Limit`] after [`MAX_RESPONSES`] with a right mac1.
     pub fn finish(&mut self, response: &Datagram) -> Result<Established> {
         const WHAT: &str = "link response";
         expect_header(response, DatagramType::Response, WHAT)?;
@@ -318,6 +319,7 @@ impl Incoming {
             timestamp,
             kem,
         } = self;
+        let response_key = mac::response_key(&*kem);
         let key = EncapsulationKey::<MlKem768>::new(&(*kem).into())
             .map_err(|_| Error::Malformed { what: "ML-KEM key" })?;
         let (ciphertext, mut secret) = key.encapsulate_with_rng(rng);
@@ -333,7 +335,7 @@ impl Incoming {
         let keys = written.and_then(|_| keys(&mut noise, secret.as_ref()));
         secret.zeroize();
         let (open, seal) = keys?;
-        let mac1 = mac::mac(&mac::mac1_key(&remote), &[&datagram[..MAC1]]);
+        let mac1 = mac::mac(&response_key, &[&datagram[..MAC1]]);
         datagram[MAC1..MAC2].copy_from_slice(&mac1);
         let established = Established {
             remote,
@@ -369,4 +371,38 @@ fn keys(noise: &mut HandshakeState, secret: &[u8]) -> Result<mac::TwoKeys> {
         all.as_ref(),
         "mixline/v1/link keys",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::link::Responder;
+    use crate::random::OsRandom;
+
+    #[test]
+    fn a_responder_that_answers_wrongly_costs_a_bounded_amount_of_work() {
+        let mut rng = OsRandom::new();
+        let (local, remote) = (
+            X25519Secret::generate(&mut rng),
+            X25519Secret::generate(&mut rng),
+        );
+        let now = Timestamp::default();
+        let (mut initiator, initiation) =
+            Initiator::start(&local, &remote.public(), 7, now, None, &mut rng).unwrap();
+        let mut responder = Responder::new(&remote, Instant::now(), &mut rng);
+        let (_, response) = responder.respond(&initiation, 9, &mut rng).unwrap();
+        let mut bent = response.clone();
+        bent[100] ^= 1;
+        let key = mac::response_key(&initiator.kem.encapsulation_key().to_bytes());
+        let mac1 = mac::mac(&key, &[&bent[..MAC1]]);
+        bent[MAC1..MAC2].copy_from_slice(&mac1);
+        for _ in 0..MAX_RESPONSES {
+            let refused = initiator.finish(&bent).err();
+            assert!(matches!(refused, Some(Error::Authentication { .. })));
+        }
+        let refused = initiator.finish(&response).err();
+        assert!(matches!(refused, Some(Error::Limit { .. })));
+    }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::rate_limit::{Rate, RateLimiter, site};
+use crate::shares::Shares;
 
 /// A responder that is given more initiations than this in a second is under load. One costs
 /// about 0.3 ms, so this is some six percent of a core.
@@ -51,15 +52,15 @@ pub const SOURCE_BURST: u32 = 20;
 /// One more is processed each time this has passed.
 pub const SOURCE_REFILL: Duration = Duration::from_millis(100);
 
-/// At most this many sources are counted; others are refused until some have recovered, which
-/// takes [`SOURCE_BURST`] times [`SOURCE_REFILL`].
+/// At most this many sources are counted, which networks share ([`Shares`]); others are refused until some have
+/// recovered, which takes [`SOURCE_BURST`] times [`SOURCE_REFILL`].
 pub const MAX_SOURCES: usize = 16_384;
 
 /// Bounds the public-key work that one source costs, for initiations that have passed
 /// [`super::Responder::check_macs`] under load (so the source is where it says it is). A source
 /// is an IPv4 address or an IPv6 /64.
 #[derive(Debug, Clone)]
-pub struct SourceLimiter(RateLimiter<IpAddr>);
+pub struct SourceLimiter(RateLimiter<IpAddr, Shares>);
 
 impl Default for SourceLimiter {
     fn default() -> Self {
@@ -67,7 +68,7 @@ impl Default for SourceLimiter {
             burst: SOURCE_BURST,
             interval: SOURCE_REFILL,
         };
-        Self(RateLimiter::new(rate, MAX_SOURCES, SOURCE_REFILL))
+        Self(RateLimiter::by_network(rate, MAX_SOURCES))
     }
 }
 

@@ -11,15 +11,26 @@ pub(super) const MAC: usize = 16;
 
 /// `SHA-256(label | public)`, a key that everyone has who knows the public key.
 pub(super) fn public_key(label: &str, public: &X25519Public) -> [u8; 32] {
+    labelled(label, &public.0)
+}
+
+/// `SHA-256(label | bytes)`.
+fn labelled(label: &str, bytes: &[u8]) -> [u8; 32] {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(label.as_bytes());
-    hash.update(&public.0);
+    hash.update(bytes);
     let mut out = [0; 32];
     out.copy_from_slice(hash.finish().as_ref());
     out
 }
 
-/// The key of mac1 for messages to the holder of `receiver`.
+/// The key of a response's mac1. The initiation's ML-KEM key is sealed in it, so only the two ends of the handshake
+/// have this.
+pub(super) fn response_key(kem: &[u8]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, &labelled("mixline/v1/response", kem))
+}
+
+/// The key of an initiation's mac1, to the holder of `receiver`.
 pub(super) fn mac1_key(receiver: &X25519Public) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, &public_key("mixline/v1/mac1", receiver))
 }

@@ -94,6 +94,8 @@ struct Attempt {
 struct Flight {
     initiator: Initiator,
     with_cookie: bool,
+    /// A cookie has come for it. Whoever sees the initiation can make others, so these do not count.
+    has_cookie: bool,
 }
 
 /// One neighbour's state.
@@ -264,11 +266,21 @@ impl Peer {
         if let Some(old) = attempt.flight.replace(Flight {
             initiator,
             with_cookie,
+            has_cookie: false,
         }) {
             self.actions
                 .push_back(Action::Remove(old.initiator.index()));
         }
         Ok(datagram)
+    }
+
+    /// The initiation that [`Action::Initiate`] has asked for cannot be made now. It is asked for again
+    /// after [`HANDSHAKE_RETRY`].
+    pub fn postpone(&mut self, now: Instant) {
+        if let Some(attempt) = &mut self.attempt {
+            attempt.due = now + HANDSHAKE_RETRY;
+            attempt.asked = false;
+        }
     }
 
     /// A response whose receiver index is that of the handshake in flight.
@@ -294,18 +306,20 @@ impl Peer {
     }
 
     /// A cookie whose receiver index is that of the handshake in flight. The next initiation
-    /// carries it; the first cookie of a handshake brings that one forward to now.
+    /// carries the first that comes; the first cookie of a handshake brings that one forward to now.
     ///
     /// # Errors
     /// Those of [`Initiator::open_cookie`], and [`Error::Malformed`] if no handshake is in
-    /// flight; nothing changes.
+    /// flight, or it has had its cookie; nothing changes.
     pub fn cookie(&mut self, datagram: &Datagram, now: Instant) -> Result<()> {
         let what = Error::Malformed {
             what: "link cookie",
         };
         let attempt = self.attempt.as_mut().ok_or(what.clone())?;
-        let flight = attempt.flight.as_ref().ok_or(what)?;
+        let flight = attempt.flight.as_mut().filter(|flight| !flight.has_cookie);
+        let flight = flight.ok_or(what)?;
         self.cookie = Some((flight.initiator.open_cookie(datagram)?, now));
+        flight.has_cookie = true;
         if !attempt.hurried && !flight.with_cookie {
             attempt.hurried = true;
             attempt.due = now;

@@ -37,6 +37,7 @@ use super::cookie::address;
 use super::mac::{self, MAC};
 use crate::identity::X25519Public;
 use crate::rate_limit::{Rate, RateLimiter, site};
+use crate::shares::{Claimant, Shares};
 use crate::size::{DATAGRAM, Datagram, LINK_HEADER};
 use crate::wire::{Reader, Writer};
 use crate::{Error, Result};
@@ -57,7 +58,7 @@ pub const MAX_SOURCES: usize = 4096;
 pub const TOTAL_BURST: u32 = 500;
 /// ... and one more each time this has passed.
 pub const TOTAL_REFILL: Duration = Duration::from_millis(2);
-/// Answers that wait for their time, of all sources and of one.
+/// Answers that wait for their time, of all sources, which networks share ([`Shares`]), and of one.
 pub const MAX_WAITING: usize = 256;
 /// See [`MAX_WAITING`].
 pub const MAX_WAITING_OF_ONE: usize = 16;
@@ -222,10 +223,12 @@ pub struct Answer {
 pub struct ProbeResponder {
     probe: hmac::Key,
     answer: hmac::Key,
-    sources: RateLimiter<IpAddr>,
+    sources: RateLimiter<IpAddr, Shares>,
     /// When the bucket of all sources is full again.
     total: Instant,
     waiting: Vec<(Instant, Answer)>,
+    /// Who has how many of those.
+    places: Shares,
 }
 
 const TOTAL: Rate = Rate {
@@ -244,9 +247,10 @@ impl ProbeResponder {
         Self {
             probe: probe_key(local),
             answer: answer_key(local),
-            sources: RateLimiter::new(rate, MAX_SOURCES, SOURCE_REFILL),
+            sources: RateLimiter::by_network(rate, MAX_SOURCES),
             total: now,
             waiting: Vec::new(),
+            places: Shares::new(MAX_WAITING, 0),
         }
     }
 
@@ -279,8 +283,8 @@ impl ProbeResponder {
             return Some(answer);
         }
         let of_one = |(_, other): &&(Instant, Answer)| site(other.to.ip()) == from;
-        if self.waiting.len() < MAX_WAITING
-            && self.waiting.iter().filter(of_one).count() < MAX_WAITING_OF_ONE
+        if self.waiting.iter().filter(of_one).count() < MAX_WAITING_OF_ONE
+            && self.places.take(Claimant::Stranger(from))
         {
             let at = now + Duration::from_secs(probe.delay.into());
             self.waiting.push((at, answer));
@@ -290,10 +294,16 @@ impl ProbeResponder {
 
     /// The answers whose time has come.
     pub fn due(&mut self, now: Instant) -> Vec<Answer> {
-        self.waiting
+        let due: Vec<_> = self
+            .waiting
             .extract_if(.., |(at, _)| now >= *at)
             .map(|(_, answer)| answer)
-            .collect()
+            .collect();
+        for answer in &due {
+            let from = Claimant::Stranger(site(answer.to.ip()));
+            self.places.give_back(from);
+        }
+        due
     }
 }
 

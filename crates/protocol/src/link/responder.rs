@@ -70,9 +70,22 @@ impl Responder {
         if !under_load || self.cookies.check(datagram, source) {
             return Ok(Admission::Process);
         }
-        self.cookies
-            .answer(datagram, source)
-            .map(Admission::SendCookie)
+        self.cookie(datagram, source).map(Admission::SendCookie)
+    }
+
+    /// Whether an initiation carries a cookie that `source` was given, and so comes from there.
+    #[must_use]
+    pub fn has_cookie(&self, datagram: &Datagram, source: SocketAddr) -> bool {
+        // Without a cookie there are zeros.
+        datagram[MAC2..].iter().any(|byte| *byte != 0) && self.cookies.check(datagram, source)
+    }
+
+    /// The cookie for `source`, in answer to an initiation with a right mac1.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] if it cannot be sealed.
+    pub fn cookie(&self, datagram: &Datagram, source: SocketAddr) -> Result<Box<Datagram>> {
+        self.cookies.answer(datagram, source)
     }
 
     /// Opens an initiation that was admitted and remembers its timestamp.

@@ -16,7 +16,7 @@ pub const MAX_PATHS: usize = 1 << 24;
 
 /// Where a path stands in its cache.
 ///
-/// It stays valid until the next [`PathCache::insert`] or [`PathCache::remove_epoch`].
+/// It stays valid until the next [`PathCache::insert`] or [`PathCache::retain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PathSlot(u32);
 
@@ -83,7 +83,7 @@ impl PathCache {
         self.table.get(slot.0).expect("a valid slot")
     }
 
-    /// Adds a path that was opened under the onion key of `epoch`, or replaces the one of the
+    /// Adds a path that was opened with the onion key of this number, or replaces the one of the
     /// same header. If the cache is full, one that has been idle for
     /// [`IDLE`] is evicted.
     ///
@@ -93,19 +93,19 @@ impl PathCache {
         &mut self,
         header: &Header,
         path: KnownPath,
-        epoch: u32,
+        key: u32,
         now: Instant,
     ) -> Result<PathSlot, Full> {
         self.table
-            .insert(header, path, epoch, now, IDLE)
+            .insert(header, path, key, now, IDLE)
             .map(PathSlot)
             .ok_or(Full)
     }
 
-    /// Forgets the paths of an epoch whose onion key is gone. Looks at each path, so it takes
-    /// some milliseconds for 100,000.
-    pub fn remove_epoch(&mut self, epoch: u32) {
-        self.table.remove_epoch(epoch);
+    /// Forgets the paths that were opened with a key whose number `keep` refuses, and erases
+    /// their keys. Looks at each path, so it takes some milliseconds for 100,000.
+    pub fn retain(&mut self, keep: impl Fn(u32) -> bool) {
+        self.table.retain(keep);
     }
 
     /// How many paths it holds.

@@ -6,7 +6,7 @@
 //! - the entries, in chunks that are allocated as they are needed and never moved;
 //! - when each entry was last used, 4 bytes, so close together that it is cheap to look for one
 //!   that has been idle;
-//! - the epoch of each, 4 bytes, for the same reason.
+//! - the number of the onion key that each was opened with, 4 bytes, for the same reason.
 //!
 //! Everything but the entries is allocated once, as zero pages that cost nothing until they are
 //! written. So no insertion ever copies the table, and an empty table is small.
@@ -58,7 +58,7 @@ pub(super) struct Table<V> {
     /// By position, in seconds since the table's first use.
     used: Vec<u32>,
     /// By position.
-    epochs: Vec<u32>,
+    keys: Vec<u32>,
     /// Positions that entries have left.
     free: Vec<u32>,
     len: usize,
@@ -77,7 +77,7 @@ impl<V> Table<V> {
             index: vec![0; (2 * capacity).next_power_of_two()],
             entries: Vec::new(),
             used: vec![0; capacity],
-            epochs: vec![0; capacity],
+            keys: vec![0; capacity],
             free: Vec::new(),
             len: 0,
             hand: 0,
@@ -131,14 +131,14 @@ impl<V> Table<V> {
         &mut self,
         header: &Header,
         value: V,
-        epoch: u32,
+        key: u32,
         now: Instant,
         idle: Duration,
     ) -> Option<u32> {
         let hash = self.hash(header);
         let now = self.seconds(now);
         if let Some((_, at)) = self.find(hash, header) {
-            self.put(at, header, value, epoch, now);
+            self.put(at, header, value, key, now);
             return Some(at);
         }
         if self.len >= self.capacity {
@@ -147,7 +147,7 @@ impl<V> Table<V> {
             self.remove(gone);
         }
         let at = self.allocate();
-        self.put(at, header, value, epoch, now);
+        self.put(at, header, value, key, now);
         self.index_insert(hash, at);
         self.len += 1;
         Some(at)
@@ -166,10 +166,10 @@ impl<V> Table<V> {
         at.map(position)
     }
 
-    /// Removes the entries of an epoch: looks at 4 bytes of each entry there is.
-    pub(super) fn remove_epoch(&mut self, epoch: u32) {
+    /// Removes the entries whose key is not to be kept: looks at 4 bytes of each entry there is.
+    pub(super) fn retain(&mut self, keep: impl Fn(u32) -> bool) {
         for at in 0..self.positions() {
-            if self.epochs[at] == epoch && self.entry(position(at)).value.is_some() {
+            if !keep(self.keys[at]) && self.entry(position(at)).value.is_some() {
                 self.remove(position(at));
             }
         }
@@ -259,13 +259,13 @@ impl<V> Table<V> {
         })
     }
 
-    fn put(&mut self, at: u32, header: &Header, value: V, epoch: u32, now: u32) {
+    fn put(&mut self, at: u32, header: &Header, value: V, key: u32, now: u32) {
         let at = at as usize;
         self.entries[at / CHUNK][at % CHUNK] = Entry {
             header: *header,
             value: Some(value),
         };
-        self.epochs[at] = epoch;
+        self.keys[at] = key;
         self.used[at] = now;
     }
 

@@ -26,6 +26,7 @@
 mod format;
 mod lease;
 mod name;
+mod registration;
 mod relay;
 mod service;
 mod snapshot;
@@ -34,6 +35,7 @@ mod tail_offer;
 pub use format::{CLOCK_SKEW, FORMAT, MAX_TEXT};
 pub use lease::{LEASE_GRANT, Lease, LeaseRequest};
 pub use name::NameRecord;
+pub use registration::Registration;
 pub use relay::{MAX_ADDRESSES, MAX_ONION_KEYS, OnionKeys, RelayDescriptor};
 pub use service::{MAX_TAILS, ServiceDescriptor};
 pub use snapshot::{MAX_RELAYS, MAX_SNAPSHOT, Parameters, Snapshot};

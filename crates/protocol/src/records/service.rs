@@ -3,6 +3,7 @@
 use super::format::{begin, check_now, check_span, close, open, sealed};
 use super::lease::Lease;
 use super::tail_offer::TailOffer;
+use crate::authorisation::{ENTRIES, Entry, LookupToken, TOKEN};
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, X25519Public, verify};
 use crate::time::UnixTime;
 use crate::wire::Writer;
@@ -20,7 +21,8 @@ const DOMAIN: &str = "mixline/v1/service descriptor";
 /// ```text
 /// 2 | 1 | id 32 | version 8 | issued 8 | expires 8 | session 32
 ///   | lease? 1 [ipv4 4 | expires 8 | directory's signature 64]
-///   | tails: count 1, (tail 172, expires 4)* | signature 64
+///   | tails: count 1, (tail 172, expires 4)*
+///   | restricted? 1 [entry 16 * 64, ascending] | signature 64
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceDescriptor {
@@ -39,6 +41,9 @@ pub struct ServiceDescriptor {
     pub lease: Option<Lease>,
     /// Up to eight tails that take session initiations.
     pub tails: Vec<TailOffer>,
+    /// Who is told of it: everybody, or who knows a token of one of these [`ENTRIES`], which ascend. What is
+    /// not a client's is random.
+    pub clients: Option<Vec<Entry>>,
     /// The ID's signature; [`ServiceDescriptor::sign`] makes it.
     pub signature: [u8; SIGNATURE],
 }
@@ -55,6 +60,8 @@ impl ServiceDescriptor {
         + super::LEASE_GRANT
         + 1
         + MAX_TAILS * super::TAIL_OFFER
+        + 1
+        + ENTRIES * TOKEN
         + SIGNATURE;
 
     /// The descriptor with the ID's signature in place of the one that it has.
@@ -100,6 +107,12 @@ impl ServiceDescriptor {
         let tails = (0..count)
             .map(|_| TailOffer::read(&mut reader))
             .collect::<Result<_>>()?;
+        let clients = if reader.flag()? {
+            let entry = |_| Ok(Entry(reader.array()?));
+            Some((0..ENTRIES).map(entry).collect::<Result<Vec<_>>>()?)
+        } else {
+            None
+        };
         let signature = close(reader)?;
         let descriptor = Self {
             id,
@@ -109,6 +122,7 @@ impl ServiceDescriptor {
             session,
             lease,
             tails,
+            clients,
             signature,
         };
         descriptor.check()?;
@@ -143,6 +157,13 @@ impl ServiceDescriptor {
         if self.lease.is_some_and(|lease| lease.id != self.id) {
             return Err(Error::Malformed { what: WHAT });
         }
+        if self
+            .clients
+            .as_ref()
+            .is_some_and(|entries| entries.len() != ENTRIES || !entries.is_sorted_by(|a, b| a < b))
+        {
+            return Err(Error::Malformed { what: WHAT });
+        }
         // The wire has 32 bits for the end of a tail.
         if self
             .tails
@@ -169,6 +190,18 @@ impl ServiceDescriptor {
         for offer in &self.tails {
             offer.write(&mut writer);
         }
+        writer.flag(self.clients.is_some());
+        for entry in self.clients.iter().flatten() {
+            writer.bytes(&entry.0);
+        }
         writer
+    }
+
+    /// Whether the directory tells of it whoever shows this.
+    #[must_use]
+    pub fn is_for(&self, token: Option<&LookupToken>) -> bool {
+        self.clients.as_ref().is_none_or(|entries| {
+            token.is_some_and(|token| entries.contains(&token.entry(&self.id)))
+        })
     }
 }

@@ -1,5 +1,8 @@
 //! The network as the directory sees it.
 
+use data_encoding::HEXLOWER;
+use ring::digest::{SHA256, digest};
+
 use super::format::{begin, check_now, check_span, close, open, sealed};
 use super::relay::RelayDescriptor;
 use super::service::ServiceDescriptor;
@@ -153,6 +156,15 @@ impl Snapshot {
             relay.verify_signature()?;
         }
         Ok(snapshot)
+    }
+
+    /// The entity tag of an encoded snapshot (RFC 9110, section 8.8.3), quotes included: whoever has the
+    /// bytes has it, so that a directory cannot have a word of its own repeated by those who ask.
+    #[must_use]
+    pub fn entity_tag(encoded: &[u8]) -> String {
+        let hash = digest(&SHA256, encoded);
+        let half = hash.as_ref().get(..16).unwrap_or_default();
+        format!("\"{}\"", HEXLOWER.encode(half))
     }
 
     fn check(&self) -> Result<()> {

@@ -100,6 +100,12 @@ impl SessionSeal {
         Ok(counter)
     }
 
+    /// Leaves a counter out: it is that of a copy which could not be sent, and those of the other copies have to
+    /// be what they say.
+    pub fn skip(&mut self) {
+        self.next = self.next.saturating_add(1);
+    }
+
     /// How many cells have been sealed.
     #[must_use]
     pub fn sent(&self) -> u64 {
@@ -136,6 +142,12 @@ impl SessionOpen {
             })?;
         self.window.accept(counter)?;
         Ok(counter)
+    }
+
+    /// Whether a cell of this counter has come, or would be too old to tell.
+    #[must_use]
+    pub fn has_seen(&self, counter: u64) -> bool {
+        !self.window.check(counter)
     }
 
     fn unmask(&self, mut masked: [u8; COUNTER]) -> Result<u64> {

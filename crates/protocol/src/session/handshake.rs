@@ -8,6 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::certificate::Certificate;
 use super::data::SessionKeys;
 use super::offers;
+use crate::authorisation::{Authorisation, TOKEN};
 use crate::identity::{AnonymousId, X25519Public, X25519Secret};
 use crate::noise;
 use crate::records::TailOffer;
@@ -35,17 +36,19 @@ pub struct SessionInitiator {
 impl SessionInitiator {
     /// Begins a session with the ID whose descriptor says that its session key is `remote`.
     /// `local` is the key that `certificate` names; the answer will come through one of
-    /// `tails` (one to four). The payload is for one of the responder's public tails.
+    /// `tails` (one to four). `authorisation` is for a responder that has a list of clients. The payload is for one of the responder's public tails.
     ///
     /// # Errors
     /// [`Error::Malformed`] if the certificate is not for `local`; [`Error::LowOrder`] if
     /// `remote` is no key; [`Error::Limit`] for a wrong number of tails.
+    #[expect(clippy::too_many_arguments, reason = "all that an initiation says")]
     pub fn start(
         local: &X25519Secret,
         remote: &X25519Public,
         remote_id: &AnonymousId,
         certificate: &Certificate,
         tails: &[TailOffer],
+        authorisation: Option<&Authorisation>,
         now_ms: u64,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<(Self, Box<Payload>)> {
@@ -56,6 +59,7 @@ impl SessionInitiator {
         }
         let mut said = Writer::new();
         said.u8(VERSION).u64(now_ms);
+        said.bytes(&authorisation.map_or([0; TOKEN], |it| it.proof(&certificate.session, now_ms)));
         certificate.write(&mut said);
         offers::write(tails, &mut said)?;
         let mut noise = noise::initiator(local, remote, &prologue(remote_id), rng)?;
@@ -88,6 +92,7 @@ pub struct Initiation {
     /// When it was made, by the initiator's clock; within the tolerance of ours. One that is not
     /// newer than the last of the same ID is a replay.
     pub timestamp_ms: u64,
+    proof: [u8; TOKEN],
     noise: HandshakeState,
 }
 
@@ -119,6 +124,7 @@ pub fn accept(
         });
     }
     let timestamp_ms = from.u64()?;
+    let proof = from.array()?;
     let certificate = Certificate::read(&mut from)?;
     let tails = offers::read(&mut from)?;
     from.zeros()?;
@@ -141,11 +147,21 @@ pub fn accept(
         certificate,
         tails,
         timestamp_ms,
+        proof,
         noise,
     })
 }
 
 impl Initiation {
+    /// Which client of a list has made it: its public key. None if it is of none of them.
+    #[must_use]
+    pub fn client_of(&self, list: &[Authorisation]) -> Option<X25519Public> {
+        let made = |it: &&Authorisation| {
+            it.has_made(&self.proof, &self.certificate.session, self.timestamp_ms)
+        };
+        list.iter().find(made).map(|it| it.client)
+    }
+
     /// Answers, offering `tails` (one to four) that only this initiator will know. The payload
     /// is for one of the initiator's tails.
     ///

@@ -9,13 +9,16 @@
 //!
 //! ```text
 //! initiation   e 32 | s 48 | sealed 976 | tag 16     through a public tail of the responder
-//!   sealed     version 1 | timestamp, ms 8 | certificate | tails | zeros
+//!   sealed     version 1 | timestamp, ms 8 | proof 16 | certificate | tails | zeros
 //! response     e 32 | sealed 1024 | tag 16           through one of those tails
 //!   sealed     tails | zeros
 //!
 //! tails        count 1 (1 to 4) | (published tail 172 | expiry, unix s 4) * count
 //! certificate  ID 32 | session key 32 | expires, unix s 8 | signature 64 | flag 1 [| lease]
 //! ```
+//!
+//! The proof is zero, or says that the initiator is on the responder's list of clients: see
+//! [`authorisation`](crate::authorisation).
 //!
 //! The certificate's signature is the ID's over `ID | session key | expires` in the domain
 //! `mixline/v1/certificate`. With flag 1 a lease follows, signed by the directory: who

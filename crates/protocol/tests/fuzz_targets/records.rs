@@ -3,15 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use mixline_protocol::authorisation::{ENTRIES, Entry, LookupToken};
 use mixline_protocol::directory::{
     MAX_MESSAGE, RefusalCode, Request, RequestBody, Response, ResponseBody,
 };
-use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public};
+use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::name::Label;
 use mixline_protocol::path::PublishedTail;
 use mixline_protocol::records::{
-    Lease, LeaseRequest, NameRecord, Parameters, RelayDescriptor, ServiceDescriptor, Snapshot,
-    TailOffer,
+    Lease, LeaseRequest, NameRecord, Parameters, Registration, RelayDescriptor, ServiceDescriptor,
+    Snapshot, TailOffer,
 };
 use mixline_protocol::replay::ReplayFilter;
 use mixline_protocol::time::UnixTime;
@@ -92,7 +93,7 @@ fn relay(n: u8) -> RelayDescriptor {
         version: 1,
         issued: NOW,
         expires: NOW.plus(600),
-        link: X25519Public([3; 32]),
+        link: link().public(),
         onion: [(500_000, X25519Public([4; 32]))].into_iter().collect(),
         addresses: vec![
             SocketAddr::from(([198, 51, 100, 1], 7000)),
@@ -107,6 +108,20 @@ fn relay(n: u8) -> RelayDescriptor {
     }
     .sign(&key)
     .expect("a descriptor")
+}
+
+/// The link key of all relays.
+fn link() -> X25519Secret {
+    X25519Secret::from_bytes([3; 32])
+}
+
+/// Of the directory's sessions.
+fn session() -> X25519Secret {
+    X25519Secret::from_bytes([12; 32])
+}
+
+fn registration() -> Registration {
+    Registration::new(relay(20), &link(), &session().public()).expect("a registration")
 }
 
 fn service(key: &IdentityKey, lease: Option<Lease>) -> ServiceDescriptor {
@@ -128,6 +143,7 @@ fn service(key: &IdentityKey, lease: Option<Lease>) -> ServiceDescriptor {
             tail,
             expires: NOW.plus(300),
         }],
+        clients: lease.map(|_| (0..ENTRIES as u8).map(|n| Entry([n; 16])).collect()),
         signature: [0; 64],
     }
     .sign(key)
@@ -168,6 +184,7 @@ fn snapshot(relays: u8) -> Snapshot {
 fn record_seeds() -> Vec<Vec<u8>> {
     vec![
         relay(20).encode(),
+        registration().encode(),
         service(&key(), Some(lease())).encode(),
         service(&key(), None).encode(),
         name().encode(),
@@ -195,6 +212,10 @@ fn records(data: &[u8]) -> bool {
         read!(data, RelayDescriptor, |record: &RelayDescriptor| {
             record.verify(NOW).is_ok()
         }),
+        read!(data, Registration, |registration: &Registration| {
+            registration.verify_proof(&session()).is_ok()
+                && registration.descriptor.verify(NOW).is_ok()
+        }),
         read!(data, ServiceDescriptor, |record: &ServiceDescriptor| {
             record.verify(NOW).is_ok()
         }),
@@ -209,7 +230,8 @@ fn records(data: &[u8]) -> bool {
         }),
     ];
     let count = verified.iter().filter(|verified| **verified).count();
-    // Kinds differ in their first byte, so nothing passes for two.
+    // Kinds differ in their first byte, and a registration is longer than its descriptor, so nothing
+    // passes for two.
     assert!(count <= 1);
     count == 1
 }
@@ -235,6 +257,7 @@ fn request_seeds() -> Vec<Vec<u8>> {
         RequestBody::Lease(lease_request()),
         RequestBody::ClaimName(name()),
         RequestBody::NameOf(key().anonymous_id()),
+        RequestBody::LookupListed(key().anonymous_id(), LookupToken([9; 16])),
     ]
     .into_iter()
     .map(|body| Request { id: 7, body }.encode())

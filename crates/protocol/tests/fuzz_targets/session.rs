@@ -4,8 +4,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mixline_protocol::frames::{
-    Delivered, Fragment, Frame, FrameWriter, MAX_MESSAGE, MAX_PARTIALS, REASSEMBLY_MEMORY,
-    Reassembly, frames,
+    Copy, Delivered, Fragment, Frame, FrameWriter, MAX_COPIES, MAX_MESSAGE, MAX_PARTIALS,
+    REASSEMBLY_MEMORY, Reassembly, frames,
 };
 use mixline_protocol::identity::{IdentityKey, ShortId, X25519Secret};
 use mixline_protocol::path::{PublishedTail, TailId};
@@ -112,6 +112,7 @@ fn start() -> (SessionInitiator, Box<Payload>) {
         &responder_id().anonymous_id(),
         &certificate(),
         &[offer(1), offer(2)],
+        None,
         NOW_MS,
         &mut OsRandom::new(),
     )
@@ -130,7 +131,7 @@ fn accept_payload(payload: &Payload) -> Option<Initiation> {
 
 fn sealed_initiation_seeds() -> Vec<Vec<u8>> {
     let mut said = Writer::new();
-    said.u8(1).u64(NOW_MS);
+    said.u8(1).u64(NOW_MS).bytes(&[9; 16]);
     certificate().write(&mut said);
     said.u8(1);
     offer(3).write(&mut said);
@@ -228,8 +229,10 @@ fn frame_seeds() -> Vec<Vec<u8>> {
         total: 1500,
         data,
     };
-    let cells: [&[Frame<'_>]; 4] = [
+    let copy = Copy { index: 1, count: 3 };
+    let cells: [&[Frame<'_>]; 5] = [
         &[],
+        &[Frame::Copy(copy), Frame::Control(&[5; 5])],
         &[
             Frame::Packet(&[0x45; 40]),
             Frame::Control(&[4; 5]),
@@ -267,6 +270,12 @@ fn packets(data: &[u8]) -> bool {
                 sound = false;
                 break;
             };
+            if let Frame::Copy(copy) = &frame {
+                for counter in [0, 7, u64::MAX] {
+                    assert!(copy.others(counter).count() < usize::from(MAX_COPIES));
+                    assert!(copy.others(counter).all(|other| other != counter));
+                }
+            }
             match reassembly.accept(frame, now) {
                 Ok(Some(Delivered::Packet(packet))) => {
                     assert!((1..=usize::from(u16::MAX)).contains(&packet.len()));

@@ -4,6 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mixline_protocol::address::VirtualNetwork;
+use mixline_protocol::authorisation::{ENTRIES, Entry};
 use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public};
 use mixline_protocol::name::Label;
 use mixline_protocol::path::PublishedTail;
@@ -81,6 +82,7 @@ pub fn service(key: &IdentityKey, tails: usize, leased: bool) -> ServiceDescript
         session: X25519Public([8; 32]),
         lease: leased.then(|| lease(key)),
         tails: (0..tails).map(|n| tail(n as u8)).collect(),
+        clients: None,
         signature: [0; 64],
     }
     .sign(key)
@@ -182,6 +184,12 @@ prop_compose! {
     }
 }
 
+/// Entries of a list of clients, as a descriptor has them.
+pub fn entries(seed: [u8; 8]) -> Vec<Entry> {
+    let numbered = |n: u8| Entry([[n; 8], seed].concat().try_into().unwrap());
+    (0..ENTRIES as u8).map(numbered).collect()
+}
+
 prop_compose! {
     /// Any service that can be signed.
     pub fn any_service()(
@@ -192,6 +200,7 @@ prop_compose! {
         session: [u8; 32],
         lease: Option<(u32, u64)>,
         tails in vec(any_tail(), 0..=8),
+        clients: Option<[u8; 8]>,
     ) -> ServiceDescriptor {
         let key = IdentityKey::from_seed(seed);
         let grant = |(ip, expires)| {
@@ -206,6 +215,7 @@ prop_compose! {
             session: X25519Public(session),
             lease: lease.map(grant),
             tails,
+            clients: clients.map(entries),
             signature: [0; 64],
         }
         .sign(&key)

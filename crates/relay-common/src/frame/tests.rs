@@ -107,6 +107,58 @@ fn options_fragments_and_other_protocols_are_the_kernels() {
     assert!(udp(&v6[..]).is_none(), "an IPv6 fragment header");
 }
 
+/// A frame with these bytes between IP header and UDP header.
+fn between(v6: bool, vlan: bool, protocol: u8, more: &[u8]) -> Vec<u8> {
+    let mut frame = golden(v6, vlan);
+    let ip = if vlan { ETHERNET + TAG } else { ETHERNET };
+    if v6 {
+        frame[ip + 6] = protocol;
+        frame.splice(ip + IPV6..ip + IPV6, more.iter().copied());
+    } else {
+        frame[ip] = 0x45 + (more.len() / 4) as u8;
+        frame.splice(ip + IPV4..ip + IPV4, more.iter().copied());
+    }
+    frame
+}
+
+#[test]
+fn what_hides_its_port_from_a_plain_look_is_found() {
+    for vlan in [false, true] {
+        let options = between(false, vlan, PROTOCOL_UDP, &[1; 8]);
+        let fragment_v6 = between(true, vlan, FRAGMENT, &[PROTOCOL_UDP, 0, 0, 1, 0, 0, 0, 9]);
+        let mut fragment = golden(false, vlan);
+        fragment[if vlan { ETHERNET + TAG } else { ETHERNET } + 6] = 0x20;
+        for (frame, v6) in [(options, false), (fragment, false), (fragment_v6, true)] {
+            assert_eq!(udp(&frame[..]), None);
+            let (found, plain) = (unread(&frame[..]).unwrap(), udp(&golden(v6, false)[..]));
+            let plain = plain.unwrap();
+            assert_eq!(found.port, Some(0x1b59));
+            assert_eq!(found.source, plain.source);
+            assert_eq!(found.destination, plain.destination);
+            // Cut anywhere, it is found or not; nothing beyond the end is read.
+            for n in 0..frame.len() {
+                let whole = n >= frame.len() - DATAGRAM_LENGTH;
+                assert_eq!(unread(&frame[..n]).is_some(), whole, "{n}");
+            }
+        }
+    }
+    let later = between(true, false, FRAGMENT, &[PROTOCOL_UDP, 0, 0, 8, 0, 0, 0, 9]);
+    assert_eq!(unread(&later[..]), None, "a later fragment");
+    let tcp = between(true, false, HOP_BY_HOP, &[6, 0, 1, 4, 0, 0, 0, 0]);
+    assert_eq!(unread(&tcp[..]), None, "TCP");
+    let header = [DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0];
+    let deep = between(
+        true,
+        false,
+        DESTINATION_OPTIONS,
+        &header.repeat(MAX_EXTENSIONS),
+    );
+    assert_eq!(unread(&deep[..]).unwrap().port, None);
+    let mut short = golden(false, false);
+    short[ETHERNET] = 0x44;
+    assert_eq!(unread(&short[..]), None, "a header of four words");
+}
+
 #[test]
 fn lengths_must_agree() {
     for (at, what) in [(ETHERNET + 3, "IP"), (ETHERNET + IPV4 + 5, "UDP")] {

@@ -28,8 +28,8 @@ pub(super) struct Boxed {
 impl Boxed {
     /// The cell as one whose delay is over.
     pub(super) fn due(mut self) -> Self {
-        if let State::Peeled(next, flow) = self.state {
-            self.state = State::Due(next, flow);
+        if let State::Peeled(onward) = self.state {
+            self.state = State::Due(onward);
         }
         self
     }

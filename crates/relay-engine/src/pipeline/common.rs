@@ -1,14 +1,18 @@
 //! What the workers of a relay share, and the queues that join them to its other threads.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender};
 use mixline_protocol::identity::ShortId;
-use mixline_protocol::replay::ReplayFilter;
+use mixline_protocol::replay::{Position, ReplayFilter};
 
 use crate::allowance::Allowance;
 use crate::buffer_pool::Pool;
-use crate::limits::{DELAYED_CELLS, HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS};
+use crate::limits::{
+    ANSWERS, DELAYED_CELLS, HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS, PROBES,
+};
+use crate::outcome::Outcome;
 use crate::queues::{ControlQueues, WorkerHandle, WorkerQueues, worker_queues};
 use crate::quota::Quota;
 use crate::slow_path::{self, Job};
@@ -68,7 +72,7 @@ impl Common {
             own,
             replay,
             // As many as all that hold them together may.
-            pool: Pool::new(held + HANDSHAKES + MESSAGES + workers * HANDOVERS),
+            pool: Pool::new(held + ANSWERS + HANDSHAKES + PROBES + MESSAGES + workers * HANDOVERS),
             held: Quota::new(held),
             opening: Quota::new(OPENING_PATHS),
             control_messages: Quota::new(MESSAGES),
@@ -82,5 +86,29 @@ impl Common {
             workers: queues,
             jobs,
         }
+    }
+
+    /// Lets a cell be sent that goes somewhere: within the rate, and once. `lease`: datagrams that may be sent
+    /// before the rate is asked again.
+    #[inline]
+    pub(super) fn admit(
+        &self,
+        lease: &mut u32,
+        tag: Position,
+        now: Instant,
+    ) -> Result<(), Outcome> {
+        if *lease == 0 {
+            *lease = self.allowance.take(now);
+        }
+        // A shaper would hold datagrams of constant length for a time that depends on what others
+        // send; what is over the rate is dropped instead, and the ends send less.
+        let left = lease.checked_sub(1).ok_or(Outcome::BandwidthLimit)?;
+        // Only what goes out is remembered: cells that lead nowhere, which cost whoever sends them nothing, would
+        // make the filter forget others. Whatever was not let through is no replay when it comes again.
+        if !self.replay.check_and_set_at(tag) {
+            return Err(Outcome::Replay);
+        }
+        *lease = left;
+        Ok(())
     }
 }

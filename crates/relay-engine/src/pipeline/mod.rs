@@ -1,7 +1,7 @@
 //! What a relay does with a batch of datagrams, on plain buffers.
 //!
 //! ```text
-//! receive → open link → replay tag → peel path → next hop → seal link → shuffle → send
+//! receive → open link → peel path → next hop → replay tag → seal link → shuffle → send
 //! ```
 //!
 //! Receiving and sending are the port's; all between is here, a stage to a file. A
@@ -42,17 +42,17 @@ use rand_core::{CryptoRng, SeedableRng};
 pub use behaviour::{Action, Behaviour, Honest};
 pub use common::{Assembly, Common};
 
-use crate::batch::{BATCH, Batch, Slot, State};
+use crate::batch::{BATCH, Batch, Onward, Slot, State};
 use crate::headers::header_of;
 use crate::link_sessions::{LinkSession, LinkSessions};
 use crate::messages::{Command, Handover};
 use crate::next_hops::NextHops;
 use crate::outcome::{Counters, Outcome};
-use crate::slow_path::Opened;
+use crate::slow_path::{LiveKeys, Opened};
 use boxed::Boxed;
 use delayed::Delayed;
 use opening::Opening;
-use step::{Leave, Peeled, Step};
+use step::{Leave, Step};
 use waiting::Waiting;
 
 /// Slots that go through all stages together: few enough that their bytes stay in the
@@ -77,11 +77,10 @@ pub struct Pipeline<B = Honest> {
     common: Arc<Common>,
     behaviour: B,
     sessions: LinkSessions,
-    /// When the control plane was last told of a datagram for another worker.
-    strayed: Option<Instant>,
     next_hops: NextHops,
     paths: PathCache,
-    oldest_epoch: u32,
+    /// Which onion keys there are.
+    keys: LiveKeys,
     opens_paths: bool,
     /// Datagrams that may be sent before it is asked again.
     lease: u32,
@@ -105,10 +104,9 @@ impl<B: Behaviour> Pipeline<B> {
             common,
             behaviour: setup.behaviour,
             sessions: LinkSessions::default(),
-            strayed: None,
             next_hops: NextHops::default(),
             paths: PathCache::new(setup.paths, hash_key),
-            oldest_epoch: 0,
+            keys: LiveKeys::default(),
             opens_paths: true,
             lease: 0,
             opening: Opening::default(),
@@ -133,13 +131,13 @@ impl<B: Behaviour> Pipeline<B> {
                 if let Some(later) = rest.get(at) {
                     prefetch(later.datagram, DATAGRAM);
                 }
-                if let State::Arrived = slot.state {
+                if slot.has_arrived() {
                     let step = self.open_link(slot, now);
                     self.record(slot, step);
                 }
             }
             let located = self.prefetch_paths(group);
-            let peeled: ArrayVec<Option<Peeled>, GROUP> = cells(group)
+            let peeled: ArrayVec<Option<Onward>, GROUP> = cells(group)
                 .zip(located)
                 .map(|(slot, located)| self.peel(slot, located, now))
                 .collect();
@@ -151,14 +149,14 @@ impl<B: Behaviour> Pipeline<B> {
                 self.record(slot, step);
             }
             for slot in &mut *group {
-                if let State::Peeled(next, flow) = slot.state {
-                    let step = self.delay(slot, next, flow, now);
+                if let State::Peeled(onward) = slot.state {
+                    let step = self.delay(slot, onward, now);
                     self.record(slot, step);
                 }
             }
             for slot in &mut *group {
-                if let State::Due(next, flow) = slot.state {
-                    let step = self.seal_link(slot, next, flow, now);
+                if let State::Due(onward) = slot.state {
+                    let step = self.seal_link(slot, onward, now);
                     self.record(slot, step);
                 }
             }
@@ -194,11 +192,12 @@ impl<B: Behaviour> Pipeline<B> {
 
     /// Takes a datagram of one of this worker's sessions that came to another worker.
     pub fn take_over(&mut self, handover: Handover) {
+        drop(handover.permit);
         self.again.push_back(Boxed {
             datagram: handover.datagram,
             source: handover.source,
             session: 0,
-            state: State::Arrived,
+            state: State::Strayed(handover.worker),
             since: Some(handover.since),
             permit: None,
         });
@@ -240,11 +239,9 @@ impl<B: Behaviour> Pipeline<B> {
                     self.next_hops.set_mailbox(*token, neighbour);
                 }
             }
-            Command::ForgetEpochsBefore(epoch) => {
-                for past in self.oldest_epoch.max(epoch.saturating_sub(8))..epoch {
-                    self.paths.remove_epoch(past);
-                }
-                self.oldest_epoch = self.oldest_epoch.max(epoch);
+            Command::OnionKeys(keys) => {
+                self.paths.retain(|number| keys.is_live(number));
+                self.keys = keys;
             }
             Command::NewPaths(opens) => self.opens_paths = opens,
             Command::MeanDelay(mean) => {
@@ -305,11 +302,7 @@ impl<B: Behaviour> Pipeline<B> {
 
     /// Prefetches the sessions that a group has arrived under.
     fn prefetch_sessions(&self, group: &[Slot<'_>]) {
-        let arrived = || {
-            group
-                .iter()
-                .filter(|slot| matches!(slot.state, State::Arrived))
-        };
+        let arrived = || group.iter().filter(|slot| slot.has_arrived());
         for slot in arrived() {
             self.sessions.locate(receiver_index(slot.datagram));
         }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crossbeam::queue::ArrayQueue;
 use mixline_protocol::link::{CellKind, DatagramType, counter, datagram_type, receiver_index};
 
 use super::Pipeline;
@@ -22,7 +23,18 @@ impl<B: Behaviour> Pipeline<B> {
     pub(super) fn open_link(&mut self, slot: &mut Slot<'_>, now: Instant) -> Step {
         match datagram_type(&slot.datagram[..]) {
             Ok(DatagramType::Data) => {}
-            Ok(_) => return Err(self.hand_to_control(slot)),
+            Ok(DatagramType::Probe) => {
+                let queue = &self.common.control.probes;
+                return Err(self.hand_to_control(slot, queue, Outcome::Probe));
+            }
+            Ok(DatagramType::Response | DatagramType::Cookie) => {
+                let queue = &self.common.control.answers;
+                return Err(self.hand_to_control(slot, queue, Outcome::Handshake));
+            }
+            Ok(DatagramType::Initiation) => {
+                let queue = &self.common.control.handshakes;
+                return Err(self.hand_to_control(slot, queue, Outcome::Handshake));
+            }
             Err(_) => return Err(Leave::With(Outcome::Malformed)),
         }
         let index = receiver_index(slot.datagram);
@@ -51,8 +63,15 @@ impl<B: Behaviour> Pipeline<B> {
             (told == CellKind::Cover && kind != CellKind::Cover)
                 || now.saturating_duration_since(at) >= TELL_EVERY
         });
-        if tell && self.common.control.signal(Signal::Heard(index, kind)) {
-            session.told = Some((now, kind));
+        if tell {
+            // The control plane gives the next session of this neighbour to the worker that its datagrams
+            // come to. Before this one authenticated, its index was anybody's.
+            if let State::Strayed(worker) = slot.state {
+                self.common.control.signal(Signal::Strayed(index, worker));
+            }
+            if self.common.control.signal(Signal::Heard(index, kind)) {
+                session.told = Some((now, kind));
+            }
         }
         // A neighbour is where its newest datagram comes from: behind a NAT, that changes.
         if session.newest.is_none_or(|newest| counter > newest) {
@@ -96,7 +115,12 @@ impl<B: Behaviour> Pipeline<B> {
         Outcome::Control
     }
 
-    fn hand_to_control(&self, slot: &Slot<'_>) -> Leave {
+    fn hand_to_control(
+        &self,
+        slot: &Slot<'_>,
+        queue: &ArrayQueue<Handshake>,
+        done: Outcome,
+    ) -> Leave {
         let Some(datagram) = self.common.pool.copy(slot.datagram) else {
             return Leave::With(Outcome::ControlLimit);
         };
@@ -104,17 +128,21 @@ impl<B: Behaviour> Pipeline<B> {
             datagram,
             source: slot.source,
         };
-        if self.common.control.handshakes.push(handshake).is_err() {
+        if queue.push(handshake).is_err() {
             return Leave::With(Outcome::ControlLimit);
         }
         self.common.control.waker.wake();
-        Leave::With(Outcome::Handshake)
+        Leave::With(done)
     }
 
     /// To the worker that owns the session. It counts what becomes of the datagram.
-    fn hand_over(&mut self, slot: &Slot<'_>, index: u32, now: Instant) -> Leave {
+    fn hand_over(&self, slot: &Slot<'_>, index: u32, now: Instant) -> Leave {
         let Some(owner) = self.common.workers.get(worker_of(index)) else {
             return Leave::With(Outcome::UnknownIndex);
+        };
+        // Whoever sees an index can send more of it than there is room for, and leaves some to others.
+        let Some(permit) = owner.strays.take(index) else {
+            return Leave::With(Outcome::HandoverLimit);
         };
         let Some(datagram) = self.common.pool.copy(slot.datagram) else {
             return Leave::With(Outcome::HandoverLimit);
@@ -123,23 +151,13 @@ impl<B: Behaviour> Pipeline<B> {
             datagram,
             source: slot.source,
             since: slot.since.unwrap_or(now),
+            worker: self.worker,
+            permit: Some(permit),
         };
         if owner.handovers.push(handover).is_err() {
             return Leave::With(Outcome::HandoverLimit);
         }
         owner.waker.wake();
-        // The control plane gives the next session of this neighbour to this worker.
-        let told = self
-            .strayed
-            .is_some_and(|at| now.saturating_duration_since(at) < TELL_EVERY);
-        if !told
-            && self
-                .common
-                .control
-                .signal(Signal::Strayed(index, self.worker))
-        {
-            self.strayed = Some(now);
-        }
         Leave::ForNow
     }
 }

@@ -1,4 +1,4 @@
-//! Takes off the path's layer: which path it is, whether the message is new, and where it goes.
+//! Takes off the path's layer: which path it is, and where it goes.
 
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ use mixline_protocol::size::Cell;
 use super::Pipeline;
 use super::behaviour::{Action, Behaviour};
 use super::boxed::Boxed;
-use super::step::{Leave, Peeled, Step};
-use crate::batch::{Slot, State};
+use super::step::{Leave, Step};
+use crate::batch::{Onward, Slot, State};
 use crate::headers::{Flow, cell_of, flow_of, header_of};
 use crate::outcome::Outcome;
 use crate::slow_path::Opened;
@@ -27,36 +27,30 @@ impl<B: Behaviour> Pipeline<B> {
         slot: &mut Slot<'_>,
         located: Located,
         now: Instant,
-    ) -> Option<Peeled> {
+    ) -> Option<Onward> {
         let header = header_of(slot.datagram);
         let flow = flow_of(header);
         let known = self.paths.find(located, header, now)?;
         let path = self.paths.get(known);
-        let tag = path.peel(cell_of(slot.datagram));
-        Some(Peeled {
-            replay: self.common.replay.locate(&tag.0),
-            next: path.next(),
-            flow,
-        })
+        let cell = cell_of(slot.datagram);
+        Some(onward(path, flow, cell, &self.common.replay))
     }
 
-    /// From a peeled cell, if its message is new, to what the next hop gets.
-    pub(super) fn go_on(&mut self, slot: &mut Slot<'_>, mut peeled: Peeled, now: Instant) -> Step {
+    /// From a peeled cell to what the next hop gets.
+    pub(super) fn go_on(&mut self, slot: &mut Slot<'_>, mut onward: Onward, now: Instant) -> Step {
         let mut visits = 1;
         loop {
-            if !self.common.replay.check_and_set_at(peeled.replay) {
-                return Err(Leave::With(Outcome::Replay));
-            }
-            if !self.is_own(&peeled.next) {
-                return self.decide(slot, peeled.next, peeled.flow);
+            if !self.is_own(&onward.next) {
+                return self.decide(slot, onward);
             }
             if visits == MAX_VISITS {
                 return Err(Leave::With(Outcome::Loop));
             }
             visits += 1;
             let located = self.paths.locate(header_of(slot.datagram));
-            peeled = match self.peel(slot, located, now) {
-                Some(peeled) => peeled,
+            // The last visit's tag is the one that counts: one cell gives one other.
+            onward = match self.peel(slot, located, now) {
+                Some(onward) => onward,
                 None => return Err(self.hold_for_path(slot, now)),
             };
         }
@@ -67,8 +61,8 @@ impl<B: Behaviour> Pipeline<B> {
     }
 
     /// Lets the relay's behaviour decide on a cell that is peeled.
-    fn decide(&mut self, slot: &mut Slot<'_>, next: Next, flow: Flow) -> Step {
-        match self.behaviour.decide(cell_of(slot.datagram), &next) {
+    fn decide(&mut self, slot: &mut Slot<'_>, onward: Onward) -> Step {
+        match self.behaviour.decide(cell_of(slot.datagram), &onward.next) {
             Action::Forward => {}
             Action::Drop => return Err(Leave::With(Outcome::Misbehaved)),
             Action::ForwardTwice => {
@@ -77,14 +71,17 @@ impl<B: Behaviour> Pipeline<B> {
                         datagram,
                         source: slot.source,
                         session: slot.session,
-                        state: State::Due(next, flow),
+                        state: State::Due(Onward {
+                            replay: None,
+                            ..onward
+                        }),
                         since: slot.since,
                         permit: None,
                     });
                 }
             }
         }
-        Ok(State::Peeled(next, flow))
+        Ok(State::Peeled(onward))
     }
 
     /// Holds a cell of a new path until the slow path has opened its header.
@@ -107,16 +104,16 @@ impl<B: Behaviour> Pipeline<B> {
         let Some(waited) = self.opening.take(&opened.header) else {
             return;
         };
-        // An epoch may have ended while the header was being opened.
-        let Some((path, epoch)) = opened.path.filter(|(_, epoch)| *epoch >= self.oldest_epoch)
-        else {
+        // The key may have been erased while the header was being opened.
+        let Some((path, key)) = opened.path.filter(|(_, key)| self.keys.is_live(*key)) else {
             self.counters
                 .add(Outcome::BadHeader, waited.held.len() as u64);
             return;
         };
         let flow = flow_of(&opened.header);
         for mut held in waited.held {
-            let step = peel(&path, &self.common.replay, cell_of(&mut held.datagram));
+            let cell = cell_of(&mut held.datagram);
+            let onward = onward(&path, flow, cell, &self.common.replay);
             let source = held.source;
             let mut slot = Slot {
                 datagram: &mut held.datagram,
@@ -125,10 +122,10 @@ impl<B: Behaviour> Pipeline<B> {
                 state: State::Cell,
                 since: held.since,
             };
-            let step = match step {
-                Ok(next) if self.is_own(&next) => Ok(State::Cell),
-                Ok(next) => self.decide(&mut slot, next, flow),
-                Err(leave) => Err(leave),
+            let step = if self.is_own(&onward.next) {
+                Ok(State::Cell)
+            } else {
+                self.decide(&mut slot, onward)
             };
             self.record(&mut slot, step);
             let state = slot.state;
@@ -138,16 +135,16 @@ impl<B: Behaviour> Pipeline<B> {
         }
         // When those of a full cache that were looked at are in use, none makes room: this one
         // is not remembered, and its cells go on by the slow path, in rounds with others.
-        let _ = self.paths.insert(&opened.header, path, epoch, now);
+        let _ = self.paths.insert(&opened.header, path, key, now);
     }
 }
 
-/// Takes a path's layer off a cell, if its message has not been relayed before.
-fn peel(path: &KnownPath, replay: &ReplayFilter, cell: &mut Cell) -> Result<Next, Leave> {
+/// Takes a path's layer off a cell, and locates its tag in the replay filter; where it goes.
+fn onward(path: &KnownPath, flow: Flow, cell: &mut Cell, replay: &ReplayFilter) -> Onward {
     let tag = path.peel(cell);
-    if replay.check_and_set(&tag.0) {
-        Ok(path.next())
-    } else {
-        Err(Leave::With(Outcome::Replay))
+    Onward {
+        next: path.next(),
+        flow,
+        replay: Some(replay.locate(&tag.0)),
     }
 }

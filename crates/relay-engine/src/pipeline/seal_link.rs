@@ -1,4 +1,5 @@
-//! Adds the next link's layer: who is next, and the seal for them.
+//! Adds the next link's layer: who is next, whether the message is new, and the seal for
+//! them.
 
 use std::time::Instant;
 
@@ -10,21 +11,16 @@ use super::Pipeline;
 use super::behaviour::Behaviour;
 use super::boxed::Boxed;
 use super::step::{Leave, Step};
-use crate::batch::{Slot, State};
-use crate::headers::{Flow, cell_of};
+use crate::batch::{Onward, Slot, State};
+use crate::headers::cell_of;
 use crate::messages::Signal;
 use crate::next_hops::Route;
 use crate::outcome::Outcome;
 
 impl<B: Behaviour> Pipeline<B> {
     /// From a peeled cell to a datagram for the next hop's address.
-    pub(super) fn seal_link(
-        &mut self,
-        slot: &mut Slot<'_>,
-        next: Next,
-        flow: Flow,
-        now: Instant,
-    ) -> Step {
+    pub(super) fn seal_link(&mut self, slot: &mut Slot<'_>, onward: Onward, now: Instant) -> Step {
+        let Onward { next, flow, replay } = onward;
         let link = match self.next_hops.route(&next) {
             Route::Link(link) => link,
             Route::RelayDown(relay) => return Err(self.hold_for_link(slot, relay, now)),
@@ -32,15 +28,11 @@ impl<B: Behaviour> Pipeline<B> {
             Route::UnknownRelay => return Err(Leave::With(Outcome::UnknownRelay)),
             Route::UnknownMailbox => return Err(Leave::With(Outcome::UnknownMailbox)),
         };
-        if self.lease == 0 {
-            self.lease = self.common.allowance.take(now);
+        if let Some(tag) = replay {
+            self.common
+                .admit(&mut self.lease, tag, now)
+                .map_err(Leave::With)?;
         }
-        // A shaper would hold datagrams of constant length for a time that depends on what others
-        // send; what is over the rate is dropped instead, and the ends send less.
-        let Some(lease) = self.lease.checked_sub(1) else {
-            return Err(Leave::With(Outcome::BandwidthLimit));
-        };
-        self.lease = lease;
         if let Next::Deliver(token) = next {
             // In front of the cell, where the path header was and zeros are now: it tells
             // the client which of its tails the cell came through.

@@ -27,7 +27,7 @@ use mixline_relay_engine::slow_path::{Job, Keyring, Opened, open};
 use mixline_relay_engine::wake::NeverSleeps;
 
 /// The epoch of all onion keys here.
-pub const EPOCH: u32 = 7;
+pub const KEY: u32 = 7;
 
 /// Two ends of a link session.
 pub struct Ends {
@@ -85,6 +85,7 @@ pub struct TestRelay<B: Behaviour = Honest> {
     pub jobs: Receiver<Job>,
     pub control: Arc<ControlQueues>,
     pub common: Arc<Common>,
+    pub replay: Arc<ReplayFilter>,
     pub onion: Arc<OnionSecret>,
     pub keyring: Keyring,
     pub short: ShortId,
@@ -96,14 +97,29 @@ impl TestRelay<Honest> {
     pub fn new(short: u8) -> Self {
         Self::with(short, Honest, 4096, None)
     }
+
+    /// One whose replay filter has so many bytes.
+    pub fn of_filter(short: u8, bytes: usize) -> Self {
+        Self::of(short, Honest, 4096, None, bytes)
+    }
 }
 
 impl<B: Behaviour> TestRelay<B> {
     pub fn with(short: u8, behaviour: B, paths: usize, mean_delay: Option<Duration>) -> Self {
+        Self::of(short, behaviour, paths, mean_delay, 1 << 20)
+    }
+
+    fn of(
+        short: u8,
+        behaviour: B,
+        paths: usize,
+        mean_delay: Option<Duration>,
+        filter: usize,
+    ) -> Self {
         let mut rng = OsRandom::new();
         let now = Instant::now();
         let short = ShortId([short; 8]);
-        let replay = Arc::new(ReplayFilter::new(1 << 20, [1; 16], now).unwrap());
+        let replay = Arc::new(ReplayFilter::new(filter, [1; 16], now).unwrap());
         // A second worker, for datagrams that are not this one's.
         let Assembly {
             common,
@@ -111,7 +127,7 @@ impl<B: Behaviour> TestRelay<B> {
             jobs,
         } = Common::assemble(
             short,
-            replay,
+            Arc::clone(&replay),
             2,
             mean_delay.is_some(),
             Arc::new(NeverSleeps),
@@ -128,8 +144,9 @@ impl<B: Behaviour> TestRelay<B> {
             queues: workers.swap_remove(0),
             jobs,
             control: Arc::clone(&common.control),
+            replay,
             common,
-            keyring: vec![(EPOCH, Arc::clone(&onion))],
+            keyring: vec![(KEY, Arc::clone(&onion))],
             onion,
             short,
             now,

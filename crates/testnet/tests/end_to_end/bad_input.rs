@@ -350,6 +350,7 @@ fn snapshot(key: &IdentityKey, issued: UnixTime, valid_until: UnixTime) -> Resul
         session: X25519Secret::generate(&mut OsRandom::new()).public(),
         lease: None,
         tails: Vec::new(),
+        clients: None,
         signature: [0; 64],
     }
     .sign(key)?;

@@ -145,7 +145,7 @@ fn service_gone(
 }
 
 /// A download that takes some ten seconds, so that there is time to break something.
-fn start_download(to: &Path) -> Result<Child> {
+pub fn start_download(to: &Path) -> Result<Child> {
     netns::command(&Node::Client.namespace(), "curl")
         .args([
             "--silent",

@@ -1,33 +1,44 @@
 //! A host to which anything happens, at random, while programs on it use virtual addresses and names:
 //! nothing of that leaves around the client.
 //!
-//! A round is some events, the host put back, and the page again; each has captures of its own, so
-//! that a packet names the events that let it out. `MIXLINE_HOST_EVENTS_S` says how many seconds it
-//! goes on (120), `MIXLINE_HOST_EVENTS_SEED` repeats a run.
+//! A round is some events, the host put back, and the page again. Captures of all interfaces of both
+//! hosts, the router and a container run from the first event to the last, and are looked through after
+//! each round, so that a packet names the events that let it out. `MIXLINE_HOST_EVENTS_S` says how many seconds it
+//! goes on (600), `MIXLINE_HOST_EVENTS_SEED` repeats a run.
 
-use crate::leaks::{VIRTUAL, comes_again, quietly_but};
+use crate::capture::{Watch, Way};
+use crate::leaks::{VIRTUAL, comes_again};
 use crate::tools::{HOST, eventually, on_client, output};
 use crate::{Kind, Tests};
 use anyhow::{Context, Result};
 use mixline_testnet::netns::{self, Namespace};
-use mixline_testnet::topology::Node;
+use mixline_testnet::topology::{Node, ROUTER};
 use mixline_testnet::{Network, namespaces};
 use nix::sys::signal::Signal;
 use std::env;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long it goes on unless told otherwise, seconds.
-const SECONDS: u64 = 120;
+const SECONDS: u64 = 600;
+/// Between two questions of a program for a name, milliseconds: each starts some processes.
+const ASKED_AGAIN: u64 = 200;
 /// Events of a round, at most.
 const EVENTS: u64 = 12;
-/// A neighbourhood that comes and goes, and what is behind a bridge: no program is told an address
-/// there, and what is sent there may leave.
-const NEIGHBOURS: &str = "net 10.44.0.0/16";
+/// Neighbourhoods that come and go, on wires and behind bridges: no program is told an address there,
+/// and what their hosts and this one say to each other by those addresses may leave.
+const NEIGHBOURS: &str = "10.44.0.0/16";
+/// What is behind the host's bridge and its other link: a container, and another VPN's end.
+const BEHIND: &str = namespaces::BESIDE;
+/// The container's addresses, and those of the router, in whose name it sends as well.
+const CONTAINER: [&str; 2] = ["10.44.8.2", "3fff:208::2"];
+const FORGED: [&str; 2] = ["172.30.0.1", "3fff:200::1"];
+/// Questions for names: of DNS, and those that go to all neighbours (RFC 6762, RFC 4795).
+const QUESTIONS: &str = "port 53 or port 5353 or port 5355";
 
 pub fn tests(tests: &mut Tests) {
     tests.on(
@@ -63,7 +74,8 @@ enum Event {
     /// The same, and then the client's rules, routes and filter are waited for: two layers that go at
     /// once are an open host.
     IpThenHeal(&'static [&'static str]),
-    /// The packet filter goes.
+    /// The packet filter goes, while nobody asks for names or sends in another's name: of what asks another
+    /// server than the client, and of refusals to who is somewhere else, it is the only layer.
     FilterGone,
     /// `/etc/resolv.conf` gets this text.
     ResolvConf(&'static str),
@@ -83,8 +95,9 @@ enum Event {
 
 const RP_FILTER_OFF: Event = Event::Sysctl("net.ipv4.conf.all.rp_filter", "0");
 const FORWARDING_OFF: Event = Event::Sysctl("net.ipv4.ip_forward", "0");
+const FORWARDING_IPV6_OFF: Event = Event::Sysctl("net.ipv6.conf.all.forwarding", "0");
 
-const ALL: [Event; 32] = [
+const ALL: [Event; 42] = [
     Event::Ip(&["link set mixline0 down"]),
     Event::Ip(&["link set mixline0 down", "link set mixline0 up"]),
     Event::Ip(&["address flush dev mixline0"]),
@@ -120,6 +133,51 @@ const ALL: [Event; 32] = [
         "link set inner1 up",
     ]),
     Event::Ip(&["link del inner0"]),
+    // A bridge with a container behind it.
+    Event::Ip(&[
+        "link add br9 type bridge",
+        "link add port9 type veth peer name eth9 netns mixline-beside",
+        "link set port9 master br9",
+        "address add 10.44.8.1/24 dev br9",
+        "link set port9 up",
+        "link set br9 up",
+        "-n mixline-beside link set eth9 up",
+        "-n mixline-beside address add 10.44.8.2/24 dev eth9",
+        "-n mixline-beside address add 3fff:208::2/64 dev eth9 nodad",
+        "-n mixline-beside route add default via 10.44.8.1",
+        "-n mixline-beside route add default via 3fff:208::1",
+        "address add 3fff:208::1/64 dev br9 nodad",
+    ]),
+    Event::Ip(&["link set br9 down"]),
+    Event::Ip(&["link del port9", "link del br9"]),
+    // Another VPN, whose gateway has all of the virtual networks.
+    Event::Ip(&[
+        "link add vpn0 type veth peer name vpn1 netns mixline-beside",
+        "-n mixline-beside address add 10.44.7.1/24 dev vpn1",
+        "-n mixline-beside address add 3fff:207::1/64 dev vpn1 nodad",
+        "-n mixline-beside link set vpn1 up",
+        "address add 10.44.7.2/24 dev vpn0",
+        "address add 3fff:207::2/64 dev vpn0 nodad",
+        "link set vpn0 up",
+        "route add 10.0.0.0/8 via 10.44.7.1 dev vpn0",
+        "-6 route add fd00::/8 via 3fff:207::1 dev vpn0",
+    ]),
+    Event::Ip(&["link set vpn0 down", "link set vpn0 up"]),
+    Event::Ip(&["link del vpn0"]),
+    // A second wire, which leads everywhere.
+    Event::Ip(&[
+        "link add eth1 type veth peer name client-b netns mixline-router",
+        "-n mixline-router address add 172.29.0.1/24 dev client-b",
+        "-n mixline-router address add 3fff:202::1/64 dev client-b nodad",
+        "-n mixline-router link set client-b up",
+        "address add 172.29.0.2/24 dev eth1",
+        "address add 10.44.6.2/24 dev eth1",
+        "address add 3fff:202::2/64 dev eth1 nodad",
+        "link set eth1 up",
+        "route add default via 172.29.0.1 metric 500",
+        "-6 route add default via 3fff:202::1 metric 2000",
+    ]),
+    Event::Ip(&["link del eth1"]),
     Event::Ip(&["link set eth0 down", "link set eth0 up"]),
     Event::Ip(&["address add 172.30.0.77/24 dev eth0"]),
     Event::ResolvConf("search corp.example\nnameserver 172.30.0.1\n"),
@@ -134,10 +192,12 @@ const ALL: [Event; 32] = [
     RP_FILTER_OFF,
     Event::Sysctl("net.ipv4.ip_forward", "1"),
     FORWARDING_OFF,
+    Event::Sysctl("net.ipv6.conf.all.forwarding", "1"),
+    FORWARDING_IPV6_OFF,
 ];
 
 /// Puts back what events left. Each line may fail.
-const RESTORE: [&str; 22] = [
+const RESTORE: [&str; 26] = [
     "rule del pref 5270",
     "-6 rule del pref 5270",
     "rule del pref 0 to 10.0.0.0/8 lookup 53",
@@ -151,6 +211,10 @@ const RESTORE: [&str; 22] = [
     "address del 10.44.0.7/24 dev eth0",
     "address del 172.30.0.77/24 dev eth0",
     "link del inner0",
+    "link del port9",
+    "link del br9",
+    "link del vpn0",
+    "link del eth1",
     "link set eth0 up",
     "address add 172.30.0.2/24 dev eth0",
     "address add 3fff:200::2/64 dev eth0 nodad",
@@ -171,6 +235,8 @@ fn ip(line: &str) -> bool {
 /// Programs that use virtual addresses and names without end.
 struct Programs {
     ending: Arc<AtomicBool>,
+    /// Those whom nothing but the filter keeps inside read it; whoever writes it has them wait.
+    asking: Arc<RwLock<()>>,
     threads: Vec<JoinHandle<()>>,
     sent: Arc<AtomicU64>,
 }
@@ -181,43 +247,71 @@ impl Programs {
         let known = [IpAddr::V4(service.ipv4), IpAddr::V6(service.ipv6)];
         let ending = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
+        let asking = Arc::new(RwLock::new(()));
         let mut threads = Vec::new();
-        let mut run = |work: Box<dyn Fn() + Send>, pause: u64, inside: bool| -> Result<()> {
-            let host = Namespace::named(&Node::Client.namespace())?;
-            let (ending, sent) = (Arc::clone(&ending), Arc::clone(&sent));
-            threads.push(thread::spawn(move || {
-                if inside && host.enter().is_err() {
-                    return;
-                }
-                while !ending.load(Ordering::Relaxed) {
-                    work();
-                    sent.fetch_add(1, Ordering::Relaxed);
-                    thread::sleep(Duration::from_millis(pause));
-                }
-            }));
-            Ok(())
-        };
-        let random = Mutex::new(Random(seed));
-        run(Box::new(move || datagram(&random, known)), 10, true)?;
+        let mut run =
+            |work: Box<dyn Fn() + Send>, pause: u64, inside: Option<&str>| -> Result<()> {
+                let inside = inside.map(Namespace::named).transpose()?;
+                let (ending, sent) = (Arc::clone(&ending), Arc::clone(&sent));
+                threads.push(thread::spawn(move || {
+                    if inside.is_some_and(|inside| inside.enter().is_err()) {
+                        return;
+                    }
+                    while !ending.load(Ordering::Relaxed) {
+                        work();
+                        sent.fetch_add(1, Ordering::Relaxed);
+                        thread::sleep(Duration::from_millis(pause));
+                    }
+                }));
+                Ok(())
+            };
+        let host = Node::Client.namespace();
+        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let forged = [FORGED[0].parse()?, FORGED[1].parse()?];
+        // A container sends to virtual addresses as well, and no host is to forward that.
+        for (number, inside, from) in [
+            (0, host.as_str(), any),
+            (1, BEHIND, any),
+            (2, BEHIND, forged),
+        ] {
+            let random = Mutex::new(Random(seed.wrapping_add(number)));
+            let asking = (from == forged).then(|| Arc::clone(&asking));
+            let send = move || {
+                let _turn = asking.as_ref().map(|asking| asking.read());
+                datagram(&random, from, known);
+            };
+            run(Box::new(send), 10, Some(inside))?;
+        }
         for address in known {
             let to = SocketAddr::new(address, 80);
             let connect = move || drop(TcpStream::connect_timeout(&to, Duration::from_secs(1)));
-            run(Box::new(connect), 50, true)?;
+            run(Box::new(connect), 50, Some(&host))?;
         }
         for name in [HOST.to_owned(), format!("www.{HOST}"), "nosuch.anon".into()] {
+            let asking = Arc::clone(&asking);
             let ask = move || {
+                let _turn = asking.read();
                 let _ = output(on_client(3, "getent").args(["ahosts", &name]));
             };
-            run(Box::new(ask), 100, false)?;
+            run(Box::new(ask), ASKED_AGAIN, None)?;
         }
         // A program that asks a server of its own, and a tool of an administrator's.
-        let direct = || {
-            let dig = ["+time=1", "+tries=1", "@172.30.0.1", "secret.anon"];
-            let _ = output(on_client(3, "dig").args(dig));
-        };
-        run(Box::new(direct), 100, false)?;
+        for asked in [
+            &["secret.anon"][..],
+            &["-x", "10.66.77.88"],
+            &["-x", "fd66:7788::1"],
+        ] {
+            let asking = Arc::clone(&asking);
+            let direct = move || {
+                let _turn = asking.read();
+                let dig = ["+time=1", "+tries=1", "@172.30.0.1"];
+                let _ = output(on_client(3, "dig").args(dig).args(asked));
+            };
+            run(Box::new(direct), ASKED_AGAIN, None)?;
+        }
         Ok(Self {
             ending,
+            asking,
             threads,
             sent,
         })
@@ -233,7 +327,7 @@ impl Programs {
 }
 
 /// Sends a datagram to a virtual address: one that somebody has, or any.
-fn datagram(random: &Mutex<Random>, known: [IpAddr; 2]) {
+fn datagram(random: &Mutex<Random>, from: [IpAddr; 2], known: [IpAddr; 2]) {
     let Ok(mut random) = random.lock() else {
         return;
     };
@@ -252,10 +346,7 @@ fn datagram(random: &Mutex<Random>, known: [IpAddr; 2]) {
             Ipv6Addr::from(parts).into()
         }
     };
-    let from: IpAddr = match to {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
+    let from = from[usize::from(to.is_ipv6())];
     if let Ok(socket) = UdpSocket::bind((from, 0)) {
         let _ = socket.send_to(b"through the client or not at all", (to, 9));
     }
@@ -264,6 +355,8 @@ fn datagram(random: &Mutex<Random>, known: [IpAddr; 2]) {
 /// The client's host, on which events happen.
 struct Host {
     random: Random,
+    /// See [`Programs`].
+    asking: Arc<RwLock<()>>,
     published: bool,
 }
 
@@ -325,6 +418,7 @@ impl Host {
                 done
             }
             Event::FilterGone => {
+                let _nobody = self.asking.write();
                 for table in ["inet", "arp"] {
                     let delete = ["delete", "table", table, "mixline"];
                     netns::said(netns::command(&namespace, "nft").args(delete))?;
@@ -398,7 +492,12 @@ impl Host {
         for line in RESTORE {
             ip(line);
         }
-        for event in [RP_FILTER_OFF, FORWARDING_OFF, Event::Start] {
+        for event in [
+            RP_FILTER_OFF,
+            FORWARDING_OFF,
+            FORWARDING_IPV6_OFF,
+            Event::Start,
+        ] {
             self.happen(network, event)?;
         }
         comes_again(network, "after a round")
@@ -409,36 +508,97 @@ fn number(variable: &str) -> Option<u64> {
     env::var(variable).ok()?.parse().ok()
 }
 
+/// What may pass nowhere: what no test lets pass, but for what two ends that are not virtual say to
+/// each other in a neighbourhood. A question for names is never excused, nor an address that somebody
+/// has.
+fn closed(network: &Network) -> Result<String> {
+    let virtual_end = |end| format!("({end} net 10.0.0.0/8 and not {end} net {NEIGHBOURS})");
+    let (from, to) = (virtual_end("src"), virtual_end("dst"));
+    let excused = format!("(net {NEIGHBOURS} and not {from} and not {to})");
+    let mut filter = format!("(({VIRTUAL}) and not {excused}) or {QUESTIONS}");
+    for node in [Node::Service, Node::Client] {
+        filter += &format!(" or host {}", network.identity(node)?.ipv4);
+    }
+    Ok(filter)
+}
+
 fn events(network: &mut Network) -> Result<()> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let seed = number("MIXLINE_HOST_EVENTS_SEED").unwrap_or(clock.as_secs());
     let seconds = number("MIXLINE_HOST_EVENTS_S").unwrap_or(SECONDS);
-    let until = Instant::now() + Duration::from_secs(seconds);
+    namespaces::create_lonely(BEHIND)?;
+    for address in FORGED {
+        netns::ip_in(BEHIND, &format!("address add {address} dev lo\n"))?;
+    }
+    let outcome = go_on(network, seed, Duration::from_secs(seconds));
+    let removed = namespaces::remove_one(BEHIND);
+    outcome?;
+    Ok(removed?)
+}
+
+fn go_on(network: &mut Network, seed: u64, time: Duration) -> Result<()> {
+    let until = Instant::now() + time;
     let file = namespaces::resolv_conf(&Node::Client.namespace());
     let before = fs::read(&file)?;
+    let closed = closed(network)?;
+    // The client tells the container in the name of whom it asks that it may not: on no wire, and to
+    // nobody else.
+    let refusals = [
+        format!(
+            "(icmp[0] == 3 and icmp[1] == 13 and dst host {})",
+            CONTAINER[0]
+        ),
+        format!(
+            "(icmp6 and ip6[40] == 1 and ip6[41] == 5 and dst host {})",
+            CONTAINER[1]
+        ),
+    ];
+    let to_container = format!("({closed}) and not ({})", refusals.join(" or "));
+    let watched = vec![
+        (Node::Client.namespace(), Way::Out, to_container.clone()),
+        (BEHIND.into(), Way::In, to_container),
+        (Node::Service.namespace(), Way::Out, closed.clone()),
+        (ROUTER.into(), Way::In, closed),
+    ];
+    let mut watch = Watch::start(network, watched)?;
     let programs = Programs::start(network, seed)?;
     let mut host = Host {
         random: Random(seed),
+        asking: Arc::clone(&programs.asking),
         published: false,
     };
-    let filter = format!("({VIRTUAL}) and not {NEIGHBOURS}");
     let (mut rounds, mut all) = (0, 0);
     let mut outcome = Ok(());
     while outcome.is_ok() && Instant::now() < until {
         let mut happened = Vec::new();
-        outcome = quietly_but(network, &filter, |network| {
-            host.round(network, &mut happened)
-        })
-        .with_context(|| format!("seed {seed}, round {rounds}: {happened:?}"));
+        let done = host.round(network, &mut happened);
+        let passed = watch.turn();
+        outcome = both(done, passed)
+            .with_context(|| format!("seed {seed}, round {rounds}: {happened:?}"));
         rounds += 1;
         all += happened.len();
     }
     let tried = programs.end();
     outcome?;
-    eprintln!("  {rounds} rounds of {all} events, {tried} tries to get out; seed {seed}");
     if host.published {
         host.happen(network, Event::Publish("events"))?;
     }
     fs::write(&file, before)?;
-    comes_again(network, "at the end")
+    comes_again(network, "at the end")?;
+    let inside = watch
+        .end()
+        .with_context(|| format!("seed {seed}, at the end"))?;
+    eprintln!(
+        "  {rounds} rounds of {all} events, {tried} tries to get out, {inside} frames inside and none \
+         outside; seed {seed}"
+    );
+    Ok(())
+}
+
+/// The one may be why of the other.
+fn both(done: Result<()>, passed: Result<()>) -> Result<()> {
+    match (done, passed) {
+        (Err(done), Err(passed)) => Err(done.context(format!("{passed:#}"))),
+        (done, passed) => passed.and(done),
+    }
 }

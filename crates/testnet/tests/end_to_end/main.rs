@@ -5,23 +5,34 @@
 //! The tests share one network, which is brought up by the first that needs it, and run one after
 //! the other on the main thread, because the programs end with the thread that started them.
 
+mod answers;
 mod applications;
 mod bad_input;
+mod before;
 mod capture;
+mod clients;
+mod clocks;
 mod desk;
 mod failures;
 mod host_events;
 mod host_names;
+mod inside;
+mod kubernetes;
 mod leaks;
 mod living;
+mod mappings;
+mod name_server;
 mod names;
 mod pcap;
 mod ports;
+mod questions;
 mod reload;
+mod resolv_conf;
 mod rogue;
 mod stream;
 mod tools;
 mod underlay;
+mod vpn;
 mod wires;
 
 use anyhow::{Result, bail};
@@ -136,11 +147,23 @@ fn main() {
     bad_input::tests(&mut tests);
     everything(&mut tests, Port::Udp);
     leaks::tests(&mut tests);
+    inside::tests(&mut tests);
+    before::tests(&mut tests);
+    vpn::tests(&mut tests);
+    kubernetes::tests(&mut tests);
+    resolv_conf::tests(&mut tests);
     desk::tests(&mut tests);
+    mappings::tests(&mut tests);
     living::tests(&mut tests);
+    clocks::tests(&mut tests);
     host_events::tests(&mut tests);
     host_names::tests(&mut tests);
+    questions::tests(&mut tests);
+    answers::tests(&mut tests);
     reload::tests(&mut tests);
+    clients::tests(&mut tests);
+    inside::alone(&mut tests);
+    clocks::alone(&mut tests);
     let on_sockets = tests.trials.len();
     everything(&mut tests, Port::Xdp);
     tests.ports = Ports::All(Port::Xdp);

@@ -1,5 +1,6 @@
 //! Names: those that there are, those that there are not, and who may claim one.
 
+use crate::leaks::quietly;
 use crate::tools::{HOST, on_client, output, succeed};
 use crate::{Kind, Tests};
 use anyhow::{Result, ensure};
@@ -11,10 +12,14 @@ pub fn tests(tests: &mut Tests) {
     tests.on(
         Kind::Honest,
         "name_has_both_addresses_and_they_have_the_name",
-        addresses,
+        |network| quietly(network, addresses),
     );
-    tests.on(Kind::Honest, "name_that_does_not_exist", unknown);
-    tests.on(Kind::Honest, "second_claim_of_a_name", second_claim);
+    tests.on(Kind::Honest, "name_that_does_not_exist", |network| {
+        quietly(network, unknown)
+    });
+    tests.on(Kind::Honest, "second_claim_of_a_name", |network| {
+        quietly(network, second_claim)
+    });
 }
 
 fn addresses(network: &mut Network) -> Result<()> {

@@ -1,8 +1,14 @@
-//! Reads captures (pcap, Ethernet) as far as the tests need: who sends what kind of payload to whom.
+//! Reads captures (pcap, of Ethernet and of tunnels that carry IP) as far as the tests need: who sends what kind of payload to whom.
 //! <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcap/>
 
 use anyhow::{Context, Result, bail, ensure};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Types of frames (<https://www.tcpdump.org/linktypes.html>).
+const ETHERNET: usize = 1;
+const RAW: usize = 101;
+/// `LINUX_SLL2`, which a capture on all interfaces at once has.
+const ALL_INTERFACES: usize = 276;
 
 /// One frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +37,67 @@ pub enum Frame<'a> {
     Other(String),
 }
 
+/// `ARPHRD_LOOPBACK` (Linux, `linux/if_arp.h`).
+pub const LOOPBACK: u16 = 772;
+/// `ARPHRD_NONE`: interfaces that carry packets without a header, as a TUN's does.
+pub const TUN: u16 = 0xfffe;
+
+/// One frame of a capture on all interfaces.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// The interface's number.
+    #[expect(dead_code, reason = "for messages")]
+    pub interface: u32,
+    /// Its kind, `ARPHRD_*`.
+    pub hardware: u16,
+    /// What it carries.
+    #[expect(dead_code, reason = "for messages")]
+    pub frame: Frame<'a>,
+    /// Its first bytes from the network layer's header on.
+    #[expect(dead_code, reason = "for messages")]
+    pub begin: String,
+}
+
 /// The frames of a capture file, with all their bytes.
 pub fn frames(file: &[u8]) -> Result<Vec<(Frame<'_>, &[u8])>> {
+    let (link, records) = records(file)?;
+    let parse = match link {
+        ETHERNET => parse_ethernet,
+        RAW => parse_ip,
+        other => bail!("frames of type {other}"),
+    };
+    let one = |(bytes, length)| {
+        let bytes: &[u8] = bytes;
+        ensure!(bytes.len() == length, "a frame was cut by the capture");
+        let frame = parse(bytes);
+        let frame = frame.unwrap_or_else(|e| Frame::Other(format!("{e:#}: {}", hex(bytes))));
+        Ok((frame, bytes))
+    };
+    records.into_iter().map(one).collect()
+}
+
+/// The frames of a capture on all interfaces, which may be cut.
+/// <https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html>
+pub fn seen(file: &[u8]) -> Result<Vec<Seen<'_>>> {
+    let (link, records) = records(file)?;
+    ensure!(link == ALL_INTERFACES, "frames of type {link}");
+    let one = |(bytes, _)| {
+        let mut rest: &[u8] = bytes;
+        let header = take(&mut rest, 20)?;
+        Ok(Seen {
+            interface: u32::from_be_bytes(header[4..8].try_into()?),
+            hardware: u16::from_be_bytes(header[8..10].try_into()?),
+            frame: network_layer(big(header, 0)?, rest)
+                .unwrap_or_else(|error| Frame::Other(format!("{error:#}"))),
+            begin: hex(rest),
+        })
+    };
+    records.into_iter().map(one).collect()
+}
+
+/// The type of a capture file's frames, and what it has of each with the frame's length.
+#[expect(clippy::type_complexity, reason = "said above")]
+fn records(file: &[u8]) -> Result<(usize, Vec<(&[u8], usize)>)> {
     let mut rest = file;
     let magic = take(&mut rest, 4)?;
     ensure!(
@@ -40,30 +105,33 @@ pub fn frames(file: &[u8]) -> Result<Vec<(Frame<'_>, &[u8])>> {
         "no little-endian pcap file"
     );
     take(&mut rest, 16)?;
-    let link = take(&mut rest, 4)?;
-    ensure!(link == [1, 0, 0, 0], "not Ethernet");
-    let mut frames = Vec::new();
+    let link = little(take(&mut rest, 4)?, 0)?;
+    let mut records = Vec::new();
     while !rest.is_empty() {
         let header = take(&mut rest, 16)?;
         let captured = little(header, 8)?;
-        ensure!(
-            captured == little(header, 12)?,
-            "a frame was cut by the capture"
-        );
-        let bytes = take(&mut rest, captured)?;
-        frames.push((frame(bytes), bytes));
+        records.push((take(&mut rest, captured)?, little(header, 12)?));
     }
-    Ok(frames)
+    Ok((link, records))
 }
 
-fn frame(bytes: &[u8]) -> Frame<'_> {
-    parse(bytes).unwrap_or_else(|error| Frame::Other(format!("{error:#}: {}", hex(bytes))))
+/// IP without a header before it.
+fn parse_ip(bytes: &[u8]) -> Result<Frame<'_>> {
+    match bytes.first().map(|first| first >> 4) {
+        Some(4) => ipv4(bytes),
+        Some(6) => ipv6(bytes),
+        other => bail!("IP version {other:?}"),
+    }
 }
 
-fn parse(bytes: &[u8]) -> Result<Frame<'_>> {
+fn parse_ethernet(bytes: &[u8]) -> Result<Frame<'_>> {
     let mut rest = bytes;
     let ethernet = take(&mut rest, 14)?;
-    match big(ethernet, 12)? {
+    network_layer(big(ethernet, 12)?, rest)
+}
+
+fn network_layer(kind: usize, rest: &[u8]) -> Result<Frame<'_>> {
+    match kind {
         0x0806 => Ok(Frame::Arp),
         0x0800 => ipv4(rest),
         0x86dd => ipv6(rest),

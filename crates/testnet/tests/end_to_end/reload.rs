@@ -1,7 +1,7 @@
-//! What changes while the programs run: names, configurations, signals, terminals, clocks. Nothing that
+//! What changes while the programs run: names, configurations, signals, terminals. Nothing that
 //! goes on is cut off for it, and nothing leaves the hosts.
 
-use crate::leaks::quietly;
+use crate::leaks::{connections_end, quietly};
 use crate::tools::{HOST, eventually, length, on, on_client, output, succeed};
 use crate::{Kind, Tests};
 use anyhow::{Context, Result, ensure};
@@ -30,7 +30,7 @@ pub fn tests(tests: &mut Tests) {
     tests.on(
         Kind::Honest,
         "reload::the_directory_moves_and_everybody_follows",
-        directory,
+        |network| quietly(network, directory),
     );
     tests.on(
         Kind::Honest,
@@ -40,12 +40,7 @@ pub fn tests(tests: &mut Tests) {
     tests.on(
         Kind::Honest,
         "reload::hangups_from_start_to_end_end_no_client",
-        hangups,
-    );
-    tests.on(
-        Kind::Honest,
-        "reload::a_clock_that_is_set_is_looked_at",
-        clock,
+        |network| quietly(network, hangups),
     );
 }
 
@@ -253,6 +248,17 @@ fn names(network: &mut Network) -> Result<()> {
             Ok(!fs::read_to_string(&file)?.contains("mixline"))
         })?;
         ensure!(status(network)?["mode"] == "off");
+        // Whoever is asked around the client hears of no name and no virtual address all the same.
+        for asked in [
+            &["secret.anon"][..],
+            &["AAAA", HOST],
+            &["-x", "10.66.77.88"],
+            &["-x", "fd66:7788::1"],
+        ] {
+            let dig = ["+time=1", "+tries=1", "@172.30.0.1"];
+            let answer = output(on_client(5, "dig").args(dig).args(asked))?;
+            ensure!(!answer.status.success(), "{asked:?}: {answer:?}");
+        }
         configure(network, Node::Client, "")?;
         tell(network, Node::Client, "reload", None)?;
         eventually("the file to name the client", 10, || {
@@ -316,43 +322,62 @@ fn directory(network: &mut Network) -> Result<()> {
     Ok(())
 }
 
-/// As a person does it: `mixline-client up &` in a shell, and the terminal is closed.
+/// As a person does it: `mixline-client up &` in a shell, with `nohup` too, and the terminal is closed.
 fn terminal(network: &mut Network) -> Result<()> {
+    connections_end(Node::Client)?;
     network.stop(Node::Client)?;
-    let patience = Duration::from_secs(60);
+    for nohup in ["", "nohup "] {
+        quietly(network, |network| hung_up(network, nohup))
+            .with_context(|| format!("{nohup}mixline-client up &"))?;
+    }
+    network.start(Node::Client)?;
+    network.wait_for_client(Node::Client)?;
+    Ok(())
+}
+
+/// `before` is what the command line begins with.
+fn hung_up(network: &mut Network, before: &str) -> Result<()> {
+    let patience = Duration::from_secs(90);
     let config = network.files(Node::Client).config;
     let shell = {
         let mut shell = netns::command(&Node::Client.namespace(), "bash");
         shell.args(["--norc", "-i"]).env("MIXLINE_LOG", "debug");
         shell
     };
-    quietly(network, |network| {
-        let mut terminal = Terminal::open()?;
-        let mut shell = terminal.command(&shell)?.spawn()?;
-        let client = network.programs().client.display().to_string();
-        terminal.type_in(&format!("{client} up --config {} &\n", config.display()))?;
+    let mut terminal = Terminal::open()?;
+    let mut shell = terminal.command(&shell)?.spawn()?;
+    let client = network.programs().client.display().to_string();
+    // What the client says is left to `nohup`, which writes it into a file where it is.
+    let logs = network.directory().join("logs");
+    let (logs, config) = (logs.display(), config.display());
+    terminal.type_in(&format!(
+        "cd {logs}; {before}{client} up --config {config} &\n"
+    ))?;
+    if before.is_empty() {
         ensure!(terminal.hears("\nready", patience), "{}", terminal.said());
-        let pid = network.client_status(Node::Client)?["pid"].clone();
-        configure(network, Node::Client, "accept: always\n")?;
-        terminal.close();
-        shell.wait()?;
-        // It was hung up on, and reads its configuration again; what it logs goes nowhere.
-        eventually("the client to read its configuration again", 20, || {
-            Ok(network.client_status(Node::Client)?["accepting"] == true)
-        })?;
-        configure(network, Node::Client, "")?;
-        ensure!(tell(network, Node::Client, "reload", None)?.contains("accept"));
-        page_comes(network, "at the end", 30)?;
-        ensure!(network.client_status(Node::Client)?["pid"] == pid);
-        tell(network, Node::Client, "down", None)?;
-        Ok(())
+    } else {
+        let up = network.wait_for_client(Node::Client);
+        up.with_context(|| terminal.said())?;
+    }
+    let pid = network.client_status(Node::Client)?["pid"].clone();
+    configure(network, Node::Client, "accept: always\n")?;
+    terminal.close();
+    shell.wait()?;
+    // It was hung up on, and reads its configuration again; what it logs goes nowhere, or into the file.
+    eventually("the client to read its configuration again", 60, || {
+        Ok(network.client_status(Node::Client)?["accepting"] == true)
     })?;
-    network.start(Node::Client)?;
-    network.wait_for_client(Node::Client)?;
+    configure(network, Node::Client, "")?;
+    ensure!(tell(network, Node::Client, "reload", None)?.contains("accept"));
+    page_comes(network, "at the end", 30)?;
+    ensure!(network.client_status(Node::Client)?["pid"] == pid);
+    connections_end(Node::Client)?;
+    tell(network, Node::Client, "down", None)?;
     Ok(())
 }
 
 fn hangups(network: &mut Network) -> Result<()> {
+    connections_end(Node::Client)?;
     network.stop(Node::Client)?;
     network.start(Node::Client)?;
     let process = network.process(Node::Client).context("it does not run")?;
@@ -378,66 +403,10 @@ fn hangups(network: &mut Network) -> Result<()> {
     network.wait_for_client(Node::Client)?;
     page_comes(network, "at the end", 30)?;
     // To its clean end.
+    connections_end(Node::Client)?;
     network.stop(Node::Client)?;
     ensure!(storm.join().is_ok());
     network.start(Node::Client)?;
     network.wait_for_client(Node::Client)?;
     Ok(())
-}
-
-/// The wall clock goes three days forward: nobody waits for hours to look whether a lease or a name
-/// is to be renewed.
-fn clock(network: &mut Network) -> Result<()> {
-    const FAKE: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-    if !std::path::Path::new(FAKE).exists() {
-        eprintln!("  skipped: faketime is not installed");
-        return Ok(());
-    }
-    network.stop(Node::Client)?;
-    let file = network.directory().join("clock");
-    fs::write(&file, "+0\n")?;
-    let environment = [
-        ("LD_PRELOAD", FAKE),
-        ("FAKETIME_TIMESTAMP_FILE", &file.to_string_lossy()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("DONT_FAKE_MONOTONIC", "1"),
-    ];
-    let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    network.start_as(
-        Node::Client,
-        network.programs().client.clone(),
-        environment.to_vec(),
-    )?;
-    network.wait_for_client(Node::Client)?;
-    let asks_again = |network: &Network| -> Result<bool> {
-        let status = network.client_status(Node::Client)?;
-        let problems = status["problems"].as_array().context("no problems")?;
-        let lease = |problem: &serde_json::Value| {
-            problem
-                .as_str()
-                .is_some_and(|text| text.starts_with("no lease"))
-        };
-        Ok(problems.iter().any(lease))
-    };
-    // What is asked at a start is answered.
-    eventually("no question under way", 30, || {
-        Ok(network.client_status(Node::Client)?["directory"]["pending"] == 0)
-    })?;
-    ensure!(!asks_again(network)?);
-    fs::write(&file, "+3d\n")?;
-    // A question goes unanswered, or is refused, after 12 s.
-    eventually("a look at the lease", 25, || asks_again(network)).with_context(|| {
-        format!(
-            "{:#}",
-            network.client_status(Node::Client).unwrap_or_default()
-        )
-    })?;
-    fs::write(&file, "+0\n")?;
-    eventually("the lease, when the clock is right again", 60, || {
-        Ok(!asks_again(network)?)
-    })?;
-    network.stop(Node::Client)?;
-    network.start(Node::Client)?;
-    network.wait_for_client(Node::Client)?;
-    page_comes(network, "at the end", 60)
 }

@@ -6,8 +6,9 @@
 //! fails if whatever should find them out does not, even if something further on, such as a
 //! checksum of TCP, keeps the harm from the user.
 
+use crate::applications::part_of_download;
 use crate::stream::Stream;
-use crate::tools::{HOST, eventually, length};
+use crate::tools::{HOST, eventually, length, succeed};
 use crate::{Kind, Tests};
 use anyhow::{Context, Result, ensure};
 use mixline_testnet::Network;
@@ -32,6 +33,7 @@ pub fn tests(tests: &mut Tests) {
         change(network, "blank")
     });
     tests.on(Kind::Rogue, "relay_that_drops", lose);
+    tests.on(Kind::Rogue, "relays_never_see_equal_payloads", compare);
     tests.on(Kind::Rogue, "datagrams_that_are_cut", cut);
 }
 
@@ -112,10 +114,12 @@ fn change(network: &mut Network, behaviour: &str) -> Result<()> {
         Ok(done_by(network, node).all >= MANY_CHANGES)
     });
     // Time to find out, and to go on over another path.
-    thread::sleep(Duration::from_secs(10));
+    thread::sleep(Duration::from_secs(3));
+    let goes_on = eventually("packets to go on", 20, || stream.goes_on());
     let report = stream.end()?;
     let done = honest_again(network, node)?.all;
     begun?;
+    goes_on.with_context(|| report.to_string())?;
     // What is on its way arrives.
     thread::sleep(Duration::from_secs(1));
     let found = endpoints(network, "bad_cells")? - found_before;
@@ -215,6 +219,65 @@ fn busy_relay(network: &Network) -> Result<Node> {
         .map(Node::Relay)
         .find(|node| node.name() == *name)
         .with_context(|| format!("{name} is no relay"))
+}
+
+/// What relays on different paths could compare: the payloads of all cells, as each relay has them once it has
+/// opened its layer. Copies of a packet, probes' answers and messages go over several paths.
+fn compare(network: &mut Network) -> Result<()> {
+    let config = network.files(Node::Service).config;
+    let as_it_was = fs::read_to_string(&config)?;
+    let copies = "policies: [{to: 10.0.0.0/8, policy: duplicate 3}, {to: \"fd00::/8\", policy: duplicate 3}]\n";
+    fs::write(&config, format!("{as_it_was}{copies}"))?;
+    succeed(&mut network.client_command(Node::Service, "reload"))?;
+    let outcome = compared(network);
+    fs::write(&config, as_it_was)?;
+    succeed(&mut network.client_command(Node::Service, "reload"))?;
+    outcome
+}
+
+fn compared(network: &mut Network) -> Result<()> {
+    let relays: Vec<Node> = (1..=RELAYS).map(Node::Relay).collect();
+    let before = endpoints(network, "duplicates")?;
+    for node in &relays {
+        let _ = fs::remove_file(network.files(*node).state.join("noted"));
+        tell(network, *node, "note")?;
+    }
+    let to = network.directory().join("part");
+    let part = ["--max-time", "60", "--range", "0-9999999"];
+    let url = format!("http://{HOST}/{DOWNLOAD_NAME}");
+    let fetched = fetch(&Node::Client.namespace(), &url, &to, &part);
+
+    let mut all = Vec::new();
+    for node in &relays {
+        honest_again(network, *node)?;
+        let file = network.files(*node).state.join("noted");
+        eventually(&format!("what {node} has noted"), 30, || Ok(file.exists()))?;
+        all.extend(fs::read(&file)?.chunks(16).map(<[u8]>::to_vec));
+        fs::remove_file(file)?;
+    }
+    fetched?;
+    let arrived = fs::read(&to)?;
+    fs::remove_file(to)?;
+    ensure!(
+        arrived == part_of_download(network, 0, 10_000_000)?,
+        "something else arrived"
+    );
+    let copies = endpoints(network, "duplicates")? - before;
+    let cells = all.len();
+    all.sort_unstable();
+    all.dedup();
+    let equal = cells - all.len();
+    eprintln!(
+        "  {cells} payloads in eight relays, {copies} copies that came too late, {equal} equal"
+    );
+    // In a network of eight, few paths do not meet; what answers probes goes over several in any case.
+    ensure!(copies > 10.0, "only {copies} copies");
+    ensure!(cells > 50_000, "only {cells} payloads");
+    ensure!(
+        equal == 0,
+        "{equal} of {cells} payloads are equal to others"
+    );
+    Ok(())
 }
 
 /// A datagram of the wrong length is dropped and counted, no matter who sends it.

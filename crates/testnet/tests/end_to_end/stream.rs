@@ -103,6 +103,15 @@ impl Stream {
         self.shared.arrived.load(Ordering::Relaxed)
     }
 
+    /// Whether almost all of the last packets have arrived.
+    pub fn goes_on(&self) -> Result<bool> {
+        let recent = self.shared.recent.lock();
+        let recent = recent.map_err(|_| anyhow!("the stream panicked"))?;
+        let sent = self.shared.sent.load(Ordering::Relaxed);
+        let arrived = recent.range(sent.saturating_sub(LAST)..).count() as u64;
+        Ok(sent >= LAST && arrived >= LAST * 95 / 100)
+    }
+
     /// Ends it, once the last packet has had time to arrive.
     pub fn end(self) -> Result<Report> {
         self.shared.ended.store(true, Ordering::Relaxed);

@@ -45,8 +45,9 @@ fn capture_finds(network: &mut Network) -> Result<()> {
         &network.directory().join("status.html"),
         &["--max-time", "30"],
     );
-    let (_, bytes) = capture.end()?;
-    let streams = tcp_streams(&bytes)?;
+    let ended = Capture::end_all(vec![capture])?;
+    let (_, bytes) = ended.first().context("no capture")?;
+    let streams = tcp_streams(bytes)?;
     let found = streams
         .values()
         .any(|bytes| find(bytes, SERVICE_NAME.as_bytes()).is_some());
@@ -125,7 +126,9 @@ fn capture_all(network: &mut Network) -> Result<Vec<(Node, Vec<u8>)>> {
         &part,
         &["--range", "0-1999999", "--max-time", "60"],
     )?;
-    captures.into_iter().map(Capture::end).collect()
+    let ended = Capture::end_all(captures)?;
+    let bytes = ended.into_iter().map(|(_, bytes)| bytes);
+    Ok(Node::all().zip(bytes).collect())
 }
 
 /// What must not be seen anywhere, with names for messages.

@@ -16,6 +16,7 @@ use mixline_protocol::time::UnixTime;
 
 mod leases;
 mod names;
+mod places;
 mod relays;
 mod services;
 
@@ -91,6 +92,7 @@ pub fn service(n: u8, tails: usize, issued: UnixTime) -> ServiceDescriptor {
         session: X25519Public([n; 32]),
         lease: None,
         tails: (0..tails).map(tail).collect(),
+        clients: None,
         signature: [0; 64],
     }
     .sign(&key)

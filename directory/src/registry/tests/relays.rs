@@ -125,11 +125,46 @@ fn relays_must_be_where_they_can_be_reached() {
 }
 
 #[test]
+fn one_link_key_is_one_relays() {
+    let registry = registry();
+    register(&registry, relay(1, NOW), NOW).unwrap();
+    let with_link = |n, of: u8, at| {
+        let mut copy = relay(n, at);
+        copy.link = relay(of, at).link;
+        copy.sign(&relay_key(n)).unwrap()
+    };
+    let decision = register(&registry, with_link(2, 1, NOW), NOW);
+    refused(decision, RefusalCode::Taken, "link key");
+    // Who has it goes on, and may have another one, which makes the first one free.
+    let later = NOW.plus(1);
+    register(&registry, relay(1, later), later).unwrap();
+    let (a, b) = (NOW.plus(2), NOW.plus(3));
+    register(&registry, with_link(1, 9, a), a).unwrap();
+    register(&registry, with_link(2, 1, a), a).unwrap();
+    let decision = register(&registry, with_link(1, 1, b), b);
+    refused(decision, RefusalCode::Taken, "link key");
+    // So does its silence.
+    let gone = NOW.plus(100);
+    registry.forget_silent(gone);
+    register(&registry, with_link(3, 1, gone), gone).unwrap();
+}
+
+#[test]
 fn relays_register_from_their_own_addresses() {
     let registry = registry();
     let elsewhere: IpAddr = [45, 9, 9, 9].into();
     let decision = registry.register_relay(relay(1, NOW), Some(elsewhere), NOW);
     refused(decision, RefusalCode::NotAllowed, "check_source");
+    // One of its addresses, and not the first: that is said to be its own.
+    let mut second = relay(1, NOW);
+    second.addresses.push((elsewhere, 7000).into());
+    let second = second.sign(&relay_key(1)).unwrap();
+    let decision = registry.register_relay(second, Some(elsewhere), NOW);
+    refused(
+        decision,
+        RefusalCode::NotAllowed,
+        "again with 45.9.9.9 first",
+    );
     let mapped: IpAddr = Ipv4Addr::new(45, 1, 0, 2).to_ipv6_mapped().into();
     registry
         .register_relay(relay(1, NOW), Some(mapped), NOW)

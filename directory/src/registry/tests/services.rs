@@ -7,10 +7,10 @@ fn services_are_published_and_end() {
     let registry = registry();
     let first = service(1, 2, NOW);
     let id = first.id;
-    assert_eq!(registry.lookup_id(&id, NOW), Ok(None));
+    assert_eq!(registry.lookup_id(&id, None, NOW), Ok(None));
     registry.publish(&first, NOW).unwrap();
     registry.publish(&first, NOW).unwrap();
-    assert_eq!(registry.lookup_id(&id, NOW), Ok(Some(first.clone())));
+    assert_eq!(registry.lookup_id(&id, None, NOW), Ok(Some(first.clone())));
     let found = registry.lookup_address(ipv6(&id).into(), NOW);
     assert_eq!(found, Ok(Some(first.clone())));
     refused(
@@ -28,11 +28,11 @@ fn services_are_published_and_end() {
     let second = service(1, 1, NOW.plus(5));
     registry.publish(&second, NOW.plus(5)).unwrap();
     assert_eq!(
-        registry.lookup_id(&id, NOW.plus(5)),
+        registry.lookup_id(&id, None, NOW.plus(5)),
         Ok(Some(second.clone()))
     );
     // Nobody gets what has ended, swept or not.
-    assert_eq!(registry.lookup_id(&id, second.expires), Ok(None));
+    assert_eq!(registry.lookup_id(&id, None, second.expires), Ok(None));
     assert_eq!(registry.sweep(second.expires.minus(1)).unwrap(), 0);
     assert_eq!(registry.sweep(second.expires).unwrap(), 2);
     assert_eq!(registry.counts().unwrap(), Counts::default());
@@ -70,8 +70,18 @@ fn a_descriptors_lease_must_be_the_directorys_and_live() {
     let short = Lease::grant(ip, key.anonymous_id(), NOW.plus(100), &directory_key());
     publish(short, NOW).unwrap();
     let id = key.anonymous_id();
-    assert!(registry.lookup_id(&id, NOW.plus(99)).unwrap().is_some());
-    assert!(registry.lookup_id(&id, NOW.plus(100)).unwrap().is_none());
+    assert!(
+        registry
+            .lookup_id(&id, None, NOW.plus(99))
+            .unwrap()
+            .is_some()
+    );
+    assert!(
+        registry
+            .lookup_id(&id, None, NOW.plus(100))
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[test]

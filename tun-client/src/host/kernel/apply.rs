@@ -15,7 +15,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
-use super::super::observed::{Address, LOOPBACK, Route, Rule, TABLE, Target};
+use super::super::observed::{Address, LOOPBACK, Route, Rule, Target};
 use super::super::plan::Action;
 use super::{Kernel, KernelError, family};
 
@@ -41,11 +41,11 @@ impl Kernel {
             Action::AddRule(rule) => self.change(
                 RouteNetlinkMessage::NewRule(rule_message(rule)),
                 NLM_F_CREATE | NLM_F_EXCL,
-                || format!("add the policy rule for {}", rule.to),
+                || format!("add the policy rule {rule}"),
             ),
             Action::RemoveRule(rule) => {
                 self.change(RouteNetlinkMessage::DelRule(rule_message(rule)), 0, || {
-                    format!("remove the policy rule for {}", rule.to)
+                    format!("remove the policy rule {rule}")
                 })
             }
             Action::SetUp(interface) => {
@@ -110,7 +110,7 @@ fn route_message(route: &Route) -> RouteMessage {
             IpAddr::V4(address) => RouteAddress::Inet(address),
             IpAddr::V6(address) => RouteAddress::Inet6(address),
         }),
-        RouteAttribute::Table(TABLE),
+        RouteAttribute::Table(route.table),
         RouteAttribute::Priority(route.metric),
     ];
     message.header.kind = match route.target {
@@ -133,14 +133,23 @@ fn route_message(route: &Route) -> RouteMessage {
 fn rule_message(rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = family(&rule.to);
+    message.header.src_len = rule.from.length;
     message.header.dst_len = rule.to.length;
     message.header.action = RuleAction::ToTable;
     message.attributes = vec![
-        RuleAttribute::Destination(rule.to.address),
         RuleAttribute::Priority(rule.priority),
         RuleAttribute::Table(rule.table),
         RuleAttribute::Protocol(RouteProtocol::Static),
     ];
+    // The kernel refuses an address of no length.
+    if rule.from.length > 0 {
+        let source = RuleAttribute::Source(rule.from.address);
+        message.attributes.push(source);
+    }
+    if rule.to.length > 0 {
+        let destination = RuleAttribute::Destination(rule.to.address);
+        message.attributes.push(destination);
+    }
     message
 }
 

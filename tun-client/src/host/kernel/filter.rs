@@ -29,7 +29,7 @@ type Request = (NetfilterMessage, u16);
 
 impl Kernel {
     /// The filter, or none if there is none, or it does not count. It is read only when something
-    /// of nftables has changed: questions for names alone are some 250 sentences.
+    /// of nftables has changed: questions for names alone are some 750 sentences.
     pub(super) fn filter(&self) -> Result<Option<Vec<Chain>>, KernelError> {
         let generation = self.generation()?;
         if let Some((of, filter)) = &*self.known.borrow()
@@ -61,6 +61,21 @@ impl Kernel {
             _ => None,
         });
         id.ok_or_else(|| KernelError::at("read the packet filter")(Error::Missing("generation")))
+    }
+
+    /// Whether one of the tables is there, whether it counts or not.
+    pub(super) fn has_table(&self) -> Result<bool, KernelError> {
+        for table in TABLES {
+            let tables = NfTablesMessage::GetTable(TableMessage {
+                attributes: Vec::new(),
+            });
+            let answers = self.filters.request(message(table, tables), NLM_F_DUMP);
+            let answers = answers.map_err(KernelError::at("read the packet filter"))?;
+            if answers.iter().any(is_there) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn read_filter(&self) -> Result<Option<Vec<Chain>>, KernelError> {
@@ -118,8 +133,16 @@ impl Kernel {
                 (message(chain.table, rule), NLM_F_CREATE | NLM_F_APPEND)
             }));
         }
+        let before = self.known.take().map(|(generation, _)| generation);
         self.transaction(requests)
-            .map_err(KernelError::at("set the packet filter (nftables)"))
+            .map_err(KernelError::at("set the packet filter (nftables)"))?;
+        // A transaction is one change. If it was the only one, what is there is what was set, and to read
+        // it would take longer than to set it.
+        let after = self.generation()?;
+        if before.is_some_and(|before| before.wrapping_add(1) == after) {
+            self.known.replace(Some((after, Some(chains.to_vec()))));
+        }
+        Ok(())
     }
 
     /// Removes the filter.
@@ -190,17 +213,24 @@ fn hook_number(number: u32) -> HookNumber {
     InetHookNumber::from(number).into()
 }
 
+fn is_there(answer: &NetfilterMessage) -> bool {
+    let name = TableAttribute::Name(NAME.into());
+    match &answer.inner {
+        NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) => {
+            table.attributes.contains(&name)
+        }
+        _ => false,
+    }
+}
+
 fn is_active(answer: &NetfilterMessage) -> bool {
     let NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = &answer.inner else {
         return false;
     };
-    let has_name = table
-        .attributes
-        .contains(&TableAttribute::Name(NAME.into()));
     let dormant = table.attributes.iter().any(
         |attribute| matches!(attribute, TableAttribute::Flags(flags) if flags.contains(TableFlags::Dormant)),
     );
-    has_name && !dormant
+    is_there(answer) && !dormant
 }
 
 fn chain(table: Table, answer: &NetfilterMessage) -> Option<Chain> {

@@ -15,7 +15,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::super::desired::Wanted;
 use super::super::observed::{
-    Address, LOCAL_TABLE, Link, Observed, OtherRoute, Route, Rule, TABLE, Target, is_looked_at,
+    Address, INSIDE_TABLE, LOCAL_TABLE, Link, Observed, OtherRoute, Route, Rule, TABLE, Target,
+    is_looked_at,
 };
 use super::super::prefix::Prefix;
 use super::{Kernel, KernelError};
@@ -46,7 +47,7 @@ impl Kernel {
         let mut others = Vec::new();
         for message in self.routes(ipv6)? {
             match table_of(&message) {
-                TABLE => routes.push(own_route(&message)),
+                TABLE | INSIDE_TABLE => routes.push(own_route(&message)),
                 LOCAL_TABLE => {}
                 table if others.len() < MAX_OTHERS => others.extend(
                     other_routes(table, &message)
@@ -84,13 +85,13 @@ impl Kernel {
         Ok(others.find(leads_to).map(|link| link.name.clone()))
     }
 
-    /// Whether there is a filter, or a rule that leads to the own table.
+    /// Whether there is something of a filter, or a rule that leads to an own table.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn has_anything(&self) -> Result<bool, KernelError> {
         let rules = self.rules(has_ipv6())?;
-        Ok(rules.iter().any(|rule| rule.table == TABLE) || self.filter()?.is_some())
+        Ok(rules.iter().any(Rule::is_own) || self.has_table()?)
     }
 
     fn links(&self) -> Result<Vec<Link>, KernelError> {
@@ -267,21 +268,30 @@ fn rule(answer: &RouteNetlinkMessage) -> Option<Rule> {
     let inverted = header.flags.contains(RuleFlags::Invert);
     let mut rule = Rule {
         priority: 0,
+        from: Prefix::everything(ipv6),
         to: Prefix::everything(ipv6),
-        narrowed: header.src_len > 0 || header.tos > 0 || inverted,
+        narrowed: false,
         table: header.table.into(),
     };
+    let mut asks_for_more = header.tos > 0;
+    let mut asks_for_mark = false;
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
             RuleAttribute::Table(table) => rule.table = *table,
+            RuleAttribute::Source(address) if !inverted => {
+                rule.from = Prefix::new(*address, header.src_len);
+            }
             RuleAttribute::Destination(address) if !inverted => {
                 rule.to = Prefix::new(*address, header.dst_len);
             }
             RuleAttribute::Protocol(_) | RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
-            _ => rule.narrowed = true,
+            RuleAttribute::FwMark(_) | RuleAttribute::FwMask(_) => asks_for_mark = true,
+            _ => asks_for_more = true,
         }
     }
+    // All but a mark is all that programs send: so tunnels keep their own packets out of themselves.
+    rule.narrowed = asks_for_more || asks_for_mark != inverted;
     if header.action != RuleAction::ToTable {
         rule.table = 0;
     }
@@ -308,7 +318,7 @@ fn destination(message: &RouteMessage) -> Prefix {
     }
 }
 
-/// A route of the client's own table.
+/// A route of the client's own tables.
 fn own_route(message: &RouteMessage) -> Route {
     let (mut interface, mut metric, mut plain) = (None, 0, true);
     for attribute in &message.attributes {
@@ -330,6 +340,7 @@ fn own_route(message: &RouteMessage) -> Route {
         _ => Target::Other,
     };
     Route {
+        table: table_of(message),
         to: destination(message),
         target,
         metric,
@@ -384,4 +395,38 @@ fn gateway(attributes: &[RouteAttribute]) -> Option<Gateway> {
         RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => Some(Gateway(None)),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_for_all(inverted: bool, attributes: Vec<RuleAttribute>) -> bool {
+        let mut message = RuleMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.action = RuleAction::ToTable;
+        if inverted {
+            message.header.flags = RuleFlags::Invert;
+        }
+        message.attributes = attributes;
+        rule(&RouteNetlinkMessage::NewRule(message)).is_some_and(|rule| rule.is_for_all())
+    }
+
+    #[test]
+    fn a_rule_for_all_but_a_mark_is_for_what_programs_send() {
+        let mark = || {
+            vec![
+                RuleAttribute::FwMark(51820),
+                RuleAttribute::FwMask(u32::MAX),
+            ]
+        };
+        assert!(is_for_all(false, vec![RuleAttribute::Table(52)]));
+        assert!(is_for_all(true, mark()));
+        assert!(!is_for_all(false, mark()));
+        let more = RuleAttribute::Iifname("eth0".into());
+        assert!(!is_for_all(false, vec![more.clone()]));
+        assert!(!is_for_all(true, [mark(), vec![more]].concat()));
+        let source = RuleAttribute::Source(IpAddr::from([192, 0, 2, 1]));
+        assert!(!is_for_all(true, [mark(), vec![source]].concat()));
+    }
 }

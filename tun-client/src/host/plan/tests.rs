@@ -9,7 +9,9 @@ use proptest::sample::select;
 
 use super::super::desired::{Place, Wanted, desired};
 use super::super::finding::Finding;
-use super::super::observed::{LOCAL_TABLE, Link, MAIN_TABLE, OtherRoute};
+use super::super::observed::{
+    INSIDE_TABLE, LOCAL_TABLE, Link, MAIN_TABLE, OWN_TABLES, OtherRoute, TABLE,
+};
 use super::super::others::all_wires;
 use super::super::outside::Outside;
 use super::super::prefix::{IPV6_NETWORK, Prefix};
@@ -55,6 +57,7 @@ fn link(index: u32, name: &str) -> Link {
 fn host() -> Observed {
     let everything = |ipv6| Rule {
         priority: 32766,
+        from: Prefix::everything(ipv6),
         to: Prefix::everything(ipv6),
         narrowed: false,
         table: 254,
@@ -105,8 +108,7 @@ fn act(kernel: &mut Observed, action: &Action) {
         Action::SetFilter(chains) => kernel.filter = Some(chains.clone()),
         Action::RemoveFilter => kernel.filter = None,
         Action::SetRoute(route) => {
-            let place = |other: &Route| (other.to, other.metric) == (route.to, route.metric);
-            kernel.routes.retain(|other| !place(other));
+            kernel.routes.retain(|other| !other.has_place_of(route));
             kernel.routes.push(*route);
         }
         Action::RemoveRoute(route) => kernel.routes.retain(|other| other != route),
@@ -142,17 +144,26 @@ fn act(kernel: &mut Observed, action: &Action) {
 /// Whether routes and rules lead a packet to this address out of the host by something else than
 /// the tunnel. Rules that are not the client's lead out.
 fn is_led_out(kernel: &Observed, to: IpAddr) -> bool {
+    is_led_out_from(kernel, None, to)
+}
+
+/// The same for one with a source, or before it has one.
+fn is_led_out_from(kernel: &Observed, from: Option<IpAddr>, to: IpAddr) -> bool {
     for rule in &kernel.rules {
-        if rule.table == LOCAL_TABLE || !rule.to.contains(to) {
+        let by_source = match from {
+            Some(from) => rule.from.contains(from),
+            None => rule.from.length == 0,
+        };
+        if rule.table == LOCAL_TABLE || !rule.to.contains(to) || !by_source {
             continue;
         }
-        if rule.table != TABLE {
+        if !rule.is_own() {
             return true;
         }
         let best = kernel
             .routes
             .iter()
-            .filter(|route| route.to.contains(to))
+            .filter(|route| route.table == rule.table && route.to.contains(to))
             .min_by_key(|route| (u8::MAX - route.to.length, route.metric));
         match best.map(|route| route.target) {
             Some(Target::Interface(TUNNEL) | Target::Unreachable) => return false,
@@ -161,6 +172,16 @@ fn is_led_out(kernel: &Observed, to: IpAddr) -> bool {
         }
     }
     true
+}
+
+/// Whether a packet that the host is to answer goes by the tunnel.
+fn is_inside(kernel: &Observed, from: IpAddr, to: IpAddr) -> bool {
+    let mut tunnel = kernel.clone();
+    let by_tunnel = !is_led_out_from(&tunnel, Some(from), to);
+    tunnel
+        .routes
+        .retain(|route| route.target != Target::Unreachable);
+    by_tunnel && !is_led_out_from(&tunnel, Some(from), to)
 }
 
 fn settle(kernel: &mut Observed, wanted: &Wanted, mut look: impl FnMut(&Observed, &Action)) {
@@ -203,22 +224,40 @@ fn routes() -> impl Strategy<Value = Route> {
         Target::Unreachable,
         Target::Other,
     ]);
-    (prefixes(), target, select(vec![0, 1, 2, 1 << 16])).prop_map(|(to, target, metric)| Route {
+    let table = select(OWN_TABLES.to_vec());
+    let metric = select(vec![0, 1, 2, 1 << 16]);
+    (table, prefixes(), target, metric).prop_map(|(table, to, target, metric)| Route {
+        table,
         to,
         target,
         metric,
     })
 }
 
+fn sources() -> impl Strategy<Value = Option<Prefix>> {
+    select(vec![
+        None,
+        Some(Prefix::host(LEASE)),
+        Some(prefix("10.5.0.0/16")),
+    ])
+}
+
 fn rules() -> impl Strategy<Value = Rule> {
     (
         select(vec![0, 1, 5270, 32765]),
+        sources(),
         prefixes(),
         any::<bool>(),
-        select(vec![TABLE, 52, 0]),
+        select(vec![TABLE, INSIDE_TABLE, 52, 0]),
     )
-        .prop_map(|(priority, to, narrowed, table)| Rule {
+        .prop_map(|(priority, from, to, narrowed, table)| Rule {
             priority,
+            from: match from {
+                // The client never leads everybody's packets there.
+                None if table == INSIDE_TABLE => Prefix::host(LEASE),
+                None => Prefix::everything(to.is_ipv6()),
+                Some(from) => from,
+            },
             to,
             narrowed,
             table,
@@ -249,44 +288,51 @@ fn hosts() -> impl Strategy<Value = Observed> {
         any::<bool>(),
         any::<bool>(),
         any::<bool>(),
+        any::<[bool; 5]>(),
     )
-        .prop_map(|(routes, rules, addresses, main, filter, ipv6, tunnel)| {
-            let mut host = host();
-            for route in routes {
-                if ipv6 || !route.to.is_ipv6() {
-                    act(&mut host, &Action::SetRoute(route));
+        .prop_map(
+            |(routes, rules, addresses, main, filter, ipv6, tunnel, up)| {
+                let mut host = host();
+                for route in routes {
+                    if ipv6 || !route.to.is_ipv6() {
+                        act(&mut host, &Action::SetRoute(route));
+                    }
                 }
-            }
-            for rule in rules {
-                act(&mut host, &Action::AddRule(rule));
-            }
-            host.addresses = addresses
-                .into_iter()
-                .map(|(interface, text)| Address {
-                    interface,
-                    prefix: prefix(text),
-                })
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect();
-            host.others.extend(
-                main.into_iter()
-                    .map(|(to, interface, gateway, main)| OtherRoute {
-                        table: if main { MAIN_TABLE } else { 52 },
-                        ..other_route(to, interface, gateway)
-                    }),
-            );
-            host.filter = filter.then(Vec::new);
-            host.ipv6 = ipv6;
-            host.ipv6_inside = ipv6 && tunnel;
-            if !tunnel {
-                host.links.retain(|link| link.index != TUNNEL);
-                host.routes
-                    .retain(|route| route.target != Target::Interface(TUNNEL));
-                host.addresses.retain(|address| address.interface != TUNNEL);
-            }
-            host
-        })
+                for rule in rules {
+                    act(&mut host, &Action::AddRule(rule));
+                }
+                host.addresses = addresses
+                    .into_iter()
+                    .map(|(interface, text)| Address {
+                        interface,
+                        prefix: prefix(text),
+                    })
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect();
+                host.others
+                    .extend(
+                        main.into_iter()
+                            .map(|(to, interface, gateway, main)| OtherRoute {
+                                table: if main { MAIN_TABLE } else { 52 },
+                                ..other_route(to, interface, gateway)
+                            }),
+                    );
+                for (link, up) in host.links.iter_mut().zip(up) {
+                    link.up = up;
+                }
+                host.filter = filter.then(Vec::new);
+                host.ipv6 = ipv6;
+                host.ipv6_inside = ipv6 && tunnel;
+                if !tunnel {
+                    host.links.retain(|link| link.index != TUNNEL);
+                    host.routes
+                        .retain(|route| route.target != Target::Interface(TUNNEL));
+                    host.addresses.retain(|address| address.interface != TUNNEL);
+                }
+                host
+            },
+        )
 }
 
 const SOME: [&str; 5] = [
@@ -329,13 +375,38 @@ fn virtual_addresses(wanted: &Wanted, kernel: &Observed) -> Vec<IpAddr> {
         .collect()
 }
 
+fn is_up(kernel: &Observed, interface: u32) -> bool {
+    let mut links = kernel.links.iter();
+    links.any(|link| link.index == interface && link.up)
+}
+
+/// The addresses that are the client's to give and to take.
+fn own_addresses(wanted: &Wanted, kernel: &Observed) -> BTreeSet<Address> {
+    let own = kernel.link(&wanted.interface).map(|link| link.index);
+    let addresses = kernel.addresses.iter().copied();
+    addresses
+        .filter(|address| is_own(address, own, &wanted.network))
+        .collect()
+}
+
 proptest! {
     #[test]
     fn every_host_settles_and_then_looks_as_desired(mut kernel in hosts(), wanted in wishes()) {
-        settle(&mut kernel, &wanted, |_, _| {});
+        settle(&mut kernel, &wanted, |kernel, action| {
+            // The kernel takes no route through an interface that is down.
+            let inside = matches!(action, Action::SetRoute(Route { target: Target::Interface(TUNNEL), .. }));
+            assert!(!inside || is_up(kernel, TUNNEL), "{action:?}");
+        });
         let goal = desired(&wanted, &kernel);
         prop_assert_eq!(kernel.filter.as_ref(), Some(&goal.filter.chains()));
         prop_assert_eq!(kernel.routes.iter().copied().collect::<BTreeSet<_>>(), goal.routes.clone());
+        prop_assert_eq!(own_addresses(&wanted, &kernel), goal.addresses.clone());
+        for rule in &goal.rules {
+            prop_assert!(kernel.rules.contains(rule), "no rule {rule}");
+        }
+        let mut inside = kernel.rules.iter().filter(|rule| rule.table == INSIDE_TABLE);
+        prop_assert!(inside.all(|rule| goal.rules.contains(rule)), "a source too many");
+        prop_assert!(goal.interface.is_none_or(|interface| is_up(&kernel, interface)));
         let overruled = goal.findings.iter().any(|f| matches!(f, Finding::Earlier { .. }));
         for address in virtual_addresses(&wanted, &kernel) {
             prop_assert!(overruled || !is_led_out(&kernel, address), "{address}");
@@ -343,11 +414,29 @@ proptest! {
     }
 
     #[test]
+    fn what_comes_from_an_own_address_goes_inside_whoever_is_a_neighbour(mut kernel in hosts(), wanted in wishes()) {
+        settle(&mut kernel, &wanted, |_, _| {});
+        let overruled = kernel.rules.iter().take_while(|rule| rule.table != INSIDE_TABLE);
+        if overruled.clone().any(|rule| !rule.is_own() && rule.table != LOCAL_TABLE) || kernel.link("mixline0").is_none() {
+            return Ok(());
+        }
+        for to in SOME.iter().map(|text| text.parse::<IpAddr>().unwrap()) {
+            let own = if to.is_ipv4() { IpAddr::V4(LEASE) } else { IpAddr::V6(OWN) };
+            if to.is_ipv4() || kernel.ipv6_inside {
+                prop_assert!(!is_led_out_from(&kernel, Some(own), to), "{to}");
+            }
+        }
+    }
+
+    #[test]
     fn the_filter_is_there_before_anything_opens(mut kernel in hosts(), wanted in wishes()) {
+        // One that is there is empty, and closes nothing.
+        let first = plan(&desired(&wanted, &kernel), &wanted.network, &kernel);
+        prop_assert!(matches!(first.first(), Some(Action::SetFilter(chains)) if !chains.is_empty()));
         let mut closed = false;
         settle(&mut kernel, &wanted, |kernel, action| {
-            closed |= matches!(action, Action::SetFilter(_)) || kernel.filter.is_some();
-            assert!(closed, "{action:?} comes first");
+            closed |= matches!(action, Action::SetFilter(_));
+            assert!(closed && kernel.filter.as_ref().is_some_and(|chains| !chains.is_empty()), "{action:?} comes first");
         });
     }
 
@@ -379,7 +468,7 @@ proptest! {
         }
         prop_assert_eq!(&kernel.filter, &None);
         prop_assert!(kernel.routes.is_empty());
-        prop_assert!(kernel.rules.iter().all(|rule| rule.table != TABLE));
+        prop_assert!(!kernel.rules.iter().any(Rule::is_own));
         prop_assert!(kernel.addresses.iter().all(|a| !is_own(a, own, &wanted.network)));
     }
 }
@@ -446,6 +535,7 @@ fn a_rule_before_ours_is_told() {
     let mut host = host();
     let other = Rule {
         priority: 0,
+        from: Prefix::everything(false),
         to: prefix("10.0.0.0/8"),
         narrowed: false,
         table: 52,
@@ -472,17 +562,165 @@ fn a_rule_before_ours_is_told() {
 }
 
 #[test]
+fn a_network_that_a_rule_leads_elsewhere_is_not_reached() {
+    let mut host = host();
+    let other = |ipv6| Rule {
+        priority: 0,
+        from: Prefix::everything(ipv6),
+        to: if ipv6 {
+            IPV6_NETWORK
+        } else {
+            prefix("10.0.0.0/8")
+        },
+        narrowed: false,
+        table: 52,
+    };
+    act(&mut host, &Action::AddRule(other(false)));
+    settle(&mut host, &wanted(), |_, _| {});
+    let overruled = |host: &Observed| {
+        let goal = desired(&wanted(), host);
+        [false, true].map(|ipv6| goal.is_overruled(ipv6, host))
+    };
+    assert_eq!(overruled(&host), [false, false], "its table is empty");
+    host.others.push(OtherRoute {
+        table: 52,
+        ..other_route(prefix("10.0.0.0/8"), WIRE, true)
+    });
+    assert_eq!(overruled(&host), [true, false]);
+    // One that is for some packets only stands in nobody's way.
+    for rule in host.rules.iter_mut().filter(|rule| rule.table == 52) {
+        rule.narrowed = true;
+    }
+    assert_eq!(overruled(&host), [false, false]);
+}
+
+#[test]
 fn without_a_lease_ipv4_refuses_and_ipv6_goes() {
     let mut wanted = wanted();
     wanted.lease = None;
     let mut host = host();
     settle(&mut host, &wanted, |_, _| {});
     let to = |network: Prefix| {
-        let routes = host.routes.iter().filter(|route| route.to == network);
+        let routes = host.routes.iter();
+        let routes = routes.filter(|route| route.table == TABLE && route.to == network);
         routes.map(|route| route.target).collect::<Vec<_>>()
     };
     assert_eq!(to(prefix("10.0.0.0/8")), [Target::Unreachable]);
     assert!(to(IPV6_NETWORK).contains(&Target::Interface(TUNNEL)));
+}
+
+#[test]
+fn a_new_lease_comes_before_the_networks_and_the_former_one_goes() {
+    let mut wanted = wanted();
+    let mut host = host();
+    settle(&mut host, &wanted, |_, _| {});
+    for lease in [None, Some(LEASE), Some(Ipv4Addr::new(10, 77, 0, 2)), None] {
+        wanted.lease = lease;
+        settle(&mut host, &wanted, |host, action| {
+            assert!(
+                !is_led_out(host, "10.200.3.4".parse().unwrap()),
+                "{action:?}"
+            );
+        });
+        let own: Vec<Rule> = host
+            .rules
+            .iter()
+            .filter(|r| r.is_own() && !r.to.is_ipv6())
+            .copied()
+            .collect();
+        let from: Vec<IpAddr> = own
+            .iter()
+            .filter(|r| r.table == INSIDE_TABLE)
+            .map(|r| r.from.address)
+            .collect();
+        assert_eq!(from, lease.map(IpAddr::V4).into_iter().collect::<Vec<_>>());
+        assert_eq!(own.last().map(|rule| rule.table), Some(TABLE));
+    }
+}
+
+/// How many expressions a sentence has at most (`NFT_RULE_MAXEXPRS`).
+const MAX_EXPRESSIONS: usize = 128;
+
+#[test]
+fn no_sentence_is_longer_than_the_kernel_takes() {
+    // A host with many addresses in networks that lie in one another.
+    let mut host = with_main("10.1.0.0/16", WIRE, false);
+    for third in 0..100 {
+        let inside = format!("10.1.{third}.7/24");
+        host.others
+            .push(other_route(prefix(&inside).network(), WIRE, false));
+        host.addresses.push(Address {
+            interface: WIRE,
+            prefix: prefix(&inside),
+        });
+    }
+    for name in 0..40 {
+        host.links.push(Link {
+            contained: true,
+            ..link(100 + name, &format!("br{name}"))
+        });
+    }
+    let goal = desired(&wanted(), &host);
+    assert_eq!(goal.filter.local.len(), 32);
+    let chains = goal.filter.chains();
+    let sentences = chains.iter().flat_map(|chain| &chain.sentences);
+    let longest = sentences.map(Vec::len).max().unwrap();
+    assert!(longest <= MAX_EXPRESSIONS, "{longest}");
+    assert!(longest > 90, "the bounds are not reached: {longest}");
+}
+
+#[test]
+fn without_its_filter_a_host_is_closed_by_what_only_closes() {
+    let mut host = host();
+    let actions = plan(&desired(&wanted(), &host), &wanted().network, &host);
+    for action in actions.iter().filter(|action| action.only_closes()) {
+        if !matches!(action, Action::SetFilter(_)) {
+            act(&mut host, action);
+        }
+    }
+    for address in SOME {
+        assert!(!is_led_out(&host, address.parse().unwrap()), "{address}");
+    }
+    assert!(host.addresses.is_empty() && host.links[4].name == "mixline0");
+    let leads = |route: &Route| route.target == Target::Interface(TUNNEL);
+    assert!(!host.routes.iter().any(leads));
+}
+
+#[test]
+fn before_a_directory_has_spoken_ipv4_is_everybodys() {
+    let unknown = Wanted {
+        network_known: false,
+        ..Wanted::closed("mixline0", VirtualNetwork::default())
+    };
+    let closed = desired(&unknown, &host());
+    let mut ours = closed.rules.iter().filter(|rule| rule.table == TABLE);
+    assert!(ours.all(|rule| rule.to == IPV6_NETWORK));
+    assert!(closed.filter.networks.iter().all(|n| *n == IPV6_NETWORK));
+    let known = desired(&wanted(), &host());
+    assert!(known.filter.networks.len() > closed.filter.networks.len());
+}
+
+#[test]
+fn a_former_network_stays_closed() {
+    let mut wanted = wanted();
+    wanted.network = "10.64.0.0/10".parse().unwrap();
+    wanted.lease = Some(Ipv4Addr::new(10, 65, 0, 1));
+    wanted.former = vec!["10.0.0.0/10".parse().unwrap()];
+    let mut host = with_main("10.1.0.0/16", WIRE, false);
+    settle(&mut host, &wanted, |_, _| {});
+    assert!(!is_led_out(&host, "10.2.3.4".parse().unwrap()));
+    assert!(is_led_out(&host, "10.1.3.4".parse().unwrap()));
+    assert!(is_led_out(&host, "10.200.3.4".parse().unwrap()));
+    assert!(is_inside(
+        &host,
+        Ipv4Addr::new(10, 65, 0, 1).into(),
+        "10.66.0.1".parse().unwrap()
+    ));
+    assert!(!is_inside(
+        &host,
+        Ipv4Addr::new(10, 65, 0, 1).into(),
+        "10.2.3.4".parse().unwrap()
+    ));
 }
 
 #[test]
@@ -533,6 +771,7 @@ fn a_network_in_a_table_of_another_tunnels_keeps_its_addresses() {
     };
     let asks = Rule {
         priority: 5270,
+        from: Prefix::everything(false),
         to: Prefix::everything(false),
         narrowed: false,
         table: 52,
@@ -596,6 +835,9 @@ fn an_address_that_was_told_for_a_name_is_nobody_elses_later() {
     assert_eq!(goal.filter.kept, [told].into());
     assert!(!is_led_out(&host, told));
     assert!(is_led_out(&host, "10.0.0.8".parse().unwrap()));
+    // Who came in from there is answered all the same.
+    assert!(is_inside(&host, LEASE.into(), told));
+    assert!(is_inside(&host, LEASE.into(), "10.0.0.8".parse().unwrap()));
     assert!(goal.findings.contains(&Finding::Kept {
         address: told,
         interface: "eth0".into()

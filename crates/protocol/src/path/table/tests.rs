@@ -27,15 +27,15 @@ enum Step {
     Insert(u16, u32),
     Lookup(u16),
     Wait(u8),
-    RemoveEpoch(u32),
+    RemoveKey(u32),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        8 => (0..200u16, 0..3u32).prop_map(|(name, epoch)| Step::Insert(name, epoch)),
+        8 => (0..200u16, 0..3u32).prop_map(|(name, key)| Step::Insert(name, key)),
         8 => (0..200u16).prop_map(Step::Lookup),
         4 => (0..8u8).prop_map(Step::Wait),
-        1 => (0..3u32).prop_map(Step::RemoveEpoch),
+        1 => (0..3u32).prop_map(Step::RemoveKey),
     ];
     proptest::collection::vec(step, 1..400)
 }
@@ -52,9 +52,9 @@ proptest! {
         for (count, step) in (0u32..).zip(steps) {
             match step {
                 Step::Wait(seconds) => now += Duration::from_secs(u64::from(seconds)),
-                Step::RemoveEpoch(epoch) => {
-                    table.remove_epoch(epoch);
-                    model.retain(|_, (_, of, _)| *of != epoch);
+                Step::RemoveKey(key) => {
+                    table.retain(|of| of != key);
+                    model.retain(|_, (_, of, _)| *of != key);
                 }
                 Step::Lookup(name) => match lookup(&mut table, &header(name), now) {
                     Some(at) => {
@@ -64,10 +64,10 @@ proptest! {
                     }
                     None => prop_assert!(!model.contains_key(&name)),
                 },
-                Step::Insert(name, epoch) => {
+                Step::Insert(name, key) => {
                     let known = model.contains_key(&name);
                     let full = !known && model.len() == capacity;
-                    match table.insert(&header(name), count, epoch, now, idle) {
+                    match table.insert(&header(name), count, key, now, idle) {
                         Some(at) => {
                             prop_assert_eq!(table.get(at), Some(&count));
                             if full {
@@ -81,7 +81,7 @@ proptest! {
                                 let (_, _, used) = model.remove(&gone[0]).unwrap();
                                 prop_assert!(now - used >= idle);
                             }
-                            model.insert(name, (count, epoch, now));
+                            model.insert(name, (count, key, now));
                         }
                         None => {
                             prop_assert!(full);

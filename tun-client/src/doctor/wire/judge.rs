@@ -1,46 +1,22 @@
-//! The way to the guards, as it was measured: whether UDP passes, what it lets through, loss, round
-//! trip, and what translates addresses on it.
+//! What is wrong with the way to the guards, by what was measured.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use mixline_daemon::doctor::Finding;
-use mixline_endpoint::status::GuardStatus;
-use mixline_endpoint::{GuardTarget, ProbeOptions, probe_guards};
-use mixline_protocol::address::VirtualNetwork;
-use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{RelayDescriptor, Snapshot};
-use rand_core::Rng as _;
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::client::Client;
-use crate::config::Config;
-use crate::control::Request;
-use crate::host::desired::Wanted;
-use crate::host::kernel::Kernel;
+use super::Wire;
 
-/// The silences that mappings are tried for, seconds: the first is the one between two signs of life on
-/// a link.
-pub const MAPPINGS: [u64; 2] = [10, 20];
-/// The same, for who has two minutes.
-pub const LONG: [u64; 6] = [10, 20, 30, 60, 90, 120];
 /// Mappings that live for less are a nuisance, seconds.
 const SHORT_LIFE: u64 = 20;
 /// Loss from which on it is felt, percent.
 const LOSS: u32 = 10;
-/// Where the guards are remembered (`mixline_endpoint`), and at most how long that is.
-const GUARDS: &str = "guards.json";
-const MAX_FILE: u64 = 64 * 1024;
 
 /// What was measured.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct Probed {
+struct Probed {
     guards: Vec<Guard>,
     nat_v4: Nat,
     nat_v6: Nat,
@@ -91,71 +67,7 @@ struct Nat {
     mapping_gone_s: Option<u64>,
 }
 
-/// How the guards were measured, or why not.
-#[derive(Debug)]
-pub struct Wire {
-    measured: Result<Value, String>,
-    /// Whether these are the client's guards, or relays taken at random.
-    at_random: bool,
-    /// Interfaces by the addresses of this host, with their MTUs.
-    interfaces: Vec<(IpAddr, String, u16)>,
-}
-
 impl Wire {
-    /// Has the running client measure, or measures from here.
-    pub async fn read(
-        client: &Client,
-        config: Option<&Config>,
-        snapshot: Option<Arc<Snapshot>>,
-        mappings: &[u64],
-    ) -> Self {
-        let interfaces = interfaces();
-        if client.status().is_some() {
-            let request = Request::Probe {
-                mappings: mappings.to_vec(),
-            };
-            return Self {
-                measured: client.ask(&request).map_err(|error| error.to_string()),
-                at_random: false,
-                interfaces,
-            };
-        }
-        let Some((config, snapshot)) = config.zip(snapshot) else {
-            return Self {
-                measured: Err("not measured: which relays there are is not known".to_owned()),
-                at_random: false,
-                interfaces,
-            };
-        };
-        let remembered = remembered(&config.state_dir);
-        let at_random = remembered.is_empty();
-        let relays: Vec<&RelayDescriptor> = if at_random {
-            some_of(&snapshot.relays, config.guards)
-        } else {
-            let known = snapshot.relays.iter();
-            known
-                .filter(|relay| remembered.contains(&relay.id.to_string()))
-                .collect()
-        };
-        let options = ProbeOptions {
-            mappings: mappings.iter().copied().map(Duration::from_secs).collect(),
-            ..ProbeOptions::default()
-        };
-        let targets = relays.into_iter().map(target).collect();
-        let probed = probe_guards(targets, &options).await;
-        Self {
-            measured: serde_json::to_value(probed).map_err(|error| error.to_string()),
-            at_random,
-            interfaces,
-        }
-    }
-
-    /// All that was measured.
-    #[must_use]
-    pub fn measured(self) -> Option<Value> {
-        self.measured.ok()
-    }
-
     /// Says what is wrong. `directory` says whether the directory was reached.
     #[must_use]
     pub fn judge(&self, directory: bool) -> Vec<Finding> {
@@ -173,7 +85,7 @@ impl Wire {
         if self.at_random {
             findings.push(Finding::ok(
                 "guards",
-                "none are chosen yet: relays at random are measured",
+                "none are chosen, or none of them is in the network: relays at random are measured",
             ));
         }
         let ways: Vec<&Way> = probed.guards.iter().flat_map(|g| &g.addresses).collect();
@@ -334,7 +246,7 @@ fn judge_trips(check: &str, way: &Way, answered: u32) -> Finding {
 fn judge_nat(family: &str, nat: &Nat) -> Option<Finding> {
     let check = "NAT";
     let kind = match nat.kind.as_str() {
-        "none" => return Some(Finding::ok(check, format!("{family}: none"))),
+        "none" => return Some(judge_firewall(family, nat)),
         "endpoint-independent" => "all guards see one address and port",
         "address-dependent" => "each guard sees another address or port, which does no harm",
         "some" => "there is one",
@@ -358,6 +270,35 @@ fn judge_nat(family: &str, nat: &Nat) -> Option<Finding> {
     })
 }
 
+/// Where nobody translates, somebody may forget all the same.
+fn judge_firewall(family: &str, nat: &Nat) -> Finding {
+    let check = "NAT";
+    match (nat.mapping_lives_s, nat.mapping_gone_s) {
+        (lives, Some(gone)) if gone <= SHORT_LIFE => {
+            let lives = lives.map_or(String::new(), |s| format!(" still comes after {s} s, and"));
+            Finding::warning(
+                check,
+                format!(
+                    "{family}: none, but an answer{lives} does not come in after {gone} s of \
+                     silence: a firewall forgets who was asked"
+                ),
+                "in the firewall, a longer life of UDP flows (Linux: sudo sysctl -w \
+                 net.netfilter.nf_conntrack_udp_timeout=60)",
+            )
+        }
+        (lives, gone) => {
+            let mut found = format!("{family}: none");
+            if let Some(lives) = lives {
+                found += &format!(", an answer still comes in after {lives} s of silence");
+            }
+            if let Some(gone) = gone {
+                found += &format!(", and after {gone} s none does");
+            }
+            Finding::ok(check, found)
+        }
+    }
+}
+
 /// Ports that guards listen at, for the one who opens them.
 fn places(ways: &[&Way]) -> String {
     let ports: BTreeSet<u16> = ways
@@ -378,68 +319,10 @@ fn host_of(address: &str) -> String {
         .map_or_else(|_| address.to_owned(), |address| address.ip().to_string())
 }
 
-fn target(relay: &RelayDescriptor) -> GuardTarget {
-    GuardTarget {
-        status: GuardStatus {
-            name: relay.name.clone(),
-            relay: relay.id.short().to_string(),
-            state: "no client runs".into(),
-            ..GuardStatus::default()
-        },
-        link: relay.link,
-        addresses: relay.addresses.clone(),
-    }
-}
-
-/// The IDs of the guards that were chosen, as far as this user may look. A client that never ran has
-/// none.
-fn remembered(state_dir: &Path) -> BTreeSet<String> {
-    let path = state_dir.join(GUARDS);
-    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > MAX_FILE) {
-        return BTreeSet::new();
-    }
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let value: Value = serde_json::from_str(&text).unwrap_or_default();
-    let guards = value["guards"].as_array();
-    let ids = guards.into_iter().flatten();
-    ids.filter_map(|guard| guard["relay"].as_str().map(str::to_owned))
-        .collect()
-}
-
-/// So many relays, at random: whoever measures tells more relays about this host than it has to.
-fn some_of(relays: &[RelayDescriptor], count: usize) -> Vec<&RelayDescriptor> {
-    let mut left: Vec<&RelayDescriptor> = relays.iter().collect();
-    let mut random = OsRandom::new();
-    let mut taken = Vec::new();
-    while taken.len() < count && !left.is_empty() {
-        let index = random.next_u32() as usize % left.len();
-        taken.push(left.swap_remove(index));
-    }
-    taken
-}
-
-/// Interfaces by address. What cannot be read is not named.
-fn interfaces() -> Vec<(IpAddr, String, u16)> {
-    let wanted = Wanted::closed("", VirtualNetwork::default());
-    let observed = Kernel::open().and_then(|kernel| kernel.look(&wanted));
-    let Ok(observed) = observed else {
-        return Vec::new();
-    };
-    observed
-        .addresses
-        .iter()
-        .filter_map(|address| {
-            let name = observed.name(address.interface);
-            let mtu = fs::read_to_string(format!("/sys/class/net/{name}/mtu")).ok()?;
-            Some((address.prefix.address, name, mtu.trim().parse().ok()?))
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use mixline_daemon::doctor::Level;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -563,6 +446,38 @@ mod tests {
     }
 
     #[test]
+    fn a_firewall_that_forgets_is_warned_of_where_nobody_translates() {
+        let judged = |lives, gone| {
+            let nat = Nat {
+                kind: "none".into(),
+                mapping_lives_s: lives,
+                mapping_gone_s: gone,
+            };
+            let finding = judge_nat("IPv6", &nat).unwrap();
+            (finding.level, finding.found)
+        };
+        let (level, text) = judged(None, Some(10));
+        assert_eq!(level, Level::Warning);
+        assert!(text.contains("does not come in after 10 s"), "{text}");
+        let (level, text) = judged(Some(10), Some(20));
+        assert_eq!(level, Level::Warning);
+        assert!(
+            text.contains("after 10 s, and does not come in after 20 s"),
+            "{text}"
+        );
+        let (level, text) = judged(Some(60), Some(90));
+        assert_eq!(level, Level::Ok);
+        assert!(
+            text.contains("after 60 s of silence, and after 90 s none"),
+            "{text}"
+        );
+        let (level, text) = judged(Some(10), None);
+        assert_eq!(level, Level::Ok, "{text}");
+        // A client that did not look.
+        assert_eq!(judged(None, None), (Level::Ok, "IPv6: none".to_owned()));
+    }
+
+    #[test]
     fn what_the_endpoint_measures_is_what_is_read() {
         let probed = mixline_endpoint::GuardsProbed {
             guards: vec![mixline_endpoint::GuardProbe {
@@ -587,18 +502,6 @@ mod tests {
             told(&wire, true)
                 .iter()
                 .any(|(_, text)| text.contains("1300 bytes"))
-        );
-    }
-
-    #[test]
-    fn guards_that_were_chosen_are_read() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(remembered(directory.path()).is_empty());
-        let text = r#"{"version":1,"guards":[{"relay":"ab","until":1,"missing_since":null,"fallback":false}]}"#;
-        fs::write(directory.path().join(GUARDS), text).unwrap();
-        assert_eq!(
-            remembered(directory.path()),
-            BTreeSet::from(["ab".to_owned()])
         );
     }
 }

@@ -2,9 +2,10 @@
 //! to the cells inside is not.
 //!
 //! It reads what to do from the file `behaviour` in its state directory, again and again: `honest`
-//! (also without the file), `replay`, `flip`, `blank` or `drop`. What it does, to how many cells it
+//! (also without the file), `replay`, `flip`, `blank`, `drop` or `note`. What it does, to how many cells it
 //! has done so, and how many of them it delivered to an endpoint itself, is in the file `done` beside
-//! it: `replay 1234 56`.
+//! it: `replay 1234 56`. What it has noted is in the file `noted`, once it is honest again: of each cell that
+//! it has opened, the first 16 bytes of the payload as it is then.
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -15,8 +16,8 @@ use mixline_relay_engine::pipeline::{Action, Behaviour};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A relay that misbehaves on demand.
@@ -36,10 +37,14 @@ struct Control {
     done: AtomicU64,
     /// Those of them whose next hop is an endpoint.
     delivered: AtomicU64,
+    /// Beginnings of payloads, at most [`MOST_NOTED`].
+    noted: Mutex<Vec<[u8; 16]>>,
 }
 
 /// What it can be told to do.
-const MODES: [&str; 5] = ["honest", "replay", "flip", "blank", "drop"];
+const MODES: [&str; 6] = ["honest", "replay", "flip", "blank", "drop", "note"];
+/// Cells of which something is noted.
+const MOST_NOTED: usize = 1 << 19;
 
 /// How often it looks at what it is told.
 const LOOK: Duration = Duration::from_millis(50);
@@ -72,6 +77,15 @@ impl Behaviour for Rogue {
                 cell[half..].fill(0);
                 Action::Forward
             }
+            "note" => {
+                let mut noted = self.0.noted.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(first) = cell[PATH_HEADER..].first_chunk()
+                    && noted.len() < MOST_NOTED
+                {
+                    noted.push(*first);
+                }
+                Action::Forward
+            }
             _ => Action::Drop,
         }
     }
@@ -81,7 +95,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rogue_relay: {error:#}");
+            eprintln!("mixline-rogue-relay: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -120,6 +134,10 @@ fn follow(control: &Control, state: &Path) {
     if usize::from(before) != wanted && wanted != 0 {
         control.done.store(0, Ordering::Relaxed);
         control.delivered.store(0, Ordering::Relaxed);
+    }
+    if wanted == 0 && before != 0 {
+        let mut noted = control.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = fs::write(state.join("noted"), std::mem::take(&mut *noted).concat());
     }
     let line = format!(
         "{} {} {}\n",
