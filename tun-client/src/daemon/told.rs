@@ -338,8 +338,9 @@ mod tests {
         .unwrap();
         let told = Told::kept_in(&path);
         assert_eq!(told.all(), ["10.1.2.3".parse().unwrap()].into());
-        // As an earlier client wrote it.
-        std::fs::write(&path, "10.1.2.3 7\n10.1.2.4 7 behind\n").unwrap();
+        // As an earlier client wrote it, on a machine that may have been up for days.
+        let at = now().as_secs();
+        std::fs::write(&path, format!("10.1.2.3 {at}\n10.1.2.4 {at} behind\n")).unwrap();
         assert_eq!(Told::read_from(&path).len(), 2);
         for number in 0..3 * MAX_LINES {
             told.add(address(number), Asker::Host);
