@@ -62,6 +62,7 @@
 pub mod address;
 pub mod authorisation;
 pub mod directory;
+pub mod effort;
 pub mod epoch;
 pub mod error;
 pub mod frames;
