@@ -1,19 +1,18 @@
-//! A test program that runs beside other work, from its start until somebody asks how it went.
+//! A program of tests that runs beside other work, from its start until somebody asks how it went.
 
+use crate::run;
 use crate::summary::Summary;
 use anyhow::{Context, Result};
-use mixline_testnet::network;
 use mixline_testnet::programs::target_directory;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-/// How much it goes before compilers, so that its programs do what they do on an idle machine
-/// (`nice`; allowed to root, and left out with a word where it is not).
-const ADJUSTMENT: &str = "--adjustment=-5";
+/// What removes what a killed program has set up.
+type CleanUp = Box<dyn Fn() -> Result<()>>;
 
-/// A test program that runs. Dropped before its end, it is killed, and what it has set up goes.
+/// A program that runs. Dropped before its end, it is killed, and what it has set up goes.
 pub struct Beside {
     name: &'static str,
     child: Child,
@@ -21,29 +20,24 @@ pub struct Beside {
     log: PathBuf,
     began: Instant,
     ended: bool,
+    clean_up: CleanUp,
 }
 
 impl Beside {
     /// Starts it. It ends when this process does, however that ends.
-    pub fn start(name: &'static str, command: &Command) -> Result<Self> {
-        let log = target_directory().join("beside.log");
+    pub fn start(
+        name: &'static str,
+        command: &Command,
+        clean_up: impl Fn() -> Result<()> + 'static,
+    ) -> Result<Self> {
+        let file = format!("beside-{}.log", name.replace("::", "-").replace(' ', "-"));
+        let log = target_directory().join(file);
         let to = File::create(&log).with_context(|| format!("making {}", log.display()))?;
         let errors = to.try_clone()?;
         // The signal comes when the thread that started it ends, and this is the main one.
         let mut program = Command::new("setpriv");
-        program
-            .args(["--pdeathsig", "KILL", "--", "nice", ADJUSTMENT])
-            .arg(command.get_program())
-            .args(command.get_args());
-        if let Some(directory) = command.get_current_dir() {
-            program.current_dir(directory);
-        }
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => program.env(name, value),
-                None => program.env_remove(name),
-            };
-        }
+        program.args(["--pdeathsig", "KILL", "--"]);
+        run::behind(&mut program, command);
         let child = program
             .stdin(Stdio::null())
             .stdout(to)
@@ -60,6 +54,7 @@ impl Beside {
             log,
             began: Instant::now(),
             ended: false,
+            clean_up: Box::new(clean_up),
         })
     }
 
@@ -90,17 +85,20 @@ impl Drop for Beside {
         let _ = self.child.kill();
         let _ = self.child.wait();
         println!("== {}: ended, since something else has failed", self.name);
-        if let Err(error) = network::clean_up() {
-            eprintln!("removing its network: {error}");
+        if let Err(error) = (self.clean_up)() {
+            eprintln!("removing what it has set up: {error:#}");
         }
     }
 }
 
-/// How it went.
+/// How it went, by the closing line of ours at its end, or by those of test programs.
 fn judge(name: &str, text: &str, succeeded: bool) -> Summary {
-    let mut summary = Summary::default();
-    text.lines().for_each(|line| summary.read(line));
-    let mut summary = summary.finished();
+    let closing = text.lines().last().and_then(Summary::parse);
+    let mut summary = closing.unwrap_or_else(|| {
+        let mut summary = Summary::default();
+        text.lines().for_each(|line| summary.read(line));
+        summary.finished()
+    });
     if summary.failed == 0 && (!succeeded || summary.passed + summary.not_run() == 0) {
         println!("{name} did not run to its end");
         summary.failed += 1;
@@ -126,6 +124,21 @@ mod tests {
             (none, true, "0 passed, 1 failed, 0 skipped"),
             ("", false, "0 passed, 1 failed, 0 skipped"),
             (passed, false, "1 passed, 1 failed, 0 skipped"),
+            (
+                "ok it\n7 passed, 0 failed\n",
+                true,
+                "7 passed, 0 failed, 0 skipped",
+            ),
+            (
+                "ok it\n7 passed, 2 failed\n",
+                false,
+                "7 passed, 2 failed, 0 skipped",
+            ),
+            (
+                "7 passed, 0 failed\n",
+                false,
+                "7 passed, 1 failed, 0 skipped",
+            ),
         ] {
             let judged = judge("a test", text, succeeded).to_string();
             assert_eq!(judged, wanted, "{text} {succeeded}");

@@ -44,8 +44,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         )
     });
     let tests = step("tests, compiled", test::build_all)?;
-    let packaged = step("packages", pkg_test::check);
-    let summary = step("tests", || begun.run(&tests, None))?;
+    let mut summary = step("examples", || test::documentation(None))?;
+    // Of the ten minutes of packages and tests, most are waiting.
+    let packages = step("packages", pkg_test::begin);
+    summary += step("tests", || begun.run(&tests, None))?;
+    let packaged = packages.and_then(|packages| {
+        if let Some(packages) = packages {
+            summary += packages.end()?;
+        }
+        Ok(())
+    });
     if arguments.all {
         step("network cards in a virtual machine", vm_test::all)?;
     }
@@ -59,7 +67,9 @@ pub fn test_all(filter: Option<&str>) -> Result<()> {
     set_up(Purpose::All)?;
     let begun = test::begin(filter)?;
     let tests = test::build_all()?;
-    test::conclude(&begun.run(&tests, filter)?)
+    let mut summary = test::documentation(filter)?;
+    summary += begun.run(&tests, filter)?;
+    test::conclude(&summary)
 }
 
 /// The benchmarks with their feature `peers`.

@@ -109,6 +109,8 @@ fn clean_testnet() -> Result<ExitCode> {
         return Ok(code);
     }
     mixline_testnet::network::clean_up()?;
+    mixline_testnet::network::clean_up_apart(&test::files_apart())?;
+    mixline_testnet::apart::clean_up();
     println!("nothing is left of the testnet");
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask pkg-test`: the packages as an operator has them, in a container with systemd as its
 //! first process and no network but its own.
 
+use crate::beside::Beside;
 use crate::setup::{self, Purpose};
 use crate::{package, privileges, run};
 use anyhow::{Context, Result, bail};
@@ -74,22 +75,27 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     })
 }
 
-/// As a part of all checks, after set-up and the tests: fails if one of its own does.
-pub fn check() -> Result<()> {
+/// As a part of all checks, after set-up and builds: makes the packages, and starts their test beside what
+/// follows. Nothing where there is no root.
+///
+/// # Errors
+/// If the packages cannot be made or have faults.
+pub fn begin() -> Result<Option<Beside>> {
     run::build(false)?;
     make(None)?;
-    let passed = if privileges::is_root() {
-        test(false)?
+    let arguments = ["pkg-test", "--built"];
+    let command = if privileges::is_root() {
+        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        command.args(arguments);
+        command
     } else if privileges::can_ask() || skip::is_required() {
-        privileges::run_sudo(["pkg-test", "--built"])? == 0
+        privileges::sudo(arguments)?
     } else {
         println!("skipped: containers need root");
-        true
+        return Ok(None);
     };
-    if !passed {
-        bail!("a check of the packages failed: see above");
-    }
-    Ok(())
+    // A container ends when its starter is killed.
+    Beside::start("packages", &command, || Ok(())).map(Some)
 }
 
 /// Makes the packages, and has lintian look at them: those that are installed first, in `old`, or

@@ -42,6 +42,20 @@ pub fn said(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Makes `first`, a program that runs another one, run `command`: where and with what environment that would.
+pub fn behind(first: &mut Command, command: &Command) {
+    first.arg(command.get_program()).args(command.get_args());
+    if let Some(directory) = command.get_current_dir() {
+        first.current_dir(directory);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => first.env(name, value),
+            None => first.env_remove(name),
+        };
+    }
+}
+
 /// Builds the programs, optimised; for the tests also the relay that misbehaves.
 pub fn build(rogue: bool) -> Result<()> {
     cargo(programs::build_arguments(rogue))

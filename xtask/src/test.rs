@@ -4,8 +4,10 @@
 //! Cargo builds the test programs and says where they are; they are run from here, so that some can
 //! run under sudo without cargo, which would leave files of root's in `target`.
 //!
-//! One of them goes on for ten minutes, most of which it waits. It is started as the first, once what it
-//! needs is built, and runs while everything else is compiled; nothing that measures runs beside it.
+//! Most of the time of those on networks is waiting. The longest goes on for ten minutes: it is started as the
+//! first, once what it needs is built, and runs while everything else is compiled. Of the others, those with XDP
+//! have a network of their own, [apart] from that of the rest, which runs at the same time. Nothing
+//! that measures runs beside others.
 
 use crate::beside::Beside;
 use crate::slowest::Slowest;
@@ -13,7 +15,7 @@ use crate::summary::Summary;
 use crate::workspaces::{self, Workspace};
 use crate::{privileges, run};
 use anyhow::{Context, Result, bail};
-use mixline_testnet::{programs, skip};
+use mixline_testnet::{apart, network, programs, skip};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -28,6 +30,11 @@ const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// The test that runs while the others are built: the host to which anything happens.
 const LONG: &str = "host::events_at_random";
+/// How much it goes before compilers, so that its programs do what they do on an idle machine
+/// (`nice`; allowed to root, and left out with a word where it is not).
+const BEFORE_COMPILERS: [&str; 2] = ["nice", "--adjustment=-5"];
+/// What the names of tests on networks have that run apart from the others.
+const APART: &str = "xdp";
 
 /// A test program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -62,8 +69,13 @@ pub fn begin(filter: Option<&str>) -> Result<Begun> {
     let tests = build(&workspaces::ALL[0], &["--test", "end_to_end"])?;
     let test = tests.iter().find(|test| is_of_networks(test));
     let test = test.context("the tests on networks of namespaces were not built")?;
+    let mut command = command(test);
+    command.arg(LONG);
+    let mut first = Command::new(BEFORE_COMPILERS[0]);
+    first.arg(BEFORE_COMPILERS[1]);
+    run::behind(&mut first, &command);
     Ok(Begun {
-        beside: Some(Beside::start(LONG, command(test).arg(LONG))?),
+        beside: Some(Beside::start(LONG, &first, || Ok(network::clean_up()?))?),
     })
 }
 
@@ -92,7 +104,7 @@ impl Begun {
     /// # Errors
     /// If something cannot be run; not if a test fails.
     pub fn run(self, tests: &[TestProgram], filter: Option<&str>) -> Result<Summary> {
-        let mut summary = documentation(filter)?;
+        let mut summary = Summary::default();
         let began = self.beside.is_some();
         if let Some(beside) = self.beside {
             summary += beside.end()?;
@@ -116,7 +128,7 @@ pub fn run_task(task: &str) -> Result<ExitCode> {
     let task: Task = serde_json::from_str(task).context("not a task")?;
     let mut summary = Summary::default();
     for test in &task.programs {
-        summary += run_one(test, task.filter.as_deref(), None)?;
+        summary += run_program(test, task.filter.as_deref(), None)?;
     }
     // Under sudo, files that tests leave belong to the user who asked for them.
     privileges::give_to_user(&programs::testnet_directory());
@@ -128,7 +140,7 @@ fn run_all(tests: &[TestProgram], filter: Option<&str>, without: Option<&str>) -
     let mut summary = Summary::default();
     let mut again = Vec::new();
     for test in tests {
-        let outcome = run_one(test, filter, without)?;
+        let outcome = run_program(test, filter, without)?;
         if outcome.needs_root() && !privileges::is_root() {
             again.push((test, outcome));
         } else {
@@ -188,12 +200,44 @@ fn command(test: &TestProgram) -> Command {
     command
 }
 
-/// Runs a test program, but for the tests whose names contain `without`.
-fn run_one(test: &TestProgram, filter: Option<&str>, without: Option<&str>) -> Result<Summary> {
+/// Runs a test program; that of the networks without the test of this name.
+fn run_program(test: &TestProgram, filter: Option<&str>, without: Option<&str>) -> Result<Summary> {
+    if !is_of_networks(test) {
+        run_one(test, filter, &[])
+    } else if filter.is_none() && privileges::is_root() {
+        run_networks(test, without)
+    } else {
+        run_one(test, filter, without.as_slice())
+    }
+}
+
+/// Where the network of the tests that run apart from the others keeps its files.
+pub fn files_apart() -> PathBuf {
+    programs::testnet_directory().with_extension("apart")
+}
+
+/// Runs the tests on networks, on two at a time.
+fn run_networks(test: &TestProgram, without: Option<&str>) -> Result<Summary> {
+    let directory = files_apart();
+    let mut command = command(test);
+    command.arg(APART);
+    let _ground = apart::Ground::prepare(&mut command, &directory)?;
+    let files = directory.clone();
+    let clean_up = move || Ok(network::clean_up_apart(&files)?);
+    let beside = Beside::start("networks with XDP", &command, clean_up)?;
+    let without: Vec<&str> = without.into_iter().chain([APART]).collect();
+    let mut summary = run_one(test, None, &without)?;
+    summary += beside.end()?;
+    privileges::give_to_user(&directory);
+    Ok(summary)
+}
+
+/// Runs a test program, but for the tests whose names contain one of `without`.
+fn run_one(test: &TestProgram, filter: Option<&str>, without: &[&str]) -> Result<Summary> {
     println!("== {}", test.name);
     let mut command = command(test);
     command.args(filter);
-    if let Some(without) = without.filter(|_| is_of_networks(test)) {
+    for without in without {
         command.args(["--skip", without]);
     }
     if !privileges::is_root() {
@@ -214,7 +258,10 @@ fn run_one(test: &TestProgram, filter: Option<&str>, without: Option<&str>) -> R
 }
 
 /// Tests in documentation: compiled and run by rustdoc, never as root.
-fn documentation(filter: Option<&str>) -> Result<Summary> {
+///
+/// # Errors
+/// If rustdoc cannot be run; not if a test fails.
+pub fn documentation(filter: Option<&str>) -> Result<Summary> {
     println!("== examples in the documentation");
     let mut command = programs::cargo();
     command
@@ -452,7 +499,7 @@ mod tests {
                 directory: "/".into(),
                 environment: Vec::new(),
             };
-            run_one(&test, script.to_str(), None).unwrap().to_string()
+            run_one(&test, script.to_str(), &[]).unwrap().to_string()
         };
         assert_eq!(run("exit 0"), "0 passed, 0 failed, 0 skipped");
         assert_eq!(run("exit 101"), "0 passed, 1 failed, 0 skipped");

@@ -2,10 +2,11 @@
 //! namespace of its own, joined by a router. The demo, the end-to-end tests and the benchmarks run
 //! the real programs on it.
 //!
-//! There is one network at a time on a machine ([`lock`]); a later start waits. Everything ends
+//! There is one network at a time on a machine ([`lock`]), or one more that is [`apart`]; a later start waits. Everything ends
 //! with the process that started it, also when that is killed: each program dies with its parent,
 //! and the next start removes the namespaces that stayed.
 
+pub mod apart;
 pub mod cards;
 pub mod client_status;
 pub mod configs;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// Held by the process that has the network. Under `/run`, since namespaces belong to the machine, not to a
 /// working copy.
-const PATH: &str = "/run/mixline-testnet.lock";
+pub(crate) const PATH: &str = "/run/mixline-testnet.lock";
 
 /// The lock; released when dropped, and by the kernel when its holder dies.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where `ip netns exec` looks for files to lay over those in `/etc`.
-const NETNS_ETC: &str = "/etc/netns";
+pub(crate) const NETNS_ETC: &str = "/etc/netns";
 
 /// A namespace beside the network that leads nowhere, for what is compared with it.
 pub const BESIDE: &str = "mixline-beside";

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Where `ip` keeps the names of namespaces.
-const NAMES: &str = "/run/netns";
+pub(crate) const NAMES: &str = "/run/netns";
 
 /// Why a namespace, or a command in one, did not work.
 #[derive(Debug, thiserror::Error)]

@@ -499,14 +499,29 @@ fn status(command: &mut Command, node: Node) -> Result<Value> {
 
 /// Removes what a killed run left: processes, namespaces, files. Only for the process that holds the lock.
 fn clean(directory: &Path) -> Result<()> {
+    end_processes(directory);
+    namespaces::remove()?;
+    remove_files(directory)
+}
+
+fn end_processes(directory: &Path) {
     if let Some(state) = State::load(&directory.join("state.json")) {
         state.kill_all();
     }
-    namespaces::remove()?;
+}
+
+fn remove_files(directory: &Path) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory).file("removing", directory)?;
     }
     Ok(())
+}
+
+/// Removes whatever there is of a network that was [apart](crate::apart) and that nobody runs any more: the
+/// namespaces have gone with its last process.
+pub fn clean_up_apart(directory: &Path) -> Result<()> {
+    end_processes(directory);
+    remove_files(directory)
 }
 
 /// Removes whatever there is of a network that nobody runs any more.

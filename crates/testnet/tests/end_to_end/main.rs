@@ -39,7 +39,7 @@ use anyhow::{Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
 use mixline_testnet::process::tail;
 use mixline_testnet::topology::Node;
-use mixline_testnet::{Network, Options, Port, Programs, programs, skip};
+use mixline_testnet::{Network, Options, Port, Programs, apart, programs, skip};
 use std::sync::{Arc, Mutex};
 
 /// The network that is up, if one is. Tests of one kind follow one another, so that each kind is brought
@@ -135,6 +135,11 @@ impl Tests {
 }
 
 fn main() {
+    // Before there are other threads.
+    if let Err(error) = apart::enter_if_asked() {
+        eprintln!("namespaces of its own: {error}");
+        std::process::exit(1);
+    }
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let shared = Shared::default();
