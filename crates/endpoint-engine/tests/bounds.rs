@@ -13,6 +13,7 @@ use mixline_endpoint_engine::testing::internals::bounds::{
 use mixline_endpoint_engine::testing::internals::packets::{
     BURST, LOOKUPS_BURST, LOOKUPS_PER_SECOND, MAX_HELD, MAX_LOOKUPS, PER_SECOND,
 };
+use mixline_endpoint_engine::testing::internals::tails::private;
 use mixline_endpoint_engine::testing::*;
 use mixline_endpoint_engine::{MAX_QUERIES, PacketBatch, QueryError};
 use mixline_protocol::directory::RequestBody;
@@ -446,4 +447,40 @@ fn initiations_alone_take_no_place() {
         let there = sessions.iter().find(|it| it.peer == id);
         assert!(there.is_some_and(|it| it.state == "established"));
     }
+}
+
+#[test]
+fn what_authenticates_alone_speaks_for_the_relays_of_a_tail() {
+    let mut world = World::connected(31);
+    // Nobody else sends anything.
+    (world.nodes[0].unplugged, world.nodes[2].unplugged) = (true, true);
+    world.run(SECOND / 2);
+    // Over its own tails: a guard that sees mailboxes could do the same.
+    for (tail, _) in private(&world.nodes[1].engine) {
+        let before = world.status(1).counters.bad_cells;
+        let began = world.now.instant;
+        let came = |world: &World| world.status(1).counters.bad_cells > before;
+        // A relay passes nothing to itself, and the one in front may be the tail's first.
+        let arrived = (0..8).any(|number| {
+            world.inject(&[number; PAYLOAD], &tail);
+            world.run_until(SECOND / 4, came)
+        });
+        assert!(arrived);
+        let heard = private(&world.nodes[1].engine);
+        let (_, at) = heard
+            .iter()
+            .find(|(it, _)| it.id() == tail.id())
+            .expect("the tail is there");
+        assert!(at.is_none_or(|at| at < began), "garbage was heard");
+    }
+    // Packets of the peer's are heard.
+    (world.nodes[0].unplugged, world.nodes[2].unplugged) = (false, false);
+    let began = world.now.instant;
+    for _ in 0..20 {
+        let packet = udp(world.ipv4(2), world.ipv4(1), (7, 7), b"heard");
+        world.send(2, &[packet]);
+        world.run(SECOND / 4);
+    }
+    let heard = private(&world.nodes[1].engine);
+    assert!(heard.iter().any(|(_, at)| at.is_some_and(|at| at > began)));
 }

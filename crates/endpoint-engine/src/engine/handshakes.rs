@@ -161,13 +161,19 @@ impl Engine {
 
     /// What came through a private tail and is not data: the answer to our initiation, or the
     /// peer's initiation of new keys.
-    pub(super) fn private_handshake(&mut self, key: SessionKey, payload: &Payload, now: Now) {
+    /// Whether it was one of these.
+    pub(super) fn private_handshake(
+        &mut self,
+        key: SessionKey,
+        payload: &Payload,
+        now: Now,
+    ) -> bool {
         let Some(session) = self.sessions.get_mut(key) else {
-            return;
+            return false;
         };
         if !session.tries.take(now.instant) {
             self.counters.bad_cells += 1;
-            return;
+            return false;
         }
         if let Some(opening) = &mut session.opening
             && self.handshake_limits.try_one(Trust::Own, now.instant)
@@ -180,15 +186,15 @@ impl Engine {
                 let trip = now.instant.saturating_duration_since(at);
                 session.paths.handshake_took(trip);
                 self.opened(key, keys, &tails, now);
-                return;
+                return true;
             }
         }
         let established = session.phase == Phase::Established;
         if !established || !self.handshake_limits.try_one(Trust::Peer, now.instant) {
             self.counters.bad_cells += 1;
-            return;
+            return false;
         }
-        self.accept_initiation(payload, Some(key), now);
+        self.accept_initiation(payload, Some(key), now)
     }
 
     /// What came through a public tail.
@@ -204,14 +210,20 @@ impl Engine {
 
     /// Reads an initiation and answers it. `through`: the session whose private tail it came
     /// through, so that it has to be from its peer.
-    fn accept_initiation(&mut self, payload: &Payload, through: Option<SessionKey>, now: Now) {
-        if self.try_accept(payload, through, now).is_some() {
-            return;
-        }
+    /// Whether it was one that is answered.
+    fn accept_initiation(
+        &mut self,
+        payload: &Payload,
+        through: Option<SessionKey>,
+        now: Now,
+    ) -> bool {
+        let is_answered = self.try_accept(payload, through, now).is_some();
         match through {
+            _ if is_answered => {}
             Some(_) => self.counters.bad_cells += 1,
             None => self.counters.refused_initiations += 1,
         }
+        is_answered
     }
 
     fn try_accept(

@@ -55,28 +55,33 @@ impl Engine {
         else {
             return;
         };
-        let Some((tail, owner, first)) =
-            self.tails
-                .unwrap(MailboxToken(*token), payload, now.instant)
-        else {
+        let Some((tail, owner)) = self.tails.unwrap(MailboxToken(*token), payload) else {
             self.counters.unknown_mailbox += 1;
             return;
         };
-        if first && let Some(tail) = self.tails.get(tail) {
-            self.inner_blame.relieve(&tail.relays);
-        }
-        match owner {
+        let is_heard = match owner {
             Owner::Session(key) => self.private(key, payload, now),
-            Owner::Public => self.initiation(payload, now),
-            Owner::Spare => self.counters.unknown_mailbox += 1,
+            Owner::Public => {
+                self.initiation(payload, now);
+                // Anybody can send there, also what authenticates.
+                true
+            }
+            Owner::Spare => {
+                self.counters.unknown_mailbox += 1;
+                false
+            }
+        };
+        if is_heard && let Some(relays) = self.tails.heard(tail, now.instant) {
+            self.inner_blame.relieve(relays);
         }
     }
 
-    /// Something came through a tail that only this session's peer knows.
-    fn private(&mut self, key: SessionKey, payload: &mut Payload, now: Now) {
+    /// Something came through a tail that only this session's peer knows. Whether it authenticates: what relays
+    /// have made up, or changed, does not speak for them.
+    fn private(&mut self, key: SessionKey, payload: &mut Payload, now: Now) -> bool {
         let Some(session) = self.sessions.get_mut(key) else {
             self.counters.unknown_mailbox += 1;
-            return;
+            return false;
         };
         let keep = session.keeps_own_keys(&self.pseudonyms.get(session.pseudonym).id, now.instant);
         match session.keys.open(payload, keep, now.instant) {
@@ -86,9 +91,13 @@ impl Engine {
                 self.data(key, payload, false, now);
             }
             Opened::Duplicate => self.counters.duplicates += 1,
-            Opened::Changed => self.counters.bad_cells += 1,
-            Opened::Unknown => self.private_handshake(key, payload, now),
+            Opened::Changed => {
+                self.counters.bad_cells += 1;
+                return false;
+            }
+            Opened::Unknown => return self.private_handshake(key, payload, now),
         }
+        true
     }
 
     /// The frames of an opened payload. `old`: under keys that are no longer in use.

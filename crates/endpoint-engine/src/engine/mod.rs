@@ -101,7 +101,7 @@ pub struct Engine {
     budgets: Budgets,
     links: Links,
     mailboxes: Mailboxes,
-    tails: Tails,
+    pub(crate) tails: Tails,
     /// Relays behind the guards that tails, and heads of any session, had better do without, as far as
     /// there are others in the second layer: a session remembers by itself what it knows of the rest. A peer
     /// can bring that about, and it moves the choice of all sessions, so it counts little where

@@ -149,19 +149,23 @@ impl Tails {
         Ok(key)
     }
 
-    /// Undoes what the relays of a tail did to a payload. Whose it is, and whether it is the first to come
-    /// through the tail; `None` if the mailbox is not ours.
+    /// Undoes what the relays of a tail did to a payload. Whose it is; `None` if the mailbox is not ours.
     pub fn unwrap(
         &mut self,
         token: MailboxToken,
         payload: &mut Payload,
-        now: Instant,
-    ) -> Option<(TailKey, Owner, bool)> {
+    ) -> Option<(TailKey, Owner)> {
         let key = *self.tokens.get(&token)?;
         let tail = self.tails.get_mut(key)?;
         tail.keys.unwrap(payload);
-        let first = tail.heard.replace(now).is_none();
-        Some((key, tail.owner, first))
+        Some((key, tail.owner))
+    }
+
+    /// What came through a tail was sent so by somebody who may. Its relays, if that is the first time.
+    pub fn heard(&mut self, key: TailKey, now: Instant) -> Option<&[ShortId]> {
+        let tail = self.tails.get_mut(key)?;
+        let is_first = tail.heard.replace(now).is_none();
+        is_first.then_some(&tail.relays)
     }
 
     /// The relays of a tail that may be why nothing comes through it: those in no tail through which

@@ -38,3 +38,23 @@ pub mod relays {
     pub use crate::relays::network::{Network, Relay};
     pub use crate::relays::selection::{Place, Plan, choose};
 }
+
+/// Own tails.
+pub mod tails {
+    use std::time::Instant;
+
+    use mixline_protocol::path::PublishedTail;
+
+    use crate::engine::Engine;
+    use crate::tails::Owner;
+
+    /// Those that one peer knows each, and when it was last heard through them.
+    #[must_use]
+    pub fn private(engine: &Engine) -> Vec<(PublishedTail, Option<Instant>)> {
+        let tails = engine.tails.iter().map(|(_, tail)| tail);
+        tails
+            .filter(|tail| matches!(tail.owner, Owner::Session(_)))
+            .map(|tail| (tail.published.clone(), tail.heard))
+            .collect()
+    }
+}
