@@ -5,7 +5,7 @@
 //! works.
 
 use super::Engine;
-use crate::access::{Access, Authorisations};
+use crate::access::Access;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::directory::pseudonyms::Pseudonym;
@@ -57,7 +57,7 @@ impl Engine {
     /// answers only.
     pub(super) fn set_access(&mut self, access: &Access, now: Now) {
         let own = &self.pseudonyms.get(Pseudonym::Own).key;
-        self.authorisations = Authorisations::new(access, own);
+        self.authorisations = self.authorisations.changed_to(access, own);
         let others: Vec<SessionKey> = self
             .sessions
             .iter()

@@ -54,7 +54,7 @@ pub mod tails {
         let tails = engine.tails.iter().map(|(_, tail)| tail);
         tails
             .filter(|tail| matches!(tail.owner, Owner::Session(_)))
-            .map(|tail| (tail.published.clone(), tail.heard))
+            .map(|tail| (tail.published, tail.heard))
             .collect()
     }
 }
