@@ -12,7 +12,7 @@ use downloads::{Download, MILLISECOND, SECOND};
 mod downloads;
 
 /// Nobody waits for longer than this whatever restarts, as far as these seeds go: of many, some do
-/// (docs/adr/0026, and [`judge`]).
+/// (docs/adr/0026, and `examples/stalls.rs`).
 const MOST: Duration = Duration::from_secs(4);
 
 #[test]
@@ -74,74 +74,6 @@ fn it_outlives_a_minute_without_a_line_of_its_own() {
     let mut it = Download::connected(21);
     it.unplug();
     it.check("unplugged", MOST);
-}
-
-/// What may happen to a connection.
-type Scenario = fn(u64) -> Download;
-
-/// For whoever changes the rules: how long connections stand still, over many seeds.
-/// `SEEDS=1-20 ONLY=kill cargo test --test endurance -- --ignored --nocapture judge`
-#[test]
-#[ignore = "judges by hand"]
-fn judge() {
-    let seeds = std::env::var("SEEDS").unwrap_or_else(|_| "1-20".to_owned());
-    let (from, to) = seeds.split_once('-').unwrap();
-    let (from, to): (u64, u64) = (from.parse().unwrap(), to.parse().unwrap());
-    let only = std::env::var("ONLY").unwrap_or_default();
-    let scenarios: [(&str, Scenario); 7] = [
-        ("kill", |seed| {
-            let mut it = Download::connected(seed);
-            it.kill_in_turn(32, &[]);
-            it
-        }),
-        ("stop", |seed| {
-            let mut it = Download::connected(seed);
-            it.stop_in_turn(32, &[]);
-            it
-        }),
-        ("directory", |seed| {
-            let mut it = Download::connected(seed);
-            it.restart_the_directory(10);
-            it
-        }),
-        ("roam", |seed| {
-            let mut it = Download::connected(seed);
-            it.roam(32);
-            it
-        }),
-        ("unplug", |seed| {
-            let mut it = Download::connected(seed);
-            it.unplug();
-            it
-        }),
-        ("swallow", |seed| {
-            let (mut it, evil) = Download::with_swallowers(seed);
-            it.kill_in_turn(32, &evil);
-            it
-        }),
-        ("swallow-stop", |seed| {
-            let (mut it, evil) = Download::with_swallowers(seed);
-            it.stop_in_turn(32, &evil);
-            it
-        }),
-    ];
-    for (name, scenario) in scenarios {
-        if !only.is_empty() && only != name {
-            continue;
-        }
-        let mut all = Vec::new();
-        for seed in from..=to {
-            let it = scenario(seed);
-            let longest = it.longest().as_secs_f64();
-            all.push(longest);
-            let (up, resets) = (it.given_up(), it.resets);
-            println!("{name} seed {seed}: {longest:.2} s, given up {up:?}, resets {resets}");
-        }
-        all.sort_by(f64::total_cmp);
-        let late = all.iter().filter(|longest| **longest > 4.0).count();
-        let (median, most) = (all[all.len() / 2], all[all.len() - 1]);
-        println!("{name}: median {median:.2} s, most {most:.2} s, {late} later than 4 s");
-    }
 }
 
 #[test]
