@@ -215,6 +215,7 @@ fn without_tails(
         issued: now,
         expires: now.plus(validity),
         session,
+        effort: mixline_protocol::effort::EffortTerms::default(),
         lease: None,
         tails: Vec::new(),
         clients: None,

@@ -13,7 +13,7 @@ use mixline_protocol::identity::{IdentityKey, ShortId, X25519Secret};
 use mixline_protocol::path::PublishedTail;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::TailOffer;
-use mixline_protocol::session::{Certificate, SessionInitiator, SessionKeys, accept};
+use mixline_protocol::session::{Certificate, Form, SessionInitiator, SessionKeys, accept};
 use mixline_protocol::size::{FRAMES, PAYLOAD, Payload};
 use mixline_protocol::time::UnixTime;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -158,13 +158,14 @@ fn session() -> Result<(SessionKeys, SessionKeys), Error> {
         &ours,
         &public,
         &id,
+        Form::Private,
         &certificate,
         &tails,
         None,
         NOW * 1000,
         rng,
     )?;
-    let initiation = accept(&theirs, &id, &id, &first, NOW * 1000, rng)?;
+    let initiation = accept(&theirs, &id, &id, Form::Private, &first, NOW * 1000, rng)?;
     let (answering, second) = initiation.respond(&tails)?;
     Ok((initiator.finish(&second)?.0, answering))
 }

@@ -371,6 +371,7 @@ impl World {
             issued: self.unix(),
             expires: self.unix().plus(3600),
             session: mixline_protocol::identity::X25519Public([9; 32]),
+            effort: mixline_protocol::effort::EffortTerms::default(),
             lease: None,
             tails: Vec::new(),
             clients: None,

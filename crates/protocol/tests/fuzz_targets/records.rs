@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use mixline_protocol::effort::EffortTerms;
 use mixline_protocol::authorisation::{ENTRIES, Entry, LookupToken};
 use mixline_protocol::directory::{
     MAX_MESSAGE, RefusalCode, Request, RequestBody, Response, ResponseBody,
@@ -138,6 +139,10 @@ fn service(key: &IdentityKey, lease: Option<Lease>) -> ServiceDescriptor {
         issued: NOW,
         expires: NOW.plus(600),
         session: X25519Public([12; 32]),
+        effort: EffortTerms {
+            seed: [13; 16],
+            suggested: 1 << 12,
+        },
         lease,
         tails: vec![TailOffer {
             tail,
