@@ -26,7 +26,7 @@ fn solve(seed: &Seed, effort: Effort, payload: &mut Payload) {
 
 #[test]
 fn what_was_spent_is_shown_under_each_seed_that_is_good() {
-    for (effort, seed) in [(1, 0), (1 << 10, 0), (1 << 12, 1)] {
+    for (effort, seed) in [(1 << 10, 0), (1 << 12, 1)] {
         let mut payload = initiation(4);
         solve(&SEEDS[seed], effort, &mut payload);
         assert_eq!(spent(&ID, &SEEDS, &payload), Some(effort));
@@ -42,7 +42,7 @@ fn no_effort_has_one_form() {
     assert_eq!(spent(&ID, &SEEDS, &payload), Some(0));
     for at in 0..FRONT {
         let mut bent = payload;
-        bent[at] ^= 1;
+        bent[at] ^= 0x80;
         assert_eq!(spent(&ID, &SEEDS, &bent), None, "byte {at}");
     }
     assert_eq!(spent(&ID, &SEEDS, &initiation(4)), None, "no front at all");

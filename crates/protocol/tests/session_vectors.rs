@@ -75,7 +75,12 @@ fn every_byte_is_as_it_was_written_down() {
     );
     assert_eq!(
         session_of(Form::Public),
-        ["", "", "", ""]
+        [
+            "735b51c04f54e1b4e204e4df3068424f7e793faf454fbee64c737440a3023323",
+            "75c71d36bf2f50661149ac07796c845517dde0bc2de3529fab178d5981351122",
+            "e037daa33c7e47bdddbd4c885b14573d386dcf20a53ad197916ce742ee0c27c9",
+            "67be660f88cfdbb04afa162ecd3a9b3aa36fe3261b93fc0c73cb690187161221",
+        ]
     );
 }
 
