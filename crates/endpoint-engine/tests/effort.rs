@@ -196,7 +196,7 @@ fn a_solution_is_served_once() {
     let stranger = world.stranger();
     let solved = world.initiation_of(&stranger, SERVICE, 1 << 16);
     // Whoever has it sends it again and again, through all tails, where no relay has seen it.
-    let mut again = |world: &mut World| {
+    let again = |world: &mut World| {
         let tails = world.nodes[SERVICE].descriptor.clone().unwrap();
         for tail in &tails.tails {
             world.forget_replays();
@@ -219,7 +219,7 @@ fn a_solution_is_served_once() {
 fn those_who_have_spent_least_give_way_to_others() {
     let (mut world, _) = service_and(0, 7);
     let tails = world.nodes[SERVICE].descriptor.clone().unwrap();
-    let mut arrive = |world: &mut World, count: usize, spent| {
+    let arrive = |world: &mut World, count: usize, spent| {
         let strangers: Vec<Stranger> = (0..count).map(|_| world.stranger()).collect();
         for (number, stranger) in strangers.iter().enumerate() {
             let payload = world.initiation_of(stranger, SERVICE, spent);

@@ -29,8 +29,6 @@ pub const RETRY: Duration = Duration::from_millis(600);
 const TAIL_PATIENCE: Duration = Duration::from_millis(400);
 /// A handshake is not given up for the time that its puzzle takes, so long after it has begun at most.
 const LONGEST_SEARCH: Duration = Duration::from_secs(10);
-/// An initiation that was solved has so long to be answered at least.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Makes the next initiation of a session's handshake when it is due, or gives up.
@@ -177,6 +175,7 @@ impl Engine {
             target,
             // Each target is tried by each guard in the end.
             guard: made + made / targets,
+            made: now.instant,
             search,
         });
         Ok(())
@@ -253,7 +252,8 @@ impl Engine {
             effort::write(&terms.seed, &solution, &mut prepared.payload);
             prepared.search = None;
             opening.next = now.instant;
-            opening.deadline = opening.deadline.max(now.instant + ANSWERED_WITHIN);
+            let took = now.instant.saturating_duration_since(prepared.made);
+            opening.deadline += took.min(LONGEST_SEARCH);
         }
         self.needs_maintenance = true;
     }

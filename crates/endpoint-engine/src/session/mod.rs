@@ -106,6 +106,8 @@ pub struct Prepared {
     pub target: Target,
     /// ... and over which guard.
     pub guard: usize,
+    /// When it was made.
+    pub made: Instant,
     /// The search for a solution; none when it is found, or nothing has to be.
     pub search: Option<SearchNumber>,
 }
