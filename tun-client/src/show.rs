@@ -373,7 +373,8 @@ fn unix_now() -> u64 {
 #[cfg(test)]
 mod tests {
     use mixline_endpoint::status::{
-        BudgetStatus, EffortStatus, GuardStatus, KeptRelayStatus, LayerStatus, PathStatus, SessionStatus,
+        BudgetStatus, EffortStatus, GuardStatus, KeptRelayStatus, LayerStatus, PathStatus,
+        SessionStatus,
     };
     use serde_json::json;
 

@@ -71,9 +71,9 @@ pub mod testing;
 mod token_bucket;
 
 pub use config::{Config, Identity};
-pub use effort::searches::SearchTask;
 pub use directory::pending::{MAX_QUERIES, QUERY_DEADLINE};
 pub use directory::record_versions::{RecordVersions, RecordVersionsError};
+pub use effort::searches::SearchTask;
 pub use error::{ConfigError, QueryError};
 pub use guard_links::{Families, GuardTarget, PathFinding};
 pub use keys::SessionKey;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use mixline_endpoint_engine::command::Command;
 use mixline_endpoint_engine::testing::internals::bounds::{ANSWERS_PER_SECOND, MAX_UNCONFIRMED};
 use mixline_endpoint_engine::testing::internals::effort::{FALLS_AFTER, LEAST};
 use mixline_endpoint_engine::testing::*;
@@ -240,6 +241,57 @@ fn those_who_have_spent_least_give_way_to_others() {
     let there = paid.iter().filter(|it| after.contains(*it)).count();
     assert_eq!(there, paid.len(), "all who have spent something");
     assert!(after.len() <= MAX_UNCONFIRMED);
+}
+
+/// Places are few, and who has spent what it was asked for keeps its own, also if it was asked for nothing.
+#[test]
+fn who_has_spent_less_than_was_asked_for_makes_room_for_others() {
+    let places = 14;
+    let mut world = World::settled(8, 10);
+    world.client(|config| {
+        config.accept_sessions = true;
+        config.publish = true;
+        config.max_sessions = places;
+    });
+    world.run(5 * SECOND);
+    let quiet = world.nodes[SERVICE].descriptor.clone().unwrap();
+    let stranger = |world: &mut World| {
+        let key = world.random_key();
+        world.add(key, |_| {})
+    };
+    let say = |world: &mut World, node: usize| {
+        let (from, to) = (world.ipv6(node), world.ipv6(SERVICE));
+        world.send(node, &[udp(from, to, (1, 1), b"here")]);
+        world.run(SECOND);
+    };
+    let [early, cheap, paid, late] = [4, 4, 4, 4].map(|count| {
+        let nodes: Vec<usize> = (0..count).map(|_| stranger(&mut world)).collect();
+        nodes
+    });
+    world.run(SECOND);
+    early.iter().for_each(|node| say(&mut world, *node));
+    Flood::new(ANSWERS_PER_SECOND * 2, 0).go_on(&mut world, 6 * SECOND);
+    assert!(suggested(&world) > 0);
+    world.run(11 * SECOND);
+    for node in cheap.iter().copied() {
+        world.command(node, Command::Learn(Box::new((*quiet).clone())));
+        say(&mut world, node);
+    }
+    paid.iter()
+        .chain(&late)
+        .for_each(|node| say(&mut world, *node));
+    let sessions = world.status(SERVICE).sessions;
+    let there = |nodes: &[usize]| {
+        let there = |node: &&usize| {
+            let id = world.nodes[**node].id.to_string();
+            let session = sessions.iter().find(|it| it.peer == id);
+            session.is_some_and(|it| it.state == "established")
+        };
+        nodes.iter().filter(there).count()
+    };
+    let counts = [&early, &paid, &late].map(|nodes| there(nodes));
+    assert_eq!(counts, [4, 4, 4], "{} cheap ones", there(&cheap));
+    assert!(there(&cheap) < 4);
 }
 
 #[test]

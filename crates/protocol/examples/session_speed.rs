@@ -14,9 +14,7 @@ use mixline_protocol::identity::{AnonymousId, IdentityKey, ShortId, X25519Secret
 use mixline_protocol::path::PublishedTail;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::TailOffer;
-use mixline_protocol::session::{
-    Certificate, Form, SessionInitiator, SessionKeys, accept, effort,
-};
+use mixline_protocol::session::{Certificate, Form, SessionInitiator, SessionKeys, accept, effort};
 use mixline_protocol::size::{FRAMES, PAYLOAD, Payload};
 use mixline_protocol::time::UnixTime;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};

@@ -232,10 +232,7 @@ fn a_change_anywhere_in_the_initiation_is_refused() {
 
 #[test]
 fn one_form_is_not_taken_for_the_other() {
-    for [made, read] in [
-        [Form::Public, Form::Private],
-        [Form::Private, Form::Public],
-    ] {
+    for [made, read] in [[Form::Public, Form::Private], [Form::Private, Form::Public]] {
         let mut world = World::of(made);
         let (_, first) = world.start(&world.client.certificate(None));
         world.form = read;
@@ -280,7 +277,9 @@ fn the_wrong_responder_reads_nothing() {
         (&world.service.session, other.id()),
         (&other.session, world.service.id()),
     ] {
-        let error = refused(accept(key, &id, &directory, world.form, &first, NOW_MS, rng));
+        let error = refused(accept(
+            key, &id, &directory, world.form, &first, NOW_MS, rng,
+        ));
         assert_eq!(
             error,
             Error::Authentication {

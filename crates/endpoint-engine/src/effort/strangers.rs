@@ -60,8 +60,7 @@ impl Strangers {
     pub fn knows(&self, spent: Effort, initiation: &Payload) -> bool {
         let name = effort::name(initiation);
         spent > 0
-            && (self.seen.contains(&name)
-                || self.sealed.iter().any(|it| effort::name(it) == name))
+            && (self.seen.contains(&name) || self.sealed.iter().any(|it| effort::name(it) == name))
     }
 
     /// Takes the next one to be read.

@@ -153,7 +153,9 @@ impl Engine {
 
     fn answer_strangers(&mut self, now: Now) {
         while let Some(spent) = self.strangers.read.next_effort() {
-            if !self.handshake_limits.could_answer(Trust::Public, now.instant)
+            if !self
+                .handshake_limits
+                .could_answer(Trust::Public, now.instant)
                 || !self.has_tails_for(spent, now)
             {
                 return;

@@ -334,9 +334,12 @@ impl Engine {
             });
             if opening.recovers {
                 // Strangers know the public ones, too, and may use up what is answered through them.
-                opening
-                    .targets
-                    .extend(private.into_iter().take(PRIVATE_TARGETS).map(Target::private));
+                opening.targets.extend(
+                    private
+                        .into_iter()
+                        .take(PRIVATE_TARGETS)
+                        .map(Target::private),
+                );
                 shuffle(&mut opening.targets, &mut self.rng);
             }
             session.remote = found.session;

@@ -38,7 +38,13 @@ impl Engine {
     }
 
     /// The responder has answered.
-    pub(super) fn opened(&mut self, key: SessionKey, keys: SessionKeys, tails: &[TailOffer], now: Now) {
+    pub(super) fn opened(
+        &mut self,
+        key: SessionKey,
+        keys: SessionKeys,
+        tails: &[TailOffer],
+        now: Now,
+    ) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };

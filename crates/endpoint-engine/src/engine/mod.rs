@@ -89,6 +89,8 @@ const STALL: Duration = Duration::from_millis(1000);
 const AWAY: Duration = Duration::from_millis(2500);
 /// How often what changes slowly is looked at.
 const SLOW_TICK: Duration = Duration::from_secs(1);
+/// The stream of random numbers for puzzles.
+const PUZZLES: u64 = 1;
 /// How long a shutdown waits for the directory to hear of it.
 pub const SHUTDOWN: Duration = Duration::from_millis(1500);
 
@@ -96,6 +98,8 @@ pub const SHUTDOWN: Duration = Duration::from_millis(1500);
 pub struct Engine {
     config: Config,
     rng: ChaCha20Rng,
+    /// For what others see of puzzles, apart from all else.
+    puzzle_rng: ChaCha20Rng,
     started: Now,
     /// Whether somebody answers messages.
     answers: bool,
@@ -171,6 +175,8 @@ impl Engine {
         now: Now,
     ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut puzzle_rng = ChaCha20Rng::from_seed(seed);
+        puzzle_rng.set_stream(PUZZLES);
         let authorisations = Authorisations::new(&identity.access, &identity.key);
         let pseudonyms = Pseudonyms::new(identity, now.instant, &mut rng);
         let at = now.instant;
@@ -228,6 +234,7 @@ impl Engine {
             stopping: None,
             counters: Counters::default(),
             rng,
+            puzzle_rng,
         }
     }
 

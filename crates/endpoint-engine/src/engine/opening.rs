@@ -158,7 +158,7 @@ impl Engine {
             } else {
                 // How far the search went is not to be seen.
                 let mut nonce = [0; NONCE];
-                self.rng.fill_bytes(&mut nonce);
+                self.puzzle_rng.fill_bytes(&mut nonce);
                 let puzzle = effort::puzzle(&peer, &terms.seed, &payload);
                 self.forget_searches();
                 search = Some(self.searches.begin(key, puzzle.search(spent, nonce)));

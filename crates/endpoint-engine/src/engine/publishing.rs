@@ -317,7 +317,7 @@ impl Engine {
             seed: self
                 .strangers
                 .seeds
-                .for_descriptor(lives, now.instant, &mut self.rng),
+                .for_descriptor(lives, now.instant, &mut self.puzzle_rng),
             suggested: self.strangers.suggestion.current(),
         };
         if self.asked_effort() != effort.suggested {

@@ -10,7 +10,6 @@
 
 use std::time::Duration;
 
-
 use super::lifecycle::HANDSHAKE_DEADLINE;
 use super::{AWAY, Engine, STALL};
 use crate::clock::Now;

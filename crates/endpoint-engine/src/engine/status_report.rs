@@ -11,8 +11,8 @@ use crate::relays::layers::Member;
 use crate::session::paths::{Health, Path};
 use crate::session::{Phase, Session};
 use crate::status::{
-    BudgetStatus, DirectoryStatus, EffortStatus, GuardStatus, KeptRelayStatus, LayerStatus, NetworkStatus,
-    PathStatus, SessionStatus, Status, TailStatus, milliseconds,
+    BudgetStatus, DirectoryStatus, EffortStatus, GuardStatus, KeptRelayStatus, LayerStatus,
+    NetworkStatus, PathStatus, SessionStatus, Status, TailStatus, milliseconds,
 };
 use crate::tails::Owner;
 

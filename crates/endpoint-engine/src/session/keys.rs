@@ -213,7 +213,8 @@ mod tests {
             rng,
         )
         .unwrap();
-        let accepted = accept(&theirs, &id, &id, Form::Private, &payload, at.0 * 1000, rng).unwrap();
+        let accepted =
+            accept(&theirs, &id, &id, Form::Private, &payload, at.0 * 1000, rng).unwrap();
         let (responder, response) = accepted.respond(&[offer]).unwrap();
         (initiator.finish(&response).unwrap().0, responder)
     }

@@ -139,12 +139,7 @@ pub struct Opening {
 impl Opening {
     /// A handshake that begins now.
     #[must_use]
-    pub fn new(
-        targets: Vec<Target>,
-        patience: Duration,
-        background: bool,
-        now: Instant,
-    ) -> Self {
+    pub fn new(targets: Vec<Target>, patience: Duration, background: bool, now: Instant) -> Self {
         Self {
             since: now,
             deadline: now + patience,

@@ -766,7 +766,8 @@ impl World {
             let takes = Duration::from_secs(1) * hashes / HASHES_PER_SECOND;
             self.sequence += 1;
             let at = (self.now.instant + takes, self.sequence);
-            self.queue.insert(at, Delivery::Searched { node: number, task });
+            self.queue
+                .insert(at, Delivery::Searched { node: number, task });
         }
         for (to, bytes) in out {
             if !dead {

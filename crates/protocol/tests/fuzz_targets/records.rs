@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
-use mixline_protocol::effort::EffortTerms;
 use mixline_protocol::authorisation::{ENTRIES, Entry, LookupToken};
 use mixline_protocol::directory::{
     MAX_MESSAGE, RefusalCode, Request, RequestBody, Response, ResponseBody,
 };
+use mixline_protocol::effort::EffortTerms;
 use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::name::Label;
 use mixline_protocol::path::PublishedTail;
