@@ -183,7 +183,7 @@ enum Woken {
     Request(Option<Request>),
     Snapshot(bool),
     Answer(Answer),
-    Searched(SearchTask),
+    Searched(Box<SearchTask>),
 }
 
 impl<D: PacketDevice> Driver<D> {
@@ -194,7 +194,7 @@ impl<D: PacketDevice> Driver<D> {
     ) -> Result<()> {
         self.device.attach().map_err(Error::Device)?;
         let (answers_sender, mut answers) = mpsc::channel::<Answer>(ANSWERING);
-        let (searched_sender, mut searched) = mpsc::channel::<SearchTask>(1);
+        let (searched_sender, mut searched) = mpsc::channel::<Box<SearchTask>>(1);
         let mut ways_due = Instant::now();
         let mut rest_until = ways_due;
         let mut requests_open = true;
@@ -292,7 +292,7 @@ impl<D: PacketDevice> Driver<D> {
                 }
                 Woken::Searched(task) => {
                     self.searching = false;
-                    self.engine.handle_searched(task, now);
+                    self.engine.handle_searched(*task, now);
                     self.engine.finish_batch(now);
                 }
             }
@@ -316,11 +316,11 @@ impl<D: PacketDevice> Driver<D> {
 
     /// Has another thread go on with a search of the engine's: one at a time, so that solving puzzles of others
     /// takes one core at most.
-    fn search(&mut self, searched: &mpsc::Sender<SearchTask>) {
+    fn search(&mut self, searched: &mpsc::Sender<Box<SearchTask>>) {
         if self.searching {
             return;
         }
-        let Some(mut task) = self.engine.next_search() else {
+        let Some(mut task) = self.engine.next_search().map(Box::new) else {
             return;
         };
         let searched = searched.clone();

@@ -64,11 +64,18 @@ impl<T> EffortQueue<T> {
 
     /// Drops what has waited for [`PATIENCE`]; the efforts of these.
     pub fn expire(&mut self, now: Instant) -> Vec<Effort> {
-        let late = |_: &_, (since, _): &mut (Instant, T)| {
-            now.saturating_duration_since(*since) >= PATIENCE
-        };
-        let late = self.waiting.extract_if(.., late);
-        late.map(|((effort, _), _)| effort).collect()
+        let late = |since: &Instant| now.saturating_duration_since(*since) >= PATIENCE;
+        let waiting = self.waiting.iter();
+        let late: Vec<_> = waiting
+            .filter(|(_, (since, _))| late(since))
+            .map(|(key, _)| *key)
+            .collect();
+        late.into_iter()
+            .map(|key| {
+                self.waiting.remove(&key);
+                key.0
+            })
+            .collect()
     }
 
     /// All that waits.

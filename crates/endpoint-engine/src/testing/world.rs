@@ -47,7 +47,7 @@ pub enum Delivery {
         bytes: Box<Datagram>,
     },
     /// A search that a node's other core has gone on with.
-    Searched { node: usize, task: SearchTask },
+    Searched { node: usize, task: Box<SearchTask> },
     /// A cell from relay to relay: their links are not what is tested here.
     Cell {
         to: usize,
@@ -563,7 +563,7 @@ impl World {
             Delivery::Searched { node, task } => {
                 let now = self.time(node);
                 self.nodes[node].searches = false;
-                self.nodes[node].engine.handle_searched(task, now);
+                self.nodes[node].engine.handle_searched(*task, now);
                 self.nodes[node].engine.finish_batch(now);
                 self.drain(node);
             }
@@ -766,8 +766,13 @@ impl World {
             let takes = Duration::from_secs(1) * hashes / HASHES_PER_SECOND;
             self.sequence += 1;
             let at = (self.now.instant + takes, self.sequence);
-            self.queue
-                .insert(at, Delivery::Searched { node: number, task });
+            self.queue.insert(
+                at,
+                Delivery::Searched {
+                    node: number,
+                    task: Box::new(task),
+                },
+            );
         }
         for (to, bytes) in out {
             if !dead {
