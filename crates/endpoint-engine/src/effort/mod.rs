@@ -10,9 +10,9 @@ pub(crate) mod suggestion;
 
 use mixline_protocol::effort::{Effort, EffortTerms};
 
-/// The most that is spent on one initiation, whatever is suggested: about a second of one core.
+/// The most that is spent on one initiation, whatever is suggested: half a second of one core, or a few of a slow one.
 pub const MOST_EFFORT: Effort = 1 << 22;
-/// The least that is spent on an initiation after one that was not answered: a millisecond or two.
+/// The least that is spent on an initiation after one that was not answered: a millisecond of one core.
 const LEAST_AGAIN: Effort = 1 << 13;
 
 /// What is spent on an initiation: what the responder suggests, and after each that was not answered twice as

@@ -54,8 +54,8 @@ impl Strangers {
         self.sealed.len() + self.read.len()
     }
 
-    /// Whether one that effort was spent on has been looked at, or waits to be. Without effort nothing is gained by sending it
-    /// again.
+    /// Whether one that effort was spent on has been looked at, or waits to be. Without effort nothing is
+    /// gained by sending it again.
     #[must_use]
     pub fn knows(&self, spent: Effort, initiation: &Payload) -> bool {
         let name = effort::name(initiation);

@@ -10,7 +10,7 @@ use mixline_protocol::effort::Effort;
 
 use super::MOST_EFFORT;
 
-/// What is suggested at least, if anything: a client's millisecond.
+/// What is suggested at least, if anything: half a millisecond of one core.
 pub const LEAST: Effort = 1 << 12;
 /// It rises once in so long at most.
 pub const RISES_EVERY: Duration = Duration::from_secs(1);
