@@ -37,6 +37,8 @@ pub struct Gauges {
     pub leases: u64,
     /// Tails of the directory in the snapshot.
     pub tails: u64,
+    /// The effort that the directory suggests to those who open sessions with it, hashes.
+    pub suggested_effort: u64,
     /// Bytes of the snapshot.
     pub snapshot_bytes: u64,
     /// Seconds since it was made.
@@ -68,6 +70,11 @@ impl Metrics {
                 "tails",
                 "Tails of the directory itself in the snapshot.",
                 now.tails,
+            ),
+            (
+                "suggested_effort",
+                "Hashes that are suggested for a session with the directory.",
+                now.suggested_effort,
             ),
             (
                 "snapshot_bytes",

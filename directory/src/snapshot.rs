@@ -50,7 +50,7 @@ pub struct Publisher {
     /// A snapshot's life, seconds.
     validity: AtomicU64,
     service: Mutex<Option<Arc<ServiceDescriptor>>>,
-    /// Grows when the directory's own tails change, or how long a snapshot lives.
+    /// Grows when the directory's own tails change, what is to be spent on coming through them, or how long a snapshot lives.
     service_changes: AtomicU64,
     /// The changes that the newest snapshot has seen.
     seen: Mutex<(u64, u64)>,
@@ -109,10 +109,12 @@ impl Publisher {
     /// What the directory's endpoint publishes from now on.
     pub fn set_service(&self, descriptor: Option<Arc<ServiceDescriptor>>) {
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
-        let tails = |d: &Option<Arc<ServiceDescriptor>>| {
-            d.as_ref().map(|d| d.tails.clone()).unwrap_or_default()
+        let offered = |d: &Option<Arc<ServiceDescriptor>>| {
+            d.as_ref()
+                .map(|d| (d.tails.clone(), d.effort))
+                .unwrap_or_default()
         };
-        if tails(&service) != tails(&descriptor) {
+        if offered(&service) != offered(&descriptor) {
             self.service_changes.fetch_add(1, Ordering::AcqRel);
         }
         *service = descriptor;
@@ -215,6 +217,7 @@ fn without_tails(
         issued: now,
         expires: now.plus(validity),
         session,
+        effort: mixline_protocol::effort::EffortTerms::default(),
         lease: None,
         tails: Vec::new(),
         clients: None,

@@ -48,6 +48,10 @@ pub fn status(status: &Value) -> String {
     if status["budget"].is_object() {
         line(&mut out, "new relays", &budget(&status["budget"]));
     }
+    let asked = ["suggested", "published", "waiting"].map(|key| number(&status["effort"][key]));
+    if asked != [0; 3] {
+        line(&mut out, "effort", &effort(asked, &status["counters"]));
+    }
     let tails = &status["tails"];
     let counts = ["public", "private", "spare", "registering"]
         .map(|kind| format!("{} {kind}", number(&tails[kind])));
@@ -230,6 +234,14 @@ fn budget(budget: &Value) -> String {
     out
 }
 
+/// What strangers are to spend on initiations. Nothing is said of it in quiet times.
+fn effort([suggested, published, waiting]: [u64; 3], counters: &Value) -> String {
+    let outranked = number(&counters["outranked_initiations"]);
+    format!(
+        "{suggested} hashes for a new session ({published} published); {waiting} wait, {outranked} gave way"
+    )
+}
+
 fn session(session: &Value) -> String {
     let mut out = format!("{}.anon", text(&session["peer"]));
     if let Some(ipv4) = session["ipv4"].as_str() {
@@ -361,7 +373,8 @@ fn unix_now() -> u64 {
 #[cfg(test)]
 mod tests {
     use mixline_endpoint::status::{
-        BudgetStatus, GuardStatus, KeptRelayStatus, LayerStatus, PathStatus, SessionStatus,
+        BudgetStatus, EffortStatus, GuardStatus, KeptRelayStatus, LayerStatus, PathStatus,
+        SessionStatus,
     };
     use serde_json::json;
 
@@ -405,6 +418,12 @@ mod tests {
             per_hour: 240,
             peers_used_up: 3,
         };
+        endpoint.effort = EffortStatus {
+            suggested: 8192,
+            published: 4096,
+            waiting: 5,
+        };
+        endpoint.counters.outranked_initiations = 17;
         endpoint.sessions.push(SessionStatus {
             peer: "peer".into(),
             state: "established".into(),
@@ -452,6 +471,7 @@ mod tests {
             "second: beta (",
             "iota (0 s more, for another that is not there, not in the snapshot)",
             "9 of 120 now, 240 an hour; 3 peers have used up their share",
+            "8192 hashes for a new session (4096 published); 5 wait, 17 gave way",
             "peer.anon: established",
             "alpha > beta > gamma > [delta and on], alive",
             "answering at 10.0.0.53, asked through resolv.conf; other domains go to 192.0.2.1",
@@ -476,7 +496,9 @@ mod tests {
 
     #[test]
     fn a_status_with_nothing_in_it() {
-        assert!(status(&json!({})).contains("no snapshot yet"));
+        let shown = status(&json!({}));
+        assert!(shown.contains("no snapshot yet"));
+        assert!(!shown.contains("effort"), "quiet times");
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl State {
             issued: now,
             expires: now.plus(VALID),
             session: X25519Secret::from_bytes([9; 32]).public(),
+            effort: mixline_protocol::effort::EffortTerms::default(),
             lease: None,
             tails: Vec::new(),
             clients: None,

@@ -42,6 +42,7 @@ fn snapshot(issued: UnixTime) -> Snapshot {
         issued,
         expires: issued.plus(600),
         session: X25519Public([1; 32]),
+        effort: mixline_protocol::effort::EffortTerms::default(),
         lease: None,
         tails: vec![],
         clients: None,

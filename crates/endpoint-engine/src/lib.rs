@@ -42,6 +42,7 @@
 //! | `directory` | descriptors, questions under way, the throw-away IDs that ask them, the own publication |
 //! | `relays` | the snapshot's relays: which to choose, which to blame, which are guards |
 //! | `packets` | IP headers, ICMP errors, batches, packets that wait |
+//! | `effort` | what strangers have to spend on initiations, and who of them is served first |
 //! | [`access`] | who may open sessions, and what services with a list of clients are shown |
 //! | `limits` | how much others may make this endpoint do |
 
@@ -50,6 +51,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 mod directory;
+mod effort;
 pub mod engine;
 pub mod error;
 mod guard_links;
@@ -71,6 +73,7 @@ mod token_bucket;
 pub use config::{Config, Identity};
 pub use directory::pending::{MAX_QUERIES, QUERY_DEADLINE};
 pub use directory::record_versions::{RecordVersions, RecordVersionsError};
+pub use effort::searches::SearchTask;
 pub use error::{ConfigError, QueryError};
 pub use guard_links::{Families, GuardTarget, PathFinding};
 pub use keys::SessionKey;

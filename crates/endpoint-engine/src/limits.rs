@@ -41,9 +41,19 @@ pub const DOUBTS_PER_SECOND: u32 = 100;
 /// See [`DOUBTS_PER_SECOND`].
 pub const DOUBTS_BURST: u32 = 20;
 
-/// At most so many sessions have an initiator that has not been heard since we answered. The
-/// oldest makes room.
+/// Initiations through public tails that wait to be read; of which nothing is known but the effort that was
+/// spent on them. The least gives way.
+pub const MAX_SEALED: usize = 128;
+/// Those that were read and wait to be answered. The least effort gives way.
+pub const MAX_READ: usize = 64;
+/// Spare tails that are left to strangers who have spent what is suggested to them.
+pub const SPARES_FOR_EFFORT: usize = 4;
+
+/// At most so many sessions have an initiator that has not been heard since we answered. The one with the
+/// least effort makes room, and of these the oldest.
 pub const MAX_UNCONFIRMED: usize = 64;
+/// Whoever has not been heard for so long after our answer has no better right to a place by its effort.
+pub const CONFIRMS_WITHIN: Duration = Duration::from_secs(3);
 /// How long a session may be so.
 pub const UNCONFIRMED: Duration = Duration::from_secs(10);
 
@@ -101,6 +111,11 @@ impl HandshakeLimits {
     /// Whether one more message may be looked at.
     pub fn try_one(&mut self, trust: Trust, now: Instant) -> bool {
         self.tries[trust as usize].take(now)
+    }
+
+    /// Whether one more initiation could be answered.
+    pub fn could_answer(&self, trust: Trust, now: Instant) -> bool {
+        self.answers[trust as usize].left(now) > 0
     }
 
     /// Whether one more initiation may be answered.

@@ -28,6 +28,8 @@ pub struct Status {
     pub layers: Vec<LayerStatus>,
     /// Relays that were not used before.
     pub budget: BudgetStatus,
+    /// What strangers are to spend.
+    pub effort: EffortStatus,
     /// Own tails.
     pub tails: TailStatus,
     /// Sessions with peers; the directory's among them.
@@ -109,6 +111,17 @@ pub struct BudgetStatus {
     pub per_hour: u32,
     /// Peers that have used up their own share; their heads go over relays that they know.
     pub peers_used_up: usize,
+}
+
+/// What strangers are to spend on public-key work that they ask for, and who of them waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct EffortStatus {
+    /// The effort that is likely to be enough at present, hashes; 0 in quiet times.
+    pub suggested: u32,
+    /// The one in the own descriptor.
+    pub published: u32,
+    /// Initiations that wait.
+    pub waiting: usize,
 }
 
 /// Own tails by state.
@@ -297,6 +310,10 @@ pub struct Counters {
     pub overflow: u64,
     /// Handshakes of peers that were refused.
     pub refused_initiations: u64,
+    /// Of these, those that did not show the effort that they claimed, or were made for none of the own seeds.
+    pub unsolved_initiations: u64,
+    /// Of these, those that gave way to others on which more effort was spent, or waited too long.
+    pub outranked_initiations: u64,
     /// Initiations that no client of the list has made.
     pub unauthorised_initiations: u64,
     /// Packets of no client of the list that answer nothing of this host's.

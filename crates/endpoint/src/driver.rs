@@ -30,7 +30,9 @@ use crate::ways::Ways;
 use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::command::Command;
 use mixline_endpoint_engine::engine::Engine;
-use mixline_endpoint_engine::{Event, Families, Identity, PacketBatch, PathFinding, SessionKey};
+use mixline_endpoint_engine::{
+    Event, Families, Identity, PacketBatch, PathFinding, SearchTask, SessionKey,
+};
 
 /// Events that a slow listener can catch up with.
 const EVENTS: usize = 256;
@@ -126,6 +128,7 @@ impl Endpoint {
                         service,
                         waiting: Waiting::default(),
                         answering: 0,
+                        searching: false,
                         packets: PacketBatch::new(),
                         next_packet: 0,
                     };
@@ -162,6 +165,8 @@ struct Driver<D> {
     waiting: Waiting,
     /// Messages that the service is answering.
     answering: usize,
+    /// Whether another thread goes on with a search of the engine's.
+    searching: bool,
     /// From the device, and which of them comes next.
     packets: PacketBatch,
     next_packet: usize,
@@ -178,6 +183,7 @@ enum Woken {
     Request(Option<Request>),
     Snapshot(bool),
     Answer(Answer),
+    Searched(Box<SearchTask>),
 }
 
 impl<D: PacketDevice> Driver<D> {
@@ -188,6 +194,7 @@ impl<D: PacketDevice> Driver<D> {
     ) -> Result<()> {
         self.device.attach().map_err(Error::Device)?;
         let (answers_sender, mut answers) = mpsc::channel::<Answer>(ANSWERING);
+        let (searched_sender, mut searched) = mpsc::channel::<Box<SearchTask>>(1);
         let mut ways_due = Instant::now();
         let mut rest_until = ways_due;
         let mut requests_open = true;
@@ -197,6 +204,7 @@ impl<D: PacketDevice> Driver<D> {
             self.send();
             self.deliver().await?;
             self.report(&answers_sender);
+            self.search(&searched_sender);
             let now = self.clock.now();
             if self.engine.is_stopped(now) {
                 self.send();
@@ -229,6 +237,7 @@ impl<D: PacketDevice> Driver<D> {
                 request = requests.recv(), if requests_open => Woken::Request(request),
                 changed = snapshots.changed(), if snapshots_open => Woken::Snapshot(changed.is_ok()),
                 Some(answer) = answers.recv() => Woken::Answer(answer),
+                Some(task) = searched.recv() => Woken::Searched(task),
             };
             let now = self.clock.now();
             match woken {
@@ -281,6 +290,11 @@ impl<D: PacketDevice> Driver<D> {
                     self.engine.respond(session, &message, now);
                     self.engine.finish_batch(now);
                 }
+                Woken::Searched(task) => {
+                    self.searching = false;
+                    self.engine.handle_searched(*task, now);
+                    self.engine.finish_batch(now);
+                }
             }
             ways_due = ways_due.max(rest_until);
             if Instant::now() >= ways_due {
@@ -298,6 +312,24 @@ impl<D: PacketDevice> Driver<D> {
                 }
             }
         }
+    }
+
+    /// Has another thread go on with a search of the engine's: one at a time, so that solving puzzles of others
+    /// takes one core at most.
+    fn search(&mut self, searched: &mpsc::Sender<Box<SearchTask>>) {
+        if self.searching {
+            return;
+        }
+        let Some(mut task) = self.engine.next_search().map(Box::new) else {
+            return;
+        };
+        let searched = searched.clone();
+        self.searching = true;
+        tokio::task::spawn_blocking(move || {
+            task.go_on();
+            // The driver receives as long as it runs.
+            let _ = searched.blocking_send(task);
+        });
     }
 
     /// Sends what there is; what a restart has to know of it is stored before.

@@ -76,6 +76,7 @@ impl Relays {
             issued: at.unix(),
             expires: at.unix().plus(3600),
             session: mixline_protocol::identity::X25519Public([9; 32]),
+            effort: mixline_protocol::effort::EffortTerms::default(),
             lease: None,
             tails: Vec::new(),
             clients: None,

@@ -8,12 +8,13 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use mixline_protocol::Error;
+use mixline_protocol::effort::Solution;
 use mixline_protocol::frames::{CellSink, Delivered, FragmentIds, Packer, Reassembly, frames};
-use mixline_protocol::identity::{IdentityKey, ShortId, X25519Secret};
+use mixline_protocol::identity::{AnonymousId, IdentityKey, ShortId, X25519Secret};
 use mixline_protocol::path::PublishedTail;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::TailOffer;
-use mixline_protocol::session::{Certificate, SessionInitiator, SessionKeys, accept};
+use mixline_protocol::session::{Certificate, Form, SessionInitiator, SessionKeys, accept, effort};
 use mixline_protocol::size::{FRAMES, PAYLOAD, Payload};
 use mixline_protocol::time::UnixTime;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -49,6 +50,7 @@ fn main() -> Result<(), Error> {
         "handshake (both ends)        {:>9.0} ns",
         handshake.as_nanos()
     );
+    effort_speed();
     println!("AES-256-GCM alone, 1040 B    {:>9.0} ns", median(&mut aead));
     println!("seal a cell                  {:>9.0} ns", median(&mut seal));
     println!("open a cell                  {:>9.0} ns", median(&mut open));
@@ -137,6 +139,31 @@ fn timed<T>(work: impl Fn() -> Result<T, Error>) -> (Duration, T) {
     }
 }
 
+/// What the front of an initiation costs: to search for a solution, and to check one.
+fn effort_speed() {
+    const SEARCHED: u32 = 2_000_000;
+    const CHECKED: u32 = 100_000;
+    let (id, seed, mut payload) = (AnonymousId([1; 32]), [2; 16], [3; PAYLOAD]);
+    let mut search = effort::puzzle(&id, &seed, &payload).search(u32::MAX, [0; 16]);
+    let start = Instant::now();
+    black_box(search.go_on(SEARCHED));
+    let rate = f64::from(SEARCHED) / start.elapsed().as_secs_f64() / 1e6;
+    println!("search for a solution        {rate:>9.2} million hashes a second");
+    let claims = Solution {
+        nonce: [4; 16],
+        effort: u32::MAX,
+    };
+    for (what, solution) in [("none ", Solution::default()), ("a lie", claims)] {
+        effort::write(&seed, &solution, &mut payload);
+        let start = Instant::now();
+        for _ in 0..CHECKED {
+            black_box(effort::spent(&id, [&seed], black_box(&payload)));
+        }
+        let one = start.elapsed() / CHECKED;
+        println!("check an effort: {what}       {:>9} ns", one.as_nanos());
+    }
+}
+
 fn session() -> Result<(SessionKeys, SessionKeys), Error> {
     let rng = &mut OsRandom::new();
     let (client, service) = (IdentityKey::generate(rng), IdentityKey::generate(rng));
@@ -158,13 +185,14 @@ fn session() -> Result<(SessionKeys, SessionKeys), Error> {
         &ours,
         &public,
         &id,
+        Form::Private,
         &certificate,
         &tails,
         None,
         NOW * 1000,
         rng,
     )?;
-    let initiation = accept(&theirs, &id, &id, &first, NOW * 1000, rng)?;
+    let initiation = accept(&theirs, &id, &id, Form::Private, &first, NOW * 1000, rng)?;
     let (answering, second) = initiation.respond(&tails)?;
     Ok((initiator.finish(&second)?.0, answering))
 }

@@ -23,8 +23,31 @@ pub const NONCE: usize = 16;
 /// Bytes of an effort on the wire.
 pub const EFFORT: usize = 4;
 
+/// Bytes of a seed.
+pub const SEED: usize = 16;
+
 /// Hashes that solving takes on average.
 pub type Effort = u32;
+/// What a responder has drawn, so that puzzles made before are none of its own.
+pub type Seed = [u8; SEED];
+
+/// What a responder publishes of the puzzles that it wants solved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EffortTerms {
+    /// The seed of its puzzles.
+    pub seed: Seed,
+    /// The effort that is likely to be enough at present: 0 or a power of two, so that it does not tell the
+    /// exact load.
+    pub suggested: Effort,
+}
+
+impl EffortTerms {
+    /// Whether the suggested effort is one that may be published.
+    #[must_use]
+    pub fn are_coarse(&self) -> bool {
+        self.suggested == 0 || self.suggested.is_power_of_two()
+    }
+}
 
 /// What a requester says of its effort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

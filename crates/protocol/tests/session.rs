@@ -8,7 +8,7 @@ use mixline_protocol::path::{PublishedTail, TailId};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{Lease, TailOffer};
 use mixline_protocol::session::{
-    Certificate, Control, Initiation, SESSION_WINDOW, SessionInitiator, SessionKeys,
+    Certificate, Control, Form, Initiation, SESSION_WINDOW, SessionInitiator, SessionKeys,
     TIMESTAMP_TOLERANCE_MS, accept, close,
 };
 use mixline_protocol::size::{FRAMES, PAYLOAD, Payload};
@@ -43,6 +43,7 @@ impl Party {
 }
 
 struct World {
+    form: Form,
     directory: IdentityKey,
     client: Party,
     service: Party,
@@ -50,8 +51,13 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(Form::Private)
+    }
+
+    fn of(form: Form) -> Self {
         let directory = IdentityKey::generate(&mut OsRandom::new());
         Self {
+            form,
             directory,
             client: Party::new(),
             service: Party::new(),
@@ -75,6 +81,7 @@ impl World {
             &self.client.session,
             &self.service.session.public(),
             &self.service.id(),
+            self.form,
             certificate,
             &tails(1, 4),
             authorisation,
@@ -90,6 +97,7 @@ impl World {
             &own.session,
             &own.id(),
             &directory,
+            self.form,
             payload,
             now_ms,
             &mut OsRandom::new(),
@@ -128,7 +136,8 @@ fn refused(result: Result<Initiation, Error>) -> Error {
 
 #[test]
 fn an_initiation_says_which_client_of_the_list_it_is_of() {
-    let world = World::new();
+    // Not even with a lease and the effort does it become too long.
+    let world = World::of(Form::Public);
     let rng = &mut OsRandom::new();
     let secrets = [(); 3].map(|()| X25519Secret::generate(rng));
     let of = |secret| Authorisation::of_client(secret, &world.service.id()).unwrap();
@@ -136,7 +145,6 @@ fn an_initiation_says_which_client_of_the_list_it_is_of() {
         .iter()
         .map(|it| Authorisation::of_service(&world.service.key, &it.public()).unwrap())
         .collect();
-    // Not even with a lease does it become too long.
     let lease = world.lease(world.client.id(), NOW + 3000);
     let certificate = world.client.certificate(Some(lease));
     let client_of = |authorisation: Option<&Authorisation>| {
@@ -153,7 +161,13 @@ fn an_initiation_says_which_client_of_the_list_it_is_of() {
 
 #[test]
 fn handshake_and_data_both_ways() {
-    let world = World::new();
+    for form in [Form::Public, Form::Private] {
+        handshake_and_data(form);
+    }
+}
+
+fn handshake_and_data(form: Form) {
+    let world = World::of(form);
     let lease = world.lease(world.client.id(), NOW + 10);
     for (certificate, theirs, ours) in [
         (world.client.certificate(None), 1, 4),
@@ -164,6 +178,7 @@ fn handshake_and_data_both_ways() {
             &world.client.session,
             &world.service.session.public(),
             &world.service.id(),
+            world.form,
             &certificate,
             &offered,
             None,
@@ -216,6 +231,17 @@ fn a_change_anywhere_in_the_initiation_is_refused() {
 }
 
 #[test]
+fn one_form_is_not_taken_for_the_other() {
+    for [made, read] in [[Form::Public, Form::Private], [Form::Private, Form::Public]] {
+        let mut world = World::of(made);
+        let (_, first) = world.start(&world.client.certificate(None));
+        world.form = read;
+        let error = refused(world.accept(&first, NOW_MS));
+        assert!(matches!(error, Error::Authentication { .. }), "{error}");
+    }
+}
+
+#[test]
 fn a_change_anywhere_in_the_response_is_refused_and_the_right_one_still_works() {
     let world = World::new();
     let (mut initiator, first) = world.start(&world.client.certificate(None));
@@ -251,7 +277,9 @@ fn the_wrong_responder_reads_nothing() {
         (&world.service.session, other.id()),
         (&other.session, world.service.id()),
     ] {
-        let error = refused(accept(key, &id, &directory, &first, NOW_MS, rng));
+        let error = refused(accept(
+            key, &id, &directory, world.form, &first, NOW_MS, rng,
+        ));
         assert_eq!(
             error,
             Error::Authentication {
@@ -279,6 +307,7 @@ fn a_certificate_for_another_session_key_is_refused() {
         &world.client.session,
         &world.service.session.public(),
         &world.service.id(),
+        world.form,
         &mine,
         &tails(1, 1),
         None,
@@ -544,6 +573,7 @@ fn no_session_without_tails_or_with_too_many() {
             &world.client.session,
             &world.service.session.public(),
             &world.service.id(),
+            world.form,
             &world.client.certificate(None),
             &tails(1, count),
             None,
@@ -564,6 +594,7 @@ fn a_remote_key_of_low_order_is_refused() {
         &world.client.session,
         &X25519Public([0; 32]),
         &world.service.id(),
+        world.form,
         &world.client.certificate(None),
         &tails(1, 1),
         None,

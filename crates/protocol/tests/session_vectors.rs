@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use mixline_protocol::identity::{IdentityKey, ShortId, X25519Secret};
 use mixline_protocol::path::PublishedTail;
 use mixline_protocol::records::{Lease, TailOffer};
-use mixline_protocol::session::{Certificate, SessionInitiator, accept};
+use mixline_protocol::session::{Certificate, Form, SessionInitiator, accept, effort};
 use mixline_protocol::size::{FRAMES, PAYLOAD, Payload};
 use mixline_protocol::time::UnixTime;
 use rand_core::{TryCryptoRng, TryRng};
@@ -64,6 +64,28 @@ fn sha256(payload: &Payload) -> String {
 
 #[test]
 fn every_byte_is_as_it_was_written_down() {
+    assert_eq!(
+        session_of(Form::Private),
+        [
+            "05c8bf0c5ec1ef71cc1d7d1ef6b499ab0014c70b179ae49ede4abf909595983a",
+            "388249358ea8d8da7025f7867338ab8b268519a205a106a2aca8986cd2660591",
+            "9ff6229fc60096fcf752dde5f88b9d5473549354a8ed596fed9bf461d07549bf",
+            "60410cf9fb9af3e5726cadda8ce4895de23e4125edc703b020a16626bf7260fc",
+        ]
+    );
+    assert_eq!(
+        session_of(Form::Public),
+        [
+            "735b51c04f54e1b4e204e4df3068424f7e793faf454fbee64c737440a3023323",
+            "75c71d36bf2f50661149ac07796c845517dde0bc2de3529fab178d5981351122",
+            "e037daa33c7e47bdddbd4c885b14573d386dcf20a53ad197916ce742ee0c27c9",
+            "67be660f88cfdbb04afa162ecd3a9b3aa36fe3261b93fc0c73cb690187161221",
+        ]
+    );
+}
+
+/// The hashes of both handshake messages, and of a cell in each direction.
+fn session_of(form: Form) -> [String; 4] {
     let directory = IdentityKey::from_seed([1; 32]);
     let (client, service) = (
         IdentityKey::from_seed([2; 32]),
@@ -83,10 +105,11 @@ fn every_byte_is_as_it_was_written_down() {
     let certificate =
         Certificate::sign(&client, &client_key.public(), expires, Some(lease)).unwrap();
 
-    let (mut initiator, initiation) = SessionInitiator::start(
+    let (mut initiator, mut initiation) = SessionInitiator::start(
         &client_key,
         &service_key.public(),
         &service.anonymous_id(),
+        form,
         &certificate,
         &tails(7, 3),
         None,
@@ -94,10 +117,18 @@ fn every_byte_is_as_it_was_written_down() {
         &mut Counting(100),
     )
     .unwrap();
+    if form == Form::Public {
+        let seed = [6; 16];
+        let solution = effort::puzzle(&service.anonymous_id(), &seed, &initiation)
+            .search(1 << 12, [0; 16])
+            .go_on(1 << 20);
+        effort::write(&seed, &solution.unwrap(), &mut initiation);
+    }
     let (mut theirs, response) = accept(
         &service_key,
         &service.anonymous_id(),
         &directory.anonymous_id(),
+        form,
         &initiation,
         NOW * 1000 + 500,
         &mut Counting(200),
@@ -115,18 +146,5 @@ fn every_byte_is_as_it_was_written_down() {
     ours.seal.seal(&mut there).unwrap();
     theirs.seal.seal(&mut back).unwrap();
 
-    assert_eq!(
-        [
-            sha256(&initiation),
-            sha256(&response),
-            sha256(&there),
-            sha256(&back)
-        ],
-        [
-            "05c8bf0c5ec1ef71cc1d7d1ef6b499ab0014c70b179ae49ede4abf909595983a",
-            "388249358ea8d8da7025f7867338ab8b268519a205a106a2aca8986cd2660591",
-            "9ff6229fc60096fcf752dde5f88b9d5473549354a8ed596fed9bf461d07549bf",
-            "60410cf9fb9af3e5726cadda8ce4895de23e4125edc703b020a16626bf7260fc",
-        ]
-    );
+    [&initiation, &response, &Box::new(there), &Box::new(back)].map(|it| sha256(it))
 }

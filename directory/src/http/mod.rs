@@ -102,6 +102,7 @@ impl App {
             names,
             leases,
             tails: snapshot.directory_service.tails.len() as u64,
+            suggested_effort: snapshot.directory_service.effort.suggested.into(),
             snapshot_bytes: published.bytes.len() as u64,
             snapshot_age: now.since(snapshot.issued),
             snapshot_left: snapshot.valid_until.since(now),

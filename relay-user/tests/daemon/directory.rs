@@ -201,6 +201,7 @@ fn snapshot(state: &State, key: &IdentityKey, now: UnixTime) -> Snapshot {
         issued: now,
         expires: now.plus(600),
         session: session().public(),
+        effort: mixline_protocol::effort::EffortTerms::default(),
         lease: None,
         tails: Vec::new(),
         clients: None,

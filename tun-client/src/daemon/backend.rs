@@ -208,6 +208,7 @@ mod tests {
             issued: UnixTime(1000),
             expires: until,
             session: X25519Public([3; 32]),
+            effort: mixline_protocol::effort::EffortTerms::default(),
             lease: None,
             tails: vec![TailOffer {
                 tail,

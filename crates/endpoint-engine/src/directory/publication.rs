@@ -20,6 +20,8 @@ pub struct Publication {
     pub tails: Vec<TailKey>,
     /// The descriptor as it was signed last.
     pub descriptor: Option<Arc<ServiceDescriptor>>,
+    /// When a descriptor last had another suggested effort than the one before.
+    pub suggested: Option<Instant>,
     /// Whether the outside has not seen it yet.
     pub changed: bool,
     /// Since when it does not say what it should.
@@ -47,6 +49,7 @@ impl Publication {
         Self {
             tails: Vec::new(),
             descriptor: None,
+            suggested: None,
             changed: false,
             stale: None,
             published: 0,

@@ -13,7 +13,7 @@ use crate::directory::pending::{Asker, Query, misfit};
 use crate::directory::pseudonyms::Pseudonym;
 use crate::error::QueryError;
 use crate::random::shuffle;
-use crate::session::Phase;
+use crate::session::{Phase, Target};
 
 /// Tails that only this side has among the targets of a handshake with a silent peer: they are older than
 /// what the directory says, and nobody else knows them.
@@ -325,13 +325,21 @@ impl Engine {
             && let Some(opening) = &mut session.opening
             && (session.phase == Phase::Opening || session.doubt.is_some() || opening.recovers)
         {
-            let alive = found.tails.iter().filter(|offer| offer.alive(now.unix()));
-            opening.targets = alive.copied().collect();
+            opening.targets = Target::of(&found, now.unix()).collect();
+            // What is being solved for a tail that is gone, or for what is too little now, is of no use.
+            opening.prepared.take_if(|prepared| {
+                prepared.target.terms.is_some_and(|terms| {
+                    terms.seed != found.effort.seed || terms.suggested < found.effort.suggested
+                })
+            });
             if opening.recovers {
                 // Strangers know the public ones, too, and may use up what is answered through them.
-                opening
-                    .targets
-                    .extend(private.into_iter().take(PRIVATE_TARGETS));
+                opening.targets.extend(
+                    private
+                        .into_iter()
+                        .take(PRIVATE_TARGETS)
+                        .map(Target::private),
+                );
                 shuffle(&mut opening.targets, &mut self.rng);
             }
             session.remote = found.session;

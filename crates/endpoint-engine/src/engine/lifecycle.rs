@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use mixline_protocol::address;
-use mixline_protocol::records::{Lease, ServiceDescriptor, TailOffer};
+use mixline_protocol::records::{Lease, ServiceDescriptor};
 use mixline_protocol::session::Control;
 use rand_core::Rng;
 
@@ -16,7 +16,7 @@ use crate::keys::SessionKey;
 use crate::random::shuffle;
 use crate::session::ending::Ending;
 use crate::session::transmit::{Load, Sender};
-use crate::session::{Opening, Phase, Session};
+use crate::session::{Opening, Phase, Session, Target};
 use crate::status::Event;
 
 /// How long a handshake may take before its peer counts as unreachable.
@@ -37,12 +37,7 @@ impl Engine {
             self.set_address(key, lease, now);
             return Some(key);
         }
-        let mut targets: Vec<TailOffer> = descriptor
-            .tails
-            .iter()
-            .filter(|offer| offer.alive(now.unix()))
-            .copied()
-            .collect();
+        let mut targets: Vec<Target> = Target::of(descriptor, now.unix()).collect();
         if targets.is_empty()
             || peer == self.pseudonyms.get(pseudonym).id
             || !self.make_room(None, now)

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use mixline_protocol::identity::ShortId;
-use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::{Control, MAX_OFFERS, REKEY_AFTER_CELLS};
 
 use super::Engine;
@@ -27,7 +26,7 @@ use crate::session::ending::Ending;
 use crate::session::lanes::Route;
 use crate::session::paths::{Health, MAX_PATHS, OVERLAP, Path};
 use crate::session::transmit::{Load, Sender};
-use crate::session::{Opening, Phase, Session};
+use crate::session::{Opening, Phase, Session, Target};
 
 /// A peer that has been silent for so long since the first probe cannot be reached, as far as the host is
 /// told: see [`silence`](super::silence).
@@ -209,7 +208,8 @@ impl Engine {
         if session.opening.is_some() || !(due || session.introduce) {
             return;
         }
-        let targets: Vec<TailOffer> = session.peer_tails.iter().map(|tail| tail.offer).collect();
+        let tails = session.peer_tails.iter();
+        let targets = tails.map(|tail| Target::private(tail.offer)).collect();
         let mut opening = Opening::new(targets, REKEY_PATIENCE, false, now.instant);
         if !std::mem::take(&mut session.introduce) {
             // Spreads the sessions of many clients of one service.

@@ -122,6 +122,7 @@ impl Engine {
         };
         let private: Vec<TailId> = session.private_tails(now).map(|it| it.tail.id()).collect();
         let targets = session.opening.iter().flat_map(|it| &it.targets);
+        let targets = targets.map(|it| &it.offer);
         let (private, public): (Vec<&TailOffer>, Vec<&TailOffer>) =
             targets.partition(|it| private.contains(&it.tail.id()));
         (public.len(), private.len())

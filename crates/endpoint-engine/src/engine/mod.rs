@@ -8,6 +8,7 @@
 //! driver empties [`Engine::outbox`] and [`Engine::inbound`], and calls
 //! [`Engine::handle_timeout`] when [`Engine::next_timeout`] says so.
 
+mod answering;
 mod build_path;
 mod control_frames;
 mod directory_requests;
@@ -17,6 +18,7 @@ mod lifecycle;
 pub(crate) mod liveness;
 #[cfg(feature = "testing")]
 mod misbehaviour;
+mod opening;
 mod outbound;
 mod ping;
 mod publishing;
@@ -47,6 +49,8 @@ use crate::directory::publication::Publication;
 use crate::directory::record_versions::RecordVersions;
 use crate::directory::said_time::NetworkTime;
 use crate::directory::unreachable::Unreachable;
+use crate::effort::searches::Searches;
+use crate::effort::strangers::Strangers;
 use crate::guard_links::{Families, LinkEvent, Links, PathFinding};
 use crate::keys::SessionKey;
 use crate::limits::{DOUBTS_BURST, DOUBTS_PER_SECOND, HandshakeLimits};
@@ -85,6 +89,8 @@ const STALL: Duration = Duration::from_millis(1000);
 const AWAY: Duration = Duration::from_millis(2500);
 /// How often what changes slowly is looked at.
 const SLOW_TICK: Duration = Duration::from_secs(1);
+/// The stream of random numbers for puzzles.
+const PUZZLES: u64 = 1;
 /// How long a shutdown waits for the directory to hear of it.
 pub const SHUTDOWN: Duration = Duration::from_millis(1500);
 
@@ -92,6 +98,8 @@ pub const SHUTDOWN: Duration = Duration::from_millis(1500);
 pub struct Engine {
     config: Config,
     rng: ChaCha20Rng,
+    /// For what others see of puzzles, apart from all else.
+    puzzle_rng: ChaCha20Rng,
     started: Now,
     /// Whether somebody answers messages.
     answers: bool,
@@ -129,6 +137,8 @@ pub struct Engine {
     network_time: NetworkTime,
     initiation_replays: InitiationReplayCache,
     handshake_limits: HandshakeLimits,
+    strangers: Strangers,
+    searches: Searches,
     icmp_bucket: TokenBucket,
     doubts_bucket: TokenBucket,
     outbox: Outbox,
@@ -165,6 +175,8 @@ impl Engine {
         now: Now,
     ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut puzzle_rng = ChaCha20Rng::from_seed(seed);
+        puzzle_rng.set_stream(PUZZLES);
         let authorisations = Authorisations::new(&identity.access, &identity.key);
         let pseudonyms = Pseudonyms::new(identity, now.instant, &mut rng);
         let at = now.instant;
@@ -200,6 +212,8 @@ impl Engine {
             network_time: NetworkTime::default(),
             initiation_replays: InitiationReplayCache::default(),
             handshake_limits: HandshakeLimits::new(at),
+            strangers: Strangers::new(at),
+            searches: Searches::default(),
             icmp_bucket: TokenBucket::new(
                 crate::packets::icmp::PER_SECOND,
                 crate::packets::icmp::BURST,
@@ -220,6 +234,7 @@ impl Engine {
             stopping: None,
             counters: Counters::default(),
             rng,
+            puzzle_rng,
         }
     }
 
@@ -287,6 +302,7 @@ impl Engine {
             || self.tails.unregistered
             || !self.queries.is_empty()
             || self.is_measuring()
+            || self.strangers.waiting() > 0
             || self
                 .sessions
                 .iter()
@@ -431,6 +447,7 @@ impl Engine {
         self.mailboxes
             .register(&mut self.tails, &self.links, now, grace, &mut self.outbox);
         self.drive_queries(now);
+        self.drive_strangers(now);
         for key in self.sessions.keys().collect::<Vec<_>>() {
             self.maintain_session(key, now);
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mixline_protocol::directory::RequestBody;
+use mixline_protocol::effort::{Effort, EffortTerms};
 use mixline_protocol::identity::ShortId;
 use mixline_protocol::records::{CLOCK_SKEW, ServiceDescriptor};
 
@@ -29,8 +30,14 @@ const BUILDS: usize = 4;
 const SETTLE: Duration = Duration::from_millis(1500);
 /// The descriptor is signed anew when so little of its life is left, seconds.
 const REFRESH: u64 = 1800;
-/// A descriptor lives at most so long, seconds.
-const LIFE: u64 = 6 * 3600;
+/// A descriptor lives at most so long, seconds; and with it the seed of the puzzles that are in it.
+const LIFE: u64 = 2 * 3600;
+/// A suggested effort that has risen is published so soon after the last descriptor with another one ...
+const RISES: Duration = Duration::from_secs(5);
+/// ... or so soon, if it has risen by much ...
+const RISES_BY_MUCH: Duration = Duration::from_secs(2);
+/// ... and one that has fallen so late.
+const FALLS: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Keeps spare tails ready.
@@ -136,7 +143,9 @@ impl Engine {
         if let Some(descriptor) = self.publication.offer()
             && (descriptor.expires.since(said) < REFRESH.min(self.descriptor_life(now) / 2)
                 || descriptor.issued > said.plus(CLOCK_SKEW)
-                || descriptor.lease.as_ref() != self.pseudonyms.lease(now.unix()))
+                || descriptor.lease.as_ref() != self.pseudonyms.lease(now.unix())
+                || self.strangers.seeds.is_due(now.instant)
+                || self.suggests_otherwise(descriptor.effort.suggested, now.instant))
         {
             self.publication.make_stale(now.instant);
         }
@@ -161,6 +170,20 @@ impl Engine {
         for (_, number) in waiting {
             self.ask_to_publish(Some(number), now);
         }
+    }
+
+    /// Whether strangers are to be told of another effort than this one.
+    fn suggests_otherwise(&self, published: Effort, now: Instant) -> bool {
+        let current = self.strangers.suggestion.current();
+        let after = if current > published.saturating_mul(2) {
+            RISES_BY_MUCH
+        } else if current > published {
+            RISES
+        } else {
+            FALLS
+        };
+        let long = |at: Instant| now.saturating_duration_since(at) >= after;
+        current != published && self.publication.suggested.is_none_or(long)
     }
 
     /// Somebody asks for publication.
@@ -289,12 +312,25 @@ impl Engine {
         let said = self.said(Pseudonym::Own, now);
         let own = self.pseudonyms.get(Pseudonym::Own);
         let clients = self.authorisations.entries(&own.id, said.unix());
+        let lives = Duration::from_secs(life);
+        let effort = EffortTerms {
+            seed: self
+                .strangers
+                .seeds
+                .for_descriptor(lives, now.instant, &mut self.puzzle_rng),
+            suggested: self.strangers.suggestion.current(),
+        };
+        if self.asked_effort() != effort.suggested {
+            self.publication.suggested = Some(now.instant);
+        }
+        let own = self.pseudonyms.get(Pseudonym::Own);
         let unsigned = ServiceDescriptor {
             id: own.id,
             version: self.record_versions.next(said),
             issued: said.unix(),
             expires: said.unix().plus(life),
             session: own.secret.public(),
+            effort,
             lease: self.pseudonyms.lease(now.unix()).copied(),
             tails,
             clients,
@@ -316,6 +352,7 @@ impl Engine {
 
     /// Nobody new is let in any more. Sessions that there are go on.
     pub(super) fn stop_accepting(&mut self, now: Now) {
+        self.strangers.forget();
         for query in self.queries.publications() {
             if let Some(number) = query.asker.number() {
                 self.reply(number, Err(accepts_nobody()));

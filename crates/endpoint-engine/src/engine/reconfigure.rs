@@ -58,6 +58,7 @@ impl Engine {
     pub(super) fn set_access(&mut self, access: &Access, now: Now) {
         let own = &self.pseudonyms.get(Pseudonym::Own).key;
         self.authorisations = self.authorisations.changed_to(access, own);
+        self.strangers.forget();
         let others: Vec<SessionKey> = self
             .sessions
             .iter()

@@ -10,8 +10,6 @@
 
 use std::time::Duration;
 
-use mixline_protocol::records::TailOffer;
-
 use super::lifecycle::HANDSHAKE_DEADLINE;
 use super::{AWAY, Engine, STALL};
 use crate::clock::Now;
@@ -19,7 +17,7 @@ use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::SessionKey;
 use crate::random::shuffle;
-use crate::session::{Doubt, Opening, Phase};
+use crate::session::{Doubt, Opening, Phase, Target};
 
 /// A peer that is asked has at least so long to answer, and at least three round trips.
 const ASKED: Duration = Duration::from_millis(300);
@@ -146,7 +144,7 @@ impl Engine {
         pseudonym: Pseudonym,
         key: SessionKey,
         now: Now,
-    ) -> Vec<TailOffer> {
+    ) -> Vec<Target> {
         let Some(session) = self.sessions.get(key) else {
             return Vec::new();
         };
@@ -159,9 +157,7 @@ impl Engine {
         descriptor
             .filter(|descriptor| descriptor.id == session.peer)
             .into_iter()
-            .flat_map(|descriptor| &descriptor.tails)
-            .filter(|offer| offer.alive(now.unix()))
-            .copied()
+            .flat_map(|descriptor| Target::of(descriptor, now.unix()))
             .collect()
     }
 

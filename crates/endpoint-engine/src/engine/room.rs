@@ -8,6 +8,10 @@
 //! other's half. Sessions with peers that this host itself has looked for give way when they are idle, and no
 //! stranger is there.
 //!
+//! Of strangers those go first who have spent less effort than they were asked for when they came, and of these
+//! those who have spent the least of it. Who has spent more than that is not better off: otherwise everybody who
+//! came in quiet times, when nothing was asked for, could be driven out for nearly nothing.
+//!
 //! An initiation alone takes no place: it may be nobody's. See [`MAX_UNCONFIRMED`](crate::limits).
 
 use std::time::Duration;
@@ -37,6 +41,13 @@ impl Engine {
         else {
             return false;
         };
+        if let Some(session) = self.sessions.get(key)
+            && now.instant.saturating_duration_since(session.used) < EVICT_AFTER
+        {
+            self.strangers
+                .suggestion
+                .turned_away(session.effort, now.instant);
+        }
         self.end(key, &Ending::Idle, now);
         true
     }
@@ -59,6 +70,10 @@ impl Engine {
             false => others,
         };
         group.retain(|key| Some(*key) != new);
+        // Those who have spent the least of what they were asked for, by doublings.
+        let shortfall = |key: &SessionKey| self.sessions.get(*key).map(|it| it.shortfall);
+        let most = group.iter().map(shortfall).max();
+        group.retain(|key| Some(shortfall(key)) == most);
         let idle = |key: &SessionKey| {
             let session = self.sessions.get(*key)?;
             Some(now.instant.saturating_duration_since(session.used))

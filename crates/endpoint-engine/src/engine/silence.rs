@@ -12,13 +12,13 @@
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use super::handshakes::RETRY;
 use super::liveness::{PEER_DEAD, TROUBLE};
+use super::opening::RETRY;
 use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::SessionKey;
 use crate::random::shuffle;
-use crate::session::{Opening, Recovery, Session};
+use crate::session::{Opening, Recovery, Session, Target};
 
 /// A peer that has answered nothing for so long, no handshake either, is given up.
 pub const GIVEN_UP: Duration = Duration::from_secs(30);
@@ -105,7 +105,7 @@ impl Engine {
             return;
         }
         let mut targets = self.public_tails(session.pseudonym, key, now);
-        targets.extend(session.private_tails(now));
+        targets.extend(session.private_tails(now).map(Target::private));
         shuffle(&mut targets, &mut self.rng);
         let Some(session) = self.sessions.get_mut(key) else {
             return;

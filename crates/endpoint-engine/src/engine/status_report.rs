@@ -11,8 +11,8 @@ use crate::relays::layers::Member;
 use crate::session::paths::{Health, Path};
 use crate::session::{Phase, Session};
 use crate::status::{
-    BudgetStatus, DirectoryStatus, GuardStatus, KeptRelayStatus, LayerStatus, NetworkStatus,
-    PathStatus, SessionStatus, Status, TailStatus, milliseconds,
+    BudgetStatus, DirectoryStatus, EffortStatus, GuardStatus, KeptRelayStatus, LayerStatus,
+    NetworkStatus, PathStatus, SessionStatus, Status, TailStatus, milliseconds,
 };
 use crate::tails::Owner;
 
@@ -42,6 +42,11 @@ impl Engine {
                 most: NEW_RELAYS_BURST,
                 per_hour: NEW_RELAYS_PER_HOUR,
                 peers_used_up: self.budgets.used_up(now.instant),
+            },
+            effort: EffortStatus {
+                suggested: self.strangers.suggestion.current(),
+                published: self.asked_effort(),
+                waiting: self.strangers.waiting(),
             },
             tails: self.tail_status(),
             sessions: self

@@ -171,7 +171,7 @@ mod tests {
     use mixline_protocol::frames::Copy;
     use mixline_protocol::identity::{IdentityKey, ShortId, X25519Secret};
     use mixline_protocol::path::PublishedTail;
-    use mixline_protocol::session::{Certificate, SessionInitiator, SessionSeal, accept};
+    use mixline_protocol::session::{Certificate, Form, SessionInitiator, SessionSeal, accept};
     use mixline_protocol::size::PAYLOAD;
     use mixline_protocol::time::UnixTime;
     use rand_core::SeedableRng;
@@ -205,6 +205,7 @@ mod tests {
             &own,
             &to,
             &id,
+            Form::Private,
             &certificate,
             &[offer],
             None,
@@ -212,7 +213,8 @@ mod tests {
             rng,
         )
         .unwrap();
-        let accepted = accept(&theirs, &id, &id, &payload, at.0 * 1000, rng).unwrap();
+        let accepted =
+            accept(&theirs, &id, &id, Form::Private, &payload, at.0 * 1000, rng).unwrap();
         let (responder, response) = accepted.respond(&[offer]).unwrap();
         (initiator.finish(&response).unwrap().0, responder)
     }

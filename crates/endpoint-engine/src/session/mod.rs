@@ -14,15 +14,18 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use mixline_protocol::address;
+use mixline_protocol::effort::{Effort, EffortTerms};
 use mixline_protocol::frames::{FragmentIds, Reassembly};
 use mixline_protocol::identity::{AnonymousId, X25519Public};
 use mixline_protocol::path::TailId;
-use mixline_protocol::records::TailOffer;
+use mixline_protocol::records::{ServiceDescriptor, TailOffer};
 use mixline_protocol::session::{MAX_OFFERS, SessionInitiator};
+use mixline_protocol::size::Payload;
 use mixline_protocol::time::UnixTime;
 
 use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
+use crate::effort::searches::SearchNumber;
 use crate::engine::liveness::TROUBLE;
 use crate::keys::TailKey;
 use crate::limits::{
@@ -66,6 +69,49 @@ pub struct Recovery {
     pub refreshed: Option<Instant>,
 }
 
+/// Where an initiation can go.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// One of the peer's tails.
+    pub offer: TailOffer,
+    /// What is to be spent on it, if everybody knows the tail.
+    pub terms: Option<EffortTerms>,
+}
+
+impl Target {
+    /// The tails of a descriptor that are good.
+    pub fn of(descriptor: &ServiceDescriptor, now: UnixTime) -> impl Iterator<Item = Self> {
+        let terms = Some(descriptor.effort);
+        let alive = descriptor.tails.iter().filter(move |it| it.alive(now));
+        alive.map(move |offer| Self {
+            offer: *offer,
+            terms,
+        })
+    }
+
+    /// A tail that the peer has named to us alone.
+    #[must_use]
+    pub fn private(offer: TailOffer) -> Self {
+        Self { offer, terms: None }
+    }
+}
+
+/// An initiation that was made and waits for its puzzle to be solved, or to be sent.
+pub struct Prepared {
+    /// What opens its answer.
+    pub initiator: SessionInitiator,
+    /// The initiation.
+    pub payload: Box<Payload>,
+    /// Where it goes ...
+    pub target: Target,
+    /// ... and over which guard.
+    pub guard: usize,
+    /// When it was made.
+    pub made: Instant,
+    /// The search for a solution; none when it is found, or nothing has to be.
+    pub search: Option<SearchNumber>,
+}
+
 /// A handshake that this side has begun.
 pub struct Opening {
     /// When it began.
@@ -74,12 +120,14 @@ pub struct Opening {
     pub deadline: Instant,
     /// When the next initiation is due.
     pub next: Instant,
+    /// The next one.
+    pub prepared: Option<Prepared>,
     /// Those under way.
     pub attempts: ArrayVec<Attempt, MAX_ATTEMPTS>,
     /// How many there have been.
     pub made: usize,
     /// Where they go, in random order.
-    pub targets: Vec<TailOffer>,
+    pub targets: Vec<Target>,
     /// When the directory was asked for a newer descriptor.
     pub refreshed: Option<Instant>,
     /// The peer of an established session says nothing any more.
@@ -91,16 +139,12 @@ pub struct Opening {
 impl Opening {
     /// A handshake that begins now.
     #[must_use]
-    pub fn new(
-        targets: Vec<TailOffer>,
-        patience: Duration,
-        background: bool,
-        now: Instant,
-    ) -> Self {
+    pub fn new(targets: Vec<Target>, patience: Duration, background: bool, now: Instant) -> Self {
         Self {
             since: now,
             deadline: now + patience,
             next: now,
+            prepared: None,
             attempts: ArrayVec::new(),
             made: 0,
             targets,
@@ -164,6 +208,10 @@ pub struct Session {
     pub initiated: bool,
     /// Whether this side began it, whoever has made the keys since.
     pub begun_here: bool,
+    /// The effort that the peer has spent on it, if it has begun it.
+    pub effort: Effort,
+    /// By how many doublings that was less than what it was asked for.
+    pub shortfall: u32,
     /// Which client of the own list the peer is.
     pub client: Option<X25519Public>,
     /// Its keys.
@@ -271,6 +319,8 @@ impl Session {
             },
             initiated,
             begun_here: initiated,
+            effort: 0,
+            shortfall: 0,
             client: None,
             keys: KeyRing::default(),
             keyed: now,

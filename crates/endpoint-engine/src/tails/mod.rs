@@ -209,6 +209,13 @@ impl Tails {
         keys.iter().copied().find(named)
     }
 
+    /// How many spares are ready.
+    #[must_use]
+    pub fn spares_ready(&self, now: UnixTime) -> usize {
+        let ready = |tail: &&Tail| tail.owner == Owner::Spare && tail.is_ready(now);
+        self.tails.values().filter(ready).count()
+    }
+
     /// Gives a spare that is ready to `owner`, one against whose relays least speaks, and that shares the
     /// fewest relays, and above all not its guard, with the tails `beside` it. `None` if there is none.
     pub fn take_spare(

@@ -14,11 +14,18 @@ pub mod bounds {
     pub use crate::directory::said_time::{MOST_BEHIND, UNIT};
     pub use crate::directory::unreachable::MAX_UNREACHABLE;
     pub use crate::limits::{
-        ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_UNCONFIRMED, NEW_HEADS_BURST, NEW_HEADS_PER_HOUR,
-        NEW_RELAYS_BURST, TRIES_BURST,
+        ANSWERS_BURST, ANSWERS_PER_SECOND, MAX_READ, MAX_SEALED, MAX_UNCONFIRMED, NEW_HEADS_BURST,
+        NEW_HEADS_PER_HOUR, NEW_RELAYS_BURST, TRIES_BURST, TRIES_PER_SECOND,
     };
     pub use crate::session::initiation_replay::InitiationReplayCache;
     pub use crate::token_bucket::TokenBucket;
+}
+
+/// What is spent and suggested.
+pub mod effort {
+    pub use crate::effort::MOST_EFFORT;
+    pub use crate::effort::queue::PATIENCE;
+    pub use crate::effort::suggestion::{FALLS_AFTER, LEAST};
 }
 
 /// Paths and flows of one session, and how long it lasts.

@@ -11,9 +11,11 @@ pub mod internals;
 pub mod packets;
 pub mod relay;
 pub mod store;
+pub mod strangers;
 pub mod world;
 
 pub use packets::*;
 pub use relay::{Action, SimRelay};
 pub use store::Store;
+pub use strangers::Stranger;
 pub use world::*;

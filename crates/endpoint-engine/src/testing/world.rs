@@ -12,6 +12,7 @@ use crate::command::{Command, Outcome, Question, RequestNumber};
 use crate::config::Config;
 use crate::config::Identity;
 use crate::directory::record_versions::RecordVersions;
+use crate::effort::searches::SearchTask;
 use crate::engine::Engine;
 use crate::guard_links::Families;
 use crate::packets::batch::PacketBatch;
@@ -45,6 +46,8 @@ pub enum Delivery {
         from: SocketAddr,
         bytes: Box<Datagram>,
     },
+    /// A search that a node's other core has gone on with.
+    Searched { node: usize, task: Box<SearchTask> },
     /// A cell from relay to relay: their links are not what is tested here.
     Cell {
         to: usize,
@@ -52,6 +55,9 @@ pub enum Delivery {
         cell: Box<[u8; 1368]>,
     },
 }
+
+/// Hashes that a node's other core makes in a second.
+pub const HASHES_PER_SECOND: u32 = 4_000_000;
 
 /// What the wires do.
 #[derive(Clone, Copy, Default)]
@@ -96,6 +102,10 @@ pub struct Node {
     /// It answers no probes, and everything else.
     pub answers_no_probes: bool,
     backlog: Vec<Box<Datagram>>,
+    /// Its other core is busy.
+    searches: bool,
+    /// Hashes that it has made there, at most.
+    pub hashes: u64,
     /// It answers messages as the directory does.
     pub is_directory: bool,
 }
@@ -318,6 +328,8 @@ impl World {
             answers_one_path_of: None,
             answers_no_probes: false,
             backlog: Vec::new(),
+            searches: false,
+            hashes: 0,
             is_directory: false,
         });
         if number > 0 {
@@ -371,6 +383,7 @@ impl World {
             issued: self.unix(),
             expires: self.unix().plus(3600),
             session: mixline_protocol::identity::X25519Public([9; 32]),
+            effort: mixline_protocol::effort::EffortTerms::default(),
             lease: None,
             tails: Vec::new(),
             clients: None,
@@ -547,6 +560,13 @@ impl World {
                     }
                 }
             }
+            Delivery::Searched { node, task } => {
+                let now = self.time(node);
+                self.nodes[node].searches = false;
+                self.nodes[node].engine.handle_searched(*task, now);
+                self.nodes[node].engine.finish_batch(now);
+                self.drain(node);
+            }
             Delivery::Cell { to, from, mut cell } => {
                 let actions = self.relays[to].cell(&mut cell, self.now, &mut self.rng);
                 for action in &actions {
@@ -582,20 +602,7 @@ impl World {
 
     /// Sends a payload through a published tail, over a head of one relay.
     pub fn inject(&mut self, payload: &Payload, tail: &PublishedTail) {
-        let at = usize::try_from(self.rng.next_u32()).unwrap() % self.relays.len();
-        let hop = self.relays[at].hop();
-        let secrets = HeadSecrets::random(&mut self.rng);
-        let head = build_head(&secrets, &[hop], tail).unwrap();
-        let mut wrapped = *payload;
-        head.wrap(&mut wrapped);
-        let mut cell = Box::new([0; 1368]);
-        cell[..296].copy_from_slice(head.header());
-        cell[296..].copy_from_slice(&wrapped);
-        self.post(Delivery::Cell {
-            to: at,
-            from: None,
-            cell,
-        });
+        self.inject_all(std::slice::from_ref(payload), tail);
     }
 
     /// Sends payloads that are nothing through a published tail, so many of them, over one head of one relay.
@@ -682,7 +689,7 @@ impl World {
         share > 0.0 && (self.rng.next_u32() as f64) < share * f64::from(u32::MAX)
     }
 
-    fn post(&mut self, delivery: Delivery) {
+    pub(super) fn post(&mut self, delivery: Delivery) {
         if self.chance(self.weather.loss) {
             return;
         }
@@ -698,6 +705,7 @@ impl World {
                     from: *from,
                     cell: cell.clone(),
                 },
+                Delivery::Searched { .. } => return self.enqueue(delivery),
             };
             self.enqueue(copy);
         }
@@ -746,7 +754,26 @@ impl World {
         while let Some(request) = node.engine.next_request() {
             requests.push(request);
         }
+        let search = match node.searches {
+            true => None,
+            false => node.engine.next_search(),
+        };
         let dead = node.dead || node.unplugged;
+        if let Some(mut task) = search {
+            let hashes = task.go_on();
+            self.nodes[number].searches = true;
+            self.nodes[number].hashes += u64::from(hashes);
+            let takes = Duration::from_secs(1) * hashes / HASHES_PER_SECOND;
+            self.sequence += 1;
+            let at = (self.now.instant + takes, self.sequence);
+            self.queue.insert(
+                at,
+                Delivery::Searched {
+                    node: number,
+                    task: Box::new(task),
+                },
+            );
+        }
         for (to, bytes) in out {
             if !dead {
                 self.sent += 1;

@@ -108,6 +108,7 @@ pub fn network_at(specs: &[Option<Spec>], now: UnixTime) -> Network {
         issued: now,
         expires: now.plus(3600),
         session: X25519Public([1; 32]),
+        effort: mixline_protocol::effort::EffortTerms::default(),
         lease: None,
         tails: Vec::new(),
         clients: None,

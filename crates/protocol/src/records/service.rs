@@ -4,6 +4,7 @@ use super::format::{begin, check_now, check_span, close, open, sealed};
 use super::lease::Lease;
 use super::tail_offer::TailOffer;
 use crate::authorisation::{ENTRIES, Entry, LookupToken, TOKEN};
+use crate::effort::{EFFORT, EffortTerms, SEED};
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, X25519Public, verify};
 use crate::time::UnixTime;
 use crate::wire::Writer;
@@ -19,7 +20,7 @@ const DOMAIN: &str = "mixline/v1/service descriptor";
 /// An anonymous ID that can be reached, signed by itself.
 ///
 /// ```text
-/// 2 | 1 | id 32 | version 8 | issued 8 | expires 8 | session 32
+/// 2 | 1 | id 32 | version 8 | issued 8 | expires 8 | session 32 | seed 16 | suggested effort 4
 ///   | lease? 1 [ipv4 4 | expires 8 | directory's signature 64]
 ///   | tails: count 1, (tail 172, expires 4)*
 ///   | restricted? 1 [entry 16 * 64, ascending] | signature 64
@@ -36,6 +37,8 @@ pub struct ServiceDescriptor {
     pub expires: UnixTime,
     /// The key that session handshakes are for.
     pub session: X25519Public,
+    /// What is to be spent on an initiation. The seed is good as long as the descriptor.
+    pub effort: EffortTerms,
     /// The virtual IPv4 address, if it has one. Its signature is the directory's, and
     /// checked apart: [`Lease::verify`].
     pub lease: Option<Lease>,
@@ -56,6 +59,8 @@ impl ServiceDescriptor {
         + 32
         + 3 * 8
         + 32
+        + SEED
+        + EFFORT
         + 1
         + super::LEASE_GRANT
         + 1
@@ -95,6 +100,10 @@ impl ServiceDescriptor {
         let issued = UnixTime(reader.u64()?);
         let expires = UnixTime(reader.u64()?);
         let session = X25519Public(reader.array()?);
+        let effort = EffortTerms {
+            seed: reader.array()?,
+            suggested: reader.u32()?,
+        };
         let lease = if reader.flag()? {
             Some(Lease::read_grant(id, &mut reader)?)
         } else {
@@ -120,6 +129,7 @@ impl ServiceDescriptor {
             issued,
             expires,
             session,
+            effort,
             lease,
             tails,
             clients,
@@ -154,7 +164,7 @@ impl ServiceDescriptor {
         if self.tails.len() > MAX_TAILS {
             return Err(Error::Limit { what: WHAT });
         }
-        if self.lease.is_some_and(|lease| lease.id != self.id) {
+        if !self.effort.are_coarse() || self.lease.is_some_and(|lease| lease.id != self.id) {
             return Err(Error::Malformed { what: WHAT });
         }
         if self
@@ -182,7 +192,11 @@ impl ServiceDescriptor {
             .u64(self.version)
             .u64(self.issued.0)
             .u64(self.expires.0);
-        writer.bytes(&self.session.0).flag(self.lease.is_some());
+        writer
+            .bytes(&self.session.0)
+            .bytes(&self.effort.seed)
+            .u32(self.effort.suggested)
+            .flag(self.lease.is_some());
         if let Some(lease) = &self.lease {
             lease.write_grant(&mut writer);
         }

@@ -7,6 +7,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::certificate::Certificate;
 use super::data::SessionKeys;
+use super::effort::FRONT;
 use super::offers;
 use crate::authorisation::{Authorisation, TOKEN};
 use crate::identity::{AnonymousId, X25519Public, X25519Secret};
@@ -23,10 +24,22 @@ pub const TIMESTAMP_TOLERANCE_MS: u64 = 10 * 60 * 1000;
 const PROLOGUE: &[u8] = b"mixline/v1/session";
 const KEYS_INFO: &[u8] = b"mixline/v1/session keys";
 const VERSION: u8 = 1;
-/// Bytes that Noise IK leaves for what is said: in the initiation (e 32, s 32 + 16) ...
-const INITIATION: usize = PAYLOAD - 32 - 48 - TAG;
+/// Bytes that Noise IK leaves for what is said: in the initiation through a private tail (e 32, s 32 + 16) ...
+const PRIVATE: usize = PAYLOAD - 32 - 48 - TAG;
+/// ... in that through a public one, which begins with the effort ...
+const PUBLIC: usize = PRIVATE - FRONT;
 /// ... and in the response (e 32).
 const RESPONSE: usize = PAYLOAD - 32 - TAG;
+
+/// The two forms of an initiation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// For one of the tails in the responder's descriptor, which everybody knows. It begins with the effort
+    /// that was spent on it: [`effort`](super::effort).
+    Public,
+    /// For a tail that the responder has named to this initiator alone.
+    Private,
+}
 
 /// A handshake that we began.
 pub struct SessionInitiator {
@@ -36,7 +49,10 @@ pub struct SessionInitiator {
 impl SessionInitiator {
     /// Begins a session with the ID whose descriptor says that its session key is `remote`.
     /// `local` is the key that `certificate` names; the answer will come through one of
-    /// `tails` (one to four). `authorisation` is for a responder that has a list of clients. The payload is for one of the responder's public tails.
+    /// `tails` (one to four). `authorisation` is for a responder that has a list of clients.
+    ///
+    /// The payload is for one of the responder's tails. In that of the public form the first
+    /// [`FRONT`] bytes are zero: [`effort::write`](super::effort::write) comes next.
     ///
     /// # Errors
     /// [`Error::Malformed`] if the certificate is not for `local`; [`Error::LowOrder`] if
@@ -46,6 +62,7 @@ impl SessionInitiator {
         local: &X25519Secret,
         remote: &X25519Public,
         remote_id: &AnonymousId,
+        form: Form,
         certificate: &Certificate,
         tails: &[TailOffer],
         authorisation: Option<&Authorisation>,
@@ -63,7 +80,10 @@ impl SessionInitiator {
         certificate.write(&mut said);
         offers::write(tails, &mut said)?;
         let mut noise = noise::initiator(local, remote, &prologue(remote_id), rng)?;
-        let payload = write::<INITIATION>(&mut noise, said.written())?;
+        let payload = match form {
+            Form::Public => write::<PUBLIC>(&mut noise, said.written(), FRONT)?,
+            Form::Private => write::<PRIVATE>(&mut noise, said.written(), 0)?,
+        };
         Ok((Self { noise }, payload))
     }
 
@@ -75,8 +95,8 @@ impl SessionInitiator {
     /// [`Error::Authentication`] if it does not authenticate; [`Error::Malformed`],
     /// [`Error::Length`] or [`Error::Limit`] if the responder itself made it wrongly.
     pub fn finish(&mut self, response: &Payload) -> Result<(SessionKeys, Vec<TailOffer>)> {
-        let said = read::<RESPONSE>(&mut self.noise, response, "session response")?;
-        let mut from = Reader::new(&said, "session response");
+        let (what, mut said) = ("session response", [0; RESPONSE]);
+        let mut from = Reader::new(read(&mut self.noise, response, &mut said, what)?, what);
         let tails = offers::read(&mut from)?;
         from.zeros()?;
         Ok((keys(&mut self.noise)?, tails))
@@ -99,8 +119,9 @@ pub struct Initiation {
 /// Reads the initiation of a session with us.
 ///
 /// `local` is the session key in the descriptor of `own_id`; `directory` is whose leases are
-/// believed. All that an initiation claims is checked here: a caller has only to compare the
-/// timestamp with the last one of that ID.
+/// believed. All that an initiation claims is checked here, but for its effort
+/// ([`effort::spent`](super::effort::spent)): a caller has only to compare the timestamp with the last one of
+/// that ID.
 ///
 /// # Errors
 /// [`Error::Authentication`] if it is not for us, was changed, or its certificate or lease is
@@ -111,17 +132,27 @@ pub fn accept(
     local: &X25519Secret,
     own_id: &AnonymousId,
     directory: &AnonymousId,
+    form: Form,
     payload: &Payload,
     now_ms: u64,
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Initiation> {
     let mut noise = noise::responder(local, &prologue(own_id), rng)?;
-    let said = read::<INITIATION>(&mut noise, payload, "session initiation")?;
-    let mut from = Reader::new(&said, "session initiation");
+    let what = "session initiation";
+    let (mut public, mut private);
+    let said: &[u8] = match form {
+        Form::Public => {
+            public = [0; PUBLIC];
+            read(&mut noise, &payload[FRONT..], &mut public, what)?
+        }
+        Form::Private => {
+            private = [0; PRIVATE];
+            read(&mut noise, payload, &mut private, what)?
+        }
+    };
+    let mut from = Reader::new(said, what);
     if from.u8()? != VERSION {
-        return Err(Error::Version {
-            what: "session initiation",
-        });
+        return Err(Error::Version { what });
     }
     let timestamp_ms = from.u64()?;
     let proof = from.array()?;
@@ -129,7 +160,7 @@ pub fn accept(
     let tails = offers::read(&mut from)?;
     from.zeros()?;
 
-    let (what, at) = ("session initiation", timestamp_ms / 1000);
+    let at = timestamp_ms / 1000;
     if timestamp_ms > now_ms.saturating_add(TIMESTAMP_TOLERANCE_MS) {
         return Err(Error::NotYetValid { what, from: at });
     }
@@ -170,7 +201,7 @@ impl Initiation {
     pub fn respond(mut self, tails: &[TailOffer]) -> Result<(SessionKeys, Box<Payload>)> {
         let mut said = Writer::new();
         offers::write(tails, &mut said)?;
-        let payload = write::<RESPONSE>(&mut self.noise, said.written())?;
+        let payload = write::<RESPONSE>(&mut self.noise, said.written(), 0)?;
         Ok((keys(&mut self.noise)?, payload))
     }
 }
@@ -180,29 +211,34 @@ fn prologue(responder: &AnonymousId) -> Vec<u8> {
     [PROLOGUE, &responder.0].concat()
 }
 
-/// A message that says `said`, filled with zeros to `N` bytes.
-fn write<const N: usize>(noise: &mut HandshakeState, said: &[u8]) -> Result<Box<Payload>> {
-    let mut padded = [0; N];
-    let beginning = padded.get_mut(..said.len()).ok_or(Error::Limit {
+/// A message that says `said`, filled with zeros to `N` bytes, after `front` zeros.
+fn write<const N: usize>(
+    noise: &mut HandshakeState,
+    said: &[u8],
+    front: usize,
+) -> Result<Box<Payload>> {
+    let limit = Error::Limit {
         what: "session handshake",
-    })?;
+    };
+    let mut padded = [0; N];
+    let beginning = padded.get_mut(..said.len()).ok_or(limit)?;
     beginning.copy_from_slice(said);
     let mut payload = Box::new([0; PAYLOAD]);
     noise
-        .write_message(&padded, payload.as_mut())
+        .write_message(&padded, &mut payload[front..])
         .map_err(noise::error("session handshake"))?;
     Ok(payload)
 }
 
 /// What a message says, zeros included.
-fn read<const N: usize>(
+fn read<'a>(
     noise: &mut HandshakeState,
-    payload: &Payload,
+    message: &[u8],
+    said: &'a mut [u8],
     what: &'static str,
-) -> Result<[u8; N]> {
-    let mut said = [0; N];
+) -> Result<&'a [u8]> {
     noise
-        .read_message(payload, &mut said)
+        .read_message(message, said)
         .map_err(noise::error(what))?;
     Ok(said)
 }

@@ -8,16 +8,17 @@
 //! (all integers big-endian):
 //!
 //! ```text
-//! initiation   e 32 | s 48 | sealed 976 | tag 16     through a public tail of the responder
+//! initiation   front 24 | e 32 | s 48 | sealed 952 | tag 16     through a public tail of the responder
+//!              e 32 | s 48 | sealed 976 | tag 16                through a private one
 //!   sealed     version 1 | timestamp, ms 8 | proof 16 | certificate | tails | zeros
-//! response     e 32 | sealed 1024 | tag 16           through one of those tails
+//! response     e 32 | sealed 1024 | tag 16                      through one of those tails
 //!   sealed     tails | zeros
 //!
 //! tails        count 1 (1 to 4) | (published tail 172 | expiry, unix s 4) * count
 //! certificate  ID 32 | session key 32 | expires, unix s 8 | signature 64 | flag 1 [| lease]
 //! ```
 //!
-//! The proof is zero, or says that the initiator is on the responder's list of clients: see
+//! The front shows what [`effort`] was spent. The proof is zero, or says that the initiator is on the responder's list of clients: see
 //! [`authorisation`](crate::authorisation).
 //!
 //! The certificate's signature is the ID's over `ID | session key | expires` in the domain
@@ -50,6 +51,7 @@
 mod certificate;
 mod control;
 mod data;
+pub mod effort;
 mod handshake;
 mod offers;
 
@@ -58,5 +60,5 @@ pub use control::{Control, close};
 pub use data::{
     MAX_CELLS, REKEY_AFTER_CELLS, SESSION_WINDOW, SessionKeys, SessionOpen, SessionSeal,
 };
-pub use handshake::{Initiation, SessionInitiator, TIMESTAMP_TOLERANCE_MS, accept};
+pub use handshake::{Form, Initiation, SessionInitiator, TIMESTAMP_TOLERANCE_MS, accept};
 pub use offers::MAX_OFFERS;

@@ -7,6 +7,7 @@ use mixline_protocol::authorisation::{ENTRIES, Entry, LookupToken};
 use mixline_protocol::directory::{
     MAX_MESSAGE, RefusalCode, Request, RequestBody, Response, ResponseBody,
 };
+use mixline_protocol::effort::EffortTerms;
 use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::name::Label;
 use mixline_protocol::path::PublishedTail;
@@ -138,6 +139,10 @@ fn service(key: &IdentityKey, lease: Option<Lease>) -> ServiceDescriptor {
         issued: NOW,
         expires: NOW.plus(600),
         session: X25519Public([12; 32]),
+        effort: EffortTerms {
+            seed: [13; 16],
+            suggested: 1 << 12,
+        },
         lease,
         tails: vec![TailOffer {
             tail,

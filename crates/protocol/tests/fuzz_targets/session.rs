@@ -3,6 +3,7 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use mixline_protocol::effort::{Seed, Solution};
 use mixline_protocol::frames::{
     Copy, Delivered, Fragment, Frame, FrameWriter, MAX_COPIES, MAX_MESSAGE, MAX_PARTIALS,
     REASSEMBLY_MEMORY, Reassembly, frames,
@@ -12,7 +13,7 @@ use mixline_protocol::path::{PublishedTail, TailId};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::{
-    Certificate, Control, Initiation, SessionInitiator, SessionKeys, accept,
+    Certificate, Control, Form, Initiation, SessionInitiator, SessionKeys, accept, effort,
 };
 use mixline_protocol::size::{FRAMES as FRAMES_LENGTH, PAYLOAD, Payload};
 use mixline_protocol::time::UnixTime;
@@ -23,11 +24,11 @@ use super::{Target, fit, forge};
 /// A payload from anybody to a public tail.
 pub const INITIATION: Target = Target {
     name: "session_initiation",
-    seeds: || vec![start().1.to_vec()],
-    run: |data| accept_payload(&fit(data)).is_some(),
+    seeds: || vec![start(Form::Public).1.to_vec()],
+    run: initiation,
 };
 
-/// The 976 sealed bytes of an initiation, of an initiator with a session key of its own.
+/// The sealed bytes of an initiation through a private tail, 976, or a public one, 952, of an initiator with a session key of its own.
 pub const SEALED_INITIATION: Target = Target {
     name: "session_sealed_initiation",
     seeds: sealed_initiation_seeds,
@@ -73,6 +74,7 @@ pub const FRAMES: Target = Target {
 };
 
 const NOW_MS: u64 = 1_800_000_000_000;
+const SEED: Seed = [0x1f; 16];
 
 fn initiator_secret() -> X25519Secret {
     X25519Secret::from_bytes([0x31; 32])
@@ -105,25 +107,43 @@ fn certificate() -> Certificate {
     Certificate::sign(&key, &initiator_secret().public(), expires, None).expect("a certificate")
 }
 
-fn start() -> (SessionInitiator, Box<Payload>) {
-    SessionInitiator::start(
+fn start(form: Form) -> (SessionInitiator, Box<Payload>) {
+    let (initiator, mut payload) = SessionInitiator::start(
         &initiator_secret(),
         &responder_secret().public(),
         &responder_id().anonymous_id(),
+        form,
         &certificate(),
         &[offer(1), offer(2)],
         None,
         NOW_MS,
         &mut OsRandom::new(),
     )
-    .expect("an initiation")
+    .expect("an initiation");
+    if form == Form::Public {
+        effort::write(&SEED, &Solution::default(), &mut payload);
+    }
+    (initiator, payload)
 }
 
-fn accept_payload(payload: &Payload) -> Option<Initiation> {
+fn initiation(data: &[u8]) -> bool {
+    let mut payload: Payload = fit(data);
+    let id = responder_id().anonymous_id();
+    let spent = effort::spent(&id, [&[1; 16], &SEED], &payload);
+    // What is read is what anybody else would write.
+    if let Some(0) = spent {
+        let before = payload;
+        effort::write(&SEED, &Solution::default(), &mut payload);
+        assert_eq!(payload, before);
+    }
+    spent.is_some() & accept_payload(Form::Public, &payload).is_some()
+}
+
+fn accept_payload(form: Form, payload: &Payload) -> Option<Initiation> {
     let directory = IdentityKey::from_seed([0xb9; 32]).anonymous_id();
     let (secret, id) = (responder_secret(), responder_id().anonymous_id());
     let rng = &mut OsRandom::new();
-    let initiation = accept(&secret, &id, &directory, payload, NOW_MS, rng).ok()?;
+    let initiation = accept(&secret, &id, &directory, form, payload, NOW_MS, rng).ok()?;
     assert!((1..=4).contains(&initiation.tails.len()));
     assert_eq!(initiation.certificate.session, initiator_secret().public());
     Some(initiation)
@@ -143,19 +163,25 @@ fn prologue() -> Vec<u8> {
 }
 
 fn sealed_initiation(data: &[u8]) -> bool {
-    let plain: [u8; 976] = fit(data);
+    let (public, private): ([u8; 952], [u8; 976]) = (fit(data), fit(data));
+    let one = sealed_as(Form::Public, effort::FRONT, &public);
+    let two = sealed_as(Form::Private, 0, &private);
+    one | two
+}
+
+fn sealed_as(form: Form, front: usize, plain: &[u8]) -> bool {
     let mut payload = [0; PAYLOAD];
     let public = responder_secret().public();
     let length = forge::initiator(&initiator_secret(), &public, &prologue())
-        .write_message(&plain, &mut payload)
+        .write_message(plain, &mut payload[front..])
         .expect("a message");
-    assert_eq!(length, PAYLOAD);
-    accept_payload(&payload).is_some()
+    assert_eq!(length, PAYLOAD - front);
+    accept_payload(form, &payload).is_some()
 }
 
 fn sealed_response(data: &[u8]) -> bool {
     let plain: [u8; 1024] = fit(data);
-    let (mut initiator, initiation) = start();
+    let (mut initiator, initiation) = start(Form::Private);
     let mut noise = forge::responder(&responder_secret(), &prologue());
     let mut payload = [0; PAYLOAD];
     noise
@@ -174,8 +200,8 @@ fn sealed_response(data: &[u8]) -> bool {
 
 fn data(data: &[u8]) -> bool {
     static KEYS: LazyLock<Mutex<(SessionKeys, SessionKeys)>> = LazyLock::new(|| {
-        let (mut initiator, initiation) = start();
-        let accepted = accept_payload(&initiation).expect("an initiation");
+        let (mut initiator, initiation) = start(Form::Private);
+        let accepted = accept_payload(Form::Private, &initiation).expect("an initiation");
         let (theirs, response) = accepted.respond(&[offer(4)]).expect("a response");
         let (ours, _) = initiator.finish(&response).expect("a session");
         Mutex::new((ours, theirs))

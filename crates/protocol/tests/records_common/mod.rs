@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::authorisation::{ENTRIES, Entry};
+use mixline_protocol::effort::EffortTerms;
 use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public};
 use mixline_protocol::name::Label;
 use mixline_protocol::path::PublishedTail;
@@ -80,6 +81,10 @@ pub fn service(key: &IdentityKey, tails: usize, leased: bool) -> ServiceDescript
         issued: NOW,
         expires: NOW.plus(3600),
         session: X25519Public([8; 32]),
+        effort: EffortTerms {
+            seed: [9; 16],
+            suggested: 1 << 12,
+        },
         lease: leased.then(|| lease(key)),
         tails: (0..tails).map(|n| tail(n as u8)).collect(),
         clients: None,
@@ -199,6 +204,7 @@ prop_compose! {
         life in 1..=ServiceDescriptor::MAX_LIFETIME,
         session: [u8; 32],
         lease: Option<(u32, u64)>,
+        effort in (any::<[u8; 16]>(), prop::option::of(0..32u32)),
         tails in vec(any_tail(), 0..=8),
         clients: Option<[u8; 8]>,
     ) -> ServiceDescriptor {
@@ -213,6 +219,10 @@ prop_compose! {
             issued: UnixTime(issued),
             expires: UnixTime(issued + life),
             session: X25519Public(session),
+            effort: EffortTerms {
+                seed: effort.0,
+                suggested: effort.1.map_or(0, |exponent| 1 << exponent),
+            },
             lease: lease.map(grant),
             tails,
             clients: clients.map(entries),

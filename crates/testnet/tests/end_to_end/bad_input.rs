@@ -348,6 +348,7 @@ fn snapshot(key: &IdentityKey, issued: UnixTime, valid_until: UnixTime) -> Resul
         issued,
         expires: valid_until,
         session: X25519Secret::generate(&mut OsRandom::new()).public(),
+        effort: mixline_protocol::effort::EffortTerms::default(),
         lease: None,
         tails: Vec::new(),
         clients: None,

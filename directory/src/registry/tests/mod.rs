@@ -90,6 +90,7 @@ pub fn service(n: u8, tails: usize, issued: UnixTime) -> ServiceDescriptor {
         issued,
         expires: issued.plus(3600),
         session: X25519Public([n; 32]),
+        effort: mixline_protocol::effort::EffortTerms::default(),
         lease: None,
         tails: (0..tails).map(tail).collect(),
         clients: None,

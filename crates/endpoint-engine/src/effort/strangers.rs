@@ -1,0 +1,89 @@
+//! Initiations that came through public tails and wait: for the public-key work of reading them, and, when
+//! they were read, for being answered. Both have a budget a second, which goes to the most effort.
+
+use std::time::Instant;
+
+use mixline_protocol::effort::Effort;
+use mixline_protocol::identity::X25519Public;
+use mixline_protocol::session::{Initiation, effort};
+use mixline_protocol::size::Payload;
+
+use super::queue::EffortQueue;
+use super::seeds::Seeds;
+use super::seen::Seen;
+use super::suggestion::Suggestion;
+use crate::limits::{MAX_READ, MAX_SEALED};
+
+/// One that was read: who made it may have a session.
+pub struct Read {
+    /// What it says.
+    pub initiation: Initiation,
+    /// Which client of the own list has made it.
+    pub client: Option<X25519Public>,
+}
+
+/// Strangers who want a session, what they have spent, and what they are to spend.
+pub struct Strangers {
+    /// The seeds that are good.
+    pub seeds: Seeds,
+    /// What is suggested to them.
+    pub suggestion: Suggestion,
+    /// Nothing is known of these but their effort.
+    pub sealed: EffortQueue<Box<Payload>>,
+    /// These are of somebody who is let in.
+    pub read: EffortQueue<Read>,
+    seen: Seen,
+}
+
+impl Strangers {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            seeds: Seeds::default(),
+            suggestion: Suggestion::new(now),
+            sealed: EffortQueue::new(MAX_SEALED),
+            read: EffortQueue::new(MAX_READ),
+            seen: Seen::default(),
+        }
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.sealed.len() + self.read.len()
+    }
+
+    /// Whether one that effort was spent on has been looked at, or waits to be. Without effort nothing is
+    /// gained by sending it again.
+    #[must_use]
+    pub fn knows(&self, spent: Effort, initiation: &Payload) -> bool {
+        let name = effort::name(initiation);
+        spent > 0
+            && (self.seen.contains(&name) || self.sealed.iter().any(|it| effort::name(it) == name))
+    }
+
+    /// Takes the next one to be read.
+    pub fn next_sealed(&mut self) -> Option<(Effort, Box<Payload>)> {
+        let (spent, payload) = self.sealed.pop()?;
+        if spent > 0 {
+            self.seen.insert(effort::name(&payload));
+        }
+        Some((spent, payload))
+    }
+
+    /// Drops those who have waited too long. How many.
+    pub fn expire(&mut self, now: Instant) -> usize {
+        let late = [self.sealed.expire(now), self.read.expire(now)].concat();
+        for spent in &late {
+            self.suggestion.turned_away(*spent, now);
+        }
+        late.len()
+    }
+
+    /// Nobody is let in any more, or others than before.
+    pub fn forget(&mut self) {
+        self.sealed.clear();
+        self.read.clear();
+    }
+}
