@@ -187,7 +187,10 @@ impl<R: CryptoRng> Neighbours<R> {
             (Some(address), _) => Some(address),
             (None, stated) => {
                 let all = stated.unwrap_or(known.address.as_slice());
+                // A cookie is good where it is from.
+                let again = all.iter().position(|at| known.peer.has_unused_cookie(*at));
                 let turns = (0..all.len()).map(|turn| known.attempts.wrapping_add(turn));
+                let turns = again.into_iter().chain(turns);
                 let mut turns = turns.map(|turn| (turn, all[turn % all.len()]));
                 let mut may = |at| self.unproven.may_send(at, first == Some(at), now);
                 let found = turns.find(|(_, at)| may(*at));
@@ -209,7 +212,7 @@ impl<R: CryptoRng> Neighbours<R> {
         let at = self.times.next(Timestamp::from(SystemTime::now()));
         match known
             .peer
-            .initiate(&self.secret, index, at, now, &mut self.rng)
+            .initiate(&self.secret, index, to, at, now, &mut self.rng)
         {
             Ok(datagram) => self.output.push(Output::Send(datagram, to)),
             Err(error) => {

@@ -139,7 +139,10 @@ impl GuardLink {
         outbox: &mut Outbox,
         rng: &mut (impl CryptoRng + ?Sized),
     ) {
-        if self.attempts > 0 && !self.addresses.is_empty() {
+        // A cookie is good where it is from.
+        let here = self.addresses.get(self.at);
+        let again = here.is_some_and(|here| self.peer.has_unused_cookie(*here));
+        if self.attempts > 0 && !self.addresses.is_empty() && !again {
             self.at = (self.at + 1) % self.addresses.len();
             self.last_error
                 .get_or_insert_with(|| "no answer to the last handshake".into());
@@ -151,7 +154,7 @@ impl GuardLink {
         };
         match self
             .peer
-            .initiate(&self.secret, index, now.timestamp(), now.instant, rng)
+            .initiate(&self.secret, index, to, now.timestamp(), now.instant, rng)
         {
             Ok(datagram) => {
                 self.handshake = Some(index);

@@ -40,6 +40,16 @@ const END: usize = SEALED + MAC + TAG;
 pub struct Cookie([u8; MAC]);
 
 impl Cookie {
+    #[cfg(test)]
+    pub(super) fn from_bytes(bytes: [u8; MAC]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether it is this one.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        mac::same(&self.0, &other.0)
+    }
+
     /// mac2 over what stands before it.
     pub(super) fn mac2(&self, before: &[u8]) -> [u8; MAC] {
         mac::mac(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), &[before])

@@ -31,6 +31,7 @@
 
 pub mod control;
 mod cookie;
+mod cookie_jar;
 mod handshake;
 mod initiation_times;
 mod layout;

@@ -20,10 +20,11 @@
 //!
 //! # Bounds
 //!
-//! Three sessions, one handshake in flight, and the actions not yet polled for, of which
-//! each event makes at most five.
+//! Three sessions, one handshake in flight, a few cookies, and the actions not yet polled for, of
+//! which each event makes at most five.
 
-use super::cookie::{COOKIE_LIFE, Cookie};
+use super::cookie::Cookie;
+use super::cookie_jar::CookieJar;
 use super::handshake::{Established, Initiator, Timestamp};
 use super::timers::{
     ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, REJECT_AFTER,
@@ -36,6 +37,7 @@ use crate::size::Datagram;
 use crate::{Error, Result};
 use rand_core::CryptoRng;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,9 +95,10 @@ struct Attempt {
 
 struct Flight {
     initiator: Initiator,
-    with_cookie: bool,
-    /// A cookie has come for it. Whoever sees the initiation can make others, so these do not count.
-    has_cookie: bool,
+    /// Where it was sent.
+    to: SocketAddr,
+    /// What it carries.
+    cookie: Option<Cookie>,
 }
 
 /// One neighbour's state.
@@ -111,7 +114,7 @@ pub struct Peer {
     wanted: bool,
     /// No attempt begins before this.
     not_before: Instant,
-    cookie: Option<(Cookie, Instant)>,
+    cookies: CookieJar,
     /// Of our last initiation.
     own_timestamp: Option<Timestamp>,
     /// Of the neighbour's last initiation.
@@ -135,7 +138,7 @@ impl Peer {
             attempt: None,
             wanted: false,
             not_before: now,
-            cookie: None,
+            cookies: CookieJar::default(),
             own_timestamp: None,
             their_timestamp: None,
             accepted: None,
@@ -150,7 +153,7 @@ impl Peer {
     #[must_use]
     pub fn afresh(&self, now: Instant) -> Self {
         Self {
-            cookie: self.cookie.clone(),
+            cookies: self.cookies.clone(),
             own_timestamp: self.own_timestamp,
             their_timestamp: self.their_timestamp,
             ..Self::new(self.local, self.remote, self.upkeep, now)
@@ -218,9 +221,16 @@ impl Peer {
         self.actions.pop_front()
     }
 
-    /// Makes an initiation, as [`Action::Initiate`] asks. `at` is the wall clock; if it has
-    /// not grown since the last initiation, the least larger time is used. The index of the
-    /// initiation that this one replaces is given back by [`Action::Remove`].
+    /// Whether there is a cookie from there that no initiation has carried yet: the next one had better go
+    /// there again, and not to another address of the neighbour.
+    #[must_use]
+    pub fn has_unused_cookie(&self, from: SocketAddr) -> bool {
+        self.cookies.has_unused(from)
+    }
+
+    /// Makes an initiation that is to be sent to this address, as [`Action::Initiate`] asks. `at` is
+    /// the wall clock; if it has not grown since the last initiation, the least larger time is used. The
+    /// index of the initiation that this one replaces is given back by [`Action::Remove`].
     ///
     /// # Errors
     /// [`Error::LowOrder`] if the neighbour's key is bad. `index` is then free.
@@ -228,25 +238,14 @@ impl Peer {
         &mut self,
         local: &X25519Secret,
         index: u32,
+        to: SocketAddr,
         at: Timestamp,
         now: Instant,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Box<Datagram>> {
         let at = self.own_timestamp.map_or(at, |last| at.max(last.next()));
-        let cookie = self
-            .cookie
-            .take_if(|_| true)
-            .filter(|(_, got)| *got + COOKIE_LIFE > now);
-        let made = Initiator::start(
-            local,
-            &self.remote,
-            index,
-            at,
-            cookie.as_ref().map(|c| &c.0),
-            rng,
-        );
-        let with_cookie = cookie.is_some();
-        self.cookie = cookie;
+        let cookie = self.cookies.take(to, now, rng);
+        let made = Initiator::start(local, &self.remote, index, at, cookie.as_ref(), rng);
 
         let mut random = [0; 4];
         rng.fill_bytes(&mut random);
@@ -265,8 +264,8 @@ impl Peer {
         self.own_timestamp = Some(at);
         if let Some(old) = attempt.flight.replace(Flight {
             initiator,
-            with_cookie,
-            has_cookie: false,
+            to,
+            cookie,
         }) {
             self.actions
                 .push_back(Action::Remove(old.initiator.index()));
@@ -297,6 +296,9 @@ impl Peer {
             what: "link response",
         })?;
         let established = flight.initiator.finish(datagram)?;
+        if let Some(cookie) = &flight.cookie {
+            self.cookies.proved(cookie);
+        }
         self.attempt = None;
         let session = self.install(established, now);
         self.promote(session, now);
@@ -305,22 +307,22 @@ impl Peer {
         Ok(())
     }
 
-    /// A cookie whose receiver index is that of the handshake in flight. The next initiation
-    /// carries the first that comes; the first cookie of a handshake brings that one forward to now.
+    /// A cookie whose receiver index is that of the handshake in flight. Whoever sees the initiation can
+    /// make one, so a few are kept, and initiations carry them in turn. The first cookie of a handshake
+    /// brings the next initiation forward to now.
     ///
     /// # Errors
     /// Those of [`Initiator::open_cookie`], and [`Error::Malformed`] if no handshake is in
-    /// flight, or it has had its cookie; nothing changes.
+    /// flight; nothing changes.
     pub fn cookie(&mut self, datagram: &Datagram, now: Instant) -> Result<()> {
         let what = Error::Malformed {
             what: "link cookie",
         };
         let attempt = self.attempt.as_mut().ok_or(what.clone())?;
-        let flight = attempt.flight.as_mut().filter(|flight| !flight.has_cookie);
-        let flight = flight.ok_or(what)?;
-        self.cookie = Some((flight.initiator.open_cookie(datagram)?, now));
-        flight.has_cookie = true;
-        if !attempt.hurried && !flight.with_cookie {
+        let flight = attempt.flight.as_mut().ok_or(what)?;
+        let cookie = flight.initiator.open_cookie(datagram)?;
+        self.cookies.add(cookie, flight.to, now);
+        if !attempt.hurried && flight.cookie.is_none() {
             attempt.hurried = true;
             attempt.due = now;
         }

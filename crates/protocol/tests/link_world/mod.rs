@@ -15,6 +15,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Where the other one is.
+pub const THERE: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)),
+    7000,
+);
+
 /// One end: what a relay or an endpoint keeps for one neighbour.
 pub struct Node {
     pub secret: X25519Secret,
@@ -69,12 +75,8 @@ impl Node {
                     let seconds = 1_000_000 + (now - self.start).as_secs();
                     let at = Timestamp { seconds, nanos: 0 };
                     let rng = &mut OsRandom::new();
-                    self.out.push(
-                        *self
-                            .peer
-                            .initiate(&self.secret, index, at, now, rng)
-                            .unwrap(),
-                    );
+                    let made = self.peer.initiate(&self.secret, index, THERE, at, now, rng);
+                    self.out.push(*made.unwrap());
                     assert!(self.indices.insert(index, None).is_none());
                     self.initiations += 1;
                 }
