@@ -3,21 +3,27 @@
 //! A cookie is authenticated by nothing that who sees the initiation does not have, so the first to come
 //! may be forged, and so may all but one. Which one is true shows when an initiation that carries it is
 //! answered. So a few are kept and used in turn, those first that were used least often; the true one comes
-//! again with each reply, since a responder gives a source the same one for as long as it is good.
+//! again with each reply, since a responder gives a source the same one for as long as it is good. The same
+//! cookie with another effort is another one here: who sees it can say anything of the effort.
 
 use super::cookie::{COOKIE_LIFE, Cookie};
 use rand_core::CryptoRng;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Cookies that are kept. Who forges as many for each initiation, before the true one and after it, leaves that
-/// one half of its chances.
+/// Cookies that are kept. Who forges more for each initiation leaves the true one a part of its chances, until it has
+/// come for two of them: from then on it is kept until it is used.
 pub(super) const KEPT: usize = 4;
+
+/// For so long the effort that came with a cookie is made: who is still busy then says it again.
+const EFFORT_LIFE: Duration = Duration::from_secs(30);
 
 /// Cookies, and how often each was used.
 #[derive(Clone, Default)]
 pub(super) struct CookieJar {
     kept: Vec<Kept>,
+    /// Grows with each initiation.
+    round: u64,
     /// How many came for which there was no room but that of another unused one.
     crowd: u64,
     /// What decides which of those stays: nobody else knows it.
@@ -30,6 +36,10 @@ struct Kept {
     /// Whom it is from: a source has another cookie where it has another address.
     from: SocketAddr,
     got: Instant,
+    /// In answer to which initiation it last came.
+    round: u64,
+    /// Whether it came in answer to another one before.
+    again: bool,
     uses: u32,
 }
 
@@ -40,27 +50,34 @@ impl CookieJar {
         let same = |kept: &&mut Kept| kept.from == from && kept.cookie.is(&cookie);
         if let Some(known) = self.kept.iter_mut().find(same) {
             known.got = now;
+            known.again |= known.round != self.round;
+            known.round = self.round;
             return;
         }
         let new = Kept {
             cookie,
             from,
             got: now,
+            round: self.round,
+            again: false,
             uses: 0,
         };
         if self.kept.len() < KEPT {
             return self.kept.push(new);
         }
-        // One that was used in vain, or any of those that came since, the new one among them.
-        let used = self.kept.iter().enumerate().filter(|(_, k)| k.uses > 0);
+        // One that was used in vain, or any of those that came for one initiation only, the new one among them.
+        let all = self.kept.iter().enumerate();
+        let used = all.clone().filter(|(_, kept)| kept.uses > 0);
         let out = match used.max_by_key(|(_, kept)| kept.uses) {
-            Some((at, _)) => at,
+            Some((at, _)) => Some(at),
             None => {
+                let once: Vec<_> = all.filter(|(_, kept)| !kept.again).map(|(at, _)| at).collect();
                 self.crowd += 1;
-                usize::try_from(self.draw() % (KEPT as u64 + self.crowd)).unwrap_or(KEPT)
+                let drawn = self.draw() % (once.len() as u64 + self.crowd);
+                usize::try_from(drawn).ok().and_then(|drawn| once.get(drawn).copied())
             }
         };
-        if out < KEPT {
+        if let Some(out) = out {
             self.kept.remove(out);
             self.kept.push(new);
         }
@@ -76,10 +93,12 @@ impl CookieJar {
         self.forget_old(now);
         self.random = rng.next_u64();
         self.crowd = 0;
+        self.round += 1;
         let from_there = self.kept.iter_mut().filter(|kept| kept.from == to);
         let next = from_there.min_by_key(|kept| kept.uses)?;
         next.uses = next.uses.saturating_add(1);
-        Some(next.cookie.clone())
+        let busy = now.saturating_duration_since(next.got) < EFFORT_LIFE;
+        Some(next.cookie.with_effort(busy))
     }
 
     /// Whether there is one from there that was not used yet.
@@ -90,7 +109,7 @@ impl CookieJar {
 
     /// The initiation with this cookie was answered: it is good, or none is asked for.
     pub(super) fn proved(&mut self, cookie: &Cookie) {
-        self.kept.retain(|kept| kept.cookie.is(cookie));
+        self.kept.retain(|kept| kept.cookie.bytes() == cookie.bytes());
         for kept in &mut self.kept {
             kept.uses = 0;
         }
@@ -124,7 +143,7 @@ mod tests {
     fn cookie(n: u32) -> Cookie {
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
-        Cookie::from_bytes(bytes)
+        Cookie::new(bytes, 0)
     }
 
     fn take(jar: &mut CookieJar, now: Instant) -> Option<Cookie> {
@@ -146,6 +165,17 @@ mod tests {
         assert!(take(&mut jar, now).unwrap().is(&cookie(2)));
         assert!(!jar.has_unused(THERE));
         assert!(take(&mut jar, now + COOKIE_LIFE).is_none());
+    }
+
+    #[test]
+    fn an_effort_is_made_for_as_long_as_somebody_may_be_busy() {
+        let (mut jar, now) = (CookieJar::default(), Instant::now());
+        jar.add(Cookie::new([1; 16], 5000), THERE, now);
+        assert_eq!(take(&mut jar, now).unwrap().effort(), 5000);
+        assert_eq!(take(&mut jar, now + EFFORT_LIFE).unwrap().effort(), 0);
+        // The same one with another effort is another one.
+        jar.add(Cookie::new([1; 16], 0), THERE, now);
+        assert!(jar.has_unused(THERE));
     }
 
     #[test]

@@ -18,20 +18,28 @@
 //! under; when the second is confirmed, both sides take the one whose initiator has the
 //! smaller public key as current and keep the other as previous.
 //!
+//! # Effort
+//!
+//! A responder under load serves those first who have made an effort ([`super::MAX_EFFORT`] at most).
+//! [`Peer::initiate`] then begins to solve a puzzle instead of returning an initiation, and the owner calls
+//! [`Peer::solve`] now and then, for as much as it can spare at a time, until there is one.
+//!
 //! # Bounds
 //!
-//! Three sessions, one handshake in flight, a few cookies, and the actions not yet polled for, of
+//! Three sessions, one handshake in flight and one that is solved for, a few cookies, and the actions not yet polled for, of
 //! which each event makes at most five.
 
 use super::cookie::Cookie;
 use super::cookie_jar::CookieJar;
-use super::handshake::{Established, Initiator, Timestamp};
+use super::effort::MIN_EFFORT;
+use super::handshake::{Draft, Established, Initiator, Timestamp};
 use super::timers::{
     ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, REJECT_AFTER,
     REKEY_AFTER, REKEY_AFTER_AS_RESPONDER,
 };
 use super::traffic::Traffic;
 use super::transport::{CellKind, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey};
+use crate::effort::{NONCE, Search, Solution};
 use crate::identity::{X25519Public, X25519Secret};
 use crate::size::Datagram;
 use crate::{Error, Result};
@@ -88,6 +96,8 @@ struct Attempt {
     due: Instant,
     /// `Action::Initiate` was returned and `initiate` has not been called yet.
     asked: bool,
+    /// The next initiation, for which effort is made.
+    draft: Option<Effortful>,
     flight: Option<Flight>,
     /// A cookie has brought one initiation forward already.
     hurried: bool,
@@ -99,6 +109,26 @@ struct Flight {
     to: SocketAddr,
     /// What it carries.
     cookie: Option<Cookie>,
+}
+
+struct Effortful {
+    draft: Draft,
+    to: SocketAddr,
+    cookie: Cookie,
+    search: Search,
+}
+
+impl Attempt {
+    fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            due: now,
+            asked: false,
+            draft: None,
+            flight: None,
+            hurried: false,
+        }
+    }
 }
 
 /// One neighbour's state.
@@ -114,6 +144,8 @@ pub struct Peer {
     wanted: bool,
     /// No attempt begins before this.
     not_before: Instant,
+    /// From one initiation to the next.
+    pause: Duration,
     cookies: CookieJar,
     /// Of our last initiation.
     own_timestamp: Option<Timestamp>,
@@ -138,6 +170,7 @@ impl Peer {
             attempt: None,
             wanted: false,
             not_before: now,
+            pause: HANDSHAKE_RETRY,
             cookies: CookieJar::default(),
             own_timestamp: None,
             their_timestamp: None,
@@ -228,9 +261,10 @@ impl Peer {
         self.cookies.has_unused(from)
     }
 
-    /// Makes an initiation that is to be sent to this address, as [`Action::Initiate`] asks. `at` is
-    /// the wall clock; if it has not grown since the last initiation, the least larger time is used. The
-    /// index of the initiation that this one replaces is given back by [`Action::Remove`].
+    /// Makes an initiation that is to be sent to this address, as [`Action::Initiate`] asks; none
+    /// if effort has to be made for it first ([`Self::solve`]). `at` is the wall clock; if it has not grown
+    /// since the last initiation, the least larger time is used. The index of the initiation that this one
+    /// replaces is given back by [`Action::Remove`].
     ///
     /// # Errors
     /// [`Error::LowOrder`] if the neighbour's key is bad. `index` is then free.
@@ -242,35 +276,75 @@ impl Peer {
         at: Timestamp,
         now: Instant,
         rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Box<Datagram>> {
+    ) -> Result<Option<Box<Datagram>>> {
         let at = self.own_timestamp.map_or(at, |last| at.max(last.next()));
         let cookie = self.cookies.take(to, now, rng);
-        let made = Initiator::start(local, &self.remote, index, at, cookie.as_ref(), rng);
+        let made = Draft::new(local, &self.remote, index, at, rng);
 
         let mut random = [0; 4];
         rng.fill_bytes(&mut random);
         let fraction = f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX);
-        let due = now + HANDSHAKE_RETRY + HANDSHAKE_JITTER.mul_f64(fraction);
-        let attempt = self.attempt.get_or_insert(Attempt {
-            began: now,
-            due,
-            asked: false,
-            flight: None,
-            hurried: false,
-        });
-        attempt.due = due;
+        self.pause = HANDSHAKE_RETRY + HANDSHAKE_JITTER.mul_f64(fraction);
+        let attempt = self.attempt.get_or_insert(Attempt::new(now));
+        attempt.due = now + self.pause;
         attempt.asked = false;
-        let (initiator, datagram) = made?;
+        let draft = made?;
         self.own_timestamp = Some(at);
-        if let Some(old) = attempt.flight.replace(Flight {
+        if let Some(cookie) = cookie.as_ref().filter(|cookie| cookie.effort() >= MIN_EFFORT) {
+            let mut nonce = [0; NONCE];
+            rng.fill_bytes(&mut nonce);
+            let search = draft.puzzle(cookie).search(cookie.effort(), nonce);
+            let effortful = Effortful {
+                draft,
+                to,
+                cookie: cookie.clone(),
+                search,
+            };
+            if let Some(old) = attempt.draft.replace(effortful) {
+                self.actions.push_back(Action::Remove(old.draft.index()));
+            }
+            return Ok(None);
+        }
+        let (initiator, datagram) = draft.finish(cookie.as_ref(), &Solution::default());
+        self.fly(Flight {
             initiator,
             to,
             cookie,
-        }) {
+        });
+        Ok(Some(datagram))
+    }
+
+    /// Whether effort is to be made for an initiation.
+    #[must_use]
+    pub fn is_solving(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|it| it.draft.is_some())
+    }
+
+    /// Goes on with the effort for an initiation, by so many hashes at most. Returns the initiation
+    /// when that is done, and where it is to be sent.
+    pub fn solve(&mut self, hashes: u32, now: Instant) -> Option<(Box<Datagram>, SocketAddr)> {
+        let attempt = self.attempt.as_mut()?;
+        let solution = attempt.draft.as_mut()?.search.go_on(hashes)?;
+        let Effortful {
+            draft, to, cookie, ..
+        } = attempt.draft.take()?;
+        attempt.due = now + self.pause;
+        let (initiator, datagram) = draft.finish(Some(&cookie), &solution);
+        self.fly(Flight {
+            initiator,
+            to,
+            cookie: Some(cookie),
+        });
+        Some((datagram, to))
+    }
+
+    /// An initiation is on its way, in place of the one before.
+    fn fly(&mut self, flight: Flight) {
+        let attempt = self.attempt.as_mut();
+        if let Some(old) = attempt.and_then(|attempt| attempt.flight.replace(flight)) {
             self.actions
                 .push_back(Action::Remove(old.initiator.index()));
         }
-        Ok(datagram)
     }
 
     /// The initiation that [`Action::Initiate`] has asked for cannot be made now. It is asked for again
@@ -299,7 +373,10 @@ impl Peer {
         if let Some(cookie) = &flight.cookie {
             self.cookies.proved(cookie);
         }
-        self.attempt = None;
+        if let Some(unsent) = self.attempt.take().and_then(|attempt| attempt.draft) {
+            self.actions
+                .push_back(Action::Remove(unsent.draft.index()));
+        }
         let session = self.install(established, now);
         self.promote(session, now);
         // The neighbour does not use the session before it has received something.
@@ -449,10 +526,13 @@ impl Peer {
     }
 
     fn end_attempt(&mut self) {
-        if let Some(flight) = self.attempt.take().and_then(|attempt| attempt.flight) {
-            self.actions
-                .push_back(Action::Remove(flight.initiator.index()));
-        }
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        let flight = attempt.flight.map(|flight| flight.initiator.index());
+        let draft = attempt.draft.map(|effortful| effortful.draft.index());
+        let indices = flight.into_iter().chain(draft);
+        self.actions.extend(indices.map(Action::Remove));
     }
 
     fn expire(&mut self, now: Instant) {
@@ -492,7 +572,7 @@ impl Peer {
                 self.actions.push_back(Action::Unreachable);
             }
             Some(attempt) => {
-                if now >= attempt.due && !attempt.asked {
+                if now >= attempt.due && !attempt.asked && attempt.draft.is_none() {
                     attempt.asked = true;
                     self.actions.push_back(Action::Initiate);
                 }
@@ -500,11 +580,8 @@ impl Peer {
             None => {
                 if now >= self.not_before && self.is_session_due(now) {
                     self.attempt = Some(Attempt {
-                        began: now,
-                        due: now,
                         asked: true,
-                        flight: None,
-                        hurried: false,
+                        ..Attempt::new(now)
                     });
                     self.actions.push_back(Action::Initiate);
                 }

@@ -33,6 +33,8 @@ pub struct Node {
     pub out: Vec<Datagram>,
     pub under_load: bool,
     pub initiations: usize,
+    /// Made for initiations.
+    pub hashes: u64,
     pub cover: usize,
     pub pings: usize,
     pub unreachable: usize,
@@ -53,6 +55,7 @@ impl Node {
             out: Vec::new(),
             under_load: false,
             initiations: 0,
+            hashes: 0,
             cover: 0,
             pings: 0,
             unreachable: 0,
@@ -67,6 +70,22 @@ impl Node {
     }
 
     pub fn pump(&mut self, now: Instant) {
+        self.act(now);
+        while self.peer.is_solving() {
+            let solved = self.peer.solve(100, now);
+            self.out.extend(solved.map(|(made, _)| *made));
+            self.hashes += 100;
+            self.act(now);
+        }
+        assert_eq!(self.seal.is_some(), self.peer.is_up());
+        let sessions = self.indices.values().flatten().count();
+        assert!(
+            sessions <= 3 && self.indices.len() <= 4,
+            "indices are not given back"
+        );
+    }
+
+    fn act(&mut self, now: Instant) {
         while let Some(action) = self.peer.poll(now) {
             match action {
                 Action::Initiate => {
@@ -76,7 +95,7 @@ impl Node {
                     let at = Timestamp { seconds, nanos: 0 };
                     let rng = &mut OsRandom::new();
                     let made = self.peer.initiate(&self.secret, index, THERE, at, now, rng);
-                    self.out.push(*made.unwrap());
+                    self.out.extend(made.unwrap().map(|made| *made));
                     assert!(self.indices.insert(index, None).is_none());
                     self.initiations += 1;
                 }
@@ -109,12 +128,6 @@ impl Node {
                 Action::Unreachable => self.unreachable += 1,
             }
         }
-        assert_eq!(self.seal.is_some(), self.peer.is_up());
-        let sessions = self.indices.values().flatten().count();
-        assert!(
-            sessions <= 3 && self.indices.len() <= 4,
-            "indices are not given back"
-        );
     }
 
     pub fn control(&mut self, message: &Control) {
