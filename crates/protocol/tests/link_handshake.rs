@@ -5,8 +5,9 @@ use mixline_protocol::Error;
 use mixline_protocol::effort::Solution;
 use mixline_protocol::identity::{X25519Public, X25519Secret};
 use mixline_protocol::link::{
-    Admission, COOKIE_LIFE, CellKind, Cookie, DatagramType, Draft, Established, Initiator, LoadMeter,
-    MAX_EFFORT, MIN_EFFORT, Responder, SourceLimiter, Timestamp, counter, datagram_type, receiver_index,
+    Admission, COOKIE_LIFE, CellKind, Cookie, DatagramType, Draft, Established, Initiator,
+    LoadMeter, MAX_EFFORT, MIN_EFFORT, Responder, SourceLimiter, Timestamp, counter, datagram_type,
+    receiver_index,
 };
 use mixline_protocol::link::{LOAD_HOLD, LOAD_INITIATIONS_PER_SECOND, MAX_SOURCES, SOURCE_BURST};
 use mixline_protocol::random::OsRandom;
@@ -405,7 +406,8 @@ fn effort_is_for_one_initiation_of_one_source() {
     };
     let (cookie, other_cookie) = (cookie(here), cookie(elsewhere));
     assert_eq!(cookie.effort(), 5000);
-    let draft = |seconds| Draft::new(&pair.a, &pair.b.public(), 8, at(seconds), &mut rng()).unwrap();
+    let draft =
+        |seconds| Draft::new(&pair.a, &pair.b.public(), 8, at(seconds), &mut rng()).unwrap();
     let solve = |draft: &Draft, cookie: &Cookie, effort| {
         let mut search = draft.puzzle(cookie).search(effort, [3; 16]);
         search.go_on(u32::MAX).unwrap()

@@ -339,7 +339,10 @@ fn cookies_and_efforts_are_as_described() {
     assert_eq!(initiation[1324..1328], 2000_u32.to_be_bytes());
     let by_hand = padded(initiation[..1328].to_vec(), &to_responder(&key));
     assert_eq!(initiation[..1392], by_hand[..1392]);
-    assert_eq!(initiation[1392..], hmac256(cookie, &initiation[..1392])[..16]);
+    assert_eq!(
+        initiation[1392..],
+        hmac256(cookie, &initiation[..1392])[..16]
+    );
     let digest = sha256(&[
         b"mixline/v1/link effort",
         &key.0,

@@ -77,10 +77,7 @@ impl Cookie {
 
     /// mac2 over what stands before it.
     pub(super) fn mac2(&self, before: &[u8]) -> [u8; MAC] {
-        mac::mac(
-            &hmac::Key::new(hmac::HMAC_SHA256, &self.bytes),
-            &[before],
-        )
+        mac::mac(&hmac::Key::new(hmac::HMAC_SHA256, &self.bytes), &[before])
     }
 }
 

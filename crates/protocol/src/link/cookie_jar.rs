@@ -71,10 +71,15 @@ impl CookieJar {
         let out = match used.max_by_key(|(_, kept)| kept.uses) {
             Some((at, _)) => Some(at),
             None => {
-                let once: Vec<_> = all.filter(|(_, kept)| !kept.again).map(|(at, _)| at).collect();
+                let once: Vec<_> = all
+                    .filter(|(_, kept)| !kept.again)
+                    .map(|(at, _)| at)
+                    .collect();
                 self.crowd += 1;
                 let drawn = self.draw() % (once.len() as u64 + self.crowd);
-                usize::try_from(drawn).ok().and_then(|drawn| once.get(drawn).copied())
+                usize::try_from(drawn)
+                    .ok()
+                    .and_then(|drawn| once.get(drawn).copied())
             }
         };
         if let Some(out) = out {
@@ -109,7 +114,8 @@ impl CookieJar {
 
     /// The initiation with this cookie was answered: it is good, or none is asked for.
     pub(super) fn proved(&mut self, cookie: &Cookie) {
-        self.kept.retain(|kept| kept.cookie.bytes() == cookie.bytes());
+        self.kept
+            .retain(|kept| kept.cookie.bytes() == cookie.bytes());
         for kept in &mut self.kept {
             kept.uses = 0;
         }

@@ -22,7 +22,11 @@ pub const MIN_EFFORT: Effort = 1 << 10;
 
 /// What is to be solved for an initiation to this responder with this cookie.
 pub(super) fn puzzle(responder: &X25519Public, cookie: &Cookie, initiation: &Datagram) -> Puzzle {
-    let parts = [&responder.0[..], cookie.bytes(), &initiation[..INITIATION_END]];
+    let parts = [
+        &responder.0[..],
+        cookie.bytes(),
+        &initiation[..INITIATION_END],
+    ];
     Puzzle::new(b"mixline/v1/link effort", &parts)
 }
 

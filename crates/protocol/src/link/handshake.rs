@@ -30,8 +30,8 @@
 use super::cookie::{self, Cookie};
 use super::effort;
 use super::layout::{
-    DatagramType, EFFORT_END, INDEX, INITIATION_END, KEM_CIPHERTEXT, KEM_KEY, MAC1, MAC2, RESPONSE_END,
-    TIMESTAMP, expect_header, expect_zeros, receiver_index, write_header,
+    DatagramType, EFFORT_END, INDEX, INITIATION_END, KEM_CIPHERTEXT, KEM_KEY, MAC1, MAC2,
+    RESPONSE_END, TIMESTAMP, expect_header, expect_zeros, receiver_index, write_header,
 };
 use super::mac::{self, MAC};
 use super::transport::{OpenKey, SealKey};

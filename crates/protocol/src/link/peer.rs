@@ -290,7 +290,10 @@ impl Peer {
         attempt.asked = false;
         let draft = made?;
         self.own_timestamp = Some(at);
-        if let Some(cookie) = cookie.as_ref().filter(|cookie| cookie.effort() >= MIN_EFFORT) {
+        if let Some(cookie) = cookie
+            .as_ref()
+            .filter(|cookie| cookie.effort() >= MIN_EFFORT)
+        {
             let mut nonce = [0; NONCE];
             rng.fill_bytes(&mut nonce);
             let search = draft.puzzle(cookie).search(cookie.effort(), nonce);
@@ -356,12 +359,13 @@ impl Peer {
         }
     }
 
-    /// A response whose receiver index is that of the handshake in flight.
+    /// A response whose receiver index is that of the handshake in flight. Returns where the initiation was
+    /// sent that it answers: the neighbour has received there, wherever the response came from.
     ///
     /// # Errors
     /// Those of [`Initiator::finish`], and [`Error::Malformed`] if no handshake is in flight;
     /// nothing changes.
-    pub fn response(&mut self, datagram: &Datagram, now: Instant) -> Result<()> {
+    pub fn response(&mut self, datagram: &Datagram, now: Instant) -> Result<SocketAddr> {
         let flight = self
             .attempt
             .as_mut()
@@ -370,18 +374,18 @@ impl Peer {
             what: "link response",
         })?;
         let established = flight.initiator.finish(datagram)?;
+        let to = flight.to;
         if let Some(cookie) = &flight.cookie {
             self.cookies.proved(cookie);
         }
         if let Some(unsent) = self.attempt.take().and_then(|attempt| attempt.draft) {
-            self.actions
-                .push_back(Action::Remove(unsent.draft.index()));
+            self.actions.push_back(Action::Remove(unsent.draft.index()));
         }
         let session = self.install(established, now);
         self.promote(session, now);
         // The neighbour does not use the session before it has received something.
         self.actions.push_back(Action::KeepAlive);
-        Ok(())
+        Ok(to)
     }
 
     /// A cookie whose receiver index is that of the handshake in flight. Whoever sees the initiation can

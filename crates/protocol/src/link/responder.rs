@@ -102,7 +102,11 @@ impl Responder {
         let solution = effort::read(datagram);
         let puzzle = effort::puzzle(&self.public, &cookie, datagram);
         let shown = solution.effort >= MIN_EFFORT && puzzle.is_solved_by(&solution);
-        Some(if shown { solution.effort.min(MAX_EFFORT) } else { 0 })
+        Some(if shown {
+            solution.effort.min(MAX_EFFORT)
+        } else {
+            0
+        })
     }
 
     /// Whether the effort of an initiation with a right mac1 is shown for the first time, as far as is
