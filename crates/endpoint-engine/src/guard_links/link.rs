@@ -80,6 +80,10 @@ pub(crate) struct GuardLink {
     pub(super) sessions: ArrayVec<LinkSession, MAX_SESSIONS>,
     pub(super) seal: Option<(Arc<SealKey>, Instant)>,
     pub(super) handshake: Option<u32>,
+    /// The index of the handshake that effort is made for.
+    pub(super) draft: Option<u32>,
+    /// When some of that was last made.
+    pub(super) solved: Option<Instant>,
     pub(super) addresses: ArrayVec<SocketAddr, 4>,
     pub(super) at: usize,
     pub(super) attempts: usize,
@@ -115,6 +119,8 @@ impl GuardLink {
             sessions: ArrayVec::new(),
             seal: None,
             handshake: None,
+            draft: None,
+            solved: None,
             addresses,
             at: 0,
             attempts: 0,
@@ -156,13 +162,25 @@ impl GuardLink {
             .peer
             .initiate(&self.secret, index, to, now.timestamp(), now.instant, rng)
         {
-            Ok(datagram) => {
+            Ok(Some(datagram)) => {
                 self.handshake = Some(index);
                 if let Some(slot) = outbox.push(to) {
                     *slot = *datagram;
                 }
             }
+            Ok(None) => self.draft = Some(index),
             Err(error) => self.last_error = Some(format!("handshake: {error}")),
+        }
+    }
+
+    /// Makes some of the effort that the guard asks for, if it does.
+    pub(crate) fn solve(&mut self, hashes: u32, now: Instant, outbox: &mut Outbox) {
+        let Some((datagram, to)) = self.peer.solve(hashes, now) else {
+            return;
+        };
+        self.handshake = self.draft.take();
+        if let Some(slot) = outbox.push(to) {
+            *slot = *datagram;
         }
     }
 
@@ -193,7 +211,7 @@ impl GuardLink {
     /// Begins handshakes at once, and keeps the old sessions for as long as they are good.
     pub(crate) fn renew_peer(&mut self, now: Instant) {
         self.peer = self.peer.afresh(now);
-        self.handshake = None;
+        (self.handshake, self.draft) = (None, None);
         self.attempts = 0;
     }
 
