@@ -322,7 +322,8 @@ impl<R: CryptoRng> Neighbours<R> {
             stated => stated,
         };
         // A cookie is good where it is from.
-        let again = all.iter().position(|at| known.peer.has_unused_cookie(*at));
+        let again = known.peer.hurried_to();
+        let again = again.and_then(|from| all.iter().position(|at| *at == from));
         let turns = (0..all.len()).map(|turn| known.attempts.wrapping_add(turn));
         let turns = again.into_iter().chain(turns);
         let mut turns = turns.map(|turn| (turn, all[turn % all.len()]));

@@ -129,6 +129,36 @@ fn of_relays_with_one_link_key_none_is_linked_anew() {
 }
 
 #[test]
+fn a_cookie_goes_back_where_it_is_from_and_keeps_nobody_from_the_other_address() {
+    let now = Instant::now();
+    let (mut a, mut b) = two(now);
+    let (secret, mut rng) = (X25519Secret::generate(&mut OsRandom::new()), OsRandom::new());
+    b.descriptor.link = secret.public();
+    let other: SocketAddr = "[fd00::2]:7000".parse().unwrap();
+    b.descriptor.addresses.push(other);
+    a.neighbours.set_relays(&[b.descriptor.clone()], now);
+    a.neighbours.signal(Signal::Want(b.short()), now);
+    a.apply();
+    // Whoever sees the line to one of them forges a cookie each time.
+    let mut tried = Vec::new();
+    let mut later = now;
+    while tried.len() < 5 {
+        for (initiation, to) in std::mem::take(&mut a.sent) {
+            tried.push(to);
+            if to == b.address {
+                let forger = Responder::new(&secret, later, &mut rng);
+                let cookie = forger.cookie(&initiation, a.address).unwrap();
+                a.take(&cookie, to, later);
+            }
+        }
+        later += Duration::from_secs(1);
+        a.neighbours.tick(later);
+        a.apply();
+    }
+    assert_eq!(tried, [b.address, b.address, other, b.address, other]);
+}
+
+#[test]
 fn a_relay_makes_the_effort_that_another_one_asks_for() {
     let now = Instant::now();
     let (mut a, mut b) = two(now);

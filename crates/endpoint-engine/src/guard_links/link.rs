@@ -146,8 +146,8 @@ impl GuardLink {
         rng: &mut (impl CryptoRng + ?Sized),
     ) {
         // A cookie is good where it is from.
-        let here = self.addresses.get(self.at);
-        let again = here.is_some_and(|here| self.peer.has_unused_cookie(*here));
+        let here = self.addresses.get(self.at).copied();
+        let again = here.is_some() && here == self.peer.hurried_to();
         if self.attempts > 0 && !self.addresses.is_empty() && !again {
             self.at = (self.at + 1) % self.addresses.len();
             self.last_error

@@ -254,11 +254,14 @@ impl Peer {
         self.actions.pop_front()
     }
 
-    /// Whether there is a cookie from there that no initiation has carried yet: the next one had better go
-    /// there again, and not to another address of the neighbour.
+    /// Where the next initiation had better go, if a cookie from there has brought it forward: to another address
+    /// of the neighbour it would be of no use. That is once in each handshake, so who forges cookies keeps nobody from
+    /// the other addresses.
     #[must_use]
-    pub fn has_unused_cookie(&self, from: SocketAddr) -> bool {
-        self.cookies.has_unused(from)
+    pub fn hurried_to(&self) -> Option<SocketAddr> {
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.hurried)?;
+        let flight = attempt.flight.as_ref()?;
+        flight.cookie.is_none().then_some(flight.to)
     }
 
     /// Makes an initiation that is to be sent to this address, as [`Action::Initiate`] asks; none
