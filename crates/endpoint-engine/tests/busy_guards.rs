@@ -17,7 +17,13 @@ fn join(change: impl Fn(&mut SimRelay)) -> (Duration, Vec<u32>) {
     }
     let began = world.now.instant;
     let node = world.client(|_| {});
-    let up = |world: &World| world.status(node).guards.iter().any(|guard| guard.up);
+    let up = |world: &World| {
+        world
+            .status(node)
+            .guards
+            .iter()
+            .any(|guard| guard.state == "up")
+    };
     assert!(
         world.run_until(90 * SECOND, up),
         "{:#?}",

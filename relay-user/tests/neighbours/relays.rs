@@ -132,7 +132,10 @@ fn of_relays_with_one_link_key_none_is_linked_anew() {
 fn a_cookie_goes_back_where_it_is_from_and_keeps_nobody_from_the_other_address() {
     let now = Instant::now();
     let (mut a, mut b) = two(now);
-    let (secret, mut rng) = (X25519Secret::generate(&mut OsRandom::new()), OsRandom::new());
+    let (secret, mut rng) = (
+        X25519Secret::generate(&mut OsRandom::new()),
+        OsRandom::new(),
+    );
     b.descriptor.link = secret.public();
     let other: SocketAddr = "[fd00::2]:7000".parse().unwrap();
     b.descriptor.addresses.push(other);
