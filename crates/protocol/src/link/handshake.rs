@@ -320,7 +320,14 @@ impl Incoming {
     ) -> Result<Self> {
         const WHAT: &str = "link initiation";
         expect_header(datagram, DatagramType::Initiation, WHAT)?;
-        expect_zeros(&datagram[EFFORT_END..MAC1], WHAT)?;
+        // Effort is bound to a cookie: without one there is none.
+        let has_cookie = datagram[MAC2..].iter().any(|byte| *byte != 0);
+        let end = if has_cookie {
+            EFFORT_END
+        } else {
+            INITIATION_END
+        };
+        expect_zeros(&datagram[end..MAC1], WHAT)?;
         let mut noise = noise::responder(local, &prologue(datagram), rng)?;
         let mut payload = [0; KEM_KEY + TIMESTAMP];
         noise

@@ -101,6 +101,8 @@ struct Attempt {
     flight: Option<Flight>,
     /// A cookie has brought one initiation forward already.
     hurried: bool,
+    /// Where that one is to go, until it is made.
+    hurried_to: Option<SocketAddr>,
 }
 
 struct Flight {
@@ -127,6 +129,7 @@ impl Attempt {
             draft: None,
             flight: None,
             hurried: false,
+            hurried_to: None,
         }
     }
 }
@@ -259,9 +262,7 @@ impl Peer {
     /// the other addresses.
     #[must_use]
     pub fn hurried_to(&self) -> Option<SocketAddr> {
-        let attempt = self.attempt.as_ref().filter(|attempt| attempt.hurried)?;
-        let flight = attempt.flight.as_ref()?;
-        flight.cookie.is_none().then_some(flight.to)
+        self.attempt.as_ref()?.hurried_to
     }
 
     /// Makes an initiation that is to be sent to this address, as [`Action::Initiate`] asks; none
@@ -291,6 +292,7 @@ impl Peer {
         let attempt = self.attempt.get_or_insert(Attempt::new(now));
         attempt.due = now + self.pause;
         attempt.asked = false;
+        attempt.hurried_to = None;
         let draft = made?;
         self.own_timestamp = Some(at);
         if let Some(cookie) = cookie
@@ -408,6 +410,7 @@ impl Peer {
         self.cookies.add(cookie, flight.to, now);
         if !attempt.hurried && flight.cookie.is_none() {
             attempt.hurried = true;
+            attempt.hurried_to = Some(flight.to);
             attempt.due = now;
         }
         Ok(())
