@@ -230,7 +230,7 @@ fn effort_is_made_when_it_is_asked_for_and_only_then() {
         world.settle();
         world.now += SECOND;
     }
-    assert!(world.a.hashes < 8 * 8 << 12, "{}", world.a.hashes);
+    assert!(world.a.hashes < 64 << 12, "{}", world.a.hashes);
 }
 
 #[test]
