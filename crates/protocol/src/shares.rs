@@ -119,6 +119,13 @@ impl Shares {
         self.own + self.known.taken + self.strangers.taken
     }
 
+    /// How many places strangers could still get, and of how many.
+    #[must_use]
+    pub fn room(&self) -> (usize, usize) {
+        let free = self.strangers.free().min(self.free());
+        (free, self.strangers.places)
+    }
+
     /// Whether a stranger there would get a place now.
     #[must_use]
     pub fn has_share(&self, ip: IpAddr) -> bool {
@@ -175,6 +182,12 @@ impl Part {
             }
         }
     }
+}
+
+/// Whether two addresses are in one network of the widest kind.
+#[must_use]
+pub fn share_a_network(a: IpAddr, b: IpAddr) -> bool {
+    networks(a)[0] == networks(b)[0]
 }
 
 /// The networks that an address is in, the widest first.
@@ -252,7 +265,9 @@ mod tests {
     fn strangers_from_everywhere_leave_the_reserve() {
         let mut shares = Shares::new(100, 20);
         let everywhere = (0..1 << 16).map(|n: u32| v4(n << 16));
+        assert_eq!(shares.room(), (80, 80));
         assert_eq!(fill(&mut shares, everywhere), 80);
+        assert_eq!(shares.room(), (0, 80));
         let known = (0..1 << 16).map(|n: u32| Claimant::Known(IpAddr::V4((n << 16).into())));
         assert_eq!(fill(&mut shares, known), 20);
         shares.give_back(v4(0));

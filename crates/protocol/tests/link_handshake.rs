@@ -2,10 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use mixline_protocol::Error;
+use mixline_protocol::effort::Solution;
 use mixline_protocol::identity::{X25519Public, X25519Secret};
 use mixline_protocol::link::{
-    Admission, COOKIE_LIFE, CellKind, DatagramType, Established, Initiator, LoadMeter, Responder,
-    SourceLimiter, Timestamp, counter, datagram_type, receiver_index,
+    Admission, COOKIE_LIFE, CellKind, Cookie, DatagramType, Draft, Established, Initiator,
+    LoadMeter, MAX_EFFORT, MIN_EFFORT, Responder, SourceLimiter, Timestamp, counter, datagram_type,
+    receiver_index,
 };
 use mixline_protocol::link::{LOAD_HOLD, LOAD_INITIATIONS_PER_SECOND, MAX_SOURCES, SOURCE_BURST};
 use mixline_protocol::random::OsRandom;
@@ -14,6 +16,7 @@ use ring::{digest, hmac};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+const EFFORT_END: usize = 1328;
 const MAC1: usize = DATAGRAM - 32;
 const MAC2: usize = DATAGRAM - 16;
 
@@ -329,9 +332,9 @@ fn under_load_a_source_first_proves_that_it_receives() {
         );
     }
     assert!(admitted(&pair.responder, here));
-    assert!(pair.responder.has_cookie(&initiation, here));
-    assert!(!pair.responder.has_cookie(&initiation, elsewhere[0]));
-    assert!(!pair.responder.has_cookie(&without, here));
+    assert_eq!(pair.responder.effort(&initiation, here), Some(0));
+    assert_eq!(pair.responder.effort(&initiation, elsewhere[0]), None);
+    assert_eq!(pair.responder.effort(&without, here), None);
     // The same IPv4 address as a socket of both families shows it.
     assert!(admitted(
         &pair.responder,
@@ -388,6 +391,69 @@ fn an_old_secret_is_not_kept_over_a_long_sleep() {
         pair.responder.check_macs(&with_cookie, here, true),
         Ok(Admission::SendCookie(_))
     ));
+}
+
+#[test]
+fn effort_is_for_one_initiation_of_one_source() {
+    let mut pair = Pair::new();
+    let here: SocketAddr = "192.0.2.1:7000".parse().unwrap();
+    let elsewhere: SocketAddr = "192.0.2.1:7001".parse().unwrap();
+    pair.responder.suggest(5000);
+    let cookie = |source| {
+        let (initiator, without) = pair.start(1);
+        let answer = pair.responder.cookie(&without, source).unwrap();
+        initiator.open_cookie(&answer).unwrap()
+    };
+    let (cookie, other_cookie) = (cookie(here), cookie(elsewhere));
+    assert_eq!(cookie.effort(), 5000);
+    let draft =
+        |seconds| Draft::new(&pair.a, &pair.b.public(), 8, at(seconds), &mut rng()).unwrap();
+    let solve = |draft: &Draft, cookie: &Cookie, effort| {
+        let mut search = draft.puzzle(cookie).search(effort, [3; 16]);
+        search.go_on(u32::MAX).unwrap()
+    };
+    let first = draft(2);
+    let solution = solve(&first, &cookie, 5000);
+    let (mut initiator, initiation) = first.finish(Some(&cookie), &solution);
+    assert_eq!(pair.responder.effort(&initiation, here), Some(5000));
+    assert_eq!(pair.responder.effort(&initiation, elsewhere), None);
+    // Nor with the cookie of that source, nor for another initiation.
+    let second = draft(3);
+    let stolen = solve(&second, &cookie, 5000);
+    let (_, for_elsewhere) = second.finish(Some(&other_cookie), &stolen);
+    assert_eq!(pair.responder.effort(&for_elsewhere, elsewhere), Some(0));
+    let (_, for_another) = draft(4).finish(Some(&cookie), &solution);
+    assert_eq!(pair.responder.effort(&for_another, here), Some(0));
+    // What is claimed and not done is none, and so is what is hardly any.
+    let claimed = Solution {
+        effort: 1 << 19,
+        ..solution
+    };
+    let (_, claims) = draft(5).finish(Some(&cookie), &claimed);
+    assert_eq!(pair.responder.effort(&claims, here), Some(0));
+    let little = draft(6);
+    let solution = solve(&little, &cookie, MIN_EFFORT - 1);
+    let (_, little) = little.finish(Some(&cookie), &solution);
+    assert_eq!(pair.responder.effort(&little, here), Some(0));
+    // It is shown once.
+    assert!(pair.responder.spend(&initiation) && pair.responder.spend(&little));
+    assert!(!pair.responder.spend(&initiation));
+    // No more is ever asked for than anybody makes.
+    pair.responder.suggest(u32::MAX);
+    let answer = pair.responder.cookie(&initiation, here).unwrap();
+    assert_eq!(initiator.open_cookie(&answer).unwrap().effort(), MAX_EFFORT);
+    let (b, response) = pair.responder.respond(&initiation, 9, &mut rng()).unwrap();
+    connected(&initiator.finish(&response).unwrap(), &b);
+    // Behind the effort there are zeros.
+    let (_, bent) = draft(7).finish(None, &Solution::default());
+    for byte in EFFORT_END..MAC1 {
+        let mut bent = bent.clone();
+        bent[byte] = 1;
+        assert!(matches!(
+            error(pair.responder.respond(&bent, 10, &mut rng())),
+            Error::Malformed { .. }
+        ));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use link_world::{Node, SECOND, World, on_demand};
 use mixline_protocol::Error;
 use mixline_protocol::identity::X25519Secret;
 use mixline_protocol::link::peer::Upkeep;
-use mixline_protocol::link::{Admission, Responder};
+use mixline_protocol::link::{Admission, DatagramType, Responder, datagram_type};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::Datagram;
 use proptest::prelude::*;
@@ -142,32 +142,95 @@ fn a_cookie_is_returned_at_once() {
     world.works();
 }
 
-#[test]
-fn who_sees_an_initiation_does_not_replace_its_cookie() {
+/// Somebody on the path answers each initiation with so many cookies, before the responder does or after
+/// it. How many initiations there were when the link was up.
+fn connect_past_a_forger(forged: usize, first: bool) -> usize {
     let mut world = on_demand();
     world.b.under_load = true;
     // The key that cookies are sealed under is public, so this could be anybody.
-    let (secret, begin) = (world.b.secret.clone(), world.now);
-    let forged = |initiation: &Datagram| {
-        let stranger = Responder::new(&secret, begin, &mut OsRandom::new());
+    let forge = |world: &World, initiation: &Datagram| {
+        let secret = &world.b.secret;
+        let stranger = Responder::new(secret, world.now, &mut OsRandom::new());
         let source = "192.0.2.1:7000".parse().unwrap();
         match stranger.check_macs(initiation, source, true) {
             Ok(Admission::SendCookie(cookie)) => cookie,
             _ => panic!("no cookie"),
         }
     };
-    world.a.send(0, world.now);
-    let first = world.a.out.remove(0);
-    world.a.receive(&forged(&first), world.now);
-    let second = world.a.out.remove(0);
-    world.b.receive(&second, world.now);
-    let cookie = world.b.out.remove(0);
-    world.a.receive(&cookie, world.now);
-    for _ in 0..10 {
-        world.a.receive(&forged(&second), world.now);
+    while !world.a.peer.is_up() {
+        world.a.send(0, world.now);
+        for _ in 0..10 {
+            for datagram in std::mem::take(&mut world.a.out) {
+                let initiation = datagram_type(&datagram[..]) == Ok(DatagramType::Initiation);
+                let cookies = |world: &mut World| {
+                    for _ in 0..if initiation { forged } else { 0 } {
+                        let cookie = forge(world, &datagram);
+                        world.a.receive(&cookie, world.now);
+                    }
+                };
+                if first {
+                    cookies(&mut world);
+                }
+                world.b.receive(&datagram, world.now);
+                for answer in std::mem::take(&mut world.b.out) {
+                    world.a.receive(&answer, world.now);
+                }
+                if !first {
+                    cookies(&mut world);
+                }
+            }
+        }
+        world.now += SECOND;
+        assert!(world.a.initiations < 1000, "never");
     }
-    world.pass(SECOND * 6, 1000);
+    world.settle();
     world.works();
+    world.a.initiations
+}
+
+#[test]
+fn who_answers_initiations_first_keeps_no_link_from_coming_up() {
+    for first in [true, false] {
+        for forged in 0..2 {
+            let initiations = connect_past_a_forger(forged, first);
+            assert!(
+                initiations <= 2 + 2 * forged,
+                "{initiations}, {forged} forged for each"
+            );
+        }
+        // With more it takes longer, and comes up.
+        let initiations: usize = (0..20).map(|_| connect_past_a_forger(5, first)).sum();
+        assert!(initiations < 20 * 18, "{initiations}");
+    }
+}
+
+#[test]
+fn effort_is_made_when_it_is_asked_for_and_only_then() {
+    let mut world = on_demand();
+    world.connect();
+    world.works();
+    assert_eq!(world.a.hashes, 0);
+    let mut world = on_demand();
+    world.b.under_load = true;
+    world.b.responder.suggest(1 << 13);
+    world.a.send(0, world.now);
+    world.settle();
+    assert_eq!(world.a.initiations, 2);
+    assert!(world.a.hashes > 0);
+    world.works();
+    // What is asked for by somebody who never answers costs so much, and no more.
+    let mut world = on_demand();
+    world.b.under_load = true;
+    world.b.responder.suggest(1 << 12);
+    for _ in 0..30 {
+        world.a.send(0, world.now);
+        let secret = &world.b.secret;
+        world.b.responder = Responder::new(secret, world.now, &mut OsRandom::new());
+        world.b.responder.suggest(1 << 12);
+        world.settle();
+        world.now += SECOND;
+    }
+    assert!(world.a.hashes < 64 << 12, "{}", world.a.hashes);
 }
 
 #[test]

@@ -7,8 +7,9 @@
 
 use data_encoding::HEXLOWER;
 use mixline_protocol::Error;
+use mixline_protocol::effort::Solution;
 use mixline_protocol::identity::{X25519Public, X25519Secret};
-use mixline_protocol::link::{CellKind, Initiator, Responder, Timestamp};
+use mixline_protocol::link::{CellKind, Draft, Initiator, Responder, Timestamp};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram};
 use ml_kem::kem::{Decapsulate, Encapsulate, KeyExport};
@@ -306,6 +307,53 @@ fn the_library_does_what_the_description_says() {
             data_by_hand(&hand.keys[1], inputs.initiator_index, 2)
         );
     }
+}
+
+#[test]
+fn cookies_and_efforts_are_as_described() {
+    let (inputs, rng) = (Inputs::new(7), &mut OsRandom::new());
+    let key = inputs.responder.public();
+    let mut responder = Responder::new(&inputs.responder, Instant::now(), rng);
+    responder.suggest(2000);
+    let mut draft = || Draft::new(&inputs.initiator, &key, 5, inputs.timestamp, rng).unwrap();
+    let (initiator, without) = draft().finish(None, &Solution::default());
+    let source = "192.0.2.1:7000".parse().unwrap();
+    let answer = responder.cookie(&without, source).unwrap();
+    let (unique, mac1) = (answer[16..28].try_into().unwrap(), &without[1376..1392]);
+    let mut sealed = answer[28..64].to_vec();
+    let opened = aes(&sha256(&[b"mixline/v1/cookie", &key.0])).open_in_place(
+        aead::Nonce::assume_unique_for_key(unique),
+        aead::Aad::from(mac1),
+        &mut sealed,
+    );
+    let (cookie, suggested) = opened.unwrap().split_at(16);
+    assert_eq!(suggested, 2000_u32.to_be_bytes());
+    assert!(answer[64..].iter().all(|byte| *byte == 0));
+
+    let draft = draft();
+    let opened = initiator.open_cookie(&answer).unwrap();
+    let mut search = draft.puzzle(&opened).search(2000, [9; 16]);
+    let solution = search.go_on(u32::MAX).unwrap();
+    let (_, initiation) = draft.finish(Some(&opened), &solution);
+    assert_eq!(initiation[1308..1324], solution.nonce);
+    assert_eq!(initiation[1324..1328], 2000_u32.to_be_bytes());
+    let by_hand = padded(initiation[..1328].to_vec(), &to_responder(&key));
+    assert_eq!(initiation[..1392], by_hand[..1392]);
+    assert_eq!(
+        initiation[1392..],
+        hmac256(cookie, &initiation[..1392])[..16]
+    );
+    let digest = sha256(&[
+        b"mixline/v1/link effort",
+        &key.0,
+        cookie,
+        &initiation[..1308],
+        &initiation[1324..1328],
+        &initiation[1308..1324],
+    ]);
+    let value = u64::from_be_bytes(*digest.first_chunk().unwrap());
+    assert!(value.checked_mul(2000).is_some());
+    assert_eq!(responder.effort(&initiation, source), Some(2000));
 }
 
 #[test]

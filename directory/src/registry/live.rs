@@ -75,6 +75,8 @@ pub(super) struct Live {
     sites: HashMap<IpAddr, Site>,
     /// Whose each link key is.
     links: HashMap<X25519Public, RelayId>,
+    /// Whose it is about to be: relays that are being admitted, and how often at the same time.
+    coming: HashMap<X25519Public, (RelayId, usize)>,
 }
 
 /// What counts at a site.
@@ -94,6 +96,7 @@ impl Live {
             shares: Shares::new(limit, 0),
             sites: HashMap::new(),
             links: HashMap::new(),
+            coming: HashMap::new(),
         }
     }
 
@@ -110,9 +113,35 @@ impl Live {
         self.relays.contains_key(id)
     }
 
-    /// The relay that is there with this link key.
-    pub(super) fn with_link(&self, link: &X25519Public) -> Option<RelayId> {
-        self.links.get(link).copied()
+    /// The relay that is there with this link key, or is about to be.
+    fn with_link(&self, link: &X25519Public) -> Option<RelayId> {
+        let coming = || self.coming.get(link).map(|(id, _)| *id);
+        self.links.get(link).copied().or_else(coming)
+    }
+
+    /// Holds a link key for a relay that is being admitted.
+    ///
+    /// # Errors
+    /// [`RefusalCode::Taken`] if it is another's, or about to be.
+    pub(super) fn hold_link(&mut self, id: RelayId, link: X25519Public) -> Decision<()> {
+        if self.with_link(&link).is_some_and(|holder| holder != id) {
+            let text = "another relay has this relay's link key; remove link.key and start it \
+                        again, or wait until the other one is silent";
+            return Err(Refusal::new(RefusalCode::Taken, text));
+        }
+        let (_, times) = self.coming.entry(link).or_insert((id, 0));
+        *times += 1;
+        Ok(())
+    }
+
+    /// The relay for which [`Live::hold_link`] has held it is there now, or was not admitted.
+    pub(super) fn let_go_of_link(&mut self, link: &X25519Public) {
+        if let Some((_, times)) = self.coming.get_mut(link) {
+            *times -= 1;
+            if *times == 0 {
+                self.coming.remove(link);
+            }
+        }
     }
 
     /// Whether a relay is there and counts at this place.
@@ -190,9 +219,13 @@ impl Live {
     }
 
     /// Puts a relay among the others that was among them before a restart. What its neighbours have does not
-    /// matter: it had its place before they came, or as many had theirs. False if the snapshot is full.
+    /// matter: it had its place before they came, or as many had theirs. False if the snapshot is full, or its link
+    /// key another's.
     pub(super) fn restore(&mut self, registered: Registered) -> bool {
         let place = registered.place;
+        if self.links.contains_key(&registered.relay.descriptor.link) {
+            return false;
+        }
         if !self.shares.restore(place.claimant()) {
             return false;
         }

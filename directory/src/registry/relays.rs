@@ -9,7 +9,7 @@ use mixline_protocol::directory::RefusalCode;
 use mixline_protocol::records::RelayDescriptor;
 use mixline_protocol::time::UnixTime;
 
-use super::live::{LiveRelay, Place, Put, Registered};
+use super::live::{Live, LiveRelay, Place, Put, Registered};
 use super::refusal::{Decision, Refusal, check_fresh, contended, damaged, older, unavailable};
 use super::stored::{decode, encode};
 use super::{ATTEMPTS, Registry};
@@ -77,12 +77,6 @@ impl Registry {
                 );
                 return Err(Refusal::new(RefusalCode::Taken, text));
             }
-            let holder_of_link = self.read_live().with_link(&descriptor.link);
-            if holder_of_link.is_some_and(|holder| holder != id) {
-                let text = "another relay has this relay's link key; remove link.key and start it \
-                            again, or wait until the other one is silent";
-                return Err(Refusal::new(RefusalCode::Taken, text));
-            }
             let new = stored.is_none();
             if new {
                 let limit = self.limits.remembered_relays;
@@ -92,9 +86,12 @@ impl Registry {
             let (place, proven, taken) =
                 self.take_place(&descriptor, from, before.as_ref(), now)?;
             let give_back = |remembered: bool| {
+                let mut live = self.write_live();
+                live.let_go_of_link(&descriptor.link);
                 if taken {
-                    self.write_live().give_back(place);
+                    live.give_back(place);
                 }
+                drop(live);
                 if remembered {
                     self.remembered().give_back(place);
                 }
@@ -140,7 +137,8 @@ impl Registry {
 
     /// Where a relay that comes from there counts from now on, when it last came from that place, and whether
     /// it has taken it now. One that is there, and comes from another of its addresses, moves if it gets a
-    /// place there, and else stays where it is.
+    /// place there, and else stays where it is. Its link key is held for it, so that of two that come at once
+    /// with one key the other is refused.
     fn take_place(
         &self,
         descriptor: &RelayDescriptor,
@@ -149,19 +147,12 @@ impl Registry {
         now: UnixTime,
     ) -> Decision<(Place, UnixTime, bool)> {
         let mut live = self.write_live();
-        if live.has(&descriptor.id, from) {
-            return Ok((from, now, false));
+        live.hold_link(descriptor.id, descriptor.link)?;
+        let place = place_among(&mut live, descriptor, from, before, now);
+        if place.is_err() {
+            live.let_go_of_link(&descriptor.link);
         }
-        let refusal = match live.take(from) {
-            Ok(()) => return Ok((from, now, true)),
-            Err(refusal) => refusal,
-        };
-        let advertised = |ip| descriptor.addresses.iter().any(|a| a.ip() == ip);
-        before
-            .filter(|b| now.since(b.proven) <= PROOF && advertised(b.place.ip()))
-            .filter(|b| live.has(&descriptor.id, b.place))
-            .map(|b| (b.place, b.proven, false))
-            .ok_or(refusal)
+        place
     }
 
     /// The live relays, in no order.
@@ -240,7 +231,11 @@ impl Registry {
 
     fn heard(&self, registered: Registered, taken: bool) {
         let descriptor = Arc::clone(&registered.relay.descriptor);
-        let put = self.write_live().put(registered, taken);
+        let put = {
+            let mut live = self.write_live();
+            live.let_go_of_link(&descriptor.link);
+            live.put(registered, taken)
+        };
         let matters = match &put {
             Put::Came => {
                 let (name, short) = (&descriptor.name, descriptor.short_id());
@@ -305,6 +300,29 @@ impl Registry {
         };
         Err(Refusal::new(RefusalCode::NotAllowed, text))
     }
+}
+
+/// What [`Registry::take_place`] says of places.
+fn place_among(
+    live: &mut Live,
+    descriptor: &RelayDescriptor,
+    from: Place,
+    before: Option<&Registered>,
+    now: UnixTime,
+) -> Decision<(Place, UnixTime, bool)> {
+    if live.has(&descriptor.id, from) {
+        return Ok((from, now, false));
+    }
+    let refusal = match live.take(from) {
+        Ok(()) => return Ok((from, now, true)),
+        Err(refusal) => refusal,
+    };
+    let advertised = |ip| descriptor.addresses.iter().any(|a| a.ip() == ip);
+    before
+        .filter(|b| now.since(b.proven) <= PROOF && advertised(b.place.ip()))
+        .filter(|b| live.has(&descriptor.id, b.place))
+        .map(|b| (b.place, b.proven, false))
+        .ok_or(refusal)
 }
 
 /// Whether those who build paths would do the same with both.

@@ -1,34 +1,56 @@
 //! Link handshakes: answering those of neighbours, making our own.
 //!
 //! Under load an initiation costs a source a cookie before it costs us public-key work
-//! (WireGuard's whitepaper, section 5.3), and each source has its measure. Without load, it costs a cookie
-//! before it costs a place, where those who have not returned one have their share of the places.
+//! (WireGuard's whitepaper, section 5.3), and each source has its measure. Those with a cookie wait, and are served
+//! in the order of the effort that they show. Without load, an initiation costs a cookie before it costs a place,
+//! where those who have not returned one have their share of the places. Where places are few, of neighbours or of
+//! mailboxes, it costs effort.
 
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use mixline_protocol::effort::Effort;
 use mixline_protocol::identity::X25519Public;
-use mixline_protocol::link::{Admission, DatagramType, Timestamp, datagram_type, receiver_index};
+use mixline_protocol::link::{DatagramType, MIN_EFFORT, Timestamp, datagram_type, receiver_index};
+use mixline_protocol::rate_limit::Rate;
 use mixline_protocol::size::Datagram;
 use rand_core::CryptoRng;
 
 use super::indices::Owner;
 use super::neighbours::{Neighbours, Output};
 use super::places::Place;
+use super::price::{pays, price};
+
+/// How many initiations that wait are served: some 0.3 ms of work each, so a third of a core.
+pub const SERVED: Rate = Rate {
+    burst: 32,
+    interval: Duration::from_millis(1),
+};
+/// Hashes that effort for our own initiations costs at a time, some 1 ms ...
+pub const HASHES: u32 = 1 << 12;
+/// ... and how often.
+pub const WORK_EVERY: Duration = Duration::from_millis(10);
+
+/// An initiation that waits to be served.
+pub(super) struct Waits {
+    datagram: Box<Datagram>,
+    source: SocketAddr,
+}
 
 /// Why there is no place for a neighbour.
 enum NoPlace {
-    /// There may be one for whoever returns a cookie.
-    WithoutCookie,
+    /// There may be one for whoever returns a cookie, and shows this effort.
+    Without(Effort),
     /// Its network has its share.
     AtAll,
 }
 
 impl<R: CryptoRng> Neighbours<R> {
-    /// Takes a handshake message, or a probe, that came to any worker.
-    pub fn handshake(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
+    /// Takes a handshake message, or a probe, that came to any worker. Whether it was an initiation that
+    /// cost public-key work.
+    pub fn handshake(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) -> bool {
         match datagram_type(datagram) {
-            Ok(DatagramType::Initiation) => self.initiation(datagram, source, now),
+            Ok(DatagramType::Initiation) => return self.initiation(datagram, source, now),
             Ok(DatagramType::Response) => self.response(datagram, source, now),
             Ok(DatagramType::Cookie) => self.cookie(datagram, now),
             Ok(DatagramType::Probe) => {
@@ -37,22 +59,108 @@ impl<R: CryptoRng> Neighbours<R> {
             }
             Ok(DatagramType::Data) | Err(_) => {}
         }
+        false
     }
 
-    fn initiation(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
-        let under_load = self.load.observe(now);
-        match self.responder.check_macs(datagram, source, under_load) {
-            Ok(Admission::Process) => {}
-            Ok(Admission::SendCookie(cookie)) => {
-                return self.output.push(Output::Send(cookie, source));
-            }
-            Err(_) => return,
+    /// Serves the best of the initiations that wait, if one may be served now; whether it did.
+    pub fn serve(&mut self, now: Instant) -> bool {
+        if self.waiting.is_empty() || !SERVED.take(&mut self.served, now) {
+            return false;
         }
-        if under_load && !self.limiter.allow(source, now) {
-            self.refused += 1;
+        let Some((effort, Waits { datagram, source })) = self.waiting.pop() else {
+            return false;
+        };
+        self.meter.served(effort);
+        self.answer(&datagram, source, Some(effort), now);
+        true
+    }
+
+    /// Makes some of the effort that other relays ask for, if it is time.
+    pub fn solve(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.worked) < WORK_EVERY {
             return;
         }
-        let proven = under_load || self.responder.has_cookie(datagram, source);
+        let Some(number) = self.solving.pop_front() else {
+            return;
+        };
+        self.worked = now;
+        let Some(known) = self.get(number) else {
+            return;
+        };
+        let solved = known.peer.solve(HASHES, now);
+        if known.peer.is_solving() {
+            self.solving.push_back(number);
+        }
+        if let Some((datagram, to)) = solved {
+            self.output.push(Output::Send(datagram, to));
+            self.drive(number, None, now);
+        }
+    }
+
+    /// Whether [`Self::serve`] or [`Self::solve`] have something to do, now or soon.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || !self.solving.is_empty()
+    }
+
+    fn initiation(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) -> bool {
+        let under_load = self.load.observe(now);
+        if let Err(error) = self.responder.check_mac1(datagram) {
+            tracing::trace!(%error, "link initiation");
+            return false;
+        }
+        let effort = self.responder.effort(datagram, source);
+        if !under_load && self.asked_of_all() == 0 {
+            self.answer(datagram, source, effort, now);
+            return true;
+        }
+        let Some(effort) = effort else {
+            self.send_cookie(datagram, source, 0);
+            return false;
+        };
+        if !self.limiter.allow(source, now) {
+            self.refused += 1;
+            return false;
+        }
+        // What was shown before is no effort.
+        let new = effort == 0 || self.responder.spend(datagram);
+        let effort = if new { effort } else { 0 };
+        let from_relay = self.relays.is_first(source.ip());
+        let waits = Waits {
+            datagram: Box::new(*datagram),
+            source,
+        };
+        if let Some(Waits { datagram, source }) = self.waiting.push(from_relay, effort, waits) {
+            if !from_relay {
+                self.meter.gave_way();
+            }
+            self.send_cookie(&datagram, source, 0);
+        }
+        false
+    }
+
+    /// What everybody is asked for, as places are few.
+    fn asked_of_all(&self) -> Effort {
+        price(self.table.room()).max(price(self.mailboxes.room()))
+    }
+
+    /// Answers an initiation by a cookie, and suggests as much effort as this or as others do.
+    fn send_cookie(&mut self, datagram: &Datagram, source: SocketAddr, least: Effort) {
+        let suggested = self.meter.suggested().max(self.asked_of_all());
+        self.responder.suggest(suggested.max(least));
+        let cookie = self.responder.cookie(datagram, source).ok();
+        self.output
+            .extend(cookie.map(|it| Output::Send(it, source)));
+    }
+
+    /// Answers an initiation; `effort`: what it shows, if it has a cookie.
+    fn answer(
+        &mut self,
+        datagram: &Datagram,
+        source: SocketAddr,
+        effort: Option<Effort>,
+        now: Instant,
+    ) {
         let incoming = match self.responder.read(datagram, &mut self.rng) {
             Ok(incoming) => incoming,
             Err(error) => return tracing::debug!(%error, "link initiation"),
@@ -61,14 +169,9 @@ impl<R: CryptoRng> Neighbours<R> {
             return;
         }
         let known = self.table.number_of(&incoming.remote());
-        let number = match self.place(incoming.remote(), source, proven, now) {
+        let number = match self.place(incoming.remote(), source, effort, now) {
             Ok(number) => number,
-            Err(NoPlace::WithoutCookie) => {
-                let cookie = self.responder.cookie(datagram, source).ok();
-                return self
-                    .output
-                    .extend(cookie.map(|it| Output::Send(it, source)));
-            }
+            Err(NoPlace::Without(effort)) => return self.send_cookie(datagram, source, effort),
             Err(NoPlace::AtAll) => {
                 self.refused += 1;
                 return;
@@ -114,10 +217,11 @@ impl<R: CryptoRng> Neighbours<R> {
         &mut self,
         key: X25519Public,
         source: SocketAddr,
-        proven: bool,
+        effort: Option<Effort>,
         now: Instant,
     ) -> Result<u32, NoPlace> {
-        let ip = source.ip();
+        let (ip, proven) = (source.ip(), effort.is_some());
+        let shown = effort.unwrap_or(0);
         let place = match (self.relays.is_listed(&key), proven) {
             (true, _) => Place::Relay,
             (false, true) => Place::Proven(ip),
@@ -130,18 +234,47 @@ impl<R: CryptoRng> Neighbours<R> {
             if proven && matches!(passing, Some(Place::Unproven(_))) {
                 let _ = self.table.put(number, place);
             }
+            self.table.set_effort(number, shown);
             return Ok(number);
         }
-        // Who could not stay is not let in.
-        if place != Place::Relay && !self.table.has_room(ip) {
-            return Err(NoPlace::AtAll);
+        if place != Place::Relay {
+            // Who could not stay is not let in.
+            if !self.table.has_room(ip) {
+                return Err(NoPlace::AtAll);
+            }
+            let asked = price(self.table.room());
+            if !pays(shown, asked) {
+                return Err(NoPlace::Without(asked));
+            }
         }
-        let address = Some(source);
-        let number = self.add(key, place, address, now);
-        number.ok_or(match place {
-            Place::Unproven(_) => NoPlace::WithoutCookie,
-            _ => NoPlace::AtAll,
-        })
+        let number = match (self.add(key, place, Some(source), now), place) {
+            (Some(number), _) => number,
+            (None, Place::Unproven(_)) => return Err(NoPlace::Without(0)),
+            (None, Place::Proven(_)) => self.in_place_of_another(key, source, shown, now)?,
+            (None, _) => return Err(NoPlace::AtAll),
+        };
+        self.table.set_effort(number, shown);
+        Ok(number)
+    }
+
+    /// A neighbour in the place of one that has made less effort, and has not said anything yet.
+    fn in_place_of_another(
+        &mut self,
+        key: X25519Public,
+        source: SocketAddr,
+        effort: Effort,
+        now: Instant,
+    ) -> Result<u32, NoPlace> {
+        let ip = source.ip();
+        let Some(other) = self.table.who_gives_way(ip, effort) else {
+            // Enough to be better than those who make none, or twice as much as was too little.
+            return Err(NoPlace::Without(effort.saturating_mul(2).max(MIN_EFFORT)));
+        };
+        self.end(other, now);
+        let number = self
+            .table
+            .replace(key, Place::Proven(ip), Some(source), now);
+        number.ok_or(NoPlace::AtAll)
     }
 
     fn response(&mut self, datagram: &Datagram, source: SocketAddr, now: Instant) {
@@ -153,7 +286,10 @@ impl<R: CryptoRng> Neighbours<R> {
             return;
         };
         match known.peer.response(datagram, now) {
-            Ok(()) => self.drive(neighbour, Some((index, Some(source))), now),
+            Ok(to) => {
+                self.found(neighbour, to);
+                self.drive(neighbour, Some((index, Some(source))), now);
+            }
             Err(error) => tracing::debug!(%error, "link response"),
         }
     }
@@ -172,28 +308,36 @@ impl<R: CryptoRng> Neighbours<R> {
         }
     }
 
+    /// Where the next initiation to a neighbour goes. It is where it is heard. Otherwise its addresses are tried one
+    /// after the other, as far as it has answered there, or little was sent.
+    fn where_to(&mut self, number: u32, now: Instant) -> Option<SocketAddr> {
+        let known = self.table.get_mut(number)?;
+        if let Some(address) = known.address.filter(|_| known.peer.is_up()) {
+            return Some(address);
+        }
+        let short = known.relay?;
+        let relay = self.relays.get(&short)?;
+        let all = match relay.addresses.as_slice() {
+            [] => known.address.as_slice(),
+            stated => stated,
+        };
+        // A cookie is good where it is from.
+        let again = known.peer.hurried_to();
+        let again = again.and_then(|from| all.iter().position(|at| *at == from));
+        let turns = (0..all.len()).map(|turn| known.attempts.wrapping_add(turn));
+        let turns = again.into_iter().chain(turns);
+        let mut turns = turns.map(|turn| (turn, all[turn % all.len()]));
+        let mut may = |at| self.unproven.may_send(short, relay, at, now);
+        let (turn, to) = turns.find(|(_, at)| may(*at))?;
+        known.attempts = turn.wrapping_add(1);
+        Some(to)
+    }
+
     /// Sends an initiation, as a neighbour's state asks.
     pub(super) fn initiate(&mut self, number: u32, now: Instant) {
+        let to = self.where_to(number, now);
         let Some(known) = self.table.get_mut(number) else {
             return;
-        };
-        let relay = known.relay.and_then(|short| self.relays.get(&short));
-        let addresses = relay.map(|r| r.addresses.as_slice());
-        let stated = addresses.filter(|a| !a.is_empty());
-        let first = relay.and_then(|relay| relay.first);
-        // It is where it is heard. Otherwise its addresses are tried one after the other, as far as
-        // somebody has answered there, or little was sent.
-        let to = match (known.address.filter(|_| known.peer.is_up()), stated) {
-            (Some(address), _) => Some(address),
-            (None, stated) => {
-                let all = stated.unwrap_or(known.address.as_slice());
-                let turns = (0..all.len()).map(|turn| known.attempts.wrapping_add(turn));
-                let mut turns = turns.map(|turn| (turn, all[turn % all.len()]));
-                let mut may = |at| self.unproven.may_send(at, first == Some(at), now);
-                let found = turns.find(|(_, at)| may(*at));
-                known.attempts = found.map_or(known.attempts, |(turn, _)| turn.wrapping_add(1));
-                found.map(|(_, at)| at)
-            }
         };
         let owner = Owner {
             neighbour: number,
@@ -209,9 +353,11 @@ impl<R: CryptoRng> Neighbours<R> {
         let at = self.times.next(Timestamp::from(SystemTime::now()));
         match known
             .peer
-            .initiate(&self.secret, index, at, now, &mut self.rng)
+            .initiate(&self.secret, index, to, at, now, &mut self.rng)
         {
-            Ok(datagram) => self.output.push(Output::Send(datagram, to)),
+            Ok(Some(datagram)) => self.output.push(Output::Send(datagram, to)),
+            Ok(None) if self.solving.contains(&number) => {}
+            Ok(None) => self.solving.push_back(number),
             Err(error) => {
                 tracing::debug!(%error, "a relay's link key");
                 self.indices.give_back(index);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use mixline_protocol::records::MAX_RELAYS;
 use mixline_relay_engine::link_sessions::{
     MAX_SESSIONS_PER_WORKER, MAX_WORKERS, POSITION_BITS, WORKER_BITS, index,
 };
@@ -11,11 +12,11 @@ use rand_core::CryptoRng;
 use super::places::MAX_NEIGHBOURS;
 
 /// Indices in use at a time: sessions, and handshakes in flight. Half of one worker's
-/// positions, so that a free one is found at once; and enough for three sessions and a handshake of each
-/// neighbour, so that nobody takes another's.
+/// positions, so that a free one is found at once; and enough for three sessions of each neighbour, and for each
+/// relay's handshake and the one that effort is made for, so that nobody takes another's.
 pub const MAX_INDICES: usize = MAX_SESSIONS_PER_WORKER / 2;
 
-const _: () = assert!(MAX_INDICES >= 4 * MAX_NEIGHBOURS);
+const _: () = assert!(MAX_INDICES >= 3 * MAX_NEIGHBOURS + 2 * MAX_RELAYS);
 
 /// The bits of an index that name worker and position.
 const POSITION: u32 = (1 << (WORKER_BITS + POSITION_BITS)) - 1;

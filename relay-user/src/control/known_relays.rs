@@ -1,7 +1,7 @@
 //! The relays of the newest snapshot, and former ones with a link, by short ID and by link key.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 
 use mixline_protocol::identity::{ShortId, X25519Public};
 
@@ -24,6 +24,8 @@ pub struct KnownRelays {
     relays: HashMap<ShortId, Relay>,
     /// Which relays say that this is their link key.
     by_key: HashMap<X25519Public, Vec<ShortId>>,
+    /// Where those of the newest snapshot register from.
+    firsts: HashSet<IpAddr>,
 }
 
 impl KnownRelays {
@@ -33,7 +35,18 @@ impl KnownRelays {
         for (short, relay) in &relays {
             by_key.entry(relay.link).or_default().push(*short);
         }
-        Self { relays, by_key }
+        let listed = relays.values().filter(|relay| relay.listed);
+        let firsts = listed.filter_map(|relay| relay.first);
+        Self {
+            firsts: firsts.map(|first| first.ip().to_canonical()).collect(),
+            relays,
+            by_key,
+        }
+    }
+
+    /// Whether a relay of the newest snapshot has its first address there.
+    pub fn is_first(&self, ip: IpAddr) -> bool {
+        self.firsts.contains(&ip.to_canonical())
     }
 
     /// The relay of this short ID.

@@ -5,16 +5,20 @@
 //! of the same key, and loses them when it says that it goes, or stays away.
 //!
 //! A link key costs nothing, so tokens are shared between the networks that neighbours are in
-//! ([`Shares`]). Half of them are for the first few of each key: who has many leaves those to others.
+//! ([`Shares`]). Half of them are for the first few of each key: who has many leaves those to others. Where
+//! few of the other half are left, a key gets no more than [`CHEAP_TOKENS`] without effort.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use mixline_protocol::effort::Effort;
 use mixline_protocol::link::control::MAX_TOKENS_PER_LINK;
 use mixline_protocol::path::MailboxToken;
 use mixline_protocol::shares::{Claimant, Shares};
+
+use super::price::{pays, price};
 
 /// Tokens that all clients of a relay hold together: some 20 MiB for each worker.
 pub const MAX_TOKENS_TOTAL: usize = 262_144;
@@ -22,6 +26,8 @@ pub const MAX_TOKENS_TOTAL: usize = 262_144;
 const FIRST_TOKENS_TOTAL: usize = MAX_TOKENS_TOTAL / 2;
 /// ... of which there are so many: more than most clients ever have.
 const FIRST_TOKENS: usize = 128;
+/// Where tokens are few, more than this for one link key cost effort.
+pub const CHEAP_TOKENS: usize = 256;
 /// The longest that a token is registered at a time: the longest life of a tail.
 pub const MAX_TOKEN_LIFE: Duration = Duration::from_secs(25 * 3600);
 
@@ -64,11 +70,13 @@ impl Default for Mailboxes {
 }
 
 impl Mailboxes {
-    /// Registers tokens for a neighbour that is at `ip`, or renews them. A life of zero ends one.
+    /// Registers tokens for a neighbour that is at `ip`, and has shown this effort, or renews them. A
+    /// life of zero ends one.
     pub fn register(
         &mut self,
         neighbour: u32,
         ip: IpAddr,
+        effort: Effort,
         tokens: &[(MailboxToken, u32)],
         now: Instant,
     ) -> Registration {
@@ -91,7 +99,7 @@ impl Mailboxes {
                     }
                 }
                 Entry::Vacant(_) if *seconds == 0 => {}
-                Entry::Vacant(vacant) => match claim(&mut self.shares, ip, held) {
+                Entry::Vacant(vacant) => match claim(&mut self.shares, ip, effort, held) {
                     Some(claimant) => {
                         vacant.insert(Held {
                             neighbour,
@@ -144,6 +152,12 @@ impl Mailboxes {
         self.tokens.len()
     }
 
+    /// How many more there could be beyond the first of each key, and of how many.
+    #[must_use]
+    pub fn room(&self) -> (usize, usize) {
+        self.shares.room()
+    }
+
     fn forget(&mut self, neighbour: u32, token: &MailboxToken) {
         if let Some(tokens) = self.of.get_mut(&neighbour) {
             tokens.remove(token);
@@ -154,9 +168,10 @@ impl Mailboxes {
     }
 }
 
-/// Takes one more for a link key that has so many; of whose share.
-fn claim(shares: &mut Shares, ip: IpAddr, held: usize) -> Option<Claimant> {
-    if held >= MAX_TOKENS_PER_LINK {
+/// Takes one more for a link key that has so many, and has shown this effort; of whose share.
+fn claim(shares: &mut Shares, ip: IpAddr, effort: Effort, held: usize) -> Option<Claimant> {
+    let dear = held >= CHEAP_TOKENS && !pays(effort, price(shares.room()));
+    if held >= MAX_TOKENS_PER_LINK || dear {
         return None;
     }
     let first = (held < FIRST_TOKENS).then_some(Claimant::Known(ip));
@@ -191,29 +206,29 @@ mod tests {
     #[test]
     fn a_token_has_one_owner() {
         let (mut boxes, now) = (Mailboxes::default(), Instant::now());
-        let first = boxes.register(1, HERE, &[(token(7), 60)], now);
+        let first = boxes.register(1, HERE, 0, &[(token(7), 60)], now);
         assert_eq!(first.added, [token(7)]);
         assert_eq!(
-            boxes.register(2, HERE, &[(token(7), 60)], now).refused,
+            boxes.register(2, HERE, 0, &[(token(7), 60)], now).refused,
             [token(7)]
         );
         assert_eq!(
-            boxes.register(2, HERE, &[(token(7), 0)], now).refused,
+            boxes.register(2, HERE, 0, &[(token(7), 0)], now).refused,
             [token(7)]
         );
         // Renewing is not adding.
         assert_eq!(
-            boxes.register(1, HERE, &[(token(7), 90)], now),
+            boxes.register(1, HERE, 0, &[(token(7), 90)], now),
             Registration::default()
         );
         assert!(boxes.expire(now + Duration::from_secs(89)).is_empty());
         assert_eq!(boxes.expire(now + Duration::from_secs(90)), [token(7)]);
         assert_eq!(
-            boxes.register(2, HERE, &[(token(7), 60)], now).added,
+            boxes.register(2, HERE, 0, &[(token(7), 60)], now).added,
             [token(7)]
         );
         assert_eq!(
-            boxes.register(2, HERE, &[(token(7), 0)], now).removed,
+            boxes.register(2, HERE, 0, &[(token(7), 0)], now).removed,
             [token(7)]
         );
         assert!(boxes.len() == 0 && !boxes.has_any(1) && !boxes.has_any(2));
@@ -224,7 +239,7 @@ mod tests {
         let (mut boxes, now) = (Mailboxes::default(), Instant::now());
         let most = MAX_TOKENS_PER_LINK as u32;
         let tokens: Vec<_> = (0..=most).map(|n| (token(n), u32::MAX)).collect();
-        let done = boxes.register(1, HERE, &tokens, now);
+        let done = boxes.register(1, HERE, 0, &tokens, now);
         assert_eq!(done.added.len(), MAX_TOKENS_PER_LINK);
         assert_eq!(done.refused, [token(most)]);
         assert_eq!(
@@ -241,7 +256,7 @@ mod tests {
             let tokens: Vec<_> = (next..next + count).map(|n| (token(n), 60)).collect();
             next += count;
             boxes
-                .register(neighbour, ip.into(), &tokens, now)
+                .register(neighbour, ip.into(), 0, &tokens, now)
                 .added
                 .len()
         };
@@ -277,12 +292,36 @@ mod tests {
     }
 
     #[test]
+    fn where_tokens_are_few_many_of_them_cost_effort() {
+        let (mut boxes, now) = (Mailboxes::default(), Instant::now());
+        let mut next = 0;
+        let mut take = |boxes: &mut Mailboxes, neighbour: u32, effort| {
+            let tokens: Vec<_> = (next..next + 4096).map(|n| (token(n), 60)).collect();
+            next += 4096;
+            let [_, _, a, b] = neighbour.to_be_bytes();
+            let ip = IpAddr::from([a, b, 9, 9]);
+            let taken = boxes.register(neighbour, ip, effort, &tokens, now);
+            taken.added.len()
+        };
+        // From everywhere, as long as there are many.
+        let mut neighbours = 256..;
+        while price(boxes.room()) == 0 {
+            take(&mut boxes, neighbours.next().unwrap(), 0);
+        }
+        assert_eq!(take(&mut boxes, 10_000, 0), CHEAP_TOKENS);
+        let effort = 4 * price(boxes.room());
+        assert_eq!(take(&mut boxes, 20_000, effort), 4096);
+        let few = (0..40).map(|n| take(&mut boxes, 30_000 + 256 * n, 0)).max();
+        assert_eq!(few, Some(CHEAP_TOKENS));
+    }
+
+    #[test]
     fn tokens_count_where_their_neighbour_is() {
         let (mut boxes, now) = (Mailboxes::default(), Instant::now());
         let tokens: Vec<_> = (0..4096).map(|n| (token(n), 60)).collect();
         let there = IpAddr::from([198, 51, 100, 1]);
-        boxes.register(1, HERE, &tokens, now);
-        boxes.register(1, there, &tokens, now);
+        boxes.register(1, HERE, 0, &tokens, now);
+        boxes.register(1, there, 0, &tokens, now);
         assert!(boxes.tokens.values().all(|held| {
             [Claimant::Known(there), Claimant::Stranger(there)].contains(&held.claimant)
         }));

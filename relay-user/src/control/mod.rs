@@ -1,7 +1,7 @@
 //! The control plane: everything that is not done for each datagram. One task owns the
 //! neighbours and the onion keys; another registers the relay with the directory.
 
-mod handshakes;
+pub mod handshakes;
 mod indices;
 mod known_relays;
 mod mailboxes;
@@ -9,6 +9,7 @@ pub mod neighbour_table;
 pub mod neighbours;
 pub mod places;
 mod prefix;
+mod price;
 pub mod registration;
 pub mod staying;
 pub mod unproven;
@@ -28,13 +29,14 @@ use mixline_relay_engine::queues::{ControlQueues, WorkerHandle};
 use mixline_relay_engine::slow_path::Keys;
 use mixline_relay_engine::wake::Wake as _;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::believed_time::BelievedTime;
 use crate::onion_keys::OnionKeys;
 use crate::port::ControlSockets;
 use crate::state_dir::StateDir;
 use crate::workers::ControlWaker;
+use handshakes::WORK_EVERY;
 use neighbours::{Census, Neighbours, Output};
 
 /// How long a disk is left alone that did not take the onion keys.
@@ -44,8 +46,11 @@ const TICK: Duration = Duration::from_secs(1);
 /// Answers to handshakes worked off before each initiation: all that fit into their queue. A forged one costs a
 /// look into a table and, under an index in use, one HMAC.
 const ANSWERS_AT_ONCE: usize = 256;
-/// Handshakes worked off in one round, before anything else: some 10 ms.
+/// Initiations that cost public-key work worked off in one round, before anything else: some 10 ms.
 const HANDSHAKES_AT_ONCE: usize = 32;
+/// Others looked at before each of those: all that fit into their queue. A forged one costs some microseconds, and
+/// those that are served in turn must not be lost among them.
+const LOOKED_AT: usize = 256;
 /// Path probes worked off in the same round: 0.1 ms, so a flood of them delays handshakes by no more.
 const PROBES_AT_ONCE: usize = 16;
 
@@ -131,6 +136,7 @@ impl Control {
         loop {
             tokio::select! {
                 () = waker.woken() => {}
+                () = sleep(WORK_EVERY), if self.neighbours.has_work() => {}
                 _ = ticks.tick() => self.tick(),
                 Ok(()) = self.snapshots.changed() => self.take_snapshot(),
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -162,10 +168,9 @@ impl Control {
             self.neighbours
                 .message(message.index, &mut message.datagram, now);
         }
-        let (queues, neighbours) = (&*self.queues, &mut self.neighbours);
-        let all = work_off(queues, |message| {
-            neighbours.handshake(&message.datagram, message.source, now);
-        });
+        let neighbours = &mut self.neighbours;
+        let all = work_off(&self.queues, &mut Counter { neighbours, now });
+        self.neighbours.solve(now);
         if !all {
             self.waker.wake();
         }
@@ -268,30 +273,72 @@ impl Control {
     }
 }
 
+/// Where handshakes and probes are worked off.
+trait Desk {
+    /// Takes one; whether it was an initiation that cost public-key work.
+    fn take(&mut self, message: &Handshake) -> bool;
+    /// Serves one of the initiations that wait, if there is one whose turn it is; whether it did.
+    fn serve(&mut self) -> bool;
+}
+
+/// The neighbours, at a moment.
+struct Counter<'a> {
+    neighbours: &'a mut Neighbours<OsRandom>,
+    now: Instant,
+}
+
+impl Desk for Counter<'_> {
+    fn take(&mut self, message: &Handshake) -> bool {
+        let Self { neighbours, now } = self;
+        neighbours.handshake(&message.datagram, message.source, *now)
+    }
+
+    fn serve(&mut self) -> bool {
+        self.neighbours.serve(self.now)
+    }
+}
+
 /// Takes a round of handshakes and probes; whether those were all. Answers come before each initiation, which
 /// costs a hundred times as much: their queue must not fill with forged ones while initiations are worked off.
-fn work_off(queues: &ControlQueues, mut handle: impl FnMut(Handshake)) -> bool {
+fn work_off(queues: &ControlQueues, desk: &mut impl Desk) -> bool {
     let ControlQueues {
         answers,
         handshakes,
         probes,
         ..
     } = queues;
-    let mut take = |queue: &ArrayQueue<Handshake>, at_once| {
-        std::iter::from_fn(|| queue.pop())
-            .take(at_once)
-            .map(&mut handle)
-            .count()
-    };
-    take(answers, ANSWERS_AT_ONCE);
+    take(answers, ANSWERS_AT_ONCE, desk);
     for _ in 0..HANDSHAKES_AT_ONCE {
-        if take(handshakes, 1) == 0 {
+        let look = |_| take(handshakes, 1, desk);
+        let costly = (0..LOOKED_AT).map(look).find(|took| *took != Took::Cheap);
+        if costly != Some(Took::Costly) && !desk.serve() {
             break;
         }
-        take(answers, ANSWERS_AT_ONCE);
+        take(answers, ANSWERS_AT_ONCE, desk);
     }
-    take(probes, PROBES_AT_ONCE);
+    take(probes, PROBES_AT_ONCE, desk);
     answers.is_empty() && handshakes.is_empty() && probes.is_empty()
+}
+
+/// What became of some messages of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Took {
+    /// There were none.
+    Nothing,
+    /// None cost public-key work.
+    Cheap,
+    /// One did.
+    Costly,
+}
+
+/// Takes so many messages at most.
+fn take(queue: &ArrayQueue<Handshake>, at_once: usize, desk: &mut impl Desk) -> Took {
+    let mut took = Took::Nothing;
+    for message in std::iter::from_fn(|| queue.pop()).take(at_once) {
+        let costly = desk.take(&message);
+        took = if costly { Took::Costly } else { Took::Cheap };
+    }
+    took
 }
 
 /// Gives a worker a command; waits for room, which a worker soon makes. One that has ended
@@ -336,22 +383,45 @@ mod tests {
         };
         while push(&queues.handshakes, INITIATION) {}
         assert_eq!(queues.handshakes.len(), HANDSHAKES);
-        let (mut worked, mut right, mut rounds) = (0, 0, 1);
-        let mut handle = |message: Handshake| match message.datagram[0] {
-            INITIATION => {
-                // What comes meanwhile.
-                worked += 1;
-                for _ in 1..ANSWERS {
-                    assert!(push(&queues.answers, FORGED), "after {worked} initiations");
+        struct Fake<P> {
+            push: P,
+            worked: usize,
+            right: usize,
+        }
+        impl<P: Fn(u8) -> bool> Desk for Fake<P> {
+            fn take(&mut self, message: &Handshake) -> bool {
+                match message.datagram[0] {
+                    INITIATION => {
+                        // What comes meanwhile.
+                        self.worked += 1;
+                        let after = self.worked;
+                        for _ in 1..ANSWERS {
+                            assert!((self.push)(FORGED), "after {after} initiations");
+                        }
+                        assert!((self.push)(RIGHT), "after {after} initiations");
+                        true
+                    }
+                    what => {
+                        self.right += usize::from(what == RIGHT);
+                        false
+                    }
                 }
-                assert!(push(&queues.answers, RIGHT), "after {worked} initiations");
             }
-            what => right += usize::from(what == RIGHT),
+
+            fn serve(&mut self) -> bool {
+                false
+            }
+        }
+        let mut desk = Fake {
+            push: |what| push(&queues.answers, what),
+            worked: 0,
+            right: 0,
         };
-        while !work_off(queues, &mut handle) {
+        let mut rounds = 1;
+        while !work_off(queues, &mut desk) {
             rounds += 1;
         }
-        assert_eq!((worked, right), (HANDSHAKES, HANDSHAKES));
+        assert_eq!((desk.worked, desk.right), (HANDSHAKES, HANDSHAKES));
         assert_eq!(rounds, HANDSHAKES / HANDSHAKES_AT_ONCE);
     }
 }

@@ -4,12 +4,14 @@
 //! A number is a position in the table and what workers know a neighbour by. It is another's only
 //! after its neighbour was removed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use mixline_protocol::effort::Effort;
 use mixline_protocol::identity::{ShortId, X25519Public};
 use mixline_protocol::link::peer::{Peer, Upkeep};
+use mixline_protocol::shares::share_a_network;
 use mixline_relay_engine::quota::NeighbourUsage;
 
 use super::places::{Place, Places};
@@ -29,6 +31,8 @@ pub struct Neighbour {
     pub worker: usize,
     /// Which place it has.
     place: Place,
+    /// What effort its newest initiation showed.
+    effort: Effort,
     /// Since when it has had that place, or asked for the newest session in it.
     pub since: Instant,
     /// What it takes up in the workers.
@@ -49,6 +53,8 @@ pub struct NeighbourTable {
     free: Vec<u32>,
     by_key: HashMap<X25519Public, u32>,
     places: Places,
+    /// Those that have returned a cookie and said nothing yet, by effort.
+    unconfirmed: BTreeSet<(Effort, u32)>,
 }
 
 impl NeighbourTable {
@@ -61,6 +67,7 @@ impl NeighbourTable {
             free: Vec::new(),
             by_key: HashMap::new(),
             places: Places::default(),
+            unconfirmed: BTreeSet::new(),
         }
     }
 
@@ -107,6 +114,31 @@ impl NeighbourTable {
         if !self.places.take(place) {
             return None;
         }
+        self.insert(key, relay, place, address, now)
+    }
+
+    /// The same in the place that a neighbour of the same network has just left.
+    pub fn replace(
+        &mut self,
+        key: X25519Public,
+        place: Place,
+        address: Option<SocketAddr>,
+        now: Instant,
+    ) -> Option<u32> {
+        if !self.places.take_over(place) {
+            return None;
+        }
+        self.insert(key, None, place, address, now)
+    }
+
+    fn insert(
+        &mut self,
+        key: X25519Public,
+        relay: Option<ShortId>,
+        place: Place,
+        address: Option<SocketAddr>,
+        now: Instant,
+    ) -> Option<u32> {
         let number = match self.free.pop() {
             Some(free) => free,
             None => {
@@ -122,13 +154,54 @@ impl NeighbourTable {
             current: None,
             worker: number as usize % self.workers,
             place,
+            effort: 0,
             since: now,
             usage: NeighbourUsage::default(),
             attempts: 0,
             idle_since: None,
         });
         self.by_key.insert(key, number);
+        self.sort_in(number);
         Some(number)
+    }
+
+    /// A neighbour has shown this effort.
+    pub fn set_effort(&mut self, number: u32, effort: Effort) {
+        self.sort_out(number);
+        if let Some(known) = self.get_mut(number) {
+            known.effort = effort;
+        }
+        self.sort_in(number);
+    }
+
+    /// Which neighbour that has returned a cookie and said nothing yet gives way to another one there, that
+    /// shows this effort: the one with the least, if that is less, of those in its network. If there are none,
+    /// of all.
+    pub fn who_gives_way(&self, ip: IpAddr, effort: Effort) -> Option<u32> {
+        let near = |number: &u32| {
+            let place = self.get(*number).and_then(|known| known.place.ip());
+            place.is_some_and(|there| share_a_network(there, ip))
+        };
+        let mut all = self.unconfirmed.iter();
+        let (least, number) = match all.find(|(_, number)| near(number)) {
+            Some(found) => found,
+            None => self.unconfirmed.first()?,
+        };
+        (*least < effort).then_some(*number)
+    }
+
+    fn sort_in(&mut self, number: u32) {
+        if let Some(known) = self.get(number)
+            && matches!(known.place, Place::Proven(_))
+        {
+            self.unconfirmed.insert((known.effort, number));
+        }
+    }
+
+    fn sort_out(&mut self, number: u32) {
+        if let Some(known) = self.get(number) {
+            self.unconfirmed.remove(&(known.effort, number));
+        }
     }
 
     /// Gives a neighbour another place. False, and nothing is changed, if there is none for it.
@@ -138,13 +211,21 @@ impl NeighbourTable {
         let Some(known) = known.and_then(Option::as_mut) else {
             return false;
         };
-        if known.place != place {
-            if !self.places.exchange(known.place, place) {
-                return false;
-            }
-            known.place = place;
+        if known.place == place {
+            return true;
         }
+        if !self.places.exchange(known.place, place) {
+            return false;
+        }
+        self.unconfirmed.remove(&(known.effort, number));
+        known.place = place;
+        self.sort_in(number);
         true
+    }
+
+    /// How many places clients could still get, and of how many.
+    pub fn room(&self) -> (usize, usize) {
+        self.places.room()
     }
 
     /// Whether a client there could stay.
@@ -154,6 +235,7 @@ impl NeighbourTable {
 
     /// Removes a neighbour, whose number becomes free.
     pub fn remove(&mut self, number: u32) -> Option<Neighbour> {
+        self.sort_out(number);
         let known = self.by_number.get_mut(number as usize)?.take()?;
         self.by_key.remove(&known.peer.remote());
         self.places.give_back(known.place);
@@ -166,6 +248,11 @@ impl Neighbour {
     /// Which place it has.
     pub fn place(&self) -> Place {
         self.place
+    }
+
+    /// What effort its newest initiation showed.
+    pub fn effort(&self) -> Effort {
+        self.effort
     }
 
     /// Where it is, by what was proven, or else by what is known.
@@ -190,6 +277,27 @@ mod tests {
 
     fn key(n: u8) -> X25519Public {
         X25519Public([n; 32])
+    }
+
+    #[test]
+    fn the_least_effort_gives_way_within_a_network_first() {
+        let (mut table, now) = (NeighbourTable::new(key(0), 1), Instant::now());
+        let ip = |a: u8, d: u8| IpAddr::from([a, 0, 2, d]);
+        for (n, a, effort) in [(1, 10, 5000), (2, 10, 3000), (3, 20, 2000)] {
+            let number = table.add(key(n), None, Place::Proven(ip(a, n)), None, now);
+            table.set_effort(number.unwrap(), effort);
+        }
+        assert_eq!(table.who_gives_way(ip(10, 9), 4000), Some(1));
+        assert_eq!(table.who_gives_way(ip(10, 9), 3000), None);
+        assert_eq!(table.who_gives_way(ip(30, 9), 2001), Some(2));
+        // Who has confirmed its session does not.
+        assert!(table.put(1, Place::Client(ip(10, 2))));
+        assert_eq!(table.who_gives_way(ip(10, 9), 4000), None);
+        assert_eq!(table.who_gives_way(ip(10, 9), 6000), Some(0));
+        for number in 0..3 {
+            table.remove(number);
+        }
+        assert!(table.unconfirmed.is_empty());
     }
 
     #[test]

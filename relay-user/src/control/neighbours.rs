@@ -4,7 +4,7 @@
 //! No sockets and no clock: messages and time go in, [`Output`] comes out. Everything that
 //! an outsider can make more of is bounded, by constants of `places`, `indices` and `mailboxes`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,9 +13,11 @@ use mixline_protocol::identity::{ShortId, X25519Public, X25519Secret};
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::peer::Action;
 use mixline_protocol::link::probe::{Answer, ProbeResponder};
-use mixline_protocol::link::{CellKind, InitiationTimes, LoadMeter, Responder, SourceLimiter};
+use mixline_protocol::link::{
+    CellKind, EffortMeter, InitiationTimes, LoadMeter, Responder, SourceLimiter, Waiting,
+};
 use mixline_protocol::path::MailboxToken;
-use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::records::{RelayDescriptor, with_keys_of_their_own};
 use mixline_protocol::size::{DATAGRAM, Datagram};
 use mixline_relay_engine::headers::cell_of;
 use mixline_relay_engine::link_sessions::worker_of;
@@ -23,6 +25,7 @@ use mixline_relay_engine::messages::{Command, Signal};
 use mixline_relay_engine::next_hops::Link;
 use rand_core::CryptoRng;
 
+use super::handshakes::Waits;
 use super::indices::{Indices, Owner};
 use super::known_relays::{KnownRelays, Relay};
 use super::mailboxes::Mailboxes;
@@ -70,6 +73,15 @@ pub struct Neighbours<R> {
     pub(super) probes: ProbeResponder,
     pub(super) load: LoadMeter,
     pub(super) limiter: SourceLimiter,
+    /// Initiations under load.
+    pub(super) waiting: Waiting<Waits>,
+    /// When so many may be served at once again as ever.
+    pub(super) served: Instant,
+    pub(super) meter: EffortMeter,
+    /// Relays that we make effort for.
+    pub(super) solving: VecDeque<u32>,
+    /// When some was last made.
+    pub(super) worked: Instant,
     /// Which address families there is a socket for: IPv4, IPv6.
     families: (bool, bool),
     pub(super) table: NeighbourTable,
@@ -103,6 +115,11 @@ impl<R: CryptoRng> Neighbours<R> {
             rng,
             load: LoadMeter::new(),
             limiter: SourceLimiter::new(),
+            waiting: Waiting::default(),
+            served: now,
+            meter: EffortMeter::default(),
+            solving: VecDeque::new(),
+            worked: now,
             families,
             table: NeighbourTable::new(public, workers),
             indices: Indices::default(),
@@ -151,7 +168,7 @@ impl<R: CryptoRng> Neighbours<R> {
             let relay = relay.clone();
             (*short, Relay { listed, ..relay })
         });
-        let new = relays.iter().map(|descriptor| {
+        let new = with_keys_of_their_own(relays).map(|descriptor| {
             let addresses = descriptor.addresses.iter().copied();
             let relay = Relay {
                 link: descriptor.link,
@@ -162,12 +179,15 @@ impl<R: CryptoRng> Neighbours<R> {
             (descriptor.short_id(), relay)
         });
         let relays: HashMap<_, _> = stay.chain(new).filter(|(s, _)| *s != self.own).collect();
-        let advertised = relays.values().flat_map(|relay| &relay.addresses);
-        self.unproven.keep_only(&advertised.copied().collect());
+        let advertised = relays.iter().flat_map(|(short, relay)| {
+            let addresses = relay.addresses.iter();
+            addresses.map(|address| (*short, *address))
+        });
+        self.unproven.keep_only(&advertised.collect());
         self.relays = KnownRelays::new(relays);
         for neighbour in self.table.iter_mut() {
             let shorts = self.relays.with_key(&neighbour.peer.remote());
-            // Whichever was wanted, where two say that they have one key.
+            // Whichever was wanted, where one that is not listed any more has the key too.
             let wanted = neighbour.relay.filter(|relay| shorts.contains(relay));
             neighbour.relay = wanted.or_else(|| shorts.first().copied());
             neighbour.peer.set_upkeep(upkeep(neighbour.relay));
@@ -188,10 +208,12 @@ impl<R: CryptoRng> Neighbours<R> {
         };
         match Control::decode(cell_of(datagram)) {
             Ok(Control::Register { request, tokens }) => {
-                let Some(ip) = self.table.get(neighbour).and_then(Neighbour::ip) else {
+                let Some(known) = self.table.get(neighbour) else {
                     return;
                 };
-                let done = self.mailboxes.register(neighbour, ip, &tokens, now);
+                let Some(ip) = known.ip() else { return };
+                let effort = known.effort();
+                let done = self.mailboxes.register(neighbour, ip, effort, &tokens, now);
                 self.tell_mailboxes(done.added, Some(neighbour));
                 self.tell_mailboxes(done.removed, None);
                 self.say(
@@ -230,6 +252,10 @@ impl<R: CryptoRng> Neighbours<R> {
                     self.refused += 1;
                     return self.end(owner.neighbour, now);
                 }
+                if let Some(source) = owner.source {
+                    // Our answer went there, and it was read.
+                    self.found(owner.neighbour, source);
+                }
                 if let Some(known) = self.get(owner.neighbour) {
                     known.peer.heard(index, kind, now);
                 }
@@ -261,6 +287,7 @@ impl<R: CryptoRng> Neighbours<R> {
     /// Does what time asks for; at least once a second.
     pub fn tick(&mut self, now: Instant) {
         self.responder.tick(now, &mut self.rng);
+        self.meter.tick(self.waiting.is_short(), now);
         let due = self.probes.due(now);
         self.output.extend(due.into_iter().map(Output::Answer));
         for number in self.table.numbers() {
@@ -353,12 +380,6 @@ impl<R: CryptoRng> Neighbours<R> {
                         known.address = source.or(known.address);
                     }
                     let link = known.address.map(|to| Link { seal, to });
-                    if let (Some(relay), Some(at)) = (known.relay, known.address)
-                        && let Some(relay) = self.relays.get(&relay)
-                        && relay.addresses.contains(&at)
-                    {
-                        self.unproven.answered(at);
-                    }
                     self.output.push(Output::All(Command::Link(number, link)));
                 }
                 Action::Silence => self.output.push(Output::All(Command::Link(number, None))),
@@ -376,12 +397,20 @@ impl<R: CryptoRng> Neighbours<R> {
                 Action::Unreachable => {
                     if let Some(relay) = self.get(number).and_then(|known| known.relay) {
                         tracing::info!(%relay, "no answer to link handshakes");
-                        if let Some(relay) = self.relays.get(&relay) {
-                            self.unproven.silent(&relay.addresses);
-                        }
+                        self.unproven.silent(relay);
                     }
                 }
             }
+        }
+    }
+
+    /// A neighbour has read what was sent there: if it is a relay that says so too, that is where it is.
+    pub(super) fn found(&mut self, number: u32, at: SocketAddr) {
+        if let Some(short) = self.table.get(number).and_then(|known| known.relay)
+            && let Some(relay) = self.relays.get(&short)
+            && relay.addresses.contains(&at)
+        {
+            self.unproven.answered(short, at);
         }
     }
 

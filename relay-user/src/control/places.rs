@@ -81,6 +81,19 @@ impl Places {
         shares.take(claimant)
     }
 
+    /// Takes the place that somebody in the same network has just left, whatever the shares are.
+    #[must_use]
+    pub fn take_over(&mut self, place: Place) -> bool {
+        let (shares, claimant) = self.of(place);
+        shares.take(claimant) || shares.restore(claimant)
+    }
+
+    /// How many places clients could still get, and of how many.
+    #[must_use]
+    pub fn room(&self) -> (usize, usize) {
+        self.confirmed.room()
+    }
+
     /// Gives a place back.
     pub fn give_back(&mut self, place: Place) {
         let (shares, claimant) = self.of(place);

@@ -80,6 +80,10 @@ pub(crate) struct GuardLink {
     pub(super) sessions: ArrayVec<LinkSession, MAX_SESSIONS>,
     pub(super) seal: Option<(Arc<SealKey>, Instant)>,
     pub(super) handshake: Option<u32>,
+    /// The index of the handshake that effort is made for.
+    pub(super) draft: Option<u32>,
+    /// When some of that was last made.
+    pub(super) solved: Option<Instant>,
     pub(super) addresses: ArrayVec<SocketAddr, 4>,
     pub(super) at: usize,
     pub(super) attempts: usize,
@@ -115,6 +119,8 @@ impl GuardLink {
             sessions: ArrayVec::new(),
             seal: None,
             handshake: None,
+            draft: None,
+            solved: None,
             addresses,
             at: 0,
             attempts: 0,
@@ -139,7 +145,10 @@ impl GuardLink {
         outbox: &mut Outbox,
         rng: &mut (impl CryptoRng + ?Sized),
     ) {
-        if self.attempts > 0 && !self.addresses.is_empty() {
+        // A cookie is good where it is from.
+        let here = self.addresses.get(self.at).copied();
+        let again = here.is_some() && here == self.peer.hurried_to();
+        if self.attempts > 0 && !self.addresses.is_empty() && !again {
             self.at = (self.at + 1) % self.addresses.len();
             self.last_error
                 .get_or_insert_with(|| "no answer to the last handshake".into());
@@ -151,15 +160,27 @@ impl GuardLink {
         };
         match self
             .peer
-            .initiate(&self.secret, index, now.timestamp(), now.instant, rng)
+            .initiate(&self.secret, index, to, now.timestamp(), now.instant, rng)
         {
-            Ok(datagram) => {
+            Ok(Some(datagram)) => {
                 self.handshake = Some(index);
                 if let Some(slot) = outbox.push(to) {
                     *slot = *datagram;
                 }
             }
+            Ok(None) => self.draft = Some(index),
             Err(error) => self.last_error = Some(format!("handshake: {error}")),
+        }
+    }
+
+    /// Makes some of the effort that the guard asks for, if it does.
+    pub(crate) fn solve(&mut self, hashes: u32, now: Instant, outbox: &mut Outbox) {
+        let Some((datagram, to)) = self.peer.solve(hashes, now) else {
+            return;
+        };
+        self.handshake = self.draft.take();
+        if let Some(slot) = outbox.push(to) {
+            *slot = *datagram;
         }
     }
 
@@ -190,7 +211,7 @@ impl GuardLink {
     /// Begins handshakes at once, and keeps the old sessions for as long as they are good.
     pub(crate) fn renew_peer(&mut self, now: Instant) {
         self.peer = self.peer.afresh(now);
-        self.handshake = None;
+        (self.handshake, self.draft) = (None, None);
         self.attempts = 0;
     }
 

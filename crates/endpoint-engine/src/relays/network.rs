@@ -10,6 +10,7 @@ use mixline_protocol::identity::{RelayId, ShortId, X25519Public};
 use mixline_protocol::path::Hop;
 use mixline_protocol::records::{
     CLOCK_SKEW, MAX_ADDRESSES, OnionKeys, Parameters, RelayDescriptor, ServiceDescriptor, Snapshot,
+    with_keys_of_their_own,
 };
 use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
@@ -115,10 +116,9 @@ impl Network {
     /// From a verified snapshot.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        let mut relays: Vec<Relay> = snapshot.relays.iter().map(Relay::new).collect();
-        let claims: Vec<Claim<'_>> = snapshot
-            .relays
-            .iter()
+        let listed = with_keys_of_their_own(&snapshot.relays);
+        let mut relays: Vec<Relay> = listed.clone().map(Relay::new).collect();
+        let claims: Vec<Claim<'_>> = listed
             .zip(&relays)
             .map(|(descriptor, relay)| Claim {
                 capacity: descriptor.capacity,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::clock::Now;
 use chacha20::ChaCha20Rng;
+use mixline_protocol::effort::Effort;
 use mixline_protocol::epoch;
 use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::link::control::Control;
@@ -69,6 +70,12 @@ pub struct SimRelay {
     pub addresses: Vec<SocketAddr>,
     pub malice: Malice,
     pub unlisted: bool,
+    /// It is under load, asks for cookies, and for this effort.
+    pub busy: Option<Effort>,
+    /// Somebody who sees the line to it answers each initiation with so many cookies, before it does.
+    pub forged_cookies: usize,
+    /// Initiations that were answered, and the effort in them.
+    pub efforts: Vec<Effort>,
     pub family: Option<String>,
     pub capacity: u32,
     key: IdentityKey,
@@ -104,6 +111,9 @@ impl SimRelay {
             addresses: vec![SocketAddr::from(([172, net, 0, 2], 7000))],
             malice: Malice::None,
             unlisted: false,
+            busy: None,
+            forged_cookies: 0,
+            efforts: Vec::new(),
             family: None,
             capacity: 100_000,
             responder: Responder::new(&link, now.instant, rng),
@@ -211,10 +221,29 @@ impl SimRelay {
         now: Now,
         rng: &mut ChaCha20Rng,
     ) -> Vec<Action> {
-        match self.responder.check_macs(datagram, from, false) {
-            Ok(Admission::Process) => {}
-            _ => return Vec::new(),
+        let mut cookies = Vec::new();
+        for _ in 0..self.forged_cookies {
+            let forger = Responder::new(&self.link, now.instant, rng);
+            let cookie = forger.cookie(datagram, from).unwrap();
+            cookies.push(Action::Send(from, cookie));
         }
+        self.responder.suggest(self.busy.unwrap_or(0));
+        let busy = self.busy.is_some();
+        match self.responder.check_macs(datagram, from, busy) {
+            Ok(Admission::Process) => {}
+            Ok(Admission::SendCookie(cookie)) => {
+                cookies.push(Action::Send(from, cookie));
+                return cookies;
+            }
+            Err(_) => return cookies,
+        }
+        let effort = self.responder.effort(datagram, from).unwrap_or(0);
+        if effort < self.busy.unwrap_or(0) {
+            let cookie = self.responder.cookie(datagram, from).unwrap();
+            cookies.push(Action::Send(from, cookie));
+            return cookies;
+        }
+        self.efforts.push(effort);
         let index = rng.next_u32();
         let Ok((established, response)) = self.responder.respond(datagram, index, rng) else {
             return Vec::new();
@@ -228,7 +257,8 @@ impl SimRelay {
             since: now.instant,
         };
         self.sessions.insert(index, session);
-        vec![Action::Send(from, response)]
+        cookies.push(Action::Send(from, response));
+        cookies
     }
 
     fn data(

@@ -84,12 +84,14 @@ pub fn network_at(specs: &[Option<Spec>], now: UnixTime) -> Network {
         if spec.keys.1 {
             onion.push((current + 1, X25519Public([low.wrapping_add(1); 32])));
         }
+        let mut link = [low; 32];
+        link[..8].copy_from_slice(&(number as u64).to_be_bytes());
         let descriptor = RelayDescriptor {
             id: id(number),
             version: 1,
             issued: now,
             expires: now.plus(3600),
-            link: X25519Public([low; 32]),
+            link: X25519Public(link),
             onion,
             addresses,
             capacity: spec.capacity,

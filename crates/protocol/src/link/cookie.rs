@@ -5,18 +5,20 @@
 //! cookie 16 = HMAC-SHA256(secret, address 16 | port 2)[..16]
 //! datagram  = header(3, the initiator's index, counter 0) | nonce 12
 //!           | AES-256-GCM(SHA-256("mixline/v1/cookie" | responder's public key), nonce,
-//!                         aad = mac1 of the initiation) { cookie 16 } + 16 | zero 1348
+//!                         aad = mac1 of the initiation) { cookie 16 | effort 4 } + 16 | zero 1344
 //! mac2      = HMAC-SHA256(cookie, all before mac2)[..16]
 //! ```
 //!
 //! An IPv4 address is written as an IPv4-mapped IPv6 one. The secret changes every
 //! [`COOKIE_LIFE`], and the one before is still good, so a cookie is good for at least that
-//! long. The datagram is as long as the initiation: nothing is amplified.
+//! long. The effort is what the responder suggests for the next initiation ([`super::effort`]). The datagram is as long as the initiation: nothing is amplified.
 
+use super::effort;
 use super::layout::{
     DatagramType, MAC1, MAC2, expect_header, expect_zeros, receiver_index, write_header,
 };
 use super::mac::{self, MAC};
+use crate::effort::{EFFORT, Effort};
 use crate::identity::X25519Public;
 use crate::size::{DATAGRAM, Datagram, LINK_HEADER, TAG};
 use crate::{Error, Result};
@@ -32,17 +34,50 @@ pub const COOKIE_LIFE: Duration = Duration::from_secs(120);
 
 /// Where the sealed cookie begins.
 const SEALED: usize = LINK_HEADER + NONCE_LEN;
-/// Where it ends.
-const END: usize = SEALED + MAC + TAG;
+/// Bytes that are sealed: the cookie and the effort.
+const PLAIN: usize = MAC + EFFORT;
+/// Where they end.
+const END: usize = SEALED + PLAIN + TAG;
 
 /// What proves to one responder that we receive at our address.
 #[derive(Clone, ZeroizeOnDrop)]
-pub struct Cookie([u8; MAC]);
+pub struct Cookie {
+    bytes: [u8; MAC],
+    effort: Effort,
+}
 
 impl Cookie {
+    #[cfg(test)]
+    pub(super) fn new(bytes: [u8; MAC], effort: Effort) -> Self {
+        Self { bytes, effort }
+    }
+
+    /// Whether it is this one, with the same effort.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        mac::same(&self.bytes, &other.bytes) && self.effort == other.effort
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The same one with its effort, or with none.
+    pub(super) fn with_effort(&self, effort: bool) -> Self {
+        Self {
+            bytes: self.bytes,
+            effort: if effort { self.effort } else { 0 },
+        }
+    }
+
+    /// What the responder suggests, no more than [`super::MAX_EFFORT`]; 0 if it is not busy.
+    #[must_use]
+    pub fn effort(&self) -> Effort {
+        self.effort
+    }
+
     /// mac2 over what stands before it.
     pub(super) fn mac2(&self, before: &[u8]) -> [u8; MAC] {
-        mac::mac(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), &[before])
+        mac::mac(&hmac::Key::new(hmac::HMAC_SHA256, &self.bytes), &[before])
     }
 }
 
@@ -57,12 +92,15 @@ pub(super) fn open(
     expect_zeros(&datagram[END..], WHAT)?;
     let failed = |_| Error::Authentication { what: WHAT };
     let nonce = Nonce::try_assume_unique_for_key(&datagram[LINK_HEADER..SEALED]).map_err(failed)?;
-    let mut sealed = [0; MAC + TAG];
+    let mut sealed = [0; PLAIN + TAG];
     sealed.copy_from_slice(&datagram[SEALED..END]);
     let opened = key(responder)?.open_in_place(nonce, Aad::from(mac1), &mut sealed);
-    let mut cookie = [0; MAC];
-    cookie.copy_from_slice(opened.map_err(failed)?);
-    Ok(Cookie(cookie))
+    let opened = opened.map_err(failed)?;
+    let (mut bytes, mut effort) = ([0; MAC], [0; EFFORT]);
+    bytes.copy_from_slice(&opened[..MAC]);
+    effort.copy_from_slice(&opened[MAC..]);
+    let effort = Effort::from_be_bytes(effort).min(effort::MAX_EFFORT);
+    Ok(Cookie { bytes, effort })
 }
 
 fn key(responder: &X25519Public) -> Result<LessSafeKey> {
@@ -109,27 +147,34 @@ impl CookieMaker {
         }
     }
 
-    /// Whether mac2 is made with a cookie of ours for `source`.
-    pub(super) fn check(&self, datagram: &Datagram, source: SocketAddr) -> bool {
+    /// The cookie of ours for `source` that mac2 is made with, if it is.
+    pub(super) fn check(&self, datagram: &Datagram, source: SocketAddr) -> Option<Cookie> {
         let before = &datagram[..MAC2];
-        [Some(&self.current), self.previous.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|secret| {
-                let cookie = Cookie(mac::mac(secret, &[&address(source)]));
-                mac::same(&cookie.mac2(before), &datagram[MAC2..])
-            })
+        let secrets = [Some(&self.current), self.previous.as_ref()];
+        let mut cookies = secrets.into_iter().flatten().map(|secret| Cookie {
+            bytes: mac::mac(secret, &[&address(source)]),
+            effort: 0,
+        });
+        cookies.find(|cookie| mac::same(&cookie.mac2(before), &datagram[MAC2..]))
     }
 
-    /// The datagram that gives `source` its cookie. The nonce comes from the secret and from
-    /// what is sealed, so the same nonce never seals two things.
-    pub(super) fn answer(&self, datagram: &Datagram, source: SocketAddr) -> Result<Box<Datagram>> {
+    /// The datagram that gives `source` its cookie, and suggests an effort. The nonce comes from the secret and
+    /// from what is sealed, so the same nonce never seals two things.
+    pub(super) fn answer(
+        &self,
+        datagram: &Datagram,
+        source: SocketAddr,
+        effort: Effort,
+    ) -> Result<Box<Datagram>> {
         let failed = Error::Limit { what: "cookie" };
         let seal = self.seal.as_ref().ok_or(failed.clone())?;
         let (address, mac1) = (address(source), &datagram[MAC1..MAC2]);
-        let mut cookie = mac::mac(&self.current, &[&address]);
+        let effort = effort.to_be_bytes();
+        let mut plain = [0; PLAIN];
+        plain[..MAC].copy_from_slice(&mac::mac(&self.current, &[&address]));
+        plain[MAC..].copy_from_slice(&effort);
         let mut nonce = [0; NONCE_LEN];
-        let drawn = mac::mac(&self.current, &[b"nonce", mac1, &address]);
+        let drawn = mac::mac(&self.current, &[b"nonce", mac1, &address, &effort]);
         nonce.copy_from_slice(&drawn[..NONCE_LEN]);
 
         let mut out = Box::new([0; DATAGRAM]);
@@ -137,10 +182,10 @@ impl CookieMaker {
         out[LINK_HEADER..SEALED].copy_from_slice(&nonce);
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = seal
-            .seal_in_place_separate_tag(nonce, Aad::from(mac1), &mut cookie)
+            .seal_in_place_separate_tag(nonce, Aad::from(mac1), &mut plain)
             .map_err(|_| failed)?;
-        out[SEALED..SEALED + MAC].copy_from_slice(&cookie);
-        out[SEALED + MAC..END].copy_from_slice(tag.as_ref());
+        out[SEALED..SEALED + PLAIN].copy_from_slice(&plain);
+        out[SEALED + PLAIN..END].copy_from_slice(tag.as_ref());
         Ok(out)
     }
 }

@@ -6,7 +6,7 @@
 //! initiation  0 header(1, the initiator's index, counter 0)
 //!            16 e 32 | s 48 | sealed { ML-KEM encapsulation key 1184
 //!                                    | seconds 8 | nanoseconds 4 } + 16
-//!          1308 zero 68
+//!          1308 nonce 16 | effort 4 | zero 48
 //!          1376 mac1 16 | mac2 16
 //! response    0 header(2, the initiator's index, counter 0)
 //!            16 e 32 | sealed { ML-KEM ciphertext 1088 | the responder's index 4 } + 16
@@ -20,17 +20,22 @@
 //! read. The other end's identity rests on X25519 alone, which is enough as long as no quantum
 //! computer exists at the time of the handshake.
 //!
+//! Nonce and effort are for a responder under load, together with a cookie: see [`super::effort`]. Else they are
+//! zero.
+//!
 //! Both indices are authenticated: the initiator's by the prologue, the responder's because
 //! it is sealed. An initiation's mac1 keeps out anyone who does not know the responder's key, a response's
 //! anyone but the two ends; see [`super`].
 
 use super::cookie::{self, Cookie};
+use super::effort;
 use super::layout::{
-    DatagramType, INDEX, INITIATION_END, KEM_CIPHERTEXT, KEM_KEY, MAC1, MAC2, RESPONSE_END,
-    TIMESTAMP, expect_header, expect_zeros, receiver_index, write_header,
+    DatagramType, EFFORT_END, INDEX, INITIATION_END, KEM_CIPHERTEXT, KEM_KEY, MAC1, MAC2,
+    RESPONSE_END, TIMESTAMP, expect_header, expect_zeros, receiver_index, write_header,
 };
 use super::mac::{self, MAC};
 use super::transport::{OpenKey, SealKey};
+use crate::effort::{Puzzle, Solution};
 use crate::identity::{X25519Public, X25519Secret};
 use crate::noise;
 use crate::size::{DATAGRAM, Datagram, LINK_HEADER};
@@ -124,7 +129,7 @@ pub struct Initiator {
 
 impl Initiator {
     /// Begins a handshake with the holder of `remote`; `index` is what we will call the
-    /// session. Returns the initiation to be sent.
+    /// session. Returns the initiation to be sent, in which there is no effort.
     ///
     /// # Errors
     /// [`Error::LowOrder`] if `remote` is a point of low order.
@@ -136,42 +141,8 @@ impl Initiator {
         cookie: Option<&Cookie>,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<(Self, Box<Datagram>)> {
-        let mut datagram = Box::new([0; DATAGRAM]);
-        write_header(&mut datagram, DatagramType::Initiation, index, 0);
-        let mut noise = noise::initiator(local, remote, &prologue(&datagram), rng)?;
-
-        let mut seed = Zeroizing::new([0; 64]);
-        rng.fill_bytes(seed.as_mut());
-        let mut array = ml_kem::Seed::from(*seed);
-        let kem = DecapsulationKey::<MlKem768>::from_seed(array);
-        array.zeroize();
-
-        let mut payload = [0; KEM_KEY + TIMESTAMP];
-        payload[..KEM_KEY].copy_from_slice(&kem.encapsulation_key().to_bytes());
-        let expected = mac::response_key(&payload[..KEM_KEY]);
-        payload[KEM_KEY..KEM_KEY + 8].copy_from_slice(&at.seconds.to_be_bytes());
-        payload[KEM_KEY + 8..].copy_from_slice(&at.nanos.to_be_bytes());
-        noise
-            .write_message(&payload, &mut datagram[LINK_HEADER..INITIATION_END])
-            .map_err(noise::error("link initiation"))?;
-
-        let mac1 = mac::mac(&mac::mac1_key(remote), &[&datagram[..MAC1]]);
-        datagram[MAC1..MAC2].copy_from_slice(&mac1);
-        if let Some(cookie) = cookie {
-            let mac2 = cookie.mac2(&datagram[..MAC2]);
-            datagram[MAC2..].copy_from_slice(&mac2);
-        }
-        let initiator = Self {
-            noise,
-            kem,
-            remote: *remote,
-            index,
-            timestamp: at,
-            mac1,
-            expected,
-            attempts: 0,
-        };
-        Ok((initiator, datagram))
+        let draft = Draft::new(local, remote, index, at, rng)?;
+        Ok(draft.finish(cookie, &Solution::default()))
     }
 
     /// What we will call the session.
@@ -245,6 +216,92 @@ impl Initiator {
     }
 }
 
+/// An initiation without its MACs: what effort is made for.
+pub struct Draft {
+    initiator: Initiator,
+    datagram: Box<Datagram>,
+}
+
+impl Draft {
+    /// As [`Initiator::start`] does.
+    ///
+    /// # Errors
+    /// Those of [`Initiator::start`].
+    pub fn new(
+        local: &X25519Secret,
+        remote: &X25519Public,
+        index: u32,
+        at: Timestamp,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Self> {
+        let mut datagram = Box::new([0; DATAGRAM]);
+        write_header(&mut datagram, DatagramType::Initiation, index, 0);
+        let mut noise = noise::initiator(local, remote, &prologue(&datagram), rng)?;
+
+        let mut seed = Zeroizing::new([0; 64]);
+        rng.fill_bytes(seed.as_mut());
+        let mut array = ml_kem::Seed::from(*seed);
+        let kem = DecapsulationKey::<MlKem768>::from_seed(array);
+        array.zeroize();
+
+        let mut payload = [0; KEM_KEY + TIMESTAMP];
+        payload[..KEM_KEY].copy_from_slice(&kem.encapsulation_key().to_bytes());
+        let expected = mac::response_key(&payload[..KEM_KEY]);
+        payload[KEM_KEY..KEM_KEY + 8].copy_from_slice(&at.seconds.to_be_bytes());
+        payload[KEM_KEY + 8..].copy_from_slice(&at.nanos.to_be_bytes());
+        noise
+            .write_message(&payload, &mut datagram[LINK_HEADER..INITIATION_END])
+            .map_err(noise::error("link initiation"))?;
+        let initiator = Initiator {
+            noise,
+            kem,
+            remote: *remote,
+            index,
+            timestamp: at,
+            mac1: [0; MAC],
+            expected,
+            attempts: 0,
+        };
+        Ok(Self {
+            initiator,
+            datagram,
+        })
+    }
+
+    /// What we will call the session.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.initiator.index
+    }
+
+    /// What is to be solved to send it with this cookie.
+    #[must_use]
+    pub fn puzzle(&self, cookie: &Cookie) -> Puzzle {
+        effort::puzzle(&self.initiator.remote, cookie, &self.datagram)
+    }
+
+    /// The initiation, to be sent.
+    #[must_use]
+    pub fn finish(
+        self,
+        cookie: Option<&Cookie>,
+        solution: &Solution,
+    ) -> (Initiator, Box<Datagram>) {
+        let Self {
+            mut initiator,
+            mut datagram,
+        } = self;
+        effort::write(&mut datagram, solution);
+        initiator.mac1 = mac::mac(&mac::mac1_key(&initiator.remote), &[&datagram[..MAC1]]);
+        datagram[MAC1..MAC2].copy_from_slice(&initiator.mac1);
+        if let Some(cookie) = cookie {
+            let mac2 = cookie.mac2(&datagram[..MAC2]);
+            datagram[MAC2..].copy_from_slice(&mac2);
+        }
+        (initiator, datagram)
+    }
+}
+
 /// An initiation that authenticates and is newer than any before.
 pub struct Incoming {
     noise: HandshakeState,
@@ -263,7 +320,14 @@ impl Incoming {
     ) -> Result<Self> {
         const WHAT: &str = "link initiation";
         expect_header(datagram, DatagramType::Initiation, WHAT)?;
-        expect_zeros(&datagram[INITIATION_END..MAC1], WHAT)?;
+        // Effort is bound to a cookie: without one there is none.
+        let has_cookie = datagram[MAC2..].iter().any(|byte| *byte != 0);
+        let end = if has_cookie {
+            EFFORT_END
+        } else {
+            INITIATION_END
+        };
+        expect_zeros(&datagram[end..MAC1], WHAT)?;
         let mut noise = noise::responder(local, &prologue(datagram), rng)?;
         let mut payload = [0; KEM_KEY + TIMESTAMP];
         noise

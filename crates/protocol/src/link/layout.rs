@@ -1,6 +1,7 @@
 //! Where the fields of a link's datagrams stand; the module's documentation has them as a table.
 
 use super::mac::MAC;
+use crate::effort::{EFFORT, NONCE};
 use crate::size::{DATAGRAM, Datagram, LINK_HEADER, TAG};
 use crate::{Error, Result};
 use mixline_relay_common::wire::{
@@ -22,6 +23,8 @@ const POINT: usize = 32;
 /// Where the Noise message of an initiation ends.
 pub(super) const INITIATION_END: usize =
     LINK_HEADER + POINT + (POINT + TAG) + (KEM_KEY + TIMESTAMP + TAG);
+/// Where an initiation's nonce and effort end, which stand behind the Noise message.
+pub(super) const EFFORT_END: usize = INITIATION_END + NONCE + EFFORT;
 /// Where the Noise message of a response ends.
 pub(super) const RESPONSE_END: usize = LINK_HEADER + POINT + (KEM_CIPHERTEXT + INDEX + TAG);
 /// Where mac1 stands; it covers all before.
@@ -29,7 +32,8 @@ pub(super) const MAC1: usize = DATAGRAM - 2 * MAC;
 /// Where mac2 stands; it covers all before.
 pub(super) const MAC2: usize = DATAGRAM - MAC;
 
-const _: () = assert!(INITIATION_END == 1308 && RESPONSE_END == 1156 && MAC1 == 1376);
+const _: () = assert!(INITIATION_END == 1308 && EFFORT_END == 1328);
+const _: () = assert!(RESPONSE_END == 1156 && MAC1 == 1376);
 
 /// What a datagram is, by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

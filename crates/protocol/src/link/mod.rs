@@ -13,9 +13,9 @@
 //! outside of data.
 //!
 //! ```text
-//! 1 initiation  header | e 32 | s 48 | sealed 1212 | zero 68 | mac1 16 | mac2 16
+//! 1 initiation  header | e 32 | s 48 | sealed 1212 | nonce 16 | effort 4 | zero 48 | mac1 16 | mac2 16
 //! 2 response    header | e 32 | sealed 1108 | zero 220 | mac1 16 | zero 16
-//! 3 cookie      header | nonce 12 | sealed cookie 32 | zero 1348
+//! 3 cookie      header | nonce 12 | sealed cookie and effort 36 | zero 1344
 //! 4 data        header | sealed 1376 | tag 16
 //! ```
 //!
@@ -31,6 +31,9 @@
 
 pub mod control;
 mod cookie;
+mod cookie_jar;
+mod effort;
+mod effort_meter;
 mod handshake;
 mod initiation_times;
 mod layout;
@@ -42,17 +45,20 @@ mod responder;
 mod timers;
 mod traffic;
 mod transport;
+mod waiting;
 mod window;
 
 pub use cookie::{COOKIE_LIFE, Cookie};
-pub use handshake::{Established, Incoming, Initiator, MAX_RESPONSES, Timestamp};
+pub use effort::{MAX_EFFORT, MIN_EFFORT};
+pub use effort_meter::EffortMeter;
+pub use handshake::{Draft, Established, Incoming, Initiator, MAX_RESPONSES, Timestamp};
 pub use initiation_times::{InitiationTimes, SET_ASIDE};
 pub use layout::{DatagramType, counter, datagram_type, receiver_index};
 pub use load::{
     LOAD_HOLD, LOAD_INITIATIONS_PER_SECOND, LoadMeter, MAX_SOURCES, SOURCE_BURST, SOURCE_REFILL,
     SourceLimiter,
 };
-pub use responder::{Admission, MAX_TIMESTAMPS, Responder};
+pub use responder::{Admission, MAX_SPENT, MAX_TIMESTAMPS, Responder};
 pub use timers::{
     ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, KEEPALIVE,
     POLL_EVERY, REJECT_AFTER, REKEY_AFTER, REKEY_AFTER_AS_RESPONDER, SILENCE_LIMIT, UPKEEP_PING,
@@ -60,6 +66,7 @@ pub use timers::{
 #[doc(hidden)]
 pub use transport::without_handshake;
 pub use transport::{CellKind, MAX_COUNTER, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey};
+pub use waiting::{MAX_WAITING, Waiting};
 pub use window::{SlidingWindow, Window};
 
 use crate::identity::{X25519Public, X25519Secret};

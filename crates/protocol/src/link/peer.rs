@@ -18,24 +18,34 @@
 //! under; when the second is confirmed, both sides take the one whose initiator has the
 //! smaller public key as current and keep the other as previous.
 //!
+//! # Effort
+//!
+//! A responder under load serves those first who have made an effort ([`super::MAX_EFFORT`] at most).
+//! [`Peer::initiate`] then begins to solve a puzzle instead of returning an initiation, and the owner calls
+//! [`Peer::solve`] now and then, for as much as it can spare at a time, until there is one.
+//!
 //! # Bounds
 //!
-//! Three sessions, one handshake in flight, and the actions not yet polled for, of which
-//! each event makes at most five.
+//! Three sessions, one handshake in flight and one that is solved for, a few cookies, and the actions not yet polled for, of
+//! which each event makes at most five.
 
-use super::cookie::{COOKIE_LIFE, Cookie};
-use super::handshake::{Established, Initiator, Timestamp};
+use super::cookie::Cookie;
+use super::cookie_jar::CookieJar;
+use super::effort::MIN_EFFORT;
+use super::handshake::{Draft, Established, Initiator, Timestamp};
 use super::timers::{
     ACCEPT_INTERVAL, CROSSING, HANDSHAKE_GIVE_UP, HANDSHAKE_JITTER, HANDSHAKE_RETRY, REJECT_AFTER,
     REKEY_AFTER, REKEY_AFTER_AS_RESPONDER,
 };
 use super::traffic::Traffic;
 use super::transport::{CellKind, OpenKey, REKEY_AFTER_DATAGRAMS, SealKey};
+use crate::effort::{NONCE, Search, Solution};
 use crate::identity::{X25519Public, X25519Secret};
 use crate::size::Datagram;
 use crate::{Error, Result};
 use rand_core::CryptoRng;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -86,16 +96,42 @@ struct Attempt {
     due: Instant,
     /// `Action::Initiate` was returned and `initiate` has not been called yet.
     asked: bool,
+    /// The next initiation, for which effort is made.
+    draft: Option<Effortful>,
     flight: Option<Flight>,
     /// A cookie has brought one initiation forward already.
     hurried: bool,
+    /// Where that one is to go, until it is made.
+    hurried_to: Option<SocketAddr>,
 }
 
 struct Flight {
     initiator: Initiator,
-    with_cookie: bool,
-    /// A cookie has come for it. Whoever sees the initiation can make others, so these do not count.
-    has_cookie: bool,
+    /// Where it was sent.
+    to: SocketAddr,
+    /// What it carries.
+    cookie: Option<Cookie>,
+}
+
+struct Effortful {
+    draft: Draft,
+    to: SocketAddr,
+    cookie: Cookie,
+    search: Search,
+}
+
+impl Attempt {
+    fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            due: now,
+            asked: false,
+            draft: None,
+            flight: None,
+            hurried: false,
+            hurried_to: None,
+        }
+    }
 }
 
 /// One neighbour's state.
@@ -111,7 +147,9 @@ pub struct Peer {
     wanted: bool,
     /// No attempt begins before this.
     not_before: Instant,
-    cookie: Option<(Cookie, Instant)>,
+    /// From one initiation to the next.
+    pause: Duration,
+    cookies: CookieJar,
     /// Of our last initiation.
     own_timestamp: Option<Timestamp>,
     /// Of the neighbour's last initiation.
@@ -135,7 +173,8 @@ impl Peer {
             attempt: None,
             wanted: false,
             not_before: now,
-            cookie: None,
+            pause: HANDSHAKE_RETRY,
+            cookies: CookieJar::default(),
             own_timestamp: None,
             their_timestamp: None,
             accepted: None,
@@ -150,7 +189,7 @@ impl Peer {
     #[must_use]
     pub fn afresh(&self, now: Instant) -> Self {
         Self {
-            cookie: self.cookie.clone(),
+            cookies: self.cookies.clone(),
             own_timestamp: self.own_timestamp,
             their_timestamp: self.their_timestamp,
             ..Self::new(self.local, self.remote, self.upkeep, now)
@@ -218,9 +257,18 @@ impl Peer {
         self.actions.pop_front()
     }
 
-    /// Makes an initiation, as [`Action::Initiate`] asks. `at` is the wall clock; if it has
-    /// not grown since the last initiation, the least larger time is used. The index of the
-    /// initiation that this one replaces is given back by [`Action::Remove`].
+    /// Where the next initiation had better go, if a cookie from there has brought it forward: to another address
+    /// of the neighbour it would be of no use. That is once in each handshake, so who forges cookies keeps nobody from
+    /// the other addresses.
+    #[must_use]
+    pub fn hurried_to(&self) -> Option<SocketAddr> {
+        self.attempt.as_ref()?.hurried_to
+    }
+
+    /// Makes an initiation that is to be sent to this address, as [`Action::Initiate`] asks; none
+    /// if effort has to be made for it first ([`Self::solve`]). `at` is the wall clock; if it has not grown
+    /// since the last initiation, the least larger time is used. The index of the initiation that this one
+    /// replaces is given back by [`Action::Remove`].
     ///
     /// # Errors
     /// [`Error::LowOrder`] if the neighbour's key is bad. `index` is then free.
@@ -228,50 +276,83 @@ impl Peer {
         &mut self,
         local: &X25519Secret,
         index: u32,
+        to: SocketAddr,
         at: Timestamp,
         now: Instant,
         rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Result<Box<Datagram>> {
+    ) -> Result<Option<Box<Datagram>>> {
         let at = self.own_timestamp.map_or(at, |last| at.max(last.next()));
-        let cookie = self
-            .cookie
-            .take_if(|_| true)
-            .filter(|(_, got)| *got + COOKIE_LIFE > now);
-        let made = Initiator::start(
-            local,
-            &self.remote,
-            index,
-            at,
-            cookie.as_ref().map(|c| &c.0),
-            rng,
-        );
-        let with_cookie = cookie.is_some();
-        self.cookie = cookie;
+        let cookie = self.cookies.take(to, now, rng);
+        let made = Draft::new(local, &self.remote, index, at, rng);
 
         let mut random = [0; 4];
         rng.fill_bytes(&mut random);
         let fraction = f64::from(u32::from_be_bytes(random)) / f64::from(u32::MAX);
-        let due = now + HANDSHAKE_RETRY + HANDSHAKE_JITTER.mul_f64(fraction);
-        let attempt = self.attempt.get_or_insert(Attempt {
-            began: now,
-            due,
-            asked: false,
-            flight: None,
-            hurried: false,
-        });
-        attempt.due = due;
+        self.pause = HANDSHAKE_RETRY + HANDSHAKE_JITTER.mul_f64(fraction);
+        let attempt = self.attempt.get_or_insert(Attempt::new(now));
+        attempt.due = now + self.pause;
         attempt.asked = false;
-        let (initiator, datagram) = made?;
+        attempt.hurried_to = None;
+        let draft = made?;
         self.own_timestamp = Some(at);
-        if let Some(old) = attempt.flight.replace(Flight {
+        if let Some(cookie) = cookie
+            .as_ref()
+            .filter(|cookie| cookie.effort() >= MIN_EFFORT)
+        {
+            let mut nonce = [0; NONCE];
+            rng.fill_bytes(&mut nonce);
+            let search = draft.puzzle(cookie).search(cookie.effort(), nonce);
+            let effortful = Effortful {
+                draft,
+                to,
+                cookie: cookie.clone(),
+                search,
+            };
+            if let Some(old) = attempt.draft.replace(effortful) {
+                self.actions.push_back(Action::Remove(old.draft.index()));
+            }
+            return Ok(None);
+        }
+        let (initiator, datagram) = draft.finish(cookie.as_ref(), &Solution::default());
+        self.fly(Flight {
             initiator,
-            with_cookie,
-            has_cookie: false,
-        }) {
+            to,
+            cookie,
+        });
+        Ok(Some(datagram))
+    }
+
+    /// Whether effort is to be made for an initiation.
+    #[must_use]
+    pub fn is_solving(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|it| it.draft.is_some())
+    }
+
+    /// Goes on with the effort for an initiation, by so many hashes at most. Returns the initiation
+    /// when that is done, and where it is to be sent.
+    pub fn solve(&mut self, hashes: u32, now: Instant) -> Option<(Box<Datagram>, SocketAddr)> {
+        let attempt = self.attempt.as_mut()?;
+        let solution = attempt.draft.as_mut()?.search.go_on(hashes)?;
+        let Effortful {
+            draft, to, cookie, ..
+        } = attempt.draft.take()?;
+        attempt.due = now + self.pause;
+        let (initiator, datagram) = draft.finish(Some(&cookie), &solution);
+        self.fly(Flight {
+            initiator,
+            to,
+            cookie: Some(cookie),
+        });
+        Some((datagram, to))
+    }
+
+    /// An initiation is on its way, in place of the one before.
+    fn fly(&mut self, flight: Flight) {
+        let attempt = self.attempt.as_mut();
+        if let Some(old) = attempt.and_then(|attempt| attempt.flight.replace(flight)) {
             self.actions
                 .push_back(Action::Remove(old.initiator.index()));
         }
-        Ok(datagram)
     }
 
     /// The initiation that [`Action::Initiate`] has asked for cannot be made now. It is asked for again
@@ -283,12 +364,13 @@ impl Peer {
         }
     }
 
-    /// A response whose receiver index is that of the handshake in flight.
+    /// A response whose receiver index is that of the handshake in flight. Returns where the initiation was
+    /// sent that it answers: the neighbour has received there, wherever the response came from.
     ///
     /// # Errors
     /// Those of [`Initiator::finish`], and [`Error::Malformed`] if no handshake is in flight;
     /// nothing changes.
-    pub fn response(&mut self, datagram: &Datagram, now: Instant) -> Result<()> {
+    pub fn response(&mut self, datagram: &Datagram, now: Instant) -> Result<SocketAddr> {
         let flight = self
             .attempt
             .as_mut()
@@ -297,31 +379,38 @@ impl Peer {
             what: "link response",
         })?;
         let established = flight.initiator.finish(datagram)?;
-        self.attempt = None;
+        let to = flight.to;
+        if let Some(cookie) = &flight.cookie {
+            self.cookies.proved(cookie);
+        }
+        if let Some(unsent) = self.attempt.take().and_then(|attempt| attempt.draft) {
+            self.actions.push_back(Action::Remove(unsent.draft.index()));
+        }
         let session = self.install(established, now);
         self.promote(session, now);
         // The neighbour does not use the session before it has received something.
         self.actions.push_back(Action::KeepAlive);
-        Ok(())
+        Ok(to)
     }
 
-    /// A cookie whose receiver index is that of the handshake in flight. The next initiation
-    /// carries the first that comes; the first cookie of a handshake brings that one forward to now.
+    /// A cookie whose receiver index is that of the handshake in flight. Whoever sees the initiation can
+    /// make one, so a few are kept, and initiations carry them in turn. The first cookie of a handshake
+    /// brings the next initiation forward to now.
     ///
     /// # Errors
     /// Those of [`Initiator::open_cookie`], and [`Error::Malformed`] if no handshake is in
-    /// flight, or it has had its cookie; nothing changes.
+    /// flight; nothing changes.
     pub fn cookie(&mut self, datagram: &Datagram, now: Instant) -> Result<()> {
         let what = Error::Malformed {
             what: "link cookie",
         };
         let attempt = self.attempt.as_mut().ok_or(what.clone())?;
-        let flight = attempt.flight.as_mut().filter(|flight| !flight.has_cookie);
-        let flight = flight.ok_or(what)?;
-        self.cookie = Some((flight.initiator.open_cookie(datagram)?, now));
-        flight.has_cookie = true;
-        if !attempt.hurried && !flight.with_cookie {
+        let flight = attempt.flight.as_mut().ok_or(what)?;
+        let cookie = flight.initiator.open_cookie(datagram)?;
+        self.cookies.add(cookie, flight.to, now);
+        if !attempt.hurried && flight.cookie.is_none() {
             attempt.hurried = true;
+            attempt.hurried_to = Some(flight.to);
             attempt.due = now;
         }
         Ok(())
@@ -447,10 +536,13 @@ impl Peer {
     }
 
     fn end_attempt(&mut self) {
-        if let Some(flight) = self.attempt.take().and_then(|attempt| attempt.flight) {
-            self.actions
-                .push_back(Action::Remove(flight.initiator.index()));
-        }
+        let Some(attempt) = self.attempt.take() else {
+            return;
+        };
+        let flight = attempt.flight.map(|flight| flight.initiator.index());
+        let draft = attempt.draft.map(|effortful| effortful.draft.index());
+        let indices = flight.into_iter().chain(draft);
+        self.actions.extend(indices.map(Action::Remove));
     }
 
     fn expire(&mut self, now: Instant) {
@@ -490,7 +582,7 @@ impl Peer {
                 self.actions.push_back(Action::Unreachable);
             }
             Some(attempt) => {
-                if now >= attempt.due && !attempt.asked {
+                if now >= attempt.due && !attempt.asked && attempt.draft.is_none() {
                     attempt.asked = true;
                     self.actions.push_back(Action::Initiate);
                 }
@@ -498,11 +590,8 @@ impl Peer {
             None => {
                 if now >= self.not_before && self.is_session_due(now) {
                     self.attempt = Some(Attempt {
-                        began: now,
-                        due: now,
                         asked: true,
-                        flight: None,
-                        hurried: false,
+                        ..Attempt::new(now)
                     });
                     self.actions.push_back(Action::Initiate);
                 }

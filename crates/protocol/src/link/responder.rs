@@ -1,15 +1,17 @@
 //! The side that answers: which initiations cost it work, and which are old.
 
 use super::cookie::CookieMaker;
+use super::effort::{self, MAX_EFFORT, MIN_EFFORT};
 use super::handshake::{Established, Incoming, Timestamp};
 use super::layout::{DatagramType, MAC1, MAC2, expect_header};
-use super::mac;
+use super::mac::{self, MAC};
+use crate::effort::Effort;
 use crate::identity::{X25519Public, X25519Secret};
 use crate::size::Datagram;
 use crate::{Error, Result};
 use rand_core::CryptoRng;
 use ring::hmac;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -24,8 +26,11 @@ pub enum Admission {
 /// Answers initiations to one static key.
 pub struct Responder {
     local: X25519Secret,
+    public: X25519Public,
     mac1: hmac::Key,
     cookies: CookieMaker,
+    suggested: Effort,
+    spent: Spent,
     timestamps: Timestamps,
 }
 
@@ -35,8 +40,11 @@ impl Responder {
         let public = local.public();
         Self {
             local: local.clone(),
+            public,
             mac1: mac::mac1_key(&public),
             cookies: CookieMaker::new(&public, now, rng),
+            suggested: 0,
+            spent: Spent::default(),
             timestamps: Timestamps::default(),
         }
     }
@@ -58,6 +66,18 @@ impl Responder {
         source: SocketAddr,
         under_load: bool,
     ) -> Result<Admission> {
+        self.check_mac1(datagram)?;
+        if !under_load || self.cookies.check(datagram, source).is_some() {
+            return Ok(Admission::Process);
+        }
+        self.cookie(datagram, source).map(Admission::SendCookie)
+    }
+
+    /// The first half of [`Responder::check_macs`].
+    ///
+    /// # Errors
+    /// Those of [`Responder::check_macs`].
+    pub fn check_mac1(&self, datagram: &Datagram) -> Result<()> {
         expect_header(datagram, DatagramType::Initiation, "link initiation")?;
         if !mac::same(
             &mac::mac(&self.mac1, &[&datagram[..MAC1]]),
@@ -67,17 +87,39 @@ impl Responder {
                 what: "link initiation",
             });
         }
-        if !under_load || self.cookies.check(datagram, source) {
-            return Ok(Admission::Process);
-        }
-        self.cookie(datagram, source).map(Admission::SendCookie)
+        Ok(())
     }
 
-    /// Whether an initiation carries a cookie that `source` was given, and so comes from there.
+    /// What effort an initiation shows; none if it carries no cookie that `source` was given, so that it
+    /// may be from anywhere. What is wrong, or less than [`MIN_EFFORT`], is 0. A few hashes.
     #[must_use]
-    pub fn has_cookie(&self, datagram: &Datagram, source: SocketAddr) -> bool {
+    pub fn effort(&self, datagram: &Datagram, source: SocketAddr) -> Option<Effort> {
         // Without a cookie there are zeros.
-        datagram[MAC2..].iter().any(|byte| *byte != 0) && self.cookies.check(datagram, source)
+        if datagram[MAC2..].iter().all(|byte| *byte == 0) {
+            return None;
+        }
+        let cookie = self.cookies.check(datagram, source)?;
+        let solution = effort::read(datagram);
+        let puzzle = effort::puzzle(&self.public, &cookie, datagram);
+        let shown = solution.effort >= MIN_EFFORT && puzzle.is_solved_by(&solution);
+        Some(if shown {
+            solution.effort.min(MAX_EFFORT)
+        } else {
+            0
+        })
+    }
+
+    /// Whether the effort of an initiation with a right mac1 is shown for the first time, as far as is
+    /// remembered; remembers it.
+    pub fn spend(&mut self, datagram: &Datagram) -> bool {
+        let mut mac1 = [0; MAC];
+        mac1.copy_from_slice(&datagram[MAC1..MAC2]);
+        self.spent.insert(mac1)
+    }
+
+    /// What cookies suggest from now on.
+    pub fn suggest(&mut self, effort: Effort) {
+        self.suggested = effort.min(MAX_EFFORT);
     }
 
     /// The cookie for `source`, in answer to an initiation with a right mac1.
@@ -85,7 +127,7 @@ impl Responder {
     /// # Errors
     /// [`Error::Limit`] if it cannot be sealed.
     pub fn cookie(&self, datagram: &Datagram, source: SocketAddr) -> Result<Box<Datagram>> {
-        self.cookies.answer(datagram, source)
+        self.cookies.answer(datagram, source, self.suggested)
     }
 
     /// Opens an initiation that was admitted and remembers its timestamp.
@@ -116,6 +158,29 @@ impl Responder {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<(Established, Box<Datagram>)> {
         self.read(datagram, rng)?.respond(index, rng)
+    }
+}
+
+/// So many initiations that showed effort are remembered, and at most twice as many. To push one out and
+/// show its effort again takes as many others, each with [`MIN_EFFORT`] at least.
+pub const MAX_SPENT: usize = 32_768;
+
+/// Efforts that have been shown: two generations, so that forgetting the oldest half costs nothing.
+#[derive(Default)]
+struct Spent {
+    young: HashSet<[u8; MAC]>,
+    old: HashSet<[u8; MAC]>,
+}
+
+impl Spent {
+    fn insert(&mut self, mac1: [u8; MAC]) -> bool {
+        if self.old.contains(&mac1) || self.young.contains(&mac1) {
+            return false;
+        }
+        if self.young.len() >= MAX_SPENT {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(mac1)
     }
 }
 
@@ -160,6 +225,18 @@ mod tests {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
         X25519Public(bytes)
+    }
+
+    #[test]
+    fn efforts_are_spent_once_and_few_are_remembered() {
+        let mut spent = Spent::default();
+        let mac1 = |n: u128| n.to_be_bytes();
+        for n in 0..3 * MAX_SPENT as u128 {
+            assert!(spent.insert(mac1(n)));
+            assert!(!spent.insert(mac1(n)));
+            assert!(!spent.insert(mac1(n.saturating_sub(MAX_SPENT as u128 / 2))));
+            assert!(spent.young.len() + spent.old.len() <= 2 * MAX_SPENT);
+        }
     }
 
     #[test]

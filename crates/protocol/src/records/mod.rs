@@ -36,7 +36,9 @@ pub use format::{CLOCK_SKEW, FORMAT, MAX_TEXT};
 pub use lease::{LEASE_GRANT, Lease, LeaseRequest};
 pub use name::NameRecord;
 pub use registration::Registration;
-pub use relay::{MAX_ADDRESSES, MAX_ONION_KEYS, OnionKeys, RelayDescriptor};
+pub use relay::{
+    MAX_ADDRESSES, MAX_ONION_KEYS, OnionKeys, RelayDescriptor, with_keys_of_their_own,
+};
 pub use service::{MAX_TAILS, ServiceDescriptor};
 pub use snapshot::{MAX_RELAYS, MAX_SNAPSHOT, Parameters, Snapshot};
 pub use tail_offer::{TAIL_OFFER, TailOffer};

@@ -1,6 +1,8 @@
 //! What a relay says of itself.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
@@ -58,6 +60,21 @@ pub struct RelayDescriptor {
     pub software: String,
     /// The relay's signature; [`RelayDescriptor::sign`] makes it.
     pub signature: [u8; SIGNATURE],
+}
+
+/// Those whose link key is no other's of them. A relay is authenticated by that key alone: of two with one key
+/// nobody can tell whose it is, so neither counts. An honest directory lists no two.
+pub fn with_keys_of_their_own(
+    relays: &[RelayDescriptor],
+) -> impl Iterator<Item = &RelayDescriptor> + Clone {
+    let mut times: HashMap<X25519Public, usize> = HashMap::new();
+    for relay in relays {
+        *times.entry(relay.link).or_default() += 1;
+    }
+    let times = Arc::new(times);
+    relays
+        .iter()
+        .filter(move |relay| times.get(&relay.link) == Some(&1))
 }
 
 impl RelayDescriptor {

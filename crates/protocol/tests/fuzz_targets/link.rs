@@ -8,8 +8,8 @@ use mixline_protocol::identity::X25519Secret;
 use mixline_protocol::link::control::{Control, MAX_TOKENS};
 use mixline_protocol::link::probe::{self, Probe, ProbeResponder, SentProbe};
 use mixline_protocol::link::{
-    Admission, CellKind, DatagramType, Established, Initiator, Responder, Timestamp, counter,
-    datagram_type,
+    Admission, CellKind, Cookie, DatagramType, Draft, Established, Initiator, MAX_EFFORT,
+    MIN_EFFORT, Responder, Timestamp, counter, datagram_type,
 };
 use mixline_protocol::path::MailboxToken;
 use mixline_protocol::random::OsRandom;
@@ -82,9 +82,16 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         Ok(Admission::SendCookie(cookie)) => cookie,
         _ => panic!("no cookie under load"),
     };
+    let (asking, without) = start();
+    let opened = responder
+        .cookie(&without, source())
+        .and_then(|cookie| asking.open_cookie(&cookie));
+    let effortful = effortful(&opened.expect("a cookie"));
+    assert_eq!(responder.effort(&effortful, source()), Some(MIN_EFFORT));
     World {
         seeds: [
             &initiation[..],
+            &effortful[..],
             &response[..],
             &data,
             &cookie[..],
@@ -93,10 +100,20 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
         .map(<[u8]>::to_vec)
         .into(),
         waiting: Mutex::new(start().0),
-        responder: Responder::new(&secret(RESPONDER), Instant::now(), rng),
+        responder,
         answered,
     }
 });
+
+/// An initiation with a cookie and an effort.
+fn effortful(cookie: &Cookie) -> Box<Datagram> {
+    let public = secret(RESPONDER).public();
+    let rng = &mut OsRandom::new();
+    let draft = Draft::new(&secret(INITIATOR), &public, 7, AT, rng).expect("a draft");
+    let mut search = draft.puzzle(cookie).search(MIN_EFFORT, [0; 16]);
+    let solution = search.go_on(u32::MAX).expect("a solution");
+    draft.finish(Some(cookie), &solution).1
+}
 
 fn source() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 7000))
@@ -123,6 +140,8 @@ fn datagram(data: &[u8]) -> bool {
                 .responder
                 .check_macs(&datagram, source(), false)
                 .is_ok();
+            let shown = WORLD.responder.effort(&datagram, source());
+            assert!(shown.is_none_or(|effort| effort <= MAX_EFFORT));
             let under_load = WORLD.responder.check_macs(&datagram, source(), true);
             assert_eq!(under_load.is_ok(), admitted);
             // Also behind the MACs, where only who knows the relay's key comes.

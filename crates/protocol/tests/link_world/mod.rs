@@ -15,6 +15,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Where the other one is.
+pub const THERE: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)),
+    7000,
+);
+
 /// One end: what a relay or an endpoint keeps for one neighbour.
 pub struct Node {
     pub secret: X25519Secret,
@@ -27,6 +33,8 @@ pub struct Node {
     pub out: Vec<Datagram>,
     pub under_load: bool,
     pub initiations: usize,
+    /// Made for initiations.
+    pub hashes: u64,
     pub cover: usize,
     pub pings: usize,
     pub unreachable: usize,
@@ -47,6 +55,7 @@ impl Node {
             out: Vec::new(),
             under_load: false,
             initiations: 0,
+            hashes: 0,
             cover: 0,
             pings: 0,
             unreachable: 0,
@@ -61,6 +70,22 @@ impl Node {
     }
 
     pub fn pump(&mut self, now: Instant) {
+        self.act(now);
+        while self.peer.is_solving() {
+            let solved = self.peer.solve(100, now);
+            self.out.extend(solved.map(|(made, _)| *made));
+            self.hashes += 100;
+            self.act(now);
+        }
+        assert_eq!(self.seal.is_some(), self.peer.is_up());
+        let sessions = self.indices.values().flatten().count();
+        assert!(
+            sessions <= 3 && self.indices.len() <= 4,
+            "indices are not given back"
+        );
+    }
+
+    fn act(&mut self, now: Instant) {
         while let Some(action) = self.peer.poll(now) {
             match action {
                 Action::Initiate => {
@@ -69,12 +94,8 @@ impl Node {
                     let seconds = 1_000_000 + (now - self.start).as_secs();
                     let at = Timestamp { seconds, nanos: 0 };
                     let rng = &mut OsRandom::new();
-                    self.out.push(
-                        *self
-                            .peer
-                            .initiate(&self.secret, index, at, now, rng)
-                            .unwrap(),
-                    );
+                    let made = self.peer.initiate(&self.secret, index, THERE, at, now, rng);
+                    self.out.extend(made.unwrap().map(|made| *made));
                     assert!(self.indices.insert(index, None).is_none());
                     self.initiations += 1;
                 }
@@ -107,12 +128,6 @@ impl Node {
                 Action::Unreachable => self.unreachable += 1,
             }
         }
-        assert_eq!(self.seal.is_some(), self.peer.is_up());
-        let sessions = self.indices.values().flatten().count();
-        assert!(
-            sessions <= 3 && self.indices.len() <= 4,
-            "indices are not given back"
-        );
     }
 
     pub fn control(&mut self, message: &Control) {

@@ -242,3 +242,37 @@ fn only_what_builders_see_is_a_change() {
     register(&registry, rekeyed.sign(&relay_key(1)).unwrap(), NOW.plus(2)).unwrap();
     assert!(registry.changes() > before);
 }
+
+#[test]
+fn of_those_who_come_at_once_with_one_link_key_one_is_listed() {
+    let registry = registry();
+    for round in 0..8 {
+        let link = X25519Public([100 + round; 32]);
+        let start = std::sync::Barrier::new(8);
+        let admitted: Vec<bool> = std::thread::scope(|scope| {
+            let register = |n: u8| {
+                let number = 10 * round + n;
+                let mut same = relay(number, NOW);
+                same.link = link;
+                let same = same.sign(&relay_key(number)).unwrap();
+                let (registry, start) = (&registry, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    register(registry, same, NOW).is_ok()
+                })
+            };
+            let threads: Vec<_> = (0..8).map(register).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(admitted.iter().filter(|ok| **ok).count(), 1, "{round}");
+        let all = registry.live_relays();
+        let with_key = all.iter().filter(|live| live.descriptor.link == link);
+        assert_eq!(with_key.count(), 1);
+    }
+    // Who was refused holds no key.
+    registry.forget_silent(NOW.plus(61));
+    let later = NOW.plus(62);
+    let mut alone = relay(99, later);
+    alone.link = X25519Public([100; 32]);
+    register(&registry, alone.sign(&relay_key(99)).unwrap(), later).unwrap();
+}
