@@ -261,7 +261,8 @@ fn start(
     Ok((handle, state))
 }
 
-/// A relay that registers. Its capacity is as small as can be, since it forwards nothing.
+/// A relay that registers. It forwards nothing, so it has no onion key of this epoch or the next one: nobody
+/// can build a path over it.
 struct Relay {
     identity: IdentityKey,
     link: X25519Secret,
@@ -280,9 +281,9 @@ impl Relay {
 
     fn registration(&self, snapshot: &Snapshot) -> Result<Registration> {
         let seconds = snapshot.parameters.epoch_seconds;
-        let epoch = epoch::current(now(), seconds);
+        let later = epoch::current(now(), seconds) + 2;
         let mut onion = OnionKeys::new();
-        onion.push((epoch, self.onion.public()));
+        onion.push((later, self.onion.public()));
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let descriptor = RelayDescriptor {
             id: self.identity.relay_id(),
