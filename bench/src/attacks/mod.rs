@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum as _;
 use mixline_testnet::configs::SERVICE_NAME;
-use mixline_testnet::topology::{Node, directory_url};
+use mixline_testnet::metrics::Metrics;
+use mixline_testnet::topology::{Node, RELAYS, directory_url};
 use mixline_testnet::{Network, Programs, guests, interrupted};
 use serde::Serialize;
 use tempfile::TempDir;
@@ -65,6 +66,9 @@ pub struct Row {
     pub registrations: Kept,
     /// Why some did not succeed under the attack, and how often.
     pub failures: BTreeMap<String, u64>,
+    /// What became of the datagrams that the client's first guard received under the attack, by verdict: how
+    /// many in a second.
+    pub guard_per_s: BTreeMap<String, f64>,
     /// Whether anything was to be kept.
     #[serde(skip)]
     has_goals: bool,
@@ -102,6 +106,7 @@ impl Kept {
 struct Measured {
     back_per_s: f64,
     newcomers: Counted,
+    guard_per_s: BTreeMap<String, f64>,
 }
 
 impl Row {
@@ -125,6 +130,7 @@ impl Row {
             lookups: Kept::of_tried(&before.lookups, &under.lookups),
             registrations: Kept::of_tried(&before.registrations, &under.registrations),
             failures: failures.collect(),
+            guard_per_s: attacked.guard_per_s.clone(),
             has_goals: attack.has_goals(),
         }
     }
@@ -304,13 +310,31 @@ impl Scene {
 
     /// Goodput and newcomers at the same time.
     fn measure(&mut self, time: Duration) -> Result<Measured> {
+        let (began, before) = (Instant::now(), self.guard_verdicts()?);
         self.newcomers.begin(time)?;
         let count = u64::try_from(time.as_micros())? / EVERY;
         let counts = probes::run(self.service, count, EVERY, LENGTH)?;
+        let newcomers = self.newcomers.counted()?;
+        let (after, seconds) = (self.guard_verdicts()?, began.elapsed().as_secs_f64());
+        let grown = after.into_iter().map(|(verdict, count)| {
+            let grown = count - before.get(&verdict).copied().unwrap_or(0.0);
+            (verdict, grown / seconds)
+        });
         Ok(Measured {
             back_per_s: counts.came_back() as f64 / time.as_secs_f64(),
-            newcomers: self.newcomers.counted()?,
+            newcomers,
+            guard_per_s: grown.filter(|(_, rate)| *rate > 0.0).collect(),
         })
+    }
+
+    /// What the client's first guard has counted so far.
+    fn guard_verdicts(&self) -> Result<BTreeMap<String, f64>> {
+        let guard = self.targets.guards.first();
+        let guard = (1..=RELAYS)
+            .map(Node::Relay)
+            .find(|node| Some(&node.name()) == guard);
+        let metrics = Metrics::of(guard.context("the client has no guard")?)?;
+        Ok(metrics.by_label("mixline_relay_datagrams_total", "verdict"))
     }
 }
 
@@ -351,6 +375,7 @@ pub(crate) mod tests {
                 lookups: tried(20),
                 registrations: tried(20),
             },
+            guard_per_s: [("sent".to_owned(), 2.0)].into(),
         };
         let done = Done {
             sent: 3000,
@@ -402,6 +427,7 @@ pub(crate) mod tests {
         assert_eq!(json["goodput_per_s"]["kept"], 0.5);
         assert_eq!(json["sessions"]["attacked"], 0.5);
         assert_eq!(json["failures"]["session: no answer in time"], 10);
+        assert_eq!(json["guard_per_s"]["sent"], 2.0);
         assert!(json.get("has_goals").is_none());
     }
 }

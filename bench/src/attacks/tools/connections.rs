@@ -69,6 +69,8 @@ pub fn attack(limits: &Limits, how: &How) -> Result<()> {
 /// A connection that blocks nobody.
 fn open(from: Ipv6Addr, server: SocketAddr) -> Option<TcpStream> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM, None).ok()?;
+    // The kernel lets nobody bind to an address of a route, although it takes what comes to it.
+    socket.set_freebind_v6(true).ok()?;
     socket.set_recv_buffer_size(RECEIVED).ok()?;
     socket.bind(&SocketAddr::from((from, 0)).into()).ok()?;
     socket.connect_timeout(&server.into(), PATIENCE).ok()?;

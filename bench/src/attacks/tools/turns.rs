@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// An attacker that may do nothing yet, or waits for what it holds, looks so often whether it is to end.
@@ -101,7 +101,11 @@ impl Turn {
     }
 
     /// Says what was done.
+    ///
+    /// # Errors
+    /// If nothing was: then nobody was attacked.
     pub fn end(self) -> Result<()> {
+        ensure!(self.sent > 0, "nothing could be sent");
         let done = Done {
             sent: self.sent,
             seconds: self.began.elapsed().as_secs_f64(),
