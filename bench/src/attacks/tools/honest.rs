@@ -32,6 +32,8 @@ use super::{new_identity, now};
 
 /// What succeeds later has failed.
 const WITHIN: Duration = Duration::from_secs(5);
+/// How long whoever has failed may take to say why.
+const SAYING: Duration = Duration::from_millis(500);
 /// How long the network has to answer when nothing is attacked yet.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// From one client that starts to the next, and from one question to the next.
@@ -97,7 +99,7 @@ impl Tried {
                 self.succeeded += 1;
                 self.slowest_ms = self.slowest_ms.max(took.as_secs_f64() * 1e3);
             }
-            Err(error) => *self.failures.entry(format!("{error:#}")).or_default() += 1,
+            Err(error) => *self.failures.entry(error.to_string()).or_default() += 1,
         }
     }
 }
@@ -207,12 +209,16 @@ impl Newcomers {
         let (handle, state) = start(&self.guards, &self.snapshots)?;
         let asked = handle.ping(self.how.service, 1, PING_INTERVAL);
         let report = timeout(WITHIN, asked).await;
+        let reached = match report {
+            Ok(_) => String::new(),
+            Err(_) => guards_up(&handle).await,
+        };
         // Its goodbye takes none of the time.
         tokio::spawn(async move {
             let _ = timeout(WITHIN, handle.shutdown()).await;
             drop(state);
         });
-        let report = report.context("no answer in time")??;
+        let report = report.with_context(|| format!("no answer in time{reached}"))??;
         let answered = report.paths.iter().any(|path| path.answered > 0);
         ensure!(answered, "no answer over the session");
         Ok(())
@@ -243,10 +249,25 @@ enum What {
 
 /// How long it took, from when it was due.
 async fn timed(due: Instant, what: impl Future<Output = Result<()>>) -> Result<Duration> {
-    timeout_at(due + WITHIN, what)
-        .await
-        .map_err(|_| anyhow!("no answer in time"))??;
-    Ok(due.elapsed())
+    let late = || anyhow!("no answer in time");
+    // Whoever knows why gets a moment to say so.
+    let said = timeout_at(due + WITHIN + SAYING, what).await;
+    said.map_err(|_| late())??;
+    let took = due.elapsed();
+    if took <= WITHIN {
+        Ok(took)
+    } else {
+        Err(late())
+    }
+}
+
+/// How many guards a client has reached, for the reason of a failure.
+async fn guards_up(handle: &Handle) -> String {
+    let Some(status) = handle.status().await else {
+        return String::new();
+    };
+    let up = status.guards.iter().filter(|guard| guard.state == "up");
+    format!(", {} of {} guards reached", up.count(), status.guards.len())
 }
 
 /// A client with guards, and where it remembers them.
