@@ -83,7 +83,7 @@ pub enum Attack {
 /// What all benchmarks are told.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
-    /// Fewer and shorter rounds: all of it in 5 minutes on 2 cores, once it is built.
+    /// Fewer and shorter rounds: all of it in 10 minutes on 2 cores, once it is built.
     #[arg(long)]
     pub quick: bool,
     /// What the relays of networks (`path`, `flood`'s attacks) receive and send with.
