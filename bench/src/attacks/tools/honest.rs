@@ -159,7 +159,7 @@ impl Newcomers {
         first.context("no snapshot")??;
         let standing = start(&guards, &snapshots)?;
         let directory = standing.0.directory();
-        let found = timeout(PATIENCE, directory.lookup_name(how.name.clone())).await;
+        let found = timeout(PATIENCE, directory.lookup_name(how.name)).await;
         ensure!(
             found.context("the directory does not answer")??.is_some(),
             "nobody has the name"
@@ -226,7 +226,7 @@ impl Newcomers {
 
     async fn lookup(&self) -> Result<()> {
         let directory = self.standing.0.directory();
-        let found = directory.lookup_name(self.how.name.clone()).await?;
+        let found = directory.lookup_name(self.how.name).await?;
         ensure!(found.is_some(), "nobody has the name");
         Ok(())
     }
