@@ -19,7 +19,8 @@ pub enum Name {
     Path,
     /// Datagrams a second through a relay on a wire: AF_XDP, UDP, and a bare AF_XDP echo.
     Forward,
-    /// What honest neighbours get through a relay while garbage comes: AF_XDP and UDP.
+    /// What honest neighbours get through a relay while garbage comes (AF_XDP and UDP), and what
+    /// honest clients and relays get of a network while strangers attack it.
     Flood,
 }
 
@@ -52,15 +53,45 @@ impl Name {
     }
 }
 
+/// An attack of `flood` on a network. They are run in this order: those that leave something behind come last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Attack {
+    /// No attack: as many datagrams to a port where nobody listens.
+    Sending,
+    /// Forged link initiations at the guards, from everywhere.
+    Initiations,
+    /// The same, from the newcomers' own /24.
+    InitiationsNear,
+    /// The same from everywhere, so few that no relay asks for a cookie.
+    InitiationsSlow,
+    /// Random cells through the service's public tails.
+    GarbageToService,
+    /// Session initiations of throw-away IDs through them.
+    IdentitiesToService,
+    /// The same through the directory's public tails.
+    IdentitiesToDirectory,
+    /// New paths that lead nowhere, from one neighbour of a guard.
+    Paths,
+    /// HTTP connections of one /60 that read nothing.
+    Connections,
+    /// Throw-away IDs that hold sessions with the directory.
+    DirectorySessions,
+    /// Mailboxes at the guards for many link keys of one address.
+    Mailboxes,
+}
+
 /// What all benchmarks are told.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
-    /// Fewer and shorter rounds: all of it in 5 minutes on 2 cores, once it is built.
+    /// Fewer and shorter rounds: all of it in 10 minutes on 2 cores, once it is built.
     #[arg(long)]
     pub quick: bool,
-    /// What the relays of `path` receive and send with.
+    /// What the relays of networks (`path`, `flood`'s attacks) receive and send with.
     #[arg(long, value_enum, default_value_t = Port::Auto)]
     pub port: Port,
+    /// Only this attack of `flood`, and nothing else of it.
+    #[arg(long, value_enum)]
+    pub attack: Option<Attack>,
 }
 
 /// Which benchmarks to run, how, and where the figures go.
@@ -95,6 +126,13 @@ impl Selection {
     pub fn arguments(&self) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = self.which.iter().map(|w| w.as_str().into()).collect();
         arguments.extend(["--port".into(), self.options.port.name().into()]);
+        let attack = self
+            .options
+            .attack
+            .and_then(|attack| attack.to_possible_value());
+        if let Some(attack) = attack {
+            arguments.extend(["--attack".into(), attack.get_name().into()]);
+        }
         if self.options.quick {
             arguments.push("--quick".into());
         }
@@ -130,6 +168,8 @@ mod tests {
             "flood",
             "--port",
             "udp",
+            "--attack",
+            "initiations-near",
             "--quick",
             "--no-goals",
             "--json",

@@ -6,6 +6,8 @@
 //! bytes that bear the index of a live session, datagrams that have come before, and handshake
 //! initiations that are well formed and come from forged addresses, one as often as the other.
 //! What comes back is compared with what comes back without the flood, in turns.
+//!
+//! Then whole networks: what strangers can do who know the protocol ([`attacks`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +17,7 @@ use anyhow::{Context, Result};
 use mixline_testnet::programs;
 use serde::Serialize;
 
+use crate::attacks::{self, Row};
 use crate::forward::{CORE, relay_with};
 use crate::generator::{Fed, Feed, Garbage, Generator, Load, NEIGHBOURS, in_new_namespace};
 use crate::measure::{Samples, Summary};
@@ -38,15 +41,32 @@ const KEPT: f64 = 0.8;
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Frames of the flood a second that came to the relay on AF_XDP, the median.
-    pub rate_pps: f64,
+    pub rate_pps: Option<f64>,
     /// Goodput on AF_XDP under the flood, as a share of that without; the median.
-    pub xdp_kept: f64,
+    pub xdp_kept: Option<f64>,
     /// The same on UDP.
-    pub udp_kept: f64,
+    pub udp_kept: Option<f64>,
     /// The same on UDP behind the XDP filter.
-    pub xdp_filter_kept: f64,
-    /// All that was measured.
+    pub xdp_filter_kept: Option<f64>,
+    /// All that was measured of one relay; empty if one attack was asked for.
     pub ports: Vec<Port>,
+    /// Attacks on a network.
+    pub attacks: Vec<Row>,
+}
+
+impl Report {
+    fn new(ports: Vec<Port>, attacks: Vec<Row>) -> Self {
+        let [xdp, udp, filter] = [0, 1, 2].map(|at| ports.get(at));
+        let kept = |port: Option<&Port>| port.map(|port| port.kept.median);
+        Self {
+            rate_pps: xdp.map(|port| port.flood_pps.median),
+            xdp_kept: kept(xdp),
+            udp_kept: kept(udp),
+            xdp_filter_kept: kept(filter),
+            ports,
+            attacks,
+        }
+    }
 }
 
 /// One port.
@@ -83,6 +103,16 @@ const SUBJECTS: [(&str, &str); 3] = [
 /// # Errors
 /// If something does not start, or does not do what it should.
 pub fn run(options: &Options) -> Result<Report> {
+    let ports = if options.attack.is_none() {
+        one_relay(options)?
+    } else {
+        Vec::new()
+    };
+    Ok(Report::new(ports, attacks::run(options)?))
+}
+
+/// One relay on each port.
+fn one_relay(options: &Options) -> Result<Vec<Port>> {
     eprintln!("flood: honest datagrams among others");
     let directory = tempfile::tempdir()?;
     let program = std::env::current_exe().context("where this program is")?;
@@ -113,17 +143,7 @@ pub fn run(options: &Options) -> Result<Report> {
                 subject.one_kind_at_a_time(&mut generator, rounds)?;
             }
         }
-        let ports: Vec<Port> = subjects.iter().map(Subject::port).collect();
-        let [xdp, udp, filter] = &ports[..] else {
-            anyhow::bail!("a port is missing");
-        };
-        Ok(Report {
-            rate_pps: xdp.flood_pps.median,
-            xdp_kept: xdp.kept.median,
-            udp_kept: udp.kept.median,
-            xdp_filter_kept: filter.kept.median,
-            ports,
-        })
+        Ok(subjects.iter().map(Subject::port).collect())
     })
 }
 
@@ -225,11 +245,10 @@ impl Subject {
 
 impl crate::Report for Report {
     fn goals(&self) -> Vec<Goal> {
-        vec![Goal::at_least(
-            "goodput kept under a flood, on AF_XDP",
-            Some(self.xdp_kept),
-            KEPT,
-        )]
+        let what = "goodput kept under a flood, on AF_XDP";
+        let mut goals = vec![Goal::at_least(what, self.xdp_kept, KEPT)];
+        goals.extend(attacks::goals(&self.attacks));
+        goals
     }
 
     fn plots(&self) -> Vec<Plot> {
@@ -245,27 +264,36 @@ impl crate::Report for Report {
                 Bar::new(format!("{}, calm", port.name), port.calm_pps),
             ]
         });
-        vec![Plot::Bars(Bars {
+        let ports = Plot::Bars(Bars {
             title: "Honest datagrams that come through".into(),
             note: format!(
                 "Each port is offered half of what it is good for, and beside that a flood of \
                  {:.0} datagrams a second: garbage, replays and forged handshakes.",
-                self.rate_pps
+                self.rate_pps.unwrap_or_default()
             ),
             unit: "datagrams/s".into(),
             bars: bars.collect(),
-        })]
+        });
+        let ports = (!self.ports.is_empty()).then_some(ports);
+        ports
+            .into_iter()
+            .chain(attacks::plots(&self.attacks))
+            .collect()
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "flood: goodput kept under {:.0} frames a second of a flood (median, and where 8 of \
-             10 rounds lie)",
-            self.rate_pps
-        )?;
+        write!(f, "flood:")?;
+        if let Some(rate) = self.rate_pps {
+            writeln!(
+                f,
+                " goodput kept under {rate:.0} frames a second of a flood (median, and where 8 of \
+                 10 rounds lie)",
+            )?;
+        } else {
+            writeln!(f)?;
+        }
         for port in &self.ports {
             writeln!(f, "  {:<15} {:.2}", port.name, port.kept)?;
             writeln!(f, "    calm, datagrams a second      {:.0}", port.calm_pps)?;
@@ -279,6 +307,56 @@ impl fmt::Display for Report {
                 writeln!(f, "    kept if all is {kind:<15} {kept:.2}")?;
             }
         }
-        Ok(())
+        attacks::write(&self.attacks, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Report as _;
+    use crate::attacks::tests::row;
+    use crate::cli::Attack;
+
+    fn port(name: &'static str, kept: f64) -> Port {
+        let summary = Summary::of;
+        Port {
+            name,
+            honest_pps: 1000.0,
+            calm_pps: summary(1000.0),
+            flooded_pps: summary(1000.0 * kept),
+            kept: summary(kept),
+            flood_pps: summary(1e6),
+            kept_of: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn names_in_the_json() {
+        let ports = [("AF_XDP", 0.9), ("UDP", 0.4), ("UDP behind XDP", 0.8)];
+        let ports = ports.map(|(name, kept)| port(name, kept)).into();
+        let report = Report::new(ports, vec![row(Attack::Paths, 900.0, 20)]);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(
+            (&json["xdp_kept"], &json["udp_kept"]),
+            (&0.9.into(), &0.4.into())
+        );
+        assert_eq!(
+            (&json["xdp_filter_kept"], &json["rate_pps"]),
+            (&0.8.into(), &1e6.into())
+        );
+        assert_eq!(json["attacks"][0]["name"], "paths");
+        assert_eq!((report.goals().len(), report.plots().len()), (3, 3));
+    }
+
+    #[test]
+    fn one_attack_alone_says_nothing_of_ports() {
+        let report = Report::new(Vec::new(), vec![row(Attack::Paths, 900.0, 20)]);
+        assert_eq!(report.goals()[0].reached(), None);
+        assert_eq!(report.plots().len(), 2);
+        let said = report.to_string();
+        assert!(said.starts_with("flood:\n  attacks on a network"), "{said}");
+        assert!(said.contains("0.90 (1000)"), "{said}");
     }
 }

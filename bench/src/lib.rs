@@ -7,6 +7,7 @@
 //! A benchmark is a function from [`Options`] to something that implements [`Report`], and a
 //! name in [`cli::Name`].
 
+pub mod attacks;
 pub mod baseline;
 pub mod benchmarks;
 pub mod child;
@@ -24,6 +25,7 @@ pub mod peers;
 pub mod report;
 pub mod scale;
 pub mod testbed;
+pub mod tool;
 
 pub use cli::Options;
 pub use outcome::{Goal, Outcome, Plot, Report};

@@ -10,7 +10,8 @@ use clap::{Parser, ValueEnum as _};
 use mixline_bench::cli::{Name, Options, Selection};
 use mixline_bench::machine::{self, Machine};
 use mixline_bench::report::{self, Section, short};
-use mixline_bench::{Goal, Outcome, benchmarks, child, hop, path};
+use mixline_bench::tool::Tool;
+use mixline_bench::{Goal, Outcome, benchmarks, child, hop};
 use mixline_testnet::interrupted;
 use serde_json::{Map, Value};
 
@@ -24,7 +25,7 @@ struct Arguments {
     #[arg(long, value_name = "PROGRAM")]
     native: Option<PathBuf>,
     #[command(subcommand)]
-    tool: Option<path::Tool>,
+    tool: Option<Tool>,
 }
 
 /// A benchmark that has been run.
@@ -180,6 +181,7 @@ fn goals<'a>(goals: impl Iterator<Item = &'a Goal>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mixline_bench::path;
 
     #[test]
     fn missed_goals_are_counted_and_those_not_measured_are_not() {
@@ -198,7 +200,7 @@ mod tests {
         let arguments = Arguments::parse_from(["mixline-bench", "hop", "--quick"]);
         assert_eq!(arguments.selection.which, [Name::Hop]);
         let tool = Arguments::parse_from(["mixline-bench", "echo", "127.0.0.1:1"]).tool;
-        assert!(matches!(tool, Some(path::Tool::Echo { .. })));
+        assert!(matches!(tool, Some(Tool::Path(path::Tool::Echo { .. }))));
         assert!(Arguments::try_parse_from(["mixline-bench", "nothing"]).is_err());
         assert!(about(Name::Hop).starts_with("One datagram"));
     }

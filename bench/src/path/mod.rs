@@ -8,34 +8,35 @@
 
 mod iperf;
 mod plots;
-mod round_trips;
+pub(crate) mod probes;
+pub(crate) mod round_trips;
 mod tools;
 mod tor;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Stdio};
+use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use mixline_testnet::topology::{Node, RELAYS};
 use mixline_testnet::web::DOWNLOAD_BYTES;
-use mixline_testnet::{Network, Programs, interrupted, netns};
+use mixline_testnet::{Network, Programs};
 use serde::Serialize;
 
 use crate::Options;
 use crate::measure::{Samples, Summary};
+use probes::Echo;
 use round_trips::{Counts, RoundTrips};
 
 pub use tools::Tool;
 pub use tor::OverTor;
 
-/// The echo's port.
-const ECHO_PORT: u16 = 7007;
 /// Microseconds from probe to probe.
 const EVERY: u64 = 1000;
+/// Bytes of a probe: as a voice packet's.
+const PROBE: usize = 160;
 /// Offered rates of UDP, in bytes a second.
 const RATES: [u64; 5] = [4_000_000, 10_000_000, 20_000_000, 40_000_000, 80_000_000];
 /// Bytes in a UDP datagram: with its headers, what most paths carry.
@@ -246,50 +247,9 @@ fn loaded(network: &Network, to: Ipv4Addr, plan: &Plan) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Sends probes from the client to the echo.
+/// Sends so many probes of a voice packet's length from the client to the echo.
 fn probes(to: Ipv4Addr, count: u64) -> Result<Counts> {
-    let own = std::env::current_exe().context("finding this program")?;
-    let mut child = netns::command(&Node::Client.namespace(), own)
-        .arg("round-trips")
-        .arg(SocketAddr::from((to, ECHO_PORT)).to_string())
-        .args(["--count", &count.to_string(), "--every", &EVERY.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("running the probes")?;
-    let output = child.stdout.take().context("no output")?;
-    let counts: Result<Counts, _> = serde_json::from_reader(output);
-    let status = child.wait()?;
-    if interrupted() {
-        bail!("interrupted");
-    }
-    if !status.success() {
-        bail!("the probes: {status}");
-    }
-    counts.context("reading what the probes say")
-}
-
-/// The echo in the service's namespace. Dropping it kills it.
-struct Echo(Child);
-
-impl Echo {
-    fn start(at: Ipv4Addr) -> Result<Self> {
-        let own = std::env::current_exe().context("finding this program")?;
-        let child = netns::command(&Node::Service.namespace(), own)
-            .arg("echo")
-            .arg(SocketAddr::from((at, ECHO_PORT)).to_string())
-            .stdin(Stdio::null())
-            .spawn()
-            .context("running the echo")?;
-        Ok(Self(child))
-    }
-}
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    probes::run(to, count, EVERY, PROBE)
 }
 
 /// Processor time of all relays so far, in seconds.

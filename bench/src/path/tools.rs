@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 
 use super::round_trips::{Counts, histogram};
 
-/// Bytes of a probe: as a voice packet's.
-const PROBE: usize = 160;
+/// The longest probe, bytes.
+const LONGEST: usize = 2048;
 /// Probes that have not come back so long after the last one left are lost.
 const LINGER: Duration = Duration::from_millis(700);
 
@@ -37,6 +37,9 @@ pub enum Tool {
         /// Microseconds from one to the next.
         #[arg(long)]
         every: u64,
+        /// Bytes of each, 8 to 2048.
+        #[arg(long)]
+        length: usize,
     },
 }
 
@@ -52,8 +55,10 @@ impl Tool {
                 address,
                 count,
                 every,
+                length,
             } => {
-                let counts = round_trips(*address, *count, Duration::from_micros(*every))?;
+                let every = Duration::from_micros(*every);
+                let counts = round_trips(*address, *count, every, *length)?;
                 println!("{}", serde_json::to_string(&counts)?);
                 Ok(())
             }
@@ -63,7 +68,7 @@ impl Tool {
 
 fn echo(address: SocketAddr) -> Result<()> {
     let socket = UdpSocket::bind(address).with_context(|| format!("no socket at {address}"))?;
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; LONGEST];
     loop {
         let (length, from) = socket.recv_from(&mut buffer)?;
         // What cannot be sent is lost, as on any network.
@@ -73,7 +78,8 @@ fn echo(address: SocketAddr) -> Result<()> {
 
 /// Probes leave when they are due, whether the ones before have come back or not, and count from
 /// when they were due: a stall is seen by all probes that fall into it, not by one.
-fn round_trips(address: SocketAddr, count: u64, every: Duration) -> Result<Counts> {
+fn round_trips(address: SocketAddr, count: u64, every: Duration, length: usize) -> Result<Counts> {
+    ensure!((8..=LONGEST).contains(&length), "a probe of {length} bytes");
     let any = match address {
         SocketAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
         SocketAddr::V6(_) => SocketAddr::from(([0; 16], 0)),
@@ -85,8 +91,9 @@ fn round_trips(address: SocketAddr, count: u64, every: Duration) -> Result<Count
     let began = Instant::now();
     let sent_all = AtomicBool::new(false);
     thread::scope(|scope| {
-        let receiver = scope.spawn(|| receive(&receiving, began, every, count, &sent_all));
-        let mut probe = [0; PROBE];
+        let receiver =
+            scope.spawn(|| receive(&receiving, began, every, (count, length), &sent_all));
+        let mut probe = vec![0; length];
         for number in 0..count {
             let due = began + every * u32::try_from(number).unwrap_or(u32::MAX);
             thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -106,15 +113,15 @@ fn receive(
     socket: &UdpSocket,
     began: Instant,
     every: Duration,
-    count: u64,
+    (count, length): (u64, usize),
     sent_all: &AtomicBool,
 ) -> Result<Counts> {
     let mut took = histogram()?;
     let mut back = vec![false; usize::try_from(count)?];
-    let mut buffer = [0; 2048];
+    let mut buffer = [0; LONGEST];
     while !sent_all.load(Ordering::Relaxed) {
         match socket.recv(&mut buffer) {
-            Ok(PROBE) => {}
+            Ok(received) if received == length => {}
             Ok(_) => continue,
             Err(error)
                 if matches!(
@@ -154,7 +161,7 @@ mod tests {
             .unwrap();
         thread::spawn(move || echo(free));
         thread::sleep(Duration::from_millis(100));
-        let counts = round_trips(free, 50, Duration::from_millis(1)).unwrap();
+        let counts = round_trips(free, 50, Duration::from_millis(1), 160).unwrap();
         assert_eq!(counts.sent, 50);
         assert!(counts.came_back() >= 45, "{counts:?}");
     }

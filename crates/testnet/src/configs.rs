@@ -30,12 +30,11 @@ impl Files {
     }
 }
 
-/// The directory's configuration.
+/// The directory's configuration. It is reached over IPv4 by nodes, and over both by others.
 pub fn directory(files: &Files) -> String {
     format!(
-        "state_dir: {}\nlisten: \"{}:{DIRECTORY_PORT}\"\nallow_private_addresses: true\n",
+        "state_dir: {}\nlisten: \"[::]:{DIRECTORY_PORT}\"\nallow_private_addresses: true\n",
         quoted(&files.state),
-        Node::Directory.ipv4()
     )
 }
 

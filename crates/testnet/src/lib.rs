@@ -12,6 +12,7 @@ pub mod client_status;
 pub mod configs;
 pub mod error;
 pub mod fetch;
+pub mod guests;
 pub mod link_client;
 pub mod link_path;
 pub mod lock;

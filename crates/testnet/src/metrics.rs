@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::fetch::fetch_bytes;
 use crate::topology::{METRICS, Node};
+use std::collections::BTreeMap;
 
 /// One reading of all counters of a node.
 #[derive(Clone, Debug)]
@@ -40,6 +41,23 @@ impl Metrics {
             .sum()
     }
 
+    /// The sums of a metric by the value of a label.
+    pub fn by_label(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        for (series, value) in &self.0 {
+            let Some((metric, labels)) = series.split_once('{') else {
+                continue;
+            };
+            let found = labels.split_once(&format!("{label}=\""));
+            if let Some((found, _)) = found.and_then(|(_, rest)| rest.split_once('"'))
+                && metric == name
+            {
+                *sums.entry(found.to_owned()).or_default() += value;
+            }
+        }
+        sums
+    }
+
     /// The metric's names with labels, for messages.
     pub fn series(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(series, _)| series.as_str())
@@ -61,5 +79,9 @@ mod tests {
         assert_eq!(metrics.sum("drops", ""), 17.0);
         assert_eq!(metrics.sum("up", ""), 1.0);
         assert_eq!(metrics.sum("down", ""), 0.0);
+        let by_reason = metrics.by_label("drops", "reason");
+        assert_eq!((by_reason["replay"], by_reason["length"]), (7.0, 10.0));
+        assert_eq!(by_reason.len(), 2);
+        assert!(metrics.by_label("up", "reason").is_empty());
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::cards::{CardWire, name_when_back};
 use crate::error::{Result, StepContext as _, SystemContext as _};
+use crate::guests;
 use crate::netns::{self, ip_in};
 use crate::topology::{Node, ROUTER};
 use std::fmt::Write as _;
@@ -23,7 +24,7 @@ pub const PODS: [&str; 2] = ["mixline-pod1", "mixline-pod2"];
 
 /// Kernel settings of every namespace: addresses usable at once (no duplicate address detection),
 /// no filter on return paths (answers may leave by another address than the one asked).
-const SETTINGS: &str = "\
+pub(crate) const SETTINGS: &str = "\
 for conf in all default; do
   echo 0 > /proc/sys/net/ipv4/conf/$conf/rp_filter
   echo 0 > /proc/sys/net/ipv6/conf/$conf/accept_dad
@@ -112,6 +113,7 @@ pub fn remove() -> Result<()> {
         .map(Node::namespace)
         .chain([ROUTER, BESIDE, CONTAINER].map(str::to_owned))
         .chain(PODS.map(str::to_owned))
+        .chain(guests::ALL.map(|guest| guest.namespace.to_owned()))
         .collect();
     for namespace in &names {
         remove_one(namespace).step(format!("removing {namespace}"))?;
@@ -182,7 +184,7 @@ fn kill_processes(namespace: &str) {
 }
 
 /// Runs shell lines in a namespace.
-fn shell(namespace: &str, script: &str) -> Result<()> {
+pub(crate) fn shell(namespace: &str, script: &str) -> Result<()> {
     netns::said(netns::command(namespace, "sh").args(["-euc", script]))?;
     Ok(())
 }
