@@ -2,6 +2,7 @@
 //!
 //! `session.rs` has a handshake by another implementation of Noise; this file pins every byte,
 //! so that nothing underneath can change one unseen.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::convert::Infallible;
 

@@ -87,3 +87,27 @@ impl Strangers {
         self.read.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mixline_protocol::size::PAYLOAD;
+
+    use super::*;
+
+    #[test]
+    fn a_solution_is_served_once() {
+        let (mut strangers, now) = (Strangers::new(Instant::now()), Instant::now());
+        let (solved, other) = ([1; PAYLOAD], [2; PAYLOAD]);
+        assert!(!strangers.knows(4096, &solved));
+        strangers.sealed.push(4096, Box::new(solved), now);
+        assert!(strangers.knows(4096, &solved), "it waits");
+        assert!(!strangers.knows(4096, &other));
+        assert_eq!(strangers.next_sealed(), Some((4096, Box::new(solved))));
+        assert!(strangers.knows(4096, &solved), "it was looked at");
+        // What cost nothing takes no room in the memory.
+        strangers.sealed.push(0, Box::new(other), now);
+        assert!(strangers.next_sealed().is_some());
+        assert!(!strangers.knows(0, &other));
+        assert!(!strangers.knows(4096, &other));
+    }
+}
