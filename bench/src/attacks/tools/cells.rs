@@ -14,7 +14,7 @@ use mixline_protocol::path::{
 };
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{RelayDescriptor, Snapshot, TailOffer};
-use mixline_protocol::session::{Certificate, SessionInitiator};
+use mixline_protocol::session::{Certificate, Form, SessionInitiator};
 use mixline_protocol::size::{Cell, PATH_HEADER, Payload};
 use mixline_testnet::link_client::Client;
 use rand_core::Rng as _;
@@ -161,6 +161,7 @@ fn initiation(target: &Target, tails: &[TailOffer]) -> Result<Payload> {
         &secret,
         &target.session,
         &target.id,
+        Form::Public,
         &certificate,
         tails,
         None,
@@ -239,7 +240,15 @@ mod tests {
             let payload = initiation(&target, &[tail]).unwrap();
             let directory = AnonymousId([9; 32]);
             let at = now().0 * 1000;
-            let read = session::accept(&secret, &target.id, &directory, &payload, at, rng);
+            let read = session::accept(
+                &secret,
+                &target.id,
+                &directory,
+                Form::Public,
+                &payload,
+                at,
+                rng,
+            );
             ids.push(read.unwrap().certificate.id);
         }
         assert_ne!(ids[0], ids[1]);
