@@ -210,13 +210,25 @@ fn effort_is_made_when_it_is_asked_for_and_only_then() {
     world.connect();
     world.works();
     assert_eq!(world.a.hashes, 0);
-    let mut world = on_demand();
+    let mut world = World::new(Upkeep::Always, Upkeep::Never, true);
     world.b.under_load = true;
     world.b.responder.suggest(1 << 13);
     world.a.send(0, world.now);
     world.settle();
     assert_eq!(world.a.initiations, 2);
     assert!(world.a.hashes > 0);
+    world.works();
+    // Who may be known tries without first: another relay, and whoever has a session.
+    let hashes = world.a.hashes;
+    world.pass(Duration::from_secs(140), 500);
+    assert!(world.a.initiations > 2);
+    assert_eq!(world.a.hashes, hashes);
+    let mut world = on_demand();
+    world.b.under_load = true;
+    world.b.responder.suggest(1 << 13);
+    world.a.send(0, world.now);
+    world.settle();
+    assert_eq!((world.a.initiations, world.a.hashes), (2, 0));
     world.works();
     // What is asked for by somebody who never answers costs so much, and no more.
     let mut world = on_demand();

@@ -31,6 +31,9 @@ pub const HASHES: u32 = 1 << 12;
 /// ... and how often.
 pub const WORK_EVERY: Duration = Duration::from_millis(10);
 
+/// The most effort that everybody is asked for because mailboxes are few.
+const MOST_FOR_MAILBOXES: Effort = 1 << 12;
+
 /// An initiation that waits to be served.
 pub(super) struct Waits {
     datagram: Box<Datagram>,
@@ -130,24 +133,30 @@ impl<R: CryptoRng> Neighbours<R> {
             datagram: Box::new(*datagram),
             source,
         };
-        if let Some(Waits { datagram, source }) = self.waiting.push(from_relay, effort, waits) {
+        if let Some((effort, last)) = self.waiting.push(from_relay, effort, waits) {
             if !from_relay {
-                self.meter.gave_way();
+                self.meter.gave_way(effort);
             }
-            self.send_cookie(&datagram, source, 0);
+            self.send_cookie(&last.datagram, last.source, 0);
         }
         false
     }
 
-    /// What everybody is asked for, as places are few.
+    /// What everybody is asked for, as places are few. Most want fewer mailboxes than those that cost anything.
     fn asked_of_all(&self) -> Effort {
-        price(self.table.room()).max(price(self.mailboxes.room()))
+        let for_mailboxes = price(self.mailboxes.room()).min(MOST_FOR_MAILBOXES);
+        price(self.table.room()).max(for_mailboxes)
     }
 
-    /// Answers an initiation by a cookie, and suggests as much effort as this or as others do.
+    /// Answers an initiation by a cookie, and suggests as much effort as this or as others do. From where a relay
+    /// is this is asked for only where there is no place without: relays have their own queue and places.
     fn send_cookie(&mut self, datagram: &Datagram, source: SocketAddr, least: Effort) {
-        let suggested = self.meter.suggested().max(self.asked_of_all());
-        self.responder.suggest(suggested.max(least));
+        let of_others = if self.relays.is_first(source.ip()) {
+            0
+        } else {
+            self.meter.suggested().max(self.asked_of_all())
+        };
+        self.responder.suggest(of_others.max(least));
         let cookie = self.responder.cookie(datagram, source).ok();
         self.output
             .extend(cookie.map(|it| Output::Send(it, source)));

@@ -31,7 +31,7 @@ pub struct Neighbour {
     pub worker: usize,
     /// Which place it has.
     place: Place,
-    /// What effort its newest initiation showed.
+    /// The most effort that its initiations have shown.
     effort: Effort,
     /// Since when it has had that place, or asked for the newest session in it.
     pub since: Instant,
@@ -169,7 +169,7 @@ impl NeighbourTable {
     pub fn set_effort(&mut self, number: u32, effort: Effort) {
         self.sort_out(number);
         if let Some(known) = self.get_mut(number) {
-            known.effort = effort;
+            known.effort = known.effort.max(effort);
         }
         self.sort_in(number);
     }
@@ -250,7 +250,7 @@ impl Neighbour {
         self.place
     }
 
-    /// What effort its newest initiation showed.
+    /// The most effort that its initiations have shown.
     pub fn effort(&self) -> Effort {
         self.effort
     }

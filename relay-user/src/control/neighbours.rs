@@ -287,7 +287,8 @@ impl<R: CryptoRng> Neighbours<R> {
     /// Does what time asks for; at least once a second.
     pub fn tick(&mut self, now: Instant) {
         self.responder.tick(now, &mut self.rng);
-        self.meter.tick(self.waiting.is_short(), now);
+        self.meter
+            .tick(self.waiting.is_short(self.meter.matters()), now);
         let due = self.probes.due(now);
         self.output.extend(due.into_iter().map(Output::Answer));
         for number in self.table.numbers() {

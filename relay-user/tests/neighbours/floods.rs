@@ -206,14 +206,14 @@ fn under_load_those_are_served_first_who_have_made_an_effort() {
     let mut now = Instant::now();
     let mut node = overrun(now);
     serve(&mut node, now);
-    // The relay notices within a second, and asks for more as long as it goes on.
+    // The relay notices within a second, and asks for more as long as those give way who have made so much.
     let mut asked = Vec::new();
-    for _ in 0..3 {
+    for effort in [0, 0, MIN_EFFORT] {
         node.neighbours.tick(now);
         for n in 0..400 {
             let client = Client::new(&format!("40.{}.{}.1:5", asked.len(), n % 250));
             let cookie = client.cookie(&mut node, now);
-            let (_, datagram) = client.initiation(&node, Some(&cookie), 0);
+            let (_, datagram) = client.initiation(&node, Some(&cookie), effort);
             node.neighbours.handshake(&datagram, client.address, now);
         }
         node.apply();
@@ -226,7 +226,13 @@ fn under_load_those_are_served_first_who_have_made_an_effort() {
                 .effort(),
         );
     }
-    assert_eq!(asked, [MIN_EFFORT, 2 * MIN_EFFORT, 4 * MIN_EFFORT]);
+    assert_eq!(asked, [MIN_EFFORT, MIN_EFFORT, 2 * MIN_EFFORT]);
+
+    // Relays have a queue and places of their own, and are asked for none.
+    let relay = Node::new("198.51.100.9:7000", now);
+    node.neighbours.set_relays(&[relay.descriptor.clone()], now);
+    let from_there = Client::new("198.51.100.9:7000").cookie(&mut node, now);
+    assert_eq!(from_there.effort(), 0);
 
     // One that makes it is served at once, whatever waits; one that makes none is not.
     let (pays, does_not) = (Client::new("198.51.100.2:5"), Client::new("198.51.100.3:5"));

@@ -176,9 +176,20 @@ fn a_relay_makes_the_effort_that_another_one_asks_for() {
     let (first, _) = a.sent.pop().unwrap();
     let cookie = responder.cookie(&first, a.address).unwrap();
     a.take(&cookie, b.address, now);
-    // Not at once: a little of it at a time.
-    assert!(a.sent.is_empty() && a.neighbours.has_work());
+    // Without it first, since relays are served without.
+    let (free, _) = a.sent.pop().unwrap();
+    assert_eq!(responder.effort(&free, a.address), Some(0));
+    let cookie = responder.cookie(&free, a.address).unwrap();
+    a.take(&cookie, b.address, now);
     let mut later = now;
+    while !a.neighbours.has_work() {
+        later += Duration::from_secs(1);
+        a.neighbours.tick(later);
+        a.apply();
+        assert!(later < now + Duration::from_secs(20));
+    }
+    // Not at once: a little of it at a time.
+    assert!(a.sent.is_empty());
     while a.sent.is_empty() {
         later += Duration::from_millis(10);
         a.neighbours.solve(later);

@@ -303,6 +303,7 @@ impl Engine {
             || !self.queries.is_empty()
             || self.is_measuring()
             || self.strangers.waiting() > 0
+            || self.links.is_solving()
             || self
                 .sessions
                 .iter()

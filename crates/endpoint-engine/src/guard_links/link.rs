@@ -227,7 +227,9 @@ impl GuardLink {
     /// Tries again soon, while it is not known whether the guard can be reached as before.
     fn try_again(&mut self, now: Instant) {
         let Some(anew) = &mut self.anew else { return };
-        if now.saturating_duration_since(anew.since) < AGAIN * (anew.tries + 1) {
+        let waits = now.saturating_duration_since(anew.since) < AGAIN * (anew.tries + 1);
+        // Effort that is under way is for the initiation to come.
+        if waits || self.peer.is_solving() {
             return;
         }
         anew.tries += 1;

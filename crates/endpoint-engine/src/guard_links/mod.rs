@@ -444,6 +444,12 @@ impl Links {
         });
     }
 
+    /// Whether a guard asks for effort.
+    #[must_use]
+    pub fn is_solving(&self) -> bool {
+        self.links.iter().any(|link| link.peer.is_solving())
+    }
+
     /// Makes effort for one guard that asks for it: the one that has waited for longest.
     fn solve(&mut self, now: Instant, outbox: &mut Outbox) {
         let hashes = if self.any_up() {

@@ -34,12 +34,24 @@ impl EffortMeter {
         self.effort += u64::from(effort.min(MAX_EFFORT));
     }
 
-    /// One had to give way to another one.
-    pub fn gave_way(&mut self) {
-        self.gave_way = true;
+    /// One with this effort had to give way to another one. Who has made less than was suggested raises nothing:
+    /// whoever heeds the suggestion is before him already.
+    pub fn gave_way(&mut self, effort: Effort) {
+        self.gave_way |= effort >= self.suggested;
     }
 
-    /// Lets time pass; `few`: whether few wait now.
+    /// Who counts when it is asked whether few wait: those that have made this effort.
+    #[must_use]
+    pub fn matters(&self) -> Effort {
+        if self.suggested <= MIN_EFFORT {
+            // To suggest none takes a queue without those who have made none, too.
+            0
+        } else {
+            self.suggested / 2
+        }
+    }
+
+    /// Lets time pass; `few`: whether few wait now who [matter](Self::matters).
     pub fn tick(&mut self, few: bool, now: Instant) {
         let since = *self.since.get_or_insert(now);
         if now.saturating_duration_since(since) < PERIOD {
@@ -72,7 +84,7 @@ mod tests {
         let mut second = |meter: &mut EffortMeter, gave_way: bool, few: bool| {
             meter.tick(few, now);
             if gave_way {
-                meter.gave_way();
+                meter.gave_way(MAX_EFFORT);
             }
             now += PERIOD;
             meter.tick(few, now);
@@ -90,6 +102,13 @@ mod tests {
             second(&mut meter, true, false);
         }
         assert_eq!(meter.suggested(), MAX_EFFORT);
+        // Those who make less raise nothing, and do not keep it up.
+        let mut other = EffortMeter {
+            suggested: 1 << 16,
+            ..EffortMeter::default()
+        };
+        other.gave_way(1 << 15);
+        assert!(!other.gave_way && other.matters() == 1 << 15);
         // Quiet again: nobody pays soon.
         let quiet = (0..).take_while(|_| second(&mut meter, false, true) > 0);
         assert!(quiet.count() < 20);

@@ -469,4 +469,27 @@ mod tests {
         let refused = initiator.finish(&response).err();
         assert!(matches!(refused, Some(Error::Limit { .. })));
     }
+
+    /// Otherwise one solution would be worth as many initiations as there are paddings.
+    #[test]
+    fn what_no_effort_covers_is_zeros() {
+        let mut rng = OsRandom::new();
+        let (local, remote) = (
+            X25519Secret::generate(&mut rng),
+            X25519Secret::generate(&mut rng),
+        );
+        let now = Timestamp::default();
+        let (_, initiation) =
+            Initiator::start(&local, &remote.public(), 7, now, None, &mut rng).unwrap();
+        let responder = Responder::new(&remote, Instant::now(), &mut rng);
+        responder.check_mac1(&initiation).unwrap();
+        for at in [EFFORT_END, MAC1 - 1] {
+            let mut padded = initiation.clone();
+            padded[at] = 1;
+            let mac1 = mac::mac(&mac::mac1_key(&remote.public()), &[&padded[..MAC1]]);
+            padded[MAC1..MAC2].copy_from_slice(&mac1);
+            let refused = responder.check_mac1(&padded).err();
+            assert!(matches!(refused, Some(Error::Malformed { .. })), "{at}");
+        }
+    }
 }

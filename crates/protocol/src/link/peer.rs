@@ -103,6 +103,8 @@ struct Attempt {
     hurried: bool,
     /// Where that one is to go, until it is made.
     hurried_to: Option<SocketAddr>,
+    /// A cookie was used once without the effort that came with it.
+    tried_without: bool,
 }
 
 struct Flight {
@@ -130,6 +132,7 @@ impl Attempt {
             flight: None,
             hurried: false,
             hurried_to: None,
+            tried_without: false,
         }
     }
 }
@@ -295,10 +298,13 @@ impl Peer {
         attempt.hurried_to = None;
         let draft = made?;
         self.own_timestamp = Some(at);
-        if let Some(cookie) = cookie
-            .as_ref()
-            .filter(|cookie| cookie.effort() >= MIN_EFFORT)
-        {
+        // A responder knows its neighbours and other relays, and may serve them without. What a cookie says of
+        // effort may be anybody's word, too.
+        let may_be_known = self.current.is_some() || self.upkeep == Upkeep::OnDemand;
+        let effortful = cookie.as_ref().filter(|it| it.effort() >= MIN_EFFORT);
+        let tries_without = effortful.is_some() && may_be_known && !attempt.tried_without;
+        attempt.tried_without |= tries_without;
+        if let Some(cookie) = effortful.filter(|_| !tries_without) {
             let mut nonce = [0; NONCE];
             rng.fill_bytes(&mut nonce);
             let search = draft.puzzle(cookie).search(cookie.effort(), nonce);

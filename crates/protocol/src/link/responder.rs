@@ -3,7 +3,7 @@
 use super::cookie::CookieMaker;
 use super::effort::{self, MAX_EFFORT, MIN_EFFORT};
 use super::handshake::{Established, Incoming, Timestamp};
-use super::layout::{DatagramType, MAC1, MAC2, expect_header};
+use super::layout::{DatagramType, EFFORT_END, MAC1, MAC2, expect_header, expect_zeros};
 use super::mac::{self, MAC};
 use crate::effort::Effort;
 use crate::identity::{X25519Public, X25519Secret};
@@ -73,12 +73,14 @@ impl Responder {
         self.cookie(datagram, source).map(Admission::SendCookie)
     }
 
-    /// The first half of [`Responder::check_macs`].
+    /// The first half of [`Responder::check_macs`]. What is not covered by effort is zeros, so that mac1 is another
+    /// one only where effort was made again ([`Self::spend`]).
     ///
     /// # Errors
     /// Those of [`Responder::check_macs`].
     pub fn check_mac1(&self, datagram: &Datagram) -> Result<()> {
         expect_header(datagram, DatagramType::Initiation, "link initiation")?;
+        expect_zeros(&datagram[EFFORT_END..MAC1], "link initiation")?;
         if !mac::same(
             &mac::mac(&self.mac1, &[&datagram[..MAC1]]),
             &datagram[MAC1..MAC2],

@@ -34,8 +34,8 @@ impl<T> Default for Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    /// Adds one; that which gives way, if there is no room for all.
-    pub fn push(&mut self, from_relay: bool, effort: Effort, item: T) -> Option<T> {
+    /// Adds one; that which gives way, and its effort, if there is no room for all.
+    pub fn push(&mut self, from_relay: bool, effort: Effort, item: T) -> Option<(Effort, T)> {
         self.count += 1;
         let queue = if from_relay {
             &mut self.relays
@@ -46,7 +46,8 @@ impl<T> Waiting<T> {
         if queue.len() <= MAX_WAITING {
             return None;
         }
-        queue.pop_first().map(|(_, item)| item)
+        let least = queue.pop_first();
+        least.map(|((effort, _), item)| (effort, item))
     }
 
     /// The next to be served, and its effort.
@@ -66,10 +67,11 @@ impl<T> Waiting<T> {
         self.relays.is_empty() && self.strangers.is_empty()
     }
 
-    /// Whether few strangers wait.
+    /// Whether few strangers wait who have made so much effort.
     #[must_use]
-    pub fn is_short(&self) -> bool {
-        self.strangers.len() <= MAX_WAITING / 8
+    pub fn is_short(&self, effort: Effort) -> bool {
+        let from = (effort, Reverse(u64::MAX));
+        self.strangers.range(from..).count() <= MAX_WAITING / 8
     }
 }
 
@@ -84,13 +86,13 @@ mod tests {
             assert_eq!(waiting.push(false, 5, n), None);
         }
         // As good as the others, and later.
-        assert_eq!(waiting.push(false, 5, 1000), Some(1000));
-        assert_eq!(waiting.push(false, 4, 1001), Some(1001));
-        assert_eq!(waiting.push(false, 6, 1002), Some(MAX_WAITING - 1));
+        assert_eq!(waiting.push(false, 5, 1000), Some((5, 1000)));
+        assert_eq!(waiting.push(false, 4, 1001), Some((4, 1001)));
+        assert_eq!(waiting.push(false, 6, 1002), Some((5, MAX_WAITING - 1)));
         assert_eq!(waiting.pop(), Some((6, 1002)));
         assert_eq!(waiting.pop(), Some((5, 0)));
         assert_eq!(waiting.pop(), Some((5, 1)));
-        assert!(!waiting.is_short() && !waiting.is_empty());
+        assert!(!waiting.is_short(5) && waiting.is_short(6) && !waiting.is_empty());
     }
 
     #[test]
@@ -106,6 +108,6 @@ mod tests {
             .map(|(_, n)| n)
             .collect();
         assert_eq!(order, [10, 0, 11, 1, 12, 2, 3]);
-        assert!(waiting.is_short() && waiting.is_empty());
+        assert!(waiting.is_short(0) && waiting.is_empty());
     }
 }
