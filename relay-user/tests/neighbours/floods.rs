@@ -230,7 +230,8 @@ fn under_load_those_are_served_first_who_have_made_an_effort() {
 
     // Relays have a queue and places of their own, and are asked for none.
     let relay = Node::new("198.51.100.9:7000", now);
-    node.neighbours.set_relays(&[relay.descriptor.clone()], now);
+    node.neighbours
+        .set_relays(std::slice::from_ref(&relay.descriptor), now);
     let from_there = Client::new("198.51.100.9:7000").cookie(&mut node, now);
     assert_eq!(from_there.effort(), 0);
 
