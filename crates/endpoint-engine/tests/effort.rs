@@ -293,6 +293,28 @@ fn what_is_suggested_rises_with_the_load_and_falls_again() {
     assert_eq!(world.nodes[newcomers[0]].hashes, 0);
 }
 
+/// Who has driven the suggestion up does not keep it there with what costs nothing.
+#[test]
+fn a_few_who_spend_nothing_now_and_then_do_not_keep_up_what_is_suggested() {
+    let (mut world, _) = service_and(0, 11);
+    Flood::new(ANSWERS_PER_SECOND * 2, 0).go_on(&mut world, 5 * SECOND);
+    Flood::new(ANSWERS_PER_SECOND * 2, LEAST).go_on(&mut world, 5 * SECOND);
+    assert!(suggested(&world) > LEAST);
+    let tails = world.nodes[SERVICE].descriptor.clone().unwrap();
+    let mut waited = 0;
+    for _ in 0..10 {
+        world.run(FALLS_AFTER - SECOND);
+        let burst = world.initiations(16, SERVICE, 0);
+        world.inject_all(&burst, &tails.tails[0].tail);
+        for _ in 0..50 {
+            world.run(STEP);
+            waited = waited.max(world.status(SERVICE).effort.waiting);
+        }
+    }
+    assert!(waited > 0, "some have to wait");
+    assert!(suggested(&world) <= LEAST, "{}", suggested(&world));
+}
+
 #[test]
 fn seeds_change_and_whoever_knows_the_one_before_is_heard() {
     let (mut world, newcomers) = service_and(2, 9);

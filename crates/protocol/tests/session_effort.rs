@@ -89,7 +89,7 @@ fn the_front_is_the_documented_one() {
         .map(|(a, b)| a ^ b)
         .collect();
     assert_eq!(plain, [&[7; 16][..], &[0, 0, 0, 1], &[0; 4]].concat());
-    assert_eq!(name(&payload), [4; 8]);
+    assert_eq!(name(&payload), digest(&SHA256, &payload).as_ref()[..8]);
 
     // The smallest nonce for an effort of 1000, by the book.
     let solution = puzzle(&ID, &SEEDS[0], &payload)

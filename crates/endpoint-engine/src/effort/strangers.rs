@@ -54,13 +54,19 @@ impl Strangers {
         self.sealed.len() + self.read.len()
     }
 
+    /// The most effort of those that wait.
+    #[must_use]
+    pub fn most_effort(&self) -> Option<Effort> {
+        self.sealed.next_effort().max(self.read.next_effort())
+    }
+
     /// Whether one that effort was spent on has been looked at, or waits to be. Without effort nothing is
     /// gained by sending it again.
     #[must_use]
     pub fn knows(&self, spent: Effort, initiation: &Payload) -> bool {
-        let name = effort::name(initiation);
         spent > 0
-            && (self.seen.contains(&name) || self.sealed.iter().any(|it| effort::name(it) == name))
+            && (self.seen.contains(&effort::name(initiation))
+                || self.sealed.iter().any(|it| **it == *initiation))
     }
 
     /// Takes the next one to be read.
@@ -104,6 +110,16 @@ mod tests {
         assert!(!strangers.knows(4096, &other));
         assert_eq!(strangers.next_sealed(), Some((4096, Box::new(solved))));
         assert!(strangers.knows(4096, &solved), "it was looked at");
+        // Who has seen it early, and makes another one of the same keys, does not keep it out.
+        let mut seen_early = other;
+        seen_early[effort::FRONT..effort::FRONT + 80].fill(7);
+        let mut original = seen_early;
+        original[PAYLOAD - 1] ^= 1;
+        strangers.sealed.push(1, Box::new(seen_early), now);
+        assert!(!strangers.knows(4096, &original));
+        assert!(strangers.next_sealed().is_some());
+        assert!(strangers.knows(1, &seen_early));
+        assert!(!strangers.knows(4096, &original));
         // What cost nothing takes no room in the memory.
         strangers.sealed.push(0, Box::new(other), now);
         assert!(strangers.next_sealed().is_some());

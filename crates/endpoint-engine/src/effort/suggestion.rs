@@ -1,8 +1,9 @@
 //! How much effort is suggested: a control loop after that of Tor's proposal 327, section 5.3.
 //!
 //! It rises when somebody was turned away who has spent what is suggested: because too many wait, or because
-//! a table is full. It falls when nobody had to wait for a while. In between it stays: those who spend less wait
-//! for what is left over, and would be the next to be served if it fell.
+//! a table is full. It falls when for a while nobody had to wait who has spent as much as would be suggested then:
+//! whoever spends that would come before all who wait. In between it stays. So who has driven it up has to go on
+//! spending to keep it there.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::MOST_EFFORT;
 pub const LEAST: Effort = 1 << 12;
 /// It rises once in so long at most.
 pub const RISES_EVERY: Duration = Duration::from_secs(1);
-/// It falls to the half when nobody had to wait for so long.
+/// It falls to the half when for so long nobody had to wait who has spent as much as the half.
 pub const FALLS_AFTER: Duration = Duration::from_secs(15);
 
 /// The suggested effort: 0, or a power of two.
@@ -24,7 +25,7 @@ pub struct Suggestion {
     turned_away: Option<Effort>,
     /// When it rose last, and so rises next at the earliest a little later.
     rose: Option<Instant>,
-    /// Since when nobody has waited, or it has fallen last.
+    /// Since when nobody has waited who has spent enough to keep it up, or it has fallen last.
     calm: Instant,
 }
 
@@ -46,17 +47,36 @@ impl Suggestion {
         self.current
     }
 
-    /// Somebody has to wait.
-    pub fn waits(&mut self, now: Instant) {
-        self.calm = now;
+    /// What is suggested when it falls.
+    fn lower(&self) -> Effort {
+        match self.current / 2 {
+            half if half < LEAST => 0,
+            half => half,
+        }
     }
 
-    /// Somebody with so much effort was not served, or has lost a place to somebody else.
+    /// Of those who have to wait the most effort is this. The least suggestion is not kept up by those who have
+    /// spent nothing and are served a moment later: without it they would be, too.
+    pub fn waits(&mut self, effort: Effort, now: Instant) {
+        if effort >= self.current / 2 {
+            self.calm = now;
+        }
+    }
+
+    /// Somebody with so much effort was not served, or has given way to somebody with more.
     pub fn turned_away(&mut self, effort: Effort, now: Instant) {
-        self.calm = now;
+        if effort >= self.lower() {
+            self.calm = now;
+        }
         if effort >= self.current {
             self.turned_away = self.turned_away.max(Some(effort));
         }
+    }
+
+    /// Somebody with so much effort was drawn to lose a place in use. More than was suggested did not
+    /// help, so it does not count: it would be a single peer's choice what is suggested.
+    pub fn evicted(&mut self, effort: Effort, now: Instant) {
+        self.turned_away(effort.min(self.current), now);
     }
 
     /// Time has passed, or something has happened.
@@ -73,10 +93,7 @@ impl Suggestion {
         }
         if since(self.calm) >= FALLS_AFTER {
             self.calm = now;
-            self.current = match self.current / 2 {
-                half if half < LEAST => 0,
-                half => half,
-            };
+            self.current = self.lower();
         }
     }
 }
@@ -116,6 +133,47 @@ mod tests {
             before = falls;
         }
         assert_eq!(before, 0);
+    }
+
+    #[test]
+    fn who_has_spent_little_does_not_keep_it_up() {
+        let mut now = Instant::now();
+        let mut suggestion = Suggestion::new(now);
+        suggestion.turned_away(u32::MAX, now);
+        suggestion.update(now);
+        assert_eq!(suggestion.current(), MOST_EFFORT);
+        let mut falls = |suggestion: &mut Suggestion, what: fn(&mut Suggestion, Instant)| {
+            let before = suggestion.current();
+            for _ in 0..60 {
+                now += SECOND;
+                what(suggestion, now);
+                suggestion.update(now);
+            }
+            suggestion.current() < before
+        };
+        assert!(!falls(&mut suggestion, |it, now| it.waits(MOST_EFFORT / 2, now)));
+        while suggestion.current() > LEAST {
+            assert!(falls(&mut suggestion, |it, now| it.waits(0, now)));
+        }
+        // Who spends nothing and is not served at all is outdone by the least effort, and not by none.
+        assert!(!falls(&mut suggestion, |it, now| it.turned_away(0, now)));
+        assert!(falls(&mut suggestion, |it, now| it.waits(0, now)));
+        assert_eq!(suggestion.current(), 0);
+    }
+
+    #[test]
+    fn who_has_spent_much_and_is_drawn_to_go_lifts_it_by_one_step() {
+        let mut now = Instant::now();
+        let mut suggestion = Suggestion::new(now);
+        for expected in [LEAST, 2 * LEAST, 4 * LEAST] {
+            suggestion.evicted(1 << 20, now);
+            suggestion.update(now);
+            assert_eq!(suggestion.current(), expected);
+            now += SECOND;
+        }
+        suggestion.evicted(LEAST, now);
+        suggestion.update(now);
+        assert_eq!(suggestion.current(), 4 * LEAST);
     }
 
     #[test]

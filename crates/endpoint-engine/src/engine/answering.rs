@@ -121,8 +121,8 @@ impl Engine {
             }
             self.answer_strangers(now);
         }
-        if self.strangers.waiting() > 0 {
-            self.strangers.suggestion.waits(now.instant);
+        if let Some(most) = self.strangers.most_effort() {
+            self.strangers.suggestion.waits(most, now.instant);
         }
         self.strangers.suggestion.update(now.instant);
     }

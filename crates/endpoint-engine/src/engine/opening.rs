@@ -2,7 +2,7 @@
 //! tails that everybody knows.
 //!
 //! Solving a puzzle takes too long for the engine. It hands the search out ([`Engine::next_search`]), and goes
-//! on with the handshake when it is over.
+//! on with the handshake when it is over. With a silent peer it goes on meanwhile by the tails that cost nothing.
 
 use std::time::Duration;
 
@@ -45,7 +45,8 @@ impl Engine {
             .prepared
             .as_ref()
             .is_some_and(|it| it.search.is_some());
-        if searches && waited < LONGEST_SEARCH {
+        let meanwhile = searches && opening.targets.iter().any(Target::is_free);
+        if searches && !opening.recovers && waited < LONGEST_SEARCH {
             return;
         }
         if now.instant >= opening.deadline {
@@ -65,41 +66,43 @@ impl Engine {
         if now.instant < opening.next || (opening.attempts.is_full() && !opening.recovers) {
             return;
         }
-        if opening.prepared.is_some() {
+        let prepared = opening.prepared.is_some();
+        if !rekey || session.doubt.is_some() || opening.recovers {
+            self.look_again(key, now);
+        }
+        if prepared && !meanwhile {
             let sent = self.send_prepared(key, now);
             self.note_failure(key, sent, now);
             return;
-        }
-        let looks = !rekey || session.doubt.is_some() || opening.recovers;
-        let peer = session.peer;
-        if looks && self.asks_again(key, now) {
-            if let Some(opening) = self
-                .sessions
-                .get_mut(key)
-                .and_then(|it| it.opening.as_mut())
-            {
-                opening.refreshed = Some(now.instant);
-            }
-            if let Some(session) = self.sessions.get_mut(key)
-                && let Some(recovery) = &mut session.recovery
-            {
-                recovery.refreshed = Some(now.instant);
-            }
-            let (body, asker) = (
-                self.authorisations
-                    .lookup(peer, self.said(Pseudonym::Asking, now).unix()),
-                Asker::Refresh(peer),
-            );
-            self.ask_directory(body, asker, now);
         }
         let have = self.fill_tails(key, self.config.private_tails, now);
         if have == 0 || (have < self.config.private_tails && waited < TAIL_PATIENCE) {
             return;
         }
         let sent = self
-            .prepare(key, now)
-            .and_then(|()| self.send_prepared(key, now));
+            .prepare(key, meanwhile, now)
+            .and_then(|prepared| self.search_or_send(key, prepared, now));
         self.note_failure(key, sent, now);
+    }
+
+    /// Asks the directory where the peer of a handshake is reached now, if it is time for that.
+    fn look_again(&mut self, key: SessionKey, now: Now) {
+        if !self.asks_again(key, now) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some(opening) = &mut session.opening {
+            opening.refreshed = Some(now.instant);
+        }
+        if let Some(recovery) = &mut session.recovery {
+            recovery.refreshed = Some(now.instant);
+        }
+        let peer = session.peer;
+        let asked_at = self.said(Pseudonym::Asking, now).unix();
+        let body = self.authorisations.lookup(peer, asked_at);
+        self.ask_directory(body, Asker::Refresh(peer), now);
     }
 
     /// What was not sent is tried again a little later.
@@ -114,15 +117,20 @@ impl Engine {
         }
     }
 
-    /// Makes the next initiation of a handshake. If its puzzle has to be solved, that is begun.
-    fn prepare(&mut self, key: SessionKey, now: Now) -> Result<(), PathError> {
+    /// Makes the next initiation of a handshake; `free`: one that nothing has to be spent on. If its puzzle has to be
+    /// solved, that is begun.
+    fn prepare(&mut self, key: SessionKey, free: bool, now: Now) -> Result<Prepared, PathError> {
         let offers = self.own_offers(key);
         let session = self.sessions.get(key).ok_or(PathError::SessionGone)?;
         let opening = session.opening.as_ref().ok_or(PathError::NoHandshake)?;
-        let (made, targets) = (opening.made, opening.targets.len().max(1));
+        let fits = |it: &&Target| !free || it.is_free();
+        let targets = opening.targets.iter().filter(fits).count().max(1);
+        let made = opening.made;
         let target: Target = *opening
             .targets
-            .get(made % targets)
+            .iter()
+            .filter(fits)
+            .nth(made % targets)
             .ok_or(PathError::NoTail)?;
         // Who is silent may not be under load.
         let unanswered = if opening.recovers { 0 } else { made };
@@ -164,12 +172,7 @@ impl Engine {
                 search = Some(self.searches.begin(key, puzzle.search(spent, nonce)));
             }
         }
-        let opening = self
-            .sessions
-            .get_mut(key)
-            .and_then(|it| it.opening.as_mut())
-            .ok_or(PathError::NoHandshake)?;
-        opening.prepared = Some(Prepared {
+        Ok(Prepared {
             initiator,
             payload,
             target,
@@ -177,7 +180,24 @@ impl Engine {
             guard: made + made / targets,
             made: now.instant,
             search,
-        });
+        })
+    }
+
+    /// Sends an initiation, unless its puzzle has to be solved before.
+    fn search_or_send(
+        &mut self,
+        key: SessionKey,
+        prepared: Prepared,
+        now: Now,
+    ) -> Result<(), PathError> {
+        if prepared.search.is_none() {
+            return self.send_initiation(key, prepared, now);
+        }
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some(opening) = &mut session.opening
+        {
+            opening.prepared = Some(prepared);
+        }
         Ok(())
     }
 
@@ -191,6 +211,16 @@ impl Engine {
         let Some(prepared) = opening.prepared.take_if(|it| it.search.is_none()) else {
             return Ok(());
         };
+        self.send_initiation(key, prepared, now)
+    }
+
+    /// Sends an initiation. One that could not be sent is the next one, if no other one is.
+    fn send_initiation(
+        &mut self,
+        key: SessionKey,
+        prepared: Prepared,
+        now: Now,
+    ) -> Result<(), PathError> {
         let target = prepared.target.offer;
         if !target.alive(now.unix()) {
             return Err(PathError::NoTail);
@@ -203,7 +233,7 @@ impl Engine {
             return Ok(());
         };
         if sent.is_err() {
-            opening.prepared = Some(prepared);
+            opening.prepared.get_or_insert(prepared);
             return sent;
         }
         let made = opening.made;
@@ -277,5 +307,88 @@ impl Engine {
         let mut searches = std::mem::take(&mut self.searches);
         searches.retain(|task| self.searching(task.session, task.number).is_some());
         self.searches = searches;
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use mixline_protocol::effort::{Effort, Puzzle};
+
+    use super::*;
+    use crate::effort::MOST_EFFORT;
+    use crate::session::{Opening, Session};
+    use crate::testing::World;
+
+    const CLIENT: usize = 2;
+    const SERVICE: usize = 1;
+    const STEP: Duration = Duration::from_millis(20);
+
+    fn session(world: &mut World) -> &mut Session {
+        let peer = (Pseudonym::Own, world.nodes[SERVICE].id);
+        let engine = &mut world.nodes[CLIENT].engine;
+        engine.sessions.get_mut(engine.by_peer[&peer]).unwrap()
+    }
+
+    fn opening(world: &mut World) -> Option<&mut Opening> {
+        session(world).opening.as_mut()
+    }
+
+    /// As if the peer asked for as much as it may.
+    fn ask_for_much(opening: &mut Opening) {
+        let terms = opening
+            .targets
+            .iter_mut()
+            .filter_map(|it| it.terms.as_mut());
+        terms.for_each(|it| it.suggested = MOST_EFFORT);
+    }
+
+    /// The search that is under way will not be over soon.
+    fn search_for_ever(world: &mut World) {
+        let endless = Puzzle::new(b"label", &[]).search(Effort::MAX, [0; NONCE]);
+        let peer = world.nodes[SERVICE].id;
+        let engine = &mut world.nodes[CLIENT].engine;
+        let number = engine
+            .searches
+            .begin(engine.by_peer[&(Pseudonym::Own, peer)], endless);
+        let prepared = opening(world).unwrap().prepared.as_mut().unwrap();
+        prepared.search = Some(number);
+    }
+
+    fn searches(opening: &Opening) -> bool {
+        let mut prepared = opening.prepared.iter();
+        prepared.any(|it| it.search.is_some())
+    }
+
+    #[test]
+    fn a_silent_peer_is_tried_by_private_tails_while_a_search_for_a_public_one_goes_on() {
+        let mut world = World::connected(1);
+        world.nodes[SERVICE].dead = true;
+        let (from, to) = (world.ipv4(CLIENT), world.ipv4(SERVICE));
+        let packet = crate::testing::udp(from, to, (1, 1), b"hello");
+        world.send(CLIENT, &[packet]);
+        let mut begun = None;
+        for _ in 0..500 {
+            world.run(STEP);
+            let now = world.now.instant;
+            let Some(opening) = opening(&mut world).filter(|it| it.recovers) else {
+                continue;
+            };
+            ask_for_much(opening);
+            if searches(opening) {
+                begun = Some((now, opening.made));
+                break;
+            }
+        }
+        let (begun, before) = begun.unwrap();
+        search_for_ever(&mut world);
+        opening(&mut world).unwrap().refreshed = None;
+        while world.now.instant < begun + Duration::from_secs(1) {
+            world.run(STEP);
+        }
+        let opening = opening(&mut world).unwrap();
+        assert!(opening.prepared.is_some(), "it still searches");
+        assert!(opening.made >= before + 4, "{} {before}", opening.made);
+        assert!(opening.refreshed.is_some(), "the directory is asked, too");
     }
 }

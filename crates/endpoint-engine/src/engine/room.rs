@@ -44,9 +44,8 @@ impl Engine {
         if let Some(session) = self.sessions.get(key)
             && now.instant.saturating_duration_since(session.used) < EVICT_AFTER
         {
-            self.strangers
-                .suggestion
-                .turned_away(session.effort, now.instant);
+            let suggestion = &mut self.strangers.suggestion;
+            suggestion.evicted(session.effort, now.instant);
         }
         self.end(key, &Ending::Idle, now);
         true

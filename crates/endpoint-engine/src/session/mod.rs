@@ -94,6 +94,12 @@ impl Target {
     pub fn private(offer: TailOffer) -> Self {
         Self { offer, terms: None }
     }
+
+    /// Whether nothing has to be spent on it, whatever is asked for.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.terms.is_none()
+    }
 }
 
 /// An initiation that was made and waits for its puzzle to be solved, or to be sent.

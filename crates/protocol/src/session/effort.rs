@@ -18,7 +18,7 @@
 //! The puzzle is of all that follows and not of the keys alone: who has made `e` and `s` can seal anything
 //! under them, also with the same tag, and one solution would be good for any number of initiations.
 
-use ring::digest::{Context, SHA256};
+use ring::digest::{Context, SHA256, digest};
 
 use crate::effort::{EFFORT, Effort, NONCE, Puzzle, Seed, Solution};
 use crate::identity::{AnonymousId, first_bytes};
@@ -68,10 +68,11 @@ pub fn spent<'a>(
     solved.then_some(solution.effort)
 }
 
-/// What tells an initiation from all others: the beginning of `e`.
+/// What tells an initiation from all others: the beginning of its SHA-256. Of a part of it, such as `e`, whoever sees
+/// it before the responder could make another one with the same name, and spend less on that.
 #[must_use]
 pub fn name(initiation: &Payload) -> [u8; 8] {
-    first_bytes(&initiation[FRONT..])
+    first_bytes(digest(&SHA256, initiation).as_ref())
 }
 
 fn mask(seed: &Seed, initiation: &Payload) -> [u8; FRONT] {
