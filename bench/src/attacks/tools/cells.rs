@@ -101,12 +101,14 @@ fn through_tails(mut client: Client, limits: &Limits, how: &How, snapshot: Snaps
     for (number, offer) in target.tails.iter().enumerate() {
         // Each by a first relay of its own, as far as there are relays.
         let others = snapshot.relays.iter().cycle().skip(number);
+        // The one that registers again and again has no key that could be used.
         let first = others
             .take(snapshot.relays.len())
-            .find(|relay| relay.short_id() != offer.tail.first)
-            .context("no relay to begin at")?;
+            .filter(|relay| relay.short_id() != offer.tail.first)
+            .find_map(|relay| Some((relay, hop(relay, &snapshot).ok()?)));
+        let (first, hop) = first.context("no relay to begin at")?;
         let secrets = HeadSecrets::random(&mut OsRandom::new());
-        let head = build_head(&secrets, &[hop(first, &snapshot)?], &offer.tail)?;
+        let head = build_head(&secrets, &[hop], &offer.tail)?;
         ways.push((link(&mut client, first)?, head));
     }
     ensure!(!ways.is_empty(), "nobody has public tails");
@@ -174,9 +176,14 @@ fn initiation(target: &Target, tails: &[TailOffer]) -> Result<Payload> {
 /// A tail that ends in no mailbox: answers are not read.
 fn nowhere(snapshot: &Snapshot) -> Result<Vec<TailOffer>> {
     let rng = &mut OsRandom::new();
-    let relay = snapshot.relays.first().context("no relays")?;
+    // The one that registers again and again has no key that could be used.
+    let mut hops = snapshot
+        .relays
+        .iter()
+        .filter_map(|it| hop(it, snapshot).ok());
+    let hop = hops.next().context("no relay")?;
     let token = MailboxToken(rng.next_u64().to_be_bytes());
-    let (tail, _) = build_tail(&TailSecrets::random(rng), &[hop(relay, snapshot)?], token)?;
+    let (tail, _) = build_tail(&TailSecrets::random(rng), &[hop], token)?;
     let expires = now().plus(1800);
     Ok(vec![TailOffer { tail, expires }])
 }
