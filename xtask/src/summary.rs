@@ -67,7 +67,7 @@ impl Summary {
         text
     }
 
-    /// Reads a closing line; what is no such line gives nothing.
+    /// Reads a closing line, which may be silent about what was skipped; what is no such line gives nothing.
     pub fn parse(line: &str) -> Option<Self> {
         let mut numbers = Vec::new();
         for (part, what) in line.trim().split(", ").zip(["passed", "failed", "skipped"]) {
@@ -77,8 +77,10 @@ impl Summary {
             }
             numbers.push(number.parse().ok()?);
         }
-        let [passed, failed, skipped] = numbers[..] else {
-            return None;
+        let (passed, failed, skipped) = match numbers[..] {
+            [passed, failed] => (passed, failed, 0),
+            [passed, failed, skipped] => (passed, failed, skipped),
+            _ => return None,
         };
         let mut summary = Self {
             passed,
