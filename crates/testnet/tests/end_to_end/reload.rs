@@ -282,20 +282,21 @@ fn directory(network: &mut Network) -> Result<()> {
         directory_url(),
         format!("http://[{}]:{DIRECTORY_PORT}", Node::Directory.ipv6()),
     );
-    let listen = format!("{}:{DIRECTORY_PORT}", Node::Directory.ipv4());
+    let there_alone = format!("[{}]:{DIRECTORY_PORT}", Node::Directory.ipv6());
     let (to, mut curl) = start_download(network, "8M")?;
-    change(
-        network,
-        Node::Directory,
-        &listen,
-        &format!("[::]:{DIRECTORY_PORT}"),
-    )?;
-    hang_up(network, Node::Directory)?;
     let relays = (1..=RELAYS).map(Node::Relay);
     for node in relays.chain([Node::Service, Node::Client]) {
         change(network, node, &was, &is)?;
         hang_up(network, node)?;
     }
+    let everywhere = format!("[::]:{DIRECTORY_PORT}");
+    change(network, Node::Directory, &everywhere, &there_alone)?;
+    hang_up(network, Node::Directory)?;
+    eventually("the directory to be there alone", 20, || {
+        let mut curl = netns::command(&Node::Client.namespace(), "curl");
+        curl.args(["--silent", "--max-time", "2", &was]);
+        Ok(!curl.output()?.status.success())
+    })?;
     for node in [Node::Service, Node::Client] {
         eventually(&format!("{node} to follow"), 20, || {
             let snapshot = &network.client_status(node)?["snapshot"];
