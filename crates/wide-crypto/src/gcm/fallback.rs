@@ -1,0 +1,40 @@
+//! The same by `ring`.
+
+use super::{DATAGRAM, HEADER, TAG};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+
+/// A key of `ring`.
+pub(super) struct Gcm(LessSafeKey);
+
+impl Gcm {
+    pub(super) fn new(key: &[u8; 32]) -> Self {
+        let key = UnboundKey::new(&AES_256_GCM, key);
+        Self(LessSafeKey::new(key.unwrap_or_else(|_| {
+            unreachable!("AES-256's keys have 32 bytes")
+        })))
+    }
+
+    pub(super) fn seal(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) {
+        let (header, rest) = datagram.split_at_mut(HEADER);
+        let (sealed, tag) = rest.split_at_mut(DATAGRAM - HEADER - TAG);
+        if let Ok(made) = self
+            .0
+            .seal_in_place_separate_tag(nonce(counter), Aad::from(&*header), sealed)
+        {
+            tag.copy_from_slice(made.as_ref());
+        }
+    }
+
+    pub(super) fn open(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) -> bool {
+        let (header, sealed) = datagram.split_at_mut(HEADER);
+        self.0
+            .open_in_place(nonce(counter), Aad::from(&*header), sealed)
+            .is_ok()
+    }
+}
+
+fn nonce(counter: u64) -> Nonce {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&counter.to_be_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}

@@ -1,0 +1,99 @@
+//! AES-256-GCM (NIST SP 800-38D) for datagrams of one length.
+//!
+//! ```text
+//! header 16, authenticated | 1376, enciphered and authenticated | tag 16
+//! ```
+//!
+//! The nonce is four zero bytes and a counter of eight. What is made here is what any AES-256-GCM
+//! makes; only the length is fixed, and with it all that is to be computed.
+
+mod fallback;
+#[cfg(target_arch = "x86_64")]
+mod wide;
+
+use crate::width::{Kind, Width};
+
+/// A datagram's length.
+pub const DATAGRAM: usize = 1408;
+/// What comes before the part that is enciphered.
+pub const HEADER: usize = 16;
+/// The tag at the end.
+pub const TAG: usize = 16;
+
+/// It does not open: it was changed, or made under another key or counter. Nothing of what it would have been
+/// is in the datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the datagram does not open")]
+pub struct Forged;
+
+/// AES-256-GCM under one key. Erased on drop, but for the fallback: `ring` does not erase its keys.
+pub struct Gcm(Key);
+
+enum Key {
+    #[cfg(target_arch = "x86_64")]
+    Wide(wide::Expanded, Width),
+    Fallback(Box<fallback::Gcm>),
+}
+
+impl Gcm {
+    /// Expands a key.
+    #[must_use]
+    pub fn new(key: &[u8; 32]) -> Self {
+        Self::with(key, Width::current())
+    }
+
+    /// Expands a key for a width.
+    #[must_use]
+    #[allow(unsafe_code)]
+    pub fn with(key: &[u8; 32], width: Width) -> Self {
+        Self(match width.0 {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: there is a `Width` only where the processor has its instructions.
+            Kind::Vaes512 => Key::Wide(unsafe { wide::four::expand(key) }, width),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Vaes256 => Key::Wide(unsafe { wide::two::expand(key) }, width),
+            _ => Key::Fallback(Box::new(fallback::Gcm::new(key))),
+        })
+    }
+
+    /// Enciphers in place, and writes the tag.
+    #[allow(unsafe_code)]
+    #[inline]
+    pub fn seal(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) {
+        match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Key::Wide(key, width) => match width.0 {
+                // SAFETY: there is a `Width` only where the processor has its instructions.
+                Kind::Vaes512 => unsafe { wide::four::seal(key, counter, datagram) },
+                // SAFETY: as above.
+                _ => unsafe { wide::two::seal(key, counter, datagram) },
+            },
+            Key::Fallback(key) => key.seal(counter, datagram),
+        }
+    }
+
+    /// Deciphers in place, if the tag is right. The tag stays.
+    ///
+    /// # Errors
+    /// [`Forged`]; what was enciphered is zeros then.
+    #[allow(unsafe_code)]
+    #[inline]
+    pub fn open(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) -> Result<(), Forged> {
+        let opened = match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Key::Wide(key, width) => match width.0 {
+                // SAFETY: there is a `Width` only where the processor has its instructions.
+                Kind::Vaes512 => unsafe { wide::four::open(key, counter, datagram) },
+                // SAFETY: as above.
+                _ => unsafe { wide::two::open(key, counter, datagram) },
+            },
+            Key::Fallback(key) => key.open(counter, datagram),
+        };
+        if !opened {
+            datagram[HEADER..DATAGRAM - TAG].fill(0);
+            return Err(Forged);
+        }
+        Ok(())
+    }
+}
