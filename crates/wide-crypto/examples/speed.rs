@@ -1,20 +1,13 @@
 //! x
-use mixline_wide_crypto::{hctr2::Hctr2, Width};
+use mixline_wide_crypto::{Width, hctr2::Hctr2};
 use std::time::Instant;
 fn main() {
     let t = hctr2_rs::Hctr2_256::new(&[7; 32]);
     for w in Width::available() {
-        for len in [48, 304, 1072, 560] {
-            let h = Hctr2::with(&[7; 32], w);
-            let plain: Vec<u8> = (0..len).map(|i| (i * 31 % 251) as u8).collect();
-            let mut m = plain.clone();
-            let mut e = vec![0; len];
-            t.encrypt(&plain, &[5; 16], &mut e).unwrap();
-            h.encrypt(&[5; 16], &mut m);
-            assert_eq!(m, e, "{w:?} {len}");
-            h.decrypt(&[5; 16], &mut m);
-            assert_eq!(m, plain, "{w:?} {len}");
-        }
+        check::<48>(w, &t);
+        check::<304>(w, &t);
+        check::<560>(w, &t);
+        check::<1072>(w, &t);
     }
     let ws: Vec<Width> = Width::available().collect();
     let mut best = [[f64::MAX; 4]; 4];
@@ -24,20 +17,41 @@ fn main() {
             let mut m = vec![[1u8; 1072]; 64];
             let n = 20;
             let t = Instant::now();
-            for _ in 0..n { for m in &mut m { h.decrypt(&[5; 16], m); } }
+            for _ in 0..n {
+                for m in &mut m {
+                    h.decrypt(&[5; 16], m);
+                }
+            }
             best[i][0] = best[i][0].min(t.elapsed().as_nanos() as f64 / (n * 64) as f64);
             let t = Instant::now();
-            for _ in 0..n { for m in &mut m { h.encrypt(&[5; 16], m); } }
+            for _ in 0..n {
+                for m in &mut m {
+                    h.encrypt(&[5; 16], m);
+                }
+            }
             best[i][1] = best[i][1].min(t.elapsed().as_nanos() as f64 / (n * 64) as f64);
             let t = Instant::now();
-            for _ in 0..n { for m in &mut m { Hctr2::with(std::hint::black_box(&[7; 32]), *w).decrypt(&[5; 16], m); } }
+            for _ in 0..n {
+                for m in &mut m {
+                    Hctr2::with(std::hint::black_box(&[7; 32]), *w).decrypt(&[5; 16], m);
+                }
+            }
             best[i][2] = best[i][2].min(t.elapsed().as_nanos() as f64 / (n * 64) as f64);
             let t = Instant::now();
-            for _ in 0..n { for _ in &mut m { std::hint::black_box(Hctr2::with(std::hint::black_box(&[7; 32]), *w)); } }
+            for _ in 0..n {
+                for _ in &mut m {
+                    std::hint::black_box(Hctr2::with(std::hint::black_box(&[7; 32]), *w));
+                }
+            }
             best[i][3] = best[i][3].min(t.elapsed().as_nanos() as f64 / (n * 64) as f64);
         }
     }
-    for (w, b) in ws.iter().zip(best) { println!("{w:?}: dec {:.0} enc {:.0} fresh+dec {:.0} fresh {:.0}", b[0], b[1], b[2], b[3]); }
+    for (w, b) in ws.iter().zip(best) {
+        println!(
+            "{w:?}: dec {:.0} enc {:.0} fresh+dec {:.0} fresh {:.0}",
+            b[0], b[1], b[2], b[3]
+        );
+    }
 
     use mixline_wide_crypto::gcm::Gcm;
     let ring = Gcm::with(&[9; 32], Width::named("scalar").unwrap());
@@ -54,17 +68,39 @@ fn main() {
             assert!(r[..1392].iter().all(|b| *b == 1));
             let n = 20;
             let t = Instant::now();
-            for _ in 0..n { for m in &mut m { g.seal(5, m); } }
+            for _ in 0..n {
+                for m in &mut m {
+                    g.seal(5, m);
+                }
+            }
             best[i][0] = best[i][0].min(t.elapsed().as_nanos() as f64 / (n * 64) as f64);
             let mut took = 0;
-            for _ in 0..n { 
-                for m in &mut m { g.seal(5, m); } 
+            for _ in 0..n {
+                for m in &mut m {
+                    g.seal(5, m);
+                }
                 let t = Instant::now();
-                for m in &mut m { g.open(5, m).unwrap(); }
+                for m in &mut m {
+                    g.open(5, m).unwrap();
+                }
                 took += t.elapsed().as_nanos();
             }
             best[i][1] = best[i][1].min(took as f64 / (n * 64) as f64);
         }
     }
-    for (w, b) in ws.iter().zip(best) { println!("{w:?}: seal {:.0} open {:.0}", b[0], b[1]); }
+    for (w, b) in ws.iter().zip(best) {
+        println!("{w:?}: seal {:.0} open {:.0}", b[0], b[1]);
+    }
+}
+
+fn check<const N: usize>(w: Width, t: &hctr2_rs::Hctr2_256) {
+    let h = Hctr2::with(&[7; 32], w);
+    let plain: [u8; N] = std::array::from_fn(|i| (i * 31 % 251) as u8);
+    let mut m = plain;
+    let mut e = vec![0; N];
+    t.encrypt(&plain, &[5; 16], &mut e).unwrap();
+    h.encrypt(&[5; 16], &mut m);
+    assert_eq!(m[..], e, "{w:?} {N}");
+    h.decrypt(&[5; 16], &mut m);
+    assert_eq!(m, plain, "{w:?} {N}");
 }

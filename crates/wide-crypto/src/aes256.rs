@@ -18,7 +18,9 @@ pub(crate) type RoundKeys = [u128; ROUND_KEYS];
 #[target_feature(enable = "aes,sse2,ssse3")]
 pub(crate) fn round_keys(key: &[u8; 32]) -> RoundKeys {
     /// The last word in all four places, each rotated by a byte.
-    const ROTATED: [u8; BLOCK] = [13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12];
+    const ROTATED: [u8; BLOCK] = [
+        13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12,
+    ];
     /// Adds to each word those before it, and what the last word of the key before has become.
     #[inline]
     #[target_feature(enable = "aes,sse2")]

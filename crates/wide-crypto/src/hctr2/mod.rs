@@ -2,13 +2,28 @@
 //! "Length-preserving encryption with HCTR2", 2021, <https://eprint.iacr.org/2021/1441>).
 //!
 //! Every bit of the output depends on every bit of the input, the key and the tweak;
-//! input and output are of one length.
+//! input and output are of one length. The internals are little-endian, as in the paper. A message is
+//! one block, which is enciphered as a block, and a rest, which is enciphered as a stream and hashed
+//! before and after.
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod wide;
 
+use crate::BLOCK;
 use crate::width::{Kind, Width};
+
+/// Blocks of a message that are hashed and enciphered together.
+const STEP: usize = 16;
+/// Blocks between the first and the steps. With the two that the hash begins with, length and tweak, they are four,
+/// and so a whole number of vectors in every width.
+const HEAD: usize = 2;
+/// What comes before a message's steps, in bytes.
+const BEFORE_STEPS: usize = (1 + HEAD) * BLOCK;
+
+/// The hash's first block for a tweak of one block and whole blocks after it: `2 * 128 + 2` (section 2 of
+/// the paper).
+const LENGTH: [u8; BLOCK] = (2 * 128 + 2u128).to_le_bytes();
 
 /// HCTR2-AES-256 under one key, ready for both directions. Erased on drop.
 pub struct Hctr2(Key);
@@ -44,28 +59,35 @@ impl Hctr2 {
         })
     }
 
-    /// Encrypts `message` in place.
-    pub fn encrypt(&self, tweak: &[u8; 16], message: &mut [u8]) {
-        self.apply::<true>(tweak, message);
+    /// Encrypts in place. A message has 48 bytes and a multiple of 256 more; other lengths do not compile.
+    #[inline]
+    pub fn encrypt<const N: usize>(&self, tweak: &[u8; BLOCK], message: &mut [u8; N]) {
+        self.apply::<true, N>(tweak, message);
     }
 
-    /// Decrypts `message` in place; what [`Hctr2::encrypt`] says of short messages holds.
-    pub fn decrypt(&self, tweak: &[u8; 16], message: &mut [u8]) {
-        self.apply::<false>(tweak, message);
+    /// Decrypts in place, the same lengths.
+    #[inline]
+    pub fn decrypt<const N: usize>(&self, tweak: &[u8; BLOCK], message: &mut [u8; N]) {
+        self.apply::<false, N>(tweak, message);
     }
 
     #[allow(unsafe_code)]
     #[inline]
-    fn apply<const ENCRYPT: bool>(&self, tweak: &[u8; 16], message: &mut [u8]) {
+    fn apply<const ENCRYPT: bool, const N: usize>(
+        &self,
+        tweak: &[u8; BLOCK],
+        message: &mut [u8; N],
+    ) {
+        const { assert!(N >= BEFORE_STEPS && (N - BEFORE_STEPS).is_multiple_of(STEP * BLOCK)) };
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Key::Wide(key, width) => match width.0 {
                 // SAFETY: there is a `Width` only where the processor has its instructions.
-                Kind::Vaes512 => unsafe { wide::four::apply::<ENCRYPT>(key, tweak, message) },
+                Kind::Vaes512 => unsafe { wide::four::apply::<ENCRYPT, N>(key, tweak, message) },
                 // SAFETY: as above.
-                Kind::Vaes256 => unsafe { wide::two::apply::<ENCRYPT>(key, tweak, message) },
+                Kind::Vaes256 => unsafe { wide::two::apply::<ENCRYPT, N>(key, tweak, message) },
                 // SAFETY: as above.
-                _ => unsafe { wide::one::apply::<ENCRYPT>(key, tweak, message) },
+                _ => unsafe { wide::one::apply::<ENCRYPT, N>(key, tweak, message) },
             },
             Key::Portable(key) => match ENCRYPT {
                 true => key.encrypt(tweak, message),

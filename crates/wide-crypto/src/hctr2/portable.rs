@@ -1,13 +1,9 @@
-//! HCTR2 with AES-256: a wide-block permutation (Crowley, Huckleberry, Biggers:
-//! "Length-preserving encryption with HCTR2", 2021, <https://eprint.iacr.org/2021/1441>).
+//! The same by the crates `aes` and `polyval`, on any processor.
 //!
-//! Every bit of the output depends on every bit of the input, the key and the tweak;
-//! input and output are of one length. The internals are little-endian, as in the paper.
-//!
-//! It is fast for three reasons: one keystream call covers a payload, so that the cipher's widest
-//! backend (64 blocks at once with VAES) is filled; POLYVAL takes four blocks a step with
-//! its powers ready in the key; nothing is allocated.
+//! One keystream call covers a payload, so that the cipher's widest backend is filled; POLYVAL takes
+//! four blocks a step with its powers ready in the key; nothing is allocated.
 
+use super::{HEAD, LENGTH};
 use crate::BLOCK;
 use aes::Aes256;
 use aes::cipher::array::Array;
@@ -23,20 +19,15 @@ use zeroize::Zeroize;
 
 type Block = Array<u8, U16>;
 
-/// The tweak is one block, so the hash's first block takes one of two values (section 2 of
-/// the paper: 2·128 + 2 when the rest of the message is whole blocks, 2·128 + 3 when not).
-const WHOLE_BLOCKS: u128 = 2 * 128 + 2;
-const PARTIAL_BLOCK: u128 = 2 * 128 + 3;
-
 /// Blocks that POLYVAL takes in one step.
-const STEP: usize = 4;
+const AT_ONCE: usize = 4;
 
 /// The last blocks of a long message, this many, are hashed beside the rest: a step of one half
 /// waits for nothing in the other, so that the processor overlaps them.
 const FOLD: usize = 32;
 
 /// HCTR2-AES-256 under one key, ready for both directions. Erased on drop.
-pub struct Hctr2 {
+pub(super) struct Hctr2 {
     /// `E(1)`.
     l: u128,
     /// POLYVAL under `h = E(0)`, nothing hashed yet.
@@ -48,8 +39,7 @@ pub struct Hctr2 {
 
 impl Hctr2 {
     /// Expands a key.
-    #[must_use]
-    pub fn new(key: &[u8; 32]) -> Self {
+    pub(super) fn new(key: &[u8; 32]) -> Self {
         let aes = Aes256::new(key.into());
         let mut constants = [Block::default(), 1u128.to_le_bytes().into()];
         aes.encrypt_blocks(&mut constants);
@@ -72,70 +62,53 @@ impl Hctr2 {
         }
     }
 
-    /// Encrypts `message` in place.
-    ///
-    /// A message below 16 bytes has no encryption and is left as it is; callers have fixed
-    /// lengths far above (a debug assertion says so).
-    pub fn encrypt(&self, tweak: &[u8; 16], message: &mut [u8]) {
-        debug_assert!(message.len() >= BLOCK, "HCTR2 needs a block at least");
-        let Some((left, right)) = message.split_first_chunk_mut::<BLOCK>() else {
+    /// Encrypts in place.
+    pub(super) fn encrypt<const N: usize>(&self, tweak: &[u8; BLOCK], message: &mut [u8; N]) {
+        let Some((left, right)) = split(message) else {
             return;
         };
-        let mm = u128::from_le_bytes(*left) ^ self.hash(tweak, right);
+        let mm = u128::from_le_bytes(left.0) ^ self.hash(tweak, right);
         let mut uu: Block = mm.to_le_bytes().into();
         self.aes.encrypt_block(&mut uu);
         let uu = u128::from_le_bytes(uu.0);
         self.xctr(mm ^ uu ^ self.l, right);
-        *left = (uu ^ self.hash(tweak, right)).to_le_bytes();
+        left.0 = (uu ^ self.hash(tweak, right)).to_le_bytes();
     }
 
-    /// Decrypts `message` in place; what [`Hctr2::encrypt`] says of short messages holds.
-    pub fn decrypt(&self, tweak: &[u8; 16], message: &mut [u8]) {
-        debug_assert!(message.len() >= BLOCK, "HCTR2 needs a block at least");
-        let Some((left, right)) = message.split_first_chunk_mut::<BLOCK>() else {
+    /// Decrypts in place.
+    pub(super) fn decrypt<const N: usize>(&self, tweak: &[u8; BLOCK], message: &mut [u8; N]) {
+        let Some((left, right)) = split(message) else {
             return;
         };
-        let uu = u128::from_le_bytes(*left) ^ self.hash(tweak, right);
+        let uu = u128::from_le_bytes(left.0) ^ self.hash(tweak, right);
         let mut mm: Block = uu.to_le_bytes().into();
         self.aes.decrypt_block(&mut mm);
         let mm = u128::from_le_bytes(mm.0);
         self.xctr(mm ^ uu ^ self.l, right);
-        *left = (mm ^ self.hash(tweak, right)).to_le_bytes();
+        left.0 = (mm ^ self.hash(tweak, right)).to_le_bytes();
     }
 
     /// `H(tweak, message)` of the paper.
-    fn hash(&self, tweak: &[u8; 16], message: &[u8]) -> u128 {
-        let (blocks, rest) = Array::<u8, U16>::slice_as_chunks(message);
-        let length = if rest.is_empty() {
-            WHOLE_BLOCKS
-        } else {
-            PARTIAL_BLOCK
-        };
+    fn hash(&self, tweak: &[u8; BLOCK], blocks: &[Block]) -> u128 {
         let mut start = [
-            length.to_le_bytes().into(),
+            LENGTH.into(),
             (*tweak).into(),
             Block::default(),
             Block::default(),
         ];
         let mut state = self.polyval.clone();
-        // The length and the tweak share a step of four with the first two blocks.
-        let Some((first, blocks)) = blocks.split_first_chunk::<2>() else {
-            state.update(&start[..2]);
-            state.update(blocks);
-            absorb_rest(&mut state, rest);
-            return value(state);
-        };
+        // The length and the tweak share a step of four with the head.
+        let (first, blocks) = blocks.split_at(HEAD);
         start[2..].copy_from_slice(first);
         state.update(&start);
-        if !rest.is_empty() || blocks.len() < 2 * FOLD {
+        if blocks.len() < 2 * FOLD {
             state.update(blocks);
-            absorb_rest(&mut state, rest);
             return value(state);
         }
         let (front, back) = blocks.split_at(blocks.len() - FOLD);
         let mut other = self.polyval.clone();
         let (front, middle) = front.split_at(FOLD);
-        for (front, back) in front.chunks_exact(STEP).zip(back.chunks_exact(STEP)) {
+        for (front, back) in front.chunks_exact(AT_ONCE).zip(back.chunks_exact(AT_ONCE)) {
             state.update(front);
             other.update(back);
         }
@@ -146,7 +119,7 @@ impl Hctr2 {
     }
 
     /// Adds the keystream `E(s ^ 1) | E(s ^ 2) | …` to `data`.
-    fn xctr(&self, s: u128, data: &mut [u8]) {
+    fn xctr(&self, s: u128, data: &mut [Block]) {
         self.aes.encrypt_with_backend(Xctr { s, data });
     }
 }
@@ -158,14 +131,10 @@ impl Drop for Hctr2 {
     }
 }
 
-/// Hashes what is left after the whole blocks, as section 2 of the paper pads it.
-fn absorb_rest(state: &mut Polyval, rest: &[u8]) {
-    if !rest.is_empty() {
-        let mut last = Block::default();
-        last[..rest.len()].copy_from_slice(rest);
-        last[rest.len()] = 1;
-        state.update(&[last]);
-    }
+/// The first block and the others.
+fn split(message: &mut [u8]) -> Option<(&mut Block, &mut [Block])> {
+    let (blocks, _) = Array::<u8, U16>::slice_as_chunks_mut(message);
+    blocks.split_first_mut()
 }
 
 fn value(state: Polyval) -> u128 {
@@ -175,7 +144,7 @@ fn value(state: Polyval) -> u128 {
 /// Runs within the cipher's backend, compiled for its instructions.
 struct Xctr<'a> {
     s: u128,
-    data: &'a mut [u8],
+    data: &'a mut [Block],
 }
 
 impl BlockSizeUser for Xctr<'_> {
@@ -185,8 +154,7 @@ impl BlockSizeUser for Xctr<'_> {
 impl BlockCipherEncClosure for Xctr<'_> {
     #[inline(always)]
     fn call<B: BlockCipherEncBackend<BlockSize = U16>>(self, backend: &B) {
-        let (blocks, rest) = Array::<u8, U16>::slice_as_chunks_mut(self.data);
-        let (groups, blocks) = Array::<Block, B::ParBlocksSize>::slice_as_chunks_mut(blocks);
+        let (groups, blocks) = Array::<Block, B::ParBlocksSize>::slice_as_chunks_mut(self.data);
         let mut counter = 1u128;
         for group in groups {
             let mut stream = ParBlocks::<B>::default();
@@ -204,13 +172,6 @@ impl BlockCipherEncClosure for Xctr<'_> {
             backend.encrypt_block((&mut stream).into());
             add(&mut block.0, &stream.0);
             counter += 1;
-        }
-        if !rest.is_empty() {
-            let mut stream: Block = (self.s ^ counter).to_le_bytes().into();
-            backend.encrypt_block((&mut stream).into());
-            for (to, from) in rest.iter_mut().zip(&stream) {
-                *to ^= from;
-            }
         }
     }
 }

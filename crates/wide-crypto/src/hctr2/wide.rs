@@ -1,11 +1,10 @@
 //! HCTR2 with vector instructions, in three widths from one text.
 //!
-//! A message is one block, then a *head* of two, then *steps* of sixteen. With the two that the hash begins
-//! with (length and tweak) the head is four blocks, and so a whole number of vectors in every width. A
-//! step is multiplied with sixteen powers of the hash's key and reduced once; four reductions in a row are
-//! what a payload's hash has to wait for. What is hashed the second time is hashed as the keystream is
-//! added to it, so that the units for AES and for multiplication have work at the same time.
+//! Sixteen blocks are hashed with sixteen powers of the hash's key and reduced once: four reductions one after the
+//! other are what a payload's hash has to wait for. What is hashed the second time is hashed as the
+//! keystream is added to it, so that the units for AES and for multiplication have work at the same time.
 
+use super::{HEAD, LENGTH, STEP};
 use crate::BLOCK;
 use crate::aes256::{ROUND_KEYS, RoundKeys, decipher, encipher, round_keys};
 use crate::field::{POWERS, Powers};
@@ -24,28 +23,7 @@ pub(super) struct Expanded {
     powers: Powers,
 }
 
-/// The blocks of a message behind its first two that are hashed and enciphered together.
-const STEP: usize = POWERS;
-
-/// The blocks of a message before its steps.
-const HEAD: usize = 2;
-
-/// The hash's first block for a tweak of one block and whole blocks after it (section 2 of the paper).
-const LENGTH: [u8; BLOCK] = (2 * 128 + 2u128).to_le_bytes();
-
-/// Splits what comes after a message's first block.
-#[inline]
-fn split(rest: &mut [[u8; BLOCK]]) -> Option<(&mut [[u8; BLOCK]; HEAD], &mut [[[u8; BLOCK]; STEP]])> {
-    let (head, steps) = rest.split_first_chunk_mut::<HEAD>()?;
-    let (steps, none) = steps.as_chunks_mut::<STEP>();
-    none.is_empty().then_some((head, steps))
-}
-
-/// Whether a message of so many bytes can be taken.
-pub(super) const fn takes(length: usize) -> bool {
-    const BEFORE: usize = (1 + HEAD) * BLOCK;
-    length >= BEFORE && (length - BEFORE).is_multiple_of(STEP * BLOCK)
-}
+const _: () = assert!(STEP == POWERS);
 
 /// The whole of it in one width: what `lanes::$lanes` has, compiled for `$features`. A group of `$group` vectors
 /// is enciphered at once: as many as the unit for AES has under way.
@@ -56,11 +34,6 @@ macro_rules! width {
             use crate::field::$lanes::{absorb, powers};
             use crate::lanes::$lanes::*;
             use core::arch::x86_64::*;
-
-            /// Vectors in a step.
-            const IN_STEP: usize = STEP / LANES;
-            /// Vectors that the hash begins with: length, tweak and head.
-            const IN_FIRST: usize = 4 / LANES;
 
             /// Derives everything from a key.
             #[inline]
@@ -80,9 +53,7 @@ macro_rules! width {
             #[inline]
             #[target_feature(enable = $features)]
             fn begin(key: &Expanded, tweak: &[u8; BLOCK], head: &[[u8; BLOCK]; HEAD]) -> __m128i {
-                let blocks = [LENGTH, *tweak, head[0], head[1]];
-                let vectors = blocks.as_chunks::<LANES>().0;
-                let first: [V; IN_FIRST] = core::array::from_fn(|at| vectors[at]).map(|v| transmute!(v));
+                let first = [LENGTH, *tweak, head[0], head[1]];
                 absorb(transmute!(0u128), &first, &key.powers)
             }
 
@@ -115,28 +86,27 @@ macro_rules! width {
                 }
             }
 
-            /// Enciphers or deciphers in place. A message that it does not take stays as it is.
+            /// Enciphers or deciphers in place.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(in super::super) fn apply<const ENCRYPT: bool>(
+            pub(in super::super) fn apply<const ENCRYPT: bool, const N: usize>(
                 key: &Expanded,
                 tweak: &[u8; BLOCK],
-                message: &mut [u8],
+                message: &mut [u8; N],
             ) {
-                let (blocks, none) = message.as_chunks_mut::<BLOCK>();
-                let Some((left, rest)) = blocks.split_first_mut() else {
+                // No other lengths compile.
+                let (blocks, _) = message.as_chunks_mut::<BLOCK>();
+                let Some(([left], rest)) = blocks.split_first_chunk_mut() else {
                     return;
                 };
-                let Some((head, steps)) = split(rest) else {
+                let Some((head, rest)) = rest.split_first_chunk_mut::<HEAD>() else {
                     return;
                 };
-                debug_assert!(none.is_empty(), "whole blocks");
+                let (steps, _) = rest.as_chunks_mut::<STEP>();
 
                 let mut hash = begin(key, tweak, head);
                 for step in &*steps {
-                    let vectors = step.as_chunks::<LANES>().0;
-                    let step: [V; IN_STEP] = core::array::from_fn(|at| vectors[at]).map(|v| transmute!(v));
-                    hash = absorb(hash, &step, &key.powers);
+                    hash = absorb(hash, step, &key.powers);
                 }
 
                 let before = _mm_xor_si128(transmute!(*left), hash);
@@ -145,47 +115,29 @@ macro_rules! width {
                     false => decipher(&key.round_keys, before),
                 };
                 let s = _mm_xor_si128(_mm_xor_si128(before, after), transmute!(key.l));
-                let s = broadcast(s);
 
-                // Block by block of the head, since it is half a vector in the widest.
-                let mut both = [transmute!(head[0]), transmute!(head[1])];
-                head_stream(&key.round_keys, s, &mut both);
-                *head = transmute!(both);
-                let mut hash = begin(key, tweak, head);
-                let mut counters = [[0; BLOCK]; LANES];
-                for (at, counter) in (HEAD as u64 + 1..).zip(&mut counters) {
-                    *counter = transmute!([at, 0]);
+                // The head is half a vector in the widest, so it goes block by block.
+                for (counter, block) in (1u128..).zip(&mut *head) {
+                    let stream = encipher(&key.round_keys, _mm_xor_si128(s, transmute!(counter)));
+                    *block = transmute!(_mm_xor_si128(transmute!(*block), stream));
                 }
-                let mut counters = load(&counters);
+                let mut hash = begin(key, tweak, head);
+                let s = broadcast(s);
+                let mut counters = [0u128; LANES];
+                for (at, counter) in (HEAD as u128 + 1..).zip(&mut counters) {
+                    *counter = at;
+                }
+                let mut counters: V = transmute!(counters);
                 for step in steps {
                     let groups = step.as_chunks_mut::<{ $group * LANES }>().0;
-                    let mut done = [s; IN_STEP];
-                    for (group, done) in groups.iter_mut().zip(done.as_chunks_mut::<$group>().0) {
-                        let vectors = group.as_chunks_mut::<LANES>().0;
-                        let mut data: [V; $group] =
-                            core::array::from_fn(|at| vectors[at]).map(|v| transmute!(v));
+                    for group in step.as_chunks_mut::<{ $group * LANES }>().0 {
+                        let mut data: [V; $group] = transmute!(*group);
                         add_stream(&key.round_keys, s, &mut counters, &mut data);
-                        for (to, from) in vectors.iter_mut().zip(data) {
-                            *to = store(from);
-                        }
-                        *done = data;
+                        *group = transmute!(data);
                     }
-                    hash = absorb(hash, &done, &key.powers);
+                    hash = absorb(hash, step, &key.powers);
                 }
                 *left = transmute!(_mm_xor_si128(after, hash));
-            }
-
-            /// Adds the keystream's first two blocks.
-            #[inline]
-            #[target_feature(enable = $features)]
-            fn head_stream(keys: &RoundKeys, s: V, data: &mut [__m128i; HEAD]) {
-                let mut s_bytes = [[0; BLOCK]; LANES];
-                s_bytes.copy_from_slice(&store(s));
-                let s: __m128i = transmute!(s_bytes[0]);
-                for (at, block) in (1u64..).zip(data) {
-                    let stream = encipher(keys, _mm_xor_si128(s, transmute!([at, 0])));
-                    *block = _mm_xor_si128(*block, stream);
-                }
             }
         }
     };
@@ -193,4 +145,8 @@ macro_rules! width {
 
 width!(one, "aes,pclmulqdq,sse2,ssse3,sse4.1", 8);
 width!(two, "vaes,vpclmulqdq,avx2,aes,pclmulqdq", 8);
-width!(four, "vaes,vpclmulqdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,aes,pclmulqdq", 4);
+width!(
+    four,
+    "vaes,vpclmulqdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,aes,pclmulqdq",
+    4
+);
