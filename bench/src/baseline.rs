@@ -3,21 +3,19 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use mixline_protocol::hctr2::Hctr2;
-use mixline_protocol::size::{
-    CELL_OFFSET, DATAGRAM, Datagram, LINK_HEADER, PATH_HEADER, SEALED, TAG,
-};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, PATH_HEADER, Payload, TAG};
+use mixline_wide_crypto::gcm::Gcm;
+use mixline_wide_crypto::hctr2::Hctr2;
 
 use crate::testbed::{PER_ROUND, nanoseconds};
 
 /// AES-256-GCM open, HCTR2 and AES-256-GCM seal on buffers of a datagram's length, with one
 /// key each and nothing around them.
 pub struct Baseline {
-    neighbour: LessSafeKey,
-    open: LessSafeKey,
+    neighbour: Gcm,
+    open: Gcm,
     hctr2: Hctr2,
-    seal: LessSafeKey,
+    seal: Gcm,
     datagrams: Vec<Datagram>,
 }
 
@@ -39,10 +37,10 @@ impl Baseline {
     /// None that happen.
     pub fn new() -> Result<Self> {
         Ok(Self {
-            neighbour: key(1)?,
-            open: key(1)?,
+            neighbour: Gcm::new(&[1; 32]),
+            open: Gcm::new(&[1; 32]),
             hctr2: Hctr2::new(&[2; 32]),
-            seal: key(3)?,
+            seal: Gcm::new(&[3; 32]),
             datagrams: vec![[0; DATAGRAM]; PER_ROUND],
         })
     }
@@ -55,9 +53,9 @@ impl Baseline {
         self.fill()?;
         let began = Instant::now();
         for (counter, datagram) in (0..).zip(&mut self.datagrams) {
-            open(&self.open, counter, datagram)?;
-            self.hctr2.decrypt(&[4; 16], payload(datagram));
-            seal(&self.seal, counter, datagram)?;
+            self.open.open(counter, datagram)?;
+            self.hctr2.decrypt(&[4; 16], payload(datagram)?);
+            self.seal.seal(counter, datagram);
         }
         Ok(nanoseconds(began.elapsed()) / PER_ROUND as f64)
     }
@@ -71,17 +69,17 @@ impl Baseline {
         let mut opening = Duration::ZERO;
         let began = Instant::now();
         for (counter, datagram) in (0..).zip(&mut self.datagrams) {
-            open(&self.open, counter, datagram)?;
+            self.open.open(counter, datagram)?;
         }
         opening += began.elapsed();
         let began = Instant::now();
         for datagram in &mut self.datagrams {
-            self.hctr2.decrypt(&[4; 16], payload(datagram));
+            self.hctr2.decrypt(&[4; 16], payload(datagram)?);
         }
         let hctr2 = began.elapsed();
         let began = Instant::now();
         for (counter, datagram) in (0..).zip(&mut self.datagrams) {
-            seal(&self.seal, counter, datagram)?;
+            self.seal.seal(counter, datagram);
         }
         let sealing = began.elapsed();
         let one = |took| nanoseconds(took) / PER_ROUND as f64;
@@ -94,40 +92,13 @@ impl Baseline {
 
     fn fill(&mut self) -> Result<()> {
         for (counter, datagram) in (0..).zip(&mut self.datagrams) {
-            seal(&self.neighbour, counter, datagram)?;
+            self.neighbour.seal(counter, datagram);
         }
         Ok(())
     }
 }
 
-fn key(byte: u8) -> Result<LessSafeKey> {
-    let key = UnboundKey::new(&AES_256_GCM, &[byte; 32]).map_err(|_| anyhow!("no AES key"))?;
-    Ok(LessSafeKey::new(key))
-}
-
-fn nonce(counter: u64) -> Nonce {
-    let mut bytes = [0; 12];
-    bytes[4..].copy_from_slice(&counter.to_be_bytes());
-    Nonce::assume_unique_for_key(bytes)
-}
-
-fn open(key: &LessSafeKey, counter: u64, datagram: &mut Datagram) -> Result<()> {
-    let (header, sealed) = datagram.split_at_mut(LINK_HEADER);
-    key.open_in_place(nonce(counter), Aad::from(&*header), sealed)
-        .map_err(|_| anyhow!("does not open"))?;
-    Ok(())
-}
-
-fn seal(key: &LessSafeKey, counter: u64, datagram: &mut Datagram) -> Result<()> {
-    let (header, rest) = datagram.split_at_mut(LINK_HEADER);
-    let (sealed, tag) = rest.split_at_mut(SEALED);
-    let made = key
-        .seal_in_place_separate_tag(nonce(counter), Aad::from(&*header), sealed)
-        .map_err(|_| anyhow!("does not seal"))?;
-    tag.copy_from_slice(made.as_ref());
-    Ok(())
-}
-
-fn payload(datagram: &mut Datagram) -> &mut [u8] {
-    &mut datagram[CELL_OFFSET + PATH_HEADER..DATAGRAM - TAG]
+fn payload(datagram: &mut Datagram) -> Result<&mut Payload> {
+    let payload = &mut datagram[CELL_OFFSET + PATH_HEADER..DATAGRAM - TAG];
+    Ok(payload.try_into()?)
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use mixline_endpoint_engine::PacketBatch;
 use mixline_endpoint_engine::testing::*;
-use mixline_protocol::hctr2::Hctr2;
+use mixline_wide_crypto::hctr2::Hctr2;
 
 /// Packets of one batch, as a TUN interface with segmentation offload gives them.
 const BATCH: usize = 44;

@@ -66,7 +66,6 @@ pub mod effort;
 pub mod epoch;
 pub mod error;
 pub mod frames;
-pub mod hctr2;
 pub mod identity;
 pub mod link;
 pub mod name;

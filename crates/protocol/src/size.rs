@@ -9,6 +9,8 @@
 //!
 //! 1408 and 48 bytes of IPv6 and UDP headers fit every route with an MTU of 1456 or more.
 
+use zerocopy::{FromBytes, IntoBytes, transmute_mut};
+
 /// Bytes in every UDP payload between two nodes.
 pub const DATAGRAM: usize = 1408;
 /// Bytes before the sealed part of a datagram.
@@ -36,6 +38,21 @@ pub const FRAMES: usize = 1040;
 pub type Datagram = [u8; DATAGRAM];
 /// One cell: path header and payload.
 pub type Cell = [u8; CELL];
+/// A cell's two parts.
+#[derive(FromBytes, IntoBytes)]
+#[repr(C)]
+pub struct CellParts {
+    /// For relays.
+    pub header: Header,
+    /// For the other end.
+    pub payload: Payload,
+}
+
+/// A cell by its parts.
+pub fn parts(cell: &mut Cell) -> &mut CellParts {
+    transmute_mut!(cell)
+}
+
 /// What a path carries.
 pub type Payload = [u8; PAYLOAD];
 /// A path header.

@@ -31,8 +31,14 @@ fn agrees(key: &[u8; 32], counter: u64, plain: &[u8; DATAGRAM]) {
         gcm.seal(counter, &mut datagram);
         assert!(datagram == expected, "sealed otherwise, {width}");
         gcm.open(counter, &mut datagram).unwrap();
-        assert!(datagram[..DATAGRAM - TAG] == plain[..DATAGRAM - TAG], "opened otherwise, {width}");
-        assert!(datagram[DATAGRAM - TAG..] == expected[DATAGRAM - TAG..], "the tag stays, {width}");
+        assert!(
+            datagram[..DATAGRAM - TAG] == plain[..DATAGRAM - TAG],
+            "opened otherwise, {width}"
+        );
+        assert!(
+            datagram[DATAGRAM - TAG..] == expected[DATAGRAM - TAG..],
+            "the tag stays, {width}"
+        );
     }
 }
 
@@ -40,7 +46,9 @@ fn agrees(key: &[u8; 32], counter: u64, plain: &[u8; DATAGRAM]) {
 fn filled(seed: u64) -> [u8; DATAGRAM] {
     let mut state = seed | 1;
     std::array::from_fn(|_| {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        state = state
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
         (state >> 56) as u8
     })
 }
@@ -78,9 +86,16 @@ fn what_was_changed_is_refused() {
         let mut sealed = plain;
         gcm.seal(9, &mut sealed);
         let refused = |gcm: &Gcm, counter: u64, mut datagram: [u8; DATAGRAM], what: &str| {
-            assert_eq!(gcm.open(counter, &mut datagram), Err(Forged), "{what}, {width}");
+            assert_eq!(
+                gcm.open(counter, &mut datagram),
+                Err(Forged),
+                "{what}, {width}"
+            );
             let within = &datagram[HEADER..DATAGRAM - TAG];
-            assert!(within.iter().all(|byte| *byte == 0), "{what}: something is left, {width}");
+            assert!(
+                within.iter().all(|byte| *byte == 0),
+                "{what}: something is left, {width}"
+            );
         };
         for bit in 0..DATAGRAM * 8 {
             let mut changed = sealed;
@@ -91,6 +106,9 @@ fn what_was_changed_is_refused() {
         refused(&gcm, 9 | 1 << 63, sealed, "another counter");
         refused(&Gcm::with(&[8; 32], width), 9, sealed, "another key");
         assert_eq!(gcm.open(9, &mut sealed), Ok(()));
-        assert!(sealed[..DATAGRAM - TAG] == plain[..DATAGRAM - TAG], "{width}");
+        assert!(
+            sealed[..DATAGRAM - TAG] == plain[..DATAGRAM - TAG],
+            "{width}"
+        );
     }
 }

@@ -193,8 +193,8 @@ impl Initiator {
             remote: self.remote,
             remote_index,
             local_index: self.index,
-            seal: SealKey::new(&seal, remote_index)?,
-            open: OpenKey::new(&open, self.index)?,
+            seal: SealKey::new(&seal, remote_index),
+            open: OpenKey::new(&open, self.index),
             initiated: true,
             timestamp: self.timestamp,
         })
@@ -405,8 +405,8 @@ impl Incoming {
             remote,
             remote_index,
             local_index: index,
-            seal: SealKey::new(&seal, remote_index)?,
-            open: OpenKey::new(&open, index)?,
+            seal: SealKey::new(&seal, remote_index),
+            open: OpenKey::new(&open, index),
             initiated: false,
             timestamp,
         };

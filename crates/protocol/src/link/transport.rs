@@ -6,14 +6,13 @@
 //!
 //! The nonce is four zero bytes and the counter; the header is the associated data. Keys do
 //! not change once made, so workers share them: [`SealKey`] hands out counters from an atomic,
-//! [`OpenKey`] has no state at all. `ring` does not erase its expanded keys when they are
-//! dropped; the key bytes they are made of are erased.
+//! [`OpenKey`] has no state at all.
 
 use super::layout::{DatagramType, counter, datagram_type, receiver_index, write_header};
 use crate::prefetch::Start;
-use crate::size::{CELL_OFFSET, Datagram, LINK_HEADER, SEALED, TAG};
+use crate::size::{CELL_OFFSET, DATAGRAM, Datagram, LINK_HEADER, TAG};
 use crate::{Error, Result};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use mixline_wide_crypto::gcm::{self, Gcm};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// No datagram has this counter or a larger one. 2^32 datagrams of 88 blocks leave an
@@ -47,21 +46,21 @@ impl CellKind {
 
 /// Seals what is sent under one session. Shared by threads.
 pub struct SealKey {
-    key: LessSafeKey,
+    key: Gcm,
     remote_index: u32,
     next: AtomicU64,
     cover: AtomicU64,
 }
 
 impl SealKey {
-    pub(super) fn new(key: &[u8; 32], remote_index: u32) -> Result<Self> {
+    pub(super) fn new(key: &[u8; 32], remote_index: u32) -> Self {
         let (next, cover) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self {
-            key: aes(key)?,
+        Self {
+            key: Gcm::new(key),
             remote_index,
             next,
             cover,
-        })
+        }
     }
 
     /// Seals in place the cell that stands at [`CELL_OFFSET`]: writes the header with the next
@@ -82,15 +81,7 @@ impl SealKey {
         write_header(datagram, DatagramType::Data, self.remote_index, counter);
         datagram[LINK_HEADER] = kind.byte();
         datagram[LINK_HEADER + 1..CELL_OFFSET].fill(0);
-        let (header, rest) = datagram.split_at_mut(LINK_HEADER);
-        let (sealed, tag) = rest.split_at_mut(SEALED);
-        let made = self
-            .key
-            .seal_in_place_separate_tag(nonce(counter), Aad::from(&*header), sealed)
-            .map_err(|_| Error::Limit {
-                what: "link counter",
-            })?;
-        tag.copy_from_slice(made.as_ref());
+        self.key.seal(counter, datagram);
         Ok(())
     }
 
@@ -124,17 +115,17 @@ impl SealKey {
 #[repr(C)]
 pub struct OpenKey {
     start: Start,
-    key: LessSafeKey,
+    key: Gcm,
     local_index: u32,
 }
 
 impl OpenKey {
-    pub(super) fn new(key: &[u8; 32], local_index: u32) -> Result<Self> {
-        Ok(Self {
+    pub(super) fn new(key: &[u8; 32], local_index: u32) -> Self {
+        Self {
             start: Start::default(),
-            key: aes(key)?,
+            key: Gcm::new(key),
             local_index,
-        })
+        }
     }
 
     /// Asks for the key, which is about to be used.
@@ -148,8 +139,7 @@ impl OpenKey {
     /// # Errors
     /// [`Error::Malformed`] if it is not data for this session, or if what a neighbour has
     /// sealed is not of a known kind; [`Error::Limit`] from [`MAX_COUNTER`] on;
-    /// [`Error::Authentication`] if anything was changed, in which case nothing in the
-    /// datagram means anything.
+    /// [`Error::Authentication`] if anything was changed, in which case what was sealed is zeros.
     pub fn open(&self, datagram: &mut Datagram) -> Result<CellKind> {
         if datagram_type(datagram)? != DatagramType::Data
             || receiver_index(datagram) != self.local_index
@@ -164,14 +154,12 @@ impl OpenKey {
                 what: "link counter",
             });
         }
-        let (header, sealed) = datagram.split_at_mut(LINK_HEADER);
-        let opened = self
-            .key
-            .open_in_place(nonce(counter), Aad::from(&*header), sealed)
+        self.key
+            .open(counter, datagram)
             .map_err(|_| Error::Authentication {
                 what: "link datagram",
             })?;
-        match opened {
+        match datagram[LINK_HEADER..] {
             [0, 0, 0, 0, 0, 0, 0, 0, ..] => Ok(CellKind::Cell),
             [1, 0, 0, 0, 0, 0, 0, 0, ..] => Ok(CellKind::Cover),
             [2, 0, 0, 0, 0, 0, 0, 0, ..] => Ok(CellKind::Control),
@@ -188,28 +176,11 @@ impl OpenKey {
 
 /// One direction of a session without its handshake, for measurements that need many: the
 /// sender's side, and the receiver's, who calls the session `index`.
-///
-/// # Errors
-/// None that happen.
 #[doc(hidden)]
-pub fn without_handshake(key: &[u8; 32], index: u32) -> Result<(SealKey, OpenKey)> {
-    Ok((SealKey::new(key, index)?, OpenKey::new(key, index)?))
+#[must_use]
+pub fn without_handshake(key: &[u8; 32], index: u32) -> (SealKey, OpenKey) {
+    (SealKey::new(key, index), OpenKey::new(key, index))
 }
 
-fn aes(key: &[u8; 32]) -> Result<LessSafeKey> {
-    UnboundKey::new(&AES_256_GCM, key)
-        .map(LessSafeKey::new)
-        .map_err(|_| Error::Length {
-            what: "link key",
-            expected: 32,
-            got: key.len(),
-        })
-}
-
-fn nonce(counter: u64) -> Nonce {
-    let mut bytes = [0; 12];
-    bytes[4..].copy_from_slice(&counter.to_be_bytes());
-    Nonce::assume_unique_for_key(bytes)
-}
-
-const _: () = assert!(TAG == 16 && REKEY_AFTER_DATAGRAMS < MAX_COUNTER);
+const _: () = assert!(REKEY_AFTER_DATAGRAMS < MAX_COUNTER);
+const _: () = assert!(gcm::DATAGRAM == DATAGRAM && gcm::HEADER == LINK_HEADER && gcm::TAG == TAG);

@@ -8,9 +8,9 @@ use super::layers::{Slot, build};
 use super::layout::{ALPHA, BETA, GAMMA, Hop, JUNCTION, JUNCTION_REST, SEED, SLOT};
 use super::tail::{PayloadLayers, PublishedTail, encrypt};
 use crate::Result;
-use crate::hctr2::Hctr2;
 use crate::identity::ShortId;
 use crate::size::{Header, PATH_HEADER, Payload};
+use mixline_wide_crypto::hctr2::Hctr2;
 
 /// The randomness of one head, never used for another.
 #[derive(Zeroize, ZeroizeOnDrop)]

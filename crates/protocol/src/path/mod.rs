@@ -28,7 +28,7 @@
 //! bytes of ChaCha20 under SHA-256(seed). The receiver chose what its last slot leaves free
 //! so that just this authenticates.
 //!
-//! The payload is *decrypted* by each relay with [HCTR2](crate::hctr2) under the hop's payload
+//! The payload is *decrypted* by each relay with [HCTR2](mixline_wide_crypto::hctr2) under the hop's payload
 //! key with the hop's gamma as tweak. The sender encrypts beforehand for the head
 //! ([`Head::wrap`]), the receiver undoes the tail by encrypting ([`TailKeys::unwrap`]).
 //! The first 16 bytes that come out at a relay are the cell's [`ReplayTag`].

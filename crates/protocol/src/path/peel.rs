@@ -10,10 +10,10 @@ use super::layout::{
 };
 use super::onion::OnionSecret;
 use super::tail::extend;
-use crate::hctr2::Hctr2;
 use crate::identity::{ShortId, first_bytes};
-use crate::size::{Cell, Header, PATH_HEADER};
+use crate::size::{Cell, CellParts, Header, PATH_HEADER, parts};
 use crate::{Error, Result};
+use mixline_wide_crypto::hctr2::Hctr2;
 
 /// Where a cell goes after a relay has peeled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,9 +67,9 @@ impl KnownPath {
     /// The cell's header must be the one that this path was opened from: a caller that
     /// looks paths up compares all of it.
     pub fn peel(&self, cell: &mut Cell) -> ReplayTag {
-        let (header, payload) = cell.split_at_mut(PATH_HEADER);
+        let CellParts { header, payload } = parts(cell);
         self.hctr2.decrypt(&self.tweak, payload);
-        header.copy_from_slice(&self.next_header);
+        *header = self.next_header;
         ReplayTag(first_bytes(payload))
     }
 }

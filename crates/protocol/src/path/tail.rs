@@ -11,11 +11,11 @@ use super::layers::{Slot, add, build, stream};
 use super::layout::{
     ALPHA, BETA, DELIVER, GAMMA, Hop, MAX_SEGMENT, MailboxToken, SEED, SLOT, TAIL_BETA,
 };
-use crate::hctr2::Hctr2;
 use crate::identity::{ShortId, first_bytes};
 use crate::size::Payload;
 use crate::wire::Reader;
 use crate::{Error, Result};
+use mixline_wide_crypto::hctr2::Hctr2;
 
 /// Bytes of an encoded published tail.
 pub const PUBLISHED_TAIL: usize = 8 + ALPHA + GAMMA + TAIL_BETA + SEED;

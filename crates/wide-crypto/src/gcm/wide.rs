@@ -169,7 +169,11 @@ macro_rules! width {
             /// Adds the next `N` vectors of the keystream.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(super) fn add_stream<const N: usize>(keys: &RoundKeys, counters: &mut V, data: &mut [V; N]) {
+            pub(super) fn add_stream<const N: usize>(
+                keys: &RoundKeys,
+                counters: &mut V,
+                data: &mut [V; N],
+            ) {
                 // There are fewer than 256 blocks: the last byte counts, and nothing is carried.
                 let next = broadcast(transmute!([0, (LANES as u64) << 56]));
                 let first = broadcast(transmute!(keys[0]));
@@ -315,13 +319,13 @@ mod tests {
                 assert!(test.pt.len() < LONGEST);
                 let both = [
                     // SAFETY: the width is there.
-                    Width::named("vaes256").is_ok().then(|| unsafe {
-                        two::seal(&key, &test.nonce, &test.aad, &test.pt)
-                    }),
+                    Width::named("vaes256")
+                        .is_ok()
+                        .then(|| unsafe { two::seal(&key, &test.nonce, &test.aad, &test.pt) }),
                     // SAFETY: the width is there.
-                    Width::named("vaes512").is_ok().then(|| unsafe {
-                        four::seal(&key, &test.nonce, &test.aad, &test.pt)
-                    }),
+                    Width::named("vaes512")
+                        .is_ok()
+                        .then(|| unsafe { four::seal(&key, &test.nonce, &test.aad, &test.pt) }),
                 ];
                 for (sealed, tag) in both.into_iter().flatten() {
                     let same = sealed == test.ct[..] && tag == test.tag[..];

@@ -129,7 +129,6 @@ macro_rules! width {
                 }
                 let mut counters: V = transmute!(counters);
                 for step in steps {
-                    let groups = step.as_chunks_mut::<{ $group * LANES }>().0;
                     for group in step.as_chunks_mut::<{ $group * LANES }>().0 {
                         let mut data: [V; $group] = transmute!(*group);
                         add_stream(&key.round_keys, s, &mut counters, &mut data);
