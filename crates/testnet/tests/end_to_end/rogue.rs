@@ -240,10 +240,10 @@ fn compare(network: &mut Network) -> Result<()> {
 }
 
 fn compared(network: &mut Network) -> Result<()> {
-    // The relay that misbehaved last may still be in the ways to the directory, and what was learnt
-    // of it may leave the service one tail for a while, on which there are no copies.
+    // The relay that misbehaved last may still be in the ways to the directory. Tails that its paths
+    // went over are taken for broken for a minute: a service may have a single one left, and no copies.
     eventually("a session", 60, || Ok(open_session(network).is_ok()))?;
-    eventually("copies over paths that do not meet", 120, || {
+    eventually("copies over paths that do not meet", 240, || {
         Ok(compared_once(network)? >= MANY_COPIES)
     })
 }
