@@ -16,9 +16,11 @@ pub const OPENING_PATHS: usize = 1024;
 pub const SLOW_WINDOW: usize = 16;
 /// Datagrams on their way to the worker that owns their session, per worker.
 pub const HANDOVERS: usize = 1024;
-/// Initiations that wait for the control plane. At some 300 µs each, this is
-/// 80 ms of its work.
+/// Initiations that wait for the control plane, which networks share by where they say that they are from. At some
+/// 300 µs each, this is 80 ms of its work.
 pub const HANDSHAKES: usize = 256;
+/// The same from the first addresses of relays of the snapshot.
+pub const RELAYS_HANDSHAKES: usize = 64;
 /// Answers to handshakes, ours or forged, that wait for the control plane. They have a queue of their
 /// own, so that a flood of initiations keeps none out.
 pub const ANSWERS: usize = 256;

@@ -3,6 +3,7 @@
 //! Packets and published descriptors are the own ID's. The directory is asked under throw-away
 //! IDs, so that it cannot tell who asks for whom; these are renewed from time to time.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
@@ -18,6 +19,11 @@ use crate::random::below;
 
 /// The last initiation is so far ahead of the clock, milliseconds, only if that was set back.
 const SET_BACK_MS: u64 = 2000;
+/// Initiations say a time in steps of this, milliseconds. What is solved for one comes after its time was written, and
+/// how long that takes tells how fast the machine is: beside this it is little.
+const INITIATION_UNIT_MS: u64 = 60_000;
+/// So many times are kept for what is sent while something is solved for an initiation with a later one.
+const TIMES_MEANWHILE: u64 = 64;
 /// How long a certificate is valid, seconds.
 const CERTIFICATE_LIFE: u64 = 24 * 3600;
 /// A throw-away ID is used at least so long ...
@@ -97,7 +103,9 @@ impl Local {
         self.last_initiation
     }
 
-    /// The time to write into an initiation: what the ID says that it is, or later if that has not moved on.
+    /// The time to write into an initiation: what the ID says that it is, in steps of a minute, or later if that has
+    /// not moved on. The first is not in such steps: an ID that was used a moment ago, before a restart, goes on from
+    /// there.
     ///
     /// A clock that was set back (the directory's, or the host's as long as it has no snapshot) leaves times that are still to come. A peer that has seen one wants
     /// a later one, and any peer refuses what is too far ahead of its own clock. So attempts take
@@ -110,9 +118,22 @@ impl Local {
         } else if ahead > SET_BACK_MS && attempt % 2 == 1 {
             return said.unix_ms;
         } else {
-            self.last_initiation = said.unix_ms.max(grown);
+            let unit = match self.last_initiation {
+                0 => 1,
+                _ => INITIATION_UNIT_MS,
+            };
+            self.last_initiation = (said.unix_ms / unit * unit).max(grown);
         }
         self.last_initiation
+    }
+
+    /// The time for an initiation that something is solved for, which is the end of the range, and times for those
+    /// that are sent before that is done. So it is newer than they are, and no peer that has seen them refuses it.
+    pub fn times_for_search(&mut self, said: Now, attempt: usize) -> Range<u64> {
+        let first = self.initiation_time(said, attempt);
+        let end = first.saturating_add(TIMES_MEANWHILE);
+        self.last_initiation = self.last_initiation.max(end);
+        first..end
     }
 }
 
@@ -216,5 +237,58 @@ impl Pseudonyms {
         if pseudonym != Pseudonym::Own {
             *self.get_mut(pseudonym) = Local::throw_away(now, rng);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use mixline_protocol::random::OsRandom;
+
+    use super::*;
+
+    /// What an ID says so many milliseconds after the beginning of a minute.
+    fn said(ms: u64) -> Now {
+        let now = Now::new(Instant::now(), SystemTime::UNIX_EPOCH);
+        let unix_ms = 1_800_000_000_000 + ms;
+        Now { unix_ms, ..now }
+    }
+
+    fn local() -> Local {
+        Local::throw_away(Instant::now(), &mut OsRandom::new())
+    }
+
+    #[test]
+    fn times_grow_and_do_not_tell_when_in_a_minute_an_initiation_was_begun() {
+        let mut local = local();
+        let first = local.initiation_time(said(30_000), 0);
+        assert_eq!(first, said(30_000).unix_ms);
+        let later = [32_000, 40_000, 58_000].map(|ms| local.initiation_time(said(ms), 0));
+        assert_eq!(later, [first + 1, first + 2, first + 3]);
+        let next = [60_000, 62_000, 118_000].map(|ms| local.initiation_time(said(ms), 1));
+        let minute = said(60_000).unix_ms;
+        assert_eq!(next, [minute, minute + 1, minute + 2]);
+        // Who has used the ID a moment before, and has forgotten that, says a later one.
+        let mut again = self::local();
+        assert!(again.initiation_time(said(122_000), 0) > local.last_initiation);
+    }
+
+    #[test]
+    fn what_something_was_solved_for_is_newer_than_what_was_sent_meanwhile() {
+        let mut local = local();
+        let before = local.initiation_time(said(2_000), 0);
+        let times = local.times_for_search(said(4_000), 0);
+        let (at, meanwhile) = (times.end, times.take(5));
+        let sent: Vec<_> = std::iter::once(before)
+            .chain(meanwhile)
+            .chain([at])
+            .collect();
+        assert!(sent.is_sorted_by(|a, b| a < b), "{sent:?}");
+        assert!(local.initiation_time(said(6_000), 0) > at);
+        // A clock that was set back is heeded by every other attempt.
+        let ahead = local.initiation_time(said(120_000), 0);
+        assert!(local.times_for_search(said(60_000), 1).end < ahead);
+        assert!(local.times_for_search(said(60_000), 0).end > ahead);
     }
 }

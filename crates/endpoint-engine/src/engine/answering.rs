@@ -121,9 +121,8 @@ impl Engine {
             }
             self.answer_strangers(now);
         }
-        if let Some(most) = self.strangers.most_effort() {
-            self.strangers.suggestion.waits(most, now.instant);
-        }
+        let most = self.strangers.most_effort_that_waits(now.instant);
+        self.strangers.suggestion.waits(most, now.instant);
         self.strangers.suggestion.update(now.instant);
     }
 

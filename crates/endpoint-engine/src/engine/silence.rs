@@ -150,7 +150,7 @@ impl Engine {
         let pause = ASK_AGAIN + since(began) / 4;
         session.pseudonym == Pseudonym::Own
             && match opening.refreshed {
-                None => opening.recovers || opening.made >= 2,
+                None => opening.recovers || opening.made >= 2 || !opening.has_way(now.unix()),
                 Some(at) => opening.recovers && since(at) >= pause,
             }
             && self

@@ -10,6 +10,7 @@ pub(crate) mod paths;
 pub(crate) mod transmit;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -95,6 +96,12 @@ impl Target {
         Self { offer, terms: None }
     }
 
+    /// Whether it leads to the peer still.
+    #[must_use]
+    pub fn is_alive(&self, now: UnixTime) -> bool {
+        self.offer.alive(now)
+    }
+
     /// Whether nothing has to be spent on it, whatever is asked for.
     #[must_use]
     pub fn is_free(&self) -> bool {
@@ -106,6 +113,8 @@ impl Target {
 pub struct Prepared {
     /// What opens its answer.
     pub initiator: SessionInitiator,
+    /// Times before its own, for those that are sent before it is solved.
+    pub times: Range<u64>,
     /// The initiation.
     pub payload: Box<Payload>,
     /// Where it goes ...
@@ -158,6 +167,14 @@ impl Opening {
             recovers: false,
             background,
         }
+    }
+}
+
+impl Opening {
+    /// Whether one of the tails that it goes through is good.
+    #[must_use]
+    pub fn has_way(&self, now: UnixTime) -> bool {
+        self.targets.iter().any(|target| target.is_alive(now))
     }
 }
 
