@@ -249,7 +249,8 @@ impl Engine {
             .learn(snapshot.issued, snapshot.valid_until, now);
         let network = Network::new(snapshot);
         if let Some(before) = &self.network {
-            self.key_changes.follow(before, &network, now.instant);
+            let anew = self.key_changes.follow(before, &network, now.instant);
+            self.links.have_started_anew(&anew, now.instant);
         }
         self.tails.check_keys(&network);
         let changes = &self.key_changes;
@@ -259,6 +260,7 @@ impl Engine {
             session.blame.explain(&network, changes, now.instant);
         }
         self.network = Some(network);
+        self.retarget_to_directory(now);
         self.last_slow = None;
         self.maintain(now);
         self.finish_batch(now);

@@ -336,6 +336,7 @@ mod tests {
     use mixline_protocol::time::UnixTime;
 
     use super::*;
+    use crate::command::{Command, Question, RequestNumber};
     use crate::effort::MOST_EFFORT;
     use crate::session::{Opening, Session};
     use crate::testing::World;
@@ -465,5 +466,35 @@ mod tests {
         world.run(Duration::from_secs(5));
         let opening = opening(&mut world);
         assert!(opening.is_none_or(|it| it.refreshed.is_some()));
+    }
+
+    #[test]
+    fn a_handshake_with_the_directory_goes_on_with_the_tails_of_a_new_snapshot() {
+        let mut world = World::connected(3);
+        world.nodes[0].dead = true;
+        let question = Question::LookupId(world.nodes[SERVICE].id);
+        world.command(CLIENT, Command::Ask(RequestNumber(1 << 32), question));
+        world.run(Duration::from_secs(1));
+        // It is killed, and starts again with other tails.
+        world.restart_node(0);
+        world.run(Duration::from_secs(1));
+        let targets = |world: &World| {
+            let engine = &world.nodes[CLIENT].engine;
+            let directory = engine.network.as_ref().unwrap().directory().clone();
+            let key = engine.by_peer[&(Pseudonym::Asking, directory.id)];
+            let opening = engine.sessions[key].opening.as_ref().unwrap();
+            assert!(opening.recovers);
+            let offers: Vec<_> = opening.targets.iter().map(|it| it.offer).collect();
+            (directory.tails, offers)
+        };
+        let (old, before) = targets(&world);
+        assert!(old.iter().all(|tail| before.contains(tail)));
+        world.publish_snapshot_to(&[CLIENT]);
+        let (new, after) = targets(&world);
+        assert!(
+            new.iter()
+                .all(|tail| !before.contains(tail) && after.contains(tail))
+        );
+        assert!(!old.iter().any(|tail| after.contains(tail)));
     }
 }

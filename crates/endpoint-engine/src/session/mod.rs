@@ -152,6 +152,13 @@ pub struct Opening {
 }
 
 impl Opening {
+    /// Whether all tails of a descriptor are among its targets.
+    #[must_use]
+    pub fn goes_to_all_of(&self, descriptor: &ServiceDescriptor) -> bool {
+        let known = |offer: &TailOffer| self.targets.iter().any(|target| target.offer == *offer);
+        descriptor.tails.iter().all(known)
+    }
+
     /// A handshake that begins now.
     #[must_use]
     pub fn new(targets: Vec<Target>, patience: Duration, background: bool, now: Instant) -> Self {
@@ -256,6 +263,8 @@ pub struct Session {
     pub own_unacknowledged: Option<Option<Instant>>,
     /// The peer's tails.
     pub peer_tails: ArrayVec<PeerTail, MAX_OFFERS>,
+    /// When it last named them.
+    pub tails_came: Option<Instant>,
     /// Their version.
     pub peer_version: Option<u32>,
     /// Paths to the peer.
@@ -304,6 +313,8 @@ pub struct Session {
     pub doubt: Option<Doubt>,
     /// When own tails were last replaced because nothing came through them.
     pub troubled: Option<Instant>,
+    /// When one was last replaced because all shared a relay.
+    pub parted: Option<Instant>,
     /// The peer's leased address.
     pub ipv4: Option<(Ipv4Addr, UnixTime)>,
     /// When the last lease that is known of the peer ends, or has ended.
@@ -354,6 +365,7 @@ impl Session {
             own_version: 0,
             own_unacknowledged: None,
             peer_tails: ArrayVec::new(),
+            tails_came: None,
             peer_version: None,
             paths: Paths::default(),
             built: None,
@@ -378,6 +390,7 @@ impl Session {
             unreachable: false,
             doubt: None,
             troubled: None,
+            parted: None,
             ipv4: None,
             lease_until: None,
             lease_asked: None,
@@ -447,6 +460,7 @@ impl Session {
 
     /// Takes the peer's tails as they are now. Paths over others are to be replaced.
     pub fn set_peer_tails(&mut self, offers: &[TailOffer], now: Instant) {
+        self.tails_came = Some(now);
         let old = std::mem::take(&mut self.peer_tails);
         for offer in offers.iter().take(MAX_OFFERS) {
             let broken_until = old
