@@ -261,7 +261,7 @@ impl<R: CryptoRng> Neighbours<R> {
             if proven && matches!(passing, Some(Place::Unproven(_))) {
                 let _ = self.table.put(number, place);
             }
-            self.table.set_effort(number, shown);
+            self.table.set_effort(number, shown, now);
             return Ok(number);
         }
         if place != Place::Relay {
@@ -280,11 +280,11 @@ impl<R: CryptoRng> Neighbours<R> {
             (None, Place::Proven(_)) => self.in_place_of_another(key, source, shown, now)?,
             (None, _) => return Err(NoPlace::AtAll),
         };
-        self.table.set_effort(number, shown);
+        self.table.set_effort(number, shown, now);
         Ok(number)
     }
 
-    /// A neighbour in the place of one that has made less effort, and has not said anything yet.
+    /// A neighbour in the place of one that has not said anything yet, and has made less effort or had its time.
     fn in_place_of_another(
         &mut self,
         key: X25519Public,
@@ -293,7 +293,7 @@ impl<R: CryptoRng> Neighbours<R> {
         now: Instant,
     ) -> Result<u32, NoPlace> {
         let ip = source.ip();
-        let Some(other) = self.table.who_gives_way(ip, effort) else {
+        let Some(other) = self.table.who_gives_way(ip, effort, now) else {
             // Enough to be better than those who make none, or twice as much as was too little.
             return Err(NoPlace::Without(effort.saturating_mul(2).max(MIN_EFFORT)));
         };

@@ -12,6 +12,7 @@ mod prefix;
 mod price;
 pub mod registration;
 pub mod staying;
+mod unconfirmed;
 pub mod unproven;
 
 use std::sync::atomic::{AtomicU64, Ordering};

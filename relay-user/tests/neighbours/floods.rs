@@ -10,7 +10,7 @@ use mixline_protocol::link::{
     REJECT_AFTER, Timestamp, datagram_type,
 };
 use mixline_protocol::random::OsRandom;
-use mixline_relay::testing::{CONFIRM_WITHIN, MAX_UNPROVEN, SERVED};
+use mixline_relay::testing::{CONFIRM_WITHIN, MAX_UNCONFIRMED, MAX_UNPROVEN, SERVED};
 use mixline_relay_engine::messages::Signal;
 
 use super::node::{Client, Node, connects, exchange, pass, two};
@@ -409,7 +409,7 @@ fn who_has_made_less_effort_gives_way_before_it_has_said_anything() {
     let mut moment = now;
     let mut n = 0;
     let refused = loop {
-        moment += Duration::from_millis(6);
+        moment += Duration::from_millis(2);
         n += 1;
         let client = Client::new(&format!("192.0.2.{}:{}", n % 250, n));
         let (initiator, answer) = client.half(&mut node, moment).unwrap();
@@ -430,4 +430,28 @@ fn who_has_made_less_effort_gives_way_before_it_has_said_anything() {
         client.say(&mut node, &session, &Control::Ping(5), moment)
     };
     assert_eq!(said, [Control::Pong(5)]);
+}
+
+#[test]
+fn strangers_that_pay_and_say_nothing_leave_a_place_to_who_pays_as_much() {
+    let mut now = Instant::now();
+    let mut node = overrun(now);
+    // As many as are served, each from a network of its own, with what is suggested or more. None goes on.
+    for n in 0..4000 {
+        if n % 1000 == 0 {
+            node.neighbours.tick(now);
+        }
+        now += SERVED.interval;
+        let client = Client::new(&format!("{}.{}.0.1:5", 60 + n / 250, n % 250));
+        let cookie = client.cookie(&mut node, now);
+        let effort = cookie.effort().max(MIN_EFFORT);
+        let (_, datagram) = client.initiation(&node, Some(&cookie), effort);
+        node.take(&datagram, client.address, now);
+        node.sent.clear();
+    }
+    assert!(node.sessions.len() >= MAX_UNCONFIRMED, "no flood");
+    let newcomer = Client::new("203.0.113.1:5");
+    now += 10 * SERVED.interval;
+    assert!(newcomer.connect(&mut node, now).is_some());
+    assert_eq!(node.neighbours.census().clients, 1);
 }
