@@ -284,6 +284,7 @@ mod tests {
             .chain(meanwhile)
             .chain([at])
             .collect();
+        assert_eq!(sent.len(), 7);
         assert!(sent.is_sorted_by(|a, b| a < b), "{sent:?}");
         assert!(local.initiation_time(said(6_000), 0) > at);
         // A clock that was set back is heeded by every other attempt.

@@ -344,6 +344,7 @@ mod tests {
     const CLIENT: usize = 2;
     const SERVICE: usize = 1;
     const STEP: Duration = Duration::from_millis(20);
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn session(world: &mut World) -> &mut Session {
         let peer = (Pseudonym::Own, world.nodes[SERVICE].id);
@@ -419,8 +420,8 @@ mod tests {
         assert!(own.last_initiation() >= times.end);
     }
 
-    /// A handshake with a peer that is silent, and whether it goes on after `change`.
-    fn goes_on(change: impl Fn(&mut Session, Now)) -> (World, usize) {
+    /// A handshake with a peer that is silent.
+    fn with_a_silent_peer() -> World {
         let mut world = World::connected(1);
         world.nodes[SERVICE].dead = true;
         let (from, to) = (world.ipv4(CLIENT), world.ipv4(SERVICE));
@@ -431,41 +432,53 @@ mod tests {
             opening(&mut world).is_some_and(|it| it.recovers)
         });
         assert!(recovers);
-        let now = world.now;
-        change(session(&mut world), now);
-        let before = opening(&mut world).unwrap().made;
-        world.run(STEP * 50);
-        (world, before)
+        world
     }
 
     #[test]
     fn a_tail_that_has_ended_is_passed_over() {
-        let (mut world, before) = goes_on(|session, now| {
-            let opening = session.opening.as_mut().unwrap();
+        let mut world = with_a_silent_peer();
+        let before = opening(&mut world).unwrap().made;
+        let alive = opening(&mut world).unwrap().targets[0];
+        for _ in 0..50 {
+            let opening = opening(&mut world).unwrap();
             opening.prepared = None;
-            opening.refreshed = Some(now.instant + Duration::from_secs(60));
-            let (alive, at) = (opening.targets[0], opening.made % 2);
+            // The one whose turn it is.
+            let at = opening.made % 2;
             opening.targets = vec![alive, alive];
             opening.targets[at].offer.expires = UnixTime(0);
-        });
+            world.run(STEP);
+        }
         let opening = opening(&mut world).unwrap();
         assert!(opening.made >= before + 2, "{} {before}", opening.made);
     }
 
     #[test]
     fn the_directory_is_asked_when_all_tails_have_ended() {
-        let (mut world, _) = goes_on(|session, _| {
-            session.phase = Phase::Opening;
-            let opening = session.opening.as_mut().unwrap();
-            (opening.recovers, opening.prepared, opening.refreshed) = (false, None, None);
-            opening.made = 0;
+        let mut world = with_a_silent_peer();
+        let key = {
+            let engine = &world.nodes[CLIENT].engine;
+            engine.by_peer[&(Pseudonym::Own, world.nodes[SERVICE].id)]
+        };
+        // What was asked before is answered.
+        world.run(SECOND);
+        let later = Now {
+            instant: world.now.instant + 60 * SECOND,
+            ..world.now
+        };
+        let mut asks = |ended: bool| {
+            let opening = opening(&mut world).unwrap();
+            (opening.recovers, opening.refreshed, opening.made) = (false, None, 0);
             for target in &mut opening.targets {
-                target.offer.expires = UnixTime(0);
+                target.offer.expires = if ended {
+                    UnixTime(0)
+                } else {
+                    later.unix().plus(60)
+                };
             }
-        });
-        world.run(Duration::from_secs(5));
-        let opening = opening(&mut world);
-        assert!(opening.is_none_or(|it| it.refreshed.is_some()));
+            world.nodes[CLIENT].engine.asks_again(key, later)
+        };
+        assert_eq!([asks(false), asks(true)], [false, true]);
     }
 
     #[test]
