@@ -30,6 +30,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// found out when there is one, and that one is urgent: a peer's tails, or where we are reached now.
 const DIRECTORY_TROUBLE: Duration = Duration::from_millis(400);
 
+/// With one of so many relays started anew, a third of all tails of three leads nowhere.
+const OUTDATED_FROM: usize = 8;
+
 /// Initiations to a silent peer that follow soon after one another ...
 const QUICK: usize = 12;
 /// ... and those until then that follow less soon.
@@ -47,8 +50,8 @@ pub(super) fn recovery_pause(made: usize, trip: Option<Duration>) -> Duration {
     trip.map_or(least, |trip| least.max(trip * 2 / 3))
 }
 
-/// Where initiations go, in which order, while the public tails that are known are older than what the peer has
-/// said of its private ones: they lead nowhere more often. All private ones come first, and then the two by turns.
+/// Where initiations go, in which order, while the public tails that are known are outdated: they
+/// lead nowhere more often than those that the peer has named to us since. All private ones come first, and then the two by turns.
 fn private_first(private: &[Target], public: &[Target]) -> Vec<Target> {
     let mut targets = private.to_vec();
     for at in 0..private.len().max(public.len()) {
@@ -126,10 +129,7 @@ impl Engine {
         }
         let mut public = self.public_tails(session.pseudonym, key, now);
         let mut private: Vec<Target> = session.private_tails(now).map(Target::private).collect();
-        // The directory's are from the newest snapshot.
-        let learnt = self.descriptors.learnt(&session.peer);
-        let outdated = session.pseudonym == Pseudonym::Own
-            && learnt.is_none_or(|at| session.tails_came.is_some_and(|it| it > at));
+        let outdated = self.are_outdated(session);
         shuffle(&mut public, &mut self.rng);
         shuffle(&mut private, &mut self.rng);
         let targets = if outdated {
@@ -151,6 +151,23 @@ impl Engine {
         opening.recovers = true;
         opening.refreshed = recovery.refreshed;
         session.opening = Some(opening);
+    }
+
+    /// Whether what is known of a peer's public tails is older than what it has said of its private ones, and so many
+    /// relays have started anew since that they may well lead nowhere.
+    fn are_outdated(&self, session: &Session) -> bool {
+        // The directory's are from the newest snapshot.
+        if session.pseudonym != Pseudonym::Own {
+            return false;
+        }
+        let Some(learnt) = self.descriptors.learnt(&session.peer) else {
+            return false;
+        };
+        let listed = self.network.as_ref().map_or(0, |it| it.relays().len());
+        let anew = self.key_changes.since(learnt);
+        session.tails_came.is_some_and(|at| at > learnt)
+            && anew > 0
+            && anew * OUTDATED_FROM >= listed
     }
 
     /// Whether this endpoint would look for the peer of a session that is silent: it has begun the session,

@@ -59,6 +59,13 @@ impl KeyChanges {
         changed
     }
 
+    /// Relays that have changed their keys since then, within the last hour.
+    #[must_use]
+    pub fn since(&self, at: Instant) -> usize {
+        let changes = self.relays.values();
+        changes.filter(|changes| changes.last > at).count()
+    }
+
     /// Whether it explains failures that a relay has other keys now.
     #[must_use]
     pub fn explain(&self, relay: &ShortId) -> bool {
