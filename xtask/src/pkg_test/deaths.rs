@@ -101,7 +101,8 @@ impl LastWords {
 
     /// Prints where it panicked; fails if it did not, or if it has not `ended`.
     fn are_of_a_panic(self, container: &mut Container, ended: Result<()>) -> Result<()> {
-        let panic = format!("{} | grep -A 1 'panicked at'", self.log);
+        // The journal may not have read them yet.
+        let panic = format!("journalctl --sync; {} | grep -A 1 'panicked at'", self.log);
         let words = container.run(&panic, SHORT)?.output;
         println!("          {}", words.replace('\n', ": "));
         ended.with_context(|| words.clone())?;
