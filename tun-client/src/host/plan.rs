@@ -142,17 +142,18 @@ fn add_rules(desired: &[Rule], there: &[Rule]) -> Vec<Action> {
         let before = |source: &Rule| {
             source.to.is_ipv6() != rule.to.is_ipv6() || place(source).is_some_and(|it| it < at)
         };
-        // Somebody else's rule of the same priority would come before one that is made again.
-        let behind = there.iter().skip(at);
-        let behind = behind.filter(|other| other.to.is_ipv6() == rule.to.is_ipv6());
-        let mut behind = behind.filter(|other| !other.is_own() && other.priority <= rule.priority);
-        if sources.iter().all(before) || behind.next().is_some() {
-            continue;
-        }
         let later = Rule {
             priority: rule.priority + 1,
             ..rule
         };
+        // The kernel makes a rule behind those of its priority: somebody else's would come before one that is
+        // made again, or before the one that holds its place. Then the former stay behind.
+        let behind = there.iter().skip(at);
+        let behind = behind.filter(|other| other.to.is_ipv6() == rule.to.is_ipv6());
+        let mut behind = behind.filter(|other| !other.is_own() && other.priority <= later.priority);
+        if sources.iter().all(before) || behind.next().is_some() {
+            continue;
+        }
         actions.extend([
             Action::AddRule(later),
             Action::RemoveRule(rule),

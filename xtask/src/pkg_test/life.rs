@@ -110,7 +110,7 @@ pub fn main_process(container: &mut Container, name: &str) -> Result<u32> {
 }
 
 /// Whether a unit runs with another process than before.
-fn anew(name: &str, before: u32) -> String {
+pub fn anew(name: &str, before: u32) -> String {
     format!(
         "pid=$(systemctl show --value --property=MainPID {name}) && [ $pid != 0 ] && [ $pid != {before} ] \
          && systemctl is-active {name}"
