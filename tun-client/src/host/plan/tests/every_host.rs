@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::super::{Action, plan, removal};
-use super::kernel_in_memory::{OWN, TUNNEL, act, is_led_out, is_led_out_from, is_up, settle};
+use super::kernel_in_memory::{
+    LEASE, OTHER_LEASE, OWN, TUNNEL, act, is_led_out, is_led_out_from, is_up, settle,
+};
 use super::random_hosts::{SOME, hosts, wishes};
 use crate::host::desired::{Wanted, desired, is_own};
 use crate::host::finding::Finding;
@@ -95,17 +97,22 @@ proptest! {
     #[test]
     fn without_a_filter_what_routes_close_stays_closed_at_every_step(mut kernel in hosts(), wanted in wishes()) {
         let addresses = virtual_addresses(&wanted, &kernel);
-        let mut open: BTreeSet<IpAddr> = addresses
-            .iter()
-            .copied()
-            .filter(|address| is_led_out(&kernel, *address))
+        // Before a packet has a source, and from addresses that are the client's, were, or will be.
+        let sources: [Option<IpAddr>; 4] = [None, Some(LEASE.into()), Some(OTHER_LEASE.into()), Some(OWN.into())];
+        let packets: BTreeSet<(Option<IpAddr>, IpAddr)> = sources
+            .into_iter()
+            .flat_map(|from| addresses.iter().map(move |to| (from, *to)))
+            .filter(|(from, to)| from.is_none_or(|from| from.is_ipv4() == to.is_ipv4()))
             .collect();
+        let mut open = packets.clone();
+        open.retain(|(from, to)| is_led_out_from(&kernel, *from, *to));
         settle(&mut kernel, &wanted, |kernel, action| {
-            for address in &addresses {
-                let out = is_led_out(kernel, *address);
-                assert!(!out || open.contains(address), "{address} gets out after {action:?}");
+            for packet in &packets {
+                let (from, to) = *packet;
+                let out = is_led_out_from(kernel, from, to);
+                assert!(!out || open.contains(packet), "{to} gets out from {from:?} after {action:?}");
                 if !out {
-                    open.remove(address);
+                    open.remove(packet);
                 }
             }
         });
