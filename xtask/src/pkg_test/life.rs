@@ -7,6 +7,8 @@ use super::packages;
 use anyhow::{Context, Result, bail};
 use mixline_machines::container::Container;
 use mixline_testnet::Programs;
+use std::thread;
+use std::time::Duration;
 
 /// How exposed a unit may be by `systemd-analyze security`, 0 to 10.
 const EXPOSURE: f64 = 2.0;
@@ -205,6 +207,7 @@ fn hangs(container: &mut Container) -> Result<()> {
 fn upgrade(container: &mut Container) -> Result<()> {
     resolves(container, 60)?;
     paths(container)?;
+    no_older_paths(container)?;
     let identity = "cat /var/lib/mixline-relay/identity.key | sha256sum";
     let before = said(container, identity)?;
     let [directory, relay, client] = Programs::NAMES;
@@ -254,19 +257,48 @@ fn paths(container: &mut Container) -> Result<()> {
     )
 }
 
+/// Waits until no more cells come that the relay has no onion key for: those of paths that led through it before
+/// it died last. Who has them hears of its new keys from the directory, which may have died as well.
+fn no_older_paths(container: &mut Container) -> Result<()> {
+    let mut before = None;
+    for _ in 0..20 {
+        let now = verdicts(container)?.count("bad_header");
+        if before == Some(now) {
+            return Ok(());
+        }
+        before = Some(now);
+        thread::sleep(Duration::from_secs(3));
+    }
+    bail!("cells of older paths go on coming");
+}
+
 /// Fails if cells came that the relay has no onion key for: those of paths from before an upgrade, which
 /// are probed several times a second, if it has thrown its keys away.
 fn still_opens(container: &mut Container) -> Result<()> {
+    let verdicts = verdicts(container)?;
+    let goes_on = verdicts.count("forwarded") + verdicts.count("delivered") > 0;
+    if verdicts.count("bad_header") > 0 || !goes_on {
+        bail!("paths from before do not go on: {}", verdicts.0);
+    }
+    Ok(())
+}
+
+/// What has become of the datagrams that came to the relay.
+struct Verdicts(serde_json::Value);
+
+impl Verdicts {
+    fn count(&self, verdict: &str) -> u64 {
+        self.0[verdict].as_u64().unwrap_or(0)
+    }
+}
+
+fn verdicts(container: &mut Container) -> Result<Verdicts> {
     let status = said(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml --json",
     )?;
-    let status: serde_json::Value = serde_json::from_str(&status).context("reading status")?;
-    let count = |verdict: &str| status["verdicts"][verdict].as_u64().unwrap_or(0);
-    if count("bad_header") > 0 || count("forwarded") + count("delivered") == 0 {
-        bail!("paths from before do not go on: {}", status["verdicts"]);
-    }
-    Ok(())
+    let mut status: serde_json::Value = serde_json::from_str(&status).context("reading status")?;
+    Ok(Verdicts(status["verdicts"].take()))
 }
 
 fn upgrade_others(container: &mut Container, tried: Tried) -> Result<()> {

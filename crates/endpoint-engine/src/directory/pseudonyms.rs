@@ -22,6 +22,9 @@ const SET_BACK_MS: u64 = 2000;
 /// Initiations say a time in steps of this, milliseconds. What is solved for one comes after its time was written, and
 /// how long that takes tells how fast the machine is: beside this it is little.
 const INITIATION_UNIT_MS: u64 = 60_000;
+/// But for so long an ID that a process before this one may have used says it as exactly as it knows it, milliseconds: peers
+/// refuse what is not later than what they have heard of that one, and by then all of that is over in steps of a minute, too.
+const EXACT_AFTER_START_MS: u64 = 2 * INITIATION_UNIT_MS;
 /// So many times are kept for what is sent while something is solved for an initiation with a later one.
 const TIMES_MEANWHILE: u64 = 64;
 /// How long a certificate is valid, seconds.
@@ -67,6 +70,8 @@ pub struct Local {
     pub behind: Duration,
     /// The timestamp of the last initiation, milliseconds.
     last_initiation: u64,
+    /// Until what time it says the time exactly, milliseconds. Unknown until it is used.
+    exact_until: Option<u64>,
     renew: Option<Instant>,
 }
 
@@ -79,6 +84,7 @@ impl Local {
             secret: identity.session,
             certificate: None,
             last_initiation: 0,
+            exact_until: None,
             renew: None,
         }
     }
@@ -93,6 +99,8 @@ impl Local {
             secret: X25519Secret::generate(rng),
             certificate: None,
             last_initiation: 0,
+            // Nobody has used it before.
+            exact_until: Some(0),
             renew: Some(now + SHORTEST_LIFE + extra),
         }
     }
@@ -104,8 +112,8 @@ impl Local {
     }
 
     /// The time to write into an initiation: what the ID says that it is, in steps of a minute, or later if that has
-    /// not moved on. The first is not in such steps: an ID that was used a moment ago, before a restart, goes on from
-    /// there.
+    /// not moved on. In the first two minutes the own ID's is not in such steps: it may have been used a moment ago,
+    /// before a restart.
     ///
     /// A clock that was set back (the directory's, or the host's as long as it has no snapshot) leaves times that are still to come. A peer that has seen one wants
     /// a later one, and any peer refuses what is too far ahead of its own clock. So attempts take
@@ -118,9 +126,13 @@ impl Local {
         } else if ahead > SET_BACK_MS && attempt % 2 == 1 {
             return said.unix_ms;
         } else {
-            let unit = match self.last_initiation {
-                0 => 1,
-                _ => INITIATION_UNIT_MS,
+            let exact_until = self
+                .exact_until
+                .get_or_insert(said.unix_ms.saturating_add(EXACT_AFTER_START_MS));
+            let unit = if said.unix_ms < *exact_until {
+                1
+            } else {
+                INITIATION_UNIT_MS
             };
             self.last_initiation = (said.unix_ms / unit * unit).max(grown);
         }
@@ -246,6 +258,8 @@ mod tests {
 
     use mixline_protocol::random::OsRandom;
 
+    use crate::access::Access;
+
     use super::*;
 
     /// What an ID says so many milliseconds after the beginning of a minute.
@@ -259,19 +273,57 @@ mod tests {
         Local::throw_away(Instant::now(), &mut OsRandom::new())
     }
 
+    /// The own ID's, as a process has it that has just started.
+    fn started() -> Local {
+        let key = IdentityKey::from_seed([7; 32]);
+        let session = X25519Secret::generate(&mut OsRandom::new());
+        Local::own(Identity {
+            key,
+            session,
+            access: Access::default(),
+        })
+    }
+
     #[test]
     fn times_grow_and_do_not_tell_when_in_a_minute_an_initiation_was_begun() {
         let mut local = local();
-        let first = local.initiation_time(said(30_000), 0);
-        assert_eq!(first, said(30_000).unix_ms);
-        let later = [32_000, 40_000, 58_000].map(|ms| local.initiation_time(said(ms), 0));
-        assert_eq!(later, [first + 1, first + 2, first + 3]);
+        let minute = said(0).unix_ms;
+        let first = [30_000, 32_000, 58_000].map(|ms| local.initiation_time(said(ms), 0));
+        assert_eq!(first, [minute, minute + 1, minute + 2]);
         let next = [60_000, 62_000, 118_000].map(|ms| local.initiation_time(said(ms), 1));
         let minute = said(60_000).unix_ms;
         assert_eq!(next, [minute, minute + 1, minute + 2]);
-        // Who has used the ID a moment before, and has forgotten that, says a later one.
-        let mut again = self::local();
-        assert!(again.initiation_time(said(122_000), 0) > local.last_initiation);
+    }
+
+    /// Peers refuse what is not newer. What a process knows when it starts may be a little behind what the one before it
+    /// knew, so the first may be too early, and the others have to catch up.
+    #[test]
+    fn who_was_started_again_is_soon_later_than_before() {
+        for before in [1, 30_000, 59_000, 500_000] {
+            let mut old = started();
+            let times: Vec<u64> = (0..10)
+                .map(|n| old.initiation_time(said(before + n * 2_000), 0))
+                .collect();
+            assert!(times.is_sorted_by(|a, b| a < b));
+            let mut new = started();
+            let lag = 10_000;
+            let end = before + 18_000;
+            let first = new.initiation_time(said(end - lag), 0);
+            assert!(first <= old.last_initiation);
+            assert!(new.initiation_time(said(end + 2_000), 0) > old.last_initiation);
+            // For ever: it goes over to minutes when those are later, too.
+            let mut last = 0;
+            for at in (end + 4_000..end + 400_000).step_by(2_000) {
+                let time = new.initiation_time(said(at), 0);
+                assert!(time > last && time > old.last_initiation);
+                last = time;
+            }
+            let minute = said((end + 398_000) / 60_000 * 60_000).unix_ms;
+            assert!(
+                (minute..minute + 60).contains(&last),
+                "in steps of a minute"
+            );
+        }
     }
 
     #[test]
