@@ -5,7 +5,7 @@
 //! thread"). A client needs one to look at the host, if it was suspended for longer than its other thread
 //! waits; a relay does when it stops, a directory when it starts. SIGSEGV stands for what no panic is.
 
-use super::checks::{Checks, SHORT, said, until};
+use super::checks::{Checks, SHORT, said, until, until_within};
 use super::life::{anew, main_process};
 use super::network::{DIRECTORY as DIRECTORY_ADDRESS, registered};
 use super::resolver::{DROP_IN, resolves_by_host};
@@ -19,8 +19,8 @@ use std::time::Duration;
 const CLIENT: &str = "mixline-client";
 const RELAY: &str = "mixline-relay";
 const DIRECTORY: &str = "mixline-directory";
-/// How soon the service manager has started what has died, seconds: it waits for five first.
-const AGAIN: u64 = 60;
+/// How long a process that has panicked may take to end.
+const END: Duration = Duration::from_secs(5);
 /// Longer than a thread waits for more to do, by default of tokio's, seconds.
 const IDLE: u32 = 11;
 /// The host is closed, and nobody is there.
@@ -58,7 +58,6 @@ fn taken_over(container: &mut Container) -> Result<()> {
     until(
         container,
         &format!("test $(systemctl is-active {CLIENT}) = failed"),
-        10,
     )?;
     said(container, CLOSED)?;
     said(
@@ -71,7 +70,7 @@ fn taken_over(container: &mut Container) -> Result<()> {
         &format!("systemctl start {CLIENT}"),
         Duration::from_secs(90),
     )?;
-    resolves_by_host(container, 30)
+    resolves_by_host(container)
 }
 
 fn panics(container: &mut Container) -> Result<()> {
@@ -117,10 +116,10 @@ fn relay_panics(container: &mut Container) -> Result<()> {
     let limit = Limit::set(container, RELAY, before)?;
     // Not by the service manager, which would not start it again.
     said(container, &format!("kill -TERM {before}"))?;
-    let ended = until(container, &format!("! kill -0 {before} 2>/dev/null"), 10);
+    let ended = until(container, &format!("! kill -0 {before} 2>/dev/null"));
     limit.lift(container)?;
     last_words.are_of_a_panic(container, ended)?;
-    until(container, &anew(RELAY, before), AGAIN)?;
+    until(container, &anew(RELAY, before))?;
     registered(container)
 }
 
@@ -145,11 +144,10 @@ fn directory_panics(container: &mut Container) -> Result<()> {
         Ok(())
     };
     last_words.are_of_a_panic(container, ended)?;
-    until(container, &anew(DIRECTORY, before), AGAIN)?;
+    until(container, &anew(DIRECTORY, before))?;
     until(
         container,
         &format!("curl -sf http://{DIRECTORY_ADDRESS}/healthz"),
-        20,
     )
 }
 
@@ -166,7 +164,7 @@ fn suspended(container: &mut Container, process: u32) -> Result<()> {
                  chrt --other --pid 0 {process}; true"
             ),
         )?;
-        if until(container, &gone, 3).is_ok() {
+        if until_within(container, &gone, END).is_ok() {
             return Ok(());
         }
     }
@@ -181,7 +179,7 @@ fn faults(container: &mut Container) -> Result<()> {
         container,
         &format!("kill -SEGV {before} && sleep 0.1 && kill -SEGV {before}"),
     )?;
-    until(container, &format!("! kill -0 {before} 2>/dev/null"), 5)?;
+    until(container, &format!("! kill -0 {before} 2>/dev/null"))?;
     taken_over(container)
 }
 

@@ -45,9 +45,7 @@ pub fn run(checks: &mut Checks, container: &mut Container) {
             killed(container, name)
         });
     }
-    checks.check("the network is whole after that", || {
-        resolves(container, 60)
-    });
+    checks.check("the network is whole after that", || resolves(container));
 }
 
 /// Installs the packages that come after, while programs try to get out or nobody does.
@@ -125,7 +123,7 @@ fn killed(container: &mut Container, name: &str) -> Result<()> {
         container,
         &format!("systemctl reset-failed {name}; kill -9 {before}"),
     )?;
-    until(container, &anew(name, before), 60)?;
+    until(container, &anew(name, before))?;
     expect(
         container,
         &format!("systemctl show --value --property=NRestarts {name}"),
@@ -163,7 +161,6 @@ fn reload_relay(container: &mut Container) -> Result<()> {
     until(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml --json | grep -q '\"capacity\": 4321'",
-        10,
     )?;
     said(
         container,
@@ -189,7 +186,7 @@ fn hangs(container: &mut Container) -> Result<()> {
     )?;
     let before = main_process(container, "mixline-relay")?;
     said(container, &format!("kill -STOP {before}"))?;
-    let end = until(container, &anew("mixline-relay", before), WATCHDOG + 20);
+    let end = until(container, &anew("mixline-relay", before));
     said(
         container,
         &format!(
@@ -205,7 +202,7 @@ fn hangs(container: &mut Container) -> Result<()> {
 }
 
 fn upgrade(container: &mut Container) -> Result<()> {
-    resolves(container, 60)?;
+    resolves(container)?;
     paths(container)?;
     no_older_paths(container)?;
     let identity = "cat /var/lib/mixline-relay/identity.key | sha256sum";
@@ -236,7 +233,7 @@ fn upgrade(container: &mut Container) -> Result<()> {
     }
     registered(container)?;
     paths(container)?;
-    resolves(container, 20)?;
+    resolves(container)?;
     still_opens(container)?;
     let now = (
         main_process(container, directory)?,
@@ -253,7 +250,6 @@ fn paths(container: &mut Container) -> Result<()> {
     until(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml | grep -qE '^paths +[1-9]'",
-        60,
     )
 }
 
@@ -306,7 +302,7 @@ fn upgrade_others(container: &mut Container, tried: Tried) -> Result<()> {
     let replace = |container: &mut Container, name: &str| {
         let old = main_process(container, name)?;
         packages::upgrade(container, name)?;
-        until(container, &anew(name, old), 60)
+        until(container, &anew(name, old))
     };
     replace(container, directory)?;
     match tried {
@@ -316,7 +312,7 @@ fn upgrade_others(container: &mut Container, tried: Tried) -> Result<()> {
         }
         Tried::Never => replace(container, client)?,
     }
-    resolves(container, 60)
+    resolves(container)
 }
 
 fn xdp(container: &mut Container) -> Result<()> {
@@ -343,7 +339,6 @@ fn xdp(container: &mut Container) -> Result<()> {
     let works = until(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml --json | grep -q '\"kind\": \"xdp\"'",
-        20,
     );
     if works.is_err() {
         let said = said(
