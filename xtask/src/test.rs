@@ -171,7 +171,10 @@ fn run_all(tests: &[TestProgram], filter: Option<&str>, without: Option<&str>) -
     let mut command = privileges::sudo(["run-tests", &serde_json::to_string(&task)?])?;
     let (ended, output) = watch(&mut command)?;
     match output.closing {
-        Some(as_root) if ended => summary += as_root,
+        Some(mut as_root) if ended => {
+            as_root.failures = output.summary.failures;
+            summary += as_root;
+        }
         _ if skip::is_required() => bail!("running tests as root failed"),
         // Nobody gave a password, or it ended early: what they did as the user counts.
         _ => {
