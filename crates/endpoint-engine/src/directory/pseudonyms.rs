@@ -22,9 +22,6 @@ const SET_BACK_MS: u64 = 2000;
 /// Initiations say a time in steps of this, milliseconds. What is solved for one comes after its time was written, and
 /// how long that takes tells how fast the machine is: beside this it is little.
 const INITIATION_UNIT_MS: u64 = 60_000;
-/// But for so long an ID that a process before this one may have used says it as exactly as it knows it, milliseconds: peers
-/// refuse what is not later than what they have heard of that one, and by then all of that is over in steps of a minute, too.
-const EXACT_AFTER_START_MS: u64 = 2 * INITIATION_UNIT_MS;
 /// So many times are kept for what is sent while something is solved for an initiation with a later one.
 const TIMES_MEANWHILE: u64 = 64;
 /// How long a certificate is valid, seconds.
@@ -70,8 +67,6 @@ pub struct Local {
     pub behind: Duration,
     /// The timestamp of the last initiation, milliseconds.
     last_initiation: u64,
-    /// Until what time it says the time exactly, milliseconds. Unknown until it is used.
-    exact_until: Option<u64>,
     renew: Option<Instant>,
 }
 
@@ -84,7 +79,6 @@ impl Local {
             secret: identity.session,
             certificate: None,
             last_initiation: 0,
-            exact_until: None,
             renew: None,
         }
     }
@@ -99,21 +93,23 @@ impl Local {
             secret: X25519Secret::generate(rng),
             certificate: None,
             last_initiation: 0,
-            // Nobody has used it before.
-            exact_until: Some(0),
             renew: Some(now + SHORTEST_LIFE + extra),
         }
     }
 
-    /// What the last initiation said.
-    #[cfg(feature = "testing")]
+    /// What the last initiation said, or times until then were set aside for.
+    #[must_use]
     pub fn last_initiation(&self) -> u64 {
         self.last_initiation
     }
 
+    /// A process before this one may have said times until this one.
+    pub fn go_on_after(&mut self, last_initiation: u64) {
+        self.last_initiation = last_initiation;
+    }
+
     /// The time to write into an initiation: what the ID says that it is, in steps of a minute, or later if that has
-    /// not moved on. In the first two minutes the own ID's is not in such steps: it may have been used a moment ago,
-    /// before a restart.
+    /// not moved on.
     ///
     /// A clock that was set back (the directory's, or the host's as long as it has no snapshot) leaves times that are still to come. A peer that has seen one wants
     /// a later one, and any peer refuses what is too far ahead of its own clock. So attempts take
@@ -126,15 +122,8 @@ impl Local {
         } else if ahead > SET_BACK_MS && attempt % 2 == 1 {
             return said.unix_ms;
         } else {
-            let exact_until = self
-                .exact_until
-                .get_or_insert(said.unix_ms.saturating_add(EXACT_AFTER_START_MS));
-            let unit = if said.unix_ms < *exact_until {
-                1
-            } else {
-                INITIATION_UNIT_MS
-            };
-            self.last_initiation = (said.unix_ms / unit * unit).max(grown);
+            let minute = said.unix_ms / INITIATION_UNIT_MS * INITIATION_UNIT_MS;
+            self.last_initiation = minute.max(grown);
         }
         self.last_initiation
     }
@@ -257,8 +246,10 @@ mod tests {
     use std::time::SystemTime;
 
     use mixline_protocol::random::OsRandom;
+    use proptest::prelude::*;
 
     use crate::access::Access;
+    use crate::directory::own_versions::OwnVersions;
 
     use super::*;
 
@@ -295,35 +286,65 @@ mod tests {
         assert_eq!(next, [minute, minute + 1, minute + 2]);
     }
 
-    /// Peers refuse what is not newer. What a process knows when it starts may be a little behind what the one before it
-    /// knew, so the first may be too early, and the others have to catch up.
-    #[test]
-    fn who_was_started_again_is_soon_later_than_before() {
-        for before in [1, 30_000, 59_000, 500_000] {
-            let mut old = started();
-            let times: Vec<u64> = (0..10)
-                .map(|n| old.initiation_time(said(before + n * 2_000), 0))
-                .collect();
-            assert!(times.is_sorted_by(|a, b| a < b));
-            let mut new = started();
-            let lag = 10_000;
-            let end = before + 18_000;
-            let first = new.initiation_time(said(end - lag), 0);
-            assert!(first <= old.last_initiation);
-            assert!(new.initiation_time(said(end + 2_000), 0) > old.last_initiation);
-            // For ever: it goes over to minutes when those are later, too.
-            let mut last = 0;
-            for at in (end + 4_000..end + 400_000).step_by(2_000) {
-                let time = new.initiation_time(said(at), 0);
-                assert!(time > last && time > old.last_initiation);
-                last = time;
+    proptest! {
+        /// Peers refuse what is not later. A process that starts may know the time less well than the one before it
+        /// did, as its snapshot is older; and that may have been killed at any moment.
+        #[test]
+        fn who_was_started_again_is_later_than_before_at_once(
+            runs in prop::collection::vec((1usize..300, 0u64..90_000), 1..20),
+            attempts: bool,
+        ) {
+            let (mut passed, mut last, mut disk) = (100_000, 0, None::<String>);
+            for (initiations, lag) in runs {
+                let mut own = started();
+                let mut versions = disk.as_deref().map_or_else(OwnVersions::default, |text| {
+                    OwnVersions::load(text).unwrap()
+                });
+                own.go_on_after(versions.last_initiation());
+                let mut first = true;
+                for number in 0..initiations {
+                    passed += 200;
+                    let at = said(passed - lag);
+                    // The first of a handshake, and perhaps one that was searched for.
+                    let time = if attempts && number % 3 == 1 {
+                        own.times_for_search(at, 0).end
+                    } else {
+                        own.initiation_time(at, 0)
+                    };
+                    versions.initiate(own.last_initiation());
+                    disk = versions.unstored().or(disk);
+                    versions.set_stored();
+                    prop_assert!(time > last, "{time} after {last}, the first: {first}");
+                    prop_assert!(time < at.unix_ms + lag + 60_000);
+                    (last, first) = (time, false);
+                }
             }
-            let minute = said((end + 398_000) / 60_000 * 60_000).unix_ms;
-            assert!(
-                (minute..minute + 60).contains(&last),
-                "in steps of a minute"
-            );
         }
+    }
+
+    #[test]
+    fn times_are_stored_for_many_initiations_at_once() {
+        let (mut own, mut versions, mut stored) = (started(), OwnVersions::default(), 0);
+        for number in 0..10_000 {
+            own.initiation_time(said(number * 100), 0);
+            versions.initiate(own.last_initiation());
+            stored += usize::from(versions.unstored().is_some());
+            versions.set_stored();
+        }
+        // 17 minutes.
+        assert!((17..=100).contains(&stored), "{stored}");
+    }
+
+    #[test]
+    fn what_was_stored_under_a_clock_that_was_far_ahead_is_forgotten() {
+        let mut own = started();
+        let mut versions = OwnVersions::default();
+        versions.initiate(said(10_000_000).unix_ms);
+        own.go_on_after(versions.last_initiation());
+        let time = own.initiation_time(said(60_000), 0);
+        assert_eq!(time, said(60_000).unix_ms);
+        versions.initiate(own.last_initiation());
+        assert!((time..time + 1000).contains(&versions.last_initiation()));
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Engine {
                 )
             }
             Question::ClaimName(label) => {
-                let version = self.record_versions.next(said);
+                let version = self.own_versions.next(said);
                 let own = self.pseudonyms.get(Pseudonym::Own);
                 let record = NameRecord {
                     label,
@@ -230,7 +230,7 @@ impl Engine {
                 (number, Answer::Done)
             }
             (Asker::Claim(version, number), ResponseBody::Done) => {
-                self.record_versions.accept(version);
+                self.own_versions.accept(version);
                 (number, Answer::Done)
             }
             (Asker::Lease(number), ResponseBody::Lease(lease))

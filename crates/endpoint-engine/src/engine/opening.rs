@@ -159,6 +159,9 @@ impl Engine {
                 times.end
             }
         };
+        if pseudonym == Pseudonym::Own {
+            self.own_versions.initiate(local.last_initiation());
+        }
         let (initiator, mut payload) = SessionInitiator::start(
             &local.secret,
             &remote,

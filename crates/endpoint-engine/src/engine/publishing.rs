@@ -230,7 +230,7 @@ impl Engine {
         match result {
             Ok(()) => {
                 self.publication.published = self.publication.published.max(version);
-                self.record_versions.accept(version);
+                self.own_versions.accept(version);
                 self.publication.published_at = now.unix().0;
                 self.publication.retry = FIRST_RETRY;
                 self.event(Event::Published);
@@ -326,7 +326,7 @@ impl Engine {
         let own = self.pseudonyms.get(Pseudonym::Own);
         let unsigned = ServiceDescriptor {
             id: own.id,
-            version: self.record_versions.next(said),
+            version: self.own_versions.next(said),
             issued: said.unix(),
             expires: said.unix().plus(life),
             session: own.secret.public(),
