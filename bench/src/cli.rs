@@ -64,11 +64,21 @@ pub enum Attack {
     InitiationsNear,
     /// The same from everywhere, so few that no relay asks for a cookie.
     InitiationsSlow,
+    /// Link initiations with cookies at the guards, from addresses in 4096 networks.
+    InitiationsWithCookies,
+    /// The same with the effort that the guards suggest.
+    InitiationsWithEffort,
+    /// Path probes at the guards, from everywhere.
+    Probes,
     /// Random cells through the service's public tails.
     GarbageToService,
     /// Session initiations of throw-away IDs through them.
     IdentitiesToService,
-    /// The same through the directory's public tails.
+    /// The same, each with the least effort that is ever suggested.
+    IdentitiesWithLeastEffort,
+    /// The same, each with the effort that the service suggests at the time.
+    IdentitiesWithEffort,
+    /// Session initiations of throw-away IDs through the directory's public tails.
     IdentitiesToDirectory,
     /// New paths that lead nowhere, from one neighbour of a guard.
     Paths,

@@ -11,8 +11,9 @@ use aya_log_ebpf::warn;
 use mixline_relay_common::bucket::{Bucket, Limit};
 use mixline_relay_common::frame::{self, Extent, Message};
 use mixline_relay_common::maps::{
-    Address, HANDSHAKES, MAX_ADDRESSES, MAX_ASKED, MAX_PROBERS, MAX_QUEUES, MAX_SESSIONS,
-    MAX_SOURCES, MAX_UNREAD, MODE_FILTER, PROBES, Settings, UNREAD as ALL_UNREAD,
+    Address, HANDSHAKES, MAX_ADDRESSES, MAX_ASKED, MAX_NETWORKS, MAX_PROBERS, MAX_QUEUES,
+    MAX_SESSIONS, MAX_SOURCES, MAX_UNREAD, MODE_FILTER, PROBES, Settings, UNREAD as ALL_UNREAD,
+    networks,
 };
 use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::{Verdict, counter};
@@ -32,6 +33,12 @@ static REPLAY: Array<Block> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 static SOURCES: LruHashMap<Address, Bucket> = LruHashMap::with_max_entries(MAX_SOURCES, 0);
 #[map]
 static PROBERS: LruHashMap<Address, Bucket> = LruHashMap::with_max_entries(MAX_PROBERS, 0);
+/// What networks of sources of handshakes have, narrow and wide ones.
+#[map]
+static NETWORKS: LruHashMap<Address, Bucket> = LruHashMap::with_max_entries(MAX_NETWORKS, 0);
+/// The same of path probes.
+#[map]
+static PROBING: LruHashMap<Address, Bucket> = LruHashMap::with_max_entries(MAX_NETWORKS, 0);
 /// Our own handshakes in flight, and how many answers each may get.
 #[map]
 static ASKED: HashMap<u32, Bucket> = HashMap::with_max_entries(MAX_ASKED, 0);
@@ -251,12 +258,15 @@ fn answer(settings: &Settings, index: u32) -> Verdict {
     }
 }
 
-/// An initiation: within the limit of its source, then of all.
+/// An initiation: within the limit of its source, then of the networks that this is in, then of all. So who has many
+/// addresses in one network leaves others their part of what all have.
 #[inline(always)]
 fn initiation(settings: &Settings, source: &Address) -> Verdict {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if !is_within(&SOURCES, source, now, &settings.per_source) {
+    if !is_within(&SOURCES, source, now, &settings.per_source)
+        || !is_within_networks(&NETWORKS, source, now, &settings.per_network)
+    {
         Verdict::SourceLimited
     } else if is_within_all(HANDSHAKES, now, &settings.total) {
         Verdict::Handshake
@@ -272,6 +282,7 @@ fn probe(settings: &Settings, source: &Address) -> Verdict {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     if is_within(&PROBERS, source, now, &settings.probes_per_source)
+        && is_within_networks(&PROBING, source, now, &settings.probes_per_network)
         && is_within_all(PROBES, now, &settings.probes_total)
     {
         Verdict::Probe
@@ -299,6 +310,18 @@ fn is_within(
     // total limit still holds.
     let _ = buckets.insert(source, &bucket, 0);
     true
+}
+
+/// Takes a token from the buckets of both networks of a source; false if one has none.
+#[inline(always)]
+fn is_within_networks(
+    buckets: &LruHashMap<Address, Bucket>,
+    source: &Address,
+    now: u64,
+    limits: &[Limit; 2],
+) -> bool {
+    let [narrow, wide] = networks(source);
+    is_within(buckets, &narrow, now, &limits[0]) && is_within(buckets, &wide, now, &limits[1])
 }
 
 /// Takes a token from the bucket of all sources together; false if there is none.

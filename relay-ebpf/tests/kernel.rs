@@ -85,6 +85,8 @@ fn load(mode: u32, limits: Limits) -> Option<Kernel> {
         per_answer: limits.per_answer,
         unread_per_source: limits.unread.0,
         unread_total: limits.unread.1,
+        per_network: limits.of_networks,
+        probes_per_network: limits.of_networks,
     };
     let mut kernel = Kernel { ebpf };
     let map = kernel.ebpf.map_mut("SETTINGS").unwrap();
@@ -186,6 +188,7 @@ struct Limits {
     probes: Pair,
     per_answer: Limit,
     unread: Pair,
+    of_networks: [Limit; 2],
 }
 
 const MANY: Limit = Limit {
@@ -198,6 +201,7 @@ const PLENTY: Limits = Limits {
     probes: (MANY, MANY),
     per_answer: MANY,
     unread: (MANY, MANY),
+    of_networks: [MANY; 2],
 };
 
 const fn once(burst: u32) -> Limit {
@@ -626,6 +630,43 @@ fn handshakes_are_limited_by_source_and_in_total() {
         Verdict::TotalLimited,
         "all sources together",
     );
+}
+
+#[test]
+fn a_network_of_many_addresses_leaves_handshakes_and_probes_to_others() {
+    let limits = Limits {
+        handshakes: (once(3), once(100)),
+        probes: (once(3), once(100)),
+        of_networks: [once(10), once(25)],
+        ..PLENTY
+    };
+    for (v6, kind, passes) in [
+        (false, 1, Verdict::Handshake),
+        (true, 1, Verdict::Handshake),
+        (false, TYPE_PROBE, Verdict::Probe),
+        (true, TYPE_PROBE, Verdict::Probe),
+    ] {
+        let Some(mut kernel) = load(MODE_REDIRECT, limits) else {
+            return;
+        };
+        // Of the source address: the network is in these two bytes, the site in the third.
+        let at = if v6 { 14 + 8 + 3 } else { 14 + 12 + 1 };
+        let mut passed = |wide: u8, narrow: u8, site: u8| {
+            let mut frame = frame(v6, false, &datagram(kind, 9, [0, 0]));
+            let narrow_at = if v6 { at + 2 } else { at + 1 };
+            let site_at = if v6 { at + 4 } else { at + 2 };
+            (frame[at], frame[narrow_at], frame[site_at]) = (wide, narrow, site);
+            kernel.run(&frame).1 == [passes]
+        };
+        let narrow = (0..200).filter(|site| passed(1, 1, *site)).count();
+        assert_eq!(narrow, 10, "one network, {v6} {kind}");
+        let wide = (0..200).filter(|n| passed(1, *n, 9)).count();
+        assert_eq!(wide, 25 - narrow, "one of a wider kind, {v6} {kind}");
+        // Whoever is elsewhere is not asked to wait for them.
+        for other in 2..5 {
+            assert!(passed(other, 1, 1), "{v6} {kind}");
+        }
+    }
 }
 
 #[test]

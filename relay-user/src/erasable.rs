@@ -31,6 +31,8 @@ use rand_core::Rng as _;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
+use crate::durable;
+
 /// How a sealed file begins. No file that was written in the clear begins with a zero.
 const MAGIC: [u8; 8] = *b"\0mxseal1";
 /// Bytes before the pieces.
@@ -75,7 +77,7 @@ impl Erasable {
     /// # Errors
     /// What the system says.
     pub fn settle(&self, largest: u64) -> io::Result<Settled> {
-        remove_if_there(&self.path(".new"))?;
+        durable::remove(&self.new_file())?;
         match self.number()? {
             Found::Sealed(number) => self.keep_only(number)?,
             Found::Nothing => self.keep_only(0)?,
@@ -93,9 +95,9 @@ impl Erasable {
     fn seal_plain(&self, largest: u64) -> io::Result<()> {
         // A second name, so that the blocks are found again after a power cut.
         let (path, plain) = (self.path(""), self.path(".plain"));
-        remove_if_there(&plain)?;
+        durable::remove(&plain)?;
         fs::hard_link(&path, &plain)?;
-        self.sync()?;
+        durable::sync_directory(&plain)?;
         let file = File::open(&path)?;
         let length = file.metadata()?.len();
         if length > largest {
@@ -114,8 +116,8 @@ impl Erasable {
         if let Err(error) = self.keep_only(0) {
             tracing::warn!("{}: {error}", self.path(".seal").display());
         }
-        for suffix in [".new", "", ".plain"] {
-            self.rid(&self.path(suffix));
+        for path in [self.new_file(), self.path(""), self.path(".plain")] {
+            self.rid(&path);
         }
     }
 
@@ -160,13 +162,10 @@ impl Erasable {
     /// What the system says.
     pub fn remove(&self) -> io::Result<()> {
         self.keep_only(0)?;
-        remove_if_there(&self.path(".new"))?;
+        durable::remove(&self.new_file())?;
         match self.number()? {
             Found::Nothing => {}
-            Found::Sealed(_) => {
-                remove_if_there(&self.path(""))?;
-                self.sync()?;
-            }
+            Found::Sealed(_) => durable::remove(&self.path(""))?,
             Found::Plain => self.rid(&self.path("")),
         }
         self.rid(&self.path(".plain"));
@@ -195,18 +194,7 @@ impl Erasable {
 
     /// The second step: the new file in the old one's place.
     fn put(&self, slot: &Slot, contents: &[u8]) -> io::Result<()> {
-        let new = self.path(".new");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        seal(slot, contents, &mut file)?;
-        file.sync_all()?;
-        fs::rename(&new, self.path(""))?;
-        self.sync()
+        durable::replace(&self.path(""), |file| seal(slot, contents, file))
     }
 
     /// The third step: writes over all keys but that of this number.
@@ -278,7 +266,7 @@ impl Erasable {
             let missing = vec![0; usize::try_from(2 * SLOT - length).unwrap_or(0)];
             file.write_all_at(&missing, length)?;
             file.sync_all()?;
-            self.sync()?;
+            durable::sync_directory(&path)?;
         }
         let mut bytes = Zeroizing::new([0; SLOT_USED]);
         bytes[..8].copy_from_slice(&slot.number.to_be_bytes());
@@ -289,7 +277,7 @@ impl Erasable {
 
     /// Removes a file that is there in the clear, written over if that goes.
     fn rid(&self, path: &Path) {
-        if let Err(error) = self.wipe(path).or_else(|_| remove_if_there(path)) {
+        if let Err(error) = self.wipe(path).or_else(|_| durable::remove(path)) {
             let path = path.display();
             tracing::warn!("cannot remove {path}: {error}; its contents may be readable there");
         }
@@ -310,8 +298,7 @@ impl Erasable {
             at += n;
         }
         file.sync_all()?;
-        fs::remove_file(path)?;
-        self.sync()
+        durable::remove(path)
     }
 
     /// The file's own path, or that of one beside it.
@@ -319,9 +306,9 @@ impl Erasable {
         self.directory.join(format!("{}{suffix}", self.name))
     }
 
-    /// Makes changes to the directory itself durable.
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
+    /// Where a new file is until it takes the old one's place.
+    fn new_file(&self) -> PathBuf {
+        durable::beside(&self.path(""))
     }
 }
 
@@ -342,13 +329,6 @@ enum Found {
     Plain,
     /// Under the key of this number.
     Sealed(u64),
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn header(number: u64) -> [u8; HEADER] {

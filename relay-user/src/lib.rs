@@ -22,6 +22,7 @@ mod control;
 mod default_route;
 pub mod doctor;
 mod drain;
+mod durable;
 mod erasable;
 mod given_up;
 pub mod init;

@@ -19,9 +19,9 @@
 //! those two is gone when they are replaced or removed (`erasable`); the other secrets stay as long
 //! as the directory does.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use mixline_protocol::identity::{IdentityKey, X25519Secret};
@@ -29,6 +29,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
+use crate::durable;
 use crate::erasable::{Erasable, Settled};
 
 /// The most bytes read of any file here: the largest replay memory, and some.
@@ -354,54 +355,32 @@ impl StateDir {
         }
     }
 
-    /// Writes a file as a whole: another one that takes its place when all is on the disk.
+    /// Writes a file as a whole, or not at all.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.path.join(name);
-        let new = self.path.join(format!("{name}.new"));
-        let write = || {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.set_permissions(Permissions::from_mode(0o600))?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            self.sync()
-        };
-        write().map_err(|error| StateError::Io {
+        let written = durable::replace(&path, |file| file.write_all(bytes));
+        written.map_err(|error| StateError::Io {
             what: "write",
-            path: path.clone(),
+            path,
             error,
         })
     }
 
     fn remove(&self, name: &str) -> Result<(), StateError> {
         let path = self.path.join(name);
-        let remove = || {
-            fs::remove_file(&path)?;
-            self.sync()
-        };
-        match remove() {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StateError::Io {
-                what: "remove",
-                path,
-                error,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes changes to the directory itself durable.
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        durable::remove(&path).map_err(|error| StateError::Io {
+            what: "remove",
+            path,
+            error,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use mixline_protocol::random::OsRandom;
 
     use super::*;

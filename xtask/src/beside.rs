@@ -93,12 +93,16 @@ impl Drop for Beside {
 
 /// How it went, by the closing line of ours at its end, or by those of test programs.
 fn judge(name: &str, text: &str, succeeded: bool) -> Summary {
+    let mut read = Summary::default();
+    text.lines().for_each(|line| read.read(line));
     let closing = text.lines().last().and_then(Summary::parse);
-    let mut summary = closing.unwrap_or_else(|| {
-        let mut summary = Summary::default();
-        text.lines().for_each(|line| summary.read(line));
-        summary.finished()
-    });
+    let mut summary = match closing {
+        Some(mut closing) => {
+            closing.failures = read.failures;
+            closing
+        }
+        None => read.finished(),
+    };
     if summary.failed == 0 && (!succeeded || summary.passed + summary.not_run() == 0) {
         println!("{name} did not run to its end");
         summary.failed += 1;

@@ -15,7 +15,12 @@ pub struct Summary {
     pub failed: u64,
     /// Did not run, by reason.
     pub skipped: BTreeMap<String, u64>,
+    /// What is known of those that failed: a name, or what a check said.
+    pub failures: Vec<String>,
 }
+
+/// The most failures that are named.
+const NAMED: usize = 20;
 
 impl Summary {
     /// Counts what a line of output says, if it says anything.
@@ -26,6 +31,24 @@ impl Summary {
             self.skip("marked so", number_before(result, " ignored"));
         } else if let Some((_, reason)) = line.split_once(SKIPPED) {
             self.skip(reason.trim(), 1);
+        } else {
+            self.read_failure(line.trim());
+        }
+    }
+
+    /// Keeps what a line says of a failure: those of the harness, and the checks' at their end.
+    pub fn read_failure(&mut self, line: &str) {
+        let named = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.strip_suffix(" ... FAILED"));
+        let said = ["FAILED  ", "NOT RUN "]
+            .iter()
+            .any(|begin| line.starts_with(begin))
+            .then_some(line);
+        if let Some(failure) = named.or(said)
+            && self.failures.len() < NAMED
+        {
+            self.failures.push(failure.to_owned());
         }
     }
 
@@ -63,6 +86,9 @@ impl Summary {
         );
         for (reason, count) in &self.skipped {
             text += &format!("\n   {count} were skipped: {reason}");
+        }
+        for failure in &self.failures {
+            text += &format!("\n   failed: {failure}");
         }
         text
     }
@@ -105,6 +131,8 @@ impl AddAssign for Summary {
         for (reason, count) in other.skipped {
             self.skip(&reason, count);
         }
+        let room = NAMED.saturating_sub(self.failures.len());
+        self.failures.extend(other.failures.into_iter().take(room));
     }
 }
 
@@ -161,6 +189,17 @@ mod tests {
         assert!(summary.needs_root());
         assert!(summary.explain().contains("2 were skipped: needs root"));
         assert!(summary.explain().starts_with("2 tests ran, 3 did not\n"));
+    }
+
+    #[test]
+    fn what_failed_is_named_at_the_end() {
+        let mut summary = read("test a::b ... FAILED\n   3.1 s  FAILED  while it ran\n");
+        summary += read("FAILED  a check: not within 90 s\nNOT RUN the next\n");
+        summary += read(&"test c ... FAILED\n".repeat(100));
+        let text = summary.explain();
+        assert!(text.contains("\n   failed: a::b\n   failed: FAILED  a check: not within 90 s"));
+        assert!(text.contains("failed: NOT RUN the next\n"));
+        assert_eq!(text.matches("failed: ").count(), NAMED);
     }
 
     #[test]

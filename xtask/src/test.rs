@@ -5,7 +5,7 @@
 //! run under sudo without cargo, which would leave files of root's in `target`.
 //!
 //! Most of the time of those on networks is waiting. The longest goes on for ten minutes: it is started as the
-//! first, once what it needs is built, and runs while everything else is compiled. Of the others, those with XDP
+//! first, once what it needs is built, and runs while everything else is compiled. Of the others, about half
 //! have a network of their own, [apart] from that of the rest, which runs at the same time. Nothing
 //! that measures runs beside others.
 
@@ -33,8 +33,9 @@ const LONG: &str = "host::events_at_random";
 /// How much it goes before compilers, so that its programs do what they do on an idle machine
 /// (`nice`; allowed to root, and left out with a word where it is not).
 const BEFORE_COMPILERS: [&str; 2] = ["nice", "--adjustment=-5"];
-/// What the names of tests on networks have that run apart from the others.
-const APART: &str = "xdp";
+/// What the names of tests on networks have that run apart from the others: one of these. They take about half
+/// of the time of all.
+const APART: [&str; 2] = ["xdp", "living"];
 
 /// A test program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -170,7 +171,10 @@ fn run_all(tests: &[TestProgram], filter: Option<&str>, without: Option<&str>) -
     let mut command = privileges::sudo(["run-tests", &serde_json::to_string(&task)?])?;
     let (ended, output) = watch(&mut command)?;
     match output.closing {
-        Some(as_root) if ended => summary += as_root,
+        Some(mut as_root) if ended => {
+            as_root.failures = output.summary.failures;
+            summary += as_root;
+        }
         _ if skip::is_required() => bail!("running tests as root failed"),
         // Nobody gave a password, or it ended early: what they did as the user counts.
         _ => {
@@ -219,16 +223,28 @@ pub fn files_apart() -> PathBuf {
 /// Runs the tests on networks, on two at a time.
 fn run_networks(test: &TestProgram, without: Option<&str>) -> Result<Summary> {
     let directory = files_apart();
-    let mut command = command(test);
-    command.arg(APART);
+    let mut command = command_apart(test);
     let _ground = apart::Ground::prepare(&mut command, &directory)?;
     let files = directory.clone();
     let clean_up = move || Ok(network::clean_up_apart(&files)?);
-    let beside = Beside::start("networks with XDP", &command, clean_up)?;
-    let without: Vec<&str> = without.into_iter().chain([APART]).collect();
-    let mut summary = run_one(test, None, &without)?;
-    summary += beside.end()?;
+    let apart = Beside::start("networks apart", &command, clean_up)?;
+    let summary = run_rest(test, without, apart)?;
     privileges::give_to_user(&directory);
+    Ok(summary)
+}
+
+/// What runs those tests of a program that run apart.
+fn command_apart(test: &TestProgram) -> Command {
+    let mut command = command(test);
+    apart::only(&mut command, &APART);
+    command
+}
+
+/// Runs the rest of a program's tests, and waits for those that run `apart`.
+fn run_rest(test: &TestProgram, without: Option<&str>, apart: Beside) -> Result<Summary> {
+    let without: Vec<&str> = without.into_iter().chain(APART).collect();
+    let mut summary = run_one(test, None, &without)?;
+    summary += apart.end()?;
     Ok(summary)
 }
 
@@ -484,6 +500,29 @@ mod tests {
         let closing = output.closing.unwrap();
         assert_eq!(closing.to_string(), "1 passed, 2 failed, 3 skipped");
         assert_eq!(passed_on, printed.as_bytes());
+    }
+
+    #[test]
+    fn what_fails_apart_fails_with_the_rest() {
+        // The rest prints nothing: what this test prints is counted by the program that runs it.
+        let directory = tempfile::tempdir().unwrap();
+        let [text, executable] = ["text", "program"].map(|name| directory.path().join(name));
+        let fails = "test result: FAILED. 2 passed; 1 failed; 0 ignored";
+        let apart = format!("[ \"$MIXLINE_TESTNET_ONLY\" ] && echo '{fails}' && exit 101");
+        std::fs::write(&text, format!("#!/bin/sh\n{apart}\nexit 0\n")).unwrap();
+        // The kernel runs no file that somebody still writes, as another test's child may what this one writes.
+        let mut install = Command::new("install");
+        install.arg("--mode=755").arg(text).arg(&executable);
+        run::finish(&mut install).unwrap();
+        let test = TestProgram {
+            name: "script".into(),
+            executable,
+            directory: "/".into(),
+            environment: Vec::new(),
+        };
+        let apart = Beside::start("a test of lanes", &command_apart(&test), || Ok(())).unwrap();
+        let summary = run_rest(&test, None, apart).unwrap();
+        assert_eq!(summary.to_string(), "2 passed, 1 failed, 0 skipped");
     }
 
     #[test]

@@ -12,6 +12,13 @@ use crate::cli::Attack;
 const BELOW_COOKIES: u32 = 150;
 /// How many initiations and new paths are made before they are sent over and over.
 const MADE: usize = 20_000;
+/// Addresses that return cookies. Under load a source has 10 initiations a second processed, a relay has 1000: these are
+/// enough for more than three relays process.
+const SOURCES: u16 = 4096;
+/// Path probes are small.
+const PROBES: usize = 60_000;
+/// What an endpoint suggests at the least, if anything.
+const LEAST_EFFORT: u32 = 4096;
 /// The directory's sessions in a network under attack: its default is 1000, which would take a thousand
 /// clients on this machine.
 pub const SESSIONS: usize = 60;
@@ -41,8 +48,13 @@ impl Attack {
             Self::Initiations => "initiations",
             Self::InitiationsNear => "initiations_near",
             Self::InitiationsSlow => "initiations_slow",
+            Self::InitiationsWithCookies => "initiations_with_cookies",
+            Self::InitiationsWithEffort => "initiations_with_effort",
+            Self::Probes => "probes",
             Self::GarbageToService => "garbage_to_service",
             Self::IdentitiesToService => "identities_to_service",
+            Self::IdentitiesWithLeastEffort => "identities_with_least_effort",
+            Self::IdentitiesWithEffort => "identities_with_effort",
             Self::IdentitiesToDirectory => "identities_to_directory",
             Self::DirectorySessions => "directory_sessions",
             Self::Connections => "connections",
@@ -59,8 +71,13 @@ impl Attack {
             Self::Initiations => "forged link initiations from everywhere at guards",
             Self::InitiationsNear => "forged link initiations from the newcomers' /24",
             Self::InitiationsSlow => "forged link initiations below the limit for cookies",
+            Self::InitiationsWithCookies => "link initiations with cookies from 4096 networks",
+            Self::InitiationsWithEffort => "the same with the effort that guards suggest",
+            Self::Probes => "path probes from everywhere at guards",
             Self::GarbageToService => "garbage through the service's public tails",
             Self::IdentitiesToService => "initiations of throw-away IDs to the service",
+            Self::IdentitiesWithLeastEffort => "the same, 4096 hashes spent on each",
+            Self::IdentitiesWithEffort => "the same, with what the service suggests",
             Self::IdentitiesToDirectory => "initiations of throw-away IDs to the directory",
             Self::DirectorySessions => "throw-away IDs that hold the directory's sessions",
             Self::Connections => "HTTP connections of one /60 that read nothing",
@@ -85,6 +102,11 @@ impl Attack {
     #[must_use]
     pub fn grows_for(self) -> Duration {
         Duration::from_secs(match self {
+            // Effort is suggested once a second; sources have their cookies before that.
+            Self::InitiationsWithCookies | Self::InitiationsWithEffort => 4,
+            Self::IdentitiesWithLeastEffort => 4,
+            // It doubles once a second at most, and attackers ask as often.
+            Self::IdentitiesWithEffort => 10,
             // 50 sessions a second; and links, one after the other.
             Self::DirectorySessions => 4,
             Self::Mailboxes => 3,
@@ -98,7 +120,10 @@ impl Attack {
         Duration::from_secs(match self {
             // Neighbours and sessions that say nothing are forgotten after 10 s.
             Self::Initiations | Self::InitiationsNear | Self::InitiationsSlow => 11,
+            Self::InitiationsWithCookies | Self::InitiationsWithEffort => 11,
             Self::IdentitiesToService | Self::IdentitiesToDirectory => 11,
+            // What was suggested falls by half every 15 s.
+            Self::IdentitiesWithLeastEffort | Self::IdentitiesWithEffort => 30,
             Self::DirectorySessions => 5,
             _ => 1,
         })
@@ -115,9 +140,15 @@ impl Attack {
                 say(&["attack-by-initiations", "--count", &MADE.to_string()]);
             }
             Self::GarbageToService => say(&["attack-by-cells", "--kind", "garbage"]),
-            Self::IdentitiesToService | Self::IdentitiesToDirectory => {
-                say(&["attack-by-cells", "--kind", "initiations"]);
+            Self::InitiationsWithCookies | Self::InitiationsWithEffort => {
+                say(&["attack-by-links", "--count", &MADE.to_string()]);
+                say(&["--sources", &SOURCES.to_string()]);
             }
+            Self::Probes => say(&["attack-by-probes", "--count", &PROBES.to_string()]),
+            Self::IdentitiesToService
+            | Self::IdentitiesWithLeastEffort
+            | Self::IdentitiesWithEffort
+            | Self::IdentitiesToDirectory => say(&["attack-by-cells", "--kind", "initiations"]),
             Self::Paths => {
                 say(&["attack-by-cells", "--kind", "paths"]);
                 say(&["--count", &MADE.to_string()]);
@@ -142,8 +173,21 @@ impl Attack {
             Self::Sending => say(&["--instead", &closed_port().to_string()]),
             Self::InitiationsNear => say(&["--within", &network_of_newcomers().to_string()]),
             Self::InitiationsSlow => say(&["--rate", &BELOW_COOKIES.to_string()]),
-            Self::GarbageToService | Self::IdentitiesToService => say(&["--to", &targets.service]),
+            Self::InitiationsWithEffort => say(&["--effort"]),
+            Self::IdentitiesWithLeastEffort | Self::IdentitiesWithEffort => {
+                say(&["--effort", &LEAST_EFFORT.to_string()]);
+            }
             _ => {}
+        }
+        match self {
+            Self::GarbageToService
+            | Self::IdentitiesToService
+            | Self::IdentitiesWithLeastEffort
+            | Self::IdentitiesWithEffort => say(&["--to", &targets.service]),
+            _ => {}
+        }
+        if self == Self::IdentitiesWithEffort {
+            say(&["--suggested"]);
         }
         let relays = match self {
             // From one neighbour, at one relay.
@@ -152,6 +196,9 @@ impl Attack {
             | Self::Initiations
             | Self::InitiationsNear
             | Self::InitiationsSlow
+            | Self::InitiationsWithCookies
+            | Self::InitiationsWithEffort
+            | Self::Probes
             | Self::Mailboxes => &targets.guards[..],
             _ => &[],
         };

@@ -56,10 +56,14 @@ pub struct Row {
     pub what: &'static str,
     /// What it sent, in a second: datagrams, cells, messages or connections.
     pub sent_per_s: f64,
+    /// Hashes that were spent on puzzles for it, in a second.
+    pub hashes_per_s: f64,
     /// Datagrams a second that came back to the client.
     pub goodput_per_s: Kept,
     /// The share of new clients that had a session within 5 s of their start.
     pub sessions: Kept,
+    /// How long the slowest of them took under the attack, milliseconds.
+    pub slowest_session_ms: f64,
     /// The share of lookups of a name that were answered within 5 s.
     pub lookups: Kept,
     /// The share of registrations of a relay that were taken within 5 s.
@@ -125,8 +129,10 @@ impl Row {
             name: attack.name(),
             what: attack.label(),
             sent_per_s: done.per_second(),
+            hashes_per_s: done.hashes_per_second(),
             goodput_per_s: Kept::of(calm.back_per_s, attacked.back_per_s),
             sessions: Kept::of_tried(&before.sessions, &under.sessions),
+            slowest_session_ms: under.sessions.slowest_ms,
             lookups: Kept::of_tried(&before.lookups, &under.lookups),
             registrations: Kept::of_tried(&before.registrations, &under.registrations),
             failures: failures.collect(),
@@ -202,8 +208,8 @@ pub fn write(rows: &[Row], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result 
     let [goodput, sessions, lookups, registrations] = head;
     writeln!(
         f,
-        "  {:<52} {goodput:>14} {sessions:>9} {lookups:>8} {registrations:>13} {:>10}",
-        "", "sent/s"
+        "  {:<52} {goodput:>14} {sessions:>9} {:>8} {lookups:>8} {registrations:>13} {:>10} {:>10}",
+        "", "slowest", "sent/s", "hashes/s"
     )?;
     for row in rows {
         let kept = |figure: Kept| figure.kept.map_or("-".into(), |kept| format!("{kept:.2}"));
@@ -214,12 +220,14 @@ pub fn write(rows: &[Row], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result 
         );
         writeln!(
             f,
-            "  {:<52} {goodput:>14} {:>9} {:>8} {:>13} {:>10.0}",
+            "  {:<52} {goodput:>14} {:>9} {:>8} {:>8} {:>13} {:>10.0} {:>10.0}",
             row.what,
             kept(row.sessions),
+            format!("{:.0} ms", row.slowest_session_ms),
             kept(row.lookups),
             kept(row.registrations),
-            row.sent_per_s
+            row.sent_per_s,
+            row.hashes_per_s
         )?;
         for (why, count) in &row.failures {
             writeln!(f, "    {count} times, {why}")?;
@@ -379,6 +387,7 @@ pub(crate) mod tests {
         };
         let done = Done {
             sent: 3000,
+            hashes: 6_000_000,
             seconds: 10.0,
         };
         Row::new(

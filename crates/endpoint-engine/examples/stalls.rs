@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::FAILURE;
     };
-    let scenarios: [(&str, Scenario); 7] = [
+    let scenarios: [(&str, Scenario); 9] = [
         ("kill", |seed| {
             let mut it = Download::connected(seed);
             it.kill_in_turn(32, &[]);
@@ -65,6 +65,16 @@ fn main() -> ExitCode {
         }),
         ("swallow-stop", |seed| {
             let (mut it, evil) = Download::with_swallowers(seed);
+            it.stop_in_turn(32, &evil);
+            it
+        }),
+        ("swallow-directory", |seed| {
+            let (mut it, evil) = Download::with_swallowers_at_the_directory(seed);
+            it.kill_in_turn(32, &evil);
+            it
+        }),
+        ("swallow-directory-stop", |seed| {
+            let (mut it, evil) = Download::with_swallowers_at_the_directory(seed);
             it.stop_in_turn(32, &evil);
             it
         }),

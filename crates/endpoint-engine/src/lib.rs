@@ -71,8 +71,8 @@ pub mod testing;
 mod token_bucket;
 
 pub use config::{Config, Identity};
+pub use directory::own_versions::{OwnVersions, OwnVersionsError};
 pub use directory::pending::{MAX_QUERIES, QUERY_DEADLINE};
-pub use directory::record_versions::{RecordVersions, RecordVersionsError};
 pub use effort::searches::SearchTask;
 pub use error::{ConfigError, QueryError};
 pub use guard_links::{Families, GuardTarget, PathFinding};

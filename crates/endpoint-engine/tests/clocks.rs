@@ -9,6 +9,8 @@ use mixline_endpoint_engine::testing::*;
 use mixline_protocol::identity::IdentityKey;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// Throw-away IDs say the time in steps of this, milliseconds.
+const MINUTE: u64 = 60_000;
 
 /// By how much what a host with such a clock says is behind, milliseconds: the issue and the version of its
 /// records, and the initiations of each ID.
@@ -57,14 +59,18 @@ fn two_ids_of_a_host_with_a_skewed_clock_have_nothing_in_common() {
             }
             // ... and none says more than that it is one of the IDs that there are.
             assert_eq!(initiations.len(), 3);
-            assert!(initiations.iter().all(|(_, at)| *at <= MOST_BEHIND + UNIT));
+            assert!(
+                initiations
+                    .iter()
+                    .all(|(_, at)| *at <= MOST_BEHIND + MINUTE)
+            );
             let of =
                 |wanted: Pseudonym| initiations.iter().find(|(it, _)| *it == wanted).unwrap().1;
             differences.push(of(Pseudonym::Own).abs_diff(of(Pseudonym::Asking)));
             differences.push(of(Pseudonym::Publishing).abs_diff(of(Pseudonym::Asking)));
         }
     }
-    // Two independent draws of sixty seconds differ by twenty on average.
+    // Two independent draws of sixty seconds differ by twenty on average, by up to thirty in steps of a minute.
     let average = differences.iter().sum::<u64>() / differences.len() as u64;
-    assert!((12_000..28_000).contains(&average), "{average} ms");
+    assert!((12_000..40_000).contains(&average), "{average} ms");
 }

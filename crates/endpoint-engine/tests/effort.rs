@@ -315,6 +315,32 @@ fn a_few_who_spend_nothing_now_and_then_do_not_keep_up_what_is_suggested() {
     assert!(suggested(&world) <= LEAST, "{}", suggested(&world));
 }
 
+/// Nor do those who spend what is suggested, as long as the service has time for all of them.
+#[test]
+fn visitors_who_are_served_at_once_do_not_keep_each_other_paying() {
+    let (mut world, _) = service_and(0, 12);
+    Flood::new(ANSWERS_PER_SECOND * 2, 0).go_on(&mut world, 3 * SECOND);
+    Flood::new(ANSWERS_PER_SECOND * 2, LEAST).go_on(&mut world, 3 * SECOND);
+    let before = suggested(&world);
+    assert!(before > LEAST);
+    world.run(3 * SECOND);
+    let tails = world.nodes[SERVICE].descriptor.clone().unwrap();
+    let outranked = world.status(SERVICE).counters.outranked_initiations;
+    let (mut waited, end) = (0, world.now.instant + FALLS_AFTER * 6);
+    while world.now.instant < end {
+        let visitors = world.initiations(16, SERVICE, suggested(&world));
+        world.inject_all(&visitors, &tails.tails[0].tail);
+        for _ in 0..50 {
+            world.run(STEP);
+            waited += usize::from(world.status(SERVICE).effort.waiting > 0);
+        }
+    }
+    assert!(waited > 50, "some find others before them: {waited}");
+    let after = world.status(SERVICE).counters.outranked_initiations;
+    assert_eq!(after, outranked, "all are served");
+    assert!(suggested(&world) < before, "{}", suggested(&world));
+}
+
 #[test]
 fn seeds_change_and_whoever_knows_the_one_before_is_heard() {
     let (mut world, newcomers) = service_and(2, 9);

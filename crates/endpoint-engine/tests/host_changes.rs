@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mixline_endpoint_engine::RecordVersions;
+use mixline_endpoint_engine::OwnVersions;
 use mixline_endpoint_engine::command::{Command, Question};
 use mixline_endpoint_engine::testing::*;
 use mixline_protocol::identity::IdentityKey;
@@ -298,8 +298,8 @@ fn service_with_a_name(
     });
     world.nodes[node].clock = clock * 1000;
     if let Some(disk) = disk {
-        let versions = RecordVersions::load(disk).unwrap();
-        world.nodes[node].engine.set_record_versions(versions);
+        let versions = OwnVersions::load(disk).unwrap();
+        world.nodes[node].engine.set_own_versions(versions);
     }
     world.command(node, Command::SetLease(Box::new(lease)));
     let name = "freespeech".parse().unwrap();
@@ -322,7 +322,7 @@ fn a_service_that_starts_again_under_a_slow_clock_publishes_at_once() {
         let id = world.nodes[node].id;
         let told = world.nodes[node].descriptor.clone().unwrap();
         assert_eq!(world.store.services[&id], *told, "{seconds}");
-        disk = world.nodes[node].record_versions.clone();
+        disk = world.nodes[node].own_versions.clone();
         world.nodes[node].dead = true;
     }
 }

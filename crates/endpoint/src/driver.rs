@@ -71,7 +71,7 @@ impl Endpoint {
         config.engine.check()?;
         let state = StateDir::open(&config.state_dir)?;
         let guards = state.load_guards(config.engine.guards)?;
-        let record_versions = state.load_record_versions()?;
+        let own_versions = state.load_own_versions()?;
         let sockets = Bound::new()?;
         let mut seed = Zeroizing::new([0; 32]);
         OsRandom::new().fill_bytes(seed.as_mut());
@@ -102,7 +102,7 @@ impl Endpoint {
             *seed,
             clock.now(),
         );
-        engine.set_record_versions(record_versions);
+        engine.set_own_versions(own_versions);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -120,7 +120,7 @@ impl Endpoint {
                         sockets: sockets.register()?,
                         device,
                         state,
-                        storing_versions: Storing::of(Kept::RecordVersions),
+                        storing_versions: Storing::of(Kept::OwnVersions),
                         storing_guards: Storing::of(Kept::Guards),
                         events,
                         descriptor: descriptor_sender,
@@ -335,9 +335,9 @@ impl<D: PacketDevice> Driver<D> {
     /// Sends what there is; what a restart has to know of it is stored before.
     fn send(&mut self) {
         let now = self.clock.now().instant;
-        let text = || self.engine.record_versions_to_store();
+        let text = || self.engine.own_versions_to_store();
         if self.storing_versions.store(&self.state, text, now) {
-            self.engine.record_versions_stored();
+            self.engine.own_versions_stored();
         }
         self.sockets.send(self.engine.outbox());
     }

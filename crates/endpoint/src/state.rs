@@ -1,4 +1,4 @@
-//! What is remembered on disk: the guards, and the versions of the own records. The latter are as good
+//! What is remembered on disk: the guards, and the versions of what the own ID says. The latter are as good
 //! as the ID to whoever has the directory, so they stand beside its key.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use mixline_endpoint_engine::{Guards, RecordVersions};
+use mixline_endpoint_engine::{Guards, OwnVersions};
 
 const LOCK: &str = "endpoint.lock";
 /// How long a disk is left alone that has failed.
@@ -19,15 +19,15 @@ const AGAIN: Duration = Duration::from_secs(30);
 pub enum Kept {
     /// The guards.
     Guards,
-    /// The versions of the own records.
-    RecordVersions,
+    /// The versions of what the own ID says.
+    OwnVersions,
 }
 
 impl Kept {
     fn file(self) -> &'static str {
         match self {
             Self::Guards => "guards.json",
-            Self::RecordVersions => "versions.json",
+            Self::OwnVersions => "versions.json",
         }
     }
 
@@ -35,9 +35,9 @@ impl Kept {
     fn without(self) -> &'static str {
         match self {
             Self::Guards => "the guards cannot be stored: a restart would choose others",
-            Self::RecordVersions => {
-                "the versions of records cannot be stored: after a restart with a slow clock the \
-                 directory may refuse records"
+            Self::OwnVersions => {
+                "the versions of records and initiations cannot be stored: after a restart the directory may refuse \
+                 records, and peers sessions, until the clock is past those"
             }
         }
     }
@@ -98,19 +98,19 @@ impl StateDir {
             .map_err(|reason| Error::StateContent { path, reason })
     }
 
-    /// The versions of the own records that were stored. Those in a file that is not what was stored are
-    /// lost: then the directory may refuse records until the clock is past those that it has.
+    /// The versions of what the own ID says that were stored. Those in a file that is not what was stored are
+    /// lost: then the directory may refuse records, and peers sessions, until the clock is past those that they have.
     ///
     /// # Errors
     /// [`Error::State`].
-    pub fn load_record_versions(&self) -> Result<RecordVersions> {
-        let (path, text) = self.load(Kept::RecordVersions)?;
+    pub fn load_own_versions(&self) -> Result<OwnVersions> {
+        let (path, text) = self.load(Kept::OwnVersions)?;
         let Some(text) = text else {
-            return Ok(RecordVersions::default());
+            return Ok(OwnVersions::default());
         };
-        Ok(RecordVersions::load(&text).unwrap_or_else(|error| {
+        Ok(OwnVersions::load(&text).unwrap_or_else(|error| {
             tracing::warn!(%error, "{} is not what was stored, and counts as empty", path.display());
-            RecordVersions::default()
+            OwnVersions::default()
         }))
     }
 
@@ -197,8 +197,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         let state = StateDir::open(&path).unwrap();
-        let text = || Some("{\"used\":7,\"accepted\":5}\n".to_owned());
-        let mut storing = Storing::of(Kept::RecordVersions);
+        let text = || Some("{\"used\":7,\"accepted\":5,\"initiation\":9}\n".to_owned());
+        let mut storing = Storing::of(Kept::OwnVersions);
         let start = Instant::now();
         std::fs::remove_dir_all(&path).unwrap();
         let mut try_at = |now| storing.store(&state, text, now);
@@ -207,10 +207,7 @@ mod tests {
         // Not for each packet.
         assert!(!try_at(start + AGAIN / 2));
         assert!(try_at(start + AGAIN));
-        assert_eq!(
-            state.load_record_versions().unwrap().save(),
-            text().unwrap()
-        );
+        assert_eq!(state.load_own_versions().unwrap().save(), text().unwrap());
         assert!(try_at(start + AGAIN));
     }
 
@@ -218,18 +215,18 @@ mod tests {
     fn versions_are_there_after_a_restart_and_a_damaged_file_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(folder.path()).unwrap();
-        let none = RecordVersions::default();
-        assert_eq!(state.load_record_versions().unwrap(), none);
-        let file = folder.path().join(Kept::RecordVersions.file());
-        let some = "{\"used\":7,\"accepted\":5}\n";
-        state.store(Kept::RecordVersions, some).unwrap();
-        let loaded = state.load_record_versions().unwrap();
+        let none = OwnVersions::default();
+        assert_eq!(state.load_own_versions().unwrap(), none);
+        let file = folder.path().join(Kept::OwnVersions.file());
+        let some = "{\"used\":7,\"accepted\":5,\"initiation\":9}\n";
+        state.store(Kept::OwnVersions, some).unwrap();
+        let loaded = state.load_own_versions().unwrap();
         assert_eq!(loaded.save(), some);
         std::fs::write(&file, "nonsense").unwrap();
-        assert_eq!(state.load_record_versions().unwrap(), none);
+        assert_eq!(state.load_own_versions().unwrap(), none);
         // What is no file is an error, and not taken for none.
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
-        assert!(state.load_record_versions().is_err());
+        assert!(state.load_own_versions().is_err());
     }
 }

@@ -48,7 +48,7 @@ struct Part {
 }
 
 /// A network, by its first address and the length of its prefix.
-type Network = (IpAddr, u8);
+pub type Network = (IpAddr, u8);
 
 impl Shares {
     /// So many places, of which strangers do not get `reserve`.
@@ -190,8 +190,9 @@ pub fn share_a_network(a: IpAddr, b: IpAddr) -> bool {
     networks(a)[0] == networks(b)[0]
 }
 
-/// The networks that an address is in, the widest first.
-fn networks(ip: IpAddr) -> [Network; 3] {
+/// The networks that an address is in, the widest first: by their first addresses and the lengths of their prefixes.
+#[must_use]
+pub fn networks(ip: IpAddr) -> [Network; 3] {
     match ip.to_canonical() {
         IpAddr::V4(ip) => [16, 24, 32].map(|length| {
             let mask = u32::MAX << (32 - length);

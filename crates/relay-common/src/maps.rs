@@ -9,6 +9,8 @@
 //! | `ASKED`     | hash                     | index, host order  | [`crate::bucket::Bucket`] |
 //! | `SOURCES`   | LRU hash                 | [`Address`]        | [`crate::bucket::Bucket`] |
 //! | `PROBERS`   | LRU hash                 | [`Address`]        | [`crate::bucket::Bucket`] |
+//! | `NETWORKS`  | LRU hash                 | [`networks`]       | [`crate::bucket::Bucket`] |
+//! | `PROBING`   | LRU hash                 | [`networks`]       | [`crate::bucket::Bucket`] |
 //! | `UNREAD`    | LRU hash                 | [`Address`]        | [`crate::bucket::Bucket`] |
 //! | `TOTALS`    | array of 3               | [`HANDSHAKES`], [`PROBES`], [`UNREAD`] | [`crate::bucket::Bucket`] |
 //! | `VERDICTS`  | per-CPU array            | [`crate::verdict::counter`] | `u64`     |
@@ -32,6 +34,39 @@ pub const fn mapped(v4: [u8; 4]) -> Address {
 pub const MODE_REDIRECT: u32 = 0;
 /// Data of live sessions passes to the kernel's socket: the program is a filter.
 pub const MODE_FILTER: u32 = 1;
+
+/// The networks that a source is in: a /24 and a /16 of IPv4, a /48 and a /32 of IPv6. The last byte is the length of the
+/// prefix, so that none of the four is another one's key.
+#[inline(always)]
+#[must_use]
+pub const fn networks(source: &Address) -> [Address; 2] {
+    let v4 = mapped([0; 4]);
+    let mut i = 0;
+    while i < 12 && source[i] == v4[i] {
+        i += 1;
+    }
+    // Bytes that are kept, and the length of the prefix.
+    let (narrow, wide) = if i == 12 {
+        ((15, 24), (14, 16))
+    } else {
+        ((6, 48), (4, 32))
+    };
+    [prefix(source, narrow), prefix(source, wide)]
+}
+
+#[inline(always)]
+const fn prefix(source: &Address, (kept, length): (usize, u8)) -> Address {
+    let mut network = *source;
+    let mut i = 0;
+    while i < network.len() {
+        if i >= kept {
+            network[i] = 0;
+        }
+        i += 1;
+    }
+    network[15] = length;
+    network
+}
 
 /// What user space tells the program; written before it is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,13 +99,19 @@ pub struct Settings {
     pub unread_per_source: Limit,
     /// The same of all sources.
     pub unread_total: Limit,
+    /// Initiations of a network, narrow and wide ([`networks`]).
+    pub per_network: [Limit; 2],
+    /// Path probes of a network.
+    pub probes_per_network: [Limit; 2],
 }
 
 /// Generations of the replay filter: the first half of `REPLAY` and the second.
 pub const GENERATIONS: u32 = 2;
 /// The most sources of handshakes whose buckets are kept; the least recently used makes room.
 pub const MAX_SOURCES: u32 = 65_536;
-/// The same of path probes.
+/// The most networks of sources of handshakes whose buckets are kept, and of path probes.
+pub const MAX_NETWORKS: u32 = 16_384;
+/// The same as the most sources, of path probes.
 pub const MAX_PROBERS: u32 = 4_096;
 /// The same of what cannot be read.
 pub const MAX_UNREAD: u32 = 4_096;
@@ -91,10 +132,35 @@ pub const MAX_ADDRESSES: u32 = 64;
 pub const MAX_QUEUES: u32 = 64;
 
 const _: () = {
-    assert!(core::mem::size_of::<Settings>() == 88);
+    assert!(core::mem::size_of::<Settings>() == 120);
     assert!(core::mem::align_of::<Settings>() == 8);
     assert!(core::mem::offset_of!(Settings, mask) == 16);
     assert!(core::mem::offset_of!(Settings, per_source) == 32);
     assert!(core::mem::offset_of!(Settings, probes_per_source) == 48);
     assert!(core::mem::offset_of!(Settings, per_answer) == 64);
+    assert!(core::mem::offset_of!(Settings, per_network) == 88);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_in_networks_of_their_own_family() {
+        let [narrow, wide] = networks(&mapped([192, 0, 2, 77]));
+        assert_eq!(narrow, mapped([192, 0, 2, 24]));
+        assert_eq!(wide, mapped([192, 0, 0, 16]));
+        assert_eq!(networks(&mapped([192, 0, 9, 1]))[1], wide);
+        assert_ne!(networks(&mapped([192, 0, 0, 1]))[0], wide);
+
+        let v6 = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+        let [narrow, wide] = networks(&v6);
+        let mut expected = [0; 16];
+        expected[..6].copy_from_slice(&v6[..6]);
+        expected[15] = 48;
+        assert_eq!(narrow, expected);
+        expected[5] = 0;
+        expected[15] = 32;
+        assert_eq!(wide, expected);
+    }
+}

@@ -23,7 +23,7 @@ pub enum Verdict {
     UnknownIndex = 6,
     /// A tag that has been seen before.
     Replayed = 7,
-    /// An initiation over the limit of its source.
+    /// An initiation over the limit of its source, or of a network that this is in.
     SourceLimited = 8,
     /// An initiation over the limit of all sources together.
     TotalLimited = 9,

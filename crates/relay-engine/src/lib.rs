@@ -137,6 +137,7 @@ pub mod pipeline;
 pub mod port_kind;
 pub mod queues;
 pub mod quota;
+pub mod room;
 pub mod slow_path;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,6 +1,7 @@
 //! What the control plane and the workers say to each other.
 
-use std::net::SocketAddr;
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use mixline_protocol::path::MailboxToken;
 pub use crate::buffer_pool::Pooled;
 use crate::next_hops::Link;
 use crate::quota::{NeighbourUsage, Permit};
+use crate::room::Place;
 use crate::slow_path::LiveKeys;
 
 /// What the control plane tells a worker.
@@ -37,6 +39,8 @@ pub enum Command {
     Relay(ShortId, Option<u32>),
     /// These mailboxes are delivered to this neighbour, or to nobody.
     Mailboxes(Arc<[MailboxToken]>, Option<u32>),
+    /// Relays of the snapshot register from these addresses: what says that it is from there has room of its own.
+    RelayAddresses(Arc<HashSet<IpAddr>>),
     /// These onion keys there are. All others are erased, and the keys of their paths with them.
     OnionKeys(LiveKeys),
     /// Open new paths, or open none: the relay leaves. Known paths go on.
@@ -83,6 +87,8 @@ pub struct Handshake {
     pub datagram: Pooled,
     /// Who sent it, by its address.
     pub source: SocketAddr,
+    /// The place of an initiation in its queue.
+    pub place: Option<Place>,
 }
 
 /// A control message, out of its seal.

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use crossbeam::channel::{self, Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 
-use crate::limits::{ANSWERS, HANDOVERS, HANDSHAKES, MESSAGES, PROBES, SLOW_WINDOW};
+use crate::limits::{
+    ANSWERS, HANDOVERS, HANDSHAKES, MESSAGES, PROBES, RELAYS_HANDSHAKES, SLOW_WINDOW,
+};
 use crate::messages::{Command, ControlMessage, Handover, Handshake, Signal};
 use crate::quota::Crowd;
+use crate::room::Room;
 use crate::slow_path::Opened;
 use crate::wake::{Wake, WorkerWaker};
 
@@ -22,6 +25,10 @@ pub struct ControlQueues {
     pub answers: ArrayQueue<Handshake>,
     /// Initiations.
     pub handshakes: ArrayQueue<Handshake>,
+    /// Room for initiations.
+    pub(crate) room: Arc<Room>,
+    /// The same from where relays are.
+    pub(crate) room_of_relays: Arc<Room>,
     /// Path probes.
     pub probes: ArrayQueue<Handshake>,
     /// Control messages.
@@ -38,7 +45,9 @@ impl ControlQueues {
     pub(crate) fn new(waker: Arc<dyn Wake>) -> Arc<Self> {
         Arc::new(Self {
             answers: ArrayQueue::new(ANSWERS),
-            handshakes: ArrayQueue::new(HANDSHAKES),
+            handshakes: ArrayQueue::new(HANDSHAKES + RELAYS_HANDSHAKES),
+            room: Room::new(HANDSHAKES),
+            room_of_relays: Room::new(RELAYS_HANDSHAKES),
             probes: ArrayQueue::new(PROBES),
             messages: ArrayQueue::new(MESSAGES),
             signals: ArrayQueue::new(SIGNALS),

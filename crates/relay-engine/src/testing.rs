@@ -7,7 +7,7 @@ use crate::pipeline::Common;
 
 pub use crate::limits::{
     ANSWERS, HANDOVERS, HANDSHAKES, HELD_CELLS, HOLD_FOR, MESSAGES, OPENING_PATHS, PROBES,
-    SLOW_WINDOW,
+    RELAYS_HANDSHAKES, SLOW_WINDOW,
 };
 
 /// How many datagrams are held for a path, a link or a delay, over all workers.

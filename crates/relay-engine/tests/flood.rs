@@ -4,6 +4,7 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use common::{Neighbour, TestRelay, path};
 use mixline_protocol::identity::ShortId;
@@ -13,11 +14,12 @@ use mixline_protocol::path::Hop;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::{Cell, DATAGRAM, Datagram};
 use mixline_relay_engine::link_sessions::index;
+use mixline_relay_engine::messages::Command;
 use mixline_relay_engine::outcome::Outcome;
 use mixline_relay_engine::slow_path::{Opened, open};
 use mixline_relay_engine::testing::{
-    ANSWERS, HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS, PROBES, SLOW_WINDOW, held,
-    opening,
+    ANSWERS, HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS, PROBES, RELAYS_HANDSHAKES,
+    SLOW_WINDOW, held, opening,
 };
 use rand_core::Rng;
 
@@ -151,8 +153,10 @@ fn handshakes_and_control_messages_are_bounded() {
     initiation[..16].copy_from_slice(&[1, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
     let flood = vec![(initiation, bad.address); 1000];
     relay.process(&flood);
-    assert_eq!(relay.control.handshakes.len(), HANDSHAKES);
-    assert_eq!(relay.count(Outcome::ControlLimit), 1000 - HANDSHAKES as u64);
+    // What one address has.
+    assert_eq!(relay.control.handshakes.len(), HANDSHAKES / 4);
+    let refused = 1000 - HANDSHAKES as u64 / 4;
+    assert_eq!(relay.count(Outcome::ControlLimit), refused);
 
     let ping = |from: &Neighbour| {
         let mut cell = [0; 1368];
@@ -183,9 +187,57 @@ fn a_flood_of_probes_keeps_no_handshake_out() {
     assert_eq!(relay.control.probes.len(), PROBES);
     assert_eq!(relay.count(Outcome::Probe), PROBES as u64);
     assert_eq!(relay.count(Outcome::ControlLimit), 1000 - PROBES as u64);
-    relay.process(&vec![(of_type(1), good.address); HANDSHAKES]);
+    relay.process(&vec![(of_type(1), good.address); HANDSHAKES / 4]);
+    assert_eq!(relay.control.handshakes.len(), HANDSHAKES / 4);
+    assert_eq!(relay.count(Outcome::Handshake), HANDSHAKES as u64 / 4);
+}
+
+#[test]
+fn initiations_of_a_network_leave_room_for_others_and_from_everywhere_for_relays() {
+    let mut relay = TestRelay::new(1);
+    let mut initiation = [0; DATAGRAM];
+    initiation[0] = 1;
+    let from = |bits: u32| SocketAddr::from((bits.to_be_bytes(), 4000));
+    let relays = |n: u32| 0x0909_0001 + (n << 16);
+    let addresses = (0..20).map(|n| from(relays(n)).ip()).collect();
+    relay
+        .pipeline
+        .apply(Command::RelayAddresses(Arc::new(addresses)));
+    // From all addresses of a /16, again and again.
+    let network: Vec<_> = (0..100_000_u32)
+        .map(|n| (initiation, from(0xc000_0000 + n * 257 % 65_536)))
+        .collect();
+    relay.process(&network);
+    let held = relay.control.handshakes.len();
+    assert!((HANDSHAKES / 4..=HANDSHAKES / 2).contains(&held), "{held}");
+    // Others get in, but for the few that share a counter with it.
+    for other in 0..20 {
+        relay.process(&network[..1000]);
+        relay.process(&[(initiation, from(0x1400_0001 + (other << 16)))]);
+    }
+    let others = relay.control.handshakes.len() - held;
+    assert!((16..=20).contains(&others), "{others}");
+    // From a network after the other, until there is no room.
+    let everywhere: Vec<_> = (1000..21_000_u32)
+        .map(|n| (initiation, from(n << 16)))
+        .collect();
+    relay.process(&everywhere);
     assert_eq!(relay.control.handshakes.len(), HANDSHAKES);
-    assert_eq!(relay.count(Outcome::Handshake), HANDSHAKES as u64);
+    // Relays have room of their own, of which those of one network leave some to the others.
+    relay.process(&vec![(initiation, from(relays(0))); 1000]);
+    let one = relay.control.handshakes.len() - HANDSHAKES;
+    assert!((1..=RELAYS_HANDSHAKES / 2).contains(&one), "{one}");
+    for n in 1..20 {
+        relay.process(&everywhere[..1000]);
+        relay.process(&[(initiation, from(relays(n)))]);
+    }
+    let others = relay.control.handshakes.len() - HANDSHAKES - one;
+    assert!((16..=19).contains(&others), "{others}");
+    let queue = &relay.control.handshakes;
+    while queue.pop().is_some() {}
+    // What has been worked off has its place no more.
+    relay.process(&[(initiation, from(0xc000_0001))]);
+    assert_eq!(relay.control.handshakes.len(), 1);
 }
 
 #[test]
@@ -198,7 +250,7 @@ fn a_flood_of_initiations_keeps_no_answer_out() {
         datagram
     };
     relay.process(&vec![(of_type(1), bad.address); 1000]);
-    assert_eq!(relay.control.handshakes.len(), HANDSHAKES);
+    assert_eq!(relay.control.handshakes.len(), HANDSHAKES / 4);
     let answers = [(of_type(2), good.address), (of_type(3), good.address)];
     relay.process(&answers);
     assert_eq!(relay.control.answers.len(), answers.len());

@@ -17,6 +17,8 @@ use std::process::Command;
 
 /// Set for a program that is to be apart.
 const APART: &str = "MIXLINE_TESTNET_APART";
+/// Parts of names, with commas between them: the tests of a program of which only some are to run.
+const ONLY: &str = "MIXLINE_TESTNET_ONLY";
 
 /// Keeps `/etc/netns`, which is removed when it is empty, for those who have mounted something there.
 fn placeholder() -> PathBuf {
@@ -45,6 +47,22 @@ impl Drop for Ground {
     fn drop(&mut self) {
         clean_up();
     }
+}
+
+/// Makes `command` run only the tests whose names contain one of `parts`, if its program asks
+/// [`is_wanted`]. The harness of tests takes one part alone.
+pub fn only(command: &mut Command, parts: &[&str]) {
+    command.env(ONLY, parts.join(","));
+}
+
+/// Whether a test is one of those that this process is to run.
+#[must_use]
+pub fn is_wanted(test: &str) -> bool {
+    std::env::var(ONLY).map_or(true, |parts| has_one_of(test, &parts))
+}
+
+fn has_one_of(test: &str, parts: &str) -> bool {
+    parts.split(',').any(|part| test.contains(part))
 }
 
 /// Removes what is left of a [`Ground`] whose process was killed.
@@ -96,4 +114,20 @@ fn mount_at(what: Option<&Path>, at: &Path, kind: Option<&str>, flags: MsFlags) 
     mount(what, at, kind, flags, None::<&str>)
         .map_err(std::io::Error::from)
         .file("mounting at", at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_some_tests_are_wanted() {
+        for (test, is_wanted) in [
+            ("xdp::ports", true),
+            ("udp::living::a_night", true),
+            ("udp::ports", false),
+        ] {
+            assert_eq!(has_one_of(test, "xdp,living"), is_wanted, "{test}");
+        }
+    }
 }

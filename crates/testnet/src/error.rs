@@ -72,6 +72,9 @@ pub enum Error {
         /// Where.
         text: String,
     },
+    /// A capture that cannot be read.
+    #[error("a capture: {0}")]
+    Capture(&'static str),
     /// A program of the network that is not built.
     #[error("{} is missing: run `cargo xtask build`", .0.display())]
     NotBuilt(PathBuf),

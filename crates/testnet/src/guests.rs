@@ -44,6 +44,10 @@ pub const ATTACKERS: Guest = Guest {
 /// A /60 all of whose addresses [`ATTACKERS`] has.
 pub const SITE: (Ipv6Addr, u8) = (Ipv6Addr::new(0x3fff, 0x301, 0, 0x10, 0, 0, 0, 0), 60);
 
+/// IPv4 networks all of whose addresses [`ATTACKERS`] has, as somebody who rents machines everywhere: as many /16s
+/// as fit. They are other ones than those that forged sources are drawn from, whose answers nobody takes.
+pub const NETWORKS: (Ipv4Addr, u8) = (Ipv4Addr::new(128, 0, 0, 0), 4);
+
 /// All of them.
 pub const ALL: [Guest; 2] = [NEWCOMERS, ATTACKERS];
 
@@ -53,8 +57,11 @@ pub fn add() -> Result<()> {
         wire(&guest)?;
     }
     let (site, length) = SITE;
-    let theirs = format!("route add local {site}/{length} dev lo\n");
-    ip_in(ATTACKERS.namespace, &theirs).step("giving the attackers a site")?;
+    let (networks, shorter) = NETWORKS;
+    let theirs = format!(
+        "route add local {site}/{length} dev lo\nroute add local {networks}/{shorter} dev lo\n"
+    );
+    ip_in(ATTACKERS.namespace, &theirs).step("giving the attackers a site and networks")?;
     let (ipv4, ipv6) = (ATTACKERS.ipv4, ATTACKERS.ipv6);
     let routes = format!("route add default via {ipv4}\nroute add {site}/{length} via {ipv6}\n");
     ip_in(ROUTER, &routes).step("routes to the attackers")
@@ -119,6 +126,15 @@ mod tests {
                 assert_ne!(node.ipv6().segments()[..2], guest.ipv6.segments()[..2]);
             }
         }
+    }
+
+    #[test]
+    fn no_node_and_no_guest_is_in_the_attackers_networks() {
+        let (networks, length) = NETWORKS;
+        let inside = |it: Ipv4Addr| (u32::from(it) ^ u32::from(networks)) >> (32 - length) == 0;
+        assert!(inside(networks) && u32::from(networks) << length == 0);
+        assert!(!ALL.iter().any(|guest| inside(guest.ipv4)));
+        assert!(!Node::all().any(|node| inside(node.ipv4())));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod namespaces;
 pub mod netns;
 pub mod network;
+pub mod pcap;
 pub mod proc;
 pub mod process;
 pub mod programs;

@@ -34,6 +34,18 @@ const TOTAL: Limit = Limit {
     burst: 20_000,
 };
 
+/// Initiations of a /24 or a /48, and of a /16 or a /32: a sixteenth and a quarter of those of all.
+const PER_NETWORK: [Limit; 2] = [part(TOTAL, 16), part(TOTAL, 4)];
+/// The same of path probes.
+const PROBES_PER_NETWORK: [Limit; 2] = [part(PROBES_TOTAL, 16), part(PROBES_TOTAL, 4)];
+
+const fn part(whole: Limit, of: u32) -> Limit {
+    Limit {
+        rate: whole.rate / of,
+        burst: whole.burst / of,
+    }
+}
+
 /// Path probes of one source: as many as a relay answers.
 const PROBES_PER_SOURCE: Limit = Limit {
     rate: 50,
@@ -178,6 +190,8 @@ impl Program {
             per_answer: PER_ANSWER,
             unread_per_source: UNREAD_PER_SOURCE,
             unread_total: UNREAD_TOTAL,
+            per_network: PER_NETWORK,
+            probes_per_network: PROBES_PER_NETWORK,
         };
         let mut array: Array<_, PodSettings> = map(&mut ebpf, &card, "SETTINGS")?;
         array

@@ -8,7 +8,7 @@ use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{Lease, LeaseRequest};
 use mixline_protocol::time::UnixTime;
 
-use super::refusal::{Decision, Refusal, contended, damaged, unavailable};
+use super::refusal::{Decision, Refusal, contended, unavailable};
 use super::{ATTEMPTS, Registry};
 use crate::store::{Entry, Outcome, Table, Transaction};
 
@@ -73,7 +73,10 @@ impl Registry {
             .get(Table::Leases, &own.value)
             .map_err(|e| unavailable(&e))?;
         let Some(entry) = entry else { return Ok(None) };
-        let lease = Lease::decode(&entry.value).map_err(damaged)?;
+        // One that cannot be read is nobody's until it ends; the ID gets another address.
+        let Ok(lease) = Lease::decode(&entry.value) else {
+            return Ok(None);
+        };
         let usable = lease.id == *id && self.parameters.network.leasable(lease.ipv4);
         Ok(usable.then_some((lease, entry)))
     }

@@ -30,16 +30,26 @@ impl Registry {
                 .get(Table::Names, label.as_bytes())
                 .map_err(|e| unavailable(&e))?;
             let held = stored.as_ref().filter(|entry| entry.expires > now);
-            if let Some(entry) = held {
-                let before = NameRecord::decode(&entry.value).map_err(damaged)?;
-                if before == *record {
+            let before = stored
+                .as_ref()
+                .and_then(|entry| NameRecord::decode(&entry.value).ok());
+            if held.is_some() {
+                let is_own = match &before {
+                    Some(before) => before.id == record.id,
+                    // One that cannot be read is its holder's to replace, whom another table knows.
+                    None => self.keeps_name(&of, now)?,
+                };
+                if before.as_ref().is_some_and(|before| before == record) {
                     return Ok(());
                 }
-                if before.id != record.id {
+                if !is_own {
                     let text = format!("{} belongs to another ID", record.label.host());
                     return Err(Refusal::new(RefusalCode::Taken, text));
                 }
-                if before.version >= record.version {
+                if before
+                    .as_ref()
+                    .is_some_and(|it| it.version >= record.version)
+                {
                     return Err(older());
                 }
             } else {
@@ -55,11 +65,8 @@ impl Registry {
                 .put(Table::Names, label, record.encode(), end)
                 .put(Table::NamesOf, of.as_slice(), [], end);
             // One that has ended, was not swept yet, and was another ID's.
-            if let Some(entry) = &stored {
-                let before = NameRecord::decode(&entry.value).map_err(damaged)?;
-                if before.id != record.id {
-                    change = change.delete(Table::NamesOf, name_of_key(&before.id, &before.label));
-                }
+            if let Some(before) = before.filter(|before| before.id != record.id) {
+                change = change.delete(Table::NamesOf, name_of_key(&before.id, &before.label));
             }
             match self.store.commit(change).map_err(|e| unavailable(&e))? {
                 Outcome::Committed => return Ok(()),
@@ -98,6 +105,13 @@ impl Registry {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a name is kept for an ID; `of`: their [`name_of_key`].
+    fn keeps_name(&self, of: &[u8], now: UnixTime) -> Decision<bool> {
+        let entry = self.store.get(Table::NamesOf, of);
+        let entry = entry.map_err(|e| unavailable(&e))?;
+        Ok(entry.is_some_and(|entry| entry.expires > now))
     }
 
     /// The names that are kept for an ID.

@@ -38,11 +38,13 @@ impl Registry {
                 .get(Table::Services, &id.0)
                 .map_err(|e| unavailable(&e))?;
             if let Some(entry) = &stored {
-                let before = ServiceDescriptor::decode(&entry.value).map_err(damaged)?;
-                if before == *descriptor {
+                // One that cannot be read, of another format or from a bad disk, is of no use to anybody: its ID, and
+                // nobody else, replaces it.
+                let before = ServiceDescriptor::decode(&entry.value).ok();
+                if before.as_ref().is_some_and(|before| before == descriptor) {
                     return Ok(());
                 }
-                if before.version >= descriptor.version {
+                if before.is_some_and(|before| before.version >= descriptor.version) {
                     return Err(older());
                 }
             } else {

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mixline_protocol::effort::Effort;
 use mixline_protocol::identity::X25519Public;
-use mixline_protocol::link::{DatagramType, MIN_EFFORT, Timestamp, datagram_type, receiver_index};
+use mixline_protocol::link::{
+    COOKIE_LIFE, DatagramType, MAX_SPENT, MAX_WAITING, MIN_EFFORT, Timestamp, datagram_type,
+    receiver_index,
+};
 use mixline_protocol::rate_limit::Rate;
 use mixline_protocol::size::Datagram;
 use rand_core::CryptoRng;
@@ -25,6 +28,11 @@ use super::price::{pays, price};
 pub const SERVED: Rate = Rate {
     burst: 32,
     interval: Duration::from_millis(1),
+};
+/// All that are served while a cookie is good, and those that wait, are remembered if they have shown effort.
+const _: () = {
+    let served = COOKIE_LIFE.as_nanos() / SERVED.interval.as_nanos();
+    assert!(served + SERVED.burst as u128 + 2 * MAX_WAITING as u128 <= MAX_SPENT as u128);
 };
 /// Hashes that effort for our own initiations costs at a time, some 1 ms ...
 pub const HASHES: u32 = 1 << 12;
@@ -125,7 +133,7 @@ impl<R: CryptoRng> Neighbours<R> {
             self.refused += 1;
             return false;
         }
-        // What was shown before is no effort.
+        // What was shown before is no effort: it has been served, or it waits.
         let new = effort == 0 || self.responder.spend(datagram);
         let effort = if new { effort } else { 0 };
         let from_relay = self.relays.is_first(source.ip());
@@ -133,7 +141,11 @@ impl<R: CryptoRng> Neighbours<R> {
             datagram: Box::new(*datagram),
             source,
         };
-        if let Some((effort, last)) = self.waiting.push(from_relay, effort, waits) {
+        let gives_way = self.waiting.push(source.ip(), from_relay, effort, waits);
+        if let Some((effort, last)) = gives_way {
+            if effort > 0 {
+                self.responder.give_back(&last.datagram);
+            }
             if !from_relay {
                 self.meter.gave_way(effort);
             }
@@ -178,6 +190,12 @@ impl<R: CryptoRng> Neighbours<R> {
             return;
         }
         let known = self.table.number_of(&incoming.remote());
+        // What the responder has forgotten its neighbour's state still knows: an old one changes nothing there.
+        if let Some(neighbour) = known.and_then(|number| self.table.get(number))
+            && !neighbour.peer.is_new(incoming.timestamp())
+        {
+            return tracing::debug!("an old link initiation");
+        }
         let number = match self.place(incoming.remote(), source, effort, now) {
             Ok(number) => number,
             Err(NoPlace::Without(effort)) => return self.send_cookie(datagram, source, effort),
@@ -243,7 +261,7 @@ impl<R: CryptoRng> Neighbours<R> {
             if proven && matches!(passing, Some(Place::Unproven(_))) {
                 let _ = self.table.put(number, place);
             }
-            self.table.set_effort(number, shown);
+            self.table.set_effort(number, shown, now);
             return Ok(number);
         }
         if place != Place::Relay {
@@ -262,11 +280,11 @@ impl<R: CryptoRng> Neighbours<R> {
             (None, Place::Proven(_)) => self.in_place_of_another(key, source, shown, now)?,
             (None, _) => return Err(NoPlace::AtAll),
         };
-        self.table.set_effort(number, shown);
+        self.table.set_effort(number, shown, now);
         Ok(number)
     }
 
-    /// A neighbour in the place of one that has made less effort, and has not said anything yet.
+    /// A neighbour in the place of one that has not said anything yet, and has made less effort or had its time.
     fn in_place_of_another(
         &mut self,
         key: X25519Public,
@@ -275,7 +293,7 @@ impl<R: CryptoRng> Neighbours<R> {
         now: Instant,
     ) -> Result<u32, NoPlace> {
         let ip = source.ip();
-        let Some(other) = self.table.who_gives_way(ip, effort) else {
+        let Some(other) = self.table.who_gives_way(ip, effort, now) else {
             // Enough to be better than those who make none, or twice as much as was too little.
             return Err(NoPlace::Without(effort.saturating_mul(2).max(MIN_EFFORT)));
         };

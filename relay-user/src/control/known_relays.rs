@@ -49,6 +49,11 @@ impl KnownRelays {
         self.firsts.contains(&ip.to_canonical())
     }
 
+    /// Where relays of the newest snapshot have their first addresses.
+    pub fn first_addresses(&self) -> &HashSet<IpAddr> {
+        &self.firsts
+    }
+
     /// The relay of this short ID.
     pub fn get(&self, short: &ShortId) -> Option<&Relay> {
         self.relays.get(short)

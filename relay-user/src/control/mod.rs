@@ -12,6 +12,7 @@ mod prefix;
 mod price;
 pub mod registration;
 pub mod staying;
+mod unconfirmed;
 pub mod unproven;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -359,7 +360,7 @@ mod tests {
     use mixline_protocol::identity::ShortId;
     use mixline_protocol::size::DATAGRAM;
     use mixline_relay_engine::pipeline::{Assembly, Common};
-    use mixline_relay_engine::testing::{ANSWERS, HANDSHAKES, pooled};
+    use mixline_relay_engine::testing::{ANSWERS, HANDSHAKES, RELAYS_HANDSHAKES, pooled};
     use mixline_relay_engine::wake::NeverSleeps;
 
     use super::*;
@@ -378,11 +379,13 @@ mod tests {
             let message = Handshake {
                 datagram: pooled(&common, &[what; DATAGRAM]).unwrap(),
                 source: SocketAddr::from(([192, 0, 2, 1], 7000)),
+                place: None,
             };
             queue.push(message).is_ok()
         };
         while push(&queues.handshakes, INITIATION) {}
-        assert_eq!(queues.handshakes.len(), HANDSHAKES);
+        let initiations = HANDSHAKES + RELAYS_HANDSHAKES;
+        assert_eq!(queues.handshakes.len(), initiations);
         struct Fake<P> {
             push: P,
             worked: usize,
@@ -421,7 +424,7 @@ mod tests {
         while !work_off(queues, &mut desk) {
             rounds += 1;
         }
-        assert_eq!((desk.worked, desk.right), (HANDSHAKES, HANDSHAKES));
-        assert_eq!(rounds, HANDSHAKES / HANDSHAKES_AT_ONCE);
+        assert_eq!((desk.worked, desk.right), (initiations, initiations));
+        assert_eq!(rounds, initiations / HANDSHAKES_AT_ONCE);
     }
 }

@@ -4,7 +4,7 @@
 //! A number is a position in the table and what workers know a neighbour by. It is another's only
 //! after its neighbour was removed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use mixline_protocol::shares::share_a_network;
 use mixline_relay_engine::quota::NeighbourUsage;
 
 use super::places::{Place, Places};
+use super::unconfirmed::{Unconfirmed, Waiter};
 
 /// One neighbour.
 pub struct Neighbour {
@@ -33,6 +34,8 @@ pub struct Neighbour {
     place: Place,
     /// The most effort that its initiations have shown.
     effort: Effort,
+    /// When it last asked with a cookie.
+    asked: Instant,
     /// Since when it has had that place, or asked for the newest session in it.
     pub since: Instant,
     /// What it takes up in the workers.
@@ -53,8 +56,8 @@ pub struct NeighbourTable {
     free: Vec<u32>,
     by_key: HashMap<X25519Public, u32>,
     places: Places,
-    /// Those that have returned a cookie and said nothing yet, by effort.
-    unconfirmed: BTreeSet<(Effort, u32)>,
+    /// Those that have returned a cookie and said nothing yet.
+    unconfirmed: Unconfirmed,
 }
 
 impl NeighbourTable {
@@ -67,7 +70,7 @@ impl NeighbourTable {
             free: Vec::new(),
             by_key: HashMap::new(),
             places: Places::default(),
-            unconfirmed: BTreeSet::new(),
+            unconfirmed: Unconfirmed::default(),
         }
     }
 
@@ -155,6 +158,7 @@ impl NeighbourTable {
             worker: number as usize % self.workers,
             place,
             effort: 0,
+            asked: now,
             since: now,
             usage: NeighbourUsage::default(),
             attempts: 0,
@@ -165,43 +169,46 @@ impl NeighbourTable {
         Some(number)
     }
 
-    /// A neighbour has shown this effort.
-    pub fn set_effort(&mut self, number: u32, effort: Effort) {
+    /// A neighbour has asked, and shown this effort.
+    pub fn set_effort(&mut self, number: u32, effort: Effort, now: Instant) {
         self.sort_out(number);
         if let Some(known) = self.get_mut(number) {
             known.effort = known.effort.max(effort);
+            known.asked = now;
         }
         self.sort_in(number);
     }
 
     /// Which neighbour that has returned a cookie and said nothing yet gives way to another one there, that
-    /// shows this effort: the one with the least, if that is less, of those in its network. If there are none,
-    /// of all.
-    pub fn who_gives_way(&self, ip: IpAddr, effort: Effort) -> Option<u32> {
-        let near = |number: &u32| {
-            let place = self.get(*number).and_then(|known| known.place.ip());
+    /// shows this effort: one in its network; if there are none, one of all.
+    pub fn who_gives_way(&self, ip: IpAddr, effort: Effort, now: Instant) -> Option<u32> {
+        let near = |number: u32| {
+            let place = self.get(number).and_then(|known| known.place.ip());
             place.is_some_and(|there| share_a_network(there, ip))
         };
-        let mut all = self.unconfirmed.iter();
-        let (least, number) = match all.find(|(_, number)| near(number)) {
-            Some(found) => found,
-            None => self.unconfirmed.first()?,
-        };
-        (*least < effort).then_some(*number)
+        self.unconfirmed.who_gives_way(near, effort, now)
     }
 
     fn sort_in(&mut self, number: u32) {
-        if let Some(known) = self.get(number)
-            && matches!(known.place, Place::Proven(_))
-        {
-            self.unconfirmed.insert((known.effort, number));
+        if let Some(waiter) = self.waiter(number) {
+            self.unconfirmed.insert(waiter);
         }
     }
 
     fn sort_out(&mut self, number: u32) {
-        if let Some(known) = self.get(number) {
-            self.unconfirmed.remove(&(known.effort, number));
+        if let Some(waiter) = self.waiter(number) {
+            self.unconfirmed.remove(waiter);
         }
+    }
+
+    /// A neighbour as one of those that have returned a cookie and said nothing yet, if it is one.
+    fn waiter(&self, number: u32) -> Option<Waiter> {
+        let known = self.get(number)?;
+        matches!(known.place, Place::Proven(_)).then_some(Waiter {
+            number,
+            effort: known.effort,
+            since: known.asked,
+        })
     }
 
     /// Gives a neighbour another place. False, and nothing is changed, if there is none for it.
@@ -217,8 +224,10 @@ impl NeighbourTable {
         if !self.places.exchange(known.place, place) {
             return false;
         }
-        self.unconfirmed.remove(&(known.effort, number));
-        known.place = place;
+        self.sort_out(number);
+        if let Some(known) = self.get_mut(number) {
+            known.place = place;
+        }
         self.sort_in(number);
         true
     }
@@ -273,6 +282,7 @@ pub fn upkeep(relay: Option<ShortId>) -> Upkeep {
 
 #[cfg(test)]
 mod tests {
+    use super::super::unconfirmed::HELD_FOR;
     use super::*;
 
     fn key(n: u8) -> X25519Public {
@@ -285,15 +295,23 @@ mod tests {
         let ip = |a: u8, d: u8| IpAddr::from([a, 0, 2, d]);
         for (n, a, effort) in [(1, 10, 5000), (2, 10, 3000), (3, 20, 2000)] {
             let number = table.add(key(n), None, Place::Proven(ip(a, n)), None, now);
-            table.set_effort(number.unwrap(), effort);
+            table.set_effort(number.unwrap(), effort, now);
         }
-        assert_eq!(table.who_gives_way(ip(10, 9), 4000), Some(1));
-        assert_eq!(table.who_gives_way(ip(10, 9), 3000), None);
-        assert_eq!(table.who_gives_way(ip(30, 9), 2001), Some(2));
+        assert_eq!(table.who_gives_way(ip(10, 9), 4000, now), Some(1));
+        assert_eq!(table.who_gives_way(ip(10, 9), 3000, now), None);
+        assert_eq!(table.who_gives_way(ip(30, 9), 2001, now), Some(2));
         // Who has confirmed its session does not.
         assert!(table.put(1, Place::Client(ip(10, 2))));
-        assert_eq!(table.who_gives_way(ip(10, 9), 4000), None);
-        assert_eq!(table.who_gives_way(ip(10, 9), 6000), Some(0));
+        assert_eq!(table.who_gives_way(ip(10, 9), 4000, now), None);
+        assert_eq!(table.who_gives_way(ip(10, 9), 6000, now), Some(0));
+        // Who has had its place for some time does, to whoever comes: the oldest, and within a network first.
+        let later = now + HELD_FOR;
+        table.set_effort(1, 5000, later);
+        assert_eq!(table.who_gives_way(ip(10, 9), 0, later), Some(0));
+        assert_eq!(table.who_gives_way(ip(30, 9), 0, later), Some(0));
+        table.set_effort(0, 0, later);
+        assert_eq!(table.who_gives_way(ip(10, 9), 0, later), None);
+        assert_eq!(table.who_gives_way(ip(30, 9), 0, later), Some(2));
         for number in 0..3 {
             table.remove(number);
         }

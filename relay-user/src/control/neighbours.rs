@@ -199,6 +199,9 @@ impl<R: CryptoRng> Neighbours<R> {
         let table = table.map(|(short, relay)| (*short, self.table.number_of(&relay.link)));
         self.output
             .push(Output::All(Command::Relays(table.collect())));
+        let addresses = Arc::new(self.relays.first_addresses().clone());
+        self.output
+            .push(Output::All(Command::RelayAddresses(addresses)));
     }
 
     /// Takes a control message that came under the session of `index`.

@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use mixline_protocol::identity::X25519Secret;
+use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::{
     CellKind, DatagramType, Initiator, LOAD_INITIATIONS_PER_SECOND, MAX_WAITING, MIN_EFFORT,
     REJECT_AFTER, Timestamp, datagram_type,
 };
 use mixline_protocol::random::OsRandom;
-use mixline_relay::testing::{CONFIRM_WITHIN, MAX_UNPROVEN, SERVED};
+use mixline_relay::testing::{CONFIRM_WITHIN, MAX_UNCONFIRMED, MAX_UNPROVEN, SERVED};
 use mixline_relay_engine::messages::Signal;
 
 use super::node::{Client, Node, connects, exchange, pass, two};
@@ -311,6 +311,97 @@ fn under_load_relays_of_the_snapshot_have_their_turn_without_effort() {
 }
 
 #[test]
+fn relays_of_one_network_leave_others_their_turn() {
+    let mut now = Instant::now();
+    let mut node = overrun(now);
+    let mut other = Node::new("50.0.0.3:7000", now);
+    let crowd: Vec<_> = (0..50)
+        .map(|n| Node::new(&format!("60.0.{n}.1:7000"), now))
+        .collect();
+    let relays = [&node, &other].into_iter().chain(&crowd);
+    let snapshot: Vec<_> = relays.map(|relay| relay.descriptor.clone()).collect();
+    for node in [&mut node, &mut other] {
+        node.neighbours.set_relays(&snapshot, now);
+        node.apply();
+    }
+    // Each sends as much as a source may, under ever other keys.
+    let mut waits = 0;
+    for n in 0..20 * crowd.len() {
+        let at = crowd[n % crowd.len()].address;
+        let member = Client::new(&at.to_string());
+        let cookie = member.cookie(&mut node, now);
+        let (_, datagram) = member.initiation(&node, Some(&cookie), 0);
+        node.neighbours.handshake(&datagram, at, now);
+        node.apply();
+        waits += usize::from(node.sent.is_empty());
+        node.sent.clear();
+    }
+    assert!(
+        (MAX_WAITING / 3..=MAX_WAITING / 2).contains(&waits),
+        "{waits}"
+    );
+    // The one that comes then is served in its turn.
+    other.neighbours.signal(Signal::Want(node.short()), now);
+    other.apply();
+    let cookie = (0..2).find(|_| {
+        let (initiation, _) = other.sent.pop().unwrap();
+        node.neighbours.handshake(&initiation, other.address, now);
+        node.apply();
+        for (answer, _) in std::mem::take(&mut node.sent) {
+            other.take(&answer, node.address, now);
+        }
+        other.sent.is_empty()
+    });
+    assert_eq!(cookie, Some(1), "with a cookie it waits");
+    for _ in 0..2 * MAX_WAITING {
+        now += SERVED.interval;
+        serve(&mut node, now);
+        for (answer, to) in std::mem::take(&mut node.sent) {
+            if to == other.address {
+                other.take(&answer, node.address, now);
+            }
+        }
+    }
+    assert!(other.link_to(&node).is_some());
+}
+
+#[test]
+fn who_repeats_what_a_relay_has_forgotten_keeps_nobody_out() {
+    let mut now = Instant::now();
+    let (rng, second) = (&mut OsRandom::new(), Duration::from_secs(1));
+    let identity = IdentityKey::generate(rng);
+    let link = X25519Secret::generate(rng);
+    let node = Node::of(&identity, link.clone(), "10.0.0.1:7000", now);
+    let client = Client::new("192.0.2.1:5");
+    let old: Vec<_> = (0..20)
+        .map(|_| client.initiation(&node, None, 0).1)
+        .collect();
+    // A relay that has just started remembers none of them, as one that was made to forget them.
+    let mut node = Node::of(&identity, link, "10.0.0.1:7000", now);
+    let elsewhere: SocketAddr = "203.0.113.1:5".parse().unwrap();
+    for datagram in &old[..10] {
+        node.take(datagram, elsewhere, now);
+        now += second;
+    }
+    // Whoever repeats them is answered, and has a place that passes.
+    assert!(!node.sent.is_empty() && node.sent.iter().all(|(_, to)| *to == elsewhere));
+    node.sent.clear();
+    assert_eq!(node.neighbours.census().clients, 0);
+    let session = client.connect(&mut node, now).unwrap();
+    let sessions = node.sessions.len();
+    for datagram in &old {
+        now += second;
+        node.take(datagram, elsewhere, now);
+        assert!(node.sent.is_empty());
+        let said = client.say(&mut node, &session, &Control::Ping(5), now);
+        assert_eq!(said, [Control::Pong(5)]);
+    }
+    assert!(node.sessions.len() <= sessions);
+    assert_eq!(node.neighbours.census().clients, 1);
+    assert!(client.connect(&mut node, now).is_some());
+}
+
+#[test]
 fn who_has_made_less_effort_gives_way_before_it_has_said_anything() {
     let now = Instant::now();
     let mut node = Node::new("10.0.0.1:7000", now);
@@ -318,7 +409,7 @@ fn who_has_made_less_effort_gives_way_before_it_has_said_anything() {
     let mut moment = now;
     let mut n = 0;
     let refused = loop {
-        moment += Duration::from_millis(6);
+        moment += Duration::from_millis(2);
         n += 1;
         let client = Client::new(&format!("192.0.2.{}:{}", n % 250, n));
         let (initiator, answer) = client.half(&mut node, moment).unwrap();
@@ -339,4 +430,28 @@ fn who_has_made_less_effort_gives_way_before_it_has_said_anything() {
         client.say(&mut node, &session, &Control::Ping(5), moment)
     };
     assert_eq!(said, [Control::Pong(5)]);
+}
+
+#[test]
+fn strangers_that_pay_and_say_nothing_leave_a_place_to_who_pays_as_much() {
+    let mut now = Instant::now();
+    let mut node = overrun(now);
+    // As many as are served, each from a network of its own, with what is suggested or more. None goes on.
+    for n in 0..4000 {
+        if n % 1000 == 0 {
+            node.neighbours.tick(now);
+        }
+        now += SERVED.interval;
+        let client = Client::new(&format!("{}.{}.0.1:5", 60 + n / 250, n % 250));
+        let cookie = client.cookie(&mut node, now);
+        let effort = cookie.effort().max(MIN_EFFORT);
+        let (_, datagram) = client.initiation(&node, Some(&cookie), effort);
+        node.take(&datagram, client.address, now);
+        node.sent.clear();
+    }
+    assert!(node.sessions.len() >= MAX_UNCONFIRMED, "no flood");
+    let newcomer = Client::new("203.0.113.1:5");
+    now += 10 * SERVED.interval;
+    assert!(newcomer.connect(&mut node, now).is_some());
+    assert_eq!(node.neighbours.census().clients, 1);
 }

@@ -138,7 +138,8 @@ impl Node {
                     self.mailboxes.remove(token);
                 }
             }
-            Command::OnionKeys(_)
+            Command::RelayAddresses(_)
+            | Command::OnionKeys(_)
             | Command::NewPaths(_)
             | Command::MeanDelay(_)
             | Command::Stop => {}

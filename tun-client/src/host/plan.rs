@@ -47,6 +47,19 @@ impl Action {
     }
 }
 
+/// Where a route leads packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leads {
+    /// It refuses them.
+    Nowhere,
+    /// Into the tunnel.
+    Inside,
+    /// To the rules after the one that has led to its table.
+    On,
+    /// Elsewhere.
+    Out,
+}
+
 /// What leads from what is there to what is desired; nothing if that is there.
 #[must_use]
 pub fn plan(desired: &Desired, network: &VirtualNetwork, observed: &Observed) -> Vec<Action> {
@@ -64,6 +77,34 @@ pub fn plan(desired: &Desired, network: &VirtualNetwork, observed: &Observed) ->
             .copied()
     };
     actions.extend(missing(true).map(Action::SetRoute));
+    // What leads out goes before a rule may lead more packets there, also where something else is to have its
+    // place; then what sends packets on to later rules, since these may lead inside.
+    let undesired = observed
+        .routes
+        .iter()
+        .filter(|route| !desired.routes.contains(route));
+    let leads = |route: &Route| match route.target {
+        Target::Unreachable => Leads::Nowhere,
+        Target::Interface(index) if Some(index) == desired.interface => Leads::Inside,
+        Target::Throw => Leads::On,
+        Target::Interface(_) | Target::Other => Leads::Out,
+    };
+    let is_replaced = |route: &Route| {
+        let mut desired = desired.routes.iter();
+        desired.any(|other| other.has_place_of(route))
+    };
+    let is_refused = |route: &Route| {
+        let mut refusing = missing(true);
+        refusing.any(|other| other.has_place_of(route))
+    };
+    let out = undesired
+        .clone()
+        .filter(|route| leads(route) == Leads::Out && !is_refused(route));
+    actions.extend(out.copied().map(Action::RemoveRoute));
+    let on = undesired
+        .clone()
+        .filter(|route| leads(route) == Leads::On && !is_replaced(route));
+    actions.extend(on.copied().map(Action::RemoveRoute));
     actions.extend(add_rules(&desired.rules, &observed.rules));
     if let Some(interface) = desired.interface {
         let up = observed
@@ -97,17 +138,11 @@ pub fn plan(desired: &Desired, network: &VirtualNetwork, observed: &Observed) ->
     }
     actions.extend(hosts.into_iter().map(Action::AddAddress));
     actions.extend(missing(false).map(Action::SetRoute));
-    // What has the place of a desired route has been replaced. What leads out goes first.
-    let too_many = observed
-        .routes
-        .iter()
-        .filter(|route| !desired.routes.iter().any(|other| other.has_place_of(route)));
-    let (closed, open): (Vec<Route>, Vec<Route>) = too_many.partition(|route| match route.target {
-        Target::Unreachable => true,
-        Target::Interface(index) => Some(index) == desired.interface,
-        Target::Throw | Target::Other => false,
+    // What has the place of a desired route has been replaced.
+    let closed = undesired.filter(|route| {
+        matches!(leads(route), Leads::Nowhere | Leads::Inside) && !is_replaced(route)
     });
-    actions.extend(open.into_iter().chain(closed).map(Action::RemoveRoute));
+    actions.extend(closed.copied().map(Action::RemoveRoute));
     for address in own {
         if !desired.addresses.contains(&address) {
             actions.push(Action::RemoveAddress(address));
@@ -142,17 +177,18 @@ fn add_rules(desired: &[Rule], there: &[Rule]) -> Vec<Action> {
         let before = |source: &Rule| {
             source.to.is_ipv6() != rule.to.is_ipv6() || place(source).is_some_and(|it| it < at)
         };
-        // Somebody else's rule of the same priority would come before one that is made again.
-        let behind = there.iter().skip(at);
-        let behind = behind.filter(|other| other.to.is_ipv6() == rule.to.is_ipv6());
-        let mut behind = behind.filter(|other| !other.is_own() && other.priority <= rule.priority);
-        if sources.iter().all(before) || behind.next().is_some() {
-            continue;
-        }
         let later = Rule {
             priority: rule.priority + 1,
             ..rule
         };
+        // The kernel makes a rule behind those of its priority: somebody else's would come before one that is
+        // made again, or before the one that holds its place. Then the former stay behind.
+        let behind = there.iter().skip(at);
+        let behind = behind.filter(|other| other.to.is_ipv6() == rule.to.is_ipv6());
+        let mut behind = behind.filter(|other| !other.is_own() && other.priority <= later.priority);
+        if sources.iter().all(before) || behind.next().is_some() {
+            continue;
+        }
         actions.extend([
             Action::AddRule(later),
             Action::RemoveRule(rule),

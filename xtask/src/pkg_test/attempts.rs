@@ -72,7 +72,7 @@ fn go_on(container: &mut Container) -> Result<()> {
              systemd-run --quiet --unit={UNIT} --nice=10 {SCRIPT}"
         ),
     )?;
-    until(container, &format!("test -s {ROUNDS}"), 30)
+    until(container, &format!("test -s {ROUNDS}"))
 }
 
 /// How often they have tried.
@@ -84,7 +84,7 @@ pub fn rounds(container: &mut Container) -> Result<u32> {
 /// Ends them; fails if they have not tried to the end.
 pub fn end(container: &mut Container) -> Result<()> {
     expect(container, &format!("systemctl is-active {UNIT}"), "active")?;
-    until(container, &format!("test $(cat {ROUNDS}) -ge {FEWEST}"), 30)?;
+    until(container, &format!("test $(cat {ROUNDS}) -ge {FEWEST}"))?;
     said(container, &format!("systemctl stop {UNIT}")).map(drop)
 }
 
@@ -99,7 +99,7 @@ pub fn paused(
     let rounds = rounds(container)?;
     ensure!(rounds > 0, "nothing was tried before");
     said(container, &format!("systemctl stop {UNIT}"))?;
-    until(container, &format!("! {LEFT}"), 20)?;
+    until(container, &format!("! {LEFT}"))?;
     work(container)?;
     go_on(container)
 }

@@ -82,7 +82,6 @@ fn boot(container: &mut Container, end: End) -> Result<()> {
     until(
         container,
         &format!("dig +short +time=1 $RANDOM.example | grep -q {ANSWER}"),
-        20,
     )
 }
 
@@ -92,7 +91,6 @@ fn more_rounds(container: &mut Container) -> Result<()> {
     until(
         container,
         &format!("test $(cat /run/attempts) -ge {}", already + ROUNDS),
-        60,
     )
 }
 
@@ -155,14 +153,13 @@ fn closed(container: &mut Container, client: &str, end: End) -> Result<()> {
     until(
         container,
         &format!("test $(systemctl is-active mixline-client) = {state}"),
-        60,
     )?;
     expect(
         container,
         "systemctl is-active mixline-client-lock",
         "active",
     )?;
-    let asked = container.run("dig +tries=1 +time=2 @127.0.0.53 first.anon", SHORT)?;
+    let asked = container.run("dig +tries=1 +time=20 @127.0.0.53 first.anon", SHORT)?;
     if !asked.output.contains("status: SERVFAIL") {
         bail!("{}", asked.output);
     }
@@ -173,7 +170,7 @@ fn closed(container: &mut Container, client: &str, end: End) -> Result<()> {
 fn comes_up(container: &mut Container) -> Result<()> {
     let capture = Capture::start(container)?;
     network::again(container)?;
-    resolves_by_host(container, 90)?;
+    resolves_by_host(container)?;
     capture.end(&[])?;
     said(
         container,
@@ -190,5 +187,5 @@ fn comes_up(container: &mut Container) -> Result<()> {
         container,
         "systemctl stop systemd-networkd.socket systemd-networkd",
     )?;
-    resolves_by_host(container, 20)
+    resolves_by_host(container)
 }

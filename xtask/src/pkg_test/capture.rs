@@ -9,6 +9,7 @@ use super::checks::Checks;
 use super::leaks::{self, Leak};
 use anyhow::{Context, Result, bail, ensure};
 use mixline_machines::container::Container;
+use mixline_testnet::pcap::has_all;
 use mixline_testnet::programs::{find_tool, target_directory};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -171,10 +172,7 @@ impl Dump {
         };
         let said = self.said();
         ensure!(
-            status.success()
-                && said
-                    .lines()
-                    .any(|line| line == "0 packets dropped by kernel"),
+            status.success() && has_all(&said),
             "the capture {}: {status}: {said}",
             self.place
         );

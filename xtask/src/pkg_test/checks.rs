@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 /// How long a command that only looks may take.
 pub const SHORT: Duration = Duration::from_secs(30);
+/// How long what comes by itself is waited for. It says nothing about speed: other tests have the machine
+/// as well.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The checks, one after the other: what was looked at, and what came of it.
 pub struct Checks {
@@ -14,6 +17,8 @@ pub struct Checks {
     pub passed: usize,
     /// How many did not.
     pub failed: usize,
+    /// What those said.
+    failures: Vec<String>,
     /// The container's shell has not come back from a command: what follows would wait behind it.
     lost: bool,
 }
@@ -25,6 +30,7 @@ impl Checks {
             began: Instant::now(),
             passed: 0,
             failed: 0,
+            failures: Vec::new(),
             lost: false,
         }
     }
@@ -37,8 +43,7 @@ impl Checks {
     /// Checks something, and says what came of it.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
         if self.lost {
-            self.failed += 1;
-            self.say(&format!("NOT RUN {name}"));
+            self.fail(format!("NOT RUN {name}"));
             return;
         }
         match check() {
@@ -47,7 +52,6 @@ impl Checks {
                 self.say(&format!("ok      {name}"));
             }
             Err(error) => {
-                self.failed += 1;
                 self.lost = matches!(
                     error.downcast_ref(),
                     Some(
@@ -55,8 +59,21 @@ impl Checks {
                             | mixline_machines::Error::Ended { .. }
                     )
                 );
-                self.say(&format!("FAILED  {name}: {}", chain(&error)));
+                self.fail(format!("FAILED  {name}: {}", chain(&error)));
             }
+        }
+    }
+
+    fn fail(&mut self, what: String) {
+        self.failed += 1;
+        self.say(&what);
+        self.failures.push(what);
+    }
+
+    /// Prints once more what failed, for who sees the end alone.
+    pub fn repeat_failures(&self) {
+        for failure in &self.failures {
+            println!("{failure}");
         }
     }
 }
@@ -84,16 +101,25 @@ pub fn expect(container: &mut Container, command: &str, wanted: &str) -> Result<
     Ok(())
 }
 
-/// Fails unless a command in the container succeeds within so many seconds, tried again and again.
-pub fn until(container: &mut Container, command: &str, seconds: u64) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(seconds);
+/// Fails unless a command in the container succeeds, tried again and again for [`PATIENCE`].
+pub fn until(container: &mut Container, command: &str) -> Result<()> {
+    until_within(container, command, PATIENCE)
+}
+
+/// As [`until`], for what may also not happen.
+pub fn until_within(container: &mut Container, command: &str, limit: Duration) -> Result<()> {
+    let end = Instant::now() + limit;
     loop {
         let answer = container.run(command, SHORT)?;
         if answer.code == 0 {
             return Ok(());
         }
         if Instant::now() > end {
-            bail!("not within {seconds} s: `{command}`\n{}", answer.output);
+            bail!(
+                "not within {} s: `{command}`\n{}",
+                limit.as_secs(),
+                answer.output
+            );
         }
         std::thread::sleep(Duration::from_millis(200));
     }

@@ -1,14 +1,15 @@
-//! A client that dies by a fault of its own: the host stays closed, and the service manager's next start
-//! takes it over.
+//! Daemons that die by a fault of their own. Where the client did, the host stays closed, and the service
+//! manager's next start takes it over; relay and directory are started again.
 //!
-//! The panic is a real one. A client that was suspended for longer than its other thread waits, and that may not
-//! have one more, cannot look at the host: what runs its tasks panics then ("OS can't spawn worker
-//! thread"). SIGSEGV stands for what no panic is.
+//! The panics are real ones: who may have no more threads cannot run what needs one ("OS can't spawn worker
+//! thread"). A client needs one to look at the host, if it was suspended for longer than its other thread
+//! waits; a relay does when it stops, a directory when it starts. SIGSEGV stands for what no panic is.
 
-use super::checks::{Checks, SHORT, said, until};
-use super::life::main_process;
+use super::checks::{Checks, SHORT, said, until, until_within};
+use super::life::{anew, main_process};
+use super::network::{DIRECTORY as DIRECTORY_ADDRESS, registered};
 use super::resolver::{DROP_IN, resolves_by_host};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use mixline_machines::container::Container;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,10 @@ use std::thread;
 use std::time::Duration;
 
 const CLIENT: &str = "mixline-client";
+const RELAY: &str = "mixline-relay";
+const DIRECTORY: &str = "mixline-directory";
+/// How long a process that has panicked may take to end.
+const END: Duration = Duration::from_secs(5);
 /// Longer than a thread waits for more to do, by default of tokio's, seconds.
 const IDLE: u32 = 11;
 /// The host is closed, and nobody is there.
@@ -28,6 +33,13 @@ pub fn run(checks: &mut Checks, container: &mut Container) {
         panics(container)
     });
     checks.check("so does a fault that is no panic", || faults(container));
+    checks.check("a panic ends the relay, and another one is started", || {
+        relay_panics(container)
+    });
+    checks.check(
+        "a panic ends the directory, and another one is started",
+        || directory_panics(container),
+    );
 }
 
 /// Has the service manager start the client no more by itself, while the host is looked at.
@@ -46,7 +58,6 @@ fn taken_over(container: &mut Container) -> Result<()> {
     until(
         container,
         &format!("test $(systemctl is-active {CLIENT}) = failed"),
-        10,
     )?;
     said(container, CLOSED)?;
     said(
@@ -59,27 +70,85 @@ fn taken_over(container: &mut Container) -> Result<()> {
         &format!("systemctl start {CLIENT}"),
         Duration::from_secs(90),
     )?;
-    resolves_by_host(container, 30)
+    resolves_by_host(container)
 }
 
 fn panics(container: &mut Container) -> Result<()> {
     stays_dead(container)?;
     let before = main_process(container, CLIENT)?;
-    let began = said(container, "date +%s")?;
-    let log = format!(
-        "journalctl --no-pager --unit={CLIENT} --output=cat --since=@{}",
-        began.trim()
-    );
-    let limit = Limit::set(container, before)?;
+    let last_words = LastWords::of(container, CLIENT)?;
+    let limit = Limit::set(container, CLIENT, before)?;
     let ended = suspended(container, before);
     limit.lift(container)?;
-    let words = container
-        .run(&format!("{log} | grep -A 1 'panicked at'"), SHORT)?
-        .output;
-    println!("          {}", words.replace('\n', ": "));
-    ended.with_context(|| words.clone())?;
-    ensure!(words.contains("panicked at"), "it ended, and did not panic");
+    last_words.are_of_a_panic(container, ended)?;
     taken_over(container)
+}
+
+/// The words of a unit from now on.
+struct LastWords {
+    log: String,
+}
+
+impl LastWords {
+    fn of(container: &mut Container, unit: &str) -> Result<Self> {
+        let began = said(container, "date +%s")?;
+        let since = began.trim();
+        Ok(Self {
+            log: format!("journalctl --no-pager --unit={unit} --output=cat --since=@{since}"),
+        })
+    }
+
+    /// Prints where it panicked; fails if it did not, or if it has not `ended`.
+    fn are_of_a_panic(self, container: &mut Container, ended: Result<()>) -> Result<()> {
+        // The journal may not have read them yet.
+        let panic = format!("journalctl --sync; {} | grep -A 1 'panicked at'", self.log);
+        let words = container.run(&panic, SHORT)?.output;
+        println!("          {}", words.replace('\n', ": "));
+        ended.with_context(|| words.clone())?;
+        ensure!(words.contains("panicked at"), "it ended, and did not panic");
+        Ok(())
+    }
+}
+
+fn relay_panics(container: &mut Container) -> Result<()> {
+    let before = main_process(container, RELAY)?;
+    let last_words = LastWords::of(container, RELAY)?;
+    let limit = Limit::set(container, RELAY, before)?;
+    // Not by the service manager, which would not start it again.
+    said(container, &format!("kill -TERM {before}"))?;
+    let ended = until(container, &format!("! kill -0 {before} 2>/dev/null"));
+    limit.lift(container)?;
+    last_words.are_of_a_panic(container, ended)?;
+    until(container, &anew(RELAY, before))?;
+    registered(container)
+}
+
+fn directory_panics(container: &mut Container) -> Result<()> {
+    let before = main_process(container, DIRECTORY)?;
+    let last_words = LastWords::of(container, DIRECTORY)?;
+    let drop_in = format!("/run/systemd/system/{DIRECTORY}.service.d");
+    said(
+        container,
+        &format!(
+            "mkdir -p {drop_in} && printf '[Service]\\nLimitNPROC=1\\n' > {drop_in}/alone.conf && systemctl daemon-reload"
+        ),
+    )?;
+    let started = container.run(&format!("systemctl restart {DIRECTORY}"), SHORT)?;
+    said(
+        container,
+        &format!("rm {drop_in}/alone.conf && systemctl daemon-reload"),
+    )?;
+    let ended = if started.code == 0 {
+        Err(anyhow!("it runs, and has one thread"))
+    } else {
+        Ok(())
+    };
+    last_words.are_of_a_panic(container, ended)?;
+    until(container, &anew(DIRECTORY, before))?;
+    until(
+        container,
+        &format!("curl -sf http://{DIRECTORY_ADDRESS}/healthz"),
+    )
 }
 
 /// Stops a process for a while, until it has ended by that.
@@ -95,7 +164,7 @@ fn suspended(container: &mut Container, process: u32) -> Result<()> {
                  chrt --other --pid 0 {process}; true"
             ),
         )?;
-        if until(container, &gone, 3).is_ok() {
+        if until_within(container, &gone, END).is_ok() {
             return Ok(());
         }
     }
@@ -110,7 +179,7 @@ fn faults(container: &mut Container) -> Result<()> {
         container,
         &format!("kill -SEGV {before} && sleep 0.1 && kill -SEGV {before}"),
     )?;
-    until(container, &format!("! kill -0 {before} 2>/dev/null"), 5)?;
+    until(container, &format!("! kill -0 {before} 2>/dev/null"))?;
     taken_over(container)
 }
 
@@ -128,27 +197,29 @@ fn remove_left(hierarchy: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The client may have no other thread, nor child.
+/// A daemon may have no other thread, nor child.
 struct Limit {
+    unit: &'static str,
     /// Its group where the host has a hierarchy for this alone, which the container does not see; else
     /// the container's service manager has the limit.
     group: Option<PathBuf>,
 }
 
 impl Limit {
-    fn set(container: &mut Container, process: u32) -> Result<Self> {
+    fn set(container: &mut Container, unit: &'static str, process: u32) -> Result<Self> {
         let hierarchy = Path::new("/sys/fs/cgroup/pids");
         if !hierarchy.is_dir() {
-            tasks(container, "1")?;
-            return Ok(Self { group: None });
+            tasks(container, unit, "1")?;
+            return Ok(Self { unit, group: None });
         }
         remove_left(hierarchy)?;
         let outer = container
             .outer(process)
-            .context("the client is not in the container")?;
+            .with_context(|| format!("{unit} is not in the container"))?;
         let group = hierarchy.join(format!("{GROUP}{outer}"));
         fs::create_dir(&group)?;
         let limit = Self {
+            unit,
             group: Some(group.clone()),
         };
         fs::write(group.join("cgroup.procs"), outer.to_string())?;
@@ -159,7 +230,7 @@ impl Limit {
     /// The next one may have what it takes.
     fn lift(self, container: &mut Container) -> Result<()> {
         match &self.group {
-            None => tasks(container, "infinity"),
+            None => tasks(container, self.unit, "infinity"),
             Some(group) => Ok(fs::write(group.join("pids.max"), "max")?),
         }
     }
@@ -178,10 +249,10 @@ impl Drop for Limit {
     }
 }
 
-fn tasks(container: &mut Container, most: &str) -> Result<()> {
+fn tasks(container: &mut Container, unit: &str, most: &str) -> Result<()> {
     said(
         container,
-        &format!("systemctl set-property --runtime {CLIENT} TasksMax={most}"),
+        &format!("systemctl set-property --runtime {unit} TasksMax={most}"),
     )
     .map(drop)
 }

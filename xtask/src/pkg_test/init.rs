@@ -158,7 +158,6 @@ fn made(container: &mut Container, name: &str) -> Result<()> {
     until(
         container,
         &format!("curl -sf http://{DIRECTORY}/ | grep -q '{name}'"),
-        30,
     )
 }
 
@@ -183,7 +182,6 @@ fn drained(container: &mut Container) -> Result<()> {
     until(
         container,
         "! systemctl show --value --property=ActiveState mixline-relay | grep -qx deactivating",
-        10,
     )?;
     expect(
         container,

@@ -1,16 +1,13 @@
 //! What must not leave a host, found in a capture: packets from or to virtual addresses, address
 //! resolution for one, and questions that nobody but the client answers.
 //!
-//! Captures are of all interfaces at once (pcap, `LINUX_SLL2`):
-//! <https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html>
+//! It looks through whatever may be in the way: options, extension headers, fragments. Captures are of all
+//! interfaces at once.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use mixline_testnet::pcap::File;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// Interfaces that lead nowhere but here, by their kind (ARPHRD of `if_arp.h`): the loopback, and what has no link
-/// layer, the client's own.
-const HERE: [usize; 2] = [772, 0xfffe];
 
 /// Something that left.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +15,7 @@ pub struct Leak {
     /// When, seconds of Unix time.
     pub at: f64,
     /// The number of the interface it left by.
-    pub interface: usize,
+    pub interface: u32,
     /// What it is.
     pub kind: Kind,
 }
@@ -61,34 +58,20 @@ const LABELS: [(&[u8], &str); 3] = [
 /// The leaks in a capture file. What others have inside the virtual network is none: networks of 16 bits,
 /// by their second octet.
 pub fn find(file: &[u8], neighbourhoods: &[u8]) -> Result<Vec<Leak>> {
-    let mut rest = file;
-    let magic = take(&mut rest, 4)?;
-    ensure!(
-        magic == [0xd4, 0xc3, 0xb2, 0xa1],
-        "no little-endian pcap file"
-    );
-    take(&mut rest, 16)?;
-    let link = take(&mut rest, 4)?;
-    ensure!(link == 276u32.to_le_bytes(), "not LINUX_SLL2");
     let look = Look { neighbourhoods };
     let mut leaks = Vec::new();
-    while !rest.is_empty() {
-        let header = take(&mut rest, 16)?;
-        let at = little(header, 0)? as f64 + little(header, 4)? as f64 / 1e6;
-        let (captured, whole) = (little(header, 8)?, little(header, 12)?);
-        let mut frame = take(&mut rest, captured)?;
-        let header = take(&mut frame, 20)?;
-        if HERE.contains(&big(header, 8)?) {
+    for (captured, seen) in File::read_all_interfaces(file)? {
+        if seen.is_inside() {
             continue;
         }
-        ensure!(captured == whole, "a frame was cut by the capture");
-        let interface = big(header, 4)? << 16 | big(header, 6)?;
+        captured.whole()?;
+        let (interface, packet) = (seen.interface, seen.packet);
         // What cannot be read is no packet of this host's kernel.
         let kind = look
-            .frame(big(header, 0)?, frame)
-            .with_context(|| format!("on interface {interface}: {frame:02x?}"))?;
+            .frame(seen.protocol, packet)
+            .with_context(|| format!("on interface {interface}: {packet:02x?}"))?;
         leaks.extend(kind.map(|kind| Leak {
-            at,
+            at: captured.at.as_secs_f64(),
             interface,
             kind,
         }));
@@ -111,7 +94,7 @@ impl Look<'_> {
         }
     }
 
-    fn frame(&self, protocol: usize, packet: &[u8]) -> Result<Option<Kind>> {
+    fn frame(&self, protocol: u16, packet: &[u8]) -> Result<Option<Kind>> {
         match protocol {
             // RFC 826, with IPv4 on Ethernet.
             0x0806 => {
@@ -218,10 +201,6 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
 
 fn big(bytes: &[u8], at: usize) -> Result<usize> {
     Ok(usize::from(u16::from_be_bytes(field(bytes, at)?)))
-}
-
-fn little(bytes: &[u8], at: usize) -> Result<usize> {
-    Ok(u32::from_le_bytes(field(bytes, at)?) as usize)
 }
 
 fn v4(bytes: &[u8], at: usize) -> Result<IpAddr> {

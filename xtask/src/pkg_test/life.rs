@@ -7,6 +7,8 @@ use super::packages;
 use anyhow::{Context, Result, bail};
 use mixline_machines::container::Container;
 use mixline_testnet::Programs;
+use std::thread;
+use std::time::Duration;
 
 /// How exposed a unit may be by `systemd-analyze security`, 0 to 10.
 const EXPOSURE: f64 = 2.0;
@@ -43,9 +45,7 @@ pub fn run(checks: &mut Checks, container: &mut Container) {
             killed(container, name)
         });
     }
-    checks.check("the network is whole after that", || {
-        resolves(container, 60)
-    });
+    checks.check("the network is whole after that", || resolves(container));
 }
 
 /// Installs the packages that come after, while programs try to get out or nobody does.
@@ -110,7 +110,7 @@ pub fn main_process(container: &mut Container, name: &str) -> Result<u32> {
 }
 
 /// Whether a unit runs with another process than before.
-fn anew(name: &str, before: u32) -> String {
+pub fn anew(name: &str, before: u32) -> String {
     format!(
         "pid=$(systemctl show --value --property=MainPID {name}) && [ $pid != 0 ] && [ $pid != {before} ] \
          && systemctl is-active {name}"
@@ -123,7 +123,7 @@ fn killed(container: &mut Container, name: &str) -> Result<()> {
         container,
         &format!("systemctl reset-failed {name}; kill -9 {before}"),
     )?;
-    until(container, &anew(name, before), 60)?;
+    until(container, &anew(name, before))?;
     expect(
         container,
         &format!("systemctl show --value --property=NRestarts {name}"),
@@ -161,7 +161,6 @@ fn reload_relay(container: &mut Container) -> Result<()> {
     until(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml --json | grep -q '\"capacity\": 4321'",
-        10,
     )?;
     said(
         container,
@@ -187,7 +186,7 @@ fn hangs(container: &mut Container) -> Result<()> {
     )?;
     let before = main_process(container, "mixline-relay")?;
     said(container, &format!("kill -STOP {before}"))?;
-    let end = until(container, &anew("mixline-relay", before), WATCHDOG + 20);
+    let end = until(container, &anew("mixline-relay", before));
     said(
         container,
         &format!(
@@ -203,8 +202,9 @@ fn hangs(container: &mut Container) -> Result<()> {
 }
 
 fn upgrade(container: &mut Container) -> Result<()> {
-    resolves(container, 60)?;
+    resolves(container)?;
     paths(container)?;
+    no_older_paths(container)?;
     let identity = "cat /var/lib/mixline-relay/identity.key | sha256sum";
     let before = said(container, identity)?;
     let [directory, relay, client] = Programs::NAMES;
@@ -233,7 +233,7 @@ fn upgrade(container: &mut Container) -> Result<()> {
     }
     registered(container)?;
     paths(container)?;
-    resolves(container, 20)?;
+    resolves(container)?;
     still_opens(container)?;
     let now = (
         main_process(container, directory)?,
@@ -250,23 +250,51 @@ fn paths(container: &mut Container) -> Result<()> {
     until(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml | grep -qE '^paths +[1-9]'",
-        60,
     )
+}
+
+/// Waits until no more cells come that the relay has no onion key for: those of paths that led through it before
+/// it died last. Who has them hears of its new keys from the directory, which may have died as well.
+fn no_older_paths(container: &mut Container) -> Result<()> {
+    let mut before = None;
+    for _ in 0..20 {
+        let now = verdicts(container)?.count("bad_header");
+        if before == Some(now) {
+            return Ok(());
+        }
+        before = Some(now);
+        thread::sleep(Duration::from_secs(3));
+    }
+    bail!("cells of older paths go on coming");
 }
 
 /// Fails if cells came that the relay has no onion key for: those of paths from before an upgrade, which
 /// are probed several times a second, if it has thrown its keys away.
 fn still_opens(container: &mut Container) -> Result<()> {
+    let verdicts = verdicts(container)?;
+    let goes_on = verdicts.count("forwarded") + verdicts.count("delivered") > 0;
+    if verdicts.count("bad_header") > 0 || !goes_on {
+        bail!("paths from before do not go on: {}", verdicts.0);
+    }
+    Ok(())
+}
+
+/// What has become of the datagrams that came to the relay.
+struct Verdicts(serde_json::Value);
+
+impl Verdicts {
+    fn count(&self, verdict: &str) -> u64 {
+        self.0[verdict].as_u64().unwrap_or(0)
+    }
+}
+
+fn verdicts(container: &mut Container) -> Result<Verdicts> {
     let status = said(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml --json",
     )?;
-    let status: serde_json::Value = serde_json::from_str(&status).context("reading status")?;
-    let count = |verdict: &str| status["verdicts"][verdict].as_u64().unwrap_or(0);
-    if count("bad_header") > 0 || count("forwarded") + count("delivered") == 0 {
-        bail!("paths from before do not go on: {}", status["verdicts"]);
-    }
-    Ok(())
+    let mut status: serde_json::Value = serde_json::from_str(&status).context("reading status")?;
+    Ok(Verdicts(status["verdicts"].take()))
 }
 
 fn upgrade_others(container: &mut Container, tried: Tried) -> Result<()> {
@@ -274,7 +302,7 @@ fn upgrade_others(container: &mut Container, tried: Tried) -> Result<()> {
     let replace = |container: &mut Container, name: &str| {
         let old = main_process(container, name)?;
         packages::upgrade(container, name)?;
-        until(container, &anew(name, old), 60)
+        until(container, &anew(name, old))
     };
     replace(container, directory)?;
     match tried {
@@ -284,7 +312,7 @@ fn upgrade_others(container: &mut Container, tried: Tried) -> Result<()> {
         }
         Tried::Never => replace(container, client)?,
     }
-    resolves(container, 60)
+    resolves(container)
 }
 
 fn xdp(container: &mut Container) -> Result<()> {
@@ -311,7 +339,6 @@ fn xdp(container: &mut Container) -> Result<()> {
     let works = until(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml --json | grep -q '\"kind\": \"xdp\"'",
-        20,
     );
     if works.is_err() {
         let said = said(

@@ -165,11 +165,7 @@ fn directory(container: &mut Container) -> Result<()> {
         bail!("`init` printed `{id}`");
     }
     expect(container, "systemctl is-active mixline-directory", "active")?;
-    until(
-        container,
-        &format!("curl -sf http://{DIRECTORY}/healthz"),
-        20,
-    )
+    until(container, &format!("curl -sf http://{DIRECTORY}/healthz"))
 }
 
 fn relay(container: &mut Container) -> Result<()> {
@@ -205,7 +201,6 @@ pub fn registered(container: &mut Container) -> Result<()> {
     until(
         container,
         "mixline-relay status --config /etc/mixline/relay.yaml | grep '^registered .*ago'",
-        30,
     )
 }
 
@@ -257,7 +252,6 @@ fn others(container: &mut Container) -> Result<()> {
     until(
         container,
         &format!("curl -sf http://{DIRECTORY}/metrics | grep -qx 'mixline_directory_relays {all}'"),
-        30,
     )
 }
 
@@ -291,7 +285,6 @@ fn client(container: &mut Container, by: By) -> Result<()> {
     until(
         container,
         "mixline-client status --json | grep -q '\"state\": \"up\"' && ip -4 -o addr show mixline0 | grep -q ' 10\\.'",
-        90,
     )?;
     // IPv6 is there as well: the unit lets the client see and set what it has to.
     said(container, "ip -6 -o addr show mixline0 | grep -q ' fd'")?;
@@ -307,13 +300,12 @@ fn publish(container: &mut Container) -> Result<()> {
         &format!("mixline-client publish {NAME}"),
         Duration::from_secs(120),
     )?;
-    resolves(container, 60)?;
+    resolves(container)?;
     until(
         container,
         &format!(
             "getent ahostsv4 {NAME} | grep -q '^10\\.' && resolvectl query {NAME} | grep -q mixline-dns"
         ),
-        20,
     )
 }
 
@@ -345,7 +337,6 @@ fn group(container: &mut Container) -> Result<()> {
     until(
         container,
         &format!("getent ahostsv4 {MEMBERS} | grep -q '^10\\.'"),
-        20,
     )?;
     said(
         container,
@@ -411,7 +402,7 @@ fn lock(container: &mut Container) -> Result<()> {
         "echo 'lock: always' >> /etc/mixline/client.yaml && systemctl restart mixline-client-lock",
     )?;
     killed(container)?;
-    until(container, closed, 20)?;
+    until(container, closed)?;
     expect(
         container,
         "systemctl is-active mixline-client-lock",
@@ -432,11 +423,11 @@ fn lock(container: &mut Container) -> Result<()> {
             "systemctl stop mixline-client-lock && ip rule del to 10.0.0.0/8 \
              && systemctl start mixline-client-lock",
         )?;
-        until(container, closed, 20)?;
+        until(container, closed)?;
     }
     said(container, "sed -i '/^nonsense/d' /etc/mixline/client.yaml")?;
     container.expect("systemctl start mixline-client", JOIN)?;
-    resolves(container, 60)?;
+    resolves(container)?;
     container.expect("systemctl stop mixline-client", JOIN)?;
     said(container, closed)?;
     attempts::paused(container, |container| {
@@ -449,7 +440,7 @@ fn lock(container: &mut Container) -> Result<()> {
         container.expect("systemctl start mixline-client", JOIN)?;
         Ok(())
     })?;
-    resolves(container, 60)
+    resolves(container)
 }
 
 /// A killed client's addresses of names stay nobody's when a neighbourhood comes that has them.
@@ -479,18 +470,13 @@ fn killed(container: &mut Container) -> Result<()> {
             "ip route get {neighbour} | grep -q {CARD} \
              && ip route get {told} 2>&1 | grep -q 'No route to host'"
         ),
-        20,
     )?;
     said(container, &format!("ip addr del {here}/24 dev {CARD}")).map(drop)
 }
 
 /// Waits until the directory is reached through the relays, and answers.
-pub fn resolves(container: &mut Container, seconds: u64) -> Result<()> {
-    until(
-        container,
-        &format!("mixline-client resolve {NAME}"),
-        seconds,
-    )
+pub fn resolves(container: &mut Container) -> Result<()> {
+    until(container, &format!("mixline-client resolve {NAME}"))
 }
 
 /// Ends what runs beside the packages' own services.

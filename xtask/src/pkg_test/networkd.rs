@@ -10,8 +10,6 @@ use mixline_testnet::programs::find_tool;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// How soon what was taken is back, seconds.
-const AT_ONCE: u64 = 5;
 /// A name that the network outside knows.
 pub const OTHER: &str = "elsewhere.example";
 /// What of the client's a host has: rules, routes, links, addresses, both families.
@@ -38,12 +36,11 @@ pub fn run(checks: &mut Checks, container: &mut Container, outside: &mut Outside
 
 /// Fails unless everything of the client's is there at once, and names are found.
 fn whole(container: &mut Container, after: &str) -> Result<()> {
-    until(container, WHOLE, AT_ONCE).with_context(|| after.to_owned())?;
+    until(container, WHOLE).with_context(|| after.to_owned())?;
     filter(container).with_context(|| after.to_owned())?;
     until(
         container,
         &format!("mixline-client resolve {NAME} && getent ahostsv4 {NAME} | grep -q '^10\\.'"),
-        10,
     )
     .with_context(|| after.to_owned())
 }
@@ -74,7 +71,6 @@ fn managed(container: &mut Container) -> Result<()> {
             "networkctl --no-pager --no-legend list {LINK} | grep -qE ' configured *$' && \
              networkctl --no-pager --no-legend list mixline0 | grep -q unmanaged"
         ),
-        15,
     )
 }
 
@@ -134,18 +130,15 @@ fn leased(container: &mut Container, outside: &mut Outside) -> Result<()> {
             "ip route show table main | grep -q '^10.0.0.0/8 via {GATEWAY} dev {LINK} proto dhcp' && \
              resolvectl dns {LINK} | grep -q {GATEWAY}"
         ),
-        20,
     )?;
     until(
         container,
         "mixline-client status | grep -q '10.0.0.0/8 by host0 is overruled'",
-        10,
     )?;
     // Its own names are found there, and ours are not asked of it, which would answer anything.
     until(
         container,
         &format!("getent ahostsv4 {OTHER} | grep -q '^192.0.2.77'"),
-        20,
     )?;
     expect(container, "getent ahosts nosuch.anon", "")?;
     stirred(

@@ -163,7 +163,6 @@ pub fn is_there(container: &mut Container) -> Result<()> {
             "ping -c 1 -W 1 {GATEWAY} && ping -c 1 -W 1 {GATEWAY6} && ip route show default | grep -q {LINK} && \
              ip -6 route show default | grep -q {LINK}"
         ),
-        20,
     )
 }
 

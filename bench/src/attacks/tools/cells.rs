@@ -2,10 +2,14 @@
 //! that lead nowhere.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use mixline_protocol::effort::{Effort, Seed};
 use mixline_protocol::epoch;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::link::CellKind;
@@ -14,17 +18,22 @@ use mixline_protocol::path::{
 };
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{RelayDescriptor, Snapshot, TailOffer};
-use mixline_protocol::session::{Certificate, Form, SessionInitiator};
+use mixline_protocol::session::{Certificate, Form, SessionInitiator, effort};
 use mixline_protocol::size::{Cell, PATH_HEADER, Payload};
 use mixline_testnet::link_client::Client;
 use rand_core::Rng as _;
 
+use super::identities::Asker;
+use super::spending::solve;
 use super::turns::{Limits, Turn};
-use super::{Network, identities, now, relays};
+use super::{Network, now, relays};
 use crate::testbed::header_over;
 
 /// Tries to get a link before the attack begins.
 const TRIES: usize = 5;
+
+/// How often it is asked what a service suggests.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,6 +60,12 @@ pub struct How {
     /// How many new paths are made, which are sent over and over.
     #[arg(long, default_value_t = 0)]
     count: usize,
+    /// Hashes that are spent on each session initiation.
+    #[arg(long, default_value_t = 0)]
+    effort: Effort,
+    /// As many as are suggested at the time, if that is more; what that is the directory is asked once a second.
+    #[arg(long, requires = "to")]
+    suggested: bool,
 }
 
 pub fn attack(network: &Network, limits: &Limits, how: &How) -> Result<()> {
@@ -96,7 +111,7 @@ fn new_paths(mut client: Client, limits: &Limits, how: &How, snapshot: &Snapshot
 }
 
 fn through_tails(mut client: Client, limits: &Limits, how: &How, snapshot: Snapshot) -> Result<()> {
-    let target = Target::find(&snapshot, how.to)?;
+    let target = Target::find(&snapshot, how)?;
     let mut ways = Vec::new();
     for (number, offer) in target.tails.iter().enumerate() {
         // Each by a first relay of its own, as far as there are relays.
@@ -123,7 +138,11 @@ fn through_tails(mut client: Client, limits: &Limits, how: &How, snapshot: Snaps
         if how.kind == Kind::Garbage {
             rng.fill_bytes(&mut payload);
         } else {
-            payload = initiation(&target, &answers)?;
+            let effort = how.effort.max(target.suggested.load(Ordering::Relaxed));
+            let Some(initiation) = initiation(&target, &answers, effort, &mut turn)? else {
+                break;
+            };
+            payload = initiation;
         }
         client.send(*link, &wrapped(head, payload), CellKind::Cell);
         turn.sent(1);
@@ -136,30 +155,62 @@ struct Target {
     id: AnonymousId,
     session: X25519Public,
     tails: Vec<TailOffer>,
+    seed: Seed,
+    /// What it suggests to spend, if that is followed; else nothing.
+    suggested: Arc<AtomicU32>,
 }
 
 impl Target {
-    fn find(snapshot: &Snapshot, id: Option<AnonymousId>) -> Result<Self> {
-        let descriptor = match id {
+    fn find(snapshot: &Snapshot, how: &How) -> Result<Self> {
+        let suggested = Arc::new(AtomicU32::new(0));
+        let descriptor = match how.to {
             None => snapshot.directory_service.clone(),
-            Some(id) => identities::look_up(snapshot, id)?,
+            Some(id) => {
+                let asker = Asker::new(snapshot)?;
+                let descriptor = asker.look_up(id)?;
+                if how.suggested {
+                    follow(asker, id, Arc::clone(&suggested));
+                }
+                descriptor
+            }
         };
         Ok(Self {
             id: descriptor.id,
             session: descriptor.session,
             tails: descriptor.tails,
+            seed: descriptor.effort.seed,
+            suggested,
         })
     }
 }
 
-/// What somebody sends who wants a session and was never there before.
-fn initiation(target: &Target, tails: &[TailOffer]) -> Result<Payload> {
+/// Asks again and again what somebody suggests, as long as the attacker lives.
+fn follow(asker: Asker, id: AnonymousId, suggested: Arc<AtomicU32>) {
+    thread::spawn(move || {
+        loop {
+            // Who has no answer goes on with what was suggested before.
+            if let Ok(descriptor) = asker.look_up(id) {
+                suggested.store(descriptor.effort.suggested, Ordering::Relaxed);
+            }
+            thread::sleep(ASK_EVERY);
+        }
+    });
+}
+
+/// What somebody sends who wants a session, was never there before, and spends so much on it; none if the turn
+/// ends before that is spent.
+fn initiation(
+    target: &Target,
+    tails: &[TailOffer],
+    spent: Effort,
+    turn: &mut Turn,
+) -> Result<Option<Payload>> {
     let rng = &mut OsRandom::new();
     let (key, secret) = (IdentityKey::generate(rng), X25519Secret::generate(rng));
     let until = now().plus(3600);
     let certificate = Certificate::sign(&key, &secret.public(), until, None)?;
     let at = now().0 * 1000;
-    let (_, payload) = SessionInitiator::start(
+    let (_, mut payload) = SessionInitiator::start(
         &secret,
         &target.session,
         &target.id,
@@ -170,7 +221,11 @@ fn initiation(target: &Target, tails: &[TailOffer]) -> Result<Payload> {
         at,
         rng,
     )?;
-    Ok(*payload)
+    let puzzle = effort::puzzle(&target.id, &target.seed, &payload);
+    Ok(solve(&puzzle, spent, turn).map(|solution| {
+        effort::write(&target.seed, &solution, &mut payload);
+        *payload
+    }))
 }
 
 /// A tail that ends in no mailbox: answers are not read.
@@ -230,6 +285,8 @@ mod tests {
             id: key.anonymous_id(),
             session: secret.public(),
             tails: Vec::new(),
+            seed: [6; 16],
+            suggested: Arc::default(),
         };
         let mut tail = TailOffer {
             tail: mixline_protocol::path::PublishedTail {
@@ -243,8 +300,12 @@ mod tests {
         };
         rng.fill_bytes(&mut tail.tail.seed);
         let mut ids = Vec::new();
-        for _ in 0..2 {
-            let payload = initiation(&target, &[tail]).unwrap();
+        for spent in [0, 1 << 12] {
+            let turn = &mut Turn::of_seconds(1000);
+            let payload = initiation(&target, &[tail], spent, turn).unwrap().unwrap();
+            // One with a wrong front would be dropped as garbage is.
+            let counted = effort::spent(&target.id, [&target.seed], &payload);
+            assert_eq!(counted, Some(spent));
             let directory = AnonymousId([9; 32]);
             let at = now().0 * 1000;
             let read = session::accept(

@@ -103,19 +103,44 @@ async fn start(snapshots: watch::Receiver<Option<Arc<Snapshot>>>) -> Result<Clie
     })
 }
 
-/// What somebody has published, as anybody can ask for it.
-pub fn look_up(snapshot: &Snapshot, id: AnonymousId) -> Result<ServiceDescriptor> {
-    let (sender, snapshots) = watch::channel(Some(Arc::new(snapshot.clone())));
-    let state = tempfile::tempdir()?;
-    let found = runtime()?.block_on(async {
-        let config = Config::new(state.path().into());
-        let handle = Endpoint::start(config, new_identity(), snapshots, NoDevice, None)?;
-        let found = timeout(PATIENCE, handle.directory().lookup_id(id)).await;
-        let _ = timeout(PATIENCE, handle.shutdown()).await;
-        anyhow::Ok(found.context("the directory does not answer")??)
-    })?;
-    drop(sender);
-    found.with_context(|| format!("{id} has published nothing"))
+/// Somebody who asks the directory what others have published.
+pub struct Asker {
+    runtime: Runtime,
+    client: Client,
+    // The client has no directory without it.
+    _snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+}
+
+impl Asker {
+    pub fn new(snapshot: &Snapshot) -> Result<Self> {
+        let (sender, snapshots) = watch::channel(Some(Arc::new(snapshot.clone())));
+        let runtime = runtime()?;
+        let client = runtime.block_on(start(snapshots))?;
+        Ok(Self {
+            runtime,
+            client,
+            _snapshots: sender,
+        })
+    }
+
+    /// What an ID has published.
+    ///
+    /// # Errors
+    /// If the directory does not answer, or knows of nothing.
+    pub fn look_up(&self, id: AnonymousId) -> Result<ServiceDescriptor> {
+        let directory = self.client.handle.directory();
+        let found = async { timeout(PATIENCE, directory.lookup_id(id)).await };
+        let found = self.runtime.block_on(found);
+        let found = found.context("the directory does not answer")??;
+        found.with_context(|| format!("{id} has published nothing"))
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        let goodbye = async { timeout(PATIENCE, self.client.handle.shutdown()).await };
+        let _ = self.runtime.block_on(goodbye);
+    }
 }
 
 fn runtime() -> Result<Runtime> {

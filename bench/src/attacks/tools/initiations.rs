@@ -4,24 +4,19 @@
 //! thousands. At full speed the first pass has none that the relay has seen; later passes repeat them from
 //! other addresses, which costs the relay the same until it compares the timestamps.
 
-use std::io::IoSlice;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use mixline_protocol::identity::{X25519Public, X25519Secret};
 use mixline_protocol::link::{Initiator, Timestamp};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::size::Datagram;
-use nix::libc::{in_addr, in_pktinfo};
-use nix::sys::socket::{
-    ControlMessage, MsgFlags, SockaddrIn, sendmsg, setsockopt, sockopt::IpTransparent,
-};
 use rand_core::Rng as _;
 
+use super::sources::{self, forged};
 use super::turns::{Limits, Turn};
-use super::{Network, address_of, forged, relays};
+use super::{Network, address_of, relays};
 
 /// Who is attacked, and as whom.
 #[derive(Debug, clap::Args)]
@@ -58,8 +53,7 @@ pub fn attack(network: &Network, limits: &Limits, how: &How) -> Result<()> {
     if pool.is_empty() {
         bail!("nothing to send");
     }
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    setsockopt(&socket, IpTransparent, &true).context("sending with forged sources")?;
+    let socket = sources::socket()?;
     let rng = &mut OsRandom::new();
     let mut turn = Turn::wait(limits)?;
     for (to, datagram) in pool.iter().cycle() {
@@ -67,7 +61,7 @@ pub fn attack(network: &Network, limits: &Limits, how: &How) -> Result<()> {
             break;
         }
         let from = forged(how.within, rng.next_u32());
-        turn.sent(u64::from(send(&socket, from, *to, datagram)));
+        turn.sent(u64::from(sources::send(&socket, from, *to, &datagram[..])));
     }
     turn.end()
 }
@@ -80,26 +74,6 @@ fn initiation(relay: &X25519Public, number: usize) -> Result<Box<Datagram>> {
     let index = u32::try_from(number)?;
     let (_, datagram) = Initiator::start(&secret, relay, index, at, None, rng)?;
     Ok(datagram)
-}
-
-/// Whether the kernel has taken it.
-fn send(socket: &UdpSocket, from: Ipv4Addr, to: SocketAddrV4, datagram: &Datagram) -> bool {
-    let information = in_pktinfo {
-        ipi_ifindex: 0,
-        ipi_spec_dst: in_addr {
-            s_addr: u32::from_ne_bytes(from.octets()),
-        },
-        ipi_addr: in_addr { s_addr: 0 },
-    };
-    let to = SockaddrIn::from(to);
-    let sent = sendmsg(
-        socket.as_raw_fd(),
-        &[IoSlice::new(datagram)],
-        &[ControlMessage::Ipv4PacketInfo(&information)],
-        MsgFlags::empty(),
-        Some(&to),
-    );
-    sent.is_ok()
 }
 
 #[cfg(test)]
@@ -121,20 +95,5 @@ mod tests {
             assert!(matches!(admission, Ok(Admission::Process)));
             assert!(responder.respond(&datagram, 7, rng).is_ok());
         }
-    }
-
-    #[test]
-    fn what_is_sent_arrives() {
-        // The loopback's own addresses need no transparent socket.
-        let there = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let SocketAddr::V4(to) = there.local_addr().unwrap() else {
-            panic!("IPv4");
-        };
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-        let from = Ipv4Addr::new(127, 0, 0, 9);
-        assert!(send(&socket, from, to, &[5; 1408]));
-        let mut bytes = [0; 2000];
-        let (length, seen) = there.recv_from(&mut bytes).unwrap();
-        assert_eq!((length, seen.ip()), (1408, from.into()));
     }
 }

@@ -9,11 +9,15 @@ mod connections;
 mod honest;
 mod identities;
 mod initiations;
+mod links;
 mod mailboxes;
+mod probes;
+mod sources;
+mod spending;
 mod turns;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -44,6 +48,32 @@ pub enum Tool {
         /// What exactly.
         #[command(flatten)]
         how: initiations::How,
+    },
+    /// Attack by link initiations with cookies, from addresses that answer.
+    #[command(hide = true)]
+    AttackByLinks {
+        /// The network.
+        #[command(flatten)]
+        network: Network,
+        /// How long and how fast.
+        #[command(flatten)]
+        limits: turns::Limits,
+        /// What exactly.
+        #[command(flatten)]
+        how: links::How,
+    },
+    /// Attack by path probes from forged addresses.
+    #[command(hide = true)]
+    AttackByProbes {
+        /// The network.
+        #[command(flatten)]
+        network: Network,
+        /// How long and how fast.
+        #[command(flatten)]
+        limits: turns::Limits,
+        /// What exactly.
+        #[command(flatten)]
+        how: probes::How,
     },
     /// Attack by cells through public tails, or of new paths.
     #[command(hide = true)]
@@ -116,6 +146,16 @@ impl Tool {
                 limits,
                 how,
             } => initiations::attack(network, limits, how),
+            Self::AttackByLinks {
+                network,
+                limits,
+                how,
+            } => links::attack(network, limits, how),
+            Self::AttackByProbes {
+                network,
+                limits,
+                how,
+            } => probes::attack(network, limits, how),
             Self::AttackByCells {
                 network,
                 limits,
@@ -186,35 +226,4 @@ fn new_identity() -> Identity {
 
 fn now() -> UnixTime {
     UnixTime::from(SystemTime::now())
-}
-
-/// An address from anywhere in the world, or of the /24 of `within`.
-fn forged(within: Option<Ipv4Addr>, random: u32) -> Ipv4Addr {
-    let [a, b, c, d] = random.to_be_bytes();
-    let host = d % 250 + 3;
-    match within {
-        Some(network) => {
-            let [a, b, c, _] = network.octets();
-            Ipv4Addr::new(a, b, c, host)
-        }
-        // Between 10.0.0.0/8 and 127.0.0.0/8, where the router takes all sources for what they say.
-        None => Ipv4Addr::new(11 + a % 89, b, c, host),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forged_addresses_are_where_they_should_be() {
-        let network = Ipv4Addr::new(198, 18, 0, 2);
-        for random in (0..=u32::MAX).step_by(0x0fff_fff1) {
-            let near = forged(Some(network), random);
-            assert_eq!(near.octets()[..3], network.octets()[..3]);
-            assert!(near.octets()[3] > 2);
-            let far = forged(None, random);
-            assert!((11..100).contains(&far.octets()[0]), "{far}");
-        }
-    }
 }

@@ -28,6 +28,8 @@ pub struct Limits {
 pub struct Done {
     /// Datagrams, cells, messages or connections that left.
     pub sent: u64,
+    /// What was spent on puzzles for them: hashes, as many as their efforts take on average.
+    pub hashes: u64,
     /// In how many seconds.
     pub seconds: f64,
 }
@@ -38,6 +40,12 @@ impl Done {
     pub fn per_second(&self) -> f64 {
         self.sent as f64 / self.seconds.max(f64::EPSILON)
     }
+
+    /// How many hashes a second.
+    #[must_use]
+    pub fn hashes_per_second(&self) -> f64 {
+        self.hashes as f64 / self.seconds.max(f64::EPSILON)
+    }
 }
 
 /// The turn of an attacker, from when it was told to begin.
@@ -47,6 +55,7 @@ pub struct Turn {
     rate: Option<u32>,
     over: Arc<AtomicBool>,
     sent: u64,
+    hashes: u64,
 }
 
 impl Turn {
@@ -76,7 +85,21 @@ impl Turn {
             rate: limits.rate,
             over,
             sent: 0,
+            hashes: 0,
         }
+    }
+
+    /// One that nobody ends before, and that may go as fast as it can.
+    #[cfg(test)]
+    pub fn of_seconds(seconds: u64) -> Self {
+        let rate = None;
+        Self::from_now(&Limits { seconds, rate }, Arc::default())
+    }
+
+    /// The hashes that were counted.
+    #[cfg(test)]
+    pub fn hashes(&self) -> u64 {
+        self.hashes
     }
 
     /// Whether there is time for more.
@@ -100,6 +123,11 @@ impl Turn {
         }
     }
 
+    /// Counts what was spent on a puzzle.
+    pub fn spent(&mut self, hashes: u64) {
+        self.hashes += hashes;
+    }
+
     /// Says what was done.
     ///
     /// # Errors
@@ -108,6 +136,7 @@ impl Turn {
         ensure!(self.sent > 0, "nothing could be sent");
         let done = Done {
             sent: self.sent,
+            hashes: self.hashes,
             seconds: self.began.elapsed().as_secs_f64(),
         };
         println!("{}", serde_json::to_string(&done)?);
@@ -140,8 +169,12 @@ mod tests {
     fn a_rate_is_over_the_whole_turn() {
         let done = Done {
             sent: 500,
+            hashes: 5000,
             seconds: 2.5,
         };
-        assert_eq!(done.per_second(), 200.0);
+        assert_eq!(
+            (done.per_second(), done.hashes_per_second()),
+            (200.0, 2000.0)
+        );
     }
 }

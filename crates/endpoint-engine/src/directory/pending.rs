@@ -188,6 +188,14 @@ impl Queries {
             .collect()
     }
 
+    /// All that is asked as an ID is due at once.
+    pub fn repeat(&mut self, pseudonym: Pseudonym, now: Instant) {
+        let asked = self.queries.iter_mut();
+        for query in asked.filter(|query| query.pseudonym == pseudonym) {
+            query.next = now;
+        }
+    }
+
     /// Takes out the question that an answer names, if it was asked as this ID.
     pub fn answered(&mut self, pseudonym: Pseudonym, id: u64) -> Option<Query> {
         let at = self

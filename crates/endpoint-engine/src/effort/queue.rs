@@ -56,6 +56,14 @@ impl<T> EffortQueue<T> {
             .map(|((effort, _), _)| *effort)
     }
 
+    /// The most effort of those that have waited for so long.
+    #[must_use]
+    pub fn most_of_those_since(&self, waited: Duration, now: Instant) -> Option<Effort> {
+        let mut all = self.waiting.iter().rev();
+        let late = all.find(|(_, (at, _))| now.saturating_duration_since(*at) >= waited);
+        late.map(|((effort, _), _)| *effort)
+    }
+
     /// Takes the next one.
     pub fn pop(&mut self) -> Option<(Effort, T)> {
         let ((effort, _), (_, what)) = self.waiting.pop_last()?;

@@ -1,7 +1,7 @@
 //! Initiations that came through public tails and wait: for the public-key work of reading them, and, when
 //! they were read, for being answered. Both have a budget a second, which goes to the most effort.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mixline_protocol::effort::Effort;
 use mixline_protocol::identity::X25519Public;
@@ -13,6 +13,9 @@ use super::seeds::Seeds;
 use super::seen::Seen;
 use super::suggestion::Suggestion;
 use crate::limits::{MAX_READ, MAX_SEALED};
+
+/// Who waits for less is served soon enough: whoever comes at random does so at a service that has time for all.
+pub const LONG: Duration = Duration::from_millis(500);
 
 /// One that was read: who made it may have a session.
 pub struct Read {
@@ -54,10 +57,11 @@ impl Strangers {
         self.sealed.len() + self.read.len()
     }
 
-    /// The most effort of those that wait.
+    /// The most effort of those that have waited for [`LONG`].
     #[must_use]
-    pub fn most_effort(&self) -> Option<Effort> {
-        self.sealed.next_effort().max(self.read.next_effort())
+    pub fn most_effort_that_waits(&self, now: Instant) -> Option<Effort> {
+        let sealed = self.sealed.most_of_those_since(LONG, now);
+        sealed.max(self.read.most_of_those_since(LONG, now))
     }
 
     /// Whether one that effort was spent on has been looked at, or waits to be. Without effort nothing is

@@ -1,9 +1,10 @@
 //! How much effort is suggested: a control loop after that of Tor's proposal 327, section 5.3.
 //!
 //! It rises when somebody was turned away who has spent what is suggested: because too many wait, or because
-//! a table is full. It falls when for a while nobody had to wait who has spent as much as would be suggested then:
-//! whoever spends that would come before all who wait. In between it stays. So who has driven it up has to go on
-//! spending to keep it there.
+//! a table is full. It falls when for a while hardly anybody had to wait for long who has spent as much as would be
+//! suggested then: whoever spends that would come before all who wait. In between it stays. So who has driven it up has
+//! to go on spending to keep it there, and more than a few visitors at a time spend: those who are served at once hold
+//! it up by nothing.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,12 @@ use super::MOST_EFFORT;
 pub const LEAST: Effort = 1 << 12;
 /// It rises once in so long at most.
 pub const RISES_EVERY: Duration = Duration::from_secs(1);
-/// It falls to the half when for so long nobody had to wait who has spent as much as the half.
+/// It falls to the half when for so long nobody was turned away who has spent as much as the half ...
 pub const FALLS_AFTER: Duration = Duration::from_secs(15);
+/// ... and for less than this part of it somebody had to wait for long who has.
+const WAITS_PART: u32 = 4;
+/// It is noticed that often at least who waits.
+const NOTICED: Duration = Duration::from_secs(1);
 
 /// The suggested effort: 0, or a power of two.
 pub struct Suggestion {
@@ -25,8 +30,12 @@ pub struct Suggestion {
     turned_away: Option<Effort>,
     /// When it rose last, and so rises next at the earliest a little later.
     rose: Option<Instant>,
-    /// Since when nobody has waited who has spent enough to keep it up, or it has fallen last.
+    /// Since when nobody was turned away who has spent enough to keep it up, or it was decided last whether it falls.
     calm: Instant,
+    /// For how long since then somebody has had to wait who has.
+    waited: Duration,
+    /// Whether somebody did so when it was looked at last, and when that was.
+    looked: (bool, Instant),
 }
 
 impl Suggestion {
@@ -38,6 +47,8 @@ impl Suggestion {
             turned_away: None,
             rose: None,
             calm: now,
+            waited: Duration::ZERO,
+            looked: (false, now),
         }
     }
 
@@ -55,18 +66,22 @@ impl Suggestion {
         }
     }
 
-    /// Of those who have to wait the most effort is this. The least suggestion is not kept up by those who have
-    /// spent nothing and are served a moment later: without it they would be, too.
-    pub fn waits(&mut self, effort: Effort, now: Instant) {
-        if effort >= self.current / 2 {
-            self.calm = now;
+    /// Of those who have had to wait for long, and wait now, the most effort is this; none if nobody has. The least
+    /// suggestion is not kept up by those who have spent nothing and are served a moment later: without it they
+    /// would be, too.
+    pub fn waits(&mut self, effort: Option<Effort>, now: Instant) {
+        let (did, at) = self.looked;
+        if did {
+            self.waited += now.saturating_duration_since(at).min(NOTICED);
         }
+        let does = effort.is_some_and(|effort| effort >= self.current / 2);
+        self.looked = (does, now);
     }
 
     /// Somebody with so much effort was not served, or has given way to somebody with more.
     pub fn turned_away(&mut self, effort: Effort, now: Instant) {
         if effort >= self.lower() {
-            self.calm = now;
+            self.calm_since(now);
         }
         if effort >= self.current {
             self.turned_away = self.turned_away.max(Some(effort));
@@ -92,9 +107,16 @@ impl Suggestion {
             self.rose = Some(now);
         }
         if since(self.calm) >= FALLS_AFTER {
-            self.calm = now;
-            self.current = self.lower();
+            if self.waited < FALLS_AFTER / WAITS_PART {
+                self.current = self.lower();
+            }
+            self.calm_since(now);
         }
+    }
+
+    fn calm_since(&mut self, now: Instant) {
+        self.calm = now;
+        self.waited = Duration::ZERO;
     }
 }
 
@@ -151,14 +173,33 @@ mod tests {
             }
             suggestion.current() < before
         };
-        assert!(!falls(&mut suggestion, |it, now| it.waits(MOST_EFFORT / 2, now)));
+        let waits = |it: &mut Suggestion, now| it.waits(Some(MOST_EFFORT / 2), now);
+        assert!(!falls(&mut suggestion, waits));
         while suggestion.current() > LEAST {
-            assert!(falls(&mut suggestion, |it, now| it.waits(0, now)));
+            assert!(falls(&mut suggestion, |it, now| it.waits(Some(0), now)));
         }
         // Who spends nothing and is not served at all is outdone by the least effort, and not by none.
         assert!(!falls(&mut suggestion, |it, now| it.turned_away(0, now)));
-        assert!(falls(&mut suggestion, |it, now| it.waits(0, now)));
+        assert!(falls(&mut suggestion, |it, now| it.waits(Some(0), now)));
         assert_eq!(suggestion.current(), 0);
+    }
+
+    #[test]
+    fn who_waits_now_and_then_does_not_keep_it_up_and_who_waits_often_does() {
+        for (part, keeps) in [(10, false), (5, false), (3, true), (1, true)] {
+            let mut now = Instant::now();
+            let mut suggestion = Suggestion::new(now);
+            suggestion.turned_away(1 << 16, now);
+            suggestion.update(now);
+            let before = suggestion.current();
+            for n in 0..1200 {
+                let waits = (n % part == 0).then_some(before);
+                suggestion.waits(waits, now);
+                suggestion.update(now);
+                now += SECOND / 20;
+            }
+            assert_eq!(suggestion.current() == before, keeps, "{part}");
+        }
     }
 
     #[test]

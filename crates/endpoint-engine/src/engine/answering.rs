@@ -12,13 +12,13 @@ use mixline_protocol::size::Payload;
 use rand_core::Rng;
 
 use super::Engine;
+use super::liveness::REKEY_AFTER;
 use crate::clock::Now;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::effort::shortfall;
 use crate::effort::strangers::Read;
 use crate::keys::SessionKey;
 use crate::limits::{CONFIRMS_WITHIN, MAX_UNCONFIRMED, SPARES_FOR_EFFORT, Trust};
-use crate::random::below;
 use crate::session::ending::Ending;
 use crate::session::keys::{Introduction, Pending};
 use crate::session::{Phase, Session};
@@ -121,9 +121,8 @@ impl Engine {
             }
             self.answer_strangers(now);
         }
-        if let Some(most) = self.strangers.most_effort() {
-            self.strangers.suggestion.waits(most, now.instant);
-        }
+        let most = self.strangers.most_effort_that_waits(now.instant);
+        self.strangers.suggestion.waits(most, now.instant);
         self.strangers.suggestion.update(now.instant);
     }
 
@@ -214,7 +213,8 @@ impl Engine {
             session.effort = spent;
             session.shortfall = shortfall(asked, spent);
         }
-        self.answer_initiation(key, initiation, now)
+        let way = self.rng.next_u32();
+        self.answer_initiation(key, initiation, way, now)
     }
 
     /// Answers somebody who has a session.
@@ -235,13 +235,17 @@ impl Engine {
             return None;
         }
         session.client = client;
-        let trouble = session.phase == Phase::Established && session.is_in_trouble(now.instant);
-        self.answer_initiation(key, initiation, now)?;
-        if trouble {
-            // Each of its tails may lead nowhere, and each way to it: one more answer goes by another one. It
-            // has keys of its own, since nobody is to see the same bytes twice.
+        // New keys long before their time: the peer is in trouble, if we are not.
+        let early = now.instant.saturating_duration_since(session.keyed) < REKEY_AFTER / 2;
+        let trouble =
+            session.phase == Phase::Established && (early || session.is_in_trouble(now.instant));
+        let way = self.rng.next_u32();
+        self.answer_initiation(key, initiation, way, now)?;
+        if trouble && self.handshake_limits.answer(Trust::Peer, now.instant) {
+            // Each of its tails may lead nowhere, and each way to it: one more answer goes through the next
+            // tail, over the next guard. It has keys of its own, since nobody is to see the same bytes twice.
             let again = self.read_initiation(pseudonym, form, payload, now)?;
-            self.answer_initiation(key, again, now)?;
+            self.answer_initiation(key, again, way.wrapping_add(1), now)?;
         }
         Some(())
     }
@@ -350,10 +354,12 @@ impl Engine {
         Some(key)
     }
 
+    /// Answers through one of the initiator's tails and over one of the guards: those of the number `way`.
     fn answer_initiation(
         &mut self,
         key: SessionKey,
         initiation: Initiation,
+        way: u32,
         now: Now,
     ) -> Option<()> {
         self.fill_tails(key, FIRST_TAILS, now);
@@ -366,16 +372,15 @@ impl Engine {
             .filter(|offer| offer.alive(now.unix()))
             .copied()
             .collect();
-        let at = usize::try_from(below(alive.len() as u64, &mut self.rng)).unwrap_or(0);
-        let target = *alive.get(at)?;
+        let way = usize::try_from(way).unwrap_or(0);
+        let target = *alive.get(way % alive.len().max(1))?;
         let said = Introduction {
             tails: alive,
             lease: initiation.certificate.lease,
             remote: initiation.certificate.session,
         };
         let (keys, payload) = initiation.respond(&offers).ok()?;
-        let guard = usize::try_from(self.rng.next_u32()).unwrap_or(0);
-        self.send_handshake(&payload, &target, Some(key), guard, now)
+        self.send_handshake(&payload, &target, Some(key), way, now)
             .ok()?;
         let since = now.instant;
         let pending = Pending { keys, said, since };

@@ -12,6 +12,7 @@ use crate::command::{Answer, Command, NamedService, Outcome, Question, RequestNu
 use crate::directory::pending::{Asker, Query, misfit};
 use crate::directory::pseudonyms::Pseudonym;
 use crate::error::QueryError;
+use crate::keys::SessionKey;
 use crate::random::shuffle;
 use crate::session::{Phase, Target};
 
@@ -79,7 +80,7 @@ impl Engine {
                 )
             }
             Question::ClaimName(label) => {
-                let version = self.record_versions.next(said);
+                let version = self.own_versions.next(said);
                 let own = self.pseudonyms.get(Pseudonym::Own);
                 let record = NameRecord {
                     label,
@@ -229,7 +230,7 @@ impl Engine {
                 (number, Answer::Done)
             }
             (Asker::Claim(version, number), ResponseBody::Done) => {
-                self.record_versions.accept(version);
+                self.own_versions.accept(version);
                 (number, Answer::Done)
             }
             (Asker::Lease(number), ResponseBody::Lease(lease))
@@ -319,13 +320,35 @@ impl Engine {
 
     /// A handshake goes on with the tails of a newer descriptor.
     fn refreshed(&mut self, found: ServiceDescriptor, now: Now) {
-        if let Some(key) = self.by_peer.get(&(Pseudonym::Own, found.id)).copied()
-            && let Some(session) = self.sessions.get_mut(key)
+        if let Some(key) = self.by_peer.get(&(Pseudonym::Own, found.id)).copied() {
+            self.retarget(key, &found, now);
+        }
+        self.learn(found, now);
+    }
+
+    /// Handshakes with the directory go on with the tails that are in a new snapshot.
+    pub(super) fn retarget_to_directory(&mut self, now: Now) {
+        let Some(network) = &self.network else { return };
+        let directory = network.directory().clone();
+        for pseudonym in [Pseudonym::Asking, Pseudonym::Publishing] {
+            if let Some(key) = self.by_peer.get(&(pseudonym, directory.id)).copied()
+                && let Some(session) = self.sessions.get(key)
+                && let Some(opening) = &session.opening
+                && !opening.goes_to_all_of(&directory)
+            {
+                self.retarget(key, &directory, now);
+            }
+        }
+    }
+
+    /// A handshake goes on with the tails of a newer descriptor.
+    fn retarget(&mut self, key: SessionKey, found: &ServiceDescriptor, now: Now) {
+        if let Some(session) = self.sessions.get_mut(key)
             && let private = session.private_tails(now).collect::<Vec<_>>()
             && let Some(opening) = &mut session.opening
             && (session.phase == Phase::Opening || session.doubt.is_some() || opening.recovers)
         {
-            opening.targets = Target::of(&found, now.unix()).collect();
+            opening.targets = Target::of(found, now.unix()).collect();
             // What is being solved for a tail that is gone, or for what is too little now, is of no use.
             opening.prepared.take_if(|prepared| {
                 prepared.target.terms.is_some_and(|terms| {
@@ -348,7 +371,6 @@ impl Engine {
                 opening.deadline = now.instant;
             }
         }
-        self.learn(found, now);
     }
 
     fn failed(&mut self, query: &Query, error: QueryError, now: Now) {

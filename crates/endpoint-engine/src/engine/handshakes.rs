@@ -1,6 +1,5 @@
 //! What the end of a handshake makes of a session, and the tails that it gets for one.
 
-use mixline_protocol::identity::ShortId;
 use mixline_protocol::records::TailOffer;
 use mixline_protocol::session::SessionKeys;
 
@@ -15,7 +14,7 @@ use crate::session::keys::Introduction;
 use crate::session::lanes::Route;
 use crate::session::transmit::{Load, Sender};
 use crate::status::Event;
-use crate::tails::Owner;
+use crate::tails::{Owner, Tail};
 
 impl Engine {
     /// The initiator uses the keys that we have answered with.
@@ -48,6 +47,10 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
+        if session.opening.as_ref().is_some_and(|it| it.recovers) {
+            // What was asked before has led nowhere.
+            self.queries.repeat(session.pseudonym, now.instant);
+        }
         session.keys.install(keys, now.instant);
         session.initiated = true;
         self.established(key, tails, now);
@@ -141,7 +144,8 @@ impl Engine {
             return 0;
         };
         while session.own_tails.len() < wanted.min(session.own_tails.capacity()) {
-            let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
+            let works =
+                |tail: &Tail| self.links.is_up(&tail.guard) && !self.links.is_leaving(&tail.guard);
             let owner = Owner::Session(key);
             match self
                 .tails

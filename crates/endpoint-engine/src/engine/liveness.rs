@@ -18,7 +18,7 @@ use crate::clock::Now;
 use crate::directory::pending::Asker;
 use crate::directory::pseudonyms::Pseudonym;
 use crate::keys::{SessionKey, TailKey};
-use crate::limits::UNCONFIRMED;
+use crate::limits::{SPARES_FOR_EFFORT, UNCONFIRMED};
 use crate::policy::PathPolicy;
 use crate::relays::budget::Partner;
 use crate::relays::selection::SHARED;
@@ -27,6 +27,7 @@ use crate::session::lanes::Route;
 use crate::session::paths::{Health, MAX_PATHS, OVERLAP, Path};
 use crate::session::transmit::{Load, Sender};
 use crate::session::{Opening, Phase, Session, Target};
+use crate::tails::{Owner, Tail};
 
 /// A peer that has been silent for so long since the first probe cannot be reached, as far as the host is
 /// told: see [`silence`](super::silence).
@@ -68,6 +69,8 @@ const TELL_TAILS: Duration = Duration::from_secs(1);
 pub const TROUBLE: Duration = Duration::from_millis(900);
 /// Own tails are replaced for that so often.
 const TROUBLE_EVERY: Duration = Duration::from_secs(1);
+/// Own tails that all share a relay are parted so often.
+const PART_EVERY: Duration = Duration::from_secs(1);
 /// A tail of the peer's through which nothing comes is not used for so long.
 const BROKEN: Duration = Duration::from_secs(60);
 /// As so many paths that do not answer it counts meanwhile.
@@ -245,8 +248,9 @@ impl Engine {
                 .copied()
                 .filter(|t| *t != old)
                 .collect();
-            let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
-            let owner = crate::tails::Owner::Session(key);
+            let works =
+                |tail: &Tail| self.links.is_up(&tail.guard) && !self.links.is_leaving(&tail.guard);
+            let owner = Owner::Session(key);
             let Some(new) = self
                 .tails
                 .take_spare(owner, &others, now, works, &self.inner_blame)
@@ -263,6 +267,7 @@ impl Engine {
         if before < wanted {
             changed |= self.fill_tails(key, wanted, now) > before;
         }
+        changed |= self.part_own_tails(key, now);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -279,6 +284,48 @@ impl Engine {
             let tails = self.own_offers(key);
             self.queue_control(key, &Control::Tails { version, tails });
         }
+    }
+
+    /// All own tails share a relay, as they do when others have failed one after the other: one gives way to a spare
+    /// that does not, if there is a good one, before that relay ends all of them. Whether one did.
+    fn part_own_tails(&mut self, key: SessionKey, now: Now) -> bool {
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
+        let lately = |at: Instant| now.instant.saturating_duration_since(at) < PART_EVERY;
+        let Some((old, others)) = session.own_tails.split_first() else {
+            return false;
+        };
+        // The last spares are for handshakes.
+        if session.phase != Phase::Established
+            || others.is_empty()
+            || self.tails.spares_ready(now.unix()) <= SPARES_FOR_EFFORT
+            || session.parted.is_some_and(lately)
+            || self.tails.in_all(&session.own_tails).is_empty()
+        {
+            return false;
+        }
+        let common = self.tails.in_all(others);
+        let fits = |tail: &Tail| {
+            let blamed = |relay: &ShortId| self.inner_blame.of(relay, now.instant) > 0;
+            let is_bad = |relay: &ShortId| common.contains(relay) || blamed(relay);
+            self.links.is_up(&tail.guard)
+                && !self.links.is_leaving(&tail.guard)
+                && !tail.relays.iter().any(is_bad)
+        };
+        let owner = Owner::Session(key);
+        let new = self
+            .tails
+            .take_spare(owner, others, now, fits, &self.inner_blame);
+        let (old, Some(new)) = (*old, new) else {
+            return false;
+        };
+        self.tails.drain(old, now);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.parted = Some(now.instant);
+            session.own_tails[0] = new;
+        }
+        true
     }
 
     /// No path works although the session is in use: perhaps it is own tails through which nothing
@@ -406,7 +453,8 @@ impl Engine {
             .iter()
             .filter(|other| other.health(now.instant) == Health::Alive)
             .collect();
-        if !path.link_down && !path.explained {
+        let explained = path.link_down || path.explained;
+        if !explained {
             let works = |relay: &&ShortId| alive.iter().any(|it| it.relays.contains(relay));
             let relays = path.relays.iter().filter(|relay| !works(relay)).copied();
             let blamed: Vec<ShortId> = relays.collect();
@@ -417,7 +465,7 @@ impl Engine {
             session.blame.add_all(path.hops, blamed, None, now.instant);
         }
         let tail_works = alive.iter().any(|other| other.tail == path.tail);
-        if !alive.is_empty() && !tail_works {
+        if !alive.is_empty() && !tail_works && !explained {
             for tail in session
                 .peer_tails
                 .iter_mut()
@@ -472,13 +520,15 @@ impl Engine {
             .iter()
             .partition(|path| path.health(now.instant) == Health::Suspect);
         let over = |paths: &[&Path], tail| paths.iter().filter(|path| path.tail == tail).count();
+        // Where nothing works, what has failed before is as good as the rest.
+        let heeds = session.paths.any_alive(now.instant);
         let target = session
             .peer_tails
             .iter()
             .filter(|tail| tail.offer.alive(now.unix()))
             .min_by_key(|tail| {
                 let id = tail.id();
-                let broken = tail.broken_until.is_some_and(|until| now.instant < until);
+                let broken = heeds && tail.broken_until.is_some_and(|until| now.instant < until);
                 let failing = over(&failing, id) + if broken { BROKEN_COUNTS } else { 0 };
                 (failing, over(&good, id))
             })
@@ -580,5 +630,62 @@ impl Engine {
             self.wake(key);
         }
         sent
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+
+    const CLIENT: usize = 2;
+    const SERVICE: usize = 1;
+
+    fn key(world: &World) -> SessionKey {
+        let peer = (Pseudonym::Own, world.nodes[SERVICE].id);
+        world.nodes[CLIENT].engine.by_peer[&peer]
+    }
+
+    #[test]
+    fn a_head_whose_failure_is_explained_makes_no_tail_suspect() {
+        for explained in [true, false] {
+            let mut world = World::connected(1);
+            let (key, now) = (key(&world), world.now);
+            let engine = &mut world.nodes[CLIENT].engine;
+            let session = engine.sessions.get_mut(key).unwrap();
+            let path = session.paths.iter_mut().next().unwrap();
+            path.explained = explained;
+            let (id, tail) = (path.id, path.tail);
+            engine.bury(key, id, now);
+            let session = engine.sessions.get(key).unwrap();
+            let mut tails = session.peer_tails.iter();
+            let broken = tails.find(|it| it.id() == tail).unwrap().broken_until;
+            assert_eq!(broken.is_none(), explained);
+        }
+    }
+
+    #[test]
+    fn own_tails_that_all_share_a_relay_are_parted() {
+        let mut world = World::connected(2);
+        let key = key(&world);
+        let own = |world: &World| world.nodes[CLIENT].engine.sessions[key].own_tails.clone();
+        let tails = &mut world.nodes[CLIENT].engine.tails;
+        // As if the first relay of each were the same one.
+        let shared = world.relays[7].short;
+        let all: Vec<TailKey> = tails.iter().map(|(key, _)| key).collect();
+        let before = own(&world);
+        let tails = &mut world.nodes[CLIENT].engine.tails;
+        for at in all.into_iter().filter(|at| before.contains(at)) {
+            let (_, tail) = tails.iter_mut().find(|(key, _)| *key == at).unwrap();
+            tail.relays[0] = shared;
+        }
+        assert!(tails.in_all(&before).contains(&shared));
+        world.run(Duration::from_secs(3));
+        let after = own(&world);
+        let tails = &world.nodes[CLIENT].engine.tails;
+        assert!(tails.in_all(&after).is_empty(), "{after:?}");
+        // One is enough.
+        assert_eq!(after.iter().filter(|it| before.contains(it)).count(), 3);
     }
 }

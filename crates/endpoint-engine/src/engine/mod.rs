@@ -43,10 +43,10 @@ use crate::access::Authorisations;
 use crate::clock::Now;
 use crate::command::{Outcome, RequestNumber};
 use crate::directory::descriptors::Descriptors;
+use crate::directory::own_versions::OwnVersions;
 use crate::directory::pending::Queries;
 use crate::directory::pseudonyms::{Pseudonym, Pseudonyms};
 use crate::directory::publication::Publication;
-use crate::directory::record_versions::RecordVersions;
 use crate::directory::said_time::NetworkTime;
 use crate::directory::unreachable::Unreachable;
 use crate::effort::searches::Searches;
@@ -133,7 +133,7 @@ pub struct Engine {
     /// Measurements of paths, for people.
     measurements: Vec<ping::Measurement>,
     publication: Publication,
-    record_versions: RecordVersions,
+    own_versions: OwnVersions,
     network_time: NetworkTime,
     initiation_replays: InitiationReplayCache,
     handshake_limits: HandshakeLimits,
@@ -208,7 +208,7 @@ impl Engine {
             queries: Queries::default(),
             measurements: Vec::new(),
             publication: Publication::new(at),
-            record_versions: RecordVersions::default(),
+            own_versions: OwnVersions::default(),
             network_time: NetworkTime::default(),
             initiation_replays: InitiationReplayCache::default(),
             handshake_limits: HandshakeLimits::new(at),
@@ -238,9 +238,12 @@ impl Engine {
         }
     }
 
-    /// Goes on with the versions of an earlier run's records. To be called before anything else.
-    pub fn set_record_versions(&mut self, versions: RecordVersions) {
-        self.record_versions = versions;
+    /// Goes on with the versions of what an earlier run said. To be called before anything else.
+    pub fn set_own_versions(&mut self, versions: OwnVersions) {
+        self.own_versions = versions;
+        self.pseudonyms
+            .get_mut(Pseudonym::Own)
+            .go_on_after(versions.last_initiation());
     }
 
     /// There is a new, verified snapshot of the network.
@@ -249,7 +252,8 @@ impl Engine {
             .learn(snapshot.issued, snapshot.valid_until, now);
         let network = Network::new(snapshot);
         if let Some(before) = &self.network {
-            self.key_changes.follow(before, &network, now.instant);
+            let anew = self.key_changes.follow(before, &network, now.instant);
+            self.links.have_started_anew(&anew, now.instant);
         }
         self.tails.check_keys(&network);
         let changes = &self.key_changes;
@@ -259,6 +263,7 @@ impl Engine {
             session.blame.explain(&network, changes, now.instant);
         }
         self.network = Some(network);
+        self.retarget_to_directory(now);
         self.last_slow = None;
         self.maintain(now);
         self.finish_batch(now);
@@ -361,15 +366,15 @@ impl Engine {
         self.guards.set_unchanged();
     }
 
-    /// The versions of the own records as they are to be stored before what is in the outbox is sent, if
-    /// they have changed since [`Self::record_versions_stored`].
-    pub fn record_versions_to_store(&self) -> Option<String> {
-        self.record_versions.unstored()
+    /// The versions of what the own ID says as they are to be stored before what is in the outbox is sent, if
+    /// they have changed since [`Self::own_versions_stored`].
+    pub fn own_versions_to_store(&self) -> Option<String> {
+        self.own_versions.unstored()
     }
 
-    /// What [`Self::record_versions_to_store`] returned last is stored.
-    pub fn record_versions_stored(&mut self) {
-        self.record_versions.set_stored();
+    /// What [`Self::own_versions_to_store`] returned last is stored.
+    pub fn own_versions_stored(&mut self) {
+        self.own_versions.set_stored();
     }
 
     /// The own descriptor, if it has changed since the last call.

@@ -45,7 +45,8 @@ impl Engine {
             .prepared
             .as_ref()
             .is_some_and(|it| it.search.is_some());
-        let meanwhile = searches && opening.targets.iter().any(Target::is_free);
+        let goes_on = |it: &Target| it.is_free() && it.is_alive(now.unix());
+        let meanwhile = searches && opening.targets.iter().any(goes_on);
         if searches && !opening.recovers && waited < LONGEST_SEARCH {
             return;
         }
@@ -121,9 +122,11 @@ impl Engine {
     /// solved, that is begun.
     fn prepare(&mut self, key: SessionKey, free: bool, now: Now) -> Result<Prepared, PathError> {
         let offers = self.own_offers(key);
+        let meanwhile = if free { self.time_meanwhile(key) } else { None };
         let session = self.sessions.get(key).ok_or(PathError::SessionGone)?;
         let opening = session.opening.as_ref().ok_or(PathError::NoHandshake)?;
-        let fits = |it: &&Target| !free || it.is_free();
+        // One that has ended since is passed over.
+        let fits = |it: &&Target| it.is_alive(now.unix()) && (!free || it.is_free());
         let targets = opening.targets.iter().filter(fits).count().max(1);
         let made = opening.made;
         let target: Target = *opening
@@ -144,8 +147,21 @@ impl Engine {
         let authorisation = (pseudonym == Pseudonym::Own)
             .then(|| self.authorisations.with(&peer))
             .flatten();
+        let terms = target.terms.as_ref();
+        let spent = terms.map_or(0, |terms| to_spend(terms, unanswered));
         let local = self.pseudonyms.get_mut(pseudonym);
-        let at = local.initiation_time(said, made);
+        let mut times = 0..0;
+        let at = match meanwhile {
+            Some(at) => at,
+            None if spent == 0 => local.initiation_time(said, made),
+            None => {
+                times = local.times_for_search(said, made);
+                times.end
+            }
+        };
+        if pseudonym == Pseudonym::Own {
+            self.own_versions.initiate(local.last_initiation());
+        }
         let (initiator, mut payload) = SessionInitiator::start(
             &local.secret,
             &remote,
@@ -160,7 +176,6 @@ impl Engine {
         .map_err(PathError::Protocol)?;
         let mut search = None;
         if let Some(terms) = &target.terms {
-            let spent = to_spend(terms, unanswered);
             if spent == 0 {
                 effort::write(&terms.seed, &Solution::default(), &mut payload);
             } else {
@@ -174,6 +189,7 @@ impl Engine {
         }
         Ok(Prepared {
             initiator,
+            times,
             payload,
             target,
             // Each target is tried by each guard in the end.
@@ -181,6 +197,12 @@ impl Engine {
             made: now.instant,
             search,
         })
+    }
+
+    /// A time before that of the initiation that something is solved for.
+    fn time_meanwhile(&mut self, key: SessionKey) -> Option<u64> {
+        let opening = self.sessions.get_mut(key)?.opening.as_mut()?;
+        opening.prepared.as_mut()?.times.next()
     }
 
     /// Sends an initiation, unless its puzzle has to be solved before.
@@ -314,8 +336,10 @@ impl Engine {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use mixline_protocol::effort::{Effort, Puzzle};
+    use mixline_protocol::time::UnixTime;
 
     use super::*;
+    use crate::command::{Command, Question, RequestNumber};
     use crate::effort::MOST_EFFORT;
     use crate::session::{Opening, Session};
     use crate::testing::World;
@@ -323,6 +347,7 @@ mod tests {
     const CLIENT: usize = 2;
     const SERVICE: usize = 1;
     const STEP: Duration = Duration::from_millis(20);
+    const SECOND: Duration = Duration::from_secs(1);
 
     fn session(world: &mut World) -> &mut Session {
         let peer = (Pseudonym::Own, world.nodes[SERVICE].id);
@@ -390,5 +415,102 @@ mod tests {
         assert!(opening.prepared.is_some(), "it still searches");
         assert!(opening.made >= before + 4, "{} {before}", opening.made);
         assert!(opening.refreshed.is_some(), "the directory is asked, too");
+        // What is searched for is newer than what was sent meanwhile: the peer refuses it for none of these.
+        let times = opening.prepared.as_ref().unwrap().times.clone();
+        let left = usize::try_from(times.end - times.start).unwrap();
+        assert!((1..=64 - 4).contains(&left), "{left}");
+        let own = world.nodes[CLIENT].engine.pseudonyms.get(Pseudonym::Own);
+        assert!(own.last_initiation() >= times.end);
+    }
+
+    /// A handshake with a peer that is silent.
+    fn with_a_silent_peer() -> World {
+        let mut world = World::connected(1);
+        world.nodes[SERVICE].dead = true;
+        let (from, to) = (world.ipv4(CLIENT), world.ipv4(SERVICE));
+        let packet = crate::testing::udp(from, to, (1, 1), b"hello");
+        world.send(CLIENT, &[packet]);
+        let recovers = (0..500).any(|_| {
+            world.run(STEP);
+            opening(&mut world).is_some_and(|it| it.recovers)
+        });
+        assert!(recovers);
+        world
+    }
+
+    #[test]
+    fn a_tail_that_has_ended_is_passed_over() {
+        let mut world = with_a_silent_peer();
+        let before = opening(&mut world).unwrap().made;
+        let alive = opening(&mut world).unwrap().targets[0];
+        for _ in 0..50 {
+            let opening = opening(&mut world).unwrap();
+            opening.prepared = None;
+            // The one whose turn it is.
+            let at = opening.made % 2;
+            opening.targets = vec![alive, alive];
+            opening.targets[at].offer.expires = UnixTime(0);
+            world.run(STEP);
+        }
+        let opening = opening(&mut world).unwrap();
+        assert!(opening.made >= before + 2, "{} {before}", opening.made);
+    }
+
+    #[test]
+    fn the_directory_is_asked_when_all_tails_have_ended() {
+        let mut world = with_a_silent_peer();
+        let key = {
+            let engine = &world.nodes[CLIENT].engine;
+            engine.by_peer[&(Pseudonym::Own, world.nodes[SERVICE].id)]
+        };
+        // What was asked before is answered.
+        world.run(SECOND);
+        let later = Now {
+            instant: world.now.instant + 60 * SECOND,
+            ..world.now
+        };
+        let mut asks = |ended: bool| {
+            let opening = opening(&mut world).unwrap();
+            (opening.recovers, opening.refreshed, opening.made) = (false, None, 0);
+            for target in &mut opening.targets {
+                target.offer.expires = if ended {
+                    UnixTime(0)
+                } else {
+                    later.unix().plus(60)
+                };
+            }
+            world.nodes[CLIENT].engine.asks_again(key, later)
+        };
+        assert_eq!([asks(false), asks(true)], [false, true]);
+    }
+
+    #[test]
+    fn a_handshake_with_the_directory_goes_on_with_the_tails_of_a_new_snapshot() {
+        let mut world = World::connected(3);
+        world.nodes[0].dead = true;
+        let question = Question::LookupId(world.nodes[SERVICE].id);
+        world.command(CLIENT, Command::Ask(RequestNumber(1 << 32), question));
+        world.run(Duration::from_secs(1));
+        // It is killed, and starts again with other tails.
+        world.restart_node(0);
+        world.run(Duration::from_secs(1));
+        let targets = |world: &World| {
+            let engine = &world.nodes[CLIENT].engine;
+            let directory = engine.network.as_ref().unwrap().directory().clone();
+            let key = engine.by_peer[&(Pseudonym::Asking, directory.id)];
+            let opening = engine.sessions[key].opening.as_ref().unwrap();
+            assert!(opening.recovers);
+            let offers: Vec<_> = opening.targets.iter().map(|it| it.offer).collect();
+            (directory.tails, offers)
+        };
+        let (old, before) = targets(&world);
+        assert!(old.iter().all(|tail| before.contains(tail)));
+        world.publish_snapshot_to(&[CLIENT]);
+        let (new, after) = targets(&world);
+        assert!(
+            new.iter()
+                .all(|tail| !before.contains(tail) && after.contains(tail))
+        );
+        assert!(!old.iter().any(|tail| after.contains(tail)));
     }
 }

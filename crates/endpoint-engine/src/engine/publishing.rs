@@ -88,9 +88,8 @@ impl Engine {
         let mut guards: Vec<(ShortId, usize)> = self
             .links
             .usable()
-            .map(|guard| (guard, self.tails.at_guard(&guard)))
-            .filter(|(guard, (_, room))| *room && self.takes_mailboxes(guard, now))
-            .map(|(guard, (count, _))| (guard, count))
+            .filter(|guard| self.tails.has_room_at(guard) && self.takes_mailboxes(guard, now))
+            .map(|guard| (guard, self.tails.good_at(&guard, now.unix())))
             .collect();
         crate::random::shuffle(&mut guards, &mut self.rng);
         let (guard, _) = guards
@@ -231,7 +230,7 @@ impl Engine {
         match result {
             Ok(()) => {
                 self.publication.published = self.publication.published.max(version);
-                self.record_versions.accept(version);
+                self.own_versions.accept(version);
                 self.publication.published_at = now.unix().0;
                 self.publication.retry = FIRST_RETRY;
                 self.event(Event::Published);
@@ -276,7 +275,8 @@ impl Engine {
     }
 
     fn spare_for_public(&mut self, now: Now) -> Option<TailKey> {
-        let works = |guard: &ShortId| self.links.is_up(guard) && !self.links.is_leaving(guard);
+        let works =
+            |tail: &Tail| self.links.is_up(&tail.guard) && !self.links.is_leaving(&tail.guard);
         self.tails.take_spare(
             Owner::Public,
             &self.publication.tails,
@@ -326,7 +326,7 @@ impl Engine {
         let own = self.pseudonyms.get(Pseudonym::Own);
         let unsigned = ServiceDescriptor {
             id: own.id,
-            version: self.record_versions.next(said),
+            version: self.own_versions.next(said),
             issued: said.unix(),
             expires: said.unix().plus(life),
             session: own.secret.public(),

@@ -26,6 +26,13 @@ pub const GIVEN_UP: Duration = Duration::from_secs(30);
 /// and ever less often.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// The same for the directory. Between two questions nobody tries the paths to it, so what has failed meanwhile is
+/// found out when there is one, and that one is urgent: a peer's tails, or where we are reached now.
+const DIRECTORY_TROUBLE: Duration = Duration::from_millis(400);
+
+/// With one of so many relays started anew, a third of all tails of three leads nowhere.
+const OUTDATED_FROM: usize = 8;
+
 /// Initiations to a silent peer that follow soon after one another ...
 const QUICK: usize = 12;
 /// ... and those until then that follow less soon.
@@ -43,11 +50,26 @@ pub(super) fn recovery_pause(made: usize, trip: Option<Duration>) -> Duration {
     trip.map_or(least, |trip| least.max(trip * 2 / 3))
 }
 
+/// Where initiations go, in which order, while the public tails that are known are outdated: they
+/// lead nowhere more often than those that the peer has named to us since. All private ones come first, and then the two by turns.
+fn private_first(private: &[Target], public: &[Target]) -> Vec<Target> {
+    let mut targets = private.to_vec();
+    for at in 0..private.len().max(public.len()) {
+        targets.extend(public.get(at));
+        targets.extend(private.get(at));
+    }
+    targets
+}
+
 impl Session {
     /// How long probes are not answered before that is trouble.
     fn trouble_after(&self) -> Duration {
         let trip = self.paths.round_trip();
-        trip.map_or(TROUBLE, |trip| TROUBLE.max(trip * 2))
+        let least = match self.pseudonym {
+            Pseudonym::Own => TROUBLE,
+            Pseudonym::Asking | Pseudonym::Publishing => DIRECTORY_TROUBLE,
+        };
+        trip.map_or(least, |trip| least.max(trip * 2))
     }
 }
 
@@ -97,16 +119,26 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        if session.paths.any_alive(now.instant)
+        // Paths to the directory that were not tried for long count as alive until they have been.
+        if (session.pseudonym == Pseudonym::Own && session.paths.any_alive(now.instant))
             || session.doubt.is_some()
             || session.opening.as_ref().is_some_and(|it| it.recovers)
             || !self.looks_for(session)
         {
             return;
         }
-        let mut targets = self.public_tails(session.pseudonym, key, now);
-        targets.extend(session.private_tails(now).map(Target::private));
-        shuffle(&mut targets, &mut self.rng);
+        let mut public = self.public_tails(session.pseudonym, key, now);
+        let mut private: Vec<Target> = session.private_tails(now).map(Target::private).collect();
+        let outdated = self.are_outdated(session);
+        shuffle(&mut public, &mut self.rng);
+        shuffle(&mut private, &mut self.rng);
+        let targets = if outdated {
+            private_first(&private, &public)
+        } else {
+            let mut all = [public, private].concat();
+            shuffle(&mut all, &mut self.rng);
+            all
+        };
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -119,6 +151,23 @@ impl Engine {
         opening.recovers = true;
         opening.refreshed = recovery.refreshed;
         session.opening = Some(opening);
+    }
+
+    /// Whether what is known of a peer's public tails is older than what it has said of its private ones, and so many
+    /// relays have started anew since that they may well lead nowhere.
+    fn are_outdated(&self, session: &Session) -> bool {
+        // The directory's are from the newest snapshot.
+        if session.pseudonym != Pseudonym::Own {
+            return false;
+        }
+        let Some(learnt) = self.descriptors.learnt(&session.peer) else {
+            return false;
+        };
+        let listed = self.network.as_ref().map_or(0, |it| it.relays().len());
+        let anew = self.key_changes.since(learnt);
+        session.tails_came.is_some_and(|at| at > learnt)
+            && anew > 0
+            && anew * OUTDATED_FROM >= listed
     }
 
     /// Whether this endpoint would look for the peer of a session that is silent: it has begun the session,
@@ -150,7 +199,7 @@ impl Engine {
         let pause = ASK_AGAIN + since(began) / 4;
         session.pseudonym == Pseudonym::Own
             && match opening.refreshed {
-                None => opening.recovers || opening.made >= 2,
+                None => opening.recovers || opening.made >= 2 || !opening.has_way(now.unix()),
                 Some(at) => opening.recovers && since(at) >= pause,
             }
             && self
@@ -158,5 +207,50 @@ impl Engine {
                 .learnt(&session.peer)
                 .is_some_and(|at| since(at) >= ASK_AGAIN)
             && !self.queries.is_refreshing(&session.peer)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use mixline_protocol::effort::EffortTerms;
+    use mixline_protocol::identity::ShortId;
+    use mixline_protocol::path::PublishedTail;
+    use mixline_protocol::records::TailOffer;
+    use mixline_protocol::time::UnixTime;
+
+    use super::*;
+
+    fn offer(n: u8) -> TailOffer {
+        let tail = PublishedTail {
+            first: ShortId([n; 8]),
+            alpha: [n; 32],
+            gamma: [n; 16],
+            beta: [n; 100],
+            seed: [n; 16],
+        };
+        TailOffer {
+            tail,
+            expires: UnixTime(1),
+        }
+    }
+
+    #[test]
+    fn private_tails_come_first_while_public_ones_are_outdated_and_all_come() {
+        let private: Vec<Target> = (0..4).map(|n| Target::private(offer(n))).collect();
+        let public: Vec<Target> = (4..8)
+            .map(|n| Target {
+                offer: offer(n),
+                terms: Some(EffortTerms::default()),
+            })
+            .collect();
+        let names = |targets: &[Target]| -> Vec<u8> {
+            targets.iter().map(|it| it.offer.tail.seed[0]).collect()
+        };
+        let all = names(&private_first(&private, &public));
+        assert_eq!(all, [0, 1, 2, 3, 4, 0, 5, 1, 6, 2, 7, 3]);
+        assert_eq!(names(&private_first(&[], &public)), [4, 5, 6, 7]);
+        let two = names(&private_first(&private[..1], &public));
+        assert_eq!(two, [0, 4, 0, 5, 6, 7]);
     }
 }

@@ -162,7 +162,7 @@ impl Engine {
                 temporary,
                 state: state.to_owned(),
                 rtt_ms: view.as_ref().and_then(|view| view.rtt).map(milliseconds),
-                mailboxes: self.tails.at_guard(&short).0,
+                mailboxes: self.tails.at_guard(&short),
                 mtu_out: finding.and_then(|finding| finding.narrow_out()),
                 mtu_in: finding.and_then(|finding| finding.narrow_back()),
                 last_error: finding

@@ -26,6 +26,11 @@ pub const PING_EVERY: Duration = Duration::from_millis(500);
 pub const DEAD_AFTER: Duration = Duration::from_millis(3200);
 /// A program that was stopped for a while must not take the guards for dead.
 const PINGS: u32 = 3;
+/// With so many unanswered, a handshake is tried: a guard that has been killed and has started again knows
+/// nothing of the session, and says nothing to it.
+const PINGS_BEFORE_HANDSHAKE: u32 = 1;
+/// A guard that was heard so lately needs no other session, whatever the snapshot says of it.
+const HEARD_LATELY: Duration = Duration::from_millis(500);
 /// After a sleep or a move, a handshake without an answer is repeated after this ...
 const AGAIN: Duration = Duration::from_millis(700);
 /// ... so often, and then as always.
@@ -198,6 +203,9 @@ impl GuardLink {
         let silent = now.saturating_duration_since(self.heard);
         let ping_due = self.pings == 0 || now.saturating_duration_since(self.pinged) >= PING_EVERY;
         if silent >= PING_AFTER && ping_due {
+            if self.alive && self.pings == PINGS_BEFORE_HANDSHAKE {
+                self.renew_peer(now);
+            }
             self.ping(now, outbox);
         }
         if self.alive && silent >= DEAD_AFTER && self.pings > PINGS {
@@ -213,6 +221,13 @@ impl GuardLink {
         self.peer = self.peer.afresh(now);
         (self.handshake, self.draft) = (None, None);
         self.attempts = 0;
+    }
+
+    /// The guard has lost its onion keys, and with them its sessions.
+    pub(crate) fn has_started_anew(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.heard) >= HEARD_LATELY {
+            self.begin_anew(now);
+        }
     }
 
     /// The host has slept or moved: begins handshakes at once, and not only every five seconds.

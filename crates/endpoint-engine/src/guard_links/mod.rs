@@ -115,6 +115,14 @@ impl Links {
         }
     }
 
+    /// These relays have lost their onion keys since the last snapshot, and with them their sessions.
+    pub fn have_started_anew(&mut self, relays: &[ShortId], now: Instant) {
+        let links = self.links.iter_mut();
+        for link in links.filter(|link| relays.contains(&link.relay)) {
+            link.has_started_anew(now);
+        }
+    }
+
     /// Whether a guard has made a new session since the last [`Self::begin_anew`], or all that
     /// were to have been tried for long.
     #[must_use]

@@ -31,8 +31,9 @@ pub struct KeyChanges {
 }
 
 impl KeyChanges {
-    /// A snapshot follows another one.
-    pub fn follow(&mut self, before: &Network, after: &Network, now: Instant) {
+    /// A snapshot follows another one. The relays that have other keys now.
+    pub fn follow(&mut self, before: &Network, after: &Network, now: Instant) -> Vec<ShortId> {
+        let mut changed = Vec::new();
         let forgotten = |changes: &Changes| {
             let full = 3600 * u64::from(CHANGES_BURST) / u64::from(CHANGES_PER_HOUR);
             now.saturating_duration_since(changes.last).as_secs() >= full
@@ -52,8 +53,17 @@ impl KeyChanges {
                 let changes = self.relays.entry(relay.short).or_insert_with(fresh);
                 changes.explains = changes.bucket.take(now);
                 changes.last = now;
+                changed.push(relay.short);
             }
         }
+        changed
+    }
+
+    /// Relays that have changed their keys since then, within the last hour.
+    #[must_use]
+    pub fn since(&self, at: Instant) -> usize {
+        let changes = self.relays.values();
+        changes.filter(|changes| changes.last > at).count()
     }
 
     /// Whether it explains failures that a relay has other keys now.

@@ -10,6 +10,7 @@ pub(crate) mod paths;
 pub(crate) mod transmit;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -95,6 +96,12 @@ impl Target {
         Self { offer, terms: None }
     }
 
+    /// Whether it leads to the peer still.
+    #[must_use]
+    pub fn is_alive(&self, now: UnixTime) -> bool {
+        self.offer.alive(now)
+    }
+
     /// Whether nothing has to be spent on it, whatever is asked for.
     #[must_use]
     pub fn is_free(&self) -> bool {
@@ -106,6 +113,8 @@ impl Target {
 pub struct Prepared {
     /// What opens its answer.
     pub initiator: SessionInitiator,
+    /// Times before its own, for those that are sent before it is solved.
+    pub times: Range<u64>,
     /// The initiation.
     pub payload: Box<Payload>,
     /// Where it goes ...
@@ -143,6 +152,13 @@ pub struct Opening {
 }
 
 impl Opening {
+    /// Whether all tails of a descriptor are among its targets.
+    #[must_use]
+    pub fn goes_to_all_of(&self, descriptor: &ServiceDescriptor) -> bool {
+        let known = |offer: &TailOffer| self.targets.iter().any(|target| target.offer == *offer);
+        descriptor.tails.iter().all(known)
+    }
+
     /// A handshake that begins now.
     #[must_use]
     pub fn new(targets: Vec<Target>, patience: Duration, background: bool, now: Instant) -> Self {
@@ -158,6 +174,14 @@ impl Opening {
             recovers: false,
             background,
         }
+    }
+}
+
+impl Opening {
+    /// Whether one of the tails that it goes through is good.
+    #[must_use]
+    pub fn has_way(&self, now: UnixTime) -> bool {
+        self.targets.iter().any(|target| target.is_alive(now))
     }
 }
 
@@ -239,6 +263,8 @@ pub struct Session {
     pub own_unacknowledged: Option<Option<Instant>>,
     /// The peer's tails.
     pub peer_tails: ArrayVec<PeerTail, MAX_OFFERS>,
+    /// When it last named them.
+    pub tails_came: Option<Instant>,
     /// Their version.
     pub peer_version: Option<u32>,
     /// Paths to the peer.
@@ -287,6 +313,8 @@ pub struct Session {
     pub doubt: Option<Doubt>,
     /// When own tails were last replaced because nothing came through them.
     pub troubled: Option<Instant>,
+    /// When one was last replaced because all shared a relay.
+    pub parted: Option<Instant>,
     /// The peer's leased address.
     pub ipv4: Option<(Ipv4Addr, UnixTime)>,
     /// When the last lease that is known of the peer ends, or has ended.
@@ -337,6 +365,7 @@ impl Session {
             own_version: 0,
             own_unacknowledged: None,
             peer_tails: ArrayVec::new(),
+            tails_came: None,
             peer_version: None,
             paths: Paths::default(),
             built: None,
@@ -361,6 +390,7 @@ impl Session {
             unreachable: false,
             doubt: None,
             troubled: None,
+            parted: None,
             ipv4: None,
             lease_until: None,
             lease_asked: None,
@@ -430,6 +460,7 @@ impl Session {
 
     /// Takes the peer's tails as they are now. Paths over others are to be replaced.
     pub fn set_peer_tails(&mut self, offers: &[TailOffer], now: Instant) {
+        self.tails_came = Some(now);
         let old = std::mem::take(&mut self.peer_tails);
         for offer in offers.iter().take(MAX_OFFERS) {
             let broken_until = old

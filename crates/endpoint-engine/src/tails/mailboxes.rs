@@ -12,8 +12,8 @@ use crate::clock::Now;
 use crate::guard_links::Links;
 use crate::keys::TailKey;
 use crate::outbox::Outbox;
-use crate::tails::Tails;
 use crate::tails::registration::Registration;
+use crate::tails::{Tail, Tails};
 
 /// One call sends at most so many registrations; the others follow with the next.
 const MESSAGES: usize = 16;
@@ -208,11 +208,25 @@ impl Tails {
         tails.any(|(_, tail)| tail.guard == *guard && !tail.registration.is_done())
     }
 
-    /// How many mailboxes a guard has, and whether it takes one more.
+    /// How many mailboxes a guard has.
     #[must_use]
-    pub fn at_guard(&self, guard: &ShortId) -> (usize, bool) {
-        let count = self.iter().filter(|(_, tail)| tail.guard == *guard).count();
-        (count, count < MAX_TOKENS_PER_LINK)
+    pub fn at_guard(&self, guard: &ShortId) -> usize {
+        self.iter().filter(|(_, tail)| tail.guard == *guard).count()
+    }
+
+    /// Whether a guard takes one more mailbox.
+    #[must_use]
+    pub fn has_room_at(&self, guard: &ShortId) -> bool {
+        self.at_guard(guard) < MAX_TOKENS_PER_LINK
+    }
+
+    /// How many tails end at a guard that are not to be replaced: those that are have lost their relays, as a
+    /// rule this guard itself, and say nothing of where failures would meet.
+    #[must_use]
+    pub fn good_at(&self, guard: &ShortId, now: UnixTime) -> usize {
+        let good = |tail: &Tail| tail.draining.is_none() && now < tail.renew;
+        let here = self.iter().filter(|(_, tail)| tail.guard == *guard);
+        here.filter(|(_, tail)| good(tail)).count()
     }
 }
 

@@ -24,7 +24,7 @@ use crate::clock::Now;
 use crate::keys::{SessionKey, TailKey};
 use crate::relays::blame::Blame;
 use crate::relays::network::Network;
-use crate::relays::selection::{Chosen, SHARED, Shortage};
+use crate::relays::selection::{Chosen, FAILED, SHARED, Shortage};
 use crate::tails::registration::Registration;
 use slotmap::SlotMap;
 
@@ -32,6 +32,8 @@ use slotmap::SlotMap;
 pub const DRAIN: Duration = Duration::from_secs(30);
 /// A tail works through which something came so lately.
 const HEARD: Duration = Duration::from_secs(3);
+/// What speaks against one more tail over a relay that all others of a session have: as much as two failures.
+const ENDS_ALL: usize = 2 * FAILED as usize;
 /// At most so many own tails, of all kinds: four for each of 1000 sessions, and as many that drain.
 pub const MAX_OWN_TAILS: usize = 8192;
 
@@ -216,17 +218,23 @@ impl Tails {
         self.tails.values().filter(ready).count()
     }
 
-    /// Gives a spare that is ready to `owner`, one against whose relays least speaks, and that shares the
-    /// fewest relays, and above all not its guard, with the tails `beside` it. `None` if there is none.
+    /// Gives a spare that is ready and `fits` to `owner`, one against whose relays least speaks, and that shares the
+    /// fewest relays, and above all not its guard, with the tails `beside` it: no relay is to be in all of
+    /// them. `None` if there is none.
     pub fn take_spare(
         &mut self,
         owner: Owner,
         beside: &[TailKey],
         now: Now,
-        guard_works: impl Fn(&ShortId) -> bool,
+        fits: impl Fn(&Tail) -> bool,
         blame: &Blame,
     ) -> Option<TailKey> {
         let others: Vec<&Tail> = beside.iter().filter_map(|key| self.get(*key)).collect();
+        let mut common = self.in_all(beside);
+        if others.len() < 2 {
+            // Of one tail, all relays are in all.
+            common.clear();
+        }
         let shares = |tail: &Tail| {
             let guard = others
                 .iter()
@@ -240,15 +248,31 @@ impl Tails {
             .tails
             .iter()
             .filter(|(_, tail)| {
-                tail.owner == Owner::Spare && tail.is_ready(now.unix()) && guard_works(&tail.guard)
+                tail.owner == Owner::Spare && tail.is_ready(now.unix()) && fits(tail)
             })
             .min_by_key(|(_, tail)| {
                 let against = tail.relays.iter().map(|relay| blame.of(relay, now.instant));
-                (against.max(), shares(tail))
+                let ends_all = tail.relays.iter().any(|relay| common.contains(relay));
+                let against = usize::from(against.max().unwrap_or(0));
+                against + shares(tail) + if ends_all { ENDS_ALL } else { 0 }
             })
             .map(|(key, _)| key)?;
         self.tails.get_mut(best)?.owner = owner;
         Some(best)
+    }
+
+    /// The relays that are in each of some tails: the failure of one of them ends all.
+    #[must_use]
+    pub fn in_all(&self, keys: &[TailKey]) -> Vec<ShortId> {
+        let mut tails = keys.iter().filter_map(|key| self.get(*key));
+        let Some(first) = tails.next() else {
+            return Vec::new();
+        };
+        let mut common = first.relays.clone();
+        for tail in tails {
+            common.retain(|relay| tail.relays.contains(relay));
+        }
+        common
     }
 
     /// A tail is to be replaced as soon as there is another.

@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::command::{Command, Outcome, Question, RequestNumber};
 use crate::config::Config;
 use crate::config::Identity;
-use crate::directory::record_versions::RecordVersions;
+use crate::directory::own_versions::OwnVersions;
 use crate::effort::searches::SearchTask;
 use crate::engine::Engine;
 use crate::guard_links::Families;
@@ -87,7 +87,7 @@ pub struct Node {
     pub answers: HashMap<RequestNumber, Outcome>,
     pub guards: Option<String>,
     /// The versions of its records, as they are on its disk.
-    pub record_versions: Option<String>,
+    pub own_versions: Option<String>,
     pub descriptor: Option<Arc<ServiceDescriptor>>,
     /// It has been killed: it neither sends nor receives.
     pub dead: bool,
@@ -260,9 +260,9 @@ impl World {
         let config = node.config.clone();
         let answers = node.is_directory;
         node.engine = Engine::new(config, identity, guards, families, answers, seed, now);
-        if let Some(versions) = &node.record_versions {
-            let versions = RecordVersions::load(versions).unwrap();
-            node.engine.set_record_versions(versions);
+        if let Some(versions) = &node.own_versions {
+            let versions = OwnVersions::load(versions).unwrap();
+            node.engine.set_own_versions(versions);
         }
         node.dead = false;
         node.engine.handle_snapshot(snapshot, now);
@@ -319,7 +319,7 @@ impl World {
             answers: HashMap::new(),
             events: Vec::new(),
             guards: None,
-            record_versions: None,
+            own_versions: None,
             descriptor: None,
             dead: false,
             unplugged: false,
@@ -724,9 +724,9 @@ impl World {
         let node = &mut self.nodes[number];
         let from = node.address;
         // As on a real disk, before anything is sent.
-        if let Some(versions) = node.engine.record_versions_to_store() {
-            node.record_versions = Some(versions);
-            node.engine.record_versions_stored();
+        if let Some(versions) = node.engine.own_versions_to_store() {
+            node.own_versions = Some(versions);
+            node.engine.own_versions_stored();
         }
         let mut out = Vec::new();
         for (_, datagram, to) in node.engine.outbox().waiting() {

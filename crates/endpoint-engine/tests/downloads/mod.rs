@@ -48,13 +48,31 @@ impl Download {
     /// guards, and not next to the service's.
     pub fn beside(seed: u64) -> (Self, Vec<usize>) {
         let mut worlds = (0..).map(|more| Self::among_sixteen(seed + 1000 * more));
-        let (world, beside) = worlds.find(|(_, beside)| beside.len() == 2).unwrap();
-        (Self::new(world), beside)
+        let both = worlds.find_map(|(world, beside, _)| {
+            let both = beside.get(..2)?.to_vec();
+            Some((world, both))
+        });
+        let (world, both) = both.unwrap();
+        (Self::new(world), both)
     }
 
     /// The same, where these two swallow all cells, and answer their neighbours.
     pub fn with_swallowers(seed: u64) -> (Self, Vec<usize>) {
-        let (mut it, evil) = Self::beside(seed);
+        Self::swallowing(Self::beside(seed))
+    }
+
+    /// The same, where one of the two is a guard of the directory.
+    pub fn with_swallowers_at_the_directory(seed: u64) -> (Self, Vec<usize>) {
+        let mut worlds = (0..).map(|more| Self::among_sixteen(seed + 1000 * more));
+        let both = worlds.find_map(|(world, beside, guards)| {
+            let both = vec![*guards.first()?, *beside.first()?];
+            Some((world, both))
+        });
+        let (world, both) = both.unwrap();
+        Self::swallowing((Self::new(world), both))
+    }
+
+    fn swallowing((mut it, evil): (Self, Vec<usize>)) -> (Self, Vec<usize>) {
         for relay in &evil {
             it.world.relays[*relay].malice = Malice::Swallow;
         }
@@ -62,7 +80,9 @@ impl Download {
         (it, evil)
     }
 
-    fn among_sixteen(seed: u64) -> (World, Vec<usize>) {
+    /// The relays next to the client's guards that are not next to the service's, and guards of neither: those
+    /// that are no guards of the directory, and those that are.
+    fn among_sixteen(seed: u64) -> (World, Vec<usize>, Vec<usize>) {
         let mut world = World::settled(16, seed);
         world.service();
         world.client(|_| {});
@@ -70,21 +90,19 @@ impl Download {
         let (client, service) = (world.ipv4(2), world.ipv4(1));
         world.send(2, &[udp(client, service, (1, 1), b"hello")]);
         world.run(5 * SECOND);
-        let guards: Vec<String> = [0, 1, 2]
-            .into_iter()
-            .flat_map(|node| world.status(node).guards)
-            .map(|guard| guard.name)
-            .collect();
+        let is_guard = |nodes: &[usize], relay: &usize| {
+            let mut guards = nodes.iter().flat_map(|node| world.status(*node).guards);
+            guards.any(|guard| guard.name == world.relays[*relay].name)
+        };
         let mut members: Vec<ShortId> = world.next_to_guards[&2].iter().copied().collect();
         members.sort();
         let beside = members
             .into_iter()
             .filter(|member| !world.next_to_guards[&1].contains(member))
             .filter_map(|member| world.relays.iter().position(|it| it.short == member))
-            .filter(|relay| !guards.contains(&world.relays[*relay].name))
-            .take(2)
-            .collect();
-        (world, beside)
+            .filter(|relay| !is_guard(&[1, 2], relay));
+        let (guards, others) = beside.partition(|relay| is_guard(&[0], relay));
+        (world, others, guards)
     }
 
     pub fn step(&mut self) {

@@ -138,13 +138,16 @@ impl CookieMaker {
         }
     }
 
-    pub(super) fn tick(&mut self, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) {
+    /// Changes the secret when it is time; whether it did. Cookies of the one before the last are good no more.
+    pub(super) fn tick(&mut self, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) -> bool {
         let age = now.saturating_duration_since(self.changed);
-        if age >= COOKIE_LIFE {
+        let due = age >= COOKIE_LIFE;
+        if due {
             let last = std::mem::replace(&mut self.current, secret(rng));
             self.previous = (age < 2 * COOKIE_LIFE).then_some(last);
             self.changed = now;
         }
+        due
     }
 
     /// The cookie of ours for `source` that mac2 is made with, if it is.

@@ -422,6 +422,12 @@ impl Peer {
         Ok(())
     }
 
+    /// Whether an initiation of the neighbour with this time is newer than all that were accepted.
+    #[must_use]
+    pub fn is_new(&self, timestamp: Timestamp) -> bool {
+        self.their_timestamp.is_none_or(|last| timestamp > last)
+    }
+
     /// A [`super::Responder`] has answered the neighbour's initiation. The owner polls, and so
     /// installs the key, before it sends the response.
     ///
@@ -435,10 +441,7 @@ impl Peer {
                 what: "link initiation",
             });
         }
-        if self
-            .their_timestamp
-            .is_some_and(|last| established.timestamp <= last)
-        {
+        if !self.is_new(established.timestamp) {
             return Err(Error::Replay);
         }
         if self

@@ -51,7 +51,9 @@ impl Responder {
 
     /// Changes the secret of the cookies when it is time; called about once a second.
     pub fn tick(&mut self, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) {
-        self.cookies.tick(now, rng);
+        if self.cookies.tick(now, rng) {
+            self.spent.turn();
+        }
     }
 
     /// Checks mac1 and, under load, mac2: a few hashes and no public-key work. `source` is
@@ -111,12 +113,15 @@ impl Responder {
         })
     }
 
-    /// Whether the effort of an initiation with a right mac1 is shown for the first time, as far as is
-    /// remembered; remembers it.
+    /// Whether the effort of an initiation with a right mac1 is shown for the first time; it is remembered for as
+    /// long as its cookie is good. False as well where so many were served that no more can be remembered.
     pub fn spend(&mut self, datagram: &Datagram) -> bool {
-        let mut mac1 = [0; MAC];
-        mac1.copy_from_slice(&datagram[MAC1..MAC2]);
-        self.spent.insert(mac1)
+        self.spent.insert(mac1_of(datagram))
+    }
+
+    /// One that was shown has given way before it was served: it can be shown again.
+    pub fn give_back(&mut self, datagram: &Datagram) {
+        self.spent.remove(&mac1_of(datagram));
     }
 
     /// What cookies suggest from now on.
@@ -163,11 +168,13 @@ impl Responder {
     }
 }
 
-/// So many initiations that showed effort are remembered, and at most twice as many. To push one out and
-/// show its effort again takes as many others, each with [`MIN_EFFORT`] at least.
-pub const MAX_SPENT: usize = 32_768;
+/// So many initiations that have shown effort, and were served or wait, are remembered of each secret of the
+/// cookies; these are two. Whoever serves fewer than this in [`super::COOKIE_LIFE`] forgets none that could be shown
+/// again, however many others are made.
+pub const MAX_SPENT: usize = 131_072;
 
-/// Efforts that have been shown: two generations, so that forgetting the oldest half costs nothing.
+/// Efforts that have been shown: those that were shown since the secret of the cookies changed, and those of the
+/// time before. What is older was bound to a cookie that is good no more.
 #[derive(Default)]
 struct Spent {
     young: HashSet<[u8; MAC]>,
@@ -176,14 +183,24 @@ struct Spent {
 
 impl Spent {
     fn insert(&mut self, mac1: [u8; MAC]) -> bool {
-        if self.old.contains(&mac1) || self.young.contains(&mac1) {
-            return false;
-        }
-        if self.young.len() >= MAX_SPENT {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(mac1)
+        let has_room = self.young.len() < MAX_SPENT;
+        has_room && !self.old.contains(&mac1) && self.young.insert(mac1)
     }
+
+    fn remove(&mut self, mac1: &[u8; MAC]) {
+        self.young.remove(mac1);
+        self.old.remove(mac1);
+    }
+
+    fn turn(&mut self) {
+        self.old = std::mem::take(&mut self.young);
+    }
+}
+
+fn mac1_of(datagram: &Datagram) -> [u8; MAC] {
+    let mut mac1 = [0; MAC];
+    mac1.copy_from_slice(&datagram[MAC1..MAC2]);
+    mac1
 }
 
 /// The last timestamp is remembered of this many static keys, and of at most twice as many.
@@ -222,6 +239,9 @@ impl Timestamps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::COOKIE_LIFE;
+    use crate::random::OsRandom;
+    use crate::size::DATAGRAM;
 
     fn key(n: u32) -> X25519Public {
         let mut bytes = [0; 32];
@@ -229,16 +249,48 @@ mod tests {
         X25519Public(bytes)
     }
 
+    /// An initiation whose mac1 is this number.
+    fn shown(n: usize) -> Box<Datagram> {
+        let mut datagram = Box::new([0; DATAGRAM]);
+        datagram[MAC1..MAC2].copy_from_slice(&(n as u128).to_be_bytes());
+        datagram
+    }
+
     #[test]
-    fn efforts_are_spent_once_and_few_are_remembered() {
-        let mut spent = Spent::default();
-        let mac1 = |n: u128| n.to_be_bytes();
-        for n in 0..3 * MAX_SPENT as u128 {
-            assert!(spent.insert(mac1(n)));
-            assert!(!spent.insert(mac1(n)));
-            assert!(!spent.insert(mac1(n.saturating_sub(MAX_SPENT as u128 / 2))));
-            assert!(spent.young.len() + spent.old.len() <= 2 * MAX_SPENT);
+    fn an_effort_that_was_shown_is_remembered_for_as_long_as_its_cookie_is_good() {
+        let (rng, mut now) = (&mut OsRandom::new(), Instant::now());
+        let mut responder = Responder::new(&X25519Secret::generate(rng), now, rng);
+        assert!(responder.spend(&shown(0)) && !responder.spend(&shown(0)));
+        for secret in 0..2 {
+            // Whoever makes ever new ones that give way, however many, pushes none out.
+            for n in 1..2 * MAX_SPENT {
+                let other = shown(secret * 2 * MAX_SPENT + n);
+                assert!(responder.spend(&other));
+                responder.give_back(&other);
+            }
+            assert!(!responder.spend(&shown(0)), "{secret} changes");
+            now += COOKIE_LIFE;
+            responder.tick(now, rng);
         }
+        // There is no cookie any more that it could be shown with.
+        assert!(responder.spend(&shown(0)));
+        // What has given way is no copy when it comes again.
+        responder.give_back(&shown(0));
+        assert!(responder.spend(&shown(0)));
+    }
+
+    #[test]
+    fn no_more_efforts_are_remembered_than_there_is_room_for() {
+        let mut spent = Spent::default();
+        let mac1 = |n: usize| (n as u128).to_be_bytes();
+        for n in 0..MAX_SPENT {
+            assert!(spent.insert(mac1(n)));
+        }
+        assert!(!spent.insert(mac1(MAX_SPENT)));
+        assert_eq!(spent.young.len(), MAX_SPENT);
+        spent.turn();
+        assert!(spent.insert(mac1(MAX_SPENT)));
+        assert!(!spent.insert(mac1(0)));
     }
 
     #[test]

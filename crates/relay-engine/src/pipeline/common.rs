@@ -11,6 +11,7 @@ use crate::allowance::Allowance;
 use crate::buffer_pool::Pool;
 use crate::limits::{
     ANSWERS, DELAYED_CELLS, HANDOVERS, HANDSHAKES, HELD_CELLS, MESSAGES, OPENING_PATHS, PROBES,
+    RELAYS_HANDSHAKES,
 };
 use crate::outcome::Outcome;
 use crate::queues::{ControlQueues, WorkerHandle, WorkerQueues, worker_queues};
@@ -68,11 +69,12 @@ impl Common {
         let (handles, queues): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker_queues()).unzip();
         let (slow, jobs) = slow_path::queue(workers);
         let held = HELD_CELLS + if delays { DELAYED_CELLS } else { 0 };
+        let for_control = ANSWERS + HANDSHAKES + RELAYS_HANDSHAKES + PROBES + MESSAGES;
         let common = Arc::new(Self {
             own,
             replay,
             // As many as all that hold them together may.
-            pool: Pool::new(held + ANSWERS + HANDSHAKES + PROBES + MESSAGES + workers * HANDOVERS),
+            pool: Pool::new(held + for_control + workers * HANDOVERS),
             held: Quota::new(held),
             opening: Quota::new(OPENING_PATHS),
             control_messages: Quota::new(MESSAGES),

@@ -27,7 +27,8 @@ mod shuffle;
 mod step;
 mod waiting;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,8 @@ pub struct Pipeline<B = Honest> {
     paths: PathCache,
     /// Which onion keys there are.
     keys: LiveKeys,
+    /// Where relays of the snapshot register from.
+    relay_addresses: Arc<HashSet<IpAddr>>,
     opens_paths: bool,
     /// Datagrams that may be sent before it is asked again.
     lease: u32,
@@ -107,6 +110,7 @@ impl<B: Behaviour> Pipeline<B> {
             next_hops: NextHops::default(),
             paths: PathCache::new(setup.paths, hash_key),
             keys: LiveKeys::default(),
+            relay_addresses: Arc::default(),
             opens_paths: true,
             lease: 0,
             opening: Opening::default(),
@@ -239,6 +243,7 @@ impl<B: Behaviour> Pipeline<B> {
                     self.next_hops.set_mailbox(*token, neighbour);
                 }
             }
+            Command::RelayAddresses(addresses) => self.relay_addresses = addresses,
             Command::OnionKeys(keys) => {
                 self.paths.retain(|number| keys.is_live(number));
                 self.keys = keys;

@@ -14,6 +14,7 @@ use crate::link_sessions::worker_of;
 use crate::messages::{ControlMessage, Handover, Handshake, Signal};
 use crate::outcome::Outcome;
 use crate::quota::Permit;
+use crate::room::Place;
 
 /// How often the control plane is told that a neighbour is heard.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -25,16 +26,13 @@ impl<B: Behaviour> Pipeline<B> {
             Ok(DatagramType::Data) => {}
             Ok(DatagramType::Probe) => {
                 let queue = &self.common.control.probes;
-                return Err(self.hand_to_control(slot, queue, Outcome::Probe));
+                return Err(self.hand_to_control(slot, queue, None, Outcome::Probe));
             }
             Ok(DatagramType::Response | DatagramType::Cookie) => {
                 let queue = &self.common.control.answers;
-                return Err(self.hand_to_control(slot, queue, Outcome::Handshake));
+                return Err(self.hand_to_control(slot, queue, None, Outcome::Handshake));
             }
-            Ok(DatagramType::Initiation) => {
-                let queue = &self.common.control.handshakes;
-                return Err(self.hand_to_control(slot, queue, Outcome::Handshake));
-            }
+            Ok(DatagramType::Initiation) => return Err(self.hand_initiation(slot)),
             Err(_) => return Err(Leave::With(Outcome::Malformed)),
         }
         let index = receiver_index(slot.datagram);
@@ -115,10 +113,26 @@ impl<B: Behaviour> Pipeline<B> {
         Outcome::Control
     }
 
+    /// An initiation goes to the control plane if its network has room there.
+    fn hand_initiation(&self, slot: &Slot<'_>) -> Leave {
+        let control = &self.common.control;
+        let from = slot.source.ip().to_canonical();
+        let room = if self.relay_addresses.contains(&from) {
+            &control.room_of_relays
+        } else {
+            &control.room
+        };
+        let Some(place) = room.take(from) else {
+            return Leave::With(Outcome::ControlLimit);
+        };
+        self.hand_to_control(slot, &control.handshakes, Some(place), Outcome::Handshake)
+    }
+
     fn hand_to_control(
         &self,
         slot: &Slot<'_>,
         queue: &ArrayQueue<Handshake>,
+        place: Option<Place>,
         done: Outcome,
     ) -> Leave {
         let Some(datagram) = self.common.pool.copy(slot.datagram) else {
@@ -127,6 +141,7 @@ impl<B: Behaviour> Pipeline<B> {
         let handshake = Handshake {
             datagram,
             source: slot.source,
+            place,
         };
         if queue.push(handshake).is_err() {
             return Leave::With(Outcome::ControlLimit);

@@ -1,8 +1,9 @@
 //! What crosses a wire.
 
-use crate::pcap::{self, Frame, frames};
+use crate::frames::{Frame, frames, told};
 use crate::tools::{eventually, length};
 use anyhow::{Context, Result, ensure};
+use mixline_testnet::pcap::{File, LOOPBACK, OnInterface, has_all};
 use mixline_testnet::process::{Process, Program, tail};
 use mixline_testnet::topology::{Node, ROUTER};
 use mixline_testnet::{Network, netns};
@@ -230,28 +231,24 @@ impl Watch {
     fn judge(&mut self, ended: Vec<Capture>) -> Result<()> {
         let ended = Capture::end_all(ended)?;
         for ((_, bytes), (namespace, way, _)) in ended.iter().zip(&self.namespaces) {
-            let all = pcap::seen(bytes)?;
+            let all = File::read_all_interfaces(bytes)?;
             self.frames += all.len();
-            let counts = |seen: &&pcap::Seen| match way {
-                Way::In => seen.hardware != pcap::LOOPBACK,
-                Way::Out => ![pcap::LOOPBACK, pcap::TUN].contains(&seen.hardware),
+            let counts = |seen: &OnInterface<'_>| match way {
+                Way::In => seen.hardware != LOOPBACK,
+                Way::Out => !seen.is_inside(),
             };
-            let passed: Vec<_> = all.iter().filter(counts).collect();
+            let all = all.iter().map(|(_, seen)| seen);
+            let passed: Vec<_> = all.filter(|seen| counts(seen)).collect();
             if let Some(first) = passed.first() {
                 let links = netns::said(netns::command(namespace, "ip").args(["-o", "link"]));
                 anyhow::bail!(
-                    "{} frames in {namespace}, the first: {first:?}\nits interfaces now:\n{}",
+                    "{} frames in {namespace}, the first: {}\nits interfaces now:\n{}",
                     passed.len(),
+                    told(first),
                     links.unwrap_or_default()
                 );
             }
         }
         Ok(())
     }
-}
-
-/// Whether tcpdump, with its last words, says that it has all that it was to capture.
-fn has_all(said: &str) -> bool {
-    said.lines()
-        .any(|line| line == "0 packets dropped by kernel")
 }

@@ -2,8 +2,8 @@
 //! past itself, by address and port, and nothing else gets there.
 
 use crate::capture::Capture;
+use crate::frames::frames;
 use crate::leaks::{VIRTUAL, comes_again, connections_end, connections_end_but, page, quietly_but};
-use crate::pcap::frames;
 use crate::tools::{HOST, eventually, on_client, output};
 use crate::{Kind, Tests};
 use anyhow::{Context, Result, bail, ensure};

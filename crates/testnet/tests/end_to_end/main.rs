@@ -14,6 +14,7 @@ mod clients;
 mod clocks;
 mod desk;
 mod failures;
+mod frames;
 mod host_events;
 mod host_names;
 mod inside;
@@ -23,7 +24,6 @@ mod living;
 mod mappings;
 mod name_server;
 mod names;
-mod pcap;
 mod ports;
 mod questions;
 mod reload;
@@ -186,6 +186,7 @@ fn main() {
             leave_out(&arguments, on_xdp, "built without the XDP program");
         }
     }
+    tests.trials.retain(|trial| apart::is_wanted(trial.name()));
     let conclusion = libtest_mimic::run(&arguments, tests.trials);
     if let Ok(mut network) = shared.lock() {
         *network = None; // takes it down

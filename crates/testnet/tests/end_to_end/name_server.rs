@@ -1,8 +1,8 @@
 //! A name server outside, as a provider or a Pi-hole is one: a real dnsmasq, and what it was asked.
 
 use crate::capture::nothing_but;
+use crate::frames::Frame;
 use crate::leaks::VIRTUAL;
-use crate::pcap::Frame;
 use crate::tools::{eventually, on_client, output, succeed};
 use anyhow::{Result, ensure};
 use mixline_testnet::Network;

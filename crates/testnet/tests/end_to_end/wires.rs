@@ -4,7 +4,7 @@
 //! copper would.
 
 use crate::capture::Capture;
-use crate::pcap::{Frame, find, frames};
+use crate::frames::{Frame, find, frames};
 use crate::tools::{HOST, eventually};
 use crate::{Kind, Tests};
 use anyhow::{Context, Result, anyhow, bail, ensure};

@@ -103,3 +103,74 @@ fn addresses_are_looked_up_by_lease() {
     registry.publish(&descriptor, NOW.plus(1)).unwrap();
     assert_eq!(look(NOW.plus(1)), Some(descriptor));
 }
+
+/// A store in which something stands that cannot be read.
+fn unreadable(table: Table, key: &[u8]) -> RedbStore {
+    let store = RedbStore::in_memory().unwrap();
+    let put = Transaction::new().put(
+        table,
+        key,
+        b"of another format".as_slice(),
+        NOW.plus(6 * 3600),
+    );
+    assert_eq!(store.commit(put).unwrap(), Outcome::Committed);
+    store
+}
+
+#[test]
+fn what_cannot_be_read_any_more_is_its_holders_to_replace() {
+    let renewed = service(1, 1, NOW);
+    let store = unreadable(Table::Services, &renewed.id.0);
+    let registry = open(Box::new(store), Limits::default());
+    let lookup = || registry.lookup_id(&renewed.id, None, NOW);
+    refused(lookup(), RefusalCode::Unavailable, "directory");
+    let mut forged = renewed.clone();
+    forged.tails.clear();
+    let forged = registry.publish(&forged, NOW);
+    refused(forged, RefusalCode::BadSignature, "signature");
+    registry.publish(&renewed, NOW).unwrap();
+    assert_eq!(lookup(), Ok(Some(renewed.clone())));
+    let older = service(1, 2, NOW.minus(5));
+    refused(registry.publish(&older, NOW), RefusalCode::Older, "newer");
+}
+
+#[test]
+fn a_name_whose_record_cannot_be_read_stays_its_holders() {
+    let own = name(1, "freespeech", NOW);
+    let store = unreadable(Table::Names, b"freespeech");
+    let of = [own.id.0.as_slice(), b"freespeech"].concat();
+    let put = Transaction::new().put(Table::NamesOf, of.as_slice(), [], NOW.plus(6 * 3600));
+    assert_eq!(store.commit(put).unwrap(), Outcome::Committed);
+    let registry = open(Box::new(store), Limits::default());
+    let other = registry.claim_name(&name(2, "freespeech", NOW), NOW);
+    refused(other, RefusalCode::Taken, "another ID");
+    registry.claim_name(&own, NOW).unwrap();
+    assert_eq!(registry.lookup_name(&own.label, NOW), Ok(Some(own)));
+    // When it has ended, it is anybody's.
+    let registry = open(
+        Box::new(unreadable(Table::Names, b"freespeech")),
+        Limits::default(),
+    );
+    let later = NOW.plus(7 * 3600);
+    let next = name(2, "freespeech", later);
+    registry.claim_name(&next, later).unwrap();
+    assert_eq!(registry.lookup_name(&next.label, later), Ok(Some(next)));
+}
+
+#[test]
+fn an_id_whose_lease_cannot_be_read_gets_another_address() {
+    let request = lease_request(1, NOW);
+    let address = ipv4_candidate(&request.id, 0, &VirtualNetwork::default());
+    let store = unreadable(Table::Leases, &address.octets());
+    let own = Transaction::new().put(
+        Table::LeaseOf,
+        request.id.0,
+        address.octets(),
+        NOW.plus(6 * 3600),
+    );
+    assert_eq!(store.commit(own).unwrap(), Outcome::Committed);
+    let registry = open(Box::new(store), Limits::default());
+    let lease = registry.lease(&request, NOW).unwrap();
+    assert_ne!(lease.ipv4, address);
+    assert_eq!(registry.lease(&request, NOW), Ok(lease));
+}

@@ -1,14 +1,9 @@
-//! Reads captures (pcap, of Ethernet and of tunnels that carry IP) as far as the tests need: who sends what kind of payload to whom.
-//! <https://datatracker.ietf.org/doc/draft-ietf-opsawg-pcap/>
+//! Frames of a capture as far as the tests need: who sends what kind of payload to whom. What is not of the plain
+//! shape that the programs and the kernel give it here is something else, and said as such.
 
 use anyhow::{Context, Result, bail, ensure};
+use mixline_testnet::pcap::{ETHERNET, File, OnInterface, RAW};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// Types of frames (<https://www.tcpdump.org/linktypes.html>).
-const ETHERNET: usize = 1;
-const RAW: usize = 101;
-/// `LINUX_SLL2`, which a capture on all interfaces at once has.
-const ALL_INTERFACES: usize = 276;
 
 /// One frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,82 +32,30 @@ pub enum Frame<'a> {
     Other(String),
 }
 
-/// `ARPHRD_LOOPBACK` (Linux, `linux/if_arp.h`).
-pub const LOOPBACK: u16 = 772;
-/// `ARPHRD_NONE`: interfaces that carry packets without a header, as a TUN's does.
-pub const TUN: u16 = 0xfffe;
-
-/// One frame of a capture on all interfaces.
-#[derive(Debug)]
-pub struct Seen<'a> {
-    /// The interface's number.
-    #[expect(dead_code, reason = "for messages")]
-    pub interface: u32,
-    /// Its kind, `ARPHRD_*`.
-    pub hardware: u16,
-    /// What it carries.
-    #[expect(dead_code, reason = "for messages")]
-    pub frame: Frame<'a>,
-    /// Its first bytes from the network layer's header on.
-    #[expect(dead_code, reason = "for messages")]
-    pub begin: String,
-}
-
-/// The frames of a capture file, with all their bytes.
+/// The frames of a capture file of one interface, with all their bytes.
 pub fn frames(file: &[u8]) -> Result<Vec<(Frame<'_>, &[u8])>> {
-    let (link, records) = records(file)?;
-    let parse = match link {
+    let file = File::read(file)?;
+    let parse = match file.link {
         ETHERNET => parse_ethernet,
         RAW => parse_ip,
         other => bail!("frames of type {other}"),
     };
-    let one = |(bytes, length)| {
-        let bytes: &[u8] = bytes;
-        ensure!(bytes.len() == length, "a frame was cut by the capture");
+    let one = |bytes| {
         let frame = parse(bytes);
         let frame = frame.unwrap_or_else(|e| Frame::Other(format!("{e:#}: {}", hex(bytes))));
-        Ok((frame, bytes))
+        (frame, bytes)
     };
-    records.into_iter().map(one).collect()
+    let frames = file.frames.iter();
+    frames.map(|frame| Ok(one(frame.whole()?))).collect()
 }
 
-/// The frames of a capture on all interfaces, which may be cut.
-/// <https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html>
-pub fn seen(file: &[u8]) -> Result<Vec<Seen<'_>>> {
-    let (link, records) = records(file)?;
-    ensure!(link == ALL_INTERFACES, "frames of type {link}");
-    let one = |(bytes, _)| {
-        let mut rest: &[u8] = bytes;
-        let header = take(&mut rest, 20)?;
-        Ok(Seen {
-            interface: u32::from_be_bytes(header[4..8].try_into()?),
-            hardware: u16::from_be_bytes(header[8..10].try_into()?),
-            frame: network_layer(big(header, 0)?, rest)
-                .unwrap_or_else(|error| Frame::Other(format!("{error:#}"))),
-            begin: hex(rest),
-        })
-    };
-    records.into_iter().map(one).collect()
-}
-
-/// The type of a capture file's frames, and what it has of each with the frame's length.
-#[expect(clippy::type_complexity, reason = "said above")]
-fn records(file: &[u8]) -> Result<(usize, Vec<(&[u8], usize)>)> {
-    let mut rest = file;
-    let magic = take(&mut rest, 4)?;
-    ensure!(
-        magic == [0xd4, 0xc3, 0xb2, 0xa1],
-        "no little-endian pcap file"
-    );
-    take(&mut rest, 16)?;
-    let link = little(take(&mut rest, 4)?, 0)?;
-    let mut records = Vec::new();
-    while !rest.is_empty() {
-        let header = take(&mut rest, 16)?;
-        let captured = little(header, 8)?;
-        records.push((take(&mut rest, captured)?, little(header, 12)?));
-    }
-    Ok((link, records))
+/// What a message says of a frame of a capture of all interfaces, which may be cut.
+pub fn told(seen: &OnInterface<'_>) -> String {
+    let frame = network_layer(seen.protocol.into(), seen.packet)
+        .unwrap_or_else(|error| Frame::Other(format!("{error:#}")));
+    let (interface, hardware) = (seen.interface, seen.hardware);
+    let begin = hex(seen.packet);
+    format!("{frame:?} on interface {interface} of kind {hardware}: {begin}")
 }
 
 /// IP without a header before it.
@@ -238,11 +181,6 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8]> {
 fn big(bytes: &[u8], at: usize) -> Result<usize> {
     let field = bytes.get(at..at + 2).context("too short")?;
     Ok(usize::from(u16::from_be_bytes(field.try_into()?)))
-}
-
-fn little(bytes: &[u8], at: usize) -> Result<usize> {
-    let field = bytes.get(at..at + 4).context("too short")?;
-    Ok(u32::from_le_bytes(field.try_into()?) as usize)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,24 +1,30 @@
-//! The versions of the own records: the descriptor, and claims of names.
+//! The versions of what the own ID says: of its records (the descriptor, and claims of names), and of its
+//! session initiations.
 //!
 //! A directory takes a record only if it is newer than the one that it has, and peers keep the newest
-//! that they have seen. A version is the time at which the record was made, or more where the clock was
-//! set back meanwhile. The ID outlives the program, so a version that is ahead of all that were used is
-//! stored: after a restart they go on from there, wherever the clock has gone meanwhile.
+//! that they have seen; they take an initiation only if it is later than the one before. A version is the time
+//! at which something was made, or more where the clock was set back meanwhile. The ID outlives the program, so
+//! a version that is ahead of all that were used is stored: after a restart they go on from there, wherever the
+//! clock has gone meanwhile.
 
 use mixline_protocol::records::CLOCK_SKEW;
+use mixline_protocol::session::TIMESTAMP_TOLERANCE_MS;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Now;
 
 /// How far ahead of the clock versions are set aside, milliseconds: while they last, nothing is stored.
 const SET_ASIDE: u64 = 600_000;
+/// So many times of initiations are set aside: they are milliseconds that nothing is the matter with, since the time
+/// is said in far coarser steps.
+const INITIATIONS_SET_ASIDE: u64 = 128;
 /// Versions further ahead of the clock than this were made under another one, milliseconds. Those that
 /// were set aside under a clock that no directory minds are not.
 const FAR_AHEAD: u64 = CLOCK_SKEW * 1000 + 2 * SET_ASIDE;
 
-/// The versions of one ID's records.
+/// The versions of what one ID says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RecordVersions {
+pub struct OwnVersions {
     /// The last one that was used.
     used: u64,
     /// The last one that the directory has accepted.
@@ -34,19 +40,22 @@ pub struct RecordVersions {
 struct Stored {
     used: u64,
     accepted: u64,
+    /// Of initiations.
+    #[serde(default)]
+    initiation: u64,
 }
 
-/// A text that [`RecordVersions::save`] has not written.
+/// A text that [`OwnVersions::save`] has not written.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct RecordVersionsError(#[from] serde_json::Error);
+pub struct OwnVersionsError(#[from] serde_json::Error);
 
-impl RecordVersions {
+impl OwnVersions {
     /// What [`Self::save`] wrote.
     ///
     /// # Errors
-    /// [`RecordVersionsError`] if it did not write this text.
-    pub fn load(text: &str) -> Result<Self, RecordVersionsError> {
+    /// [`OwnVersionsError`] if it did not write this text.
+    pub fn load(text: &str) -> Result<Self, OwnVersionsError> {
         let stored: Stored = serde_json::from_str(text)?;
         Ok(Self {
             used: stored.used,
@@ -92,7 +101,23 @@ impl RecordVersions {
         }
     }
 
-    /// What is to be stored before a record is sent, until it was.
+    /// The time of the last initiation, or a later one that was set aside.
+    pub(crate) fn last_initiation(&self) -> u64 {
+        self.stored.initiation
+    }
+
+    /// An initiation says this time.
+    pub(crate) fn initiate(&mut self, time: u64) {
+        // One that is so much earlier was made under another clock, which is not gone back to.
+        let is_set_aside =
+            (time..=time.saturating_add(TIMESTAMP_TOLERANCE_MS)).contains(&self.stored.initiation);
+        if !is_set_aside {
+            self.stored.initiation = time.saturating_add(INITIATIONS_SET_ASIDE);
+            self.unstored = true;
+        }
+    }
+
+    /// What is to be stored before anything of it is sent, until it was.
     pub(crate) fn unstored(&self) -> Option<String> {
         self.unstored.then(|| self.save())
     }
@@ -120,11 +145,11 @@ mod tests {
 
     #[test]
     fn only_what_was_saved_is_loaded() {
-        let mut versions = RecordVersions::default();
+        let mut versions = OwnVersions::default();
         let version = versions.next(at(7));
         versions.accept(version);
         let text = versions.unstored().unwrap();
-        let loaded = RecordVersions::load(&text).unwrap();
+        let loaded = OwnVersions::load(&text).unwrap();
         assert_eq!(loaded.save(), text);
         assert_eq!(
             (loaded.used, loaded.accepted),
@@ -138,13 +163,13 @@ mod tests {
             "{\"used\":1,\"accepted\":-1}",
             "{\"used\":1,\"accepted\":1,\"a\":1}",
         ] {
-            assert!(RecordVersions::load(wrong).is_err(), "{wrong}");
+            assert!(OwnVersions::load(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_clock_that_was_far_ahead_leaves_no_trace() {
-        let mut versions = RecordVersions::default();
+        let mut versions = OwnVersions::default();
         let version = versions.next(at(1_000_000));
         versions.accept(version);
         assert_eq!(versions.next(at(9_000_000_000)), 9_000_000_000);
@@ -153,16 +178,16 @@ mod tests {
 
     #[test]
     fn what_was_sent_before_a_crash_may_have_been_accepted() {
-        let mut versions = RecordVersions::default();
+        let mut versions = OwnVersions::default();
         let sent = versions.next(at(1_000_000));
         let stored = versions.unstored().unwrap();
-        let mut again = RecordVersions::load(&stored).unwrap();
+        let mut again = OwnVersions::load(&stored).unwrap();
         assert!(again.next(at(800_000)) > sent);
     }
 
     #[test]
     fn what_could_not_be_stored_is_still_to_be() {
-        let mut versions = RecordVersions::default();
+        let mut versions = OwnVersions::default();
         versions.next(at(1_000_000));
         assert!(versions.unstored().is_some());
         assert!(versions.unstored().is_some());
@@ -172,7 +197,7 @@ mod tests {
 
     #[test]
     fn something_is_stored_now_and_then() {
-        let mut versions = RecordVersions::default();
+        let mut versions = OwnVersions::default();
         let (mut stored, start) = (0, 1_000_000_000);
         for second in 0..6000 {
             let version = versions.next(at(start + second * 1000));
@@ -186,10 +211,10 @@ mod tests {
 
     #[test]
     fn many_restarts_do_not_add_up() {
-        let mut disk = RecordVersions::default().save();
+        let mut disk = OwnVersions::default().save();
         let now = 1_000_000_000;
         for restart in 0..1000 {
-            let mut versions = RecordVersions::load(&disk).unwrap();
+            let mut versions = OwnVersions::load(&disk).unwrap();
             let version = versions.next(at(now + restart));
             assert!(version <= now + restart + SET_ASIDE + 1, "{restart}");
             versions.accept(version);
@@ -204,13 +229,13 @@ mod tests {
             steps in prop::collection::vec((0u64..3_000, any::<bool>()), 1..60)
         ) {
             let right = 10_000_000;
-            let (mut versions, mut stored) = (RecordVersions::default(), None);
+            let (mut versions, mut stored) = (OwnVersions::default(), None);
             let mut accepted = 0;
             for (ahead, restart) in steps {
                 if restart {
                     let text: Option<String> = stored.clone();
-                    versions = text.map_or_else(RecordVersions::default, |text| {
-                        RecordVersions::load(&text).unwrap()
+                    versions = text.map_or_else(OwnVersions::default, |text| {
+                        OwnVersions::load(&text).unwrap()
                     });
                 }
                 // From 20 minutes behind to 30 ahead.
