@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, PATH_HEADER, Payload, TAG};
+use mixline_wide_crypto::Width;
 use mixline_wide_crypto::gcm::Gcm;
 use mixline_wide_crypto::hctr2::Hctr2;
 
@@ -19,6 +20,12 @@ pub struct Baseline {
     datagrams: Vec<Datagram>,
 }
 
+impl Default for Baseline {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// What the primitives took, in nanoseconds for one datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Took {
@@ -31,18 +38,28 @@ pub struct Took {
 }
 
 impl Baseline {
-    /// Three keys.
+    /// Three keys, for the instructions that the relay uses.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(Width::current())
+    }
+
+    /// By the crates that are used where there are no wide instructions.
     ///
     /// # Errors
     /// None that happen.
-    pub fn new() -> Result<Self> {
-        Ok(Self {
-            neighbour: Gcm::new(&[1; 32]),
-            open: Gcm::new(&[1; 32]),
-            hctr2: Hctr2::new(&[2; 32]),
-            seal: Gcm::new(&[3; 32]),
+    pub fn by_crates() -> Result<Self> {
+        Ok(Self::with(Width::named("scalar")?))
+    }
+
+    fn with(width: Width) -> Self {
+        Self {
+            neighbour: Gcm::with(&[1; 32], width),
+            open: Gcm::with(&[1; 32], width),
+            hctr2: Hctr2::with(&[2; 32], width),
+            seal: Gcm::with(&[3; 32], width),
             datagrams: vec![[0; DATAGRAM]; PER_ROUND],
-        })
+        }
     }
 
     /// All three after each other for each of [`PER_ROUND`] datagrams: nanoseconds for one.

@@ -12,9 +12,10 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use mixline_protocol::path::open_header;
 use mixline_protocol::size::PAYLOAD;
+use mixline_wide_crypto::Width;
 use serde::{Deserialize, Serialize};
 
-use crate::baseline::Baseline;
+use crate::baseline::{Baseline, Took};
 use crate::measure::{FirstError, Samples, Subject, Summary, run_rounds};
 use crate::outcome::{Bar, Bars, Bound};
 use crate::peers::{Peers, peers};
@@ -26,6 +27,8 @@ const OPENED: usize = 6;
 
 /// At most so many times the bare primitives.
 const OVER_BASELINE: f64 = 1.35;
+/// At most so many times what well-known crates take: HCTR2 by `aes` and `polyval`, AES-256-GCM by `ring`.
+const OVER_CRATES: [f64; 2] = [0.35, 0.7];
 /// At least so many times as fast as `sphinx-packet`: built for all processors, and for this one.
 const FASTER: [f64; 2] = [60.0, 80.0];
 /// At least so many new paths a second.
@@ -42,6 +45,12 @@ pub struct Report {
     pub floor_ns: f64,
     /// The first over the second, round by round, the median.
     pub over_floor: f64,
+    /// The processor's instructions that are used.
+    pub cpu: String,
+    /// HCTR2 over what the crates `aes` and `polyval` take, the median.
+    pub hctr2_over_crates: f64,
+    /// AES-256-GCM, sealing and opening, over what `ring` takes, the median.
+    pub gcm_over_ring: f64,
     /// A packet of a cell's size unwrapped by `sphinx-packet`.
     pub sphinx_packet_ns: Option<f64>,
     /// How many times as fast as that one datagram is, round by round, the median.
@@ -73,6 +82,10 @@ pub struct Spread {
     pub hctr2_ns: Summary,
     /// AES-256-GCM seal.
     pub seal_ns: Summary,
+    /// HCTR2 over the crates.
+    pub hctr2_over_crates: Summary,
+    /// AES-256-GCM over `ring`.
+    pub gcm_over_ring: Summary,
     /// Opening one header.
     pub new_path_ns: Summary,
     /// The peers, if they were built in.
@@ -104,8 +117,8 @@ pub fn run(options: &Options) -> Result<Report> {
     let known = path(&onion)?;
     let of_known = known.header;
     testbed.learn(known)?;
-    let mut baseline = Baseline::new()?;
-    let mut parts_of = Baseline::new()?;
+    let mut baseline = Baseline::new();
+    let (mut parts_of, mut by_crates) = (Baseline::new(), Baseline::by_crates()?);
     let fresh = header(&onion)?;
     let mut peers = peers()?;
     let parts = RefCell::new(Vec::new());
@@ -114,9 +127,12 @@ pub fn run(options: &Options) -> Result<Report> {
         Box::new(|| failed.or_nan(testbed.round(|| &of_known))),
         Box::new(|| failed.or_nan(baseline.round())),
         Box::new(|| {
-            failed.or_nan(parts_of.parts().map(|took| {
-                parts.borrow_mut().push(took);
-                took.open + took.hctr2 + took.seal
+            let both = parts_of
+                .parts()
+                .and_then(|own| Ok((own, by_crates.parts()?)));
+            failed.or_nan(both.map(|both| {
+                parts.borrow_mut().push(both);
+                0.0
             }))
         }),
         Box::new(|| {
@@ -144,12 +160,17 @@ pub fn run(options: &Options) -> Result<Report> {
     report(&samples, &parts.into_inner())
 }
 
-fn report(samples: &[Samples], parts: &[crate::baseline::Took]) -> Result<Report> {
+fn report(samples: &[Samples], parts: &[(Took, Took)]) -> Result<Report> {
     let [hop, baseline, _, opening, others @ ..] = samples else {
         return Err(anyhow!("a subject is missing"));
     };
-    let part = |of: fn(&crate::baseline::Took) -> f64| -> Summary {
-        parts.iter().map(of).collect::<Samples>().summary()
+    let part = |of: fn(&Took) -> f64| -> Summary {
+        let own = parts.iter().map(|(own, _)| of(own));
+        own.collect::<Samples>().summary()
+    };
+    let over_crates = |of: fn(&Took) -> f64| -> Summary {
+        let ratios = parts.iter().map(|(own, crates)| of(own) / of(crates));
+        ratios.collect::<Samples>().summary()
     };
     let peers = match others {
         [sphinx_packet, tor1, tor_cgo] => Some(PeerSpread {
@@ -167,6 +188,8 @@ fn report(samples: &[Samples], parts: &[crate::baseline::Took]) -> Result<Report
         open_ns: part(|took| took.open),
         hctr2_ns: part(|took| took.hctr2),
         seal_ns: part(|took| took.seal),
+        hctr2_over_crates: over_crates(|took| took.hctr2),
+        gcm_over_ring: over_crates(|took| took.open + took.seal),
         new_path_ns: opening.summary(),
         peers,
     };
@@ -175,6 +198,9 @@ fn report(samples: &[Samples], parts: &[crate::baseline::Took]) -> Result<Report
         ns: spread.ns.median,
         floor_ns: spread.floor_ns.median,
         over_floor: spread.over_floor.median,
+        cpu: Width::current().name().to_owned(),
+        hctr2_over_crates: spread.hctr2_over_crates.median,
+        gcm_over_ring: spread.gcm_over_ring.median,
         sphinx_packet_ns: peers.map(|peers| peers.sphinx_packet_ns.median),
         faster_than_sphinx_packet: peers.map(|peers| peers.faster_than_sphinx_packet.median),
         tor1_ns_per_byte: peers.map(|peers| peers.tor1_ns_per_byte.median),
@@ -212,6 +238,18 @@ impl crate::Report for Report {
                     OVER_BASELINE,
                 ),
             );
+            // Where there are no wide instructions, it is the crates that do it.
+            let is_wide = self.cpu != "scalar" && self.cpu != "aesni";
+            goals.push(Goal::at_most(
+                "HCTR2, over the crates `aes` and `polyval` (times)",
+                is_wide.then_some(self.hctr2_over_crates),
+                OVER_CRATES[0],
+            ));
+            goals.push(Goal::at_most(
+                "AES-256-GCM, over `ring` (times)",
+                is_wide.then_some(self.gcm_over_ring),
+                OVER_CRATES[1],
+            ));
             goals.push(Goal::at_least(
                 "new paths a second on one core",
                 Some(self.new_paths_per_s),
@@ -297,6 +335,10 @@ impl fmt::Display for Report {
         writeln!(f, "    AES-256-GCM open       ns {:.0}", spread.open_ns)?;
         writeln!(f, "    HCTR2                  ns {:.0}", spread.hctr2_ns)?;
         writeln!(f, "    AES-256-GCM seal       ns {:.0}", spread.seal_ns)?;
+        writeln!(f, "  instructions                {}", self.cpu)?;
+        let [hctr2, gcm] = [spread.hctr2_over_crates, spread.gcm_over_ring];
+        writeln!(f, "    HCTR2, over the crates    {hctr2:.2}")?;
+        writeln!(f, "    AES-256-GCM, over ring    {gcm:.2}")?;
         if let Some(peers) = &spread.peers {
             writeln!(
                 f,

@@ -8,7 +8,7 @@ use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::network::Network;
 use mixline_daemon::reload::Origin;
 use mixline_daemon::terminal::{print, say};
-use mixline_daemon::{hangup, manual, panic};
+use mixline_daemon::{hangup, manual, panic, processor};
 use mixline_directory::cli::{Cli, Command};
 use mixline_directory::control::{self, AskError};
 use mixline_directory::link::Place;
@@ -40,6 +40,7 @@ fn run() -> Result<()> {
         hangup::release();
     }
     let asked = logging::asked()?;
+    processor::asked()?;
     let config = Config::load(&path)?;
     match action {
         Command::Manual { .. } => {}

@@ -11,6 +11,7 @@ use mixline_daemon::hangup;
 use mixline_daemon::logging::{self, Asked, Modules};
 use mixline_daemon::manual;
 use mixline_daemon::panic;
+use mixline_daemon::processor;
 use mixline_daemon::reload::Origin;
 use mixline_daemon::terminal::{print, say};
 use mixline_relay::init::{self, Enabled, FirstBoot, Network, Wishes};
@@ -161,6 +162,7 @@ fn main() -> ExitCode {
 
 fn run_command(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let asked = logging::asked()?;
+    processor::asked()?;
     match arguments {
         Arguments {
             command: Some(Command::Manual { directory }),

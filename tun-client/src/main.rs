@@ -22,7 +22,7 @@ use mixline_daemon::logging::{self, Modules};
 use mixline_daemon::network::Network;
 use mixline_daemon::reload::{Origin, Reloaded};
 use mixline_daemon::terminal::say;
-use mixline_daemon::{manual, panic};
+use mixline_daemon::{manual, panic, processor};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::name::AnonName;
 use serde_json::Value;
@@ -71,6 +71,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let asked = logging::asked()?;
+    processor::asked()?;
     if let Command::Join {
         network,
         force,

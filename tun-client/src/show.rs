@@ -28,6 +28,7 @@ pub fn status(status: &Value) -> String {
     );
     line(&mut out, "id", &format!("{}.anon", text(&status["id"])));
     line(&mut out, "interface", text(&status["interface"]));
+    line(&mut out, "cpu", text(&status["cpu"]));
     let lease = match status["lease_expires"].as_u64() {
         Some(expires) => {
             let left = expires.saturating_sub(unix_now());
@@ -440,6 +441,7 @@ mod tests {
             state: Phase::Up,
             step: String::new(),
             pid: 7,
+            cpu: "vaes256",
             interface: "mixline0".into(),
             accepting: false,
             lease_expires: Some(unix_now() + 7200),

@@ -378,6 +378,20 @@ fn known_paths_are_found_by_their_header() {
         path.peel(0, &mut expected).unwrap();
         assert_eq!(cell, expected);
     }
+    // Whatever has been kept of their keys since: many in a row, and in turns.
+    for (message, at) in [0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 1, 1, 0, 0, 2, 3, 4]
+        .into_iter()
+        .enumerate()
+    {
+        let path = &paths[at];
+        let slot = cache.lookup(path.head.header(), now).unwrap();
+        let message = bytes(message as u64, 30);
+        let (mut cell, mut expected) = (path.cell(&message), path.cell(&message));
+        let (known, tag) = cache.peel(slot, &mut cell);
+        assert_eq!(known.next_header()[..], cell[..PATH_HEADER]);
+        assert_eq!(known.peel(&mut expected), tag);
+        assert_eq!(cell, expected);
+    }
     let unknown = [0; PATH_HEADER];
     let headers = [paths[3].head.header(), &unknown, paths[0].head.header()];
     let located = headers.map(|header| cache.locate(header));
@@ -399,5 +413,30 @@ fn known_paths_are_found_by_their_header() {
             cache.lookup(path.head.header(), now).is_some(),
             number % 2 == 0
         );
+    }
+}
+
+/// More paths than there are places for keys that are ready, one after the other, in runs, and at random.
+#[test]
+fn keys_that_are_kept_are_those_of_the_path() {
+    let one = Path::new(1, 1, 1);
+    let opened = open_header(&one.onions[0], one.head.header()).unwrap();
+    let mut cache = PathCache::new(3000, [9; 16]);
+    let now = Instant::now();
+    let of = |path: usize| -> ([u8; 32], Header) { (bytes(path as u64, 1), bytes(path as u64, 2)) };
+    for path in 0..3000 {
+        let (key, header) = of(path);
+        cache.insert(&header, opened.beside(&key), 1, now).unwrap();
+    }
+    let at_random = (0..6000usize).map(|n| n * 7919 % 3000 / (n % 3 + 1));
+    let in_runs = (0..4000).map(|n| n / 8 * 512 % 3000);
+    for (number, path) in (0..3000).chain(in_runs).chain(at_random).enumerate() {
+        let (_, header) = of(path);
+        let mut cell = bytes(number as u64, 3);
+        let mut expected = cell;
+        let slot = cache.lookup(&header, now).unwrap();
+        let (known, tag) = cache.peel(slot, &mut cell);
+        assert_eq!(known.peel(&mut expected), tag, "path {path}");
+        assert_eq!(cell, expected, "path {path}");
     }
 }

@@ -5,7 +5,7 @@
 use data_encoding::HEXLOWER;
 use hctr2_rs::Hctr2_256;
 use mixline_wide_crypto::Width;
-use mixline_wide_crypto::hctr2::Hctr2;
+use mixline_wide_crypto::hctr2::{Compact, Hctr2};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -38,6 +38,9 @@ fn is<const N: usize>(key: &[u8; 32], tweak: &[u8; 16], plain: Vec<u8>, cipher: 
         assert_eq!(message[..], *cipher, "{N} bytes, {width}");
         hctr2.decrypt(tweak, &mut message);
         assert_eq!(message, plain, "{N} bytes, {width}");
+        let mut message: [u8; N] = cipher.try_into().unwrap();
+        Compact::with(key, width).decrypt(tweak, &mut message);
+        assert_eq!(message, plain, "{N} bytes, {width}, compact");
     }
 }
 

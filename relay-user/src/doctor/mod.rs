@@ -21,6 +21,7 @@ mod state;
 use std::thread::available_parallelism;
 
 use mixline_daemon::doctor::{clock, command};
+use mixline_daemon::processor;
 
 pub use finding::{Diagnosis, Finding, Level, Section};
 
@@ -58,7 +59,9 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
         });
     };
     let privileges = privileges::Privileges::read();
-    section("kernel", kernel::Kernel::read().judge(&plan));
+    let mut system = kernel::Kernel::read().judge(&plan);
+    system.push(processor::judge());
+    section("kernel", system);
     match &seen {
         Err(why) => {
             section("privileges", privileges.judge(&plan, 1));

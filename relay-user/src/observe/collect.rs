@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use mixline_daemon::processor;
 use mixline_directory_client::FollowStatus;
 use mixline_protocol::identity::{RelayId, ShortId};
 use mixline_protocol::records::Snapshot;
@@ -86,6 +87,7 @@ impl Source {
             advertise: offer.advertise,
             port: self.port.borrow().clone(),
             workers: self.workers.len(),
+            cpu: processor::in_use().to_owned(),
             memory_bytes: process::memory(),
             directory: self.directory(),
             leaving: *self.standing.borrow() == Standing::Leaving,

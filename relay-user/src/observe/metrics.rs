@@ -105,9 +105,9 @@ fn render(source: &Source, refused: u64) -> String {
     text.family(
         "mixline_relay_build_info",
         Gauge,
-        "1, with the version that runs.",
+        "1, with the version that runs, and the processor's instructions that it uses.",
     )
-    .sample(&[("version", &report.version)], 1);
+    .sample(&[("version", &report.version), ("cpu", &report.cpu)], 1);
     text.family(
         "mixline_relay_info",
         Gauge,

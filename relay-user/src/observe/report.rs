@@ -26,6 +26,9 @@ pub struct Report {
     pub advertise: Vec<SocketAddr>,
     /// How datagrams get in and out.
     pub port: PortReport,
+    /// Which of the processor's instructions datagrams are sealed and opened with.
+    #[serde(default)]
+    pub cpu: String,
     /// Threads that forward.
     pub workers: usize,
     /// Bytes of memory in use.

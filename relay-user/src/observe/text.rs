@@ -27,10 +27,11 @@ impl Report {
         line(
             "port",
             format!(
-                "{}: {}; {}",
+                "{}: {}; {}; {}",
                 self.port.kind,
                 self.port.why,
-                plural(self.workers, "worker")
+                plural(self.workers, "worker"),
+                self.cpu
             ),
         );
         if let Some(check) = &self.port.check {

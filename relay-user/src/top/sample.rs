@@ -13,7 +13,7 @@ pub fn report() -> Report {
                 {"redirected": 1000, "received": 1000}, {"redirected": 2000, "received": 1990}
             ]
         },
-        "workers": 2, "memory_bytes": 54_525_952,
+        "cpu": "vaes512", "workers": 2, "memory_bytes": 54_525_952,
         "directory": {
             "url": "http://192.0.2.7", "relays": 12, "snapshot_age_s": 20,
             "snapshot_valid_for_s": 540, "registered_s_ago": 11, "listed": true,

@@ -90,7 +90,7 @@ fn promtool_has_nothing_to_say_about_the_metrics_of_a_relay_at_work() {
         concat!(
             "mixline_relay_build_info{version=\"",
             env!("CARGO_PKG_VERSION"),
-            "\"} 1"
+            "\",cpu=\""
         ),
         "mixline_relay_port_info{kind=\"udp\",check=\"\"} 1",
         "mixline_relay_listed 1",

@@ -71,6 +71,8 @@ pub struct Status {
     pub step: String,
     /// The process.
     pub pid: u32,
+    /// Which of the processor's instructions datagrams are sealed and opened with.
+    pub cpu: &'static str,
     /// The interface's name.
     pub interface: String,
     /// Whether others may open sessions.

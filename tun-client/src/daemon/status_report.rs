@@ -45,6 +45,7 @@ pub async fn collect(shared: &Shared) -> Status {
         state: facts.phase,
         step: facts.step,
         pid: std::process::id(),
+        cpu: mixline_daemon::processor::in_use(),
         interface: config.interface.clone(),
         accepting: shared.accepting(),
         lease_expires: lease.map(|lease| lease.expires.0),

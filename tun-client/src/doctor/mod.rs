@@ -17,6 +17,7 @@ mod wire;
 use std::path::Path;
 
 use mixline_daemon::doctor::{Section, clock};
+use mixline_daemon::processor;
 
 use crate::config::Config;
 
@@ -50,7 +51,9 @@ pub async fn examine(file: &Path, long: bool) -> Diagnosis {
     let mut own = client.judge(&config);
     own.retain(|says| says.check != client::SAYS || !packets.iter().any(|f| f.found == says.found));
     section("client", own);
-    section("system", machine.judge(&client));
+    let mut system = machine.judge(&client);
+    system.push(processor::judge());
+    section("system", system);
     section("packets", packets);
     let resolver = resolver::ResolverSeen::read(&client).await;
     let mut names = resolver.judge(&client);

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::busy_keys::BusyKeys;
+use super::layout::ReplayTag;
 use super::peel::KnownPath;
 use super::table::{Hash, Table};
-use crate::size::Header;
+use crate::size::{Cell, Header};
 
 /// A path that no cell has used for this long may make room for a new one. A path in use is
 /// probed several times a second, so what is idle for this long costs at worst one more
@@ -33,9 +35,10 @@ pub struct Full;
 ///
 /// Bounded by its capacity; new paths take the place of idle ones only, so a flood of new
 /// paths evicts none that is in use. Lookup and insertion take constant time and a lookup
-/// allocates nothing. A path costs some 1.5 KB.
+/// allocates nothing. A path costs some 0.7 KB.
 pub struct PathCache {
     table: Table<KnownPath>,
+    busy: BusyKeys,
 }
 
 impl PathCache {
@@ -45,6 +48,7 @@ impl PathCache {
     pub fn new(capacity: usize, hash_key: [u8; 16]) -> Self {
         Self {
             table: Table::new(capacity.min(MAX_PATHS), hash_key),
+            busy: BusyKeys::new(),
         }
     }
 
@@ -83,6 +87,24 @@ impl PathCache {
         self.table.get(slot.0).expect("a valid slot")
     }
 
+    /// The path in a slot, after it has peeled a cell of its own ([`KnownPath::peel`]): faster than that
+    /// where the path has carried many.
+    ///
+    /// # Panics
+    /// As [`Self::get`].
+    #[expect(
+        clippy::expect_used,
+        reason = "a slot outlives its path only by a caller's mistake"
+    )]
+    pub fn peel(&mut self, slot: PathSlot, cell: &mut Cell) -> (&KnownPath, ReplayTag) {
+        let path = self.table.get(slot.0).expect("a valid slot");
+        let tag = match self.busy.get(slot.0, path) {
+            Some(ready) => path.peel_with(ready, cell),
+            None => path.peel(cell),
+        };
+        (path, tag)
+    }
+
     /// Adds a path that was opened with the onion key of this number, or replaces the one of the
     /// same header. If the cache is full, one that has been idle for
     /// [`IDLE`] is evicted.
@@ -106,6 +128,7 @@ impl PathCache {
     /// their keys. Looks at each path, so it takes some milliseconds for 100,000.
     pub fn retain(&mut self, keep: impl Fn(u32) -> bool) {
         self.table.retain(keep);
+        self.busy.clear();
     }
 
     /// How many paths it holds.

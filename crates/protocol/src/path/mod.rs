@@ -33,6 +33,7 @@
 //! ([`Head::wrap`]), the receiver undoes the tail by encrypting ([`TailKeys::unwrap`]).
 //! The first 16 bytes that come out at a relay are the cell's [`ReplayTag`].
 
+mod busy_keys;
 mod cache;
 mod curve;
 mod head;

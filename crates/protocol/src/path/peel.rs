@@ -13,7 +13,7 @@ use super::tail::extend;
 use crate::identity::{ShortId, first_bytes};
 use crate::size::{Cell, CellParts, Header, PATH_HEADER, parts};
 use crate::{Error, Result};
-use mixline_wide_crypto::hctr2::Hctr2;
+use mixline_wide_crypto::hctr2::{Compact, Hctr2};
 
 /// Where a cell goes after a relay has peeled it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +33,7 @@ pub struct KnownPath {
     tweak: [u8; GAMMA],
     /// All zeros for [`Next::Deliver`].
     next_header: Header,
-    hctr2: Hctr2,
+    payload: Compact,
 }
 
 impl KnownPath {
@@ -49,16 +49,26 @@ impl KnownPath {
         &self.next_header
     }
 
-    /// A path that goes where this one does, with a payload key of its own, for measurements
+    /// A path that goes where this one does, with a payload key and a tweak of its own, for measurements
     /// that need a million: opening their headers would take minutes.
     #[doc(hidden)]
     #[must_use]
     pub fn beside(&self, payload: &[u8; 32]) -> Self {
         Self {
-            tweak: self.tweak,
-            hctr2: Hctr2::new(payload),
+            tweak: first_bytes(payload),
+            payload: Compact::new(payload),
             next: self.next,
             next_header: self.next_header,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_byte(byte: u8) -> Self {
+        Self {
+            next: Next::Deliver(MailboxToken([byte; 8])),
+            tweak: [byte; GAMMA],
+            next_header: [0; PATH_HEADER],
+            payload: Compact::new(&[byte; 32]),
         }
     }
 
@@ -68,9 +78,27 @@ impl KnownPath {
     /// looks paths up compares all of it.
     pub fn peel(&self, cell: &mut Cell) -> ReplayTag {
         let CellParts { header, payload } = parts(cell);
-        self.hctr2.decrypt(&self.tweak, payload);
+        self.payload.decrypt(&self.tweak, payload);
         *header = self.next_header;
         ReplayTag(first_bytes(payload))
+    }
+
+    /// [`Self::peel`] with the payload key ready, as [`Self::expand`] gave it.
+    pub(super) fn peel_with(&self, ready: &Hctr2, cell: &mut Cell) -> ReplayTag {
+        let CellParts { header, payload } = parts(cell);
+        ready.decrypt(&self.tweak, payload);
+        *header = self.next_header;
+        ReplayTag(first_bytes(payload))
+    }
+
+    /// The payload key with all that is derived from it, where that is more.
+    pub(super) fn expand(&self) -> Option<Hctr2> {
+        self.payload.expand()
+    }
+
+    /// The tag over the header that the path was opened from: no two paths have the same.
+    pub(super) fn tweak(&self) -> &[u8; GAMMA] {
+        &self.tweak
     }
 }
 
@@ -119,7 +147,7 @@ pub fn open_header(onion: &OnionSecret, header: &Header) -> Result<KnownPath> {
         unknown => return Err(Error::UnknownCommand(unknown)),
     };
     Ok(KnownPath {
-        hctr2: Hctr2::new(&keys.payload),
+        payload: Compact::new(&keys.payload),
         tweak,
         next,
         next_header,

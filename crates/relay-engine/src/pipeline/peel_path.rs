@@ -2,9 +2,8 @@
 
 use std::time::Instant;
 
-use mixline_protocol::path::{KnownPath, Located, Next};
+use mixline_protocol::path::{KnownPath, Located, Next, ReplayTag};
 use mixline_protocol::replay::ReplayFilter;
-use mixline_protocol::size::Cell;
 
 use super::Pipeline;
 use super::behaviour::{Action, Behaviour};
@@ -31,9 +30,8 @@ impl<B: Behaviour> Pipeline<B> {
         let header = header_of(slot.datagram);
         let flow = flow_of(header);
         let known = self.paths.find(located, header, now)?;
-        let path = self.paths.get(known);
-        let cell = cell_of(slot.datagram);
-        Some(onward(path, flow, cell, &self.common.replay))
+        let (path, tag) = self.paths.peel(known, cell_of(slot.datagram));
+        Some(onward(path, flow, tag, &self.common.replay))
     }
 
     /// From a peeled cell to what the next hop gets.
@@ -113,7 +111,8 @@ impl<B: Behaviour> Pipeline<B> {
         let flow = flow_of(&opened.header);
         for mut held in waited.held {
             let cell = cell_of(&mut held.datagram);
-            let onward = onward(&path, flow, cell, &self.common.replay);
+            let tag = path.peel(cell);
+            let onward = onward(&path, flow, tag, &self.common.replay);
             let source = held.source;
             let mut slot = Slot {
                 datagram: &mut held.datagram,
@@ -139,9 +138,8 @@ impl<B: Behaviour> Pipeline<B> {
     }
 }
 
-/// Takes a path's layer off a cell, and locates its tag in the replay filter; where it goes.
-fn onward(path: &KnownPath, flow: Flow, cell: &mut Cell, replay: &ReplayFilter) -> Onward {
-    let tag = path.peel(cell);
+/// Where a cell goes that its path has peeled; locates its tag in the replay filter.
+fn onward(path: &KnownPath, flow: Flow, tag: ReplayTag, replay: &ReplayFilter) -> Onward {
     Onward {
         next: path.next(),
         flow,

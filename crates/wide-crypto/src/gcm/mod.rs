@@ -30,6 +30,10 @@ pub struct Forged;
 /// AES-256-GCM under one key. Erased on drop, but for the fallback: `ring` does not erase its keys.
 pub struct Gcm(Key);
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "in place where it is fast; the other one is for other processors"
+)]
 enum Key {
     #[cfg(target_arch = "x86_64")]
     Wide(wide::Expanded, Width),

@@ -12,6 +12,7 @@ mod wide;
 
 use crate::BLOCK;
 use crate::width::{Kind, Width};
+use zeroize::Zeroizing;
 
 /// Blocks of a message that are hashed and enciphered together.
 const STEP: usize = 16;
@@ -25,9 +26,13 @@ const BEFORE_STEPS: usize = (1 + HEAD) * BLOCK;
 /// the paper).
 const LENGTH: [u8; BLOCK] = (2 * 128 + 2u128).to_le_bytes();
 
-/// HCTR2-AES-256 under one key, ready for both directions. Erased on drop.
+/// HCTR2-AES-256 under one key, ready for both directions: 512 bytes. Erased on drop.
 pub struct Hctr2(Key);
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "in place where it is fast; the other one is for other processors"
+)]
 enum Key {
     #[cfg(target_arch = "x86_64")]
     Wide(wide::Expanded, Width),
@@ -78,7 +83,7 @@ impl Hctr2 {
         tweak: &[u8; BLOCK],
         message: &mut [u8; N],
     ) {
-        const { assert!(N >= BEFORE_STEPS && (N - BEFORE_STEPS).is_multiple_of(STEP * BLOCK)) };
+        const { assert!(is_length(N)) };
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Key::Wide(key, width) => match width.0 {
@@ -95,4 +100,71 @@ impl Hctr2 {
             },
         }
     }
+}
+
+/// HCTR2-AES-256 under one key, of which nothing but the key is kept: 32 bytes. Erased on drop.
+///
+/// Where there are wide instructions everything else is made anew each time. That takes longer than a lookup in the
+/// nearest cache and less than one in memory, so it is for whoever has many keys. Elsewhere it is as
+/// large as [`Hctr2`].
+pub struct Compact(CompactKey);
+
+enum CompactKey {
+    #[cfg(target_arch = "x86_64")]
+    Bytes(Zeroizing<[u8; 32]>, Width),
+    Portable(Box<portable::Hctr2>),
+}
+
+impl Compact {
+    /// Keeps a key.
+    #[must_use]
+    pub fn new(key: &[u8; 32]) -> Self {
+        Self::with(key, Width::current())
+    }
+
+    /// Keeps a key for a width.
+    #[must_use]
+    pub fn with(key: &[u8; 32], width: Width) -> Self {
+        Self(match width.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Vaes512 | Kind::Vaes256 | Kind::Aesni => {
+                CompactKey::Bytes(Zeroizing::new(*key), width)
+            }
+            _ => CompactKey::Portable(Box::new(portable::Hctr2::new(key))),
+        })
+    }
+
+    /// The same with everything ready; `None` where it is so already.
+    #[must_use]
+    pub fn expand(&self) -> Option<Hctr2> {
+        match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            CompactKey::Bytes(key, width) => Some(Hctr2::with(key, *width)),
+            CompactKey::Portable(_) => None,
+        }
+    }
+
+    /// Decrypts in place, as [`Hctr2::decrypt`].
+    #[allow(unsafe_code)]
+    #[inline]
+    pub fn decrypt<const N: usize>(&self, tweak: &[u8; BLOCK], message: &mut [u8; N]) {
+        const { assert!(is_length(N)) };
+        match &self.0 {
+            #[cfg(target_arch = "x86_64")]
+            CompactKey::Bytes(key, width) => match width.0 {
+                // SAFETY: there is a `Width` only where the processor has its instructions.
+                Kind::Vaes512 => unsafe { wide::four::decrypt_once(key, tweak, message) },
+                // SAFETY: as above.
+                Kind::Vaes256 => unsafe { wide::two::decrypt_once(key, tweak, message) },
+                // SAFETY: as above.
+                _ => unsafe { wide::one::decrypt_once(key, tweak, message) },
+            },
+            CompactKey::Portable(key) => key.decrypt(tweak, message),
+        }
+    }
+}
+
+/// Whether messages may be so long.
+const fn is_length(bytes: usize) -> bool {
+    bytes >= BEFORE_STEPS && (bytes - BEFORE_STEPS).is_multiple_of(STEP * BLOCK)
 }

@@ -49,6 +49,17 @@ macro_rules! width {
                 }
             }
 
+            /// Derives everything from a key, deciphers in place, and erases what was derived.
+            #[inline]
+            #[target_feature(enable = $features)]
+            pub(in super::super) fn decrypt_once<const N: usize>(
+                key: &[u8; 32],
+                tweak: &[u8; BLOCK],
+                message: &mut [u8; N],
+            ) {
+                apply::<false, N>(&expand(key), tweak, message);
+            }
+
             /// The hash after length, tweak and head.
             #[inline]
             #[target_feature(enable = $features)]

@@ -1,0 +1,122 @@
+//! The payload keys of the paths that carry the most, ready for use.
+//!
+//! What is derived from a payload key is sixteen times as large as the key. A path that carries a cell
+//! now and then is faster without it: making it takes less than fetching it from memory. A path that carries
+//! many in a row is faster with it, and there is room for some hundreds in a core's own cache. So each place here
+//! is shared by the paths whose positions lead to it, and belongs to one that came several times without
+//! another in between.
+
+use super::layout::GAMMA;
+use super::peel::KnownPath;
+use mixline_wide_crypto::hctr2::Hctr2;
+
+/// Places: 300 KB of them, within the second cache of the processors that this is for.
+const PLACES: usize = 512;
+/// A path gets a place when it has come so often without another one that leads to it: who makes paths take
+/// turns has a key made for every so many cells.
+const OFTEN: u8 = 4;
+
+/// What a path is known by: its position, and the tag over its header, which no other path has that comes to this
+/// position later.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Known(u32, [u8; GAMMA]);
+
+#[derive(Default)]
+struct Place {
+    /// The path that came last without a key here.
+    missed: Known,
+    /// How often in a row.
+    times: u8,
+    /// Whose key is here.
+    of: Known,
+    key: Option<Hctr2>,
+}
+
+/// See the module's description. Keys are erased when others take their place.
+pub(super) struct BusyKeys {
+    places: Box<[Place]>,
+}
+
+impl BusyKeys {
+    /// No keys.
+    pub(super) fn new() -> Self {
+        Self {
+            places: std::iter::repeat_with(Place::default)
+                .take(PLACES)
+                .collect(),
+        }
+    }
+
+    /// The key of the path at this position, if it is busy.
+    #[inline]
+    pub(super) fn get(&mut self, at: u32, path: &KnownPath) -> Option<&Hctr2> {
+        let place = &mut self.places[at as usize % PLACES];
+        let known = Known(at, *path.tweak());
+        if place.of != known {
+            place.miss(known, path);
+            return None;
+        }
+        place.times = 0;
+        place.key.as_ref()
+    }
+
+    /// Erases all.
+    pub(super) fn clear(&mut self) {
+        self.places.fill_with(Place::default);
+    }
+}
+
+impl Place {
+    fn miss(&mut self, known: Known, path: &KnownPath) {
+        if self.missed != known {
+            self.missed = known;
+            self.times = 0;
+        }
+        self.times += 1;
+        if self.times < OFTEN {
+            return;
+        }
+        self.times = 0;
+        if let Some(key) = path.expand() {
+            self.of = known;
+            self.key = Some(key);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use mixline_wide_crypto::Width;
+
+    /// Whether there are keys that are worth it.
+    fn is_wide() -> bool {
+        Width::current().name() != "scalar"
+    }
+
+    #[test]
+    fn who_comes_often_without_another_gets_a_place() {
+        let other = 7 + u32::try_from(PLACES).unwrap();
+        let (mut busy, paths) = (BusyKeys::new(), [1, 2].map(KnownPath::of_byte));
+        for _ in 0..OFTEN {
+            assert!(busy.get(7, &paths[0]).is_none());
+        }
+        assert_eq!(busy.get(7, &paths[0]).is_some(), is_wide());
+        // One that comes in turns with it does not take the place, nor one that comes once.
+        for _ in 0..10 {
+            assert!(busy.get(other, &paths[1]).is_none());
+            assert_eq!(busy.get(7, &paths[0]).is_some(), is_wide());
+        }
+        for _ in 0..OFTEN {
+            assert!(busy.get(other, &paths[1]).is_none());
+        }
+        assert_eq!(busy.get(other, &paths[1]).is_some(), is_wide());
+        assert!(busy.get(7, &paths[0]).is_none());
+        // Nor has another path the key that comes to the same position.
+        assert!(busy.get(other, &paths[0]).is_none());
+        busy.clear();
+        assert!(busy.get(other, &paths[1]).is_none());
+        assert!(busy.places.iter().all(|place| place.key.is_none()));
+    }
+}
