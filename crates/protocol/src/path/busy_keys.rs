@@ -6,8 +6,8 @@
 //! is shared by the paths whose positions lead to it, and belongs to one that came several times without
 //! another in between.
 
-use super::layout::GAMMA;
 use super::peel::KnownPath;
+use crate::identity::first_bytes;
 use mixline_wide_crypto::hctr2::Hctr2;
 
 /// Places: 300 KB of them, within the second cache of the processors that this is for.
@@ -16,71 +16,77 @@ const PLACES: usize = 512;
 /// turns has a key made for every so many cells.
 const OFTEN: u8 = 4;
 
-/// What a path is known by: its position, and the tag over its header, which no other path has that comes to this
-/// position later.
+/// What a path is known by: its position, and the front of the tag over its header. Whoever makes two with the same,
+/// which takes some 2^32 headers, one of which comes to the position of the other when that is gone, has spoilt cells
+/// of paths of their own.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Known(u32, [u8; GAMMA]);
+struct Known {
+    at: u32,
+    tag: u64,
+}
 
-#[derive(Default)]
+/// What is looked at for each cell: of all places, it fits into the first cache.
+#[derive(Clone, Copy, Default)]
 struct Place {
-    /// The path that came last without a key here.
-    missed: Known,
-    /// How often in a row.
-    times: u8,
-    /// Whose key is here.
+    /// Whose key is here, if there is one.
     of: Known,
-    key: Option<Hctr2>,
+    /// The path that came last without a key here ...
+    missed: Known,
+    /// ... and how often in a row.
+    times: u8,
 }
 
 /// See the module's description. Keys are erased when others take their place.
 pub(super) struct BusyKeys {
-    places: Box<[Place]>,
+    places: Box<[Place; PLACES]>,
+    keys: Box<[Option<Hctr2>]>,
 }
 
 impl BusyKeys {
     /// No keys.
     pub(super) fn new() -> Self {
         Self {
-            places: std::iter::repeat_with(Place::default)
-                .take(PLACES)
-                .collect(),
+            places: Box::new([Place::default(); PLACES]),
+            keys: std::iter::repeat_with(|| None).take(PLACES).collect(),
         }
     }
 
     /// The key of the path at this position, if it is busy.
     #[inline]
     pub(super) fn get(&mut self, at: u32, path: &KnownPath) -> Option<&Hctr2> {
-        let place = &mut self.places[at as usize % PLACES];
-        let known = Known(at, *path.tweak());
-        if place.of != known {
-            place.miss(known, path);
-            return None;
+        let number = at as usize % PLACES;
+        let place = &mut self.places[number];
+        let tag = u64::from_be_bytes(first_bytes(path.tweak()));
+        let known = Known { at, tag };
+        if place.of == known {
+            place.times = 0;
+            return self.keys[number].as_ref();
         }
-        place.times = 0;
-        place.key.as_ref()
+        if place.missed != known {
+            place.missed = known;
+            place.times = 0;
+        }
+        place.times += 1;
+        if place.times >= OFTEN {
+            self.keep(number, known, path);
+        }
+        None
+    }
+
+    /// Gives a place to another path.
+    #[cold]
+    fn keep(&mut self, number: usize, known: Known, path: &KnownPath) {
+        self.places[number].times = 0;
+        if let Some(key) = path.expand() {
+            self.places[number].of = known;
+            self.keys[number] = Some(key);
+        }
     }
 
     /// Erases all.
     pub(super) fn clear(&mut self) {
-        self.places.fill_with(Place::default);
-    }
-}
-
-impl Place {
-    fn miss(&mut self, known: Known, path: &KnownPath) {
-        if self.missed != known {
-            self.missed = known;
-            self.times = 0;
-        }
-        self.times += 1;
-        if self.times < OFTEN {
-            return;
-        }
-        self.times = 0;
-        if let Some(key) = path.expand() {
-            self.of = known;
-            self.key = Some(key);
-        }
+        self.places.fill(Place::default());
+        self.keys.fill_with(|| None);
     }
 }
 
@@ -117,6 +123,6 @@ mod tests {
         assert!(busy.get(other, &paths[0]).is_none());
         busy.clear();
         assert!(busy.get(other, &paths[1]).is_none());
-        assert!(busy.places.iter().all(|place| place.key.is_none()));
+        assert!(busy.keys.iter().all(Option::is_none));
     }
 }
