@@ -16,6 +16,7 @@ use crate::workspaces::{self, Workspace};
 use crate::{privileges, run};
 use anyhow::{Context, Result, bail};
 use mixline_testnet::{apart, network, programs, skip};
+use mixline_wide_crypto::{CPU, Width};
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -46,7 +47,7 @@ pub struct TestProgram {
     /// Where it runs: its package's directory, as by cargo.
     directory: PathBuf,
     /// More environment.
-    environment: Vec<(String, PathBuf)>,
+    environment: Vec<(String, String)>,
 }
 
 /// What runs under sudo.
@@ -89,9 +90,39 @@ pub fn build_all() -> Result<Vec<TestProgram>> {
     for workspace in workspaces::ALL.iter().filter(|workspace| workspace.tests) {
         tests.extend(build(workspace, &[])?);
     }
+    tests.extend(in_other_widths(&tests));
     // The long ones last.
     tests.sort_by_key(|test| (is_of_networks(test), test.name.clone()));
     Ok(tests)
+}
+
+/// What seals and opens datagrams, and takes layers off: test programs by package, kind and name.
+const OF_DATAGRAMS: [&str; 5] = [
+    "crates/protocol: test path",
+    "crates/protocol: test path_vectors",
+    "crates/protocol: test link_vectors",
+    "crates/protocol: test link_transport",
+    "crates/relay-engine: test pipeline",
+];
+
+/// The same once more with each of the processor's instructions that it has beside those which are used anyway. (The
+/// tests of `wide-crypto` itself try all that there are.)
+fn in_other_widths(tests: &[TestProgram]) -> Vec<TestProgram> {
+    let used = Width::current();
+    let others = Width::available().filter(|width| *width != used);
+    let with = |width: Width| {
+        let tests = tests
+            .iter()
+            .filter(|test| OF_DATAGRAMS.contains(&test.name.as_str()));
+        tests.map(move |test| {
+            let mut test = test.clone();
+            test.name = format!("{} with {width}", test.name);
+            test.environment
+                .push((CPU.to_owned(), width.name().to_owned()));
+            test
+        })
+    };
+    others.flat_map(with).collect()
 }
 
 /// Tests that have been begun; dropped, what runs of them ends.
@@ -311,7 +342,10 @@ fn build(workspace: &Workspace, which: &[&str]) -> Result<Vec<TestProgram>> {
     // The tests of the XDP program run it in the kernel, as it was built for the relay.
     if workspace.manifest.starts_with("relay-ebpf") {
         match programs::xdp_program() {
-            Some(program) => environment.push(("MIXLINE_XDP_OBJECT".to_owned(), program)),
+            Some(program) => environment.push((
+                "MIXLINE_XDP_OBJECT".to_owned(),
+                program.to_string_lossy().into_owned(),
+            )),
             None => println!("no XDP program was built: its tests in the kernel cannot run"),
         }
     }
@@ -447,6 +481,26 @@ mod tests {
         fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
             let most = to.len().min(7);
             self.0.read(&mut to[..most])
+        }
+    }
+
+    #[test]
+    fn what_seals_datagrams_is_tested_with_each_of_the_processors_instructions() {
+        let test = |name: &str| TestProgram {
+            name: name.to_owned(),
+            executable: PathBuf::new(),
+            directory: PathBuf::new(),
+            environment: Vec::new(),
+        };
+        let all: Vec<_> = OF_DATAGRAMS.iter().map(|name| test(name)).collect();
+        let more = in_other_widths(&[all, vec![test("crates/udp: lib mixline_udp")]].concat());
+        let widths = Width::available().count();
+        assert_eq!(more.len(), (widths - 1) * OF_DATAGRAMS.len());
+        if Width::current().name() != "scalar" {
+            let scalar = more
+                .iter()
+                .filter(|test| test.name.ends_with(" with scalar"));
+            assert_eq!(scalar.count(), OF_DATAGRAMS.len());
         }
     }
 

@@ -10,13 +10,13 @@ pub(crate) const ROUND_KEYS: usize = 15;
 /// An expanded key.
 pub(crate) type RoundKeys = [u128; ROUND_KEYS];
 
-/// AES-256's key schedule (FIPS 197, section 5.2).
+/// Writes AES-256's key schedule (FIPS 197, section 5.2).
 ///
 /// `AESKEYGENASSIST` is slow on many processors. `AESENCLAST` substitutes bytes too, and since all four
 /// columns are the same here, its shift of rows moves nothing.
 #[inline]
 #[target_feature(enable = "aes,sse2,ssse3")]
-pub(crate) fn round_keys(key: &[u8; 32]) -> RoundKeys {
+pub(crate) fn write_round_keys(key: &[u8; 32], keys: &mut RoundKeys) {
     /// The last word in all four places, each rotated by a byte.
     const ROTATED: [u8; BLOCK] = [
         13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12, 13, 14, 15, 12,
@@ -29,10 +29,9 @@ pub(crate) fn round_keys(key: &[u8; 32]) -> RoundKeys {
         let words = _mm_xor_si128(words, _mm_slli_si128::<8>(words));
         _mm_xor_si128(words, last)
     }
-    let mut keys = [_mm_setzero_si128(); ROUND_KEYS];
     [keys[0], keys[1]] = transmute!(*key);
     for at in 2..ROUND_KEYS {
-        let last = keys[at - 1];
+        let last = transmute!(keys[at - 1]);
         let last = match at % 2 {
             0 => {
                 let constant = 1u32 << (at / 2 - 1);
@@ -41,9 +40,8 @@ pub(crate) fn round_keys(key: &[u8; 32]) -> RoundKeys {
             }
             _ => _mm_aesenclast_si128(_mm_shuffle_epi32::<0xff>(last), _mm_setzero_si128()),
         };
-        keys[at] = spread(keys[at - 2], last);
+        keys[at] = transmute!(spread(transmute!(keys[at - 2]), last));
     }
-    transmute!(keys)
 }
 
 /// One block enciphered.

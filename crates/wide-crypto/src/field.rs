@@ -21,25 +21,27 @@ macro_rules! width {
             use core::arch::x86_64::*;
             use zerocopy::transmute;
 
-            /// Powers up to the sixteenth.
+            /// Writes the powers up to the sixteenth.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(crate) fn powers(key: __m128i) -> Powers {
+            pub(crate) fn write_powers(key: __m128i, powers: &mut Powers) {
                 // Those up to the nth, times the nth, are those up to the 2nth.
-                let mut powers = [key; POWERS];
+                powers[POWERS - 1] = transmute!(key);
                 for known in [1, 2, 4, 8] {
                     let (new, old) = powers.split_at_mut(POWERS - known);
                     let new = new[POWERS - 2 * known..].as_chunks_mut::<LANES>();
-                    let last = broadcast(old[0]);
+                    let last = broadcast(transmute!(old[0]));
                     for (to, from) in new.0.iter_mut().zip(old.as_chunks::<LANES>().0) {
                         *to = transmute!(product(transmute!(*from), last));
                     }
                     // Fewer than a vector.
                     for (to, from) in new.1.iter_mut().zip(&*old) {
-                        *to = sum(product(low(*from), low(old[0])));
+                        *to = transmute!(sum(product(
+                            low(transmute!(*from)),
+                            low(transmute!(old[0]))
+                        )));
                     }
                 }
-                transmute!(powers)
             }
 
             /// The product in each lane.

@@ -21,8 +21,10 @@ pub mod gcm;
 pub mod hctr2;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
+mod stack;
 mod width;
 
+pub use stack::scrub_stack;
 pub use width::{CPU, Unavailable, Width};
 
 /// The block length of AES.

@@ -53,12 +53,12 @@ const NAMES: [(&str, Kind); 4] = [
 impl Width {
     /// The one in use: what [`CPU`] says, or else the widest. Looked up once.
     ///
-    /// A name that cannot be used counts as none; programs tell their user by [`Width::asked_for`] when they
-    /// start.
+    /// A name that cannot be used counts as `scalar`, since it may have been to keep something from being used;
+    /// programs tell their user by [`Width::asked_for`] when they start.
     #[must_use]
     pub fn current() -> Self {
         static CURRENT: OnceLock<Width> = OnceLock::new();
-        *CURRENT.get_or_init(|| Self::asked_for().unwrap_or_else(|_| Self::widest()))
+        *CURRENT.get_or_init(|| Self::asked_for().unwrap_or(Self(Kind::Scalar)))
     }
 
     /// What [`CPU`] says, or the widest if it says nothing.
@@ -120,12 +120,14 @@ impl fmt::Display for Width {
 }
 
 impl Kind {
-    /// Whether processor and kernel have all that is named by `target_feature` in `lanes.rs`.
+    /// Whether processor and kernel have all that is named by `target_feature` in `lanes.rs`, and what the compiler
+    /// takes each of those to mean.
     #[cfg(target_arch = "x86_64")]
     fn is_available(self) -> bool {
         let aesni = || {
             is_x86_feature_detected!("aes")
                 && is_x86_feature_detected!("pclmulqdq")
+                && is_x86_feature_detected!("sse3")
                 && is_x86_feature_detected!("ssse3")
                 && is_x86_feature_detected!("sse4.1")
         };
@@ -133,6 +135,8 @@ impl Kind {
             aesni()
                 && is_x86_feature_detected!("vaes")
                 && is_x86_feature_detected!("vpclmulqdq")
+                && is_x86_feature_detected!("sse4.2")
+                && is_x86_feature_detected!("avx")
                 && is_x86_feature_detected!("avx2")
         };
         match self {
@@ -141,6 +145,8 @@ impl Kind {
             Self::Vaes256 => vaes(),
             Self::Vaes512 => {
                 vaes()
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")

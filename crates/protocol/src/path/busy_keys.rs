@@ -7,7 +7,6 @@
 //! another in between.
 
 use super::peel::KnownPath;
-use crate::identity::first_bytes;
 use mixline_wide_crypto::hctr2::Hctr2;
 
 /// Places: 300 KB of them, within the second cache of the processors that this is for.
@@ -16,24 +15,27 @@ const PLACES: usize = 512;
 /// turns has a key made for every so many cells.
 const OFTEN: u8 = 4;
 
-/// What a path is known by: its position, and the front of the tag over its header. Whoever makes two with the same,
-/// which takes some 2^32 headers, one of which comes to the position of the other when that is gone, has spoilt cells
-/// of paths of their own.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Known {
-    at: u32,
-    tag: u64,
-}
+/// No position.
+const NONE: u32 = u32::MAX;
 
-/// What is looked at for each cell: of all places, it fits into the first cache.
-#[derive(Clone, Copy, Default)]
+/// What is looked at for each cell: of all places, it fits into the first cache. Paths are known by their positions,
+/// so whoever puts another one to a position calls [`BusyKeys::forget`].
+#[derive(Clone, Copy)]
 struct Place {
-    /// Whose key is here, if there is one.
-    of: Known,
+    /// Whose key is here.
+    of: u32,
     /// The path that came last without a key here ...
-    missed: Known,
+    missed: u32,
     /// ... and how often in a row.
     times: u8,
+}
+
+impl Place {
+    const FREE: Self = Self {
+        of: NONE,
+        missed: NONE,
+        times: 0,
+    };
 }
 
 /// See the module's description. Keys are erased when others take their place.
@@ -46,7 +48,7 @@ impl BusyKeys {
     /// No keys.
     pub(super) fn new() -> Self {
         Self {
-            places: Box::new([Place::default(); PLACES]),
+            places: Box::new([Place::FREE; PLACES]),
             keys: std::iter::repeat_with(|| None).take(PLACES).collect(),
         }
     }
@@ -56,36 +58,47 @@ impl BusyKeys {
     pub(super) fn get(&mut self, at: u32, path: &KnownPath) -> Option<&Hctr2> {
         let number = at as usize % PLACES;
         let place = &mut self.places[number];
-        let tag = u64::from_be_bytes(first_bytes(path.tweak()));
-        let known = Known { at, tag };
-        if place.of == known {
+        if place.of == at {
             place.times = 0;
             return self.keys[number].as_ref();
         }
-        if place.missed != known {
-            place.missed = known;
+        if place.missed != at {
+            place.missed = at;
             place.times = 0;
         }
         place.times += 1;
         if place.times >= OFTEN {
-            self.keep(number, known, path);
+            self.keep(number, at, path);
         }
         None
     }
 
     /// Gives a place to another path.
     #[cold]
-    fn keep(&mut self, number: usize, known: Known, path: &KnownPath) {
-        self.places[number].times = 0;
-        if let Some(key) = path.expand() {
-            self.places[number].of = known;
-            self.keys[number] = Some(key);
+    fn keep(&mut self, number: usize, at: u32, path: &KnownPath) {
+        path.expand_into(&mut self.keys[number]);
+        self.places[number] = Place {
+            of: at,
+            ..Place::FREE
+        };
+    }
+
+    /// Erases the key of the path at this position, which is another one from now on.
+    pub(super) fn forget(&mut self, at: u32) {
+        let number = at as usize % PLACES;
+        let place = &mut self.places[number];
+        if place.missed == at {
+            place.missed = NONE;
+        }
+        if place.of == at {
+            place.of = NONE;
+            self.keys[number] = None;
         }
     }
 
     /// Erases all.
     pub(super) fn clear(&mut self) {
-        self.places.fill(Place::default());
+        self.places.fill(Place::FREE);
         self.keys.fill_with(|| None);
     }
 }
@@ -120,7 +133,14 @@ mod tests {
         assert_eq!(busy.get(other, &paths[1]).is_some(), is_wide());
         assert!(busy.get(7, &paths[0]).is_none());
         // Nor has another path the key that comes to the same position.
+        busy.forget(7);
+        assert_eq!(busy.get(other, &paths[1]).is_some(), is_wide());
+        busy.forget(other);
         assert!(busy.get(other, &paths[0]).is_none());
+        assert!(busy.keys.iter().all(Option::is_none));
+        for _ in 0..=OFTEN {
+            busy.get(other, &paths[1]);
+        }
         busy.clear();
         assert!(busy.get(other, &paths[1]).is_none());
         assert!(busy.keys.iter().all(Option::is_none));

@@ -7,6 +7,7 @@ use super::layout::ReplayTag;
 use super::peel::KnownPath;
 use super::table::{Hash, Table};
 use crate::size::{Cell, Header};
+use mixline_wide_crypto::scrub_stack;
 
 /// A path that no cell has used for this long may make room for a new one. A path in use is
 /// probed several times a second, so what is idle for this long costs at worst one more
@@ -118,10 +119,12 @@ impl PathCache {
         key: u32,
         now: Instant,
     ) -> Result<PathSlot, Full> {
-        self.table
+        let at = self
+            .table
             .insert(header, path, key, now, IDLE)
-            .map(PathSlot)
-            .ok_or(Full)
+            .ok_or(Full)?;
+        self.busy.forget(at);
+        Ok(PathSlot(at))
     }
 
     /// Forgets the paths that were opened with a key whose number `keep` refuses, and erases
@@ -129,6 +132,7 @@ impl PathCache {
     pub fn retain(&mut self, keep: impl Fn(u32) -> bool) {
         self.table.retain(keep);
         self.busy.clear();
+        scrub_stack();
     }
 
     /// How many paths it holds.

@@ -83,7 +83,7 @@ impl KnownPath {
         ReplayTag(first_bytes(payload))
     }
 
-    /// [`Self::peel`] with the payload key ready, as [`Self::expand`] gave it.
+    /// [`Self::peel`] with the payload key ready, as [`Self::expand_into`] wrote it.
     pub(super) fn peel_with(&self, ready: &Hctr2, cell: &mut Cell) -> ReplayTag {
         let CellParts { header, payload } = parts(cell);
         ready.decrypt(&self.tweak, payload);
@@ -91,14 +91,9 @@ impl KnownPath {
         ReplayTag(first_bytes(payload))
     }
 
-    /// The payload key with all that is derived from it, where that is more.
-    pub(super) fn expand(&self) -> Option<Hctr2> {
-        self.payload.expand()
-    }
-
-    /// The tag over the header that the path was opened from: no two paths have the same.
-    pub(super) fn tweak(&self) -> &[u8; GAMMA] {
-        &self.tweak
+    /// Writes the payload key with all that follows from it, where that is more.
+    pub(super) fn expand_into(&self, to: &mut Option<Hctr2>) {
+        self.payload.expand_into(to);
     }
 }
 

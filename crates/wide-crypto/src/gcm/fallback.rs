@@ -17,12 +17,11 @@ impl Gcm {
     pub(super) fn seal(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) {
         let (header, rest) = datagram.split_at_mut(HEADER);
         let (sealed, tag) = rest.split_at_mut(DATAGRAM - HEADER - TAG);
-        if let Ok(made) =
-            self.0
-                .seal_in_place_separate_tag(nonce(counter), Aad::from(&*header), sealed)
-        {
-            tag.copy_from_slice(made.as_ref());
-        }
+        let made = self
+            .0
+            .seal_in_place_separate_tag(nonce(counter), Aad::from(&*header), sealed)
+            .unwrap_or_else(|_| unreachable!("a datagram is not too long for AES-GCM"));
+        tag.copy_from_slice(made.as_ref());
     }
 
     pub(super) fn open(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) -> bool {

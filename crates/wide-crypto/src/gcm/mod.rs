@@ -30,14 +30,11 @@ pub struct Forged;
 /// AES-256-GCM under one key. Erased on drop, but for the fallback: `ring` does not erase its keys.
 pub struct Gcm(Key);
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "in place where it is fast; the other one is for other processors"
-)]
+// Both in place, so that whoever has to wait for the memory of a key can ask for it before.
 enum Key {
     #[cfg(target_arch = "x86_64")]
     Wide(wide::Expanded, Width),
-    Fallback(Box<fallback::Gcm>),
+    Fallback(fallback::Gcm),
 }
 
 impl Gcm {
@@ -51,15 +48,20 @@ impl Gcm {
     #[must_use]
     #[allow(unsafe_code)]
     pub fn with(key: &[u8; 32], width: Width) -> Self {
-        Self(match width.0 {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: there is a `Width` only where the processor has its instructions.
-            Kind::Vaes512 => Key::Wide(unsafe { wide::four::expand(key) }, width),
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Kind::Vaes256 => Key::Wide(unsafe { wide::two::expand(key) }, width),
-            _ => Key::Fallback(Box::new(fallback::Gcm::new(key))),
-        })
+        #[cfg(target_arch = "x86_64")]
+        if matches!(width.0, Kind::Vaes512 | Kind::Vaes256) {
+            let mut gcm = Self(Key::Wide(wide::Expanded::EMPTY, width));
+            if let Key::Wide(to, _) = &mut gcm.0 {
+                match width.0 {
+                    // SAFETY: there is a `Width` only where the processor has its instructions.
+                    Kind::Vaes512 => unsafe { wide::four::expand(key, to) },
+                    // SAFETY: as above.
+                    _ => unsafe { wide::two::expand(key, to) },
+                }
+            }
+            return gcm;
+        }
+        Self(Key::Fallback(fallback::Gcm::new(key)))
     }
 
     /// Enciphers in place, and writes the tag.

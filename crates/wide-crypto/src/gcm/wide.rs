@@ -9,8 +9,9 @@
 
 use super::DATAGRAM;
 use crate::BLOCK;
-use crate::aes256::{ROUND_KEYS, RoundKeys, encipher, round_keys};
+use crate::aes256::{ROUND_KEYS, RoundKeys, encipher, write_round_keys};
 use crate::field::{POWERS, Powers};
+use subtle::ConstantTimeEq;
 use zerocopy::transmute;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -21,6 +22,14 @@ pub(super) struct Expanded {
     round_keys: RoundKeys,
     /// Of POLYVAL's key, the sixteenth first.
     powers: Powers,
+}
+
+impl Expanded {
+    /// To be filled where it stands: a copy would have to be erased, too.
+    pub(super) const EMPTY: Self = Self {
+        round_keys: [0; ROUND_KEYS],
+        powers: [0; POWERS],
+    };
 }
 
 /// Blocks of a datagram.
@@ -47,23 +56,20 @@ macro_rules! width {
     ($lanes:ident, $features:literal, $group:literal) => {
         pub(super) mod $lanes {
             use super::*;
-            use crate::field::$lanes::{absorb_reversed, powers};
+            use crate::field::$lanes::{absorb_reversed, write_powers};
             use crate::lanes::$lanes::*;
 
             /// Derives everything from a key.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(in super::super) fn expand(key: &[u8; 32]) -> Expanded {
-                let round_keys = round_keys(key);
-                let h: u128 = transmute!(encipher(&round_keys, transmute!(0u128)));
+            pub(in super::super) fn expand(key: &[u8; 32], to: &mut Expanded) {
+                write_round_keys(key, &mut to.round_keys);
+                let h: u128 = transmute!(encipher(&to.round_keys, transmute!(0u128)));
                 // Times x in POLYVAL's field.
                 let h = h.swap_bytes();
                 let carry = 0u128.wrapping_sub(h >> 127);
                 let h = (h << 1) ^ (carry & (0xc200_0000_0000_0000 << 64 | 1));
-                Expanded {
-                    round_keys,
-                    powers: powers(transmute!(h)),
-                }
+                write_powers(transmute!(h), &mut to.powers);
             }
 
             /// Enciphers in place, and writes the tag.
@@ -86,11 +92,8 @@ macro_rules! width {
                 counter: u64,
                 datagram: &mut [u8; DATAGRAM],
             ) -> bool {
-                let tag = u128::from_ne_bytes(apply::<false>(key, counter, datagram));
-                let mut stands = [0; BLOCK];
-                stands.copy_from_slice(&datagram[DATAGRAM - BLOCK..]);
-                // All of it at once, so in the same time wherever they differ.
-                tag == u128::from_ne_bytes(stands)
+                let tag = apply::<false>(key, counter, datagram);
+                tag[..].ct_eq(&datagram[DATAGRAM - BLOCK..]).into()
             }
 
             /// Adds the keystream to all but header and tag; gives the tag.
@@ -101,13 +104,12 @@ macro_rules! width {
                 counter: u64,
                 datagram: &mut [u8; DATAGRAM],
             ) -> [u8; BLOCK] {
-                // All of it: see above.
                 let (blocks, _) = datagram.as_chunks_mut::<BLOCK>();
                 let Some((first, blocks)) = blocks.split_first_chunk_mut::<EDGE>() else {
-                    return [0; BLOCK];
+                    unreachable!("a datagram has 88 blocks");
                 };
                 let Some((blocks, last)) = blocks.split_last_chunk_mut::<EDGE>() else {
-                    return [0; BLOCK];
+                    unreachable!("a datagram has 88 blocks");
                 };
                 let (steps, _) = blocks.as_chunks_mut::<STEP>();
 
@@ -279,7 +281,9 @@ mod tests {
                     aad: &[u8],
                     plain: &[u8],
                 ) -> (Vec<u8>, [u8; BLOCK]) {
-                    let key = super::super::$lanes::expand(key);
+                    let mut expanded = Expanded::EMPTY;
+                    super::super::$lanes::expand(key, &mut expanded);
+                    let key = expanded;
                     let stream = stream(&key, nonce, 1 + plain.len().div_ceil(BLOCK));
                     let sealed: Vec<u8> = plain
                         .iter()

@@ -26,7 +26,7 @@ const BEFORE_STEPS: usize = (1 + HEAD) * BLOCK;
 /// the paper).
 const LENGTH: [u8; BLOCK] = (2 * 128 + 2u128).to_le_bytes();
 
-/// HCTR2-AES-256 under one key, ready for both directions: 512 bytes. Erased on drop.
+/// HCTR2-AES-256 under one key, ready for both directions: half a kilobyte. Erased on drop.
 pub struct Hctr2(Key);
 
 #[expect(
@@ -48,20 +48,31 @@ impl Hctr2 {
 
     /// Expands a key for a width.
     #[must_use]
-    #[allow(unsafe_code)]
     pub fn with(key: &[u8; 32], width: Width) -> Self {
-        Self(match width.0 {
-            #[cfg(target_arch = "x86_64")]
+        #[cfg(target_arch = "x86_64")]
+        if width.0 != Kind::Scalar {
+            let mut hctr2 = Self(Key::Wide(wide::Expanded::EMPTY, width));
+            hctr2.fill(key);
+            return hctr2;
+        }
+        Self(Key::Portable(Box::new(portable::Hctr2::new(key))))
+    }
+
+    /// Writes what follows from a key where it stands.
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    fn fill(&mut self, key: &[u8; 32]) {
+        let Key::Wide(to, width) = &mut self.0 else {
+            return;
+        };
+        match width.0 {
             // SAFETY: there is a `Width` only where the processor has its instructions.
-            Kind::Vaes512 => Key::Wide(unsafe { wide::four::expand(key) }, width),
-            #[cfg(target_arch = "x86_64")]
+            Kind::Vaes512 => unsafe { wide::four::expand(key, to) },
             // SAFETY: as above.
-            Kind::Vaes256 => Key::Wide(unsafe { wide::two::expand(key) }, width),
-            #[cfg(target_arch = "x86_64")]
+            Kind::Vaes256 => unsafe { wide::two::expand(key, to) },
             // SAFETY: as above.
-            Kind::Aesni => Key::Wide(unsafe { wide::one::expand(key) }, width),
-            _ => Key::Portable(Box::new(portable::Hctr2::new(key))),
-        })
+            _ => unsafe { wide::one::expand(key, to) },
+        }
     }
 
     /// Encrypts in place. A message has 48 bytes and a multiple of 256 more; other lengths do not compile.
@@ -134,13 +145,14 @@ impl Compact {
         })
     }
 
-    /// The same with everything ready; `None` where it is so already.
-    #[must_use]
-    pub fn expand(&self) -> Option<Hctr2> {
-        match &self.0 {
-            #[cfg(target_arch = "x86_64")]
-            CompactKey::Bytes(key, width) => Some(Hctr2::with(key, *width)),
-            CompactKey::Portable(_) => None,
+    /// Writes the same with everything ready, where it is to stand: no copy is left elsewhere. `None` where it is
+    /// so already.
+    pub fn expand_into(&self, to: &mut Option<Hctr2>) {
+        *to = None;
+        #[cfg(target_arch = "x86_64")]
+        if let CompactKey::Bytes(key, width) = &self.0 {
+            to.insert(Hctr2(Key::Wide(wide::Expanded::EMPTY, *width)))
+                .fill(key);
         }
     }
 

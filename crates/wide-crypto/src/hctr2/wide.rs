@@ -6,13 +6,13 @@
 
 use super::{HEAD, LENGTH, STEP};
 use crate::BLOCK;
-use crate::aes256::{ROUND_KEYS, RoundKeys, decipher, encipher, round_keys};
+use crate::aes256::{ROUND_KEYS, RoundKeys, decipher, encipher, write_round_keys};
 use crate::field::{POWERS, Powers};
 use zerocopy::transmute;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// All that is derived from a key, for every width.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Zeroize, ZeroizeOnDrop)]
 #[repr(C, align(64))]
 pub(super) struct Expanded {
     /// AES-256's.
@@ -23,6 +23,15 @@ pub(super) struct Expanded {
     powers: Powers,
 }
 
+impl Expanded {
+    /// To be filled where it stands: a copy would have to be erased, too.
+    pub(super) const EMPTY: Self = Self {
+        round_keys: [0; ROUND_KEYS],
+        l: 0,
+        powers: [0; POWERS],
+    };
+}
+
 const _: () = assert!(STEP == POWERS);
 
 /// The whole of it in one width: what `lanes::$lanes` has, compiled for `$features`. A group of `$group` vectors
@@ -31,22 +40,18 @@ macro_rules! width {
     ($lanes:ident, $features:literal, $group:literal) => {
         pub(super) mod $lanes {
             use super::*;
-            use crate::field::$lanes::{absorb, powers};
+            use crate::field::$lanes::{absorb, write_powers};
             use crate::lanes::$lanes::*;
             use core::arch::x86_64::*;
 
             /// Derives everything from a key.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(in super::super) fn expand(key: &[u8; 32]) -> Expanded {
-                let round_keys = round_keys(key);
-                let h = encipher(&round_keys, transmute!(0u128));
-                let l = encipher(&round_keys, transmute!(1u128));
-                Expanded {
-                    round_keys,
-                    l: transmute!(l),
-                    powers: powers(h),
-                }
+            pub(in super::super) fn expand(key: &[u8; 32], to: &mut Expanded) {
+                write_round_keys(key, &mut to.round_keys);
+                let h = encipher(&to.round_keys, transmute!(0u128));
+                to.l = transmute!(encipher(&to.round_keys, transmute!(1u128)));
+                write_powers(h, &mut to.powers);
             }
 
             /// Derives everything from a key, deciphers in place, and erases what was derived.
@@ -57,7 +62,9 @@ macro_rules! width {
                 tweak: &[u8; BLOCK],
                 message: &mut [u8; N],
             ) {
-                apply::<false, N>(&expand(key), tweak, message);
+                let mut expanded = Expanded::EMPTY;
+                expand(key, &mut expanded);
+                apply::<false, N>(&expanded, tweak, message);
             }
 
             /// The hash after length, tweak and head.
@@ -105,13 +112,12 @@ macro_rules! width {
                 tweak: &[u8; BLOCK],
                 message: &mut [u8; N],
             ) {
-                // No other lengths compile.
                 let (blocks, _) = message.as_chunks_mut::<BLOCK>();
                 let Some(([left], rest)) = blocks.split_first_chunk_mut() else {
-                    return;
+                    unreachable!("no other lengths compile");
                 };
                 let Some((head, rest)) = rest.split_first_chunk_mut::<HEAD>() else {
-                    return;
+                    unreachable!("no other lengths compile");
                 };
                 let (steps, _) = rest.as_chunks_mut::<STEP>();
 
