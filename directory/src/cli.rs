@@ -92,6 +92,8 @@ Environment:
                       filter such as info,mixline_directory=debug; goes before `log` in the
                       configuration
   MIXLINE_LOG_FORMAT  text (default), or json for one JSON object on each line
+  MIXLINE_CPU         scalar, aesni, vaes256 or vaes512: other instructions than the widest that the
+                      processor has
 
 SIGHUP reads the configuration again, as `reload` does: all but state_dir, network, epoch_seconds and
 grace_seconds changes at once, the log says what counts after a restart. SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";

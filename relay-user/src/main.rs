@@ -24,7 +24,8 @@ use mixline_relay_engine::pipeline::Honest;
 ///
 /// It logs to standard error. MIXLINE_LOG says what (error, warn, info, debug, or a filter such
 /// as info,mixline_relay=debug) and goes before `log` in the configuration;
-/// MIXLINE_LOG_FORMAT=json asks for one JSON object on each line.
+/// MIXLINE_LOG_FORMAT=json asks for one JSON object on each line. MIXLINE_CPU=scalar, aesni, vaes256 or vaes512
+/// asks for other instructions than the widest that the processor has.
 #[derive(Parser)]
 #[command(version, about, long_about, args_conflicts_with_subcommands = true)]
 struct Arguments {

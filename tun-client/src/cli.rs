@@ -21,7 +21,8 @@ use crate::config::DEFAULT_PATH;
 ///
 /// Logs go to standard error; MIXLINE_LOG chooses what (error, warn, info, debug, or
 /// filters such as info,mixline_client=debug) and goes before `log` in the configuration;
-/// MIXLINE_LOG_FORMAT=json asks for one JSON object on each line.
+/// MIXLINE_LOG_FORMAT=json asks for one JSON object on each line. MIXLINE_CPU=scalar, aesni, vaes256 or
+/// vaes512 asks for other instructions than the widest that the processor has.
 #[derive(Debug, Parser)]
 #[command(
     name = "mixline-client",

@@ -2,7 +2,7 @@
 
 use crate::privileges::give_to_user;
 use crate::setup::{self, Purpose};
-use crate::{privileges, run};
+use crate::{against, privileges, run};
 use anyhow::{Context, Result, bail};
 use cli::{Name, Selection};
 use mixline_testnet::programs::{self, root, target_directory};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 #[path = "../../bench/src/cli.rs"]
-mod cli;
+pub mod cli;
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
@@ -20,6 +20,9 @@ pub struct Arguments {
     /// Run hop also in a build for this processor; without --quick that is so anyway.
     #[arg(long)]
     native: bool,
+    /// Run hop and scale in turns with the code of this commit, and print what each takes.
+    #[arg(long, value_name = "COMMIT")]
+    against: Option<String>,
     /// Set-up and build are done (for the second half, under sudo).
     #[arg(long, hide = true)]
     built: bool,
@@ -28,6 +31,9 @@ pub struct Arguments {
 /// Runs the benchmarks.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let selection = &arguments.selection;
+    if let Some(commit) = &arguments.against {
+        return against::compare(commit, &selection.which, selection.options.quick);
+    }
     let needs_root = Name::ALL
         .into_iter()
         .any(|name| name.needs_root() && selection.wants(name));

@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that one does with a working copy, from an empty machine to the last
 //! check before a change is handed in.
 
+mod against;
 mod bench;
 mod beside;
 mod ci;

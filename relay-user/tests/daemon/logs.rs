@@ -83,7 +83,11 @@ fn a_wrong_variable_is_an_error_of_every_command() {
     let mut relay = Relay::new(parent.path(), "relay", &directory, "");
     relay.start();
     for command in [&[][..], &["status"], &["doctor"]] {
-        for (variable, value) in [("MIXLINE_LOG", "loud"), ("MIXLINE_LOG_FORMAT", "xml")] {
+        for (variable, value) in [
+            ("MIXLINE_LOG", "loud"),
+            ("MIXLINE_LOG_FORMAT", "xml"),
+            ("MIXLINE_CPU", "avx9"),
+        ] {
             let output = Command::new(PROGRAM)
                 .args(command)
                 .arg("--config")
