@@ -87,10 +87,10 @@ fn promtool_has_nothing_to_say_about_the_metrics_of_a_relay_at_work() {
     let said = String::from_utf8_lossy(&said);
     assert!(output.status.success() && said.is_empty(), "{said}\n{text}");
     for wanted in [
-        concat!(
-            "mixline_relay_build_info{version=\"",
+        &format!(
+            "mixline_relay_build_info{{version=\"{}\",cpu=\"{}\"}} 1",
             env!("CARGO_PKG_VERSION"),
-            "\",cpu=\""
+            mixline_daemon::processor::in_use()
         ),
         "mixline_relay_port_info{kind=\"udp\",check=\"\"} 1",
         "mixline_relay_listed 1",
