@@ -440,3 +440,26 @@ fn keys_that_are_kept_are_those_of_the_path() {
         assert_eq!(cell, expected, "path {path}");
     }
 }
+
+/// A path that comes to the position of one that is gone has a key of its own.
+#[test]
+fn who_comes_to_the_position_of_a_busy_path_has_not_its_key() {
+    let one = Path::new(1, 1, 1);
+    let opened = open_header(&one.onions[0], one.head.header()).unwrap();
+    let mut cache = PathCache::new(1, [9; 16]);
+    let mut now = Instant::now();
+    for path in 0..5u64 {
+        let (key, header) = (bytes(path, 1), bytes(path, 2));
+        cache.insert(&header, opened.beside(&key), 1, now).unwrap();
+        for number in 0..10 {
+            let mut cell = bytes(number, 3);
+            let mut expected = cell;
+            let slot = cache.lookup(&header, now).unwrap();
+            let (known, tag) = cache.peel(slot, &mut cell);
+            assert_eq!(known.peel(&mut expected), tag);
+            assert_eq!(cell, expected, "path {path}");
+        }
+        // It is idle, and makes room.
+        now += std::time::Duration::from_secs(20);
+    }
+}
