@@ -33,7 +33,7 @@ pub use honest::{Counted, Tried};
 pub use turns::Done;
 
 /// What runs inside a namespace. The attacks print `ready`, wait for a line, attack until their input
-/// ends or their time is over, and print a [`Done`] as JSON.
+/// ends or their time is over, and print what they did as JSON.
 #[derive(Debug, Subcommand)]
 pub enum Tool {
     /// Attack by forged link initiations.
