@@ -15,6 +15,7 @@
 //! which gathers from several places. It needs no control message, since the segment
 //! size is set once for the whole socket.
 
+mod plan;
 mod receive;
 mod send;
 mod socket;

@@ -1,5 +1,8 @@
 //! Sending: datagrams grouped by destination, each group one message that the kernel
 //! cuts into datagrams, many messages a call.
+//!
+//! What a message costs the kernel is nearly the same for one datagram as for many, so more are grouped than go
+//! into a call.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -13,9 +16,12 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 
 use crate::BatchSocket;
+use crate::plan::Plan;
 
-/// Datagrams that one system call sends.
-pub const SEND_BATCH: usize = 64;
+/// Datagrams that are grouped with each other.
+pub const SEND_BATCH: usize = 1024;
+/// Messages of a system call.
+const MESSAGES: usize = 64;
 /// Datagrams in one message: below 64 KiB, headers included, and below the 64 segments
 /// that kernels before 6.9 cut a message into.
 pub const MAX_SEGMENTS: usize = 44;
@@ -24,7 +30,7 @@ thread_local! {
     /// Headers for `sendmmsg`. They hold pointers, and so belong to one thread; every
     /// call sets all that it uses.
     static HEADERS: RefCell<MultiHeaders<SockaddrStorage>> =
-        RefCell::new(MultiHeaders::preallocate(SEND_BATCH, None));
+        RefCell::new(MultiHeaders::preallocate(MESSAGES, None));
 }
 
 /// A datagram to be sent.
@@ -56,137 +62,92 @@ impl<'a> Outgoing<'a> {
 }
 
 impl BatchSocket {
-    /// Gives datagrams to the kernel. Those to one destination keep their order; between
-    /// destinations there is none. Returns how many the kernel took; the others it refused
+    /// Gives datagrams to the kernel, those to addresses of the socket's family. Those to one destination keep their
+    /// order; between destinations there is none. Returns how many the kernel took; the others it refused
     /// for good (no route, forbidden), which is counted.
     ///
     /// # Errors
     /// `WouldBlock` if the kernel has no room for all: the rest is not
     /// [done](Outgoing::is_done), and the same slice may be given again later.
     pub fn send(&self, out: &mut [Outgoing<'_>]) -> io::Result<usize> {
+        let is_v4 = self.local_address().is_ipv4();
         let mut sent = 0;
         for part in out.chunks_mut(SEND_BATCH) {
-            while part.iter().any(|datagram| !datagram.done) {
-                sent += self.send_some(part)?;
+            loop {
+                let longest = if self.gso() { MAX_SEGMENTS } else { 1 };
+                let waiting = part.iter().enumerate().filter_map(|(at, datagram)| {
+                    let goes = !datagram.done && datagram.to.is_ipv4() == is_v4;
+                    goes.then_some((at, datagram.to))
+                });
+                let plan = Plan::of(waiting, longest);
+                if plan.is_empty() {
+                    break;
+                }
+                sent += self.carry_out(&plan, part)?;
             }
         }
         Ok(sent)
     }
 
-    /// One system call over what is not done of at most [`SEND_BATCH`] datagrams. At
-    /// least one becomes done, or GSO is turned off, or it is an error.
-    fn send_some(&self, part: &mut [Outgoing<'_>]) -> io::Result<usize> {
-        let longest = if self.gso() { MAX_SEGMENTS } else { 1 };
-        let plan = Plan::of(part, longest);
-        let result = HEADERS.with_borrow_mut(|headers| {
-            let slices: ArrayVec<IoSlice<'_>, SEND_BATCH> = plan
-                .order
-                .iter()
-                .map(|at| IoSlice::new(part[*at].bytes))
-                .collect();
-            let mut messages: ArrayVec<&[IoSlice<'_>], SEND_BATCH> = ArrayVec::new();
-            let mut start = 0;
-            for end in &plan.ends {
-                messages.push(&slices[start..*end]);
-                start = *end;
-            }
-            let addresses: ArrayVec<Option<SockaddrStorage>, SEND_BATCH> =
-                plan.firsts().map(|at| Some(part[at].to.into())).collect();
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            sendmmsg(
-                self.socket().as_raw_fd(),
-                headers,
-                messages.iter(),
-                addresses,
-                [],
-                flags,
-            )
-            .map(Iterator::count)
-        });
-        match result {
-            Ok(messages) => {
-                let datagrams = plan
-                    .ends
-                    .get(messages.wrapping_sub(1))
-                    .copied()
-                    .unwrap_or(0);
-                plan.order[..datagrams]
-                    .iter()
-                    .for_each(|at| part[*at].done = true);
-                Ok(datagrams)
-            }
-            Err(Errno::EAGAIN | Errno::ENOBUFS) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(Errno::EINTR) => Ok(0),
-            Err(error) => {
-                self.refused(error, &plan, part);
-                Ok(0)
+    /// Sends the messages of a plan, as many to a call as there may be. All become done, or GSO is turned off
+    /// and another plan is to be made, or it is an error.
+    fn carry_out(&self, plan: &Plan, part: &mut [Outgoing<'_>]) -> io::Result<usize> {
+        let (mut next, mut sent) = (0, 0);
+        while next < plan.messages() {
+            match self.call(plan, next, part) {
+                Ok(messages) => {
+                    for at in plan.range(next, next + messages) {
+                        part[*at].done = true;
+                        sent += 1;
+                    }
+                    next += messages;
+                }
+                Err(Errno::EAGAIN | Errno::ENOBUFS) => return Err(io::ErrorKind::WouldBlock.into()),
+                Err(Errno::EINTR) => {}
+                Err(error) => {
+                    let first = plan.range(next, next + 1);
+                    // A device without checksum offload says EIO, one whose MTU is too small for a
+                    // segment EINVAL or EMSGSIZE (net/ipv4/udp.c, udp_send_skb).
+                    if first.len() > 1
+                        && matches!(error, Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE)
+                    {
+                        tracing::debug!(%error, "sending without GSO from now on");
+                        self.disable_gso();
+                        return Ok(sent);
+                    }
+                    tracing::debug!(%error, datagrams = first.len(), "the kernel refuses a destination");
+                    first.iter().for_each(|at| part[*at].done = true);
+                    self.unsendable
+                        .fetch_add(first.len() as u64, Ordering::Relaxed);
+                    next += 1;
+                }
             }
         }
+        Ok(sent)
     }
 
-    /// The kernel did not take the first message of a plan.
-    fn refused(&self, error: Errno, plan: &Plan, part: &mut [Outgoing<'_>]) {
-        let first = plan.ends.first().copied().unwrap_or(0);
-        // A device without checksum offload says EIO, one whose MTU is too small for a
-        // segment EINVAL or EMSGSIZE (net/ipv4/udp.c, udp_send_skb).
-        if first > 1 && matches!(error, Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE) {
-            tracing::debug!(%error, "sending without GSO from now on");
-            self.disable_gso();
-            return;
-        }
-        tracing::debug!(%error, datagrams = first, "the kernel refuses a destination");
-        plan.order[..first]
+    /// One system call, for messages from the one with this number on; how many the kernel took, at least one.
+    fn call(&self, plan: &Plan, first: usize, part: &[Outgoing<'_>]) -> Result<usize, Errno> {
+        let last = plan.messages().min(first + MESSAGES);
+        let slices: ArrayVec<IoSlice<'_>, SEND_BATCH> = plan
+            .range(first, last)
             .iter()
-            .for_each(|at| part[*at].done = true);
-        self.unsendable.fetch_add(first as u64, Ordering::Relaxed);
-    }
-}
-
-/// In which order datagrams go, and where a message ends.
-struct Plan {
-    /// Indices of datagrams, message by message.
-    order: ArrayVec<usize, SEND_BATCH>,
-    /// Where in `order` each message ends.
-    ends: ArrayVec<usize, SEND_BATCH>,
-}
-
-impl Plan {
-    /// Groups what is not done by destination, at most `longest` to a message. Batches
-    /// are small: comparing each with each costs less than any table.
-    fn of(part: &[Outgoing<'_>], longest: usize) -> Self {
-        let mut plan = Self {
-            order: ArrayVec::new(),
-            ends: ArrayVec::new(),
-        };
-        let mut planned = [false; SEND_BATCH];
-        for first in 0..part.len() {
-            if planned[first] || part[first].done {
-                continue;
-            }
-            let to = part[first].to;
-            let mut length = 0;
-            for at in first..part.len() {
-                if planned[at] || part[at].done || part[at].to != to {
-                    continue;
-                }
-                planned[at] = true;
-                plan.order.push(at);
-                length += 1;
-                if length == longest {
-                    plan.ends.push(plan.order.len());
-                    length = 0;
-                }
-            }
-            if length > 0 {
-                plan.ends.push(plan.order.len());
-            }
+            .map(|at| IoSlice::new(part[*at].bytes))
+            .collect();
+        let mut messages: ArrayVec<&[IoSlice<'_>], MESSAGES> = ArrayVec::new();
+        let mut addresses: ArrayVec<Option<SockaddrStorage>, MESSAGES> = ArrayVec::new();
+        let mut rest = &slices[..];
+        for message in first..last {
+            let of = plan.range(message, message + 1);
+            let (here, behind) = rest.split_at(of.len());
+            messages.push(here);
+            addresses.push(of.first().map(|at| part[*at].to.into()));
+            rest = behind;
         }
-        plan
-    }
-
-    /// The first datagram of each message.
-    fn firsts(&self) -> impl Iterator<Item = usize> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, _)| self.order[start])
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        HEADERS.with_borrow_mut(|headers| {
+            let socket = self.socket().as_raw_fd();
+            sendmmsg(socket, headers, messages.iter(), addresses, [], flags).map(Iterator::count)
+        })
     }
 }

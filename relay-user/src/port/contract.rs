@@ -4,9 +4,12 @@ use std::io;
 
 use mixline_relay_engine::batch::Batch;
 
+/// The most batches that a port gives in one poll.
+pub const MOST_BATCHES: usize = 20;
+
 /// A worker's way to the network.
 pub trait Port: Send {
-    /// Receives one batch, lets `work` take it through the pipeline, and sends what that
+    /// Receives one batch or several, lets `work` take each through the pipeline, and sends what that
     /// decided to send, from where it is. Returns how many datagrams came, those that
     /// the port itself dropped included; none means that there is nothing more until the port
     /// is [ready](Port::ready) again.

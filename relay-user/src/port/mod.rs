@@ -19,7 +19,7 @@ mod watch;
 mod xdp_filter;
 
 pub use choose::may_have_xdp;
-pub use contract::{Dropped, FIRST_PORT_TOKEN, Port};
+pub use contract::{Dropped, FIRST_PORT_TOKEN, MOST_BATCHES, Port};
 pub use error::{Cards, InterfaceError, OpenError, XdpError, stacked};
 pub use interface::{addresses_of, all_cards, interface_of, receive_queues};
 #[cfg(test)]

@@ -99,6 +99,11 @@ impl UdpPort {
         }
     }
 
+    /// Sends datagrams of several batches.
+    pub(super) fn send_together(&mut self, out: &mut [Outgoing<'_>]) {
+        self.unsent += send(&self.sockets, out);
+    }
+
     /// Fills the ring from a socket that has something.
     fn receive(&mut self) -> io::Result<()> {
         for _ in 0..self.sockets.len() {
@@ -154,13 +159,13 @@ impl Port for UdpPort {
         }
         if count > 0 {
             work(&mut batch);
-            *unsent += send(sockets.iter().map(|listener| &*listener.socket), &batch);
+            *unsent += send_batch(sockets, &batch);
         }
         Ok(count.max(usize::from(may_have_more)))
     }
 
     fn send(&mut self, batch: &Batch<'_>) {
-        self.unsent += send(self.sockets.iter().map(|listener| &*listener.socket), batch);
+        self.unsent += send_batch(&self.sockets, batch);
     }
 
     fn register(&mut self, registry: &Registry) -> io::Result<()> {
@@ -196,21 +201,21 @@ impl Port for UdpPort {
     }
 }
 
-/// Sends a batch over the sockets of its destinations' families; how many were lost
+fn send_batch(sockets: &[Listener], batch: &Batch<'_>) -> u64 {
+    let mut out: ArrayVec<Outgoing<'_>, BATCH> = batch
+        .to_send()
+        .map(|(bytes, to)| Outgoing::new(bytes, to))
+        .collect();
+    send(sockets, &mut out)
+}
+
+/// Sends datagrams over the sockets of their destinations' families; how many were lost
 /// because the kernel had no room for too long, or there is no such socket.
-fn send<'s>(sockets: impl Iterator<Item = &'s BatchSocket>, batch: &Batch<'_>) -> u64 {
-    let mut sent = 0;
-    for socket in sockets {
-        let v4 = socket.local_address().is_ipv4();
-        let mut out: ArrayVec<Outgoing<'_>, BATCH> = batch
-            .to_send()
-            .filter(|(_, to)| to.is_ipv4() == v4)
-            .map(|(bytes, to)| Outgoing::new(bytes, to))
-            .collect();
-        send_all(socket, &mut out);
-        sent += out.iter().filter(|datagram| datagram.is_done()).count();
+fn send(sockets: &[Listener], out: &mut [Outgoing<'_>]) -> u64 {
+    for listener in sockets {
+        send_all(&listener.socket, out);
     }
-    (batch.to_send().count() - sent) as u64
+    out.iter().filter(|datagram| !datagram.is_done()).count() as u64
 }
 
 fn send_all(socket: &BatchSocket, out: &mut [Outgoing<'_>]) {

@@ -9,6 +9,7 @@ use mixline_relay_engine::outcome::{Counters, Outcome};
 use mixline_relay_engine::pipeline::{Behaviour, Pipeline};
 
 use super::inside::TimeInside;
+use crate::port::MOST_BATCHES;
 
 /// What a worker shows of itself to other threads. Only the worker writes, so that no counter needs
 /// an operation that locks the memory.
@@ -112,9 +113,9 @@ fn add(count: &AtomicU64, n: u64) {
     count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
 }
 
-/// Batches of one poll whose datagrams are about to be sent. A port gives at most two in a poll.
+/// Batches of one poll whose datagrams are about to be sent.
 #[derive(Default)]
-pub(super) struct Stay(ArrayVec<(Instant, u64), 2>);
+pub(super) struct Stay(ArrayVec<(Instant, u64), MOST_BATCHES>);
 
 impl Stay {
     /// Adds a processed batch. All its datagrams came by one read, so they have one time.

@@ -23,9 +23,10 @@ use crate::port::{Dropped, FIRST_PORT_TOKEN, Port};
 /// The token of what wakes the worker.
 const WAKER: Token = Token(0);
 const _: () = assert!(WAKER.0 < FIRST_PORT_TOKEN);
-/// Batches that a worker takes from its port before it looks at the clock and at what is
+/// How often a worker asks its port, and how many datagrams it takes, before it looks at the clock and at what is
 /// held.
 const POLLS: usize = 32;
+const TAKEN: usize = POLLS * mixline_relay_engine::batch::BATCH;
 /// How long a worker sleeps when nothing is held.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How long a worker goes on working off what arrives, once it is to stop.
@@ -134,6 +135,7 @@ impl<B: Behaviour> Worker<B> {
             statistics,
             ..
         } = self;
+        let mut taken = 0;
         for poll in 0..POLLS {
             let mut stay = Stay::default();
             let result = port.poll(&mut |batch| {
@@ -149,7 +151,7 @@ impl<B: Behaviour> Worker<B> {
             stay.end(statistics, now);
             match result {
                 Ok(0) => return poll > 0,
-                Ok(_) => {}
+                Ok(count) => taken += count,
                 Err(error) => {
                     tracing::warn!(%error, "cannot receive");
                     return poll > 0;
@@ -157,6 +159,9 @@ impl<B: Behaviour> Worker<B> {
             }
             while again(pipeline, port.as_mut(), statistics, now) {
                 now = Instant::now();
+            }
+            if taken >= TAKEN {
+                break;
             }
         }
         true

@@ -27,6 +27,11 @@ pub(super) fn datagram_of(packet: &mut Packet) -> Option<(&mut Datagram, SocketA
     Some((packet.get_mut(payload..)?.first_chunk_mut()?, source))
 }
 
+/// The datagram in a frame.
+pub(super) fn datagram_in(packet: &Packet) -> Option<&Datagram> {
+    packet.get(headers_of(packet)?..)?.first_chunk()
+}
+
 /// Puts new headers before the datagram of a received frame. If they have another length, the
 /// frame is exchanged for a free one; without one, it comes back.
 pub(super) fn readdress<K: Kernel>(

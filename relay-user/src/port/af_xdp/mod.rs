@@ -11,6 +11,7 @@ mod frames;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod together;
 mod transmit;
 
 use std::io;
@@ -26,6 +27,7 @@ use mixline_xdp::{Bound, Kernel, Neighbours, Packet, Socket};
 
 use self::frames::{HEADERS, datagram_of};
 use self::queue::Queue;
+use self::together::Together;
 use self::transmit::Leaving;
 pub use self::transmit::{NextHops, RingSender, Sending};
 use super::contract::{Dropped, FIRST_PORT_TOKEN, Port};
@@ -49,6 +51,8 @@ pub struct AfXdpPort<K = Bound, N = Neighbours> {
     batches: u32,
     /// Frames of the batch under way; kept for its memory.
     packets: Vec<Packet>,
+    /// Frames of batches before it that leave through the UDP port.
+    together: Together,
     /// Says what came out of the queues, and hears when they are to be closed.
     shared: Arc<Shared>,
     /// Frames that were not sent because the queues were closed.
@@ -75,6 +79,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
             sending,
             batches: 0,
             packets: Vec::with_capacity(BATCH),
+            together: Together::new(),
             shared,
             closed: 0,
         }
@@ -123,6 +128,85 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
     }
 }
 
+impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
+    /// Works on what was received from a queue, and on what comes after it, and sends it together. How many frames
+    /// that were; also if it is an error in the end.
+    fn work_together(
+        &mut self,
+        first: usize,
+        work: &mut dyn FnMut(&mut Batch<'_>),
+    ) -> (usize, io::Result<()>) {
+        let (mut number, mut count) = (first, 0);
+        let ended = loop {
+            count += self.packets.len();
+            work_on(&mut self.packets, work, |batch, frames| {
+                self.together.note(batch, frames);
+            });
+            self.together.take(number, &mut self.packets);
+            self.batches += 1;
+            if !self.together.has_room() {
+                break Ok(());
+            }
+            match self.receive() {
+                Ok(Some(next)) => number = next,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.together.send(&mut self.udp, &mut self.queues);
+        (count, ended)
+    }
+
+    /// Works on what was received from a queue, and sends it through the ring.
+    fn work_off(&mut self, number: usize, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<()> {
+        let Self {
+            queues,
+            packets,
+            udp,
+            sending,
+            ..
+        } = self;
+        let queue = &mut queues[number];
+        let mut leaving: Leaving = ArrayVec::new();
+        let Sending::Ring(ring) = sending else {
+            queue.free(packets);
+            return Ok(());
+        };
+        work_on(packets, work, |batch, frames| {
+            ring.sort(batch, frames, &mut leaving, udp);
+        });
+        let sent = ring.send(queue, packets, &leaving);
+        queue.free(packets);
+        self.batches += 1;
+        sent
+    }
+}
+
+/// Has a batch made of frames worked on, and `then` look at what came of it, with which frame each slot is in.
+fn work_on(
+    packets: &mut [Packet],
+    work: &mut dyn FnMut(&mut Batch<'_>),
+    then: impl FnOnce(&mut Batch<'_>, &[u8]),
+) {
+    // The kernel may have written the frames on another core.
+    for packet in packets.iter() {
+        prefetch(packet, HEADERS);
+        prefetch_element(packet, packet.len().saturating_sub(1));
+    }
+    let mut batch = Batch::new();
+    let mut frames: ArrayVec<u8, BATCH> = ArrayVec::new();
+    for (frame, packet) in (0..).zip(packets.iter_mut()) {
+        // The program lets nothing through that does not parse; a frame that does not
+        // all the same is left out, and so dropped.
+        if let Some((datagram, source)) = datagram_of(packet) {
+            frames.push(frame);
+            batch.push(datagram, source);
+        }
+    }
+    work(&mut batch);
+    then(&mut batch, &frames);
+}
+
 impl<K: Kernel + Send, N: NextHops> Port for AfXdpPort<K, N> {
     fn poll(&mut self, work: &mut dyn FnMut(&mut Batch<'_>)) -> io::Result<usize> {
         let mut busy = false;
@@ -143,47 +227,14 @@ impl<K: Kernel + Send, N: NextHops> Port for AfXdpPort<K, N> {
             // There is no event for a kernel that is not busy any more.
             return Ok(self.udp.poll(work)?.max(usize::from(busy)));
         };
-        let Self {
-            queues,
-            packets,
-            udp,
-            sending,
-            ..
-        } = self;
-        let queue = &mut queues[number];
-        let count = packets.len();
-        let mut leaving: Leaving = ArrayVec::new();
-        {
-            // The kernel may have written the frames on another core.
-            for packet in packets.iter() {
-                prefetch(packet, HEADERS);
-                prefetch_element(packet, packet.len().saturating_sub(1));
-            }
-            let mut batch = Batch::new();
-            let mut frames: ArrayVec<u8, BATCH> = ArrayVec::new();
-            for (frame, packet) in (0..).zip(packets.iter_mut()) {
-                // The program lets nothing through that does not parse; a frame that does not
-                // all the same is left out, and so dropped.
-                if let Some((datagram, source)) = datagram_of(packet) {
-                    frames.push(frame);
-                    batch.push(datagram, source);
-                }
-            }
-            work(&mut batch);
-            match sending {
-                Sending::Gso => udp.send(&batch),
-                Sending::Ring(ring) => ring.sort(&mut batch, &frames, &mut leaving, udp),
-            }
-        }
-        let sent = match sending {
-            Sending::Gso => Ok(()),
-            Sending::Ring(ring) => ring.send(queue, packets, &leaving),
+        let (count, received) = match self.sending {
+            Sending::Gso => self.work_together(number, work),
+            Sending::Ring(_) => (self.packets.len(), self.work_off(number, work)),
         };
-        queue.free(packets);
-        sent?;
+        received?;
         // However busy the queues are, handshakes come through the kernel's socket.
-        self.batches = (self.batches + 1) % UDP_EVERY;
-        if self.batches == 0 {
+        if self.batches >= UDP_EVERY {
+            self.batches = 0;
             return Ok(count + self.udp.poll(work)?);
         }
         Ok(count)

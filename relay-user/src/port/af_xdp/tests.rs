@@ -361,6 +361,44 @@ fn in_copy_mode_what_was_received_leaves_through_udp_and_its_frames_are_free() {
     }
 }
 
+#[test]
+fn in_copy_mode_batches_of_all_queues_leave_together_and_in_their_order() {
+    let (mut port, _control) = port(2);
+    port.sending = Sending::Gso;
+    let peers = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+    let to = peers.each_ref().map(|peer| peer.local_addr().unwrap());
+    arrive(&mut port, 0, 0, 100);
+    arrive(&mut port, 1, 100, 100);
+    let mut batches = 0;
+    let count = port.poll(&mut |batch| {
+        batches += 1;
+        for (at, slot) in (0..).zip(&mut batch.slots) {
+            let number = number_of(&slot.datagram[..]);
+            // The fourth of four is dropped.
+            if let Some(to) = to.get(number as usize % 4) {
+                slot.state = State::Send(*to, Flow(0));
+                batch.order.push(at);
+            }
+        }
+    });
+    assert_eq!((count.unwrap(), batches), (200, 4));
+    check(&mut port);
+    assert_eq!(port.dropped(), Dropped::default());
+    for (rest, peer) in (0..).zip(&peers) {
+        peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut last = [None; 2];
+        for _ in 0..50 {
+            let mut bytes = [0; 2048];
+            assert_eq!(peer.recv(&mut bytes).unwrap(), DATAGRAM);
+            let number = number_of(&bytes);
+            assert_eq!(number % 4, rest);
+            let last = &mut last[number as usize / 100];
+            assert!(last.is_none_or(|last| last < number));
+            *last = Some(number);
+        }
+    }
+}
+
 /// What happens to one of two queues.
 #[derive(Debug, Clone)]
 enum Step {
