@@ -409,6 +409,15 @@ pub const fn headers_length(is_ipv4: bool) -> usize {
     ETHERNET + if is_ipv4 { IPV4 } else { IPV6 } + UDP
 }
 
+/// Where the UDP header of such a frame begins.
+#[must_use]
+pub const fn udp_header(is_ipv4: bool) -> u16 {
+    (headers_length(is_ipv4) - UDP) as u16
+}
+
+/// Where the checksum is in a UDP header (RFC 768).
+pub const CHECKSUM_IN_UDP: u16 = 6;
+
 /// The addresses of a frame to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
@@ -444,12 +453,49 @@ pub const fn is_mapped(address: &Address) -> bool {
 /// authenticates itself; IPv6 requires it (RFC 8200, section 8.1). False if `headers` has
 /// another length.
 pub fn write_headers(headers: &mut [u8], route: &Route, datagram: &[u8; DATAGRAM_LENGTH]) -> bool {
+    let Some((addresses, udp)) = write_without_checksum(headers, route) else {
+        return false;
+    };
+    if addresses.len() == 2 * size_of::<Address>() {
+        let checksum = Sum::pseudo_header(addresses, PROTOCOL_UDP, UDP_LENGTH)
+            .with(udp)
+            .with(datagram)
+            .udp_checksum();
+        udp[6..8].copy_from_slice(&checksum);
+    }
+    true
+}
+
+/// Writes the headers of a frame whose UDP checksum somebody else completes, the kernel or the card: what it is to
+/// complete, the pseudo-header's sum (Linux, `include/linux/skbuff.h`, `CHECKSUM_PARTIAL`), is where the
+/// checksum belongs. False if `headers` is not [`headers_length`] bytes.
+pub fn write_headers_for_offload(headers: &mut [u8], route: &Route) -> bool {
+    let Some((addresses, udp)) = write_without_checksum(headers, route) else {
+        return false;
+    };
+    let sum = Sum::pseudo_header(addresses, PROTOCOL_UDP, UDP_LENGTH).fold();
+    udp[usize::from(CHECKSUM_IN_UDP)..].copy_from_slice(&sum);
+    true
+}
+
+/// Writes headers with a UDP checksum of zero. The two IP addresses in them, and the UDP header; none if `headers`
+/// has another length.
+fn write_without_checksum<'a>(
+    headers: &'a mut [u8],
+    route: &Route,
+) -> Option<(&'a [u8], &'a mut [u8])> {
     let is_ipv4 = is_mapped(&route.to);
     if headers.len() != headers_length(is_ipv4) {
-        return false;
+        return None;
     }
     headers[..6].copy_from_slice(&route.to_mac);
     headers[6..12].copy_from_slice(&route.from_mac);
+    let ethertype = if is_ipv4 {
+        ETHERTYPE_IPV4
+    } else {
+        ETHERTYPE_IPV6
+    };
+    headers[12..14].copy_from_slice(&ethertype.to_be_bytes());
     let (ip, udp) = headers[ETHERNET..].split_at_mut(if is_ipv4 { IPV4 } else { IPV6 });
     udp[..2].copy_from_slice(&route.from_port.to_be_bytes());
     udp[2..4].copy_from_slice(&route.to_port.to_be_bytes());
@@ -476,20 +522,14 @@ pub fn write_headers(headers: &mut [u8], route: &Route, datagram: &[u8; DATAGRAM
         ip[16..20].copy_from_slice(&route.to[12..]);
         let checksum = Sum::new().with(ip).checksum();
         ip[10..12].copy_from_slice(&checksum);
-        headers[12..14].copy_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
+        Some((&ip[12..20], udp))
     } else {
         let length = UDP_LENGTH.to_be_bytes();
         ip[..8].copy_from_slice(&[0x60, 0, 0, 0, length[0], length[1], PROTOCOL_UDP, HOP_LIMIT]);
         ip[8..24].copy_from_slice(&route.from);
         ip[24..40].copy_from_slice(&route.to);
-        let checksum = Sum::pseudo_header(&ip[8..40], PROTOCOL_UDP, UDP_LENGTH)
-            .with(udp)
-            .with(datagram)
-            .udp_checksum();
-        udp[6..8].copy_from_slice(&checksum);
-        headers[12..14].copy_from_slice(&ETHERTYPE_IPV6.to_be_bytes());
+        Some((&ip[8..40], udp))
     }
-    true
 }
 
 /// Time to live, or hop limit, of what we send.

@@ -59,14 +59,16 @@ pub struct Bound {
 unsafe impl Send for Bound {}
 
 impl Bound {
-    /// Binds to a queue, with so many frames, in the mode that is asked for.
+    /// Binds to a queue, with so many frames, in the mode that is asked for. With `offload`, frames may ask for a
+    /// checksum.
     pub(crate) fn bind(
         nic: NicIndex,
         queue: u32,
         config: SocketConfig,
-        zero_copy: bool,
+        mode: Granted,
+        offload: bool,
     ) -> std::result::Result<Self, BindError> {
-        let mut memory = Memory::map(config.frames, config.size)?;
+        let mut memory = Memory::map(config.frames, config.size, offload)?;
         let mut builder = XdpSocketBuilder::new().map_err(BindError::of)?;
         let ring = config.frames / 2;
         let rings = RingConfigBuilder {
@@ -88,13 +90,16 @@ impl Bound {
         else {
             return Err(BindError::NoRings);
         };
-        if zero_copy {
-            flags.force_zerocopy();
-        } else {
-            flags.force_copy();
+        match mode {
+            Granted::ZeroCopy => flags.force_zerocopy(),
+            Granted::Copy => flags.force_copy(),
         }
         let socket = builder.bind(nic, queue, flags).map_err(BindError::of)?;
         let fd = socket.raw_fd();
+        // Without it a call takes 32 frames; kernels before 6.18 know no other number.
+        if let Err(error) = options::write(fd, options::MAX_TX_BUDGET, ring) {
+            tracing::debug!(%error, queue, "copy mode takes 32 frames in a call");
+        }
         let granted = read_back(fd).map_err(|source| BindError::System {
             step: "asking for the mode",
             source,

@@ -35,6 +35,8 @@ pub struct Abilities {
     pub redirect: bool,
     /// It reads and writes the memory of AF_XDP sockets.
     pub zero_copy: bool,
+    /// It computes checksums of what it sends from there (`enum netdev_xsk_flags`).
+    pub checksums: bool,
 }
 
 impl Card {
@@ -87,11 +89,13 @@ impl Card {
     pub fn abilities(&self) -> Option<Abilities> {
         let name = CString::new(self.interface.as_str()).ok()?;
         let nic = NicIndex::lookup_by_name(&name).ok()??;
-        let features = nic.query_capabilities().ok()?.xdp_features;
+        let capabilities = nic.query_capabilities().ok()?;
+        let features = capabilities.xdp_features;
         Some(Abilities {
             native: features.basic(),
             redirect: features.redirect(),
             zero_copy: features.zero_copy(),
+            checksums: capabilities.tx_metadata.checksum(),
         })
     }
 }

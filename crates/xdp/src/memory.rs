@@ -17,14 +17,16 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Maps `frames` frames, all of them free.
-    pub(crate) fn map(frames: u32, size: FrameBytes) -> Result<Self, BindError> {
+    /// Maps `frames` frames, all of them free. With `offload`, each may ask for a
+    /// [checksum](Packet::offload_checksum).
+    pub(crate) fn map(frames: u32, size: FrameBytes, offload: bool) -> Result<Self, BindError> {
         let config = UmemCfgBuilder {
             frame_size: match size {
                 FrameBytes::TwoKiB => FrameSize::TwoK,
                 FrameBytes::FourKiB => FrameSize::FourK,
             },
             frame_count: frames,
+            tx_checksum: offload,
             ..UmemCfgBuilder::default()
         };
         let config = config.build().map_err(BindError::Configuration)?;

@@ -2,6 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 
+use xdp::packet::CsumOffload;
+
 /// A frame that this process holds: received, or taken from the free ones to be sent. It is owned
 /// by value: giving it back with [`Socket::free`](crate::Socket::free) or queueing it with
 /// [`Socket::send`](crate::Socket::send) takes it away from its owner. One that is dropped instead
@@ -30,6 +32,22 @@ impl DerefMut for Packet {
 }
 
 impl Packet {
+    /// Whether somebody else computes a checksum of this frame when it is sent, the kernel or the card.
+    #[inline]
+    #[must_use]
+    pub fn has_checksum_offload(&self) -> bool {
+        self.0.can_offload_checksum()
+    }
+
+    /// Has the kernel or the card compute a checksum (Linux, `Documentation/networking/xsk-tx-metadata.rst`): over the
+    /// bytes from `start` to the end, put at `start + offset`, where the pseudo-header's sum is before. False if
+    /// nobody does.
+    #[inline]
+    pub fn offload_checksum(&mut self, start: u16, offset: u16) -> bool {
+        let request = CsumOffload::Request { start, offset };
+        self.0.set_tx_metadata(request, false).is_ok()
+    }
+
     /// Replaces what the frame holds. False if it does not fit.
     #[inline]
     pub fn fill(&mut self, bytes: &[u8]) -> bool {

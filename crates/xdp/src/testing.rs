@@ -107,7 +107,7 @@ impl MemoryKernel {
     #[expect(clippy::expect_used, reason = "for tests only")]
     pub fn new(frames: u32) -> Self {
         let mut this = Self {
-            memory: Memory::map(frames, FrameBytes::FourKiB).expect("memory for frames"),
+            memory: Memory::map(frames, FrameBytes::FourKiB, false).expect("memory for frames"),
             fill: VecDeque::new(),
             received: VecDeque::new(),
             transmit: VecDeque::new(),

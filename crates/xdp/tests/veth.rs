@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use mixline_relay_common::checksum::Sum;
 use mixline_relay_common::verdict::Verdict;
 use mixline_relay_common::wire::{
     DATAGRAM_LENGTH, TAG_OFFSET, TYPE_DATA, TYPE_INITIATION, TYPE_RESPONSE,
@@ -129,6 +130,41 @@ fn receive(socket: &mut Socket, wanted: usize) -> Vec<Vec<u8>> {
         }
     }
     got
+}
+
+#[test]
+fn what_a_frame_asks_for_is_computed_by_the_kernel_if_the_card_does_not() {
+    in_namespace(|| {
+        let mut program = program(true);
+        let mut relay = Socket::bind("relay0", 0, small()).unwrap();
+        program.add_socket(0, &relay).unwrap();
+        // A pair of interfaces leaves it out unless it has to cross a real one.
+        let off = ["-K", "peer0", "tx", "off"];
+        let status = std::process::Command::new("ethtool").args(off).status();
+        assert!(status.unwrap().success());
+        let mut peer = Socket::bind("peer0", 0, small()).unwrap();
+        // More than copy mode takes in a call unless it is told.
+        let sent: Vec<_> = (0..200).map(|number| frame(INDEX, number)).collect();
+        let mut queue = VecDeque::new();
+        for bytes in &sent {
+            let mut packet = peer.take().unwrap();
+            let mut bytes = bytes.clone();
+            let partial = Sum::pseudo_header(&bytes[26..34], 17, 8 + DATAGRAM_LENGTH as u16);
+            bytes[40..42].copy_from_slice(&partial.fold());
+            assert!(packet.fill(&bytes));
+            assert!(packet.has_checksum_offload() && packet.offload_checksum(34, 6));
+            queue.push_back(packet);
+        }
+        peer.send(&mut queue).unwrap();
+        let got = receive(&mut relay, 200);
+        assert_eq!(got.len(), 200);
+        for (bytes, sent) in got.iter().zip(&sent) {
+            let sum = Sum::pseudo_header(&bytes[26..34], 17, 8 + DATAGRAM_LENGTH as u16);
+            assert_eq!(sum.with(&bytes[34..]).fold(), [0xff; 2]);
+            assert_ne!(bytes[40..42], [0, 0]);
+            assert_eq!((&bytes[..40], &bytes[42..]), (&sent[..40], &sent[42..]));
+        }
+    });
 }
 
 fn count(program: &Program, verdict: Verdict) -> u64 {

@@ -139,6 +139,7 @@ mod tests {
             native,
             redirect,
             zero_copy,
+            checksums: false,
         })
     }
 

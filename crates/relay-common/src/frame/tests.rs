@@ -240,6 +240,25 @@ fn headers_written_are_headers_read() {
             let sum = Sum::pseudo_header(&ip[8..40], PROTOCOL_UDP, UDP_LENGTH);
             assert_eq!(sum.with(udp_header).with(&datagram).fold(), [0xff; 2]);
         }
+        // Left to somebody else, it is completed from where it is: what is there, and all behind the front.
+        let mut left = std::vec![0; headers_length(is_ipv4)];
+        assert!(write_headers_for_offload(&mut left, &route));
+        assert!(!write_headers_for_offload(&mut left[1..], &route));
+        let front = usize::from(super::udp_header(is_ipv4));
+        let place = front + usize::from(CHECKSUM_IN_UDP);
+        let completed = Sum::new()
+            .with(&left[front..])
+            .with(&datagram)
+            .udp_checksum();
+        left[place..].copy_from_slice(&completed);
+        let addresses = &left[ETHERNET..front];
+        let addresses = &addresses[if is_ipv4 { 12 } else { 8 }..];
+        let sum = Sum::pseudo_header(addresses, PROTOCOL_UDP, UDP_LENGTH);
+        assert_eq!(sum.with(&left[front..]).with(&datagram).fold(), [0xff; 2]);
+        if is_ipv4 {
+            left[place..].copy_from_slice(&[0, 0]);
+        }
+        assert_eq!(left, frame);
         frame.extend(datagram);
         let found = udp(&frame[..]).unwrap();
         assert!(found.whole);

@@ -30,17 +30,26 @@ impl Socket<Bound> {
             .map_err(system("looking for the interface"))
             .map_err(failed)?
             .ok_or_else(absent)?;
-        let bind = |zero_copy| {
-            let kernel = Bound::bind(nic, queue, config, zero_copy)?;
+        let bind = |mode, offload| {
+            let kernel = Bound::bind(nic, queue, config, mode, offload)?;
             Self::over(kernel).map_err(system("waking the driver"))
         };
         if config.zero_copy {
-            match bind(true) {
+            // The driver would send a frame whose checksum it cannot complete as it is.
+            let abilities = Card::of(interface).abilities();
+            let offload = abilities.is_some_and(|abilities| abilities.checksums);
+            match bind(Granted::ZeroCopy, offload) {
                 Ok(socket) => return Ok(socket),
                 Err(e) => tracing::debug!(interface, queue, "no zero-copy: {e}"),
             }
         }
-        bind(false).map_err(failed)
+        // In copy mode the kernel completes what the card does not.
+        bind(Granted::Copy, true)
+            .or_else(|error| {
+                tracing::debug!(interface, queue, "no offload of checksums: {error}");
+                bind(Granted::Copy, false)
+            })
+            .map_err(failed)
     }
 
     /// What the kernel granted.

@@ -3,7 +3,9 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use mixline_protocol::size::{DATAGRAM, Datagram};
-use mixline_relay_common::frame::{self, Route, headers_length, write_headers};
+use mixline_relay_common::frame::{
+    self, CHECKSUM_IN_UDP, Route, headers_length, write_headers, write_headers_for_offload,
+};
 use mixline_relay_common::maps::{Address, mapped};
 use mixline_xdp::{Kernel, Packet, Socket};
 
@@ -35,43 +37,60 @@ pub(super) fn datagram_in(packet: &Packet) -> Option<&Datagram> {
 /// Puts new headers before the datagram of a received frame. If they have another length, the
 /// frame is exchanged for a free one; without one, it comes back.
 pub(super) fn readdress<K: Kernel>(
-    mut packet: Packet,
+    packet: Packet,
     route: &Route,
     socket: &mut Socket<K>,
 ) -> Result<Packet, Packet> {
     let length = headers_length(frame::is_mapped(&route.to));
+    let mut packet = with_room_for(length, packet, socket)?;
+    if write(&mut packet, route, length) {
+        Ok(packet)
+    } else {
+        Err(packet)
+    }
+}
+
+/// A frame with so many bytes before its datagram and none behind it: this one, or a free one instead.
+fn with_room_for<K: Kernel>(
+    length: usize,
+    packet: Packet,
+    socket: &mut Socket<K>,
+) -> Result<Packet, Packet> {
     let Some(payload) = headers_of(&packet) else {
         return Err(packet);
     };
     if payload == length && packet.len() == length + DATAGRAM {
-        let (headers, datagram) = packet.split_at_mut(length);
-        let written = datagram
-            .first_chunk()
-            .is_some_and(|datagram| write_headers(headers, route, datagram));
-        return if written { Ok(packet) } else { Err(packet) };
+        return Ok(packet);
     }
     let mut bytes = [0; LONGEST_FRAME];
-    let (headers, rest) = bytes.split_at_mut(length);
-    let Some(datagram) = packet
-        .get(payload..)
-        .and_then(|rest| rest.first_chunk::<DATAGRAM>())
-    else {
+    let datagram = packet.get(payload..).and_then(|rest| rest.first_chunk());
+    let Some(datagram): Option<&Datagram> = datagram else {
         return Err(packet);
     };
-    rest[..DATAGRAM].copy_from_slice(datagram);
-    if !write_headers(headers, route, datagram) {
-        return Err(packet);
-    }
+    bytes[length..length + DATAGRAM].copy_from_slice(datagram);
     let Some(mut other) = socket.take() else {
         return Err(packet);
     };
-    let filled = other.fill(&bytes[..length + DATAGRAM]);
-    if !filled {
+    if !other.fill(&bytes[..length + DATAGRAM]) {
         socket.free(other);
         return Err(packet);
     }
     socket.free(packet);
     Ok(other)
+}
+
+/// Writes the headers, whose UDP checksum the kernel or the card completes, if one of them does.
+fn write(packet: &mut Packet, route: &Route, length: usize) -> bool {
+    let offload = packet.has_checksum_offload();
+    let (headers, datagram) = packet.split_at_mut(length);
+    let Some(datagram) = datagram.first_chunk() else {
+        return false;
+    };
+    if !offload {
+        return write_headers(headers, route, datagram);
+    }
+    let udp = frame::udp_header(frame::is_mapped(&route.to));
+    write_headers_for_offload(headers, route) && packet.offload_checksum(udp, CHECKSUM_IN_UDP)
 }
 
 /// An IP address as frames and maps have it.

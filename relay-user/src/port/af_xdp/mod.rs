@@ -129,7 +129,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
 }
 
 impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
-    /// Works on what was received from a queue, and on what comes after it, and sends it together. How many frames
+    /// Works on what was received from a queue, and on what waits behind it, and sends it together. How many frames
     /// that were; also if it is an error in the end.
     fn work_together(
         &mut self,
@@ -138,13 +138,15 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
     ) -> (usize, io::Result<()>) {
         let (mut number, mut count) = (first, 0);
         let ended = loop {
-            count += self.packets.len();
+            let received = self.packets.len();
+            count += received;
             work_on(&mut self.packets, work, |batch, frames| {
                 self.together.note(batch, frames);
             });
             self.together.take(number, &mut self.packets);
             self.batches += 1;
-            if !self.together.has_room() {
+            // Fewer than a batch: nothing waits behind them, and so they do not wait either.
+            if received < BATCH || !self.together.has_room() {
                 break Ok(());
             }
             match self.receive() {

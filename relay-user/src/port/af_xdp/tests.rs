@@ -367,10 +367,11 @@ fn in_copy_mode_batches_of_all_queues_leave_together_and_in_their_order() {
     port.sending = Sending::Gso;
     let peers = [(); 3].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
     let to = peers.each_ref().map(|peer| peer.local_addr().unwrap());
-    arrive(&mut port, 0, 0, 100);
-    arrive(&mut port, 1, 100, 100);
+    let whole = 2 * BATCH as u32;
+    arrive(&mut port, 0, 0, whole);
+    arrive(&mut port, 1, whole, whole);
     let mut batches = 0;
-    let count = port.poll(&mut |batch| {
+    let mut forward = |batch: &mut Batch<'_>| {
         batches += 1;
         for (at, slot) in (0..).zip(&mut batch.slots) {
             let number = number_of(&slot.datagram[..]);
@@ -380,19 +381,31 @@ fn in_copy_mode_batches_of_all_queues_leave_together_and_in_their_order() {
                 batch.order.push(at);
             }
         }
-    });
-    assert_eq!((count.unwrap(), batches), (200, 4));
+    };
+    assert_eq!(port.poll(&mut forward).unwrap(), 4 * BATCH);
+    // Fewer than a batch do not wait for others.
+    arrive(&mut port, 0, 2 * whole, 8);
+    arrive(&mut port, 1, 2 * whole + 8, 8);
+    assert_eq!(port.poll(&mut forward).unwrap(), 8);
     check(&mut port);
+    assert_eq!(port.poll(&mut forward).unwrap(), 8);
+    check(&mut port);
+    assert_eq!(batches, 6);
     assert_eq!(port.dropped(), Dropped::default());
     for (rest, peer) in (0..).zip(&peers) {
         peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let mut last = [None; 2];
-        for _ in 0..50 {
+        for _ in 0..(2 * whole + 16) / 4 {
             let mut bytes = [0; 2048];
             assert_eq!(peer.recv(&mut bytes).unwrap(), DATAGRAM);
             let number = number_of(&bytes);
             assert_eq!(number % 4, rest);
-            let last = &mut last[number as usize / 100];
+            let queue = if number < 2 * whole {
+                number / whole
+            } else {
+                (number - 2 * whole) / 8
+            };
+            let last = &mut last[queue as usize];
             assert!(last.is_none_or(|last| last < number));
             *last = Some(number);
         }

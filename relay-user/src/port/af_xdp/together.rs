@@ -1,5 +1,6 @@
 //! Sending through the UDP port, in copy mode: the frames of several batches together, so that one message takes many to
-//! a next hop. As long as there are more to receive, frames that are ready wait for them, up to [`TOGETHER`].
+//! a next hop. Frames wait for others only while whole batches wait behind them, up to [`TOGETHER`]: a worker that
+//! keeps up sends at once, and one that falls behind gets faster.
 
 use std::net::SocketAddr;
 
