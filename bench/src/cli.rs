@@ -15,6 +15,8 @@ pub enum Name {
     Hop,
     /// The same with many known paths and link sessions, and their memory.
     Scale,
+    /// The same on 1, 2 and 4 workers at a time: what workers share, and what the machine does.
+    Cores,
     /// Three and three relays end to end: TCP, UDP, round trips, processor time.
     Path,
     /// Datagrams a second through a relay on a wire: AF_XDP, UDP, and a bare AF_XDP echo.
@@ -26,9 +28,10 @@ pub enum Name {
 
 impl Name {
     /// All benchmarks, in the order in which they are run.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Hop,
         Self::Scale,
+        Self::Cores,
         Self::Path,
         Self::Forward,
         Self::Flood,
@@ -40,6 +43,7 @@ impl Name {
         match self {
             Self::Hop => "hop",
             Self::Scale => "scale",
+            Self::Cores => "cores",
             Self::Path => "path",
             Self::Forward => "forward",
             Self::Flood => "flood",

@@ -43,6 +43,8 @@ const NEXT_RELAY: ShortId = ShortId(*b"nextnext");
 /// See the module's description.
 pub struct Testbed {
     pipeline: Pipeline<Honest>,
+    /// Which it shares with other workers of the relay.
+    replay: Arc<ReplayFilter>,
     jobs: Receiver<Job>,
     /// The neighbours', whose datagrams come in. There is one to begin with.
     neighbours: Vec<SealKey>,
@@ -67,28 +69,48 @@ impl Testbed {
     /// # Errors
     /// If there is no memory, or a handshake fails, which it does not.
     pub fn new(paths: usize) -> Result<Self> {
+        Self::several(1, paths)?.pop().context("no worker")
+    }
+
+    /// A relay's workers, each with room for `paths` paths. They share what a relay's workers share.
+    ///
+    /// # Errors
+    /// As [`Testbed::new`].
+    pub fn several(workers: usize, paths: usize) -> Result<Vec<Self>> {
         let rng = &mut OsRandom::new();
         let now = Instant::now();
         let mut key = [0; 16];
         rng.fill_bytes(&mut key);
-        let replay = ReplayFilter::new(REPLAY_BYTES, key, now)?;
+        let replay = Arc::new(ReplayFilter::new(REPLAY_BYTES, key, now)?);
         remember_some(&replay);
         let Assembly { common, jobs, .. } = Common::assemble(
             ShortId(*b"this one"),
-            Arc::new(replay),
-            1,
+            Arc::clone(&replay),
+            workers,
             false,
             Arc::new(NeverSleeps),
         );
+        let all = (0..workers).map(|worker| Self::worker(&common, &replay, &jobs, worker, paths));
+        all.collect()
+    }
+
+    fn worker(
+        common: &Arc<Common>,
+        replay: &Arc<ReplayFilter>,
+        jobs: &Receiver<Job>,
+        worker: usize,
+        paths: usize,
+    ) -> Result<Self> {
+        let rng = &mut OsRandom::new();
         let setup = Setup {
-            worker: 0,
+            worker,
             paths,
             mean_delay: None,
             behaviour: Honest,
         };
-        let mut pipeline = Pipeline::new(common, setup, rng);
+        let mut pipeline = Pipeline::new(Arc::clone(common), setup, rng);
         let address = SocketAddr::from(([127, 0, 0, 1], 7000));
-        let (neighbour, relay) = handshake(index(0, 0, rng.next_u32()))?;
+        let (neighbour, relay) = handshake(index(worker, 0, rng.next_u32()))?;
         pipeline.apply(Command::Session {
             open: Arc::new(relay.open),
             neighbour: 0,
@@ -104,13 +126,20 @@ impl Testbed {
         pipeline.apply(Command::Link(1, Some(link)));
         Ok(Self {
             pipeline,
-            jobs,
+            replay: Arc::clone(replay),
+            jobs: jobs.clone(),
             neighbours: vec![neighbour.seal],
             onion: Arc::new(OnionSecret::generate(rng)),
             datagrams: vec![[0; DATAGRAM]; PER_ROUND],
             message: 0,
             address,
         })
+    }
+
+    /// How much of the replay filter's present generation is in use.
+    #[must_use]
+    pub fn replay_fill(&self) -> f64 {
+        self.replay.fill()
     }
 
     /// The relay's onion key.
