@@ -19,6 +19,9 @@ pub enum Name {
     Path,
     /// Datagrams a second through a relay on a wire: AF_XDP, UDP, and a bare AF_XDP echo.
     Forward,
+    /// How long datagrams are inside a relay at 10, 50 and 90 % of what each port forwards, from when the
+    /// kernel received them.
+    Latency,
     /// What honest neighbours get through a relay while garbage comes (AF_XDP and UDP), and what
     /// honest clients and relays get of a network while strangers attack it.
     Flood,
@@ -26,11 +29,12 @@ pub enum Name {
 
 impl Name {
     /// All benchmarks, in the order in which they are run.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Hop,
         Self::Scale,
         Self::Path,
         Self::Forward,
+        Self::Latency,
         Self::Flood,
     ];
 
@@ -42,6 +46,7 @@ impl Name {
             Self::Scale => "scale",
             Self::Path => "path",
             Self::Forward => "forward",
+            Self::Latency => "latency",
             Self::Flood => "flood",
         }
     }
@@ -49,7 +54,10 @@ impl Name {
     /// Whether it makes namespaces, which only root may.
     #[must_use]
     pub fn needs_root(self) -> bool {
-        matches!(self, Self::Path | Self::Forward | Self::Flood)
+        matches!(
+            self,
+            Self::Path | Self::Forward | Self::Latency | Self::Flood
+        )
     }
 }
 
@@ -175,6 +183,7 @@ mod tests {
         let given = [
             "",
             "hop",
+            "latency",
             "flood",
             "--port",
             "udp",

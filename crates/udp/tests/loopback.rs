@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use mixline_protocol::size::{DATAGRAM, Datagram};
 use mixline_udp::{BatchSocket, BindOptions, Outgoing, ReceiveRing};
@@ -91,6 +92,58 @@ fn bursts_keep_their_order() {
     for address in [V4, V6] {
         burst(address, &on, &on);
     }
+}
+
+#[test]
+fn stamps_say_when_the_kernel_received() {
+    let with = BindOptions {
+        stamps: true,
+        ..BindOptions::default()
+    };
+    for address in [V4, V6] {
+        // The order, the sources and the runs are what they are without.
+        burst(address, &BindOptions::default(), &with);
+        let (from, to) = (open(address, &BindOptions::default()), open(address, &with));
+        let datagrams: Vec<_> = (0..100).map(numbered).collect();
+        let before = Instant::now();
+        let mut out: Vec<_> = datagrams
+            .iter()
+            .map(|d| Outgoing::new(d, to.local_address()))
+            .collect();
+        assert_eq!(from.send(&mut out).unwrap(), 100);
+        wait(&to);
+        let first = Instant::now();
+        // What lies in the socket's buffer grows older, by more than clocks differ that are not read at once.
+        std::thread::sleep(Duration::from_millis(200));
+        let slack = Duration::from_millis(100);
+        let mut ring = ReceiveRing::new(8);
+        let mut got = 0;
+        while got < 100 {
+            wait(&to);
+            let count = to.receive(&mut ring).unwrap();
+            assert!(count > 1, "a run is one message");
+            let arrivals: Vec<_> = ring.arrivals().collect();
+            assert_eq!(arrivals.len(), count);
+            assert!(
+                arrivals
+                    .iter()
+                    .all(|at| at.is_some_and(|at| at + slack >= before))
+            );
+            assert!(got > 0 || arrivals[0] <= Some(first + slack));
+            // Those that are left have theirs.
+            let taken = ring.take(30).count();
+            assert_eq!(ring.arrivals().count(), count - taken);
+            got += count;
+        }
+    }
+    let mut ring = ReceiveRing::new(8);
+    let (from, to) = (open(V4, &with), open(V4, &BindOptions::default()));
+    let datagram = numbered(1);
+    from.send(&mut [Outgoing::new(&datagram, to.local_address())])
+        .unwrap();
+    wait(&to);
+    to.receive(&mut ring).unwrap();
+    assert_eq!(ring.arrivals().collect::<Vec<_>>(), [None]);
 }
 
 #[test]

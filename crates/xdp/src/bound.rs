@@ -66,7 +66,7 @@ impl Bound {
         config: SocketConfig,
         zero_copy: bool,
     ) -> std::result::Result<Self, BindError> {
-        let mut memory = Memory::map(config.frames, config.size)?;
+        let mut memory = Memory::map(config.frames, config.size, config.stamps)?;
         let mut builder = XdpSocketBuilder::new().map_err(BindError::of)?;
         let ring = config.frames / 2;
         let rings = RingConfigBuilder {

@@ -3,6 +3,7 @@
 
 use std::mem::ManuallyDrop;
 
+use mixline_relay_common::stamp::STAMP_LENGTH;
 use xdp::Umem;
 use xdp::umem::{FrameSize, UmemCfgBuilder};
 
@@ -17,14 +18,16 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Maps `frames` frames, all of them free.
-    pub(crate) fn map(frames: u32, size: FrameBytes) -> Result<Self, BindError> {
+    /// Maps `frames` frames, all of them free. With `stamps`, packets have the stamps in front of their frames.
+    pub(crate) fn map(frames: u32, size: FrameBytes, stamps: bool) -> Result<Self, BindError> {
         let config = UmemCfgBuilder {
             frame_size: match size {
                 FrameBytes::TwoKiB => FrameSize::TwoK,
                 FrameBytes::FourKiB => FrameSize::FourK,
             },
             frame_count: frames,
+            // The kernel keeps more than that free in front of a frame anyway; what is not named here cannot be read.
+            head_room: if stamps { STAMP_LENGTH as u32 } else { 0 },
             ..UmemCfgBuilder::default()
         };
         let config = config.build().map_err(BindError::Configuration)?;

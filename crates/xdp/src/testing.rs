@@ -107,7 +107,7 @@ impl MemoryKernel {
     #[expect(clippy::expect_used, reason = "for tests only")]
     pub fn new(frames: u32) -> Self {
         let mut this = Self {
-            memory: Memory::map(frames, FrameBytes::FourKiB).expect("memory for frames"),
+            memory: Memory::map(frames, FrameBytes::FourKiB, true).expect("memory for frames"),
             fill: VecDeque::new(),
             received: VecDeque::new(),
             transmit: VecDeque::new(),
@@ -145,6 +145,14 @@ impl MemoryKernel {
     /// # Panics
     /// If it does not fit into a frame.
     pub fn arrive(&mut self, bytes: &[u8]) -> bool {
+        self.arrive_at(bytes, None)
+    }
+
+    /// The same, with a time stamp in front of the frame.
+    ///
+    /// # Panics
+    /// If it does not fit into a frame.
+    pub fn arrive_at(&mut self, bytes: &[u8], time: Option<u64>) -> bool {
         if self.known == 0 || self.received.len() == self.room {
             return false;
         }
@@ -153,6 +161,9 @@ impl MemoryKernel {
         };
         self.known -= 1;
         assert!(packet.fill(bytes), "too long for a frame");
+        if let Some(time) = time {
+            assert!(packet.put_stamp(time), "no room for a stamp");
+        }
         self.received.push_back(packet);
         true
     }

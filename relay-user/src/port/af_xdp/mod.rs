@@ -7,6 +7,7 @@
 //! frame of that ring, and sending through UDP with GSO is several times faster
 //! (docs/performance.md): then only receiving goes through AF_XDP.
 
+mod clock;
 mod frames;
 mod queue;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod transmit;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use mio::event::Event;
@@ -25,6 +27,7 @@ use mio::{Interest, Registry, Token};
 use mixline_protocol::prefetch::{prefetch, prefetch_element};
 use mixline_xdp::{Bound, Kernel, Neighbours, Packet, Socket};
 
+use self::clock::Clock;
 use self::frames::{HEADERS, datagram_of};
 use self::queue::Queue;
 use self::together::Together;
@@ -47,6 +50,8 @@ pub struct AfXdpPort<K = Bound, N = Neighbours> {
     next: usize,
     udp: UdpPort,
     sending: Sending<N>,
+    /// Frames have time stamps.
+    stamps: bool,
     /// Batches from queues since the UDP port was polled.
     batches: u32,
     /// Frames of the batch under way; kept for its memory.
@@ -61,13 +66,15 @@ pub struct AfXdpPort<K = Bound, N = Neighbours> {
 
 impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
     /// A port over sockets that are bound, with the numbers of their queues, to which the XDP
-    /// program redirects.
+    /// program redirects. With `stamps`, which the program must then put there and the sockets give, batches have the
+    /// times at which frames came.
     #[must_use]
     pub fn new(
         sockets: Vec<(usize, Socket<K>)>,
         udp: UdpPort,
         sending: Sending<N>,
         shared: Arc<Shared>,
+        stamps: bool,
     ) -> Self {
         Self {
             queues: sockets
@@ -77,6 +84,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
             next: 0,
             udp,
             sending,
+            stamps,
             batches: 0,
             packets: Vec::with_capacity(BATCH),
             together: Together::new(),
@@ -139,7 +147,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
         let (mut number, mut count) = (first, 0);
         let ended = loop {
             count += self.packets.len();
-            work_on(&mut self.packets, work, |batch, frames| {
+            work_on(&mut self.packets, self.stamps, work, |batch, frames| {
                 self.together.note(batch, frames);
             });
             self.together.take(number, &mut self.packets);
@@ -164,6 +172,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
             packets,
             udp,
             sending,
+            stamps,
             ..
         } = self;
         let queue = &mut queues[number];
@@ -172,7 +181,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
             queue.free(packets);
             return Ok(());
         };
-        work_on(packets, work, |batch, frames| {
+        work_on(packets, *stamps, work, |batch, frames| {
             ring.sort(batch, frames, &mut leaving, udp);
         });
         let sent = ring.send(queue, packets, &leaving);
@@ -185,6 +194,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
 /// Has a batch made of frames worked on, and `then` look at what came of it, with which frame each slot is in.
 fn work_on(
     packets: &mut [Packet],
+    stamps: bool,
     work: &mut dyn FnMut(&mut Batch<'_>),
     then: impl FnOnce(&mut Batch<'_>, &[u8]),
 ) {
@@ -195,13 +205,22 @@ fn work_on(
     }
     let mut batch = Batch::new();
     let mut frames: ArrayVec<u8, BATCH> = ArrayVec::new();
+    let mut arrivals: ArrayVec<Option<Instant>, BATCH> = ArrayVec::new();
+    let clock = stamps.then(Clock::read);
     for (frame, packet) in (0..).zip(packets.iter_mut()) {
+        let arrived = clock.as_ref().and_then(|clock| clock.arrival_of(packet));
         // The program lets nothing through that does not parse; a frame that does not
         // all the same is left out, and so dropped.
         if let Some((datagram, source)) = datagram_of(packet) {
             frames.push(frame);
             batch.push(datagram, source);
+            if stamps {
+                arrivals.push(arrived);
+            }
         }
+    }
+    if stamps {
+        batch.arrived_at(arrivals);
     }
     work(&mut batch);
     then(&mut batch, &frames);
