@@ -15,7 +15,7 @@ use mixline_testnet::programs;
 use serde::Serialize;
 
 use crate::forward::{CORE, relay_with};
-use crate::generator::{BURST, Feed, Generator, Load, NEIGHBOURS, Steady, in_new_namespace};
+use crate::generator::{BURST, Fed, Feed, Generator, Load, NEIGHBOURS, Steady, in_new_namespace};
 use crate::measure::{Samples, Summary};
 use crate::outcome::{Axis, Lines, Point, Scale, Series};
 use crate::{Options, Plot, machine};
@@ -25,10 +25,13 @@ const FRAMES: u32 = 128 * 1024;
 /// Datagrams of a round that finds what a port forwards.
 const MOST: u32 = 64 * 1024;
 /// Datagrams a second that are offered for that.
-const OFFERED: f64 = 1e6;
-/// How long a round is, in seconds, and how many datagrams it has at least, for the last thousandth.
-const SECONDS: f64 = 0.2;
-const LEAST: u32 = 10_000;
+const OFFERED: f64 = 2e6;
+/// How long a turn is, in seconds, and how many datagrams it has at least, for the last thousandth. Turns are short, so
+/// that in most of them nothing else takes the core.
+const SECONDS: f64 = 0.05;
+const LEAST: u32 = 4_000;
+/// Rounds at loads for each round that finds what a port forwards.
+const ROUNDS: usize = 2;
 /// Of so many datagrams of a round, one more is sent before it.
 const WARM_UP: u32 = 5;
 /// Shares of what the port forwards.
@@ -63,6 +66,8 @@ pub struct Case {
     pub hops: usize,
     /// Datagrams a second that it forwards if it is offered more.
     pub most_pps: Summary,
+    /// Datagrams a second that it is offered then.
+    pub most_offered_pps: Summary,
     /// At each load.
     pub loads: Vec<AtLoad>,
 }
@@ -107,7 +112,7 @@ pub fn run(options: &Options) -> Result<Report> {
         }
         let granted = feeds.first().context("no relay")?.status()?.port.why;
         let most = find_most(&mut generator, &mut feeds, rounds)?;
-        let steady = at_loads(&mut generator, &mut feeds, &most, rounds)?;
+        let steady = at_loads(&mut generator, &mut feeds, &most, ROUNDS * rounds)?;
         Ok(report(granted, &most, &steady))
     })
 }
@@ -117,8 +122,12 @@ fn cases() -> impl Iterator<Item = (usize, usize)> {
     (0..SUBJECTS.len()).flat_map(|port| (0..HOPS.len()).map(move |hops| (port, hops)))
 }
 
-/// What each case forwards if it is offered more, in datagrams a second. A first round does not count.
-fn find_most(generator: &mut Generator, feeds: &mut [Feed], rounds: usize) -> Result<Vec<Samples>> {
+/// What each case forwards if it is offered more. A first round does not count.
+fn find_most(
+    generator: &mut Generator,
+    feeds: &mut [Feed],
+    rounds: usize,
+) -> Result<Vec<Vec<Fed>>> {
     let load = Load {
         rate: OFFERED,
         count: MOST,
@@ -135,18 +144,18 @@ fn find_most(generator: &mut Generator, feeds: &mut [Feed], rounds: usize) -> Re
                 .run(generator, HOPS[hops], load)
                 .with_context(|| name(port, hops))?;
             if round > 0 {
-                all[at].push(fed.returned);
+                all[at].push(fed);
             }
         }
     }
-    Ok(all.into_iter().map(Samples::from_iter).collect())
+    Ok(all)
 }
 
 /// All cases at all loads in each round, by case and load. A first round does not count.
 fn at_loads(
     generator: &mut Generator,
     feeds: &mut [Feed],
-    most: &[Samples],
+    most: &[Vec<Fed>],
     rounds: usize,
 ) -> Result<Vec<[Vec<Steady>; LOADS.len()]>> {
     let cases: Vec<_> = cases().collect();
@@ -159,7 +168,7 @@ fn at_loads(
             let turn = turn + round;
             let (at, load) = (turn % cases.len(), turn / cases.len() % LOADS.len());
             let (port, hops) = cases[at];
-            let rate = most[at].summary().median * LOADS[load];
+            let rate = summary(&most[at], |fed| fed.returned).median * LOADS[load];
             let steady = feeds[port]
                 .steadily(generator, HOPS[hops], rate, datagrams(rate))
                 .with_context(|| format!("{}, load {}", name(port, hops), LOADS[load]))?;
@@ -187,7 +196,11 @@ fn name(port: usize, hops: usize) -> String {
     }
 }
 
-fn report(granted: String, most: &[Samples], steady: &[[Vec<Steady>; LOADS.len()]]) -> Report {
+fn summary(runs: &[Fed], figure: impl Fn(&Fed) -> f64) -> Summary {
+    runs.iter().map(figure).collect::<Samples>().summary()
+}
+
+fn report(granted: String, most: &[Vec<Fed>], steady: &[[Vec<Steady>; LOADS.len()]]) -> Report {
     let loads = |rounds: &[Vec<Steady>; LOADS.len()]| {
         let loads = LOADS.iter().zip(rounds);
         loads
@@ -198,7 +211,8 @@ fn report(granted: String, most: &[Samples], steady: &[[Vec<Steady>; LOADS.len()
     let cases = cases.map(|(((port, hops), most), rounds)| Case {
         port: SUBJECTS[port].0,
         hops: HOPS[hops],
-        most_pps: most.summary(),
+        most_pps: summary(most, |fed| fed.returned),
+        most_offered_pps: summary(most, |fed| fed.offered),
         loads: loads(rounds),
     });
     Report {
@@ -289,8 +303,8 @@ impl fmt::Display for Report {
             let hops = if case.hops == 1 { "hop" } else { "hops" };
             writeln!(
                 f,
-                "  {}, {} next {hops}: forwards {:.0} a second",
-                case.port, case.hops, case.most_pps
+                "  {}, {} next {hops}: forwards {:.0} a second of {:.0}",
+                case.port, case.hops, case.most_pps, case.most_offered_pps.median
             )?;
             for at in &case.loads {
                 writeln!(
@@ -339,8 +353,14 @@ mod tests {
 
     #[test]
     fn each_case_has_its_own_figures() {
-        let most: Vec<Samples> = (0..6)
-            .map(|at| [f64::from(at)].into_iter().collect())
+        let most: Vec<Vec<Fed>> = (0..6)
+            .map(|at| {
+                vec![Fed {
+                    returned: f64::from(at),
+                    offered: 7.0,
+                    ..Fed::default()
+                }]
+            })
             .collect();
         let rounds = |at: u64| [0, 1, 2].map(|load| vec![round(100 * at + load + 1, 0.0)]);
         let steady: Vec<_> = (0..6).map(rounds).collect();
@@ -359,7 +379,7 @@ mod tests {
         assert!(
             report
                 .to_string()
-                .contains("UDP, 64 next hops: forwards 3 ")
+                .contains("UDP, 64 next hops: forwards 3 (3 to 3) a second of 7")
         );
         let plots = crate::Report::plots(&report);
         assert_eq!(plots.len(), 4);

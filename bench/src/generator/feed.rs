@@ -26,7 +26,7 @@ const WARM_UP: f64 = 0.2;
 /// How long the generator may take at least.
 const SHORTEST: Duration = Duration::from_millis(20);
 /// How long a relay has to work off what is in its queues.
-pub(super) const DRAIN: Duration = Duration::from_millis(60);
+const DRAIN: Duration = Duration::from_millis(60);
 
 /// See the module's description.
 pub struct Feed {

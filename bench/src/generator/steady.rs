@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::feed::{DRAIN, Feed};
+use super::feed::Feed;
 use super::inside::Inside;
 use super::kernel::{Generator, settings};
+
+/// How long a relay has to work off what is in its queues.
+const DRAIN: Duration = Duration::from_millis(20);
 
 /// What a steady load has shown.
 #[derive(Debug, Clone)]
