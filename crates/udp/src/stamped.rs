@@ -32,8 +32,9 @@ impl BatchSocket {
         let mut rooms = rooms;
         let mut slices: [[IoSliceMut<'_>; 1]; MAX_MESSAGES] =
             array::from_fn(|_| [IoSliceMut::new(rooms.next().unwrap_or_default())]);
-        // What quinn-udp asks for has room too: in one of both families, the type of service and the address.
-        let room = cmsg_space!(TimeSpec, [i32; 3], [u8; 32]);
+        // The time and the size of the datagrams of a run. quinn-udp has asked for the address that a message was sent to,
+        // 20 bytes with IPv6, and for its traffic class as well, and they come first.
+        let room = cmsg_space!(TimeSpec, i32, [u8; 20], i32);
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(count, Some(room));
         // No signal interrupts what does not wait.
         let messages = recvmmsg(
