@@ -241,9 +241,11 @@ impl AtLoad {
 impl crate::Report for Report {
     fn plots(&self) -> Vec<Plot> {
         let plots = HOPS.into_iter().flat_map(|hops| {
-            let of: [(&str, fn(&AtLoad) -> Summary); 2] =
-                [("p50", |at| at.p50_us), ("p99", |at| at.p99_us)];
-            of.map(|(quantile, figure)| Plot::Lines(self.lines(hops, quantile, figure)))
+            let lines = [
+                self.lines(hops, "p50", |at| at.p50_us),
+                self.lines(hops, "p99", |at| at.p99_us),
+            ];
+            lines.map(Plot::Lines)
         });
         plots.collect()
     }
