@@ -203,24 +203,24 @@ fn work_on(
         prefetch(packet, HEADERS);
         prefetch_element(packet, packet.len().saturating_sub(1));
     }
+    let mut arrivals: ArrayVec<Option<Instant>, BATCH> = ArrayVec::new();
+    if stamps {
+        let clock = Clock::read();
+        arrivals.extend(packets.iter_mut().map(|packet| clock.arrival_of(packet)));
+    }
     let mut batch = Batch::new();
     let mut frames: ArrayVec<u8, BATCH> = ArrayVec::new();
-    let mut arrivals: ArrayVec<Option<Instant>, BATCH> = ArrayVec::new();
-    let clock = stamps.then(Clock::read);
     for (frame, packet) in (0..).zip(packets.iter_mut()) {
-        let arrived = clock.as_ref().and_then(|clock| clock.arrival_of(packet));
         // The program lets nothing through that does not parse; a frame that does not
         // all the same is left out, and so dropped.
         if let Some((datagram, source)) = datagram_of(packet) {
             frames.push(frame);
             batch.push(datagram, source);
-            if stamps {
-                arrivals.push(arrived);
-            }
         }
     }
     if stamps {
-        batch.arrived_at(arrivals);
+        let of_frame = |frame: &u8| arrivals.get(usize::from(*frame)).copied().flatten();
+        batch.arrived_at(frames.iter().map(of_frame));
     }
     work(&mut batch);
     then(&mut batch, &frames);
