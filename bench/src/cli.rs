@@ -15,12 +15,15 @@ pub enum Name {
     Hop,
     /// The same with many known paths and link sessions, and their memory.
     Scale,
-    /// The same on 1, 2 and 4 workers at a time: what workers share, and what the machine does.
+    /// The same as `hop` on 1, 2 and 4 workers at a time: what workers share costs.
     Cores,
     /// Three and three relays end to end: TCP, UDP, round trips, processor time.
     Path,
     /// Datagrams a second through a relay on a wire: AF_XDP, UDP, and a bare AF_XDP echo.
     Forward,
+    /// How long datagrams are inside a relay at 10, 50 and 90 % of what each port forwards, from when the
+    /// kernel received them.
+    Latency,
     /// What honest neighbours get through a relay while garbage comes (AF_XDP and UDP), and what
     /// honest clients and relays get of a network while strangers attack it.
     Flood,
@@ -28,12 +31,13 @@ pub enum Name {
 
 impl Name {
     /// All benchmarks, in the order in which they are run.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Hop,
         Self::Scale,
         Self::Cores,
         Self::Path,
         Self::Forward,
+        Self::Latency,
         Self::Flood,
     ];
 
@@ -46,6 +50,7 @@ impl Name {
             Self::Cores => "cores",
             Self::Path => "path",
             Self::Forward => "forward",
+            Self::Latency => "latency",
             Self::Flood => "flood",
         }
     }
@@ -53,7 +58,10 @@ impl Name {
     /// Whether it makes namespaces, which only root may.
     #[must_use]
     pub fn needs_root(self) -> bool {
-        matches!(self, Self::Path | Self::Forward | Self::Flood)
+        matches!(
+            self,
+            Self::Path | Self::Forward | Self::Latency | Self::Flood
+        )
     }
 }
 
@@ -179,6 +187,7 @@ mod tests {
         let given = [
             "",
             "hop",
+            "latency",
             "flood",
             "--port",
             "udp",

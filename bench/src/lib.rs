@@ -20,6 +20,7 @@ pub mod hop;
 pub mod latency;
 pub mod machine;
 pub mod measure;
+pub mod one_at_a_time;
 pub mod outcome;
 pub mod path;
 pub mod peers;

@@ -68,6 +68,29 @@ fn frames_reach_an_echo_and_come_back() {
 }
 
 #[test]
+fn a_steady_load_is_counted_from_the_kernels_time_stamps() {
+    let directory = tempfile::tempdir().unwrap();
+    with_generator(|generator| {
+        for (number, port) in (1..).zip(["xdp", "xdp-filter", "udp"]) {
+            let kind = Kind::Relay {
+                program: Programs::for_tests().unwrap().relay,
+                more: format!("port: {port}\ninterface: relay0\ntime_inside: kernel"),
+            };
+            let mut feed = start_as(number, generator, directory.path(), &kind);
+            let steady = feed.steadily(generator, 64, 4000.0, [512, 1024]).unwrap();
+            // The warm-up is not among them.
+            let left = steady.inside.count();
+            assert!((768..=1024).contains(&left), "{port}: {left}");
+            assert!((0.0..=0.25).contains(&steady.lost), "{port}");
+            // The generator is held up at times, and is never ahead.
+            assert!((1.0..4100.0).contains(&steady.offered), "{port}");
+            let [half, most] = [0.5, 1.0].map(|share| steady.inside.quantile_us(share));
+            assert!(0.0 < half && half <= most, "{port}: {half} {most}");
+        }
+    });
+}
+
+#[test]
 fn single_datagrams_come_back_from_an_echo_and_from_relays() {
     let directory = tempfile::tempdir().unwrap();
     with_generator(|generator| {

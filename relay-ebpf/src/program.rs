@@ -1,8 +1,9 @@
 //! The program's entry and its maps.
 
 use aya_ebpf::{
+    Global,
     bindings::{BPF_F_MMAPABLE, xdp_action},
-    helpers::bpf_ktime_get_ns,
+    helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_meta},
     macros::{map, xdp},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, XskMap},
     programs::XdpContext,
@@ -15,6 +16,7 @@ use mixline_relay_common::maps::{
     MAX_SESSIONS, MAX_SOURCES, MAX_UNREAD, MODE_FILTER, PROBES, Settings, UNREAD as ALL_UNREAD,
     networks,
 };
+use mixline_relay_common::stamp::{STAMP_LENGTH, Stamp, stamp};
 use mixline_relay_common::tag_filter::{Block, Position};
 use mixline_relay_common::verdict::{Verdict, counter};
 
@@ -51,6 +53,11 @@ static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(counter::COUNT
 #[map]
 static SOCKETS: XskMap = XskMap::with_max_entries(MAX_QUEUES, 0);
 
+/// Not zero: frames to AF_XDP sockets get a time stamp. User space says so before it loads the program; if not, the
+/// verifier takes the code for it out.
+#[unsafe(no_mangle)]
+static STAMPS: Global<u32> = Global::new(0);
+
 /// Counts the verdict and turns it into the action.
 #[xdp]
 pub fn mixline(ctx: XdpContext) -> u32 {
@@ -71,6 +78,9 @@ pub fn mixline(ctx: XdpContext) -> u32 {
         return xdp_action::XDP_DROP;
     }
     if matches!(verdict, Verdict::Redirected) {
+        if STAMPS.load() != 0 {
+            put_stamp(&ctx);
+        }
         return SOCKETS
             .redirect(queue, u64::from(xdp_action::XDP_PASS))
             .unwrap_or_else(|e| e);
@@ -90,6 +100,25 @@ fn count(counter: u32) -> u64 {
     // SAFETY: as above.
     unsafe { counter.write(before + 1) };
     before
+}
+
+/// Puts a time stamp in front of the frame. Without one if the driver leaves no room for it.
+#[inline(always)]
+fn put_stamp(ctx: &XdpContext) {
+    // SAFETY: the context is the one that the kernel called this program with. What the parser has read of the frame is
+    // not used after this.
+    if unsafe { bpf_xdp_adjust_meta(ctx.ctx, -(STAMP_LENGTH as i32)) } != 0 {
+        return;
+    }
+    let front = ctx.metadata();
+    if front + STAMP_LENGTH > ctx.metadata_end() {
+        return;
+    }
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: by the check above the bytes lie between the start of the metadata and the frame, where nobody else writes
+    // while the program runs.
+    unsafe { (front as *mut Stamp).write_unaligned(stamp(now)) };
 }
 
 /// Counts what the kernel gets of other traffic, so that the relay sees whether it arrives whole.

@@ -124,6 +124,9 @@ pub struct Config {
     /// Memory for what has been relayed, in MiB.
     #[serde(default = "default_replay_memory")]
     pub replay_memory_mib: usize,
+    /// From when on the time inside counts.
+    #[serde(default)]
+    pub time_inside: InsideFrom,
 }
 
 /// Which directory, and where.
@@ -158,6 +161,17 @@ pub enum XdpSend {
     Ring,
     /// Through UDP with GSO.
     Gso,
+}
+
+/// From when on the time inside counts that a relay shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InsideFrom {
+    /// From when the worker read the datagram.
+    #[default]
+    Worker,
+    /// From when the kernel received it. For diagnosis.
+    Kernel,
 }
 
 /// Bytes of each frame with `port: xdp`.
@@ -418,6 +432,9 @@ mod tests {
         assert_eq!(config.stated_capacity(4), 400_000);
         assert_eq!(config.port, PortKind::Auto);
         assert_eq!(config.max_paths, 131_072);
+        assert_eq!(config.time_inside, InsideFrom::Worker);
+        let kernel = load(&format!("{GOOD}time_inside: kernel\n")).unwrap();
+        assert_eq!(kernel.time_inside, InsideFrom::Kernel);
         assert_eq!(config.mean_delay(), None);
         // What the bandwidth does not carry is not offered.
         let limited = load(&format!("{GOOD}bandwidth: 1456 kB\n")).unwrap();
@@ -462,6 +479,7 @@ mod tests {
             ("max_paths: 3", "max_paths"),
             ("replay_memory_mib: 0", "replay_memory_mib"),
             ("port: fast", "port"),
+            ("time_inside: card", "time_inside"),
             ("log: loud", "log"),
         ] {
             let error = load(&format!("{GOOD}{line}\n")).unwrap_err();

@@ -170,6 +170,7 @@ fn take_over(running: &mut Config, new: Config, log_change: LogChange) -> Reload
         xdp_frame_bytes,
         max_paths,
         replay_memory_mib,
+        time_inside,
     } = new;
     let mut done = Reloaded::default();
     done.replace_log(log_change, &mut running.log, log);
@@ -206,6 +207,7 @@ fn take_over(running: &mut Config, new: Config, log_change: LogChange) -> Reload
         xdp_frame_bytes,
         max_paths,
         replay_memory_mib,
+        time_inside,
     );
     done
 }

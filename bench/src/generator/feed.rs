@@ -218,21 +218,30 @@ impl Feed {
     /// # Errors
     /// If the generator does not run, or what is measured has ended.
     pub fn run(&mut self, generator: &mut Generator, hops: usize, load: Load) -> Result<Fed> {
+        self.seal(generator, hops, load.count)?;
+        self.send(generator, load)
+    }
+
+    /// Seals datagrams between `hops` neighbours, for the generator to send.
+    ///
+    /// # Errors
+    /// If what is measured has ended.
+    pub fn seal(&mut self, generator: &mut Generator, hops: usize, count: u32) -> Result<()> {
         self.node.check()?;
         if let Some(Relay { neighbours, .. }) = &mut self.relay {
             neighbours.renew()?;
         }
         let mut rng = mixline_protocol::random::OsRandom::new();
-        let mut random = vec![0; 2 * load.count as usize];
+        let mut random = vec![0; 2 * count as usize];
         rng.fill_bytes(&mut random);
         let mut datagram = [0x5a; DATAGRAM];
         datagram[..16].copy_from_slice(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        for (at, random) in (0..load.count).zip(random.chunks_exact(2)) {
+        for (at, random) in (0..count).zip(random.chunks_exact(2)) {
             let [from, to] = [random[0], random[1]].map(|byte| usize::from(byte) % hops);
             let frame = self.frame(&mut datagram, from, to)?;
             generator.set(at, &frame)?;
         }
-        self.send(generator, load)
+        Ok(())
     }
 
     /// Has the generator send what it has.

@@ -9,8 +9,11 @@ use aya::programs::xdp::XdpMode;
 use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use mixline_testnet::netns::ip;
+use nix::time::{ClockId, clock_gettime};
 
-use super::abi::{self, FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, NEXT, Settings, State};
+use super::abi::{
+    self, DUE, FLOOD, FLOODED, FRAME, Frame, HONEST, INTERVAL, NEXT, Settings, State,
+};
 
 /// The programs as the build left them; empty when this machine could not build them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mixline-bench-xdp"));
@@ -19,6 +22,13 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/mi
 const BATCH: u32 = 64;
 /// Frames of one call.
 const CALL: u32 = 64 * BATCH;
+
+/// The same of a steady load: at most so many leave together that are due one by one. Letting single frames go costs the
+/// generator so much that it falls behind before a relay does: at 300,000 a second where the kernel merges them.
+pub const BURST: u32 = 8;
+/// Frames of one call of a steady load, most of which are not due and are not sent. Between calls the generator stands
+/// still, so that some frames are late after it.
+const STEADY_CALL: u32 = 1 << 18;
 
 /// The interface that nothing goes over.
 const PARK: &str = "park";
@@ -171,6 +181,48 @@ impl Generator {
             .collect()
     }
 
+    /// Sends honest frames from number `first` on, evenly and in [small bursts](BURST), until all are sent or the time
+    /// is over: how many, and in what time.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn run_steadily(
+        &mut self,
+        settings: Settings,
+        first: u64,
+        longest: Duration,
+    ) -> Result<(u64, Duration)> {
+        let mut state = State::default();
+        let began = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+        state[NEXT] = first;
+        state[DUE] = u64::try_from(began.as_nanos())?;
+        self.settings.set(0, settings, 0)?;
+        self.state.set(0, state, 0)?;
+        let until = Instant::now() + longest;
+        loop {
+            self.call(BURST, STEADY_CALL)?;
+            let now = self.state.get(&0, 0)?;
+            if now[NEXT] >= settings[HONEST] || Instant::now() >= until {
+                // When the next one would be due.
+                let took = Duration::from_nanos(now[DUE].saturating_sub(state[DUE]));
+                return Ok((now[NEXT] - first, took));
+            }
+        }
+    }
+
+    /// Has the kernel make so many frames, in batches.
+    fn call(&mut self, batch: u32, frames: u32) -> Result<()> {
+        let template = [0; FRAME];
+        let options = TestRunOptions {
+            data_in: Some(&template),
+            repeat: frames,
+            attrs: TestRunAttrs::new().xdp_live_frames(batch),
+            ..TestRunOptions::new()
+        };
+        program(&mut self.ebpf, "generate")?.test_run(options)?;
+        Ok(())
+    }
+
     /// Sends until all honest frames are sent or the time is over; `observe` is called in between,
     /// some hundred times a second, with what was sent so far.
     ///
@@ -184,16 +236,9 @@ impl Generator {
     ) -> Result<Sent> {
         self.settings.set(0, settings, 0)?;
         self.state.set(0, State::default(), 0)?;
-        let template = [0; FRAME];
         let until = Instant::now() + longest;
         loop {
-            let options = TestRunOptions {
-                data_in: Some(&template),
-                repeat: CALL,
-                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-                ..TestRunOptions::new()
-            };
-            program(&mut self.ebpf, "generate")?.test_run(options)?;
+            self.call(BATCH, CALL)?;
             let state = self.state.get(&0, 0)?;
             let sent = Sent {
                 honest: state[NEXT],

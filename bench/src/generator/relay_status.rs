@@ -25,6 +25,16 @@ pub struct RelayStatus {
     /// Frames by the XDP program's verdict; empty without one.
     #[serde(default)]
     pub xdp: BTreeMap<String, u64>,
+    /// Its workers.
+    #[serde(default)]
+    pub per_worker: Vec<WorkerStatus>,
+}
+
+/// A worker.
+#[derive(Debug, Default, Deserialize)]
+pub struct WorkerStatus {
+    /// Times in nanoseconds, and how many datagrams were inside for so long at most.
+    pub inside_ns: Vec<(u64, u64)>,
 }
 
 /// Which port is in use.
@@ -77,7 +87,8 @@ mod tests {
             r#"{"name":"measured","port":{"kind":"xdp","why":"asked for"},
                 "directory":{"url":"http://192.0.2.1/","relays":65,"listed":true},
                 "links":{"relays":64,"clients":0},"paths":{"known":64,"most":4096},
-                "verdicts":{"forwarded":7}}"#,
+                "verdicts":{"forwarded":7},
+                "per_worker":[{"received":7,"inside_ns":[[512,3],[9216,4]]}]}"#,
         )
         .unwrap();
         assert_eq!(status.port.why, "asked for");
@@ -85,5 +96,6 @@ mod tests {
         assert_eq!((status.links.relays, status.paths.known), (64, 64));
         assert_eq!(status.verdicts["forwarded"], 7);
         assert!(status.xdp.is_empty());
+        assert_eq!(status.per_worker[0].inside_ns, [(512, 3), (9216, 4)]);
     }
 }

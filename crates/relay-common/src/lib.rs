@@ -4,7 +4,7 @@
 //! Ethernet frames and writes their headers, [`checksum`] is the checksum of those headers,
 //! [`maps`] has the layout of the maps they share, [`verdict`] the reasons for which the program
 //! passes or drops a frame, [`tag_filter`] finds where a datagram's tag stands in the replay
-//! filter, and [`bucket`] limits handshakes. The XDP program never sees the protocol crate; the
+//! filter, [`bucket`] limits handshakes, and [`stamp`] is the time when a frame came. The XDP program never sees the protocol crate; the
 //! protocol crate asserts at compile time that its own numbers are these.
 #![no_std]
 
@@ -12,6 +12,7 @@ pub mod bucket;
 pub mod checksum;
 pub mod frame;
 pub mod maps;
+pub mod stamp;
 pub mod tag_filter;
 pub mod verdict;
 pub mod wire;

@@ -97,6 +97,8 @@ pub struct Batch<'a> {
     pub slots: ArrayVec<Slot<'a>, BATCH>,
     /// Indices of those to be sent, in the order of sending.
     pub order: ArrayVec<u8, BATCH>,
+    /// Slots differ in since when the relay has them. Otherwise the first one says it for all.
+    pub apart: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -123,6 +125,14 @@ impl<'a> Batch<'a> {
     pub fn waited_since(&mut self, since: Instant) {
         for slot in &mut self.slots {
             slot.since = Some(since);
+        }
+    }
+
+    /// Says since when the relay has each of these datagrams, as far as that is known.
+    pub fn arrived_at(&mut self, times: impl IntoIterator<Item = Option<Instant>>) {
+        self.apart = true;
+        for (slot, time) in self.slots.iter_mut().zip(times) {
+            slot.since = time;
         }
     }
 

@@ -13,12 +13,14 @@
 //! nix's reused `MultiHeaders` forget the room for control messages after the first
 //! call, and so lose the segment size of GRO. Sending goes through nix's `sendmmsg`,
 //! which gathers from several places. It needs no control message, since the segment
-//! size is set once for the whole socket.
+//! size is set once for the whole socket. A socket [with time stamps](BindOptions::stamps), for a
+//! diagnosis, receives through nix with headers that are made anew for each call.
 
 mod plan;
 mod receive;
 mod send;
 mod socket;
+mod stamped;
 
 pub use receive::{MAX_MESSAGES, ReceiveRing, Received};
 pub use send::{MAX_SEGMENTS, Outgoing, SEND_BATCH};

@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use mixline_protocol::link::probe;
@@ -32,6 +33,8 @@ pub struct ReceiveRing {
     /// How many messages the next call asks for.
     ask: usize,
     meta: [RecvMeta; MAX_MESSAGES],
+    /// When the kernel received each message, if the socket that filled the ring says that.
+    arrived: [Option<Instant>; MAX_MESSAGES],
     filled: usize,
     full: bool,
     /// The next message to hand out, and the datagram within.
@@ -57,6 +60,7 @@ impl ReceiveRing {
             messages,
             ask: messages,
             meta: [RecvMeta::default(); MAX_MESSAGES],
+            arrived: [None; MAX_MESSAGES],
             filled: 0,
             full: false,
             at: (0, 0),
@@ -96,6 +100,18 @@ impl ReceiveRing {
             })
             .skip(skip)
             .take(count)
+    }
+
+    /// When the kernel received the datagrams that [`take`](Self::take) hands out next. Those of one message were
+    /// merged, and have the time of the message; those of a socket without
+    /// [stamps](crate::BindOptions::stamps) have none.
+    pub fn arrivals(&self) -> impl Iterator<Item = Option<Instant>> {
+        let (first, skip) = self.at;
+        let messages = self.meta[..self.filled].iter().zip(&self.arrived);
+        messages
+            .skip(first)
+            .flat_map(|(meta, arrived)| std::iter::repeat_n(*arrived, run_length(meta)))
+            .skip(skip)
     }
 
     /// Whether the last call brought as many messages as were asked for: there may be
@@ -183,16 +199,15 @@ impl BatchSocket {
         ring.filled = 0;
         ring.full = false;
         ring.at = (0, 0);
-        let mut buffers: ArrayVec<IoSliceMut<'_>, MAX_MESSAGES> = ring
-            .bytes
-            .chunks_exact_mut(ROOM)
-            .take(ring.ask)
-            .map(IoSliceMut::new)
-            .collect();
-        let filled = self
-            .state
-            .recv(self.socket().into(), &mut buffers, &mut ring.meta)?;
-        drop(buffers);
+        let rooms = ring.bytes.chunks_exact_mut(ROOM).take(ring.ask);
+        let filled = if self.stamps {
+            self.receive_stamped(rooms, &mut ring.meta, &mut ring.arrived)?
+        } else {
+            let mut buffers: ArrayVec<IoSliceMut<'_>, MAX_MESSAGES> =
+                rooms.map(IoSliceMut::new).collect();
+            self.state
+                .recv(self.socket().into(), &mut buffers, &mut ring.meta)?
+        };
         ring.filled = filled;
         ring.full = filled == ring.ask;
         let rooms = ring.bytes.chunks_exact_mut(ROOM);

@@ -24,6 +24,9 @@ pub struct BindOptions {
     pub gro: bool,
     /// Send runs of datagrams as one message, where the kernel can.
     pub gso: bool,
+    /// Have the kernel say when it received each message (`SO_TIMESTAMPNS`). Receiving takes longer, and
+    /// memory for each call: this is for diagnosis.
+    pub stamps: bool,
     /// Bytes of kernel buffer in each direction. Beyond the system's limit only for
     /// those with `CAP_NET_ADMIN`; others get what the limit allows.
     pub buffer_bytes: usize,
@@ -35,6 +38,7 @@ impl Default for BindOptions {
             reuse_port: false,
             gro: true,
             gso: true,
+            stamps: false,
             buffer_bytes: BUFFER_BYTES,
         }
     }
@@ -57,6 +61,7 @@ pub struct BatchSocket {
     socket: Socket,
     pub(crate) state: UdpSocketState,
     local: SocketAddr,
+    pub(crate) stamps: bool,
     gso: AtomicBool,
     pub(crate) wrong_length: AtomicU64,
     pub(crate) unsendable: AtomicU64,
@@ -89,10 +94,14 @@ impl BatchSocket {
             socket,
             state,
             local,
+            stamps: options.stamps,
             gso: AtomicBool::new(false),
             wrong_length: AtomicU64::new(0),
             unsendable: AtomicU64::new(0),
         };
+        if options.stamps {
+            setsockopt(&batch.socket, sockopt::ReceiveTimestampns, &true)?;
+        }
         if options.gso {
             batch.enable_gso();
         }

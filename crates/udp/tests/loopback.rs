@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use mixline_protocol::size::{DATAGRAM, Datagram};
 use mixline_udp::{BatchSocket, BindOptions, Outgoing, ReceiveRing};
@@ -91,6 +92,56 @@ fn bursts_keep_their_order() {
     for address in [V4, V6] {
         burst(address, &on, &on);
     }
+}
+
+#[test]
+fn stamps_say_when_the_kernel_received() {
+    let with = BindOptions {
+        stamps: true,
+        ..BindOptions::default()
+    };
+    // What the clocks of a conversion may differ by, which are not read at once.
+    let slack = Duration::from_millis(100);
+    for address in [V4, V6] {
+        // The order, the sources and the runs are what they are without.
+        burst(address, &BindOptions::default(), &with);
+        let (from, to) = (open(address, &BindOptions::default()), open(address, &with));
+        let datagrams: Vec<_> = (0..40).map(numbered).collect();
+        // The kernel begins to stamp some time after the first socket wants it, and until then gives the time
+        // of reading.
+        let is_stamped = (0..20).any(|_| {
+            let before = Instant::now();
+            let mut out: Vec<_> = datagrams
+                .iter()
+                .map(|d| Outgoing::new(d, to.local_address()))
+                .collect();
+            assert_eq!(from.send(&mut out).unwrap(), 40);
+            wait(&to);
+            let there = Instant::now();
+            // What lies in the socket's buffer grows older.
+            std::thread::sleep(2 * slack);
+            let mut ring = ReceiveRing::new(8);
+            assert_eq!(to.receive(&mut ring).unwrap(), 40, "a run is one message");
+            let arrivals: Vec<_> = ring.arrivals().collect();
+            assert_eq!(arrivals.len(), 40);
+            assert!(arrivals.iter().all(|at| *at == arrivals[0]));
+            // Those that are left have theirs.
+            assert_eq!(ring.take(30).count(), 30);
+            assert_eq!(ring.arrivals().count(), 10);
+            let arrived = arrivals[0].unwrap();
+            assert!(arrived + slack >= before);
+            arrived <= there + slack
+        });
+        assert!(is_stamped, "all times are those of reading");
+    }
+    let mut ring = ReceiveRing::new(8);
+    let (from, to) = (open(V4, &with), open(V4, &BindOptions::default()));
+    let datagram = numbered(1);
+    from.send(&mut [Outgoing::new(&datagram, to.local_address())])
+        .unwrap();
+    wait(&to);
+    to.receive(&mut ring).unwrap();
+    assert_eq!(ring.arrivals().collect::<Vec<_>>(), [None]);
 }
 
 #[test]

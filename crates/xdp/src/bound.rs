@@ -68,7 +68,7 @@ impl Bound {
         mode: Granted,
         offload: bool,
     ) -> std::result::Result<Self, BindError> {
-        let mut memory = Memory::map(config.frames, config.size, offload)?;
+        let mut memory = Memory::map(&config, offload)?;
         let mut builder = XdpSocketBuilder::new().map_err(BindError::of)?;
         let ring = config.frames / 2;
         let rings = RingConfigBuilder {

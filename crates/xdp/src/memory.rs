@@ -3,12 +3,13 @@
 
 use std::mem::ManuallyDrop;
 
+use mixline_relay_common::stamp::STAMP_LENGTH;
 use xdp::Umem;
 use xdp::umem::{FrameSize, UmemCfgBuilder};
 
 use crate::error::BindError;
 use crate::packet::Packet;
-use crate::socket_config::FrameBytes;
+use crate::socket_config::{FrameBytes, SocketConfig};
 
 /// Frames, and how many of them we hold.
 pub(crate) struct Memory {
@@ -17,20 +18,25 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Maps `frames` frames, all of them free. With `offload`, each may ask for a
-    /// [checksum](Packet::offload_checksum).
-    pub(crate) fn map(frames: u32, size: FrameBytes, offload: bool) -> Result<Self, BindError> {
-        let config = UmemCfgBuilder {
-            frame_size: match size {
+    /// Maps frames, all of them free. With `offload`, each may ask for a [checksum](Packet::offload_checksum).
+    pub(crate) fn map(config: &SocketConfig, offload: bool) -> Result<Self, BindError> {
+        let umem = UmemCfgBuilder {
+            frame_size: match config.size {
                 FrameBytes::TwoKiB => FrameSize::TwoK,
                 FrameBytes::FourKiB => FrameSize::FourK,
             },
-            frame_count: frames,
+            frame_count: config.frames,
             tx_checksum: offload,
+            // The kernel keeps more than that free in front of a frame anyway; what is not named here cannot be read.
+            head_room: if config.stamps {
+                STAMP_LENGTH as u32
+            } else {
+                0
+            },
             ..UmemCfgBuilder::default()
         };
-        let config = config.build().map_err(BindError::Configuration)?;
-        let umem = Umem::map(config).map_err(|source| BindError::System {
+        let umem = umem.build().map_err(BindError::Configuration)?;
+        let umem = Umem::map(umem).map_err(|source| BindError::System {
             step: "mapping memory for frames",
             source,
         })?;

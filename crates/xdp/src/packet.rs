@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
+use mixline_relay_common::stamp::{STAMP_LENGTH, stamp, time_of};
 use xdp::packet::CsumOffload;
 
 /// A frame that this process holds: received, or taken from the free ones to be sent. It is owned
@@ -53,5 +54,40 @@ impl Packet {
     pub fn fill(&mut self, bytes: &[u8]) -> bool {
         self.0.clear();
         self.0.append(bytes).is_ok()
+    }
+
+    /// Takes the time stamp in front of a received frame: when it came, in nanoseconds of the kernel's
+    /// monotonic clock. None if there is none, or if the socket was made without
+    /// [stamps](crate::SocketConfig::stamps).
+    #[inline]
+    pub fn take_stamp(&mut self) -> Option<u64> {
+        self.in_front(|bytes| {
+            let (time, check) = (bytes.first_chunk()?, bytes.last_chunk()?);
+            let time = time_of([u64::from_ne_bytes(*time), u64::from_ne_bytes(*check)]);
+            // The frame is received into again.
+            bytes.fill(0);
+            time
+        })?
+    }
+
+    /// Puts a time stamp in front of the frame, as the program does. False without room.
+    pub fn put_stamp(&mut self, time: u64) -> bool {
+        let [time, check] = stamp(time).map(u64::to_ne_bytes);
+        let put = self.in_front(|bytes| {
+            bytes[..8].copy_from_slice(&time);
+            bytes[8..].copy_from_slice(&check);
+        });
+        put.is_some()
+    }
+
+    /// Does something with the bytes in front of the frame.
+    #[inline]
+    fn in_front<T>(&mut self, with: impl FnOnce(&mut [u8; STAMP_LENGTH]) -> T) -> Option<T> {
+        let length = STAMP_LENGTH as i32;
+        self.0.adjust_head(-length).ok()?;
+        let done = self.0.first_chunk_mut().map(with);
+        // Back to where it was, which cannot fail.
+        let _ = self.0.adjust_head(length);
+        done
     }
 }

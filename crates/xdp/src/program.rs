@@ -100,6 +100,8 @@ pub struct ProgramConfig {
     /// Data goes to AF_XDP sockets if true; if not, to the kernel's UDP sockets once the program
     /// has let it through.
     pub redirect: bool,
+    /// Frames to AF_XDP sockets get a time stamp, which [`Packet::take_stamp`](crate::Packet::take_stamp) takes.
+    pub stamps: bool,
     /// Bytes of the replay filter, both generations; rounded down to a power of two.
     pub filter_bytes: usize,
     /// The secret of the replay filter.
@@ -155,7 +157,7 @@ impl Program {
     /// # Errors
     /// [`LoadError`].
     pub fn verify() -> std::result::Result<(), LoadError> {
-        loaded(1).map(drop)
+        loaded(1, false).map(drop)
     }
 
     /// Loads the program for a card, and tells it what is ours. It is not attached yet.
@@ -169,7 +171,7 @@ impl Program {
         let blocks = (config.filter_bytes / size_of::<Block>() / GENERATIONS as usize).max(1);
         let blocks = u32::try_from(1usize << blocks.ilog2()).unwrap_or(1 << 31);
         let mask = blocks - 1;
-        let mut ebpf = match loaded(blocks) {
+        let mut ebpf = match loaded(blocks, config.stamps) {
             Ok(ebpf) => ebpf,
             Err(why) => return Err(Error::Load { card, why }),
         };
@@ -452,10 +454,11 @@ fn key_of(address: IpAddr) -> Address {
     }
 }
 
-/// Loads the program, with this many blocks in a generation of the replay filter.
-fn loaded(blocks: u32) -> std::result::Result<Ebpf, LoadError> {
+/// Loads the program, with this many blocks in a generation of the replay filter, and with or without time stamps.
+fn loaded(blocks: u32, stamps: bool) -> std::result::Result<Ebpf, LoadError> {
     let mut ebpf = EbpfLoader::new()
         .map_max_entries("REPLAY", GENERATIONS * blocks)
+        .override_global("STAMPS", &u32::from(stamps), true)
         .load(OBJECT)
         .map_err(|error| LoadError::Object(Box::new(error)))?;
     // Before maps are taken out: the program refers to them by descriptors that must be open.

@@ -9,6 +9,8 @@ pub struct SocketConfig {
     pub size: FrameBytes,
     /// Try zero-copy before copy mode.
     pub zero_copy: bool,
+    /// Packets give the time stamps that the program has put in front of their frames.
+    pub stamps: bool,
 }
 
 /// The size of a frame. The kernel keeps 256 bytes of it for itself (`XDP_PACKET_HEADROOM`); what
@@ -30,6 +32,7 @@ impl Default for SocketConfig {
             frames: 4096,
             size: FrameBytes::default(),
             zero_copy: true,
+            stamps: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::kernel::{Kernel, Ring};
 use crate::memory::Memory;
 use crate::packet::Packet;
 use crate::socket::Socket;
-use crate::socket_config::FrameBytes;
+use crate::socket_config::SocketConfig;
 
 /// What the kernel does when it is woken to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +106,13 @@ impl MemoryKernel {
     #[must_use]
     #[expect(clippy::expect_used, reason = "for tests only")]
     pub fn new(frames: u32) -> Self {
+        let config = SocketConfig {
+            frames,
+            stamps: true,
+            ..SocketConfig::default()
+        };
         let mut this = Self {
-            memory: Memory::map(frames, FrameBytes::FourKiB, false).expect("memory for frames"),
+            memory: Memory::map(&config, false).expect("memory for frames"),
             fill: VecDeque::new(),
             received: VecDeque::new(),
             transmit: VecDeque::new(),
@@ -145,6 +150,14 @@ impl MemoryKernel {
     /// # Panics
     /// If it does not fit into a frame.
     pub fn arrive(&mut self, bytes: &[u8]) -> bool {
+        self.arrive_at(bytes, None)
+    }
+
+    /// The same, with a time stamp in front of the frame.
+    ///
+    /// # Panics
+    /// If it does not fit into a frame.
+    pub fn arrive_at(&mut self, bytes: &[u8], time: Option<u64>) -> bool {
         if self.known == 0 || self.received.len() == self.room {
             return false;
         }
@@ -153,6 +166,9 @@ impl MemoryKernel {
         };
         self.known -= 1;
         assert!(packet.fill(bytes), "too long for a frame");
+        if let Some(time) = time {
+            assert!(packet.put_stamp(time), "no room for a stamp");
+        }
         self.received.push_back(packet);
         true
     }

@@ -19,6 +19,7 @@ use mixline_testnet::{netns, skip};
 use mixline_xdp::{
     Attached, Card, Granted, Neighbours, Program, ProgramConfig, Socket, SocketConfig,
 };
+use nix::time::{ClockId, clock_gettime};
 
 const PORT: u16 = 7000;
 const INDEX: u32 = 0x0a0b_0c0d;
@@ -47,10 +48,15 @@ fn ip(lines: &str) {
 }
 
 fn program(redirect: bool) -> Program {
+    program_with(redirect, false)
+}
+
+fn program_with(redirect: bool, stamps: bool) -> Program {
     let config = ProgramConfig {
         port: PORT,
         addresses: vec![IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2))],
         redirect,
+        stamps,
         filter_bytes: 1 << 20,
         filter_key: [5, 6],
     };
@@ -187,6 +193,47 @@ fn data_of_a_session_reaches_the_socket_of_its_queue_and_nothing_else_does() {
         program.sessions().remove(INDEX);
         send(&mut peer, [frame(INDEX, 7)]);
         assert!(receive(&mut relay, 1).is_empty());
+    });
+}
+
+/// What a clock of the kernel's says, in nanoseconds.
+fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+#[test]
+fn frames_have_the_time_when_they_came_if_that_is_asked_for() {
+    in_namespace(|| {
+        for stamps in [true, false] {
+            let mut program = program_with(true, stamps);
+            let config = SocketConfig { stamps, ..small() };
+            let mut relay = Socket::bind("relay0", 0, config).unwrap();
+            let mut peer = Socket::bind("peer0", 0, small()).unwrap();
+            program.add_socket(0, &relay).unwrap();
+            // More than there are frames, so that each is received into more than once.
+            for round in 0..16 {
+                let before = monotonic();
+                let frames: Vec<_> = (64 * round..64 * (round + 1))
+                    .map(|n| frame(INDEX, n))
+                    .collect();
+                send(&mut peer, frames.iter().cloned());
+                let (mut packets, mut got) = (Vec::new(), Vec::new());
+                while got.len() < frames.len() && relay.wait(500).unwrap() {
+                    relay.receive(&mut packets).unwrap();
+                    let after = monotonic();
+                    for mut packet in packets.drain(..) {
+                        let stamp = packet.take_stamp();
+                        let fits = |time| (before..=after).contains(&time);
+                        assert!(stamp.is_some_and(fits) == stamps, "{stamp:?}");
+                        assert_eq!(packet.take_stamp(), None, "a stamp is taken once");
+                        got.push(packet.to_vec());
+                        relay.free(packet);
+                    }
+                }
+                assert_eq!(got, frames);
+            }
+        }
     });
 }
 
@@ -471,6 +518,7 @@ fn a_program_that_cannot_be_attached_names_the_card_the_driver_and_what_to_do() 
                 port: PORT,
                 addresses: Vec::new(),
                 redirect: false,
+                stamps: false,
                 filter_bytes: 0,
                 filter_key: [5, 6],
             };

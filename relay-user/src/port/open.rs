@@ -20,7 +20,7 @@ use super::shared::Shared;
 use super::udp::{ControlSockets, UdpPort, open_udp};
 use super::watch::Watch;
 use super::xdp_filter::XdpFilter;
-use crate::config::Config;
+use crate::config::{Config, InsideFrom};
 
 /// Bytes of the kernel's replay filter, both generations: 2.8 million tags each.
 const FILTER_BYTES: usize = 16 << 20;
@@ -44,8 +44,8 @@ pub struct Ports {
 /// # Errors
 /// [`OpenError`].
 pub fn open(config: &Config, workers: usize) -> Result<Ports, OpenError> {
-    let (udp, sockets) =
-        open_udp(&config.listen, workers).map_err(|(a, e)| OpenError::Listen(a, e))?;
+    let (udp, sockets) = open_udp(&config.listen, workers, stamps(config))
+        .map_err(|(a, e)| OpenError::Listen(a, e))?;
     let (kind, redirect, or_udp) = match choose(config, &sockets) {
         Choice::Udp { why } => return Ok(plain(udp, sockets, why)),
         Choice::Xdp {
@@ -61,6 +61,11 @@ pub fn open(config: &Config, workers: usize) -> Result<Ports, OpenError> {
         Err(why) if or_udp => Ok(plain(udp, sockets, why.to_string())),
         Err(why) => Err(OpenError::Xdp { kind, why }),
     }
+}
+
+/// Whether the kernel is to say when it received each datagram.
+fn stamps(config: &Config) -> bool {
+    config.time_inside == InsideFrom::Kernel
 }
 
 /// Plain UDP.
@@ -102,6 +107,7 @@ fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result
         port,
         addresses,
         redirect,
+        stamps: redirect && stamps(config),
         filter_bytes: FILTER_BYTES,
         filter_key: [rng.next_u64(), rng.next_u64()],
     };
@@ -114,6 +120,7 @@ fn open_xdp(config: &Config, control: &ControlSockets, redirect: bool) -> Result
         }
         let frames = SocketConfig {
             size: config.xdp_frame_bytes.into(),
+            stamps: stamps(config),
             ..SocketConfig::default()
         };
         for queue in 0..queues {
@@ -201,7 +208,7 @@ impl Xdp {
                 Sending::Gso
             };
             ports.push(boxed(ReplayMarking::new(
-                AfXdpPort::new(queues, udp, sending, Arc::clone(&shared)),
+                AfXdpPort::new(queues, udp, sending, Arc::clone(&shared), stamps(config)),
                 filter.clone(),
             )));
         }

@@ -31,6 +31,8 @@ const SEND_WAIT_MS: u16 = 8;
 pub struct UdpPort {
     sockets: ArrayVec<Listener, SOCKETS>,
     ring: ReceiveRing,
+    /// The sockets say when the kernel received what is in the ring.
+    stamps: bool,
     /// When what is left in the ring was found to be more than a batch.
     since: Option<Instant>,
     /// Which socket is asked next.
@@ -49,13 +51,15 @@ struct Listener {
 pub struct ControlSockets(ArrayVec<Arc<BatchSocket>, SOCKETS>);
 
 /// Opens the sockets of all workers, on at most one address of each family. An address
-/// that another process has is refused, also when that one would share it.
+/// that another process has is refused, also when that one would share it. With `stamps`, batches have the times at
+/// which the kernel received their datagrams.
 ///
 /// # Errors
 /// Those of `bind(2)`, with the address.
 pub fn open_udp(
     listen: &[SocketAddr],
     workers: usize,
+    stamps: bool,
 ) -> Result<(Vec<UdpPort>, ControlSockets), (SocketAddr, io::Error)> {
     let mut sockets: Vec<ArrayVec<Arc<BatchSocket>, SOCKETS>> =
         (0..workers).map(|_| ArrayVec::new()).collect();
@@ -64,6 +68,7 @@ pub fn open_udp(
         BatchSocket::probe(*address).map_err(failed)?;
         let options = BindOptions {
             reuse_port: workers > 1,
+            stamps,
             ..BindOptions::default()
         };
         let mut address = *address;
@@ -79,11 +84,13 @@ pub fn open_udp(
         }
     }
     let control = ControlSockets(sockets.first().cloned().unwrap_or_default());
-    Ok((sockets.into_iter().map(UdpPort::new).collect(), control))
+    let ports = sockets.into_iter();
+    let ports = ports.map(|sockets| UdpPort::new(sockets, stamps));
+    Ok((ports.collect(), control))
 }
 
 impl UdpPort {
-    fn new(sockets: ArrayVec<Arc<BatchSocket>, SOCKETS>) -> Self {
+    fn new(sockets: ArrayVec<Arc<BatchSocket>, SOCKETS>, stamps: bool) -> Self {
         Self {
             sockets: sockets
                 .into_iter()
@@ -93,6 +100,7 @@ impl UdpPort {
                 })
                 .collect(),
             ring: ReceiveRing::new(MAX_MESSAGES),
+            stamps,
             since: None,
             next: 0,
             unsent: 0,
@@ -144,17 +152,25 @@ impl Port for UdpPort {
         let may_have_more = self.sockets.iter().any(|listener| listener.ready);
         let Self {
             ring,
+            stamps,
             sockets,
             unsent,
             since,
             ..
         } = self;
+        let arrivals: ArrayVec<_, BATCH> = if *stamps {
+            ring.arrivals().take(BATCH).collect()
+        } else {
+            ArrayVec::new()
+        };
         let mut batch = Batch::new();
         for received in ring.take(BATCH) {
             batch.push(received.datagram, received.source);
         }
         let count = batch.slots.len();
-        if let Some(since) = since {
+        if *stamps {
+            batch.arrived_at(arrivals);
+        } else if let Some(since) = since {
             batch.waited_since(*since);
         }
         if count > 0 {
@@ -270,5 +286,39 @@ impl ControlSockets {
     /// The addresses that were bound.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.0.iter().map(|socket| socket.local_address())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use mixline_protocol::size::DATAGRAM;
+
+    use super::*;
+
+    #[test]
+    fn with_stamps_each_datagram_has_its_time() {
+        for stamps in [true, false] {
+            let (mut ports, control) =
+                open_udp(&["127.0.0.1:0".parse().unwrap()], 1, stamps).unwrap();
+            let to = control.addresses().next().unwrap();
+            let from = UdpSocket::bind("127.0.0.1:0").unwrap();
+            for _ in 0..3 {
+                from.send_to(&[0; DATAGRAM], to).unwrap();
+            }
+            let (mut since, mut apart) = (Vec::new(), Vec::new());
+            while since.len() < 3 {
+                ports[0].sockets[0].ready = true;
+                ports[0]
+                    .poll(&mut |batch| {
+                        apart.push(batch.apart);
+                        since.extend(batch.slots.iter().map(|slot| slot.since));
+                    })
+                    .unwrap();
+            }
+            assert!(apart.iter().all(|apart| *apart == stamps));
+            assert!(since.iter().all(|since| since.is_some() == stamps));
+        }
     }
 }

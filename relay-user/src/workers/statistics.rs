@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
-use mixline_relay_engine::batch::Batch;
+use mixline_relay_engine::batch::{BATCH, Batch};
 use mixline_relay_engine::outcome::{Counters, Outcome};
 use mixline_relay_engine::pipeline::{Behaviour, Pipeline};
 
@@ -115,29 +115,55 @@ fn add(count: &AtomicU64, n: u64) {
 
 /// Batches of one poll whose datagrams are about to be sent.
 #[derive(Default)]
-pub(super) struct Stay(ArrayVec<(Instant, u64), MOST_BATCHES>);
+pub(super) struct Stay {
+    /// Those whose datagrams have one time: since when, and how many.
+    batches: ArrayVec<(Instant, u64), MOST_BATCHES>,
+    /// Datagrams of the others. Takes memory with the first of them.
+    single: Vec<Instant>,
+}
 
 impl Stay {
-    /// Adds a processed batch. All its datagrams came by one read, so they have one time.
+    /// Adds a processed batch. All its datagrams came by one read, so they have one time, unless the port knows when
+    /// each came.
     #[inline]
     pub(super) fn add(&mut self, batch: &Batch<'_>, now: Instant) {
+        if batch.apart {
+            return self.add_apart(batch, now);
+        }
         let since = batch.slots.first().and_then(|slot| slot.since);
         let entry = (since.unwrap_or(now), batch.order.len() as u64);
-        if let Err(full) = self.0.try_push(entry) {
+        if let Err(full) = self.batches.try_push(entry) {
             // With the last one, which came earlier: said to be longer inside, not shorter.
-            if let Some(last) = self.0.last_mut() {
+            if let Some(last) = self.batches.last_mut() {
                 last.1 += full.element().1;
             }
         }
     }
 
+    /// Adds a batch whose datagrams differ.
+    #[cold]
+    fn add_apart(&mut self, batch: &Batch<'_>, now: Instant) {
+        self.single
+            .reserve(MOST_BATCHES * BATCH - self.single.len());
+        for at in &batch.order {
+            let slot = batch.slots.get(usize::from(*at));
+            let since = slot.and_then(|slot| slot.since);
+            self.single.push(since.unwrap_or(now));
+        }
+    }
+
     /// The batches have been sent.
     #[inline]
-    pub(super) fn end(self, statistics: &WorkerStatistics, now: Instant) {
-        for (since, count) in self.0 {
+    pub(super) fn end(&mut self, statistics: &WorkerStatistics, now: Instant) {
+        for (since, count) in self.batches.drain(..) {
             statistics
                 .inside
                 .record(now.saturating_duration_since(since), count);
+        }
+        for since in self.single.drain(..) {
+            statistics
+                .inside
+                .record(now.saturating_duration_since(since), 1);
         }
     }
 }
@@ -172,5 +198,37 @@ mod tests {
         let (most, count) = counts[0];
         assert_eq!(count, 2);
         assert!((5_000_000..5_200_000).contains(&most), "{most}");
+    }
+
+    #[test]
+    fn datagrams_of_a_batch_that_came_apart_have_a_time_each() {
+        let statistics = WorkerStatistics::default();
+        let ms = Duration::from_millis;
+        let began = Instant::now();
+        let mut datagrams = [[0; DATAGRAM]; 4];
+        let mut batch = Batch::new();
+        for datagram in &mut datagrams {
+            batch.push(datagram, ([192, 0, 2, 1], 7000).into());
+        }
+        batch.order.extend([2, 0, 3]);
+        // Of the last one it is not known: then it counts from the work on its batch.
+        let times = [0, 1, 40].map(|after| Some(began + ms(after)));
+        batch.arrived_at(times.into_iter().chain([None]));
+        let mut stay = Stay::default();
+        stay.add(&batch, began + ms(60));
+        stay.end(&statistics, began + ms(100));
+        let counts: Vec<_> = statistics.inside.counts().collect();
+        let near = |at: usize, wanted: u64| {
+            let (most, count) = counts[at];
+            assert_eq!(count, 1);
+            assert!((wanted..wanted + wanted / 30).contains(&most), "{most}");
+        };
+        assert_eq!(counts.len(), 3);
+        near(0, 40_000_000);
+        near(1, 60_000_000);
+        near(2, 100_000_000);
+        // They count once.
+        stay.end(&statistics, began + ms(200));
+        assert_eq!(statistics.inside.counts().count(), 3);
     }
 }

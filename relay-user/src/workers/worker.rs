@@ -73,11 +73,12 @@ impl<B: Behaviour> Worker<B> {
     fn run(mut self, mut poll: Poll) -> io::Result<()> {
         self.statistics.runs_here();
         let mut events = Events::with_capacity(16);
+        let mut stay = Stay::default();
         let mut dropped = Dropped::default();
         let mut stop = false;
         while !stop {
             let mut worked = self.read_queues(Instant::now(), &mut stop);
-            worked |= self.poll_port(&mut stop);
+            worked |= self.poll_port(&mut stay, &mut stop);
             self.pipeline.tick(Instant::now());
             worked |= self.process_again();
             self.count_dropped(&mut dropped);
@@ -86,7 +87,7 @@ impl<B: Behaviour> Worker<B> {
                 self.sleep(&mut poll, &mut events)?;
             }
         }
-        self.drain();
+        self.drain(&mut stay);
         self.count_dropped(&mut dropped);
         self.statistics.show(&self.pipeline);
         Ok(())
@@ -127,7 +128,7 @@ impl<B: Behaviour> Worker<B> {
     }
 
     /// Takes batches from the port; true if there were any.
-    fn poll_port(&mut self, stop: &mut bool) -> bool {
+    fn poll_port(&mut self, stay: &mut Stay, stop: &mut bool) -> bool {
         let Self {
             pipeline,
             port,
@@ -137,7 +138,6 @@ impl<B: Behaviour> Worker<B> {
         } = self;
         let mut taken = 0;
         for poll in 0..POLLS {
-            let mut stay = Stay::default();
             let result = port.poll(&mut |batch| {
                 read_commands(queues, pipeline, stop);
                 let now = Instant::now();
@@ -194,11 +194,12 @@ impl<B: Behaviour> Worker<B> {
     }
 
     /// Sends all that is under way: what waits in the port, in queues, for its delay.
-    fn drain(&mut self) {
+    fn drain(&mut self, stay: &mut Stay) {
         let end = Instant::now() + DRAIN;
         let mut stop = false;
         loop {
-            let worked = self.read_queues(Instant::now(), &mut stop) | self.poll_port(&mut stop);
+            let worked =
+                self.read_queues(Instant::now(), &mut stop) | self.poll_port(stay, &mut stop);
             if !worked || Instant::now() >= end {
                 break;
             }

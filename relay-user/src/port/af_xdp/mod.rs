@@ -7,6 +7,7 @@
 //! frame of that ring, and sending through UDP with GSO is several times faster
 //! (docs/performance.md): then only receiving goes through AF_XDP.
 
+mod clock;
 mod frames;
 mod queue;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod transmit;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrayvec::ArrayVec;
 use mio::event::Event;
@@ -25,6 +27,7 @@ use mio::{Interest, Registry, Token};
 use mixline_protocol::prefetch::{prefetch, prefetch_element};
 use mixline_xdp::{Bound, Kernel, Neighbours, Packet, Socket};
 
+use self::clock::Clock;
 use self::frames::{HEADERS, datagram_of};
 use self::queue::Queue;
 use self::together::Together;
@@ -47,6 +50,8 @@ pub struct AfXdpPort<K = Bound, N = Neighbours> {
     next: usize,
     udp: UdpPort,
     sending: Sending<N>,
+    /// Frames have time stamps.
+    stamps: bool,
     /// Batches from queues since the UDP port was polled.
     batches: u32,
     /// Frames of the batch under way; kept for its memory.
@@ -61,13 +66,15 @@ pub struct AfXdpPort<K = Bound, N = Neighbours> {
 
 impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
     /// A port over sockets that are bound, with the numbers of their queues, to which the XDP
-    /// program redirects.
+    /// program redirects. With `stamps`, which the program must then put there and the sockets give, batches have the
+    /// times at which frames came.
     #[must_use]
     pub fn new(
         sockets: Vec<(usize, Socket<K>)>,
         udp: UdpPort,
         sending: Sending<N>,
         shared: Arc<Shared>,
+        stamps: bool,
     ) -> Self {
         Self {
             queues: sockets
@@ -77,6 +84,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
             next: 0,
             udp,
             sending,
+            stamps,
             batches: 0,
             packets: Vec::with_capacity(BATCH),
             together: Together::new(),
@@ -140,7 +148,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
         let ended = loop {
             let received = self.packets.len();
             count += received;
-            work_on(&mut self.packets, work, |batch, frames| {
+            work_on(&mut self.packets, self.stamps, work, |batch, frames| {
                 self.together.note(batch, frames);
             });
             self.together.take(number, &mut self.packets);
@@ -166,6 +174,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
             packets,
             udp,
             sending,
+            stamps,
             ..
         } = self;
         let queue = &mut queues[number];
@@ -174,7 +183,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
             queue.free(packets);
             return Ok(());
         };
-        work_on(packets, work, |batch, frames| {
+        work_on(packets, *stamps, work, |batch, frames| {
             ring.sort(batch, frames, &mut leaving, udp);
         });
         let sent = ring.send(queue, packets, &leaving);
@@ -187,6 +196,7 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
 /// Has a batch made of frames worked on, and `then` look at what came of it, with which frame each slot is in.
 fn work_on(
     packets: &mut [Packet],
+    stamps: bool,
     work: &mut dyn FnMut(&mut Batch<'_>),
     then: impl FnOnce(&mut Batch<'_>, &[u8]),
 ) {
@@ -194,6 +204,11 @@ fn work_on(
     for packet in packets.iter() {
         prefetch(packet, HEADERS);
         prefetch_element(packet, packet.len().saturating_sub(1));
+    }
+    let mut arrivals: ArrayVec<Option<Instant>, BATCH> = ArrayVec::new();
+    if stamps {
+        let clock = Clock::read();
+        arrivals.extend(packets.iter_mut().map(|packet| clock.arrival_of(packet)));
     }
     let mut batch = Batch::new();
     let mut frames: ArrayVec<u8, BATCH> = ArrayVec::new();
@@ -204,6 +219,10 @@ fn work_on(
             frames.push(frame);
             batch.push(datagram, source);
         }
+    }
+    if stamps {
+        let of_frame = |frame: &u8| arrivals.get(usize::from(*frame)).copied().flatten();
+        batch.arrived_at(frames.iter().map(of_frame));
     }
     work(&mut batch);
     then(&mut batch, &frames);

@@ -9,6 +9,7 @@ use mixline_relay_common::frame::{Route, headers_length, write_headers};
 use mixline_xdp::testing::{Answer, MemoryKernel, frame_of};
 use mixline_xdp::{NextHop, Ring};
 use nix::errno::Errno;
+use nix::time::{ClockId, clock_gettime};
 use proptest::prelude::*;
 
 use super::frames::address_of;
@@ -48,7 +49,12 @@ type TestPort = AfXdpPort<MemoryKernel, OneNeighbour>;
 
 /// A port with so many queues, that sends through their rings.
 fn port(queues: usize) -> (TestPort, ControlSockets) {
-    let (mut udp, control) = open_udp(&["127.0.0.1:0".parse().unwrap()], 1).unwrap();
+    port_with(queues, false)
+}
+
+/// The same, with or without time stamps.
+fn port_with(queues: usize, stamps: bool) -> (TestPort, ControlSockets) {
+    let (mut udp, control) = open_udp(&["127.0.0.1:0".parse().unwrap()], 1, stamps).unwrap();
     let sockets = iter::repeat_with(|| MemoryKernel::new(FRAMES).socket());
     let sender = RingSender::new(OneNeighbour, INTERFACE, 7000);
     let sending = Sending::Ring(Box::new(sender));
@@ -57,6 +63,7 @@ fn port(queues: usize) -> (TestPort, ControlSockets) {
         udp.remove(0),
         sending,
         Arc::new(Shared::new(queues)),
+        stamps,
     );
     (port, control)
 }
@@ -145,6 +152,43 @@ fn a_batch_leaves_by_the_queue_that_it_came_from() {
     );
     assert!(kernel(&mut port, 0).sent.is_empty());
     check(&mut port);
+}
+
+#[test]
+fn a_frame_counts_from_its_stamp() {
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap());
+    for (gso, stamps) in [(false, true), (true, true), (true, false)] {
+        let (mut port, _control) = port_with(1, stamps);
+        if gso {
+            port.sending = Sending::Gso;
+        }
+        let before = Instant::now();
+        let stamped = now();
+        let long_ago = stamped.checked_sub(Duration::from_secs(2)).unwrap();
+        for (number, time) in (0..).zip([Some(long_ago), None, Some(stamped)]) {
+            let time = time.map(|time| time.as_nanos() as u64);
+            assert!(kernel(&mut port, 0).arrive_at(&frame(number), time));
+        }
+        port.queues[0].ready = true;
+        let after = Instant::now();
+        let mut since = Vec::new();
+        port.poll(&mut |batch| {
+            assert_eq!(batch.apart, stamps);
+            since.extend(batch.slots.iter().map(|slot| slot.since));
+        })
+        .unwrap();
+        if stamps {
+            let ago = Duration::from_secs(2);
+            // The two clocks of a conversion are not read at once: however long that takes, a time is not earlier.
+            assert!(since[0].is_some_and(|at| at + ago >= before));
+            assert!(since[2].is_some_and(|at| at >= before));
+            assert!(since[0].is_some_and(|at| at + ago / 2 < after));
+            assert_eq!(since[1], None);
+        } else {
+            assert_eq!(since, [None; 3]);
+        }
+        check(&mut port);
+    }
 }
 
 #[test]
