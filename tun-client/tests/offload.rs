@@ -388,60 +388,146 @@ fn a_bulk_transfer_becomes_few_writes() {
     }
 }
 
+/// Has the checksums of a TCP packet fit again, after it was changed.
+fn mend(packet: &mut [u8]) {
+    if is_ipv6(packet) {
+        let (source, destination) = {
+            let ip = Ipv6Packet::new(packet).unwrap();
+            (ip.get_source(), ip.get_destination())
+        };
+        let mut tcp = MutableTcpPacket::new(&mut packet[40..]).unwrap();
+        let sum = tcp::ipv6_checksum(&tcp.to_immutable(), &source, &destination);
+        tcp.set_checksum(sum);
+    } else {
+        let mut ip = MutableIpv4Packet::new(packet).unwrap();
+        let (source, destination) = (ip.get_source(), ip.get_destination());
+        let sum = ipv4::checksum(&ip.to_immutable());
+        ip.set_checksum(sum);
+        let mut tcp = MutableTcpPacket::new(&mut packet[20..]).unwrap();
+        let sum = tcp::ipv4_checksum(&tcp.to_immutable(), &source, &destination);
+        tcp.set_checksum(sum);
+    }
+}
+
+fn assert_apart(what: &str, packets: &[Vec<u8>]) {
+    let writes = writes(&mut Coalescer::default(), packets);
+    assert_eq!(writes.len(), 2, "{what}");
+    for (write, packet) in writes.iter().zip(packets) {
+        assert_eq!(&write[..VIRTIO_HEADER], [0; VIRTIO_HEADER], "{what}");
+        assert_eq!(&write[VIRTIO_HEADER..], packet, "{what}");
+    }
+}
+
 #[test]
 fn what_differs_stays_apart() {
-    let base = |sequence| Tcp::new(sequence, vec![7; 1000]);
-    let change = |change: &dyn Fn(&mut Tcp)| {
-        let mut second = base(1000);
-        change(&mut second);
-        vec![base(0).bytes(), second.bytes()]
-    };
-    let together = change(&|_| {});
-    assert_eq!(writes(&mut Coalescer::default(), &together).len(), 1);
-    let mut corrupt = together.clone();
-    corrupt[1][1030] ^= 1;
-    let mut corrupt_first = together.clone();
-    corrupt_first[0][1030] ^= 1;
-    let mut urgent = together.clone();
-    urgent[1][20 + 19] = 1;
-    let mut ttl = together.clone();
-    ttl[1][8] = 9;
-    let mut tos = together.clone();
-    tos[1][1] = 3;
-    let mut window = together.clone();
-    window[1][20 + 15] ^= 1;
-    let mut fragment = together.clone();
-    fragment[1][6] = 0x20;
-    let mut padded = together.clone();
-    padded[1].push(0);
-    for (what, packets) in [
-        ("a gap", change(&|p| p.sequence = 1001)),
-        ("an overlap", change(&|p| p.sequence = 999)),
-        ("another acknowledgment", change(&|p| p.acknowledgment += 1)),
-        ("another flow", change(&|p| p.peer = 2)),
-        ("another option", change(&|p| p.options[4] = 9)),
-        ("no options", change(&|p| p.options.clear())),
-        ("a longer one", change(&|p| p.payload.push(1))),
-        ("no payload", change(&|p| p.payload.clear())),
-        ("the end", change(&|p| p.flags |= FIN)),
-        ("a beginning", change(&|p| p.flags |= SYN)),
-        ("congestion", change(&|p| p.flags |= CWR)),
-        ("another version", change(&|p| p.ipv6 = true)),
-        ("a wrong checksum", corrupt),
-        ("a wrong checksum at first", corrupt_first),
-        ("urgent data", urgent),
-        ("another time to live", ttl),
-        ("another type of service", tos),
-        ("another window", window),
-        ("a fragment", fragment),
-        ("a longer packet than it says", padded),
-    ] {
-        let writes = writes(&mut Coalescer::default(), &packets);
-        assert_eq!(writes.len(), 2, "{what}");
-        for (write, packet) in writes.iter().zip(&packets) {
-            assert_eq!(&write[..VIRTIO_HEADER], [0; VIRTIO_HEADER], "{what}");
-            assert_eq!(&write[VIRTIO_HEADER..], packet, "{what}");
+    for ipv6 in [false, true] {
+        let base = |sequence| {
+            let mut packet = Tcp::new(sequence, vec![7; 1000]);
+            packet.ipv6 = ipv6;
+            packet
+        };
+        let change = |change: &dyn Fn(&mut Tcp)| {
+            let mut second = base(1000);
+            change(&mut second);
+            [base(0).bytes(), second.bytes()]
+        };
+        let together = change(&|_| {});
+        assert_eq!(writes(&mut Coalescer::default(), &together).len(), 1);
+        for (what, packets) in [
+            ("a gap", change(&|p| p.sequence = 1001)),
+            ("an overlap", change(&|p| p.sequence = 999)),
+            ("another acknowledgment", change(&|p| p.acknowledgment += 1)),
+            ("another flow", change(&|p| p.peer = 2)),
+            ("another option", change(&|p| p.options[4] = 9)),
+            ("no options", change(&|p| p.options.clear())),
+            ("a longer one", change(&|p| p.payload.push(1))),
+            ("no payload", change(&|p| p.payload.clear())),
+            ("the end", change(&|p| p.flags |= FIN)),
+            ("a beginning", change(&|p| p.flags |= SYN)),
+            ("congestion", change(&|p| p.flags |= CWR)),
+            ("another version", change(&|p| p.ipv6 = !ipv6)),
+        ] {
+            assert_apart(what, &packets);
         }
+
+        // One byte that differs, and checksums that fit.
+        let tcp = if ipv6 { 40 } else { 20 };
+        let differences: &[(&str, usize, u8)] = if ipv6 {
+            &[
+                ("another traffic class", 1, 0x30),
+                ("another flow label", 3, 1),
+                ("another hop limit", 7, 1),
+                ("a shorter packet than it says", 5, 1),
+            ]
+        } else {
+            &[
+                ("another type of service", 1, 3),
+                ("may be fragmented", 6, 0x40),
+                ("a fragment to be continued", 6, 0x20),
+                ("a later fragment", 7, 1),
+                ("a reserved flag", 6, 0x80),
+                ("another time to live", 8, 1),
+                ("a shorter packet than it says", 3, 1),
+            ]
+        };
+        for (what, at, bits) in differences.iter().copied().chain([
+            ("reserved bits", tcp + 12, 1),
+            ("another window", tcp + 15, 1),
+            ("urgent data", tcp + 19, 1),
+        ]) {
+            let mut packets = together.clone();
+            packets[1][at] ^= bits;
+            mend(&mut packets[1]);
+            assert_apart(what, &packets);
+        }
+        // The same in both, and still nothing that a superpacket could say.
+        let same: &[(&str, usize, u8)] = if ipv6 {
+            &[("an extension header", 6, 6 ^ 60)]
+        } else {
+            &[
+                ("fragments to be continued", 6, 0x20),
+                ("later fragments", 7, 1),
+                ("a reserved flag", 6, 0x80),
+            ]
+        };
+        for (what, at, bits) in same
+            .iter()
+            .copied()
+            .chain([("reserved bits", tcp + 12, 1), ("urgent data", tcp + 19, 1)])
+        {
+            let mut packets = together.clone();
+            for packet in &mut packets {
+                packet[at] ^= bits;
+                mend(packet);
+            }
+            assert_apart(what, &packets);
+        }
+        if !ipv6 {
+            let options = together.clone().map(|mut packet| {
+                packet.splice(20..20, [1; 4]);
+                let mut ip = MutableIpv4Packet::new(&mut packet).unwrap();
+                ip.set_header_length(6);
+                ip.set_total_length(1056);
+                let sum = ipv4::checksum(&ip.to_immutable());
+                ip.set_checksum(sum);
+                packet
+            });
+            assert_apart("IP options", &options);
+        }
+
+        for index in [0, 1] {
+            let mut corrupt = together.clone();
+            corrupt[index][tcp + 100] ^= 1;
+            assert_apart("a wrong checksum", &corrupt);
+            if !ipv6 {
+                let mut corrupt = together.clone();
+                corrupt[index][10] ^= 1;
+                assert_apart("a wrong checksum of the IP header", &corrupt);
+            }
+        }
+        let mut padded = together.clone();
+        padded[1].push(0);
+        assert_apart("a longer packet than it says", &padded);
     }
 }
 

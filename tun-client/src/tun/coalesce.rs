@@ -3,9 +3,10 @@
 //! Packets of one flow that follow each other without a gap, and differ in nothing but
 //! sequence number and payload, go to the kernel as one: a header, and the payloads where
 //! they lie, in one gathering write without a copy. The rules are those of the kernel's
-//! own receive offload (`net/ipv4/tcp_offload.c`), and stricter: also the window has to
-//! be the same. What is merged has its checksum verified first, because the kernel takes
-//! the merged packet's for good.
+//! own receive offload (`net/ipv4/tcp_offload.c`), and stricter: no flag but ACK and PSH,
+//! no urgent pointer. Only IPv4's IDs may be any, since nothing of these packets is a
+//! fragment. What is merged has its checksums verified first, because the kernel takes the
+//! merged packet's for good.
 
 use std::io::IoSlice;
 
@@ -13,7 +14,10 @@ use mixline_endpoint::PacketBatch;
 use mixline_endpoint::device::BATCH_PACKETS;
 use mixline_relay_common::checksum::Sum;
 
-use super::segment::{addresses, finish_ipv4};
+use super::headers::{
+    ACK, IPV4_HEADER, IPV6_HEADER, PSH, TCP, TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, pseudo_header,
+    set_length,
+};
 use super::{GSO_TCPV4, GSO_TCPV6, NEEDS_CHECKSUM, VIRTIO_HEADER, VirtioHeader};
 
 /// A superpacket has at most this many packets.
@@ -22,12 +26,7 @@ pub const MAX_SEGMENTS: usize = 64;
 const MAX_LENGTH: usize = 65535;
 /// Flows that are followed at once; of two with one slot, the later one is.
 const SLOTS: usize = 64;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
 const MAX_TCP_HEADER: usize = 60;
-const TCP: u8 = 6;
-const ACK: u8 = 0x10;
-const PSH: u8 = 0x08;
 /// No packet, or no group.
 const NONE: u16 = u16::MAX;
 
@@ -282,13 +281,13 @@ fn data(packet: &[u8]) -> Option<Data> {
     };
     let tcp = packet.get(ip..)?;
     let header = usize::from(*tcp.get(12)? >> 4) * 4;
-    let flags = *tcp.get(13)?;
+    let flags = *tcp.get(TCP_FLAGS)?;
     let payload = packet
         .len()
         .checked_sub(ip + header)
         .filter(|payload| *payload > 0)?;
     if length != packet.len()
-        || header < 20
+        || header < TCP_HEADER
         || *tcp.get(12)? & 15 != 0
         || (flags != ACK && flags != ACK | PSH)
         || tcp.get(18..20)? != [0, 0]
@@ -331,17 +330,15 @@ fn same_headers(a: &[u8], b: &[u8], headers: Headers) -> bool {
         && same(tcp + 20, headers.all)
 }
 
-/// Whether the TCP checksum holds.
+/// Whether the checksums hold: TCP's, and that of an IPv4 header.
 fn verifies(packet: &[u8], headers: Headers) -> bool {
-    let (Some(addresses), Some(tcp)) = (addresses(packet, headers.ipv6), packet.get(headers.ip..))
-    else {
+    let Some((network, tcp)) = packet.split_at_checked(headers.ip) else {
         return false;
     };
-    let length = tcp.len() as u16;
-    Sum::pseudo_header(addresses, TCP, length)
-        .with(tcp)
-        .checksum()
-        == [0, 0]
+    let holds = |sum: Sum| sum.checksum() == [0, 0];
+    (headers.ipv6 || holds(Sum::new().with(network)))
+        && pseudo_header(network, headers.ipv6, TCP, tcp.len())
+            .is_some_and(|sum| holds(sum.with(tcp)))
 }
 
 /// The headers of a merged packet, the virtio header before them.
@@ -353,29 +350,20 @@ fn merged_header<'a>(room: &'a mut [u8], first: &[u8], data: &Data) -> Option<&'
         header_length: all as u16,
         segment: data.segment as u16,
         checksum_start: ip as u16,
-        checksum_offset: 16,
+        checksum_offset: TCP_CHECKSUM as u16,
     };
     let room = room.get_mut(..VIRTIO_HEADER + all)?;
     let (front, headers) = room.split_at_mut(VIRTIO_HEADER);
     front.copy_from_slice(&virtio.encode());
     headers.copy_from_slice(first.get(..all)?);
     let (network, tcp) = headers.split_at_mut(ip);
-    let tcp_length = u16::try_from(all - ip + data.payload).ok()?;
-    if ipv6 {
-        network
-            .get_mut(4..6)?
-            .copy_from_slice(&tcp_length.to_be_bytes());
-    } else {
-        let length = u16::try_from(all + data.payload).ok()?;
-        network
-            .get_mut(2..4)?
-            .copy_from_slice(&length.to_be_bytes());
-        finish_ipv4(network)?;
-    }
+    set_length(network, ipv6, all + data.payload)?;
     if data.push {
-        *tcp.get_mut(13)? |= PSH;
+        *tcp.get_mut(TCP_FLAGS)? |= PSH;
     }
-    let sum = Sum::pseudo_header(addresses(network, ipv6)?, TCP, tcp_length);
-    tcp.get_mut(16..18)?.copy_from_slice(&sum.fold());
+    // The kernel, or a card, adds what follows.
+    let sum = pseudo_header(network, ipv6, TCP, all - ip + data.payload)?;
+    tcp.get_mut(TCP_CHECKSUM..TCP_CHECKSUM + 2)?
+        .copy_from_slice(&sum.fold());
     Some(room)
 }
