@@ -336,9 +336,11 @@ fn verifies(packet: &[u8], headers: Headers) -> bool {
         return false;
     };
     let holds = |sum: Sum| sum.checksum() == [0, 0];
-    (headers.ipv6 || holds(Sum::new().with(network)))
-        && pseudo_header(network, headers.ipv6, TCP, tcp.len())
-            .is_some_and(|sum| holds(sum.with(tcp)))
+    pseudo_header(network, headers.ipv6, TCP, tcp.len()).is_some_and(|sum| holds(sum.with(tcp)))
+        && (headers.ipv6
+            || network
+                .first_chunk::<IPV4_HEADER>()
+                .is_some_and(|header| holds(Sum::new().with(header))))
 }
 
 /// The headers of a merged packet, the virtio header before them.

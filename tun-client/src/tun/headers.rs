@@ -27,6 +27,7 @@ fn addresses(network: &[u8], ipv6: bool) -> Option<&[u8]> {
 
 /// Writes a packet's length, headers included, into its IP header, and finishes the checksum that
 /// IPv4 has there. `network` is the whole IP header.
+#[inline]
 pub(super) fn set_length(network: &mut [u8], ipv6: bool, length: usize) -> Option<()> {
     let (at, length) = if ipv6 {
         (4..6, length.checked_sub(IPV6_HEADER)?)
@@ -44,6 +45,7 @@ pub(super) fn set_length(network: &mut [u8], ipv6: bool, length: usize) -> Optio
 }
 
 /// The sum of the pseudo-header of `protocol`, with a transport header and payload of `length` bytes.
+#[inline]
 pub(super) fn pseudo_header(
     network: &[u8],
     ipv6: bool,
