@@ -119,12 +119,8 @@ impl Tcp {
         packet.set_data_offset((header / 4) as u8);
         packet.set_flags(self.flags);
         packet.set_window(500);
-        let sum = match addresses(self.ipv6, self.peer) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => tcp::ipv4_checksum(&packet.to_immutable(), &a, &b),
-            (IpAddr::V6(a), IpAddr::V6(b)) => tcp::ipv6_checksum(&packet.to_immutable(), &a, &b),
-            _ => unreachable!(),
-        };
-        packet.set_checksum(sum);
+        let ends = addresses(self.ipv6, self.peer);
+        packet.set_checksum(tcp_checksum(&packet.to_immutable(), ends));
         ip(
             self.ipv6,
             self.peer,
@@ -132,6 +128,56 @@ impl Tcp {
             IpNextHeaderProtocols::Tcp.0,
             &bytes,
         )
+    }
+}
+
+/// A UDP datagram in an IP packet; its checksums right.
+fn datagram(ipv6: bool, peer: u8, payload: &[u8]) -> Vec<u8> {
+    let mut body = vec![0; 8];
+    body.extend_from_slice(payload);
+    let mut udp = MutableUdpPacket::new(&mut body).unwrap();
+    udp.set_source(5000);
+    udp.set_destination(53);
+    udp.set_length((8 + payload.len()) as u16);
+    let mut packet = ip(ipv6, peer, 7, IpNextHeaderProtocols::Udp.0, &body);
+    mend(&mut packet);
+    packet
+}
+
+/// Has the checksums of a packet fit again, after it was changed.
+fn mend(packet: &mut [u8]) {
+    let (at, ends) = if is_ipv6(packet) {
+        let ip = Ipv6Packet::new(packet).unwrap();
+        (40, (ip.get_source().into(), ip.get_destination().into()))
+    } else {
+        let mut ip = MutableIpv4Packet::new(packet).unwrap();
+        ip.set_checksum(ipv4::checksum(&ip.to_immutable()));
+        (20, (ip.get_source().into(), ip.get_destination().into()))
+    };
+    let is_udp = packet[if at == 40 { 6 } else { 9 }] == IpNextHeaderProtocols::Udp.0;
+    let transport = &mut packet[at..];
+    if is_udp {
+        let mut udp = MutableUdpPacket::new(transport).unwrap();
+        udp.set_checksum(udp_checksum(&udp.to_immutable(), ends));
+    } else {
+        let mut tcp = MutableTcpPacket::new(transport).unwrap();
+        tcp.set_checksum(tcp_checksum(&tcp.to_immutable(), ends));
+    }
+}
+
+fn tcp_checksum(packet: &TcpPacket<'_>, ends: (IpAddr, IpAddr)) -> u16 {
+    match ends {
+        (IpAddr::V4(a), IpAddr::V4(b)) => tcp::ipv4_checksum(packet, &a, &b),
+        (IpAddr::V6(a), IpAddr::V6(b)) => tcp::ipv6_checksum(packet, &a, &b),
+        _ => unreachable!(),
+    }
+}
+
+fn udp_checksum(packet: &UdpPacket<'_>, ends: (IpAddr, IpAddr)) -> u16 {
+    match ends {
+        (IpAddr::V4(a), IpAddr::V4(b)) => udp::ipv4_checksum(packet, &a, &b),
+        (IpAddr::V6(a), IpAddr::V6(b)) => udp::ipv6_checksum(packet, &a, &b),
+        _ => unreachable!(),
     }
 }
 
@@ -164,20 +210,11 @@ fn assert_sound(packet: &[u8]) {
     };
     if protocol == IpNextHeaderProtocols::Tcp {
         let packet = TcpPacket::new(body).unwrap();
-        let expected = match ends {
-            (IpAddr::V4(a), IpAddr::V4(b)) => tcp::ipv4_checksum(&packet, &a, &b),
-            (IpAddr::V6(a), IpAddr::V6(b)) => tcp::ipv6_checksum(&packet, &a, &b),
-            _ => unreachable!(),
-        };
-        assert_eq!(packet.get_checksum(), expected);
+        assert_eq!(packet.get_checksum(), tcp_checksum(&packet, ends));
     } else {
         let packet = UdpPacket::new(body).unwrap();
         assert_eq!(usize::from(packet.get_length()), body.len());
-        let expected = match ends {
-            (IpAddr::V4(a), IpAddr::V4(b)) => udp::ipv4_checksum(&packet, &a, &b),
-            (IpAddr::V6(a), IpAddr::V6(b)) => udp::ipv6_checksum(&packet, &a, &b),
-            _ => unreachable!(),
-        };
+        let expected = udp_checksum(&packet, ends);
         assert_ne!(packet.get_checksum(), 0);
         assert!(packet.get_checksum() == expected || expected == 0);
     }
@@ -242,15 +279,8 @@ proptest! {
 
     #[test]
     fn udp_superpackets_are_cut(ipv6: bool, length in 1usize..30000, segment in 100usize..1473) {
-        let mut body = vec![0; 8 + length];
-        for (index, byte) in body[8..].iter_mut().enumerate() {
-            *byte = index as u8;
-        }
-        let mut udp = MutableUdpPacket::new(&mut body).unwrap();
-        udp.set_source(5000);
-        udp.set_destination(53);
-        udp.set_length((8 + length) as u16);
-        let mut bytes = ip(ipv6, 1, 7, IpNextHeaderProtocols::Udp.0, &body);
+        let payload: Vec<u8> = (0..length).map(|index| index as u8).collect();
+        let mut bytes = datagram(ipv6, 1, &payload);
         let header = VirtioHeader {
             flags: NEEDS_CHECKSUM,
             gso_type: GSO_UDP_L4,
@@ -260,12 +290,12 @@ proptest! {
             checksum_offset: 6,
         };
         let cut = split(&header, &mut bytes);
-        let mut payload = Vec::new();
+        let mut gathered = Vec::new();
         for bytes in &cut {
             assert_sound(bytes);
-            payload.extend_from_slice(&transport(bytes)[8..]);
+            gathered.extend_from_slice(&transport(bytes)[8..]);
         }
-        prop_assert_eq!(&payload, &body[8..]);
+        prop_assert_eq!(gathered, payload);
     }
 
     #[test]
@@ -371,7 +401,7 @@ fn a_bulk_transfer_becomes_few_writes() {
                 packet.bytes()
             })
             .collect();
-        let writes = writes(&mut Coalescer::default(), &packets);
+        let writes = writes(&mut Coalescer::new(true), &packets);
         // 65535 bytes hold 45 of them.
         assert_eq!(writes.len(), 3, "ipv6: {ipv6}");
         let header = VirtioHeader::decode(writes[0].first_chunk().unwrap());
@@ -388,60 +418,123 @@ fn a_bulk_transfer_becomes_few_writes() {
     }
 }
 
+fn assert_apart(what: &str, packets: &[Vec<u8>]) {
+    let writes = writes(&mut Coalescer::new(true), packets);
+    assert_eq!(writes.len(), 2, "{what}");
+    for (write, packet) in writes.iter().zip(packets) {
+        assert_eq!(&write[..VIRTIO_HEADER], [0; VIRTIO_HEADER], "{what}");
+        assert_eq!(&write[VIRTIO_HEADER..], packet, "{what}");
+    }
+}
+
 #[test]
 fn what_differs_stays_apart() {
-    let base = |sequence| Tcp::new(sequence, vec![7; 1000]);
-    let change = |change: &dyn Fn(&mut Tcp)| {
-        let mut second = base(1000);
-        change(&mut second);
-        vec![base(0).bytes(), second.bytes()]
-    };
-    let together = change(&|_| {});
-    assert_eq!(writes(&mut Coalescer::default(), &together).len(), 1);
-    let mut corrupt = together.clone();
-    corrupt[1][1030] ^= 1;
-    let mut corrupt_first = together.clone();
-    corrupt_first[0][1030] ^= 1;
-    let mut urgent = together.clone();
-    urgent[1][20 + 19] = 1;
-    let mut ttl = together.clone();
-    ttl[1][8] = 9;
-    let mut tos = together.clone();
-    tos[1][1] = 3;
-    let mut window = together.clone();
-    window[1][20 + 15] ^= 1;
-    let mut fragment = together.clone();
-    fragment[1][6] = 0x20;
-    let mut padded = together.clone();
-    padded[1].push(0);
-    for (what, packets) in [
-        ("a gap", change(&|p| p.sequence = 1001)),
-        ("an overlap", change(&|p| p.sequence = 999)),
-        ("another acknowledgment", change(&|p| p.acknowledgment += 1)),
-        ("another flow", change(&|p| p.peer = 2)),
-        ("another option", change(&|p| p.options[4] = 9)),
-        ("no options", change(&|p| p.options.clear())),
-        ("a longer one", change(&|p| p.payload.push(1))),
-        ("no payload", change(&|p| p.payload.clear())),
-        ("the end", change(&|p| p.flags |= FIN)),
-        ("a beginning", change(&|p| p.flags |= SYN)),
-        ("congestion", change(&|p| p.flags |= CWR)),
-        ("another version", change(&|p| p.ipv6 = true)),
-        ("a wrong checksum", corrupt),
-        ("a wrong checksum at first", corrupt_first),
-        ("urgent data", urgent),
-        ("another time to live", ttl),
-        ("another type of service", tos),
-        ("another window", window),
-        ("a fragment", fragment),
-        ("a longer packet than it says", padded),
-    ] {
-        let writes = writes(&mut Coalescer::default(), &packets);
-        assert_eq!(writes.len(), 2, "{what}");
-        for (write, packet) in writes.iter().zip(&packets) {
-            assert_eq!(&write[..VIRTIO_HEADER], [0; VIRTIO_HEADER], "{what}");
-            assert_eq!(&write[VIRTIO_HEADER..], packet, "{what}");
+    for ipv6 in [false, true] {
+        let base = |sequence| {
+            let mut packet = Tcp::new(sequence, vec![7; 1000]);
+            packet.ipv6 = ipv6;
+            packet
+        };
+        let change = |change: &dyn Fn(&mut Tcp)| {
+            let mut second = base(1000);
+            change(&mut second);
+            [base(0).bytes(), second.bytes()]
+        };
+        let together = change(&|_| {});
+        assert_eq!(writes(&mut Coalescer::new(true), &together).len(), 1);
+        for (what, packets) in [
+            ("a gap", change(&|p| p.sequence = 1001)),
+            ("an overlap", change(&|p| p.sequence = 999)),
+            ("another acknowledgment", change(&|p| p.acknowledgment += 1)),
+            ("another flow", change(&|p| p.peer = 2)),
+            ("another option", change(&|p| p.options[4] = 9)),
+            ("no options", change(&|p| p.options.clear())),
+            ("a longer one", change(&|p| p.payload.push(1))),
+            ("no payload", change(&|p| p.payload.clear())),
+            ("the end", change(&|p| p.flags |= FIN)),
+            ("a beginning", change(&|p| p.flags |= SYN)),
+            ("congestion", change(&|p| p.flags |= CWR)),
+            ("another version", change(&|p| p.ipv6 = !ipv6)),
+        ] {
+            assert_apart(what, &packets);
         }
+
+        // One byte that differs, and checksums that fit.
+        let tcp = if ipv6 { 40 } else { 20 };
+        let differences: &[(&str, usize, u8)] = if ipv6 {
+            &[
+                ("another traffic class", 1, 0x30),
+                ("another flow label", 3, 1),
+                ("another hop limit", 7, 1),
+                ("a shorter packet than it says", 5, 1),
+            ]
+        } else {
+            &[
+                ("another type of service", 1, 3),
+                ("may be fragmented", 6, 0x40),
+                ("a fragment to be continued", 6, 0x20),
+                ("a later fragment", 7, 1),
+                ("a reserved flag", 6, 0x80),
+                ("another time to live", 8, 1),
+                ("a shorter packet than it says", 3, 1),
+            ]
+        };
+        for (what, at, bits) in differences.iter().copied().chain([
+            ("reserved bits", tcp + 12, 1),
+            ("another window", tcp + 15, 1),
+            ("urgent data", tcp + 19, 1),
+        ]) {
+            let mut packets = together.clone();
+            packets[1][at] ^= bits;
+            mend(&mut packets[1]);
+            assert_apart(what, &packets);
+        }
+        // The same in both, and still nothing that a superpacket could say.
+        let same: &[(&str, usize, u8)] = if ipv6 {
+            &[("an extension header", 6, 6 ^ 60)]
+        } else {
+            &[
+                ("fragments to be continued", 6, 0x20),
+                ("later fragments", 7, 1),
+                ("a reserved flag", 6, 0x80),
+            ]
+        };
+        for (what, at, bits) in same
+            .iter()
+            .copied()
+            .chain([("reserved bits", tcp + 12, 1), ("urgent data", tcp + 19, 1)])
+        {
+            let mut packets = together.clone();
+            for packet in &mut packets {
+                packet[at] ^= bits;
+                mend(packet);
+            }
+            assert_apart(what, &packets);
+        }
+        if !ipv6 {
+            // An IP header of 40 bytes, with options that look like a TCP header.
+            let options = together.clone().map(|mut packet| {
+                packet[0] = 0x4a;
+                // A checksum that would hold for 20 bytes.
+                packet[10] = packet[10].checked_sub(5).unwrap();
+                packet
+            });
+            assert_apart("IP options", &options);
+        }
+
+        for index in [0, 1] {
+            let mut corrupt = together.clone();
+            corrupt[index][tcp + 100] ^= 1;
+            assert_apart("a wrong checksum", &corrupt);
+            if !ipv6 {
+                let mut corrupt = together.clone();
+                corrupt[index][10] ^= 1;
+                assert_apart("a wrong checksum of the IP header", &corrupt);
+            }
+        }
+        let mut padded = together.clone();
+        padded[1].push(0);
+        assert_apart("a longer packet than it says", &padded);
     }
 }
 
@@ -454,7 +547,7 @@ fn nothing_follows_a_push_or_a_short_packet() {
         pushed.bytes(),
         Tcp::new(2000, vec![2; 1000]).bytes(),
     ];
-    let gathered = writes(&mut Coalescer::default(), &packets);
+    let gathered = writes(&mut Coalescer::new(true), &packets);
     assert_eq!(gathered.len(), 2);
     let merged = TcpPacket::new(&gathered[0][VIRTIO_HEADER + 20..]).unwrap();
     assert_eq!(merged.get_flags(), ACK | PSH);
@@ -463,7 +556,94 @@ fn nothing_follows_a_push_or_a_short_packet() {
         Tcp::new(1000, vec![1; 500]).bytes(),
         Tcp::new(1500, vec![2; 500]).bytes(),
     ];
-    assert_eq!(writes(&mut Coalescer::default(), &packets).len(), 2);
+    assert_eq!(writes(&mut Coalescer::new(true), &packets).len(), 2);
+}
+
+#[test]
+fn datagrams_become_few_writes() {
+    for ipv6 in [false, true] {
+        // 65535 bytes hold 46 of the long ones, and a superpacket 64 of any.
+        for (length, expected) in [(1400, 3), (50, 2)] {
+            let mut packets: Vec<_> = (0..99)
+                .map(|index| datagram(ipv6, 1, &vec![index; length]))
+                .collect();
+            packets.push(datagram(ipv6, 1, &[100; 20]));
+            let gathered = writes(&mut Coalescer::new(true), &packets);
+            assert_eq!(gathered.len(), expected);
+            let header = VirtioHeader::decode(gathered[0].first_chunk().unwrap());
+            assert_eq!(header.gso_type, GSO_UDP_L4);
+            assert_eq!(usize::from(header.segment), length);
+            assert_eq!((header.flags, header.checksum_offset), (NEEDS_CHECKSUM, 6));
+            let merged = UdpPacket::new(transport(&gathered[0][VIRTIO_HEADER..])).unwrap();
+            assert_eq!(usize::from(merged.get_length()), 8 + merged.payload().len());
+            let again: Vec<_> = gathered
+                .iter()
+                .flat_map(|w| as_the_kernel_cuts(w))
+                .collect();
+            for packet in &again {
+                assert_sound(packet);
+            }
+            assert_eq!(
+                again.iter().map(|p| essence(p)).collect::<Vec<_>>(),
+                packets.iter().map(|p| essence(p)).collect::<Vec<_>>()
+            );
+            // A kernel that takes none.
+            assert_eq!(writes(&mut Coalescer::new(false), &packets).len(), 100);
+        }
+    }
+}
+
+#[test]
+fn datagrams_that_differ_stay_apart() {
+    for ipv6 in [false, true] {
+        let base = |length| datagram(ipv6, 1, &vec![7; length]);
+        let together = [base(100), base(100)];
+        assert_eq!(writes(&mut Coalescer::new(true), &together).len(), 1);
+        assert_apart("a longer one", &[base(100), base(101)]);
+        assert_apart("an empty one", &[base(100), base(0)]);
+        assert_apart("empty ones", &[base(0), base(0)]);
+        assert_apart("another peer", &[base(100), datagram(ipv6, 2, &[7; 100])]);
+        let short = [base(100), base(50), base(50)];
+        assert_eq!(writes(&mut Coalescer::new(true), &short).len(), 2);
+
+        let udp = if ipv6 { 40 } else { 20 };
+        for (what, at, bits) in [
+            ("another port of the source", udp + 1, 1),
+            ("another port of the destination", udp + 3, 1),
+            ("bytes behind the datagram", udp + 5, 4),
+            ("another traffic class or type of service", 1, 0x20),
+            (
+                "another hop limit or time to live",
+                if ipv6 { 7 } else { 8 },
+                1,
+            ),
+        ] {
+            let mut packets = together.clone();
+            packets[1][at] ^= bits;
+            mend(&mut packets[1]);
+            assert_apart(what, &packets);
+        }
+        for index in [0, 1] {
+            let mut corrupt = together.clone();
+            corrupt[index][udp + 20] ^= 1;
+            assert_apart("a wrong checksum", &corrupt);
+            let mut without = together.clone();
+            without[index][udp + 6..udp + 8].fill(0);
+            assert_apart("no checksum", &without);
+        }
+        // Of a datagram whose checksum is zero the sum holds without one.
+        let zero = (0..=u16::MAX)
+            .map(|number| {
+                datagram(
+                    ipv6,
+                    1,
+                    &[[7; 98].as_slice(), &number.to_be_bytes()].concat(),
+                )
+            })
+            .find(|packet| packet[udp + 6..udp + 8] == [0, 0])
+            .unwrap();
+        assert_apart("no checksum, by chance", &[zero.clone(), zero]);
+    }
 }
 
 proptest! {
@@ -474,7 +654,7 @@ proptest! {
     ) {
         // Per flow: the next sequence number. Every other flow is IPv6.
         let mut next = [0u32; 5];
-        let mut coalescer = Coalescer::default();
+        let mut coalescer = Coalescer::new(true);
         let mut packets = Vec::new();
         for (flow, length, full, event, push) in steps {
             let length = if full { 900 } else { length };
@@ -526,7 +706,7 @@ proptest! {
                 bytes
             })
             .collect();
-        let writes = writes(&mut Coalescer::default(), &packets);
+        let writes = writes(&mut Coalescer::new(true), &packets);
         prop_assert_eq!(writes.len(), packets.len());
         for (write, packet) in writes.iter().zip(&packets) {
             prop_assert_eq!(&write[VIRTIO_HEADER..], packet.as_slice());

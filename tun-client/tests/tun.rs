@@ -18,6 +18,7 @@ use mixline_client::testing::{DnsServer, Tun};
 use mixline_endpoint::{PacketBatch, PacketDevice};
 use mixline_protocol::address::VirtualNetwork;
 use mixline_testnet::{netns, skip};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::mpsc;
 
 /// Runs a test in a network namespace of its own.
@@ -201,6 +202,65 @@ fn datagrams_and_their_fragments_cross() {
         }
     };
     pair(1500, server, client);
+}
+
+/// Whether this kernel's interfaces have segmentation of UDP: since Linux 6.2.
+fn has_datagram_offload() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(2))
+}
+
+#[test]
+fn datagrams_that_leave_together_arrive_together() {
+    const SEGMENT: usize = 1200;
+    for (server_at, client_at) in [
+        (IpAddr::V4(ipv4(1)), IpAddr::V4(ipv4(2))),
+        (ipv6(1).into(), ipv6(2).into()),
+    ] {
+        let (listening, is_listening) = blocking::channel();
+        let server = move || {
+            let socket = UdpSocket::bind((server_at, 5000)).unwrap();
+            listening.send(()).unwrap();
+            let mut request = [0; 1];
+            let (_, source) = socket.recv_from(&mut request).unwrap();
+            // One superpacket of 41 datagrams, the last one short.
+            setsockopt(&socket, sockopt::UdpGsoSegment, &(SEGMENT as i32)).unwrap();
+            socket.send_to(&pattern(40 * SEGMENT + 7), source).unwrap();
+            // Once more, for a socket that takes single datagrams.
+            let (_, source) = socket.recv_from(&mut request).unwrap();
+            socket.send_to(&pattern(40 * SEGMENT + 7), source).unwrap();
+        };
+        let client = move || {
+            is_listening.recv().unwrap();
+            let socket = UdpSocket::bind((client_at, 0)).unwrap();
+            let receive = |longest: usize| {
+                socket.send_to(&[1], (server_at, 5000)).unwrap();
+                let (mut got, mut reads) = (Vec::new(), 0);
+                let mut buffer = vec![0; 65535];
+                while got.len() < 40 * SEGMENT + 7 {
+                    let length = socket.recv(&mut buffer).unwrap();
+                    assert!(length <= longest);
+                    got.extend_from_slice(&buffer[..length]);
+                    reads += 1;
+                }
+                assert!(got == pattern(40 * SEGMENT + 7));
+                reads
+            };
+            assert_eq!(receive(SEGMENT), 41);
+            setsockopt(&socket, sockopt::UdpGroSegment, &true).unwrap();
+            if has_datagram_offload() {
+                assert_eq!(receive(65535), 1);
+            } else {
+                receive(65535);
+            }
+        };
+        if !pair(1500, server, client) {
+            return;
+        }
+    }
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! Gathering TCP packets into superpackets for the kernel.
+//! Gathering TCP packets and UDP datagrams into superpackets for the kernel.
 //!
 //! Packets of one flow that follow each other without a gap, and differ in nothing but
 //! sequence number and payload, go to the kernel as one: a header, and the payloads where
 //! they lie, in one gathering write without a copy. The rules are those of the kernel's
-//! own receive offload (`net/ipv4/tcp_offload.c`), and stricter: also the window has to
-//! be the same. What is merged has its checksum verified first, because the kernel takes
-//! the merged packet's for good.
+//! own receive offload (`net/ipv4/tcp_offload.c`, `udp_offload.c`), and stricter: no flag
+//! but ACK and PSH, no urgent pointer. Only IPv4's IDs may be any, since nothing of these
+//! packets is a fragment. What is merged has its checksums verified first, because the
+//! kernel takes the merged packet's for good.
 
 use std::io::IoSlice;
 
@@ -13,21 +14,20 @@ use mixline_endpoint::PacketBatch;
 use mixline_endpoint::device::BATCH_PACKETS;
 use mixline_relay_common::checksum::Sum;
 
-use super::segment::{addresses, finish_ipv4};
-use super::{GSO_TCPV4, GSO_TCPV6, NEEDS_CHECKSUM, VIRTIO_HEADER, VirtioHeader};
+use super::headers::{
+    ACK, IPV4_HEADER, IPV6_HEADER, PSH, TCP, TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, UDP,
+    UDP_CHECKSUM, UDP_HEADER, pseudo_header, set_length,
+};
+use super::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, NEEDS_CHECKSUM, VIRTIO_HEADER, VirtioHeader};
 
-/// A superpacket has at most this many packets.
+/// A superpacket has at most this many packets: as many datagrams as every kernel takes that
+/// takes any (`UDP_MAX_SEGMENTS`).
 pub const MAX_SEGMENTS: usize = 64;
 /// The longest packet that the kernel takes, headers included.
 const MAX_LENGTH: usize = 65535;
 /// Flows that are followed at once; of two with one slot, the later one is.
 const SLOTS: usize = 64;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
 const MAX_TCP_HEADER: usize = 60;
-const TCP: u8 = 6;
-const ACK: u8 = 0x10;
-const PSH: u8 = 0x08;
 /// No packet, or no group.
 const NONE: u16 = u16::MAX;
 
@@ -39,7 +39,7 @@ struct Group {
     first: u16,
     last: u16,
     count: u16,
-    /// Present where the first packet is TCP data that others may be added to.
+    /// Present where the first packet is data that others may be added to.
     data: Option<Data>,
 }
 
@@ -50,7 +50,7 @@ struct Data {
     segment: usize,
     /// Payload bytes in all.
     payload: usize,
-    /// The sequence number that has to follow.
+    /// TCP's sequence number that has to follow.
     next: u32,
     /// Nothing may be added any more.
     closed: bool,
@@ -62,15 +62,24 @@ struct Data {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Headers {
     ipv6: bool,
+    udp: bool,
     /// Bytes of the IP header.
     ip: usize,
     /// Bytes of both headers.
     all: usize,
 }
 
+impl Headers {
+    fn protocol(&self) -> u8 {
+        if self.udp { UDP } else { TCP }
+    }
+}
+
 /// What is decided about a batch, and the room for it, used again and again.
 #[derive(Debug)]
 pub struct Coalescer {
+    /// Whether the kernel takes datagrams in superpackets: since Linux 6.2.
+    datagrams: bool,
     groups: Vec<Group>,
     /// The packet that follows in its group.
     following: Box<[u16; BATCH_PACKETS]>,
@@ -79,25 +88,26 @@ pub struct Coalescer {
     header: [u8; VIRTIO_HEADER + IPV6_HEADER + MAX_TCP_HEADER],
 }
 
-impl Default for Coalescer {
-    fn default() -> Self {
+impl Coalescer {
+    /// Room for a batch. `datagrams` says whether those of UDP are gathered too.
+    #[must_use]
+    pub fn new(datagrams: bool) -> Self {
         Self {
+            datagrams,
             groups: Vec::with_capacity(BATCH_PACKETS),
             following: Box::new([NONE; BATCH_PACKETS]),
             slots: [NONE; SLOTS],
             header: [0; VIRTIO_HEADER + IPV6_HEADER + MAX_TCP_HEADER],
         }
     }
-}
 
-impl Coalescer {
     /// Decides what goes together. The packets of a flow stay in their order.
     pub fn plan(&mut self, packets: &PacketBatch) {
         self.groups.clear();
         self.slots.fill(NONE);
         for (index, packet) in packets.iter().enumerate().take(BATCH_PACKETS) {
             let index = index as u16;
-            let Some(flow) = flow(packet) else {
+            let Some(flow) = flow(packet, self.datagrams) else {
                 self.groups.push(Group {
                     first: index,
                     last: index,
@@ -202,7 +212,7 @@ impl Coalescer {
         if data.closed
             || new.headers != data.headers
             || new.segment > data.segment
-            || new.next.wrapping_sub(new.payload as u32) != data.next
+            || (!new.headers.udp && new.next.wrapping_sub(new.payload as u32) != data.next)
             || data.headers.all + data.payload + new.payload > MAX_LENGTH
             || usize::from(group.count) >= MAX_SEGMENTS
             || !same_headers(first, packet, data.headers)
@@ -228,21 +238,22 @@ impl Coalescer {
     }
 }
 
-/// The slot of a TCP packet's flow; `None` for everything else.
-fn flow(packet: &[u8]) -> Option<usize> {
+/// The slot of a packet's flow; `None` for what is not gathered.
+fn flow(packet: &[u8], datagrams: bool) -> Option<usize> {
+    let gathered = |protocol| protocol == TCP || (datagrams && protocol == UDP);
     let (addresses, transport) = match packet.first()? >> 4 {
         4 => {
             let header = usize::from(packet.first()? & 15) * 4;
             // Of a fragment only the first has ports, and none can be merged.
             let fragment = packet.get(6)? & 0x3f != 0 || *packet.get(7)? != 0;
-            let tcp = *packet.get(9)? == TCP && !fragment && header >= IPV4_HEADER;
-            (packet.get(12..20)?, packet.get(header..).filter(|_| tcp)?)
+            let there = gathered(*packet.get(9)?) && !fragment && header >= IPV4_HEADER;
+            (packet.get(12..20)?, packet.get(header..).filter(|_| there)?)
         }
         6 => {
-            let tcp = *packet.get(6)? == TCP;
+            let there = gathered(*packet.get(6)?);
             (
                 packet.get(8..40)?,
-                packet.get(IPV6_HEADER..).filter(|_| tcp)?,
+                packet.get(IPV6_HEADER..).filter(|_| there)?,
             )
         }
         _ => return None,
@@ -261,46 +272,42 @@ fn flow(packet: &[u8]) -> Option<usize> {
     Some((hash >> 16) as usize % SLOTS)
 }
 
-/// TCP data that may be merged: no IP options, no fragment, no flags but ACK and PSH.
+/// Data that may be merged: no IP options, no fragment, and what [`tcp_data`] and [`udp_data`]
+/// say. The packet has a [`flow`].
 fn data(packet: &[u8]) -> Option<Data> {
     let ipv6 = match packet.first()? {
         0x45 => false,
         byte if byte >> 4 == 6 => true,
         _ => return None,
     };
-    let ip = if ipv6 { IPV6_HEADER } else { IPV4_HEADER };
-    let field = |at: usize| {
-        Some(usize::from(u16::from_be_bytes([
-            *packet.get(at)?,
-            *packet.get(at + 1)?,
-        ])))
+    let (ip, protocol) = if ipv6 {
+        (IPV6_HEADER, *packet.get(6)?)
+    } else {
+        (IPV4_HEADER, *packet.get(9)?)
     };
     let length = if ipv6 {
-        field(4)? + IPV6_HEADER
+        usize::from(field(packet, 4)?) + IPV6_HEADER
     } else {
-        field(2)?
+        field(packet, 2)?.into()
     };
-    let tcp = packet.get(ip..)?;
-    let header = usize::from(*tcp.get(12)? >> 4) * 4;
-    let flags = *tcp.get(13)?;
-    let payload = packet
-        .len()
-        .checked_sub(ip + header)
-        .filter(|payload| *payload > 0)?;
-    if length != packet.len()
-        || header < 20
-        || *tcp.get(12)? & 15 != 0
-        || (flags != ACK && flags != ACK | PSH)
-        || tcp.get(18..20)? != [0, 0]
-        || (!ipv6 && *packet.get(6)? & 0x80 != 0)
-    {
+    if length != packet.len() || (!ipv6 && *packet.get(6)? & 0x80 != 0) {
         return None;
     }
-    let sequence = u32::from_be_bytes(tcp.get(4..8)?.try_into().ok()?);
-    let push = flags & PSH != 0;
+    let transport = packet.get(ip..)?;
+    let udp = protocol == UDP;
+    let (header, sequence, push) = if udp {
+        udp_data(transport)?
+    } else {
+        tcp_data(transport)?
+    };
+    let payload = transport
+        .len()
+        .checked_sub(header)
+        .filter(|payload| *payload > 0)?;
     Some(Data {
         headers: Headers {
             ipv6,
+            udp,
             ip,
             all: ip + header,
         },
@@ -313,6 +320,33 @@ fn data(packet: &[u8]) -> Option<Data> {
     })
 }
 
+/// Length of the header, sequence number and PSH of a packet with no other flag but ACK.
+fn tcp_data(tcp: &[u8]) -> Option<(usize, u32, bool)> {
+    let header = usize::from(*tcp.get(12)? >> 4) * 4;
+    let flags = *tcp.get(TCP_FLAGS)?;
+    if header < TCP_HEADER
+        || *tcp.get(12)? & 15 != 0
+        || (flags != ACK && flags != ACK | PSH)
+        || tcp.get(18..20)? != [0, 0]
+    {
+        return None;
+    }
+    let sequence = u32::from_be_bytes(tcp.get(4..8)?.try_into().ok()?);
+    Some((header, sequence, flags & PSH != 0))
+}
+
+/// The same for a datagram with a checksum, and nothing behind it.
+fn udp_data(udp: &[u8]) -> Option<(usize, u32, bool)> {
+    let length = usize::from(field(udp, 4)?);
+    let fits = length == udp.len() && field(udp, UDP_CHECKSUM)? != 0;
+    fits.then_some((UDP_HEADER, 0, false))
+}
+
+fn field(bytes: &[u8], at: usize) -> Option<u16> {
+    let field = bytes.get(at..at + 2)?;
+    Some(u16::from_be_bytes(field.try_into().ok()?))
+}
+
 /// Whether two packets differ in nothing that a merged one could not say of both.
 fn same_headers(a: &[u8], b: &[u8], headers: Headers) -> bool {
     let same = |from: usize, to: usize| a.get(from..to) == b.get(from..to);
@@ -322,60 +356,65 @@ fn same_headers(a: &[u8], b: &[u8], headers: Headers) -> bool {
         // Not the length, the ID and the checksum.
         same(0, 2) && same(6, 10) && same(12, IPV4_HEADER)
     };
-    let tcp = headers.ip;
-    // Ports, acknowledgment, length of the header; window; options.
+    let transport = headers.ip;
+    // Ports; of TCP also acknowledgment, length of the header, window, options.
     network
-        && same(tcp, tcp + 4)
-        && same(tcp + 8, tcp + 13)
-        && same(tcp + 14, tcp + 16)
-        && same(tcp + 20, headers.all)
+        && same(transport, transport + 4)
+        && (headers.udp
+            || (same(transport + 8, transport + 13)
+                && same(transport + 14, transport + 16)
+                && same(transport + 20, headers.all)))
 }
 
-/// Whether the TCP checksum holds.
+/// Whether the checksums hold: that of TCP or UDP, and that of an IPv4 header.
 fn verifies(packet: &[u8], headers: Headers) -> bool {
-    let (Some(addresses), Some(tcp)) = (addresses(packet, headers.ipv6), packet.get(headers.ip..))
-    else {
+    let Some((network, transport)) = packet.split_at_checked(headers.ip) else {
         return false;
     };
-    let length = tcp.len() as u16;
-    Sum::pseudo_header(addresses, TCP, length)
-        .with(tcp)
-        .checksum()
-        == [0, 0]
+    let holds = |sum: Sum| sum.checksum() == [0, 0];
+    pseudo_header(network, headers.ipv6, headers.protocol(), transport.len())
+        .is_some_and(|sum| holds(sum.with(transport)))
+        && (headers.ipv6
+            || network
+                .first_chunk::<IPV4_HEADER>()
+                .is_some_and(|header| holds(Sum::new().with(header))))
 }
 
 /// The headers of a merged packet, the virtio header before them.
 fn merged_header<'a>(room: &'a mut [u8], first: &[u8], data: &Data) -> Option<&'a [u8]> {
-    let Headers { ipv6, ip, all } = data.headers;
+    let Headers { ipv6, udp, ip, all } = data.headers;
+    let checksum = if udp { UDP_CHECKSUM } else { TCP_CHECKSUM };
     let virtio = VirtioHeader {
         flags: NEEDS_CHECKSUM,
-        gso_type: if ipv6 { GSO_TCPV6 } else { GSO_TCPV4 },
+        gso_type: match (udp, ipv6) {
+            (true, _) => GSO_UDP_L4,
+            (false, true) => GSO_TCPV6,
+            (false, false) => GSO_TCPV4,
+        },
         header_length: all as u16,
         segment: data.segment as u16,
         checksum_start: ip as u16,
-        checksum_offset: 16,
+        checksum_offset: checksum as u16,
     };
     let room = room.get_mut(..VIRTIO_HEADER + all)?;
     let (front, headers) = room.split_at_mut(VIRTIO_HEADER);
     front.copy_from_slice(&virtio.encode());
     headers.copy_from_slice(first.get(..all)?);
-    let (network, tcp) = headers.split_at_mut(ip);
-    let tcp_length = u16::try_from(all - ip + data.payload).ok()?;
-    if ipv6 {
-        network
+    let (network, transport) = headers.split_at_mut(ip);
+    set_length(network, ipv6, all + data.payload)?;
+    let length = all - ip + data.payload;
+    if udp {
+        let length = u16::try_from(length).ok()?;
+        transport
             .get_mut(4..6)?
-            .copy_from_slice(&tcp_length.to_be_bytes());
-    } else {
-        let length = u16::try_from(all + data.payload).ok()?;
-        network
-            .get_mut(2..4)?
             .copy_from_slice(&length.to_be_bytes());
-        finish_ipv4(network)?;
+    } else if data.push {
+        *transport.get_mut(TCP_FLAGS)? |= PSH;
     }
-    if data.push {
-        *tcp.get_mut(13)? |= PSH;
-    }
-    let sum = Sum::pseudo_header(addresses(network, ipv6)?, TCP, tcp_length);
-    tcp.get_mut(16..18)?.copy_from_slice(&sum.fold());
+    // The kernel, or a card, adds what follows.
+    let sum = pseudo_header(network, ipv6, data.headers.protocol(), length)?;
+    transport
+        .get_mut(checksum..checksum + 2)?
+        .copy_from_slice(&sum.fold());
     Some(room)
 }

@@ -47,10 +47,10 @@ impl Tun {
     #[must_use]
     pub fn into_device(self) -> TunDevice {
         TunDevice {
+            coalescer: Coalescer::new(self.device.udp_gso()),
             state: Attachment::Waiting(Some(self.device)),
             read: vec![0; VIRTIO_HEADER + MAX_PACKET].into_boxed_slice(),
             pending: None,
-            coalescer: Coalescer::default(),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod coalesce;
 pub(crate) mod device;
+mod headers;
 pub(crate) mod mtu;
 pub(crate) mod segment;
 

@@ -7,24 +7,13 @@
 
 use mixline_relay_common::checksum::Sum;
 
+use super::headers::{
+    CWR, FIN, IPV4_HEADER, IPV6_HEADER, PSH, TCP, TCP_CHECKSUM, TCP_FLAGS, TCP_HEADER, UDP,
+    UDP_CHECKSUM, UDP_HEADER, pseudo_header, set_length,
+};
 use super::{
     GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, Malformed, NEEDS_CHECKSUM, VirtioHeader,
 };
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
-/// Where the checksum is in the transport header.
-const TCP_CHECKSUM: usize = 16;
-const UDP_CHECKSUM: usize = 6;
-/// Where TCP's flags are (RFC 9293, section 3.1).
-const TCP_FLAGS: usize = 13;
-const FIN: u8 = 0x01;
-const PSH: u8 = 0x08;
-const CWR: u8 = 0x80;
 
 /// A position in one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,31 +125,25 @@ impl Segments {
         let (headers, body) = out.split_at_mut(self.headers);
         headers.copy_from_slice(packet.get(..self.headers)?);
         body.copy_from_slice(payload);
-        self.network_header(out, length)?;
-        self.transport_header(out, length, last)?;
+        let (network, transport) = out.split_at_mut(self.ip);
+        self.network_header(network, length)?;
+        self.transport_header(network, transport, last)?;
         self.next += payload.len();
         self.index += 1;
         Some(length)
     }
 
-    fn network_header(&self, out: &mut [u8], length: usize) -> Option<()> {
-        if self.ipv6 {
-            let payload = u16::try_from(length - IPV6_HEADER).ok()?;
-            out.get_mut(4..6)?.copy_from_slice(&payload.to_be_bytes());
-        } else {
-            let id = u16::from_be_bytes([*out.get(4)?, *out.get(5)?]);
-            let id = id.wrapping_add(self.index as u16);
-            out.get_mut(2..4)?
-                .copy_from_slice(&u16::try_from(length).ok()?.to_be_bytes());
-            out.get_mut(4..6)?.copy_from_slice(&id.to_be_bytes());
-            finish_ipv4(out.get_mut(..self.ip)?)?;
+    fn network_header(&self, network: &mut [u8], length: usize) -> Option<()> {
+        if !self.ipv6 {
+            let id = network.get_mut(4..6)?;
+            let first = u16::from_be_bytes(id.try_into().ok()?);
+            id.copy_from_slice(&first.wrapping_add(self.index as u16).to_be_bytes());
         }
-        Some(())
+        set_length(network, self.ipv6, length)
     }
 
-    fn transport_header(&self, out: &mut [u8], length: usize, last: bool) -> Option<()> {
-        let transport_length = u16::try_from(length - self.ip).ok()?;
-        let (ip, transport) = out.split_at_mut(self.ip);
+    fn transport_header(&self, network: &[u8], transport: &mut [u8], last: bool) -> Option<()> {
+        let length = transport.len();
         let at = if self.protocol == TCP {
             let sequence = transport.get_mut(4..8)?;
             let first = u32::from_be_bytes(sequence.try_into().ok()?);
@@ -176,14 +159,12 @@ impl Segments {
             }
             TCP_CHECKSUM
         } else {
-            transport
-                .get_mut(4..6)?
-                .copy_from_slice(&transport_length.to_be_bytes());
+            let field = transport.get_mut(4..6)?;
+            field.copy_from_slice(&u16::try_from(length).ok()?.to_be_bytes());
             UDP_CHECKSUM
         };
         transport.get_mut(at..at + 2)?.fill(0);
-        let addresses = addresses(ip, self.ipv6)?;
-        let sum = Sum::pseudo_header(addresses, self.protocol, transport_length).with(transport);
+        let sum = pseudo_header(network, self.ipv6, self.protocol, length)?.with(transport);
         let checksum = match self.protocol {
             UDP => sum.udp_checksum(),
             _ => sum.checksum(),
@@ -191,19 +172,6 @@ impl Segments {
         transport.get_mut(at..at + 2)?.copy_from_slice(&checksum);
         Some(())
     }
-}
-
-/// Source and destination, as the header has them.
-pub(super) fn addresses(ip: &[u8], ipv6: bool) -> Option<&[u8]> {
-    if ipv6 { ip.get(8..40) } else { ip.get(12..20) }
-}
-
-/// Computes an IPv4 header's checksum.
-pub(super) fn finish_ipv4(header: &mut [u8]) -> Option<()> {
-    header.get_mut(10..12)?.fill(0);
-    let checksum = Sum::new().with(header).checksum();
-    header.get_mut(10..12)?.copy_from_slice(&checksum);
-    Some(())
 }
 
 /// Completes a checksum that covers the pseudo-header only (CHECKSUM_PARTIAL).
