@@ -154,13 +154,10 @@ impl ReplayFilter {
     /// The second step: remembers the tag that was located. True if it was not remembered before.
     #[must_use]
     pub fn check_and_set_at(&self, position: Position) -> bool {
+        let bits = position.bits();
         self.turn.take(
-            // An old tag locks nothing.
-            || {
-                let [a, b] = &self.generations;
-                a.contains(position) | b.contains(position)
-            },
-            |generation| self.generations[generation].insert(position),
+            |generation| self.generations[generation].contains(position, &bits),
+            |generation| self.generations[generation].insert(position, &bits),
         )
     }
 
@@ -168,9 +165,10 @@ impl ReplayFilter {
     #[must_use]
     pub fn contains(&self, tag: &[u8; 16]) -> bool {
         let position = self.position(tag);
+        let bits = position.bits();
         self.generations
             .iter()
-            .any(|generation| generation.contains(position))
+            .any(|generation| generation.contains(position, &bits))
     }
 
     /// Begins a new generation if the current one is full or old. Called by one thread,
@@ -342,18 +340,17 @@ impl Generation {
         &self.all()[first..first + WORDS]
     }
 
-    fn contains(&self, position: Position) -> bool {
-        let words = self.block(position).iter().zip(position.bits());
+    fn contains(&self, position: Position, bits: &[u64; WORDS]) -> bool {
+        let words = self.block(position).iter().zip(bits);
         words.fold(0, |missing, (word, bit)| {
             missing | (bit & !word.load(Ordering::Relaxed))
         }) == 0
     }
 
     /// Sets the tag's bits; whether one was missing.
-    fn insert(&self, position: Position) -> bool {
+    fn insert(&self, position: Position, bits: &[u64; WORDS]) -> bool {
         let block = self.block(position);
         let first = lock(block);
-        let bits = position.bits();
         let mut missing = bits[0] & !first;
         for (word, bit) in block.iter().zip(bits).skip(1) {
             let old = word.load(Ordering::Relaxed);

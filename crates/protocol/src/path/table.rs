@@ -175,11 +175,12 @@ impl<V> Table<V> {
         }
     }
 
-    /// The keyed hash of alpha and gamma: anyone who cannot make them collide cannot make a
-    /// lookup slow, and gamma depends on all of beta.
+    /// The keyed hash of gamma, which depends on all of a header: it is a MAC of beta under a key that follows from alpha.
+    /// Only headers that were opened are here, so who makes two with one gamma has found a collision of HMAC-SHA256
+    /// at 128 bits, and has made two lookups share a cell.
     fn hash(&self, header: &Header) -> Hash {
         let mut hasher = SipHasher13::new_with_key(&self.hash_key);
-        hasher.write(&header[..ALPHA + GAMMA]);
+        hasher.write(&header[ALPHA..ALPHA + GAMMA]);
         #[expect(
             clippy::cast_possible_truncation,
             reason = "any 32 bits of the hash do"

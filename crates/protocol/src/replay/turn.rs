@@ -6,8 +6,8 @@
 //! counted twice, on either side of a fence: a turn is *announced*, and then it *begins*. Who brings a tag
 //!
 //! 1. reads which turn has begun,
-//! 2. looks into both generations,
-//! 3. writes into the generation of that turn, under the lock of a block,
+//! 2. looks into the other generation,
+//! 3. writes into the generation of that turn, under the lock of a block, which says whether it was there,
 //! 4. passes a fence, and reads which turn was announced. If it is the next one, goes on at 3 with that.
 //!
 //! *Both write in the same turn*: the block's lock orders them, and the second finds what the first has written.
@@ -41,17 +41,17 @@ impl Turn {
         generation(self.begun.load(Ordering::Acquire))
     }
 
-    /// Brings a tag: `is_known` looks for it in both generations, `write` writes it into one and says whether it
-    /// was not there. True if the tag is new.
+    /// Brings a tag: `is_known` looks for it in the generation that it is given, `write` writes it into one and says
+    /// whether it was not there. True if the tag is new.
     #[inline]
     pub(super) fn take(
         &self,
-        is_known: impl FnOnce() -> bool,
+        is_known: impl FnOnce(usize) -> bool,
         mut write: impl FnMut(usize) -> bool,
     ) -> bool {
         // With acquire, what stands below it is not done before it.
         let mut turn = self.begun.load(Ordering::Acquire);
-        if is_known() {
+        if is_known(1 - generation(turn)) {
             return false;
         }
         let mut new = write(generation(turn));
