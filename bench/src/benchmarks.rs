@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::cli::{Name, Options};
-use crate::{Outcome, flood, forward, hop, path, scale};
+use crate::{Outcome, endpoint, flood, forward, hop, path, scale};
 
 /// Runs a benchmark. It may keep the thread to one core.
 ///
@@ -13,6 +13,7 @@ pub fn run(name: Name, options: &Options) -> Result<Outcome> {
     match name {
         Name::Hop => Outcome::of(&hop::run(options)?),
         Name::Scale => Outcome::of(&scale::run(options)?),
+        Name::Endpoint => Outcome::of(&endpoint::run(options)?),
         Name::Path => Outcome::of(&path::run(options)?),
         Name::Forward => Outcome::of(&forward::run(options)?),
         Name::Flood => Outcome::of(&flood::run(options)?),

@@ -15,6 +15,9 @@ pub enum Name {
     Hop,
     /// The same with many known paths and link sessions, and their memory.
     Scale,
+    /// One cell of a client and of a service on one core, from IP packet to sealed datagram and back, beside its bare
+    /// primitives.
+    Endpoint,
     /// Three and three relays end to end: TCP, UDP, round trips, processor time.
     Path,
     /// Datagrams a second through a relay on a wire: AF_XDP, UDP, and a bare AF_XDP echo.
@@ -26,9 +29,10 @@ pub enum Name {
 
 impl Name {
     /// All benchmarks, in the order in which they are run.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Hop,
         Self::Scale,
+        Self::Endpoint,
         Self::Path,
         Self::Forward,
         Self::Flood,
@@ -40,6 +44,7 @@ impl Name {
         match self {
             Self::Hop => "hop",
             Self::Scale => "scale",
+            Self::Endpoint => "endpoint",
             Self::Path => "path",
             Self::Forward => "forward",
             Self::Flood => "flood",

@@ -12,6 +12,7 @@ pub mod baseline;
 pub mod benchmarks;
 pub mod child;
 pub mod cli;
+pub mod endpoint;
 pub mod flood;
 pub mod forward;
 pub mod generator;

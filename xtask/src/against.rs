@@ -16,7 +16,7 @@ const TURNS: usize = 5;
 /// The same with `--quick`.
 const QUICK_TURNS: usize = 2;
 /// What may be compared: the others need programs beside them, which are not built for another commit.
-const COMPARED: [Name; 2] = [Name::Hop, Name::Scale];
+const COMPARED: [Name; 3] = [Name::Hop, Name::Scale, Name::Endpoint];
 
 /// Figures by what they are called.
 type Figures = BTreeMap<String, f64>;
@@ -29,7 +29,7 @@ pub fn compare(commit: &str, which: &[Name], quick: bool) -> Result<ExitCode> {
     let which = if which.is_empty() { &COMPARED } else { which };
     if let Some(other) = which.iter().find(|name| !COMPARED.contains(name)) {
         bail!(
-            "--against compares hop and scale, and not {}",
+            "--against compares hop, scale and endpoint, and not {}",
             other.as_str()
         );
     }
