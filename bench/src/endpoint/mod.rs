@@ -119,7 +119,7 @@ pub fn run(options: &Options) -> Result<Report> {
     machine::stay_on_one_core();
     eprintln!("endpoint: one cell of a client and of a service on one core");
     let ends = RefCell::new(Ends::new());
-    let primitives = RefCell::new(Primitives::new()?);
+    let primitives = RefCell::new(Primitives::new());
     let parts = RefCell::new(Vec::new());
     let allocated = RefCell::new([Allocated::default(); WAYS.len()]);
     let failed = FirstError::default();
@@ -373,7 +373,7 @@ mod tests {
             let came = ends.receive(end.other(), &packets).unwrap();
             assert_eq!(came.cells, sent.cells);
         }
-        let mut primitives = Primitives::new().unwrap();
+        let mut primitives = Primitives::new();
         primitives.back().unwrap();
         primitives.parts().unwrap();
     }

@@ -2,13 +2,10 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
-use mixline_protocol::size::{
-    CELL_OFFSET, COUNTER, DATAGRAM, Datagram, FRAMES, PATH_HEADER, Payload, TAG,
-};
+use anyhow::Result;
+use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, PATH_HEADER, Payload, TAG};
 use mixline_wide_crypto::gcm::Gcm;
 use mixline_wide_crypto::hctr2::Hctr2;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::ends::CELLS;
 use crate::testbed::nanoseconds;
@@ -18,7 +15,7 @@ const LAYERS: usize = 3;
 
 /// Payloads and datagrams sealed and opened, with a key for each layer and nothing around them.
 pub struct Primitives {
-    session: LessSafeKey,
+    session: Gcm,
     layers: [Hctr2; LAYERS],
     link: Gcm,
     datagrams: Vec<Datagram>,
@@ -41,17 +38,13 @@ pub struct Parts {
 
 impl Primitives {
     /// For the instructions that the endpoint uses.
-    ///
-    /// # Errors
-    /// None that happen.
-    pub fn new() -> Result<Self> {
-        let key = UnboundKey::new(&AES_256_GCM, &[1; 32]).map_err(|_| anyhow!("no key"))?;
-        Ok(Self {
-            session: LessSafeKey::new(key),
+    pub fn new() -> Self {
+        Self {
+            session: Gcm::new(&[1; 32]),
             layers: [2, 3, 4].map(|byte| Hctr2::new(&[byte; 32])),
             link: Gcm::new(&[5; 32]),
             datagrams: vec![[0; DATAGRAM]; CELLS],
-        })
+        }
     }
 
     /// What a cell takes to leave: its payload sealed, three layers, the datagram sealed. Nanoseconds for one.
@@ -66,7 +59,7 @@ impl Primitives {
             datagrams,
         } = self;
         timed(datagrams, |counter, datagram| {
-            seal(session, counter, payload(datagram)?)?;
+            session.seal_payload(counter, payload(datagram)?);
             wrap(layers, payload(datagram)?);
             link.seal(counter, datagram);
             Ok(())
@@ -88,7 +81,7 @@ impl Primitives {
         timed(datagrams, |counter, datagram| {
             link.open(counter, datagram)?;
             unwrap(layers, payload(datagram)?);
-            open(session, counter, payload(datagram)?)
+            Ok(session.open_payload(counter, payload(datagram)?)?)
         })
     }
 
@@ -104,7 +97,8 @@ impl Primitives {
             datagrams,
         } = self;
         let seal_payload = timed(datagrams, |counter, datagram| {
-            seal(session, counter, payload(datagram)?)
+            session.seal_payload(counter, payload(datagram)?);
+            Ok(())
         })?;
         let layered = timed(datagrams, |_, datagram| {
             wrap(layers, payload(datagram)?);
@@ -121,7 +115,7 @@ impl Primitives {
             unwrap(layers, payload(datagram)?);
         }
         let open_payload = timed(datagrams, |counter, datagram| {
-            open(session, counter, payload(datagram)?)
+            Ok(session.open_payload(counter, payload(datagram)?)?)
         })?;
         Ok(Parts {
             seal_payload,
@@ -161,27 +155,4 @@ fn unwrap(layers: &[Hctr2; LAYERS], payload: &mut Payload) {
     for layer in layers.iter().rev() {
         layer.decrypt(&[6; 16], payload);
     }
-}
-
-fn nonce(counter: u64) -> Nonce {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&counter.to_be_bytes());
-    Nonce::assume_unique_for_key(nonce)
-}
-
-fn seal(key: &LessSafeKey, counter: u64, payload: &mut Payload) -> Result<()> {
-    let (masked, rest) = payload.split_at_mut(COUNTER);
-    let (frames, tag) = rest.split_at_mut(FRAMES);
-    let made = key
-        .seal_in_place_separate_tag(nonce(counter), Aad::from(&*masked), frames)
-        .map_err(|_| anyhow!("a payload is not sealed"))?;
-    tag.copy_from_slice(made.as_ref());
-    Ok(())
-}
-
-fn open(key: &LessSafeKey, counter: u64, payload: &mut Payload) -> Result<()> {
-    let (masked, sealed) = payload.split_at_mut(COUNTER);
-    key.open_in_place(nonce(counter), Aad::from(&*masked), sealed)
-        .map_err(|_| anyhow!("a payload does not open"))?;
-    Ok(())
 }
