@@ -1,5 +1,6 @@
 //! What of an IP packet decides where it goes.
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Protocol numbers (IANA).
@@ -15,7 +16,7 @@ pub mod protocol {
 }
 
 /// Addresses, protocol and ports: what ECMP routers hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowKey {
     /// Where from.
     pub source: IpAddr,
@@ -26,6 +27,52 @@ pub struct FlowKey {
     /// Source and destination port of TCP and UDP; 0 for all else, and for all fragments of a
     /// packet, so that these stay together.
     pub ports: (u16, u16),
+}
+
+impl Hash for FlowKey {
+    /// In as few pieces as possible: it is hashed for each packet, and a keyed hash takes longer for each piece.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (from, to) = self.ports;
+        let rest = u64::from(self.protocol) << 32 | u64::from(from) << 16 | u64::from(to);
+        match (self.source, self.destination) {
+            // 104 bits.
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let both = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+                state.write_u128(u128::from(both) << 64 | u128::from(rest));
+            }
+            (source, destination) => {
+                AddressKey::from(source).hash(state);
+                AddressKey::from(destination).hash(state);
+                state.write_u64(rest);
+            }
+        }
+    }
+}
+
+/// An address of either family, which hashes in one piece: that of IPv4 is in the form that IPv6 has for it (RFC 4291,
+/// section 2.5.5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressKey(u128);
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(ip) => ip.into(),
+            IpAddr::V6(ip) => ip.into(),
+        }
+    }
+}
+
+impl From<Ipv4Addr> for AddressKey {
+    fn from(address: Ipv4Addr) -> Self {
+        address.to_ipv6_mapped().into()
+    }
+}
+
+impl From<Ipv6Addr> for AddressKey {
+    fn from(address: Ipv6Addr) -> Self {
+        Self(address.to_bits())
+    }
 }
 
 impl FlowKey {
