@@ -179,3 +179,53 @@ pub fn is_group(address: &IpAddr) -> bool {
         IpAddr::V6(ip) => ip.is_multicast(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::DefaultHasher;
+
+    use super::*;
+
+    fn hash(flow: &FlowKey) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        flow.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn all_of_a_flow_counts_in_its_hash() {
+        let v4 = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let v6 = |last: u16| IpAddr::from([0xfd54, 0, 0, 0, 0, 0, 0, last]);
+        for (a, b) in [(v4(1), v4(2)), (v6(1), v6(2))] {
+            let flow = FlowKey {
+                source: a,
+                destination: b,
+                protocol: protocol::TCP,
+                ports: (1, 2),
+            };
+            let udp = FlowKey {
+                protocol: protocol::UDP,
+                ..flow
+            };
+            let ports = [(2, 1), (1, 3), (3, 2)].map(|ports| FlowKey { ports, ..flow });
+            let other = FlowKey { source: b, ..flow };
+            let another = FlowKey {
+                destination: a,
+                ..flow
+            };
+            let others = [flow.reversed(), udp, other, another]
+                .into_iter()
+                .chain(ports);
+            assert!(others.into_iter().all(|it| hash(&it) != hash(&flow)));
+        }
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_apart() {
+        let v4 = Ipv4Addr::new(192, 0, 2, 1);
+        assert_eq!(AddressKey::from(v4), IpAddr::from(v4).into());
+        assert_ne!(AddressKey::from(v4), Ipv4Addr::new(192, 0, 2, 2).into());
+        let v6 = Ipv6Addr::from_bits(u128::from(v4.to_bits()));
+        assert_ne!(AddressKey::from(v4), v6.into());
+    }
+}
