@@ -176,6 +176,7 @@ impl Ends {
     }
 
     /// What is in the outbox of an end, as it reaches the other.
+    #[expect(clippy::vec_box, reason = "as the network in memory has them")]
     fn carry(&mut self, end: End) -> Vec<Box<Datagram>> {
         let outbox = self.engine(end).outbox();
         let datagrams: Vec<(SocketAddr, Box<Datagram>)> = outbox

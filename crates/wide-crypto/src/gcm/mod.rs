@@ -15,13 +15,13 @@ mod wide;
 
 use crate::width::{Kind, Width};
 
-/// Blocks before the steps of the wide code.
+/// What sets the lengths apart in the wide code.
 #[cfg(target_arch = "x86_64")]
-use wide::{DATAGRAM_FRONT, PAYLOAD_FRONT};
+use wide::{DATAGRAM_MIDDLE, PAYLOAD_MIDDLE};
 #[cfg(not(target_arch = "x86_64"))]
-const DATAGRAM_FRONT: usize = 0;
+const DATAGRAM_MIDDLE: usize = 0;
 #[cfg(not(target_arch = "x86_64"))]
-const PAYLOAD_FRONT: usize = 0;
+const PAYLOAD_MIDDLE: usize = 0;
 
 /// A datagram's length.
 pub const DATAGRAM: usize = 1408;
@@ -78,7 +78,7 @@ impl Gcm {
     /// Enciphers a datagram in place, and writes the tag.
     #[inline]
     pub fn seal(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) {
-        self.seal_any::<DATAGRAM, DATAGRAM_FRONT>(counter, datagram);
+        self.seal_any::<DATAGRAM, DATAGRAM_MIDDLE>(counter, datagram);
     }
 
     /// Deciphers a datagram in place, if the tag is right. The tag stays.
@@ -87,13 +87,13 @@ impl Gcm {
     /// [`Forged`]; what was enciphered is zeros then.
     #[inline]
     pub fn open(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) -> Result<(), Forged> {
-        self.open_any::<DATAGRAM, DATAGRAM_FRONT>(counter, datagram)
+        self.open_any::<DATAGRAM, DATAGRAM_MIDDLE>(counter, datagram)
     }
 
     /// Enciphers a payload in place, and writes the tag.
     #[inline]
     pub fn seal_payload(&self, counter: u64, payload: &mut [u8; PAYLOAD]) {
-        self.seal_any::<PAYLOAD, PAYLOAD_FRONT>(counter, payload);
+        self.seal_any::<PAYLOAD, PAYLOAD_MIDDLE>(counter, payload);
     }
 
     /// Deciphers a payload in place, if the tag is right. The tag stays.
@@ -102,20 +102,20 @@ impl Gcm {
     /// [`Forged`]; what was enciphered is zeros then.
     #[inline]
     pub fn open_payload(&self, counter: u64, payload: &mut [u8; PAYLOAD]) -> Result<(), Forged> {
-        self.open_any::<PAYLOAD, PAYLOAD_FRONT>(counter, payload)
+        self.open_any::<PAYLOAD, PAYLOAD_MIDDLE>(counter, payload)
     }
 
-    /// `FRONT`: what the wide code of a length begins with.
+    /// `MIDDLE`: what sets a length apart in the wide code.
     #[allow(unsafe_code)]
     #[inline]
-    fn seal_any<const N: usize, const FRONT: usize>(&self, counter: u64, message: &mut [u8; N]) {
+    fn seal_any<const N: usize, const MIDDLE: usize>(&self, counter: u64, message: &mut [u8; N]) {
         match &self.0 {
             #[cfg(target_arch = "x86_64")]
             Key::Wide(key, width) => match width.0 {
                 // SAFETY: there is a `Width` only where the processor has its instructions.
-                Kind::Vaes512 => unsafe { wide::four::seal::<N, FRONT>(key, counter, message) },
+                Kind::Vaes512 => unsafe { wide::four::seal::<N, MIDDLE>(key, counter, message) },
                 // SAFETY: as above.
-                _ => unsafe { wide::two::seal::<N, FRONT>(key, counter, message) },
+                _ => unsafe { wide::two::seal::<N, MIDDLE>(key, counter, message) },
             },
             Key::Fallback(key) => key.seal(counter, message),
         }
@@ -123,7 +123,7 @@ impl Gcm {
 
     #[allow(unsafe_code)]
     #[inline]
-    fn open_any<const N: usize, const FRONT: usize>(
+    fn open_any<const N: usize, const MIDDLE: usize>(
         &self,
         counter: u64,
         message: &mut [u8; N],
@@ -132,9 +132,9 @@ impl Gcm {
             #[cfg(target_arch = "x86_64")]
             Key::Wide(key, width) => match width.0 {
                 // SAFETY: there is a `Width` only where the processor has its instructions.
-                Kind::Vaes512 => unsafe { wide::four::open::<N, FRONT>(key, counter, message) },
+                Kind::Vaes512 => unsafe { wide::four::open::<N, MIDDLE>(key, counter, message) },
                 // SAFETY: as above.
-                _ => unsafe { wide::two::open::<N, FRONT>(key, counter, message) },
+                _ => unsafe { wide::two::open::<N, MIDDLE>(key, counter, message) },
             },
             Key::Fallback(key) => key.open(counter, message),
         };

@@ -37,23 +37,23 @@ impl Expanded {
 
 /// Blocks that are hashed before a reduction.
 const STEP: usize = POWERS;
-/// The blocks behind the steps.
+/// The first blocks, a block of zeros included if there is one, and those behind the steps.
 const EDGE: usize = 4;
-/// The blocks before the steps of a datagram ...
-pub(super) const DATAGRAM_FRONT: usize = 4;
-/// ... and of a payload, the one of zeros included.
-pub(super) const PAYLOAD_FRONT: usize = 16;
+/// The blocks between the first and the steps of a datagram ...
+pub(super) const DATAGRAM_MIDDLE: usize = 0;
+/// ... and of a payload.
+pub(super) const PAYLOAD_MIDDLE: usize = 12;
 
-const _: () = assert!(DATAGRAM / BLOCK == DATAGRAM_FRONT + 5 * STEP + EDGE);
-const _: () = assert!(PAYLOAD / BLOCK + 1 == PAYLOAD_FRONT + 3 * STEP + EDGE);
+const _: () = assert!(DATAGRAM / BLOCK == 2 * EDGE + DATAGRAM_MIDDLE + 5 * STEP);
+const _: () = assert!(PAYLOAD / BLOCK + 1 == 2 * EDGE + PAYLOAD_MIDDLE + 3 * STEP);
 
-/// How many blocks of zeros stand before a message of `bytes` with so many blocks before the steps.
-const fn zeros(bytes: usize, front: usize) -> usize {
+/// How many blocks of zeros stand before a message of `bytes` with so many blocks between the first and the steps.
+const fn zeros(bytes: usize, middle: usize) -> usize {
     let blocks = bytes / BLOCK;
-    let zeros = (front + EDGE + STEP - blocks % STEP) % STEP;
-    assert!(bytes.is_multiple_of(BLOCK) && blocks > front + EDGE && blocks < 250);
+    let zeros = (2 * EDGE + middle + STEP - blocks % STEP) % STEP;
+    assert!(bytes.is_multiple_of(BLOCK) && blocks > 2 * EDGE + middle && blocks < 250);
     // The counter of the block behind them is 1, and there is none below 0.
-    assert!(zeros <= 1 && front.is_multiple_of(EDGE) && front <= STEP);
+    assert!(zeros <= 1 && middle.is_multiple_of(EDGE) && middle <= STEP);
     zeros
 }
 
@@ -88,27 +88,27 @@ macro_rules! width {
                 write_powers(transmute!(h), &mut to.powers);
             }
 
-            /// Enciphers in place, and writes the tag. `FRONT`: blocks before the steps.
+            /// Enciphers in place, and writes the tag. `MIDDLE`: blocks between the first and the steps.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(in super::super) fn seal<const N: usize, const FRONT: usize>(
+            pub(in super::super) fn seal<const N: usize, const MIDDLE: usize>(
                 key: &Expanded,
                 counter: u64,
                 message: &mut [u8; N],
             ) {
-                let tag = apply::<true, N, FRONT>(key, counter, message);
+                let tag = apply::<true, N, MIDDLE>(key, counter, message);
                 message[N - BLOCK..].copy_from_slice(&tag);
             }
 
             /// Deciphers in place; tells whether the tag is right.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(in super::super) fn open<const N: usize, const FRONT: usize>(
+            pub(in super::super) fn open<const N: usize, const MIDDLE: usize>(
                 key: &Expanded,
                 counter: u64,
                 message: &mut [u8; N],
             ) -> bool {
-                let tag = u128::from_ne_bytes(apply::<false, N, FRONT>(key, counter, message));
+                let tag = u128::from_ne_bytes(apply::<false, N, MIDDLE>(key, counter, message));
                 let mut stands = [0; BLOCK];
                 stands.copy_from_slice(&message[N - BLOCK..]);
                 // All of it at once, and the compiler knows nothing of the difference: in the same time wherever it is.
@@ -118,15 +118,18 @@ macro_rules! width {
             /// Adds the keystream to all but header and tag; gives the tag.
             #[inline]
             #[target_feature(enable = $features)]
-            fn apply<const SEAL: bool, const N: usize, const FRONT: usize>(
+            fn apply<const SEAL: bool, const N: usize, const MIDDLE: usize>(
                 key: &Expanded,
                 counter: u64,
                 message: &mut [u8; N],
             ) -> [u8; BLOCK] {
-                let zeros = const { zeros(N, FRONT) };
+                let zeros = const { zeros(N, MIDDLE) };
                 let lengths = const { lengths(N) };
                 let (blocks, _) = message.as_chunks_mut::<BLOCK>();
-                let (first, blocks) = blocks.split_at_mut(FRONT - zeros);
+                let (first, blocks) = blocks.split_at_mut(EDGE - zeros);
+                let Some((middle, blocks)) = blocks.split_first_chunk_mut::<MIDDLE>() else {
+                    unreachable!("there are more blocks");
+                };
                 let Some((blocks, last)) = blocks.split_last_chunk_mut::<EDGE>() else {
                     unreachable!("there are more blocks");
                 };
@@ -139,30 +142,49 @@ macro_rules! width {
                 let mut counters: V = transmute!(counters);
 
                 // In the header's place stand zeros, so that the keystream's first block is seen: it masks the tag.
-                let mut front = [[0; BLOCK]; FRONT];
-                front[zeros..].copy_from_slice(first);
+                // Header and mask are taken out and put in as parts of vectors: of single blocks the compiler may make
+                // numbers of 128 bits, and turn those around a byte at a time.
+                let mut edge = [[0; BLOCK]; EDGE];
+                match first.first_chunk::<EDGE>() {
+                    Some(all) => edge = *all,
+                    None => edge[zeros..].copy_from_slice(first),
+                }
                 let mut hash = transmute!(0u128);
                 if !SEAL {
-                    hash = absorb_reversed(hash, &front, &key.powers);
+                    hash = absorb_reversed(hash, &edge, &key.powers);
                 }
-                front[zeros] = [0; BLOCK];
-                let (groups, rest) = front.as_chunks_mut::<{ $group * LANES }>();
-                for group in groups {
-                    let mut data: [V; $group] = transmute!(*group);
-                    add_stream(&key.round_keys, &mut counters, &mut data);
-                    *group = transmute!(data);
+                let mut enciphered = [[0xff_u8; BLOCK]; LANES];
+                enciphered[..=zeros].fill([0; BLOCK]);
+                let enciphered: V = transmute!(enciphered);
+                let mut data: [V; EDGE / LANES] = transmute!(edge);
+                let without = and(data[0], enciphered);
+                let header = xor(data[0], without);
+                data[0] = without;
+                add_stream(&key.round_keys, &mut counters, &mut data);
+                let with_mask: [[u8; BLOCK]; LANES] = transmute!(data[0]);
+                let mask = with_mask[zeros];
+                data[0] = xor(and(data[0], enciphered), header);
+                edge = transmute!(data);
+                match first.first_chunk_mut::<EDGE>() {
+                    Some(all) => *all = edge,
+                    None => first.copy_from_slice(&edge[zeros..]),
                 }
-                for group in rest.as_chunks_mut::<EDGE>().0 {
-                    let mut data: [V; EDGE / LANES] = transmute!(*group);
-                    add_stream(&key.round_keys, &mut counters, &mut data);
-                    *group = transmute!(data);
-                }
-                let mask = front[zeros];
-                front[..zeros].fill([0; BLOCK]);
-                front[zeros] = first[0];
-                first.copy_from_slice(&front[zeros..]);
                 if SEAL {
-                    hash = absorb_reversed(hash, &front, &key.powers);
+                    hash = absorb_reversed(hash, &edge, &key.powers);
+                }
+
+                if MIDDLE > 0 {
+                    if !SEAL {
+                        hash = absorb_reversed(hash, middle, &key.powers);
+                    }
+                    for group in middle.as_chunks_mut::<EDGE>().0 {
+                        let mut data: [V; EDGE / LANES] = transmute!(*group);
+                        add_stream(&key.round_keys, &mut counters, &mut data);
+                        *group = transmute!(data);
+                    }
+                    if SEAL {
+                        hash = absorb_reversed(hash, middle, &key.powers);
+                    }
                 }
 
                 for step in steps {
