@@ -17,6 +17,9 @@ pub enum Name {
     Scale,
     /// The same as `hop` on 1, 2 and 4 workers at a time: what workers share costs.
     Cores,
+    /// One cell of a client and of a service on one core, from IP packet to sealed datagram and back, beside its bare
+    /// primitives.
+    Endpoint,
     /// Three and three relays end to end: TCP, UDP, round trips, processor time.
     Path,
     /// Datagrams a second through a relay on a wire: AF_XDP, UDP, and a bare AF_XDP echo.
@@ -31,10 +34,11 @@ pub enum Name {
 
 impl Name {
     /// All benchmarks, in the order in which they are run.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Hop,
         Self::Scale,
         Self::Cores,
+        Self::Endpoint,
         Self::Path,
         Self::Forward,
         Self::Latency,
@@ -48,6 +52,7 @@ impl Name {
             Self::Hop => "hop",
             Self::Scale => "scale",
             Self::Cores => "cores",
+            Self::Endpoint => "endpoint",
             Self::Path => "path",
             Self::Forward => "forward",
             Self::Latency => "latency",

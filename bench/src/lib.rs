@@ -13,6 +13,7 @@ pub mod benchmarks;
 pub mod child;
 pub mod cli;
 pub mod cores;
+pub mod endpoint;
 pub mod flood;
 pub mod forward;
 pub mod generator;

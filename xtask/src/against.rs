@@ -16,7 +16,7 @@ const TURNS: usize = 5;
 /// The same with `--quick`.
 const QUICK_TURNS: usize = 2;
 /// What may be compared: the others need programs beside them, which are not built for another commit.
-const COMPARED: [Name; 2] = [Name::Hop, Name::Scale];
+const COMPARED: [Name; 3] = [Name::Hop, Name::Scale, Name::Endpoint];
 
 /// Figures by what they are called.
 type Figures = BTreeMap<String, f64>;
@@ -29,11 +29,12 @@ pub fn compare(commit: &str, which: &[Name], quick: bool) -> Result<ExitCode> {
     let which = if which.is_empty() { &COMPARED } else { which };
     if let Some(other) = which.iter().find(|name| !COMPARED.contains(name)) {
         bail!(
-            "--against compares hop and scale, and not {}",
+            "--against compares hop, scale and endpoint, and not {}",
             other.as_str()
         );
     }
     let commit = full_name(commit)?;
+    has_all(&commit, which)?;
     let before = build_of(&commit)?;
     run::cargo(["build", "--release", "--package", "mixline-bench"])?;
     let after = target_directory().join("release/mixline-bench");
@@ -56,6 +57,26 @@ fn full_name(commit: &str) -> Result<String> {
         .context("running git")?;
     ensure!(found.status.success(), "there is no commit `{commit}`");
     Ok(String::from_utf8(found.stdout)?.trim().to_owned())
+}
+
+/// Fails, before anything is built, if a commit has not all of these benchmarks.
+fn has_all(commit: &str, which: &[Name]) -> Result<()> {
+    let names = Command::new("git")
+        .args(["show", &format!("{commit}:bench/src/cli.rs")])
+        .current_dir(root())
+        .output()
+        .context("running git")?;
+    let names = String::from_utf8_lossy(&names.stdout);
+    match missing(&names, which) {
+        Some(name) => bail!("{commit} has no benchmark `{}`", name.as_str()),
+        None => Ok(()),
+    }
+}
+
+/// The first of these that is none of the names in a source text.
+fn missing(names: &str, which: &[Name]) -> Option<Name> {
+    let is_there = |name: &Name| names.contains(&format!("\"{}\"", name.as_str()));
+    which.iter().copied().find(|name| !is_there(name))
 }
 
 /// The benchmarks as a commit has them. Its files, and what was built of them, stay below the target directory.
@@ -215,6 +236,16 @@ mod tests {
             "{table}"
         );
         assert!(!table.contains("over_floor"));
+    }
+
+    #[test]
+    fn a_benchmark_that_a_commit_lacks_is_named() {
+        let names = r#"Self::Hop => "hop", Self::Scale => "scale","#;
+        assert_eq!(missing(names, &[Name::Hop, Name::Scale]), None);
+        let lacks = missing(names, &[Name::Hop, Name::Endpoint]);
+        assert_eq!(lacks, Some(Name::Endpoint));
+        let now = include_str!("../../bench/src/cli.rs");
+        assert_eq!(missing(now, &COMPARED), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Arguments {
     /// Run hop also in a build for this processor; without --quick that is so anyway.
     #[arg(long)]
     native: bool,
-    /// Run hop and scale in turns with the code of this commit, and print what each takes.
+    /// Run hop, scale and endpoint in turns with the code of this commit, and print what each takes.
     #[arg(long, value_name = "COMMIT")]
     against: Option<String>,
     /// Set-up and build are done (for the second half, under sudo).

@@ -96,8 +96,10 @@ pub fn build_all() -> Result<Vec<TestProgram>> {
     Ok(tests)
 }
 
-/// What seals and opens datagrams, and takes layers off: test programs by package, kind and name.
-const OF_DATAGRAMS: [&str; 5] = [
+/// What seals and opens datagrams and payloads, and takes layers off: test programs by package, kind and name.
+const OF_DATAGRAMS: [&str; 7] = [
+    "crates/protocol: test session",
+    "crates/protocol: test session_vectors",
     "crates/protocol: test path",
     "crates/protocol: test path_vectors",
     "crates/protocol: test link_vectors",

@@ -9,7 +9,7 @@ macro_rules! lanes {
     (
         $(#[$doc:meta])*
         $name:ident, $features:literal, $lanes:literal, $V:ident,
-        xor: $xor:ident, add: $add:ident, clmul: $clmul:ident, shuffle: $shuffle:ident, bytes: $bytes:ident,
+        xor: $xor:ident, and: $and:ident, add: $add:ident, clmul: $clmul:ident, shuffle: $shuffle:ident, bytes: $bytes:ident,
         left: $left:ident, right: $right:ident, aesenc: $aesenc:ident, aesenclast: $aesenclast:ident,
         broadcast: |$one:ident| $broadcast:expr,
         low: |$low:ident| $to_low:expr,
@@ -29,6 +29,13 @@ macro_rules! lanes {
             #[target_feature(enable = $features)]
             pub(crate) fn xor(a: V, b: V) -> V {
                 $xor(a, b)
+            }
+
+            #[allow(dead_code, reason = "GCM is not made of single blocks")]
+            #[inline]
+            #[target_feature(enable = $features)]
+            pub(crate) fn and(a: V, b: V) -> V {
+                $and(a, b)
             }
 
             /// Adds the halves of each block, 64 bits each.
@@ -113,7 +120,7 @@ macro_rules! lanes {
 lanes! {
     /// AES-NI and PCLMULQDQ.
     one, "aes,pclmulqdq,sse2,ssse3,sse4.1", 1, __m128i,
-    xor: _mm_xor_si128, add: _mm_add_epi64, clmul: _mm_clmulepi64_si128, shuffle: _mm_shuffle_epi32, bytes: _mm_shuffle_epi8,
+    xor: _mm_xor_si128, and: _mm_and_si128, add: _mm_add_epi64, clmul: _mm_clmulepi64_si128, shuffle: _mm_shuffle_epi32, bytes: _mm_shuffle_epi8,
     left: _mm_slli_si128, right: _mm_srli_si128, aesenc: _mm_aesenc_si128, aesenclast: _mm_aesenclast_si128,
     broadcast: |one| one,
     low: |one| one,
@@ -123,7 +130,7 @@ lanes! {
 lanes! {
     /// VAES and VPCLMULQDQ on 256 bits, AVX2 besides.
     two, "vaes,vpclmulqdq,avx2,aes,pclmulqdq", 2, __m256i,
-    xor: _mm256_xor_si256, add: _mm256_add_epi64, clmul: _mm256_clmulepi64_epi128, shuffle: _mm256_shuffle_epi32, bytes: _mm256_shuffle_epi8,
+    xor: _mm256_xor_si256, and: _mm256_and_si256, add: _mm256_add_epi64, clmul: _mm256_clmulepi64_epi128, shuffle: _mm256_shuffle_epi32, bytes: _mm256_shuffle_epi8,
     left: _mm256_bslli_epi128, right: _mm256_bsrli_epi128, aesenc: _mm256_aesenc_epi128,
     aesenclast: _mm256_aesenclast_epi128,
     broadcast: |one| _mm256_broadcastsi128_si256(one),
@@ -134,7 +141,7 @@ lanes! {
 lanes! {
     /// VAES and VPCLMULQDQ on 512 bits, AVX-512 F, BW, DQ and VL besides.
     four, "vaes,vpclmulqdq,avx512f,avx512bw,avx512dq,avx512vl,avx2,aes,pclmulqdq", 4, __m512i,
-    xor: _mm512_xor_si512, add: _mm512_add_epi64, clmul: _mm512_clmulepi64_epi128, shuffle: _mm512_shuffle_epi32, bytes: _mm512_shuffle_epi8,
+    xor: _mm512_xor_si512, and: _mm512_and_si512, add: _mm512_add_epi64, clmul: _mm512_clmulepi64_epi128, shuffle: _mm512_shuffle_epi32, bytes: _mm512_shuffle_epi8,
     left: _mm512_bslli_epi128, right: _mm512_bsrli_epi128, aesenc: _mm512_aesenc_epi128,
     aesenclast: _mm512_aesenclast_epi128,
     broadcast: |one| _mm512_broadcast_i32x4(one),

@@ -129,8 +129,8 @@ impl Engine {
         let ipv4 = session.ipv4.map(|(ip, _)| IpAddr::from(ip));
         let addresses = [Some(IpAddr::from(session.ipv6)), ipv4];
         for address in addresses.into_iter().flatten() {
-            if self.by_address.get(&address) == Some(&key) {
-                self.by_address.remove(&address);
+            if self.by_address.get(&address.into()) == Some(&key) {
+                self.by_address.remove(&address.into());
             }
             if session.pseudonym == Pseudonym::Own && matches!(ending, Ending::Unreachable(_)) {
                 self.unreachable.not_reached(address, now.instant);

@@ -56,6 +56,7 @@ use crate::keys::SessionKey;
 use crate::limits::{DOUBTS_BURST, DOUBTS_PER_SECOND, HandshakeLimits};
 use crate::messages::ServiceRequest;
 use crate::outbox::Outbox;
+use crate::packets::headers::AddressKey;
 use crate::packets::lookups::{LOOKUPS_BURST, LOOKUPS_PER_SECOND, Lookup};
 use crate::relays::blame::Blame;
 use crate::relays::budget::Budgets;
@@ -123,7 +124,7 @@ pub struct Engine {
     ipv6: Ipv6Addr,
     sessions: SlotMap<SessionKey, Session>,
     by_peer: HashMap<(Pseudonym, AnonymousId), SessionKey>,
-    by_address: HashMap<IpAddr, SessionKey>,
+    by_address: HashMap<AddressKey, SessionKey>,
     descriptors: Descriptors,
     unreachable: Unreachable,
     away: Away,

@@ -43,7 +43,7 @@ impl Engine {
             return;
         };
         let destination = packet.flow.destination;
-        if let Some(key) = self.by_address.get(&destination).copied()
+        if let Some(key) = self.by_address.get(&destination.into()).copied()
             && self.is_own(packet.flow.source, now)
         {
             if bytes.len() > usize::from(self.config.mtu) && packet.dont_fragment {

@@ -1,5 +1,6 @@
 //! What of an IP packet decides where it goes.
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Protocol numbers (IANA).
@@ -15,7 +16,7 @@ pub mod protocol {
 }
 
 /// Addresses, protocol and ports: what ECMP routers hash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowKey {
     /// Where from.
     pub source: IpAddr,
@@ -26,6 +27,52 @@ pub struct FlowKey {
     /// Source and destination port of TCP and UDP; 0 for all else, and for all fragments of a
     /// packet, so that these stay together.
     pub ports: (u16, u16),
+}
+
+impl Hash for FlowKey {
+    /// In as few pieces as possible: it is hashed for each packet, and a keyed hash takes longer for each piece.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (from, to) = self.ports;
+        let rest = u64::from(self.protocol) << 32 | u64::from(from) << 16 | u64::from(to);
+        match (self.source, self.destination) {
+            // 104 bits.
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let both = u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits());
+                state.write_u128(u128::from(both) << 64 | u128::from(rest));
+            }
+            (source, destination) => {
+                AddressKey::from(source).hash(state);
+                AddressKey::from(destination).hash(state);
+                state.write_u64(rest);
+            }
+        }
+    }
+}
+
+/// An address of either family, which hashes in one piece: that of IPv4 is in the form that IPv6 has for it (RFC 4291,
+/// section 2.5.5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressKey(u128);
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(ip) => ip.into(),
+            IpAddr::V6(ip) => ip.into(),
+        }
+    }
+}
+
+impl From<Ipv4Addr> for AddressKey {
+    fn from(address: Ipv4Addr) -> Self {
+        address.to_ipv6_mapped().into()
+    }
+}
+
+impl From<Ipv6Addr> for AddressKey {
+    fn from(address: Ipv6Addr) -> Self {
+        Self(address.to_bits())
+    }
 }
 
 impl FlowKey {
@@ -130,5 +177,55 @@ pub fn is_group(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(ip) => ip.is_multicast() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_multicast(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::DefaultHasher;
+
+    use super::*;
+
+    fn hash(flow: &FlowKey) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        flow.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn all_of_a_flow_counts_in_its_hash() {
+        let v4 = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let v6 = |last: u16| IpAddr::from([0xfd54, 0, 0, 0, 0, 0, 0, last]);
+        for (a, b) in [(v4(1), v4(2)), (v6(1), v6(2))] {
+            let flow = FlowKey {
+                source: a,
+                destination: b,
+                protocol: protocol::TCP,
+                ports: (1, 2),
+            };
+            let udp = FlowKey {
+                protocol: protocol::UDP,
+                ..flow
+            };
+            let ports = [(2, 1), (1, 3), (3, 2)].map(|ports| FlowKey { ports, ..flow });
+            let other = FlowKey { source: b, ..flow };
+            let another = FlowKey {
+                destination: a,
+                ..flow
+            };
+            let others = [flow.reversed(), udp, other, another]
+                .into_iter()
+                .chain(ports);
+            assert!(others.into_iter().all(|it| hash(&it) != hash(&flow)));
+        }
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_apart() {
+        let v4 = Ipv4Addr::new(192, 0, 2, 1);
+        assert_eq!(AddressKey::from(v4), IpAddr::from(v4).into());
+        assert_ne!(AddressKey::from(v4), Ipv4Addr::new(192, 0, 2, 2).into());
+        let v6 = Ipv6Addr::from_bits(u128::from(v4.to_bits()));
+        assert_ne!(AddressKey::from(v4), v6.into());
     }
 }

@@ -120,19 +120,18 @@ impl Flows {
         paths: &Paths,
         now: Instant,
     ) -> (PathPolicy, Option<u32>) {
-        if !self.flows.contains_key(&packet.flow) {
-            self.make_room(now);
-            let flow = Flow {
-                policy: policy(rules, peer, &packet.flow),
-                path: None,
-                used: now,
-                connection: None,
-                closed: false,
-            };
-            self.flows.insert(packet.flow, flow);
-        }
-        let Some(flow) = self.flows.get_mut(&packet.flow) else {
-            return (PathPolicy::PerFlow, None);
+        let flow = match self.flows.get_mut(&packet.flow) {
+            Some(flow) => flow,
+            None => {
+                self.make_room(now);
+                self.flows.entry(packet.flow).or_insert_with(|| Flow {
+                    policy: policy(rules, peer, &packet.flow),
+                    path: None,
+                    used: now,
+                    connection: None,
+                    closed: false,
+                })
+            }
         };
         flow.used = now;
         if packet.flow.protocol == protocol::TCP

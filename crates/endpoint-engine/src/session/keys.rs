@@ -139,8 +139,9 @@ impl KeyRing {
         self.pending.push(pending);
     }
 
-    /// Forgets what nobody has used.
+    /// Forgets what nobody has used, and what is received under no more.
     pub fn expire(&mut self, now: Instant) {
+        self.previous.take_if(|(_, until)| now >= *until);
         self.pending
             .retain(|it| now.saturating_duration_since(it.since) < KEEP_PENDING);
     }
@@ -282,5 +283,17 @@ mod tests {
             );
             assert_eq!(taken(&mut ring, &mut first.seal, keep, now), 1, "former");
         }
+    }
+
+    #[test]
+    fn former_keys_are_forgotten_in_time() {
+        let now = Instant::now();
+        let mut ring = KeyRing::default();
+        ring.install(keys(1).1, now);
+        ring.install(keys(2).1, now);
+        ring.expire(now + KEEP_PREVIOUS - Duration::from_millis(1));
+        assert!(ring.previous.is_some());
+        ring.expire(now + KEEP_PREVIOUS);
+        assert!(ring.previous.is_none() && ring.current.is_some());
     }
 }

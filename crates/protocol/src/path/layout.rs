@@ -1,6 +1,7 @@
 //! Where the fields of a path's header stand, and what its slots name.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::identity::{ShortId, X25519Public};
 use crate::size::PATH_HEADER;
@@ -31,8 +32,15 @@ pub(super) const JUNCTION: u8 = 2;
 pub(super) const DELIVER: u8 = 3;
 
 /// What a client registers at a guard so that cells find it: 8 random bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MailboxToken(pub [u8; 8]);
+
+impl Hash for MailboxToken {
+    /// In one piece and without its length: it is hashed for each cell.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from_ne_bytes(self.0));
+    }
+}
 
 /// The first 16 bytes of a payload that a relay has decrypted: they depend on every bit of
 /// the message and on the hop's key, so they tell messages apart at no cost.

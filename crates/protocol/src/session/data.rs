@@ -2,11 +2,12 @@
 
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use aes::{Aes256Dec, Aes256Enc};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use mixline_wide_crypto::gcm::{self, Gcm};
+use mixline_wide_crypto::scrub_stack;
 use zeroize::Zeroizing;
 
 use crate::link::SlidingWindow;
-use crate::size::{COUNTER, FRAMES, PAYLOAD, Payload, TAG};
+use crate::size::{COUNTER, PAYLOAD, Payload, TAG};
 use crate::{Error, Result};
 
 /// How far behind the newest counter a payload may come and still be accepted. Paths differ in
@@ -31,17 +32,18 @@ pub struct SessionKeys {
 impl SessionKeys {
     /// From what HKDF yields; see the module for the order.
     pub(super) fn derive(secrets: &Zeroizing<[u8; 128]>, initiator: bool) -> Result<Self> {
-        let key = |n: usize| &secrets[32 * n..32 * (n + 1)];
+        let (keys, _) = secrets.as_chunks::<32>();
+        let key = |n: usize| keys.get(n).ok_or(KEY);
         let (ours, theirs) = if initiator { (0, 1) } else { (1, 0) };
         Ok(Self {
             seal: SessionSeal {
-                key: aead(key(ours))?,
-                mask: Aes256Enc::new_from_slice(key(2 + ours)).map_err(|_| KEY)?,
+                key: Gcm::new(key(ours)?),
+                mask: Aes256Enc::new(key(2 + ours)?.into()),
                 next: 0,
             },
             open: SessionOpen {
-                key: aead(key(theirs))?,
-                mask: Aes256Dec::new_from_slice(key(2 + theirs)).map_err(|_| KEY)?,
+                key: Gcm::new(key(theirs)?),
+                mask: Aes256Dec::new(key(2 + theirs)?.into()),
                 window: Box::default(),
             },
         })
@@ -52,21 +54,9 @@ const KEY: Error = Error::Malformed {
     what: "session key",
 };
 
-fn aead(key: &[u8]) -> Result<LessSafeKey> {
-    Ok(LessSafeKey::new(
-        UnboundKey::new(&AES_256_GCM, key).map_err(|_| KEY)?,
-    ))
-}
-
-fn nonce(counter: u64) -> Nonce {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&counter.to_be_bytes());
-    Nonce::assume_unique_for_key(nonce)
-}
-
-/// Seals what one end sends.
+/// Seals what one end sends. Erased on drop.
 pub struct SessionSeal {
-    key: LessSafeKey,
+    key: Gcm,
     mask: Aes256Enc,
     next: u64,
 }
@@ -89,14 +79,7 @@ impl SessionSeal {
         masked[..8].copy_from_slice(&counter.to_be_bytes());
         self.mask.encrypt_block((&mut masked).into());
         payload[..COUNTER].copy_from_slice(&masked);
-        let frames = &mut payload[COUNTER..COUNTER + FRAMES];
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce(counter), Aad::from(masked), frames)
-            .map_err(|_| Error::Limit {
-                what: "sealed frames",
-            })?;
-        payload[PAYLOAD - TAG..].copy_from_slice(tag.as_ref());
+        self.key.seal_payload(counter, payload);
         Ok(counter)
     }
 
@@ -113,9 +96,9 @@ impl SessionSeal {
     }
 }
 
-/// Opens what one end receives, each counter once.
+/// Opens what one end receives, each counter once. Erased on drop.
 pub struct SessionOpen {
-    key: LessSafeKey,
+    key: Gcm,
     mask: Aes256Dec,
     window: Box<SlidingWindow<WORDS>>,
 }
@@ -126,8 +109,8 @@ impl SessionOpen {
     /// # Errors
     /// [`Error::Malformed`] if the counter is not masked with this session's key: the payload is
     /// unchanged then, and may belong to another session. [`Error::Replay`] if it has been
-    /// seen, or is too old to tell. [`Error::Authentication`] if the payload was changed; what is
-    /// left in it is to be thrown away.
+    /// seen, or is too old to tell. [`Error::Authentication`] if the payload was changed; the
+    /// frames are zeros then.
     pub fn open(&mut self, payload: &mut Payload) -> Result<u64> {
         let mut masked = [0; COUNTER];
         masked.copy_from_slice(&payload[..COUNTER]);
@@ -136,7 +119,7 @@ impl SessionOpen {
             return Err(Error::Replay);
         }
         self.key
-            .open_in_place(nonce(counter), Aad::from(masked), &mut payload[COUNTER..])
+            .open_payload(counter, payload)
             .map_err(|_| Error::Authentication {
                 what: "session payload",
             })?;
@@ -163,9 +146,26 @@ impl SessionOpen {
     }
 }
 
+impl Drop for SessionSeal {
+    /// The fields erase themselves, but not what was left on the stack when they were used.
+    fn drop(&mut self) {
+        scrub_stack();
+    }
+}
+
+impl Drop for SessionOpen {
+    /// As [`SessionSeal`]'s.
+    fn drop(&mut self) {
+        scrub_stack();
+    }
+}
+
+const _: () = assert!(gcm::PAYLOAD == PAYLOAD && gcm::HEADER == COUNTER && gcm::TAG == TAG);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::size::FRAMES;
 
     fn pair() -> (SessionKeys, SessionKeys) {
         let mut secrets = Zeroizing::new([0; 128]);
@@ -240,6 +240,7 @@ mod tests {
     #[test]
     fn the_layout_is_the_documented_one() {
         use aes::Aes256;
+        use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
         let (mut a, _) = pair();
         a.seal.next = 0x0102_0304;
         let mut payload = [5; PAYLOAD];
@@ -252,7 +253,7 @@ mod tests {
             .unwrap()
             .encrypt_block((&mut counter).into());
         assert_eq!(payload[..16], counter);
-        let aead = aead(&key[..32]).unwrap();
+        let aead = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key[..32]).unwrap());
         let nonce = Nonce::assume_unique_for_key([0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]);
         let opened = aead
             .open_in_place(nonce, Aad::from(counter), &mut payload[16..])

@@ -1,6 +1,6 @@
 //! The same by `ring`.
 
-use super::{DATAGRAM, HEADER, TAG};
+use super::{HEADER, TAG};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 /// A key of `ring`.
@@ -14,18 +14,18 @@ impl Gcm {
         })))
     }
 
-    pub(super) fn seal(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) {
-        let (header, rest) = datagram.split_at_mut(HEADER);
-        let (sealed, tag) = rest.split_at_mut(DATAGRAM - HEADER - TAG);
+    pub(super) fn seal<const N: usize>(&self, counter: u64, message: &mut [u8; N]) {
+        let (header, rest) = message.split_at_mut(HEADER);
+        let (sealed, tag) = rest.split_at_mut(N - HEADER - TAG);
         let made = self
             .0
             .seal_in_place_separate_tag(nonce(counter), Aad::from(&*header), sealed)
-            .unwrap_or_else(|_| unreachable!("a datagram is not too long for AES-GCM"));
+            .unwrap_or_else(|_| unreachable!("a message is not too long for AES-GCM"));
         tag.copy_from_slice(made.as_ref());
     }
 
-    pub(super) fn open(&self, counter: u64, datagram: &mut [u8; DATAGRAM]) -> bool {
-        let (header, sealed) = datagram.split_at_mut(HEADER);
+    pub(super) fn open<const N: usize>(&self, counter: u64, message: &mut [u8; N]) -> bool {
+        let (header, sealed) = message.split_at_mut(HEADER);
         self.0
             .open_in_place(nonce(counter), Aad::from(&*header), sealed)
             .is_ok()

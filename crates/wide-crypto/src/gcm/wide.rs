@@ -5,9 +5,12 @@
 //! tag, the second is added to the block behind the header, and so on. So all three are gone through together, a
 //! vector at a time, and only the first and the last vector are special.
 //!
+//! A payload is 67 blocks, one less than a whole number of vectors. So there is one of zeros before the first: it
+//! changes nothing in the hash, and what the keystream has for it is thrown away.
+//!
 //! GHASH is POLYVAL with the bytes of all blocks in the opposite order and another key (RFC 8452, appendix A).
 
-use super::DATAGRAM;
+use super::{DATAGRAM, PAYLOAD};
 use crate::BLOCK;
 use crate::aes256::{ROUND_KEYS, RoundKeys, encipher, write_round_keys};
 use crate::field::{POWERS, Powers};
@@ -32,20 +35,33 @@ impl Expanded {
     };
 }
 
-/// Blocks of a datagram.
-const BLOCKS: usize = DATAGRAM / BLOCK;
 /// Blocks that are hashed before a reduction.
 const STEP: usize = POWERS;
-/// The blocks before the steps, and those behind them.
+/// The first blocks, a block of zeros included if there is one, and those behind the steps.
 const EDGE: usize = 4;
+/// The blocks between the first and the steps of a datagram ...
+pub(super) const DATAGRAM_MIDDLE: usize = 0;
+/// ... and of a payload.
+pub(super) const PAYLOAD_MIDDLE: usize = 12;
 
-const _: () = assert!(BLOCKS == 2 * EDGE + 5 * STEP);
+const _: () = assert!(DATAGRAM / BLOCK == 2 * EDGE + DATAGRAM_MIDDLE + 5 * STEP);
+const _: () = assert!(PAYLOAD / BLOCK + 1 == 2 * EDGE + PAYLOAD_MIDDLE + 3 * STEP);
 
-/// The lengths in bits of what is authenticated only and of what is enciphered, as they are hashed.
-const LENGTHS: [u8; BLOCK] = {
-    let lengths = (BLOCK as u128 * 8) << 64 | ((BLOCKS - 2) * BLOCK * 8) as u128;
+/// How many blocks of zeros stand before a message of `bytes` with so many blocks between the first and the steps.
+const fn zeros(bytes: usize, middle: usize) -> usize {
+    let blocks = bytes / BLOCK;
+    let zeros = (2 * EDGE + middle + STEP - blocks % STEP) % STEP;
+    assert!(bytes.is_multiple_of(BLOCK) && blocks > 2 * EDGE + middle && blocks < 250);
+    // The counter of the block behind them is 1, and there is none below 0.
+    assert!(zeros <= 1 && middle.is_multiple_of(EDGE) && middle <= STEP);
+    zeros
+}
+
+/// The lengths in bits of what is authenticated only and of what is enciphered of a message, as they are hashed.
+const fn lengths(bytes: usize) -> [u8; BLOCK] {
+    let lengths = (BLOCK as u128 * 8) << 64 | ((bytes - 2 * BLOCK) * 8) as u128;
     lengths.to_be_bytes()
-};
+}
 
 /// The first block of the counters (section 7.1, step 2): nonce, and 1.
 fn first_counter(counter: u64) -> [u8; BLOCK] {
@@ -72,29 +88,29 @@ macro_rules! width {
                 write_powers(transmute!(h), &mut to.powers);
             }
 
-            /// Enciphers in place, and writes the tag.
+            /// Enciphers in place, and writes the tag. `MIDDLE`: blocks between the first and the steps.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(in super::super) fn seal(
+            pub(in super::super) fn seal<const N: usize, const MIDDLE: usize>(
                 key: &Expanded,
                 counter: u64,
-                datagram: &mut [u8; DATAGRAM],
+                message: &mut [u8; N],
             ) {
-                let tag = apply::<true>(key, counter, datagram);
-                datagram[DATAGRAM - BLOCK..].copy_from_slice(&tag);
+                let tag = apply::<true, N, MIDDLE>(key, counter, message);
+                message[N - BLOCK..].copy_from_slice(&tag);
             }
 
             /// Deciphers in place; tells whether the tag is right.
             #[inline]
             #[target_feature(enable = $features)]
-            pub(in super::super) fn open(
+            pub(in super::super) fn open<const N: usize, const MIDDLE: usize>(
                 key: &Expanded,
                 counter: u64,
-                datagram: &mut [u8; DATAGRAM],
+                message: &mut [u8; N],
             ) -> bool {
-                let tag = u128::from_ne_bytes(apply::<false>(key, counter, datagram));
+                let tag = u128::from_ne_bytes(apply::<false, N, MIDDLE>(key, counter, message));
                 let mut stands = [0; BLOCK];
-                stands.copy_from_slice(&datagram[DATAGRAM - BLOCK..]);
+                stands.copy_from_slice(&message[N - BLOCK..]);
                 // All of it at once, and the compiler knows nothing of the difference: in the same time wherever it is.
                 black_box(tag ^ u128::from_ne_bytes(stands)) == 0
             }
@@ -102,41 +118,73 @@ macro_rules! width {
             /// Adds the keystream to all but header and tag; gives the tag.
             #[inline]
             #[target_feature(enable = $features)]
-            fn apply<const SEAL: bool>(
+            fn apply<const SEAL: bool, const N: usize, const MIDDLE: usize>(
                 key: &Expanded,
                 counter: u64,
-                datagram: &mut [u8; DATAGRAM],
+                message: &mut [u8; N],
             ) -> [u8; BLOCK] {
-                let (blocks, _) = datagram.as_chunks_mut::<BLOCK>();
-                let Some((first, blocks)) = blocks.split_first_chunk_mut::<EDGE>() else {
-                    unreachable!("a datagram has 88 blocks");
+                let zeros = const { zeros(N, MIDDLE) };
+                let lengths = const { lengths(N) };
+                let (blocks, _) = message.as_chunks_mut::<BLOCK>();
+                let (first, blocks) = blocks.split_at_mut(EDGE - zeros);
+                let Some((middle, blocks)) = blocks.split_first_chunk_mut::<MIDDLE>() else {
+                    unreachable!("there are more blocks");
                 };
                 let Some((blocks, last)) = blocks.split_last_chunk_mut::<EDGE>() else {
-                    unreachable!("a datagram has 88 blocks");
+                    unreachable!("there are more blocks");
                 };
                 let (steps, _) = blocks.as_chunks_mut::<STEP>();
 
                 let mut counters = [first_counter(counter); LANES];
-                for (at, counter) in (1..).zip(&mut counters) {
+                for (at, counter) in (1 - zeros as u8..).zip(&mut counters) {
                     counter[BLOCK - 1] = at;
                 }
                 let mut counters: V = transmute!(counters);
 
                 // In the header's place stand zeros, so that the keystream's first block is seen: it masks the tag.
-                let mut edge: [[u8; BLOCK]; EDGE] = *first;
+                // Header and mask are taken out and put in as parts of vectors: of single blocks the compiler may make
+                // numbers of 128 bits, and turn those around a byte at a time.
+                let mut edge = [[0; BLOCK]; EDGE];
+                match first.first_chunk::<EDGE>() {
+                    Some(all) => edge = *all,
+                    None => edge[zeros..].copy_from_slice(first),
+                }
                 let mut hash = transmute!(0u128);
                 if !SEAL {
                     hash = absorb_reversed(hash, &edge, &key.powers);
                 }
-                edge[0] = [0; BLOCK];
+                let mut enciphered = [[0xff_u8; BLOCK]; LANES];
+                enciphered[..=zeros].fill([0; BLOCK]);
+                let enciphered: V = transmute!(enciphered);
                 let mut data: [V; EDGE / LANES] = transmute!(edge);
+                let without = and(data[0], enciphered);
+                let header = xor(data[0], without);
+                data[0] = without;
                 add_stream(&key.round_keys, &mut counters, &mut data);
+                let with_mask: [[u8; BLOCK]; LANES] = transmute!(data[0]);
+                let mask = with_mask[zeros];
+                data[0] = xor(and(data[0], enciphered), header);
                 edge = transmute!(data);
-                let mask = edge[0];
-                edge[0] = first[0];
-                *first = edge;
+                match first.first_chunk_mut::<EDGE>() {
+                    Some(all) => *all = edge,
+                    None => first.copy_from_slice(&edge[zeros..]),
+                }
                 if SEAL {
                     hash = absorb_reversed(hash, &edge, &key.powers);
+                }
+
+                if MIDDLE > 0 {
+                    if !SEAL {
+                        hash = absorb_reversed(hash, middle, &key.powers);
+                    }
+                    for group in middle.as_chunks_mut::<EDGE>().0 {
+                        let mut data: [V; EDGE / LANES] = transmute!(*group);
+                        add_stream(&key.round_keys, &mut counters, &mut data);
+                        *group = transmute!(data);
+                    }
+                    if SEAL {
+                        hash = absorb_reversed(hash, middle, &key.powers);
+                    }
                 }
 
                 for step in steps {
@@ -155,7 +203,7 @@ macro_rules! width {
 
                 // In the tag's place stand the lengths.
                 let mut edge: [[u8; BLOCK]; EDGE] = *last;
-                edge[EDGE - 1] = LENGTHS;
+                edge[EDGE - 1] = lengths;
                 if !SEAL {
                     hash = absorb_reversed(hash, &edge, &key.powers);
                 }
@@ -163,7 +211,7 @@ macro_rules! width {
                 add_stream(&key.round_keys, &mut counters, &mut data);
                 edge = transmute!(data);
                 last[..EDGE - 1].copy_from_slice(&edge[..EDGE - 1]);
-                edge[EDGE - 1] = LENGTHS;
+                edge[EDGE - 1] = lengths;
                 if SEAL {
                     hash = absorb_reversed(hash, &edge, &key.powers);
                 }
