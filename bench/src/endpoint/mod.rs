@@ -21,7 +21,7 @@ use crate::outcome::{Bar, Bars, Bound};
 use crate::{Goal, Options, Plot, machine};
 
 /// At most so many times the bare primitives.
-const OVER_PRIMITIVES: f64 = 1.35;
+const OVER_PRIMITIVES: f64 = 1.3;
 
 /// What is measured of both ends: which, whether the cells come, and what it is called.
 const WAYS: [(End, bool, &str); 4] = [

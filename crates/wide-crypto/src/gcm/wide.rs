@@ -53,7 +53,7 @@ const fn zeros(bytes: usize, middle: usize) -> usize {
     let zeros = (2 * EDGE + middle + STEP - blocks % STEP) % STEP;
     assert!(bytes.is_multiple_of(BLOCK) && blocks > 2 * EDGE + middle && blocks < 250);
     // The counter of the block behind them is 1, and there is none below 0.
-    assert!(zeros <= 1 && middle.is_multiple_of(EDGE) && middle <= STEP);
+    assert!(zeros <= 1 && middle.is_multiple_of(PAYLOAD_MIDDLE) && middle <= STEP);
     zeros
 }
 
@@ -177,8 +177,8 @@ macro_rules! width {
                     if !SEAL {
                         hash = absorb_reversed(hash, middle, &key.powers);
                     }
-                    for group in middle.as_chunks_mut::<EDGE>().0 {
-                        let mut data: [V; EDGE / LANES] = transmute!(*group);
+                    for group in middle.as_chunks_mut::<PAYLOAD_MIDDLE>().0 {
+                        let mut data: [V; PAYLOAD_MIDDLE / LANES] = transmute!(*group);
                         add_stream(&key.round_keys, &mut counters, &mut data);
                         *group = transmute!(data);
                     }
