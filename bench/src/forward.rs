@@ -25,7 +25,7 @@ use crate::{Goal, Options, Plot, machine};
 /// Datagrams of a round.
 const FRAMES: u32 = 96 * 1024;
 /// Datagrams offered a second: more than anything here forwards.
-const OFFERED: f64 = 1e6;
+const OFFERED: f64 = 2e6;
 /// The core of what is measured. The generator has the last one.
 pub const CORE: usize = 0;
 /// What the relay is to reach of the echo's rate, with one next hop and with 64.

@@ -594,6 +594,51 @@ fn datagrams_become_few_writes() {
 }
 
 #[test]
+fn what_the_kernel_refuses_together_goes_one_by_one() {
+    let tcp: Vec<_> = (0..3)
+        .map(|at| Tcp::new(at * 1000, vec![at as u8; 1000]).bytes())
+        .collect();
+    let udp: Vec<_> = (0..3).map(|at| datagram(false, 1, &[at; 100])).collect();
+    // Two flows, each among the other's packets.
+    let packets: Vec<_> = [&tcp[0], &udp[0], &tcp[1], &udp[1], &tcp[2], &udp[2]]
+        .map(Clone::clone)
+        .into();
+    let mut batch = PacketBatch::new();
+    for packet in &packets {
+        assert!(batch.push(packet));
+    }
+    let mut coalescer = Coalescer::new(true);
+    coalescer.plan(&batch);
+    assert_eq!(coalescer.writes(), 2);
+    assert!(coalescer.refused(0));
+    assert_eq!(coalescer.writes(), 4);
+    let written: Vec<Vec<u8>> = (0..4)
+        .map(|index| {
+            let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
+            let count = coalescer.pieces(index, &batch, &mut pieces);
+            pieces[..count]
+                .iter()
+                .flat_map(|piece| piece.to_vec())
+                .collect()
+        })
+        .collect();
+    for (written, packet) in written.iter().zip(&tcp) {
+        let (header, bytes) = written.split_first_chunk().unwrap();
+        assert_eq!(VirtioHeader::decode(header), VirtioHeader::default());
+        assert_eq!(bytes, packet);
+    }
+    // A packet by itself that is refused is lost.
+    assert!(!coalescer.refused(0) && !coalescer.refused(4));
+    // From then on only the other protocol's are gathered, until those are refused.
+    coalescer.plan(&batch);
+    assert_eq!(coalescer.writes(), 4);
+    let gathered = (0..4).find(|index| coalescer.refused(*index));
+    assert!(gathered.is_some());
+    coalescer.plan(&batch);
+    assert_eq!(coalescer.writes(), 6);
+}
+
+#[test]
 fn datagrams_that_differ_stay_apart() {
     for ipv6 in [false, true] {
         let base = |length| datagram(ipv6, 1, &vec![7; length]);

@@ -12,7 +12,8 @@
 //! and could otherwise aim at blocks. One bit of each block (the highest of its first word) is a
 //! lock that is held for the few nanoseconds in which eight words are read and written. So
 //! of any number of threads that bring the same tag at the same time, exactly one is told
-//! that it is new; and one atomic exchange is cheaper than eight.
+//! that it is new; and one atomic exchange is cheaper than eight. An old tag of the current generation takes the lock too: of one cell that comes
+//! over many links to several workers, each copy costs them a line's way between cores.
 //!
 //! There are two generations. Tags go into the current one and are looked for in both. When
 //! the current one is full ([`BITS_PER_ENTRY`]) or as old as the keys under which a tag can come

@@ -144,7 +144,7 @@ impl Stay {
     #[cold]
     fn add_apart(&mut self, batch: &Batch<'_>, now: Instant) {
         self.single
-            .reserve(MOST_BATCHES * BATCH - self.single.len());
+            .reserve((MOST_BATCHES * BATCH).saturating_sub(self.single.len()));
         for at in &batch.order {
             let slot = batch.slots.get(usize::from(*at));
             let since = slot.and_then(|slot| slot.since);

@@ -78,7 +78,9 @@ impl Headers {
 /// What is decided about a batch, and the room for it, used again and again.
 #[derive(Debug)]
 pub struct Coalescer {
-    /// Whether the kernel takes datagrams in superpackets: since Linux 6.2.
+    /// Whether the kernel takes data of TCP in superpackets.
+    tcp: bool,
+    /// Whether it takes datagrams so: since Linux 6.2.
     datagrams: bool,
     groups: Vec<Group>,
     /// The packet that follows in its group.
@@ -93,6 +95,7 @@ impl Coalescer {
     #[must_use]
     pub fn new(datagrams: bool) -> Self {
         Self {
+            tcp: true,
             datagrams,
             groups: Vec::with_capacity(BATCH_PACKETS),
             following: Box::new([NONE; BATCH_PACKETS]),
@@ -101,13 +104,13 @@ impl Coalescer {
         }
     }
 
-    /// Decides what goes together. The packets of a flow stay in their order.
+    /// Decides what goes together. The packets of a flow stay in their order, but for fragments, which belong to none.
     pub fn plan(&mut self, packets: &PacketBatch) {
         self.groups.clear();
         self.slots.fill(NONE);
         for (index, packet) in packets.iter().enumerate().take(BATCH_PACKETS) {
             let index = index as u16;
-            let Some(flow) = flow(packet, self.datagrams) else {
+            let Some(flow) = flow(packet, self.tcp, self.datagrams) else {
                 self.groups.push(Group {
                     first: index,
                     last: index,
@@ -138,6 +141,43 @@ impl Coalescer {
                 data,
             });
         }
+    }
+
+    /// The kernel has refused a write: if it was a superpacket, its packets take its place, each by itself, and no more of
+    /// its protocol are gathered. False if it was a packet.
+    ///
+    /// Some kernels of 2024 take none, or not all (those with commit e269d79c7d35 and without 89add40066f9).
+    pub fn refused(&mut self, index: usize) -> bool {
+        let Some(Group {
+            first,
+            count,
+            data: Some(data),
+            ..
+        }) = self.groups.get(index).copied()
+        else {
+            return false;
+        };
+        if count < 2 {
+            return false;
+        }
+        if data.headers.udp {
+            self.datagrams = false;
+        } else {
+            self.tcp = false;
+        }
+        let following = &self.following;
+        let members = std::iter::successors(Some(first), |member| {
+            following.get(usize::from(*member)).copied()
+        });
+        let single = |member| Group {
+            first: member,
+            last: member,
+            count: 1,
+            data: None,
+        };
+        let members = members.take(count.into()).map(single);
+        self.groups.splice(index..=index, members);
+        true
     }
 
     /// How many writes there are.
@@ -239,8 +279,8 @@ impl Coalescer {
 }
 
 /// The slot of a packet's flow; `None` for what is not gathered.
-fn flow(packet: &[u8], datagrams: bool) -> Option<usize> {
-    let gathered = |protocol| protocol == TCP || (datagrams && protocol == UDP);
+fn flow(packet: &[u8], tcp: bool, datagrams: bool) -> Option<usize> {
+    let gathered = |protocol| (tcp && protocol == TCP) || (datagrams && protocol == UDP);
     let (addresses, transport) = match packet.first()? >> 4 {
         4 => {
             let header = usize::from(packet.first()? & 15) * 4;
@@ -258,7 +298,7 @@ fn flow(packet: &[u8], datagrams: bool) -> Option<usize> {
         }
         _ => return None,
     };
-    // A sender that aims at one slot slows down its own flows only.
+    // Whoever sends on many flows at a time takes slots of others, whose packets then go by themselves; nothing is lost.
     let mut hash: u32 = 0;
     for word in addresses
         .chunks_exact(4)

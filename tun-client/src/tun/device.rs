@@ -176,7 +176,9 @@ impl PacketDevice for TunDevice {
             return Err(not_attached());
         };
         self.coalescer.plan(packets);
-        for index in 0..self.coalescer.writes() {
+        let mut index = 0;
+        while index < self.coalescer.writes() {
+            let mut refused = false;
             let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
             let count = self.coalescer.pieces(index, packets, &mut pieces);
             let pieces = pieces.get(..count).unwrap_or_default();
@@ -193,11 +195,17 @@ impl PacketDevice for TunDevice {
                     }
                     // A packet that the kernel does not take, or the interface is down.
                     Err(error) => {
+                        refused = error.raw_os_error() == Some(Errno::EINVAL as i32);
                         tracing::debug!(%error, "packet not taken by the kernel");
                         break;
                     }
                 }
             }
+            if refused && self.coalescer.refused(index) {
+                tracing::info!("this kernel takes no superpackets: packets go to it one by one");
+                continue;
+            }
+            index += 1;
         }
         Ok(())
     }

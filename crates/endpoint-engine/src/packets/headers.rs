@@ -50,9 +50,18 @@ impl Hash for FlowKey {
 }
 
 /// An address of either family, which hashes in one piece: that of IPv4 is in the form that IPv6 has for it (RFC 4291,
-/// section 2.5.5.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AddressKey(u128);
+/// section 2.5.5.2), and is not equal to that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressKey {
+    bits: u128,
+    is_v4: bool,
+}
+
+impl Hash for AddressKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.bits);
+    }
+}
 
 impl From<IpAddr> for AddressKey {
     fn from(address: IpAddr) -> Self {
@@ -65,13 +74,19 @@ impl From<IpAddr> for AddressKey {
 
 impl From<Ipv4Addr> for AddressKey {
     fn from(address: Ipv4Addr) -> Self {
-        address.to_ipv6_mapped().into()
+        Self {
+            bits: address.to_ipv6_mapped().to_bits(),
+            is_v4: true,
+        }
     }
 }
 
 impl From<Ipv6Addr> for AddressKey {
     fn from(address: Ipv6Addr) -> Self {
-        Self(address.to_bits())
+        Self {
+            bits: address.to_bits(),
+            is_v4: false,
+        }
     }
 }
 
@@ -227,5 +242,6 @@ mod tests {
         assert_ne!(AddressKey::from(v4), Ipv4Addr::new(192, 0, 2, 2).into());
         let v6 = Ipv6Addr::from_bits(u128::from(v4.to_bits()));
         assert_ne!(AddressKey::from(v4), v6.into());
+        assert_ne!(AddressKey::from(v4), v4.to_ipv6_mapped().into());
     }
 }

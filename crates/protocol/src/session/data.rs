@@ -35,18 +35,24 @@ impl SessionKeys {
         let (keys, _) = secrets.as_chunks::<32>();
         let key = |n: usize| keys.get(n).ok_or(KEY);
         let (ours, theirs) = if initiator { (0, 1) } else { (1, 0) };
-        Ok(Self {
+        let derived = Self {
             seal: SessionSeal {
-                key: Gcm::new(key(ours)?),
-                mask: Aes256Enc::new(key(2 + ours)?.into()),
+                keys: Box::new(Keys {
+                    payload: Gcm::new(key(ours)?),
+                    mask: Aes256Enc::new(key(2 + ours)?.into()),
+                }),
                 next: 0,
             },
             open: SessionOpen {
-                key: Gcm::new(key(theirs)?),
-                mask: Aes256Dec::new(key(2 + theirs)?.into()),
+                keys: Box::new(Keys {
+                    payload: Gcm::new(key(theirs)?),
+                    mask: Aes256Dec::new(key(2 + theirs)?.into()),
+                }),
                 window: Box::default(),
             },
-        })
+        };
+        scrub_stack();
+        Ok(derived)
     }
 }
 
@@ -54,10 +60,16 @@ const KEY: Error = Error::Malformed {
     what: "session key",
 };
 
-/// Seals what one end sends. Erased on drop.
+/// Keys of one direction. They stay where they are, however their owner moves, so that nothing is left where it was.
+/// Erased on drop, but for what `ring` expands where it seals ([`Gcm`]).
+struct Keys<M> {
+    payload: Gcm,
+    mask: M,
+}
+
+/// Seals what one end sends.
 pub struct SessionSeal {
-    key: Gcm,
-    mask: Aes256Enc,
+    keys: Box<Keys<Aes256Enc>>,
     next: u64,
 }
 
@@ -77,9 +89,9 @@ impl SessionSeal {
         self.next += 1;
         let mut masked = [0; COUNTER];
         masked[..8].copy_from_slice(&counter.to_be_bytes());
-        self.mask.encrypt_block((&mut masked).into());
+        self.keys.mask.encrypt_block((&mut masked).into());
         payload[..COUNTER].copy_from_slice(&masked);
-        self.key.seal_payload(counter, payload);
+        self.keys.payload.seal_payload(counter, payload);
         Ok(counter)
     }
 
@@ -96,10 +108,9 @@ impl SessionSeal {
     }
 }
 
-/// Opens what one end receives, each counter once. Erased on drop.
+/// Opens what one end receives, each counter once.
 pub struct SessionOpen {
-    key: Gcm,
-    mask: Aes256Dec,
+    keys: Box<Keys<Aes256Dec>>,
     window: Box<SlidingWindow<WORDS>>,
 }
 
@@ -118,7 +129,8 @@ impl SessionOpen {
         if !self.window.check(counter) {
             return Err(Error::Replay);
         }
-        self.key
+        self.keys
+            .payload
             .open_payload(counter, payload)
             .map_err(|_| Error::Authentication {
                 what: "session payload",
@@ -134,7 +146,7 @@ impl SessionOpen {
     }
 
     fn unmask(&self, mut masked: [u8; COUNTER]) -> Result<u64> {
-        self.mask.decrypt_block((&mut masked).into());
+        self.keys.mask.decrypt_block((&mut masked).into());
         let both = u128::from_be_bytes(masked);
         let counter = (both >> 64) as u64;
         if both << 64 != 0 || counter >= MAX_CELLS {

@@ -34,22 +34,25 @@ impl Socket<Bound> {
             let kernel = Bound::bind(nic, queue, config, mode, offload)?;
             Self::over(kernel).map_err(system("waking the driver"))
         };
+        // Kernels before 6.10.3 refuse the offload where they grant the mode.
+        let either = |mode, offload| match bind(mode, offload) {
+            Err(error) if offload => {
+                tracing::debug!(interface, queue, "no offload of checksums: {error}");
+                bind(mode, false)
+            }
+            bound => bound,
+        };
+        let card = Card::of(interface);
         if config.zero_copy {
             // The driver would send a frame whose checksum it cannot complete as it is.
-            let abilities = Card::of(interface).abilities();
+            let abilities = card.abilities();
             let offload = abilities.is_some_and(|abilities| abilities.checksums);
-            match bind(Granted::ZeroCopy, offload) {
+            match either(Granted::ZeroCopy, offload) {
                 Ok(socket) => return Ok(socket),
                 Err(e) => tracing::debug!(interface, queue, "no zero-copy: {e}"),
             }
         }
-        // In copy mode the kernel completes what the card does not.
-        bind(Granted::Copy, true)
-            .or_else(|error| {
-                tracing::debug!(interface, queue, "no offload of checksums: {error}");
-                bind(Granted::Copy, false)
-            })
-            .map_err(failed)
+        either(Granted::Copy, completes_in_copy_mode(&card)).map_err(failed)
     }
 
     /// What the kernel granted.
@@ -65,5 +68,28 @@ impl Socket<Bound> {
     pub fn wait(&self, milliseconds: u32) -> io::Result<bool> {
         self.kernel()
             .wait(Duration::from_millis(milliseconds.into()))
+    }
+}
+
+/// Whether the kernel completes checksums of a card's frames in copy mode. It does where it copies frames into packets
+/// of one piece. For drivers that take frames as they lie (`IFF_TX_SKB_NO_LINEAR`, of which there is one), kernels before 6.18
+/// overlook the request (`xsk_build_skb`), and later ones need the card to do it.
+fn completes_in_copy_mode(card: &Card) -> bool {
+    card.driver.as_deref() != Some("virtio_net")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_takes_frames_as_they_lie_is_asked_for_no_checksum() {
+        let card = |driver: Option<&str>| Card {
+            interface: "eth0".into(),
+            driver: driver.map(Into::into),
+        };
+        assert!(!completes_in_copy_mode(&card(Some("virtio_net"))));
+        assert!(completes_in_copy_mode(&card(Some("veth"))));
+        assert!(completes_in_copy_mode(&card(None)));
     }
 }

@@ -127,7 +127,10 @@ impl<K: Kernel, N: NextHops> AfXdpPort<K, N> {
                     return Ok(Some(self.next));
                 }
                 Err(error) => {
-                    queue.free(&mut self.packets);
+                    // Others of this queue may wait to leave together.
+                    for packet in self.packets.drain(..) {
+                        queue.socket.free(packet);
+                    }
                     return Err(error);
                 }
             }
@@ -254,11 +257,12 @@ impl<K: Kernel + Send, N: NextHops> Port for AfXdpPort<K, N> {
         };
         received?;
         // However busy the queues are, handshakes come through the kernel's socket.
-        if self.batches >= UDP_EVERY {
-            self.batches = 0;
-            return Ok(count + self.udp.poll(work)?);
+        let mut by_udp = 0;
+        while self.batches >= UDP_EVERY {
+            self.batches -= UDP_EVERY;
+            by_udp += self.udp.poll(work)?;
         }
-        Ok(count)
+        Ok(count + by_udp)
     }
 
     fn send(&mut self, batch: &Batch<'_>) {

@@ -456,6 +456,32 @@ fn in_copy_mode_batches_of_all_queues_leave_together_and_in_their_order() {
     }
 }
 
+#[test]
+fn frames_that_wait_for_others_leave_also_if_receiving_fails() {
+    let (mut port, _control) = port(1);
+    port.sending = Sending::Gso;
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = peer.local_addr().unwrap();
+    arrive(&mut port, 0, 0, 2 * BATCH as u32);
+    kernel(&mut port, 0).wants_wakeup[0] = true;
+    // Busy when the port looks and when it receives the first batch, and gone with the second.
+    kernel(&mut port, 0).fill_answers = [Errno::EBUSY, Errno::EBUSY, Errno::ENXIO].into();
+    let result = port.poll(&mut |batch| {
+        for (at, slot) in (0..).zip(&mut batch.slots) {
+            slot.state = State::Send(to, Flow(0));
+            batch.order.push(at);
+        }
+    });
+    assert!(result.is_err());
+    check(&mut port);
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    for number in 0..BATCH as u32 {
+        let mut bytes = [0; 2048];
+        assert_eq!(peer.recv(&mut bytes).unwrap(), DATAGRAM);
+        assert_eq!(number_of(&bytes), number);
+    }
+}
+
 /// What happens to one of two queues.
 #[derive(Debug, Clone)]
 enum Step {

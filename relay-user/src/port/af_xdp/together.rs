@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use mixline_udp::Outgoing;
 use mixline_xdp::{Kernel, Packet};
 
+use super::UDP_EVERY;
 use super::frames::datagram_in;
 use super::queue::Queue;
 use crate::port::contract::MOST_BATCHES;
@@ -17,8 +18,8 @@ use mixline_relay_engine::batch::{BATCH, Batch};
 /// Frames that are sent together: half a millisecond of a busy core's work, and a quarter of a queue's memory.
 pub(super) const TOGETHER: usize = 1024;
 
-// The last one is the UDP port's.
-const _: () = assert!(TOGETHER / BATCH < MOST_BATCHES);
+// The last ones are the UDP port's.
+const _: () = assert!(TOGETHER / BATCH + (TOGETHER / BATCH / UDP_EVERY as usize) < MOST_BATCHES);
 
 /// Frames that have been worked on and are not free yet.
 pub(super) struct Together {
