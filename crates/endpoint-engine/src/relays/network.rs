@@ -55,7 +55,7 @@ pub struct Relay {
     pub link: X25519Public,
     /// Where it is reached.
     pub addresses: Vec<SocketAddr>,
-    /// How much it counts when relays are drawn, at least 1: see [`weights`](super::weights).
+    /// How much it counts when relays are drawn, at least 1: see `weights.rs`.
     pub weight: u64,
     onion: OnionKeys,
     family: Option<String>,

@@ -125,7 +125,7 @@ pub enum Place {
 /// weight does not count among them any more.
 ///
 /// # Errors
-/// [`Shortage`] if there are not as many.
+/// Which relays there are too few of.
 pub fn choose(
     network: &Network,
     plan: Plan<'_>,

@@ -133,7 +133,7 @@ pub struct World {
 
 impl World {
     /// Relays in different /16 networks, and a directory (node 0). The directory has not said
-    /// anything yet: [`Self::settle`].
+    /// anything yet.
     pub fn new(relays: usize, seed: u64) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
