@@ -35,7 +35,7 @@ const OFFERED: f64 = 1e6;
 /// The share of that which is offered beside the flood.
 const SHARE: f64 = 0.5;
 /// What is to be left of the goodput on AF_XDP.
-const KEPT: f64 = 0.8;
+const KEPT: f64 = 0.9;
 
 /// What was measured.
 #[derive(Debug, Serialize)]
