@@ -357,15 +357,25 @@ proptest! {
 
 /// What the kernel would be given, as whole writes.
 fn writes(coalescer: &mut Coalescer, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let batch = batch_of(packets);
+    coalescer.plan(&batch);
+    planned(coalescer, &batch)
+}
+
+fn batch_of(packets: &[Vec<u8>]) -> PacketBatch {
     let mut batch = PacketBatch::new();
     for packet in packets {
         assert!(batch.push(packet));
     }
-    coalescer.plan(&batch);
+    batch
+}
+
+/// The writes of a batch that has been planned.
+fn planned(coalescer: &mut Coalescer, batch: &PacketBatch) -> Vec<Vec<u8>> {
     (0..coalescer.writes())
         .map(|index| {
             let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
-            let count = coalescer.pieces(index, &batch, &mut pieces);
+            let count = coalescer.pieces(index, batch, &mut pieces);
             pieces[..count]
                 .iter()
                 .flat_map(|piece| piece.to_vec())
@@ -603,25 +613,13 @@ fn what_the_kernel_refuses_together_goes_one_by_one() {
     let packets: Vec<_> = [&tcp[0], &udp[0], &tcp[1], &udp[1], &tcp[2], &udp[2]]
         .map(Clone::clone)
         .into();
-    let mut batch = PacketBatch::new();
-    for packet in &packets {
-        assert!(batch.push(packet));
-    }
+    let batch = batch_of(&packets);
     let mut coalescer = Coalescer::new(true);
     coalescer.plan(&batch);
     assert_eq!(coalescer.writes(), 2);
     assert!(coalescer.refused(0));
     assert_eq!(coalescer.writes(), 4);
-    let written: Vec<Vec<u8>> = (0..4)
-        .map(|index| {
-            let mut pieces = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
-            let count = coalescer.pieces(index, &batch, &mut pieces);
-            pieces[..count]
-                .iter()
-                .flat_map(|piece| piece.to_vec())
-                .collect()
-        })
-        .collect();
+    let written = planned(&mut coalescer, &batch);
     for (written, packet) in written.iter().zip(&tcp) {
         let (header, bytes) = written.split_first_chunk().unwrap();
         assert_eq!(VirtioHeader::decode(header), VirtioHeader::default());
