@@ -51,6 +51,14 @@ pub enum Error {
         /// Unix time, seconds.
         from: u64,
     },
+    /// Signed by another version of the network's roster than the one that counts.
+    #[error("signed by version {said} of the roster; version {held} counts")]
+    Roster {
+        /// The version that counts.
+        held: u32,
+        /// The version that has signed.
+        said: u32,
+    },
     /// A version that this implementation does not speak.
     #[error("{what}: unknown version")]
     Version {

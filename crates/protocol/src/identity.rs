@@ -11,7 +11,7 @@ use std::str::FromStr;
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rand_core::CryptoRng;
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256, digest};
 use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
@@ -118,6 +118,85 @@ impl FromStr for AnonymousId {
         }
         let bytes = BASE32_NOPAD
             .decode(text.to_ascii_uppercase().as_bytes())
+            .map_err(|_| malformed.clone())?;
+        bytes.try_into().map(Self).map_err(|_| malformed)
+    }
+}
+
+/// Which network this is: the hash of its first roster ([`crate::records::Roster`]), or the ID of the one
+/// directory that it has.
+///
+/// The two do not collide: nobody knows the secret key of a hash, nor what hashes to a key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetworkId(pub [u8; 32]);
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        AnonymousId(self.0).fmt(f)
+    }
+}
+
+impl fmt::Debug for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NetworkId({self})")
+    }
+}
+
+impl FromStr for NetworkId {
+    type Err = Error;
+
+    /// 52 base32 characters, in either case.
+    fn from_str(text: &str) -> Result<Self> {
+        let malformed = Error::Malformed { what: "network ID" };
+        let id: AnonymousId = text.parse().map_err(|_| malformed)?;
+        Ok(Self(id.0))
+    }
+}
+
+impl From<AnonymousId> for NetworkId {
+    /// The network of a single directory.
+    fn from(directory: AnonymousId) -> Self {
+        Self(directory.0)
+    }
+}
+
+/// The SHA-256 of something that is named by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The hash of `label | parts`.
+    #[must_use]
+    pub fn of(label: &str, parts: &[&[u8]]) -> Self {
+        let mut context = Context::new(&SHA256);
+        context.update(label.as_bytes());
+        for part in parts {
+            context.update(part);
+        }
+        Self(first_bytes(context.finish().as_ref()))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Error;
+
+    /// 64 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self> {
+        let malformed = Error::Malformed { what: "digest" };
+        let bytes = HEXLOWER
+            .decode(text.to_ascii_lowercase().as_bytes())
             .map_err(|_| malformed.clone())?;
         bytes.try_into().map(Self).map_err(|_| malformed)
     }

@@ -8,27 +8,55 @@ use crate::{Error, Result};
 /// How far apart two clocks may be, in seconds: a record is taken that was issued this
 /// much in the future.
 pub const CLOCK_SKEW: u64 = 300;
-/// The version of every record's format.
+/// The version of the format of most records.
 pub const FORMAT: u8 = 1;
 /// The most bytes of a text in a record.
 pub const MAX_TEXT: usize = 32;
 
 /// Reads kind and version; what is left is fields, and the signature at the end.
 pub(super) fn open<'a>(bytes: &'a [u8], kind: u8, what: &'static str) -> Result<Reader<'a>> {
+    open_as(bytes, kind, FORMAT, what)
+}
+
+/// As [`open`], for a record whose format has another version.
+pub(super) fn open_as<'a>(
+    bytes: &'a [u8],
+    kind: u8,
+    format: u8,
+    what: &'static str,
+) -> Result<Reader<'a>> {
     let mut reader = Reader::new(bytes, what);
     if reader.u8()? != kind {
         return Err(reader.malformed());
     }
-    if reader.u8()? != FORMAT {
+    if reader.u8()? != format {
         return Err(Error::Version { what });
     }
     Ok(reader)
 }
 
 pub(super) fn begin(kind: u8) -> Writer {
+    begin_as(kind, FORMAT)
+}
+
+/// As [`begin`], for a record whose format has another version.
+pub(super) fn begin_as(kind: u8, format: u8) -> Writer {
     let mut writer = Writer::new();
-    writer.u8(kind).u8(FORMAT);
+    writer.u8(kind).u8(format);
     writer
+}
+
+/// A record inside another one: its length in two bytes, and itself.
+pub(super) fn read_nested<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8]> {
+    let length = usize::from(reader.u16()?);
+    reader.take(length)
+}
+
+/// Writes what [`read_nested`] reads. Records inside others are far shorter than 64 KiB.
+pub(super) fn write_nested(writer: &mut Writer, record: &[u8]) {
+    writer
+        .u16(u16::try_from(record.len()).unwrap_or(u16::MAX))
+        .bytes(record);
 }
 
 /// The signature, and nothing after it.

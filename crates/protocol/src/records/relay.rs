@@ -1,12 +1,8 @@
 //! What a relay says of itself.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
-use arrayvec::ArrayVec;
-
-use super::format::{MAX_TEXT, begin, check_now, check_span, close, open, sealed};
+use super::format::{MAX_TEXT, begin_as, check_now, check_span, close, open_as, sealed};
 use crate::identity::{IdentityKey, RelayId, SIGNATURE, ShortId, X25519Public, verify};
 use crate::time::UnixTime;
 use crate::wire::{Reader, Writer};
@@ -14,23 +10,19 @@ use crate::{Error, Result};
 
 /// The most addresses of a relay.
 pub const MAX_ADDRESSES: usize = 4;
-/// The most onion keys of a relay: the previous epoch's, the current and the next one.
-pub const MAX_ONION_KEYS: usize = 3;
 
 const KIND: u8 = 1;
+const FORMAT: u8 = 2;
 const WHAT: &str = "relay descriptor";
 const DOMAIN: &str = "mixline/v1/relay descriptor";
 
-/// Onion keys by epoch.
-pub type OnionKeys = ArrayVec<(u32, X25519Public), MAX_ONION_KEYS>;
-
-/// A relay, signed by itself.
+/// A relay, signed by itself: what changes seldom. Its onion keys are apart ([`super::RelayRecord`]), so that
+/// an epoch costs a reader of snapshots 32 bytes a relay.
 ///
 /// ```text
-/// 1 | 1 | id 32 | version 8 | issued 8 | expires 8 | link 32
-///   | onion keys: count 1, (epoch 4, key 32)*, by epoch, ascending
+/// 1 | 2 | id 32 | version 8 | issued 8 | expires 8 | link 32
 ///   | addresses: count 1, (4 or 6: 1, address 4 or 16, port 2)*
-///   | capacity 4 | load 4 | family text | name text | software text | signature 64
+///   | capacity 4 | family text | name text | software text | signature 64
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayDescriptor {
@@ -44,14 +36,10 @@ pub struct RelayDescriptor {
     pub expires: UnixTime,
     /// The key that a neighbour's link handshake is for.
     pub link: X25519Public,
-    /// One to three onion keys, by ascending epoch.
-    pub onion: OnionKeys,
     /// One to four addresses where its UDP socket is reached.
     pub addresses: Vec<SocketAddr>,
     /// Datagrams a second that it is willing to relay.
     pub capacity: u32,
-    /// Datagrams a second that it relays at present.
-    pub load: u32,
     /// Relays of one operator name one family: 1 to 32 of `a-z A-Z 0-9 -`.
     pub family: Option<String>,
     /// What people call it: 1 to 32 of `a-z A-Z 0-9 -`. Proves nothing.
@@ -62,50 +50,17 @@ pub struct RelayDescriptor {
     pub signature: [u8; SIGNATURE],
 }
 
-/// Those whose link key is no other's of them. A relay is authenticated by that key alone: of two with one key
-/// nobody can tell whose it is, so neither counts. An honest directory lists no two.
-pub fn with_keys_of_their_own(
-    relays: &[RelayDescriptor],
-) -> impl Iterator<Item = &RelayDescriptor> + Clone {
-    let mut times: HashMap<X25519Public, usize> = HashMap::new();
-    for relay in relays {
-        *times.entry(relay.link).or_default() += 1;
-    }
-    let times = Arc::new(times);
-    relays
-        .iter()
-        .filter(move |relay| times.get(&relay.link) == Some(&1))
-}
-
 impl RelayDescriptor {
     /// The longest that a descriptor may live, in seconds.
     pub const MAX_LIFETIME: u64 = 24 * 3600;
     /// The most bytes of an encoded descriptor.
-    pub const MAX_ENCODED: usize = 2
-        + 32
-        + 3 * 8
-        + 32
-        + 1
-        + MAX_ONION_KEYS * 36
-        + 1
-        + MAX_ADDRESSES * 19
-        + 8
-        + 3 * (1 + MAX_TEXT)
-        + SIGNATURE;
+    pub const MAX_ENCODED: usize =
+        2 + 32 + 3 * 8 + 32 + 1 + MAX_ADDRESSES * 19 + 4 + 3 * (1 + MAX_TEXT) + SIGNATURE;
 
     /// The relay's short ID.
     #[must_use]
     pub fn short_id(&self) -> ShortId {
         self.id.short()
-    }
-
-    /// The onion key of an epoch, if the relay publishes it.
-    #[must_use]
-    pub fn onion_for(&self, epoch: u32) -> Option<&X25519Public> {
-        self.onion
-            .iter()
-            .find(|(of, _)| *of == epoch)
-            .map(|(_, key)| key)
     }
 
     /// Whether it can be used at `now`.
@@ -139,17 +94,15 @@ impl RelayDescriptor {
     /// # Errors
     /// [`Error::Length`], [`Error::Malformed`], [`Error::Version`], [`Error::Limit`].
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut reader = open(bytes, KIND, WHAT)?;
+        let mut reader = open_as(bytes, KIND, FORMAT, WHAT)?;
         let descriptor = Self {
             id: RelayId(reader.array()?),
             version: reader.u64()?,
             issued: UnixTime(reader.u64()?),
             expires: UnixTime(reader.u64()?),
             link: X25519Public(reader.array()?),
-            onion: read_onion(&mut reader)?,
             addresses: read_addresses(&mut reader)?,
             capacity: reader.u32()?,
-            load: reader.u32()?,
             family: Some(reader.text(MAX_TEXT)?)
                 .filter(|f| !f.is_empty())
                 .map(String::from),
@@ -187,10 +140,6 @@ impl RelayDescriptor {
     fn check(&self) -> Result<()> {
         let malformed = Err(Error::Malformed { what: WHAT });
         check_span(WHAT, self.issued, self.expires, Self::MAX_LIFETIME)?;
-        let ascending = |pair: &[(u32, X25519Public)]| matches!(pair, [a, b] if a.0 < b.0);
-        if self.onion.is_empty() || !self.onion.windows(2).all(ascending) {
-            return malformed;
-        }
         if self.addresses.len() > MAX_ADDRESSES {
             return Err(Error::Limit { what: WHAT });
         }
@@ -216,17 +165,13 @@ impl RelayDescriptor {
     }
 
     fn body(&self) -> Writer {
-        let mut writer = begin(KIND);
+        let mut writer = begin_as(KIND, FORMAT);
         writer
             .bytes(&self.id.0)
             .u64(self.version)
             .u64(self.issued.0)
             .u64(self.expires.0);
         writer.bytes(&self.link.0);
-        writer.u8(u8::try_from(self.onion.len()).unwrap_or(u8::MAX));
-        for (epoch, key) in &self.onion {
-            writer.u32(*epoch).bytes(&key.0);
-        }
         writer.u8(u8::try_from(self.addresses.len()).unwrap_or(u8::MAX));
         for address in &self.addresses {
             match address.ip() {
@@ -235,7 +180,7 @@ impl RelayDescriptor {
             };
             writer.u16(address.port());
         }
-        writer.u32(self.capacity).u32(self.load);
+        writer.u32(self.capacity);
         writer.text(self.family.as_deref().unwrap_or_default());
         writer.text(&self.name).text(&self.software);
         writer
@@ -254,16 +199,6 @@ fn plausible(address: &SocketAddr) -> bool {
     let encodable =
         !matches!(address, SocketAddr::V6(v6) if v6.flowinfo() != 0 || v6.scope_id() != 0);
     one_host && encodable && address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
-}
-
-fn read_onion(reader: &mut Reader<'_>) -> Result<OnionKeys> {
-    let mut keys = OnionKeys::new();
-    for _ in 0..reader.u8()? {
-        let key = (reader.u32()?, X25519Public(reader.array()?));
-        keys.try_push(key)
-            .map_err(|_| Error::Limit { what: WHAT })?;
-    }
-    Ok(keys)
 }
 
 fn read_addresses(reader: &mut Reader<'_>) -> Result<Vec<SocketAddr>> {

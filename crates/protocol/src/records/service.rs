@@ -145,8 +145,12 @@ impl ServiceDescriptor {
     /// # Errors
     /// [`Error::Authentication`], [`Error::NotYetValid`], [`Error::Expired`].
     pub fn verify(&self, now: UnixTime) -> Result<()> {
-        verify(&self.id.0, DOMAIN, self.body().written(), &self.signature)?;
+        self.verify_signature()?;
         check_now(WHAT, self.issued, self.expires, now)
+    }
+
+    pub(super) fn verify_signature(&self) -> Result<()> {
+        verify(&self.id.0, DOMAIN, self.body().written(), &self.signature)
     }
 
     /// [`ServiceDescriptor::decode`] and [`ServiceDescriptor::verify`].

@@ -1,33 +1,40 @@
-//! The network as the directory sees it.
+//! The network as its directories see it.
 
+use arrayvec::ArrayVec;
 use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 
-use super::format::{begin, check_now, check_span, close, open, sealed};
-use super::relay::RelayDescriptor;
+use super::format::{check_now, check_span, read_nested, write_nested};
+use super::listing::ListedRelay;
+use super::online_key::OnlineKey;
+use super::roster::{MAX_DIRECTORIES, Roster};
 use super::service::ServiceDescriptor;
+use super::signatures::Signatures;
 use crate::address::VirtualNetwork;
-use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, ShortId, verify};
+use crate::identity::{Digest, IdentityKey, NetworkId, SIGNATURE, ShortId, verify};
 use crate::time::UnixTime;
 use crate::wire::{Reader, Writer};
 use crate::{Error, Result};
 
 /// The most relays in a snapshot, and so in a network.
-pub const MAX_RELAYS: usize = 4096;
+pub const MAX_RELAYS: usize = 16_384;
+/// The most online keys of one directory at a time: the one in use, and the one before, which has signed
+/// what is valid still.
+pub const MAX_ONLINE_KEYS: usize = 2;
 /// The most bytes of an encoded snapshot.
-pub const MAX_SNAPSHOT: usize = 2
-    + 32
-    + 2 * 8
-    + 17
+pub const MAX_SNAPSHOT: usize = HEAD
+    + MAX_DIRECTORIES
+        * (1 + MAX_ONLINE_KEYS * OnlineKey::ENCODED + 33 + 2 + ServiceDescriptor::MAX_ENCODED)
+    + 4
     + 2
-    + ServiceDescriptor::MAX_ENCODED
-    + 2
-    + MAX_RELAYS * (2 + RelayDescriptor::MAX_ENCODED)
-    + SIGNATURE;
+    + MAX_RELAYS * ListedRelay::MAX_ENCODED;
+/// Kind, format, signatures, and the fields of fixed length.
+const HEAD: usize = 2 + Signatures::MAX_ENCODED + 32 + 4 + 8 + 8 + 40 + 40 + 104 + 21 + 1;
 
 const KIND: u8 = 6;
+const FORMAT: u8 = 2;
 const WHAT: &str = "snapshot";
-const DOMAIN: &str = "mixline/v1/snapshot";
+const DOMAIN: &str = "mixline/v2/snapshot";
 
 /// What everybody in a network must agree on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,121 +47,287 @@ pub struct Parameters {
     pub network: VirtualNetwork,
     /// After how many seconds without a word a relay leaves the snapshot.
     pub relay_timeout_s: u32,
+    /// How long services and relays have one place on the ring, in seconds; not zero.
+    pub period_seconds: u32,
 }
 
 impl Default for Parameters {
-    /// An hour, five minutes, `10.0.0.0/8`, a minute.
+    /// An hour, five minutes, `10.0.0.0/8`, a minute, a day.
     fn default() -> Self {
         Self {
             epoch_seconds: 3600,
             grace_seconds: 300,
             network: VirtualNetwork::default(),
             relay_timeout_s: 60,
+            period_seconds: 24 * 3600,
         }
     }
 }
 
-/// All live relays, the network's parameters and how the directory itself is reached,
-/// signed by the directory.
+impl Parameters {
+    /// `epoch seconds 4 | grace seconds 4 | network 4 | its length 1 | relay timeout 4 | period seconds 4`
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::Malformed`].
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self> {
+        let read = Self {
+            epoch_seconds: reader.u32()?,
+            grace_seconds: reader.u32()?,
+            network: VirtualNetwork::new(reader.array::<4>()?.into(), reader.u8()?)?,
+            relay_timeout_s: reader.u32()?,
+            period_seconds: reader.u32()?,
+        };
+        read.check()?;
+        Ok(read)
+    }
+
+    /// Appends what [`Parameters::read`] reads.
+    pub fn write(&self, writer: &mut Writer) {
+        writer.u32(self.epoch_seconds).u32(self.grace_seconds);
+        writer
+            .bytes(&self.network.prefix.octets())
+            .u8(self.network.length)
+            .u32(self.relay_timeout_s)
+            .u32(self.period_seconds);
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.epoch_seconds == 0 || self.period_seconds == 0 {
+            return Err(Error::Malformed { what: WHAT });
+        }
+        let VirtualNetwork { prefix, length } = self.network;
+        VirtualNetwork::new(prefix, length).map(|_| ())
+    }
+}
+
+/// The log of all rounds up to a snapshot, without it: an RFC 6962 tree over `round 8 | digest 32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogHead {
+    /// How many rounds there are in it.
+    pub size: u64,
+    /// The root of the tree.
+    pub root: Digest,
+}
+
+/// Random values that nobody chose: the directories commit to their parts a round before they reveal them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SharedRandom {
+    /// Which period it is: unix time by the length of a period.
+    pub period: u64,
+    /// The value of this period.
+    pub current: Digest,
+    /// The value of the next one.
+    pub next: Digest,
+    /// The hash of all that was revealed.
+    pub chain: Digest,
+}
+
+/// What a snapshot says of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DirectoryEntry {
+    /// The keys that it signs with, the newest first. None in a network of one, whose identity signs itself.
+    pub keys: ArrayVec<OnlineKey, MAX_ONLINE_KEYS>,
+    /// The hash of the part that it will reveal in the next round.
+    pub commitment: Option<Digest>,
+    /// How it is reached through relays. Has no tails while the network has too few of them.
+    pub service: Option<ServiceDescriptor>,
+}
+
+/// All relays, the network's parameters and how the directories are reached, signed by the directories.
 ///
 /// ```text
-/// 6 | 1 | directory 32 | issued 8 | valid until 8
-///   | epoch seconds 4 | grace seconds 4 | network 4, its length 1 | relay timeout 4
-///   | the directory's service descriptor: length 2, record
-///   | relays: count 2, (length 2, descriptor)*, by short ID, ascending | signature 64
+/// 6 | 2 | signatures | body
+/// body = network 32 | roster version 4 | issued 8 | valid until 8
+///      | previous: issued 8, digest 32 | log: size 8, root 32
+///      | random: period 8, current 32, next 32, chain 32
+///      | epoch seconds 4 | grace seconds 4 | network 4, its length 1 | relay timeout 4 | period seconds 4
+///      | directories: count 1, (count 1, online key * count | flag 1 [commitment 32])*
+///      | (length 2, service descriptor) * as many     length 0: none
+///      | first epoch 4 | relays: count 2, relay *     by short ID, ascending
 /// ```
+///
+/// `issued` is also the number of its round, which it is called by. Each signature is over `network 32 | issued 8 | digest 32`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Who signs.
-    pub directory: AnonymousId,
+    /// Of which network.
+    pub network: NetworkId,
+    /// Which version of the roster has signed.
+    pub roster: u32,
     /// When it was made.
     pub issued: UnixTime,
     /// When it must not be used any more: at most [`Snapshot::MAX_LIFETIME`] after `issued`.
     pub valid_until: UnixTime,
+    /// When the one before was made, and its digest; zeros for the first.
+    pub previous: (UnixTime, Digest),
+    /// Those before.
+    pub log: LogHead,
+    /// Random values.
+    pub random: SharedRandom,
     /// The network's parameters.
     pub parameters: Parameters,
+    /// The directories, in the order of the roster.
+    pub directories: Vec<DirectoryEntry>,
     /// The relays, by short ID, each with a short ID of its own. Their signatures have been
-    /// checked; each has an end of its own too ([`RelayDescriptor::alive`]).
-    pub relays: Vec<RelayDescriptor>,
-    /// Where private requests go. It has no tails while the network has too few relays.
-    pub directory_service: ServiceDescriptor,
-    /// The directory's signature; [`Snapshot::sign`] makes it.
-    pub signature: [u8; SIGNATURE],
+    /// checked; each has an end of its own too ([`super::RelayDescriptor::alive`]).
+    pub relays: Vec<ListedRelay>,
+    /// The directories' signatures.
+    pub signatures: Signatures,
 }
 
 impl Snapshot {
     /// The longest that a snapshot may live, in seconds.
     pub const MAX_LIFETIME: u64 = 24 * 3600;
 
-    /// The relay with a short ID. Looks at all of them.
+    /// The relay with a short ID.
     #[must_use]
-    pub fn relay(&self, short: &ShortId) -> Option<&RelayDescriptor> {
+    pub fn relay(&self, short: &ShortId) -> Option<&ListedRelay> {
         self.relays.iter().find(|relay| relay.short_id() == *short)
     }
 
-    /// The snapshot with its relays in order, and the directory's signature in place of
-    /// the one that it has.
+    /// How the directories are reached, those that can be.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceDescriptor> {
+        self.directories
+            .iter()
+            .filter_map(|entry| entry.service.as_ref())
+    }
+
+    /// The directory that is asked: the first that can be.
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceDescriptor> {
+        let with_tails = self.services().find(|service| !service.tails.is_empty());
+        with_tails.or_else(|| self.services().next())
+    }
+
+    /// The hash of the body, which is what is signed.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Self::digest_of(self.body().written())
+    }
+
+    /// The hash of an encoded body.
+    #[must_use]
+    pub fn digest_of(body: &[u8]) -> Digest {
+        Digest::of(DOMAIN, &[body])
+    }
+
+    /// The signature of a digest by a directory's online key.
+    #[must_use]
+    pub fn signature(
+        network: &NetworkId,
+        issued: UnixTime,
+        digest: &Digest,
+        key: &IdentityKey,
+    ) -> [u8; SIGNATURE] {
+        key.sign(DOMAIN, &signed(network, issued, digest))
+    }
+
+    /// Checks what [`Snapshot::signature`] makes; `key`: the online key.
     ///
     /// # Errors
-    /// [`Error::Authentication`] if the key is not `directory`'s; [`Error::Malformed`] or
-    /// [`Error::Limit`] if a field is not as documented.
-    pub fn sign(mut self, key: &IdentityKey) -> Result<Self> {
-        if key.anonymous_id() != self.directory {
-            return Err(Error::Authentication { what: DOMAIN });
-        }
-        self.relays.sort_by_cached_key(RelayDescriptor::short_id);
+    /// [`Error::Authentication`].
+    pub fn verify_signature(
+        network: &NetworkId,
+        issued: UnixTime,
+        digest: &Digest,
+        key: &[u8; 32],
+        signature: &[u8; SIGNATURE],
+    ) -> Result<()> {
+        verify(key, DOMAIN, &signed(network, issued, digest), signature)
+    }
+
+    /// The snapshot with its relays in order, and no signature.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] or [`Error::Limit`] if a field is not as documented.
+    pub fn ordered(mut self) -> Result<Self> {
+        self.relays.sort_by_cached_key(ListedRelay::short_id);
+        self.signatures = Signatures::default();
         self.check()?;
-        self.signature = key.sign(DOMAIN, self.body().written());
         Ok(self)
     }
 
-    /// The bytes of the record, signature included.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        sealed(self.body(), &self.signature)
+    /// The snapshot with its relays in order, and the signature of a directory that is alone.
+    ///
+    /// # Errors
+    /// As [`Snapshot::ordered`]; [`Error::Authentication`] if the key is not the network's.
+    pub fn sign(self, key: &IdentityKey) -> Result<Self> {
+        if NetworkId(key.public()) != self.network {
+            return Err(Error::Authentication { what: DOMAIN });
+        }
+        let mut snapshot = self.ordered()?;
+        let digest = snapshot.digest();
+        let signature = Self::signature(&snapshot.network, snapshot.issued, &digest, key);
+        snapshot.signatures.put(0, signature);
+        Ok(snapshot)
     }
 
-    /// Reads a snapshot that `expected` has signed, and checks its time and every
+    /// The bytes of the record, signatures included.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        Self::with_signatures(&self.signatures, self.body().written())
+    }
+
+    /// The record of an encoded body.
+    #[must_use]
+    pub fn with_signatures(signatures: &Signatures, body: &[u8]) -> Vec<u8> {
+        let mut writer = Writer::with_capacity(2 + Signatures::MAX_ENCODED + body.len());
+        writer.u8(KIND).u8(FORMAT);
+        signatures.write(&mut writer);
+        writer.bytes(body);
+        writer.into_bytes()
+    }
+
+    /// Which network an encoded snapshot says that it is of, which version of its roster has signed, and which
+    /// round it is. Nothing is checked.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::Malformed`], [`Error::Version`].
+    pub fn peek(bytes: &[u8]) -> Result<(NetworkId, u32, UnixTime)> {
+        let (_, body) = split(bytes)?;
+        let mut reader = Reader::new(body, WHAT);
+        Ok((
+            NetworkId(reader.array()?),
+            reader.u32()?,
+            UnixTime(reader.u64()?),
+        ))
+    }
+
+    /// Reads a snapshot that a quorum of the roster has signed, and checks its time and every
     /// signature inside.
     ///
     /// # Errors
-    /// [`Error::Authentication`] if another directory signed it or bytes have changed,
+    /// [`Error::Authentication`] if others signed it, or fewer, or bytes have changed, [`Error::Roster`] if
+    /// another version of the roster did,
     /// [`Error::NotYetValid`] (a clock is wrong) and [`Error::Expired`] for the time,
     /// [`Error::Length`], [`Error::Malformed`], [`Error::Version`], [`Error::Limit`] for the
     /// form.
-    pub fn decode_and_verify(bytes: &[u8], expected: &AnonymousId, now: UnixTime) -> Result<Self> {
+    pub fn decode_and_verify(bytes: &[u8], roster: &Roster, now: UnixTime) -> Result<Self> {
         if bytes.len() > MAX_SNAPSHOT {
             return Err(Error::Limit { what: WHAT });
         }
-        let mut reader = open(bytes, KIND, WHAT)?;
-        // The signature first: nothing below is read from anybody but the directory.
-        if reader.array()? != expected.0 {
-            return Err(Error::Authentication { what: DOMAIN });
+        let (signatures, body) = split(bytes)?;
+        let mut reader = Reader::new(body, WHAT);
+        let head = Head::read(&mut reader)?;
+        // The signatures first: nothing below is believed of anybody but the directories.
+        head.verify(&signatures, body, roster)?;
+        check_now(WHAT, head.issued, head.valid_until, now)?;
+        let snapshot = head.read_rest(reader, signatures)?;
+        snapshot.verify_parts()?;
+        Ok(snapshot)
+    }
+
+    /// Reads the body of a snapshot that nobody has signed yet, and checks every signature inside.
+    ///
+    /// # Errors
+    /// As [`Snapshot::decode_and_verify`], but for those of time and of who has signed.
+    pub fn decode_body(body: &[u8]) -> Result<Self> {
+        if body.len() > MAX_SNAPSHOT {
+            return Err(Error::Limit { what: WHAT });
         }
-        let Some((body, signature)) = bytes.split_last_chunk::<SIGNATURE>() else {
-            return Err(Error::Length {
-                what: WHAT,
-                expected: SIGNATURE,
-                got: bytes.len(),
-            });
-        };
-        verify(&expected.0, DOMAIN, body, signature)?;
-        let issued = UnixTime(reader.u64()?);
-        let valid_until = UnixTime(reader.u64()?);
-        check_now(WHAT, issued, valid_until, now)?;
-        let snapshot = Self {
-            directory: *expected,
-            issued,
-            valid_until,
-            parameters: read_parameters(&mut reader)?,
-            directory_service: ServiceDescriptor::decode_and_verify(nested(&mut reader)?, now)?,
-            relays: read_relays(&mut reader)?,
-            signature: close(reader)?,
-        };
-        snapshot.check()?;
-        for relay in &snapshot.relays {
-            relay.verify_signature()?;
-        }
+        let mut reader = Reader::new(body, WHAT);
+        let head = Head::read(&mut reader)?;
+        let snapshot = head.read_rest(reader, Signatures::default())?;
+        snapshot.verify_parts()?;
         Ok(snapshot)
     }
 
@@ -167,77 +340,244 @@ impl Snapshot {
         format!("\"{}\"", HEXLOWER.encode(half))
     }
 
+    /// The encoded body.
+    #[must_use]
+    pub fn encode_body(&self) -> Vec<u8> {
+        self.body().into_bytes()
+    }
+
+    fn verify_parts(&self) -> Result<()> {
+        // Whose life is over is not asked; the others go on.
+        for service in self.services() {
+            service.verify_signature()?;
+        }
+        for relay in &self.relays {
+            relay.descriptor.verify_signature()?;
+        }
+        Ok(())
+    }
+
     fn check(&self) -> Result<()> {
         let malformed = Err(Error::Malformed { what: WHAT });
         check_span(WHAT, self.issued, self.valid_until, Self::MAX_LIFETIME)?;
-        if self.relays.len() > MAX_RELAYS {
+        if self.relays.len() > MAX_RELAYS || self.directories.len() > MAX_DIRECTORIES {
             return Err(Error::Limit { what: WHAT });
         }
-        let shorts: Vec<_> = self.relays.iter().map(RelayDescriptor::short_id).collect();
+        let shorts: Vec<_> = self.relays.iter().map(ListedRelay::short_id).collect();
         if !shorts.is_sorted_by(|a, b| a < b) {
             return malformed;
         }
-        if self.parameters.epoch_seconds == 0 || self.directory_service.id != self.directory {
+        let first = self.first_epoch();
+        if !self.relays.iter().all(|relay| relay.fits(first)) {
             return malformed;
         }
-        let VirtualNetwork { prefix, length } = self.parameters.network;
-        VirtualNetwork::new(prefix, length).map(|_| ())
+        self.parameters.check()
+    }
+
+    /// The epoch that it was made in: earlier onion keys are not in it.
+    #[must_use]
+    pub fn first_epoch(&self) -> u32 {
+        crate::epoch::current(self.issued, self.parameters.epoch_seconds)
     }
 
     fn body(&self) -> Writer {
-        let mut writer = begin(KIND);
+        let mut writer = Writer::with_capacity(HEAD + self.relays.len() * 256);
         writer
-            .bytes(&self.directory.0)
+            .bytes(&self.network.0)
+            .u32(self.roster)
             .u64(self.issued.0)
-            .u64(self.valid_until.0);
-        let Parameters {
-            epoch_seconds,
-            grace_seconds,
-            network,
-            relay_timeout_s,
-        } = self.parameters;
-        writer.u32(epoch_seconds).u32(grace_seconds);
+            .u64(self.valid_until.0)
+            .u64(self.previous.0.0)
+            .bytes(&self.previous.1.0)
+            .u64(self.log.size)
+            .bytes(&self.log.root.0);
+        let SharedRandom {
+            period,
+            current,
+            next,
+            chain,
+        } = &self.random;
         writer
-            .bytes(&network.prefix.octets())
-            .u8(network.length)
-            .u32(relay_timeout_s);
-        write_nested(&mut writer, &self.directory_service.encode());
+            .u64(*period)
+            .bytes(&current.0)
+            .bytes(&next.0)
+            .bytes(&chain.0);
+        self.parameters.write(&mut writer);
+        writer.u8(u8::try_from(self.directories.len()).unwrap_or(u8::MAX));
+        for entry in &self.directories {
+            writer.u8(u8::try_from(entry.keys.len()).unwrap_or(u8::MAX));
+            for key in &entry.keys {
+                writer.bytes(&key.encode());
+            }
+            writer.flag(entry.commitment.is_some());
+            if let Some(commitment) = &entry.commitment {
+                writer.bytes(&commitment.0);
+            }
+        }
+        for entry in &self.directories {
+            let service = entry.service.as_ref().map(ServiceDescriptor::encode);
+            write_nested(&mut writer, service.as_deref().unwrap_or_default());
+        }
+        let first = self.first_epoch();
+        writer.u32(first);
         writer.u16(u16::try_from(self.relays.len()).unwrap_or(u16::MAX));
         for relay in &self.relays {
-            write_nested(&mut writer, &relay.encode());
+            relay.write(&mut writer, first);
         }
         writer
     }
 }
 
-fn read_parameters(reader: &mut Reader<'_>) -> Result<Parameters> {
-    Ok(Parameters {
-        epoch_seconds: reader.u32()?,
-        grace_seconds: reader.u32()?,
-        network: VirtualNetwork::new(reader.array::<4>()?.into(), reader.u8()?)?,
-        relay_timeout_s: reader.u32()?,
-    })
+/// What a body begins with, up to what is needed to check the signatures.
+struct Head {
+    network: NetworkId,
+    roster: u32,
+    issued: UnixTime,
+    valid_until: UnixTime,
+    previous: (UnixTime, Digest),
+    log: LogHead,
+    random: SharedRandom,
+    parameters: Parameters,
+    directories: Vec<DirectoryEntry>,
 }
 
-fn read_relays(reader: &mut Reader<'_>) -> Result<Vec<RelayDescriptor>> {
-    let count = usize::from(reader.u16()?);
-    if count > MAX_RELAYS {
+impl Head {
+    fn read(reader: &mut Reader<'_>) -> Result<Self> {
+        Ok(Self {
+            network: NetworkId(reader.array()?),
+            roster: reader.u32()?,
+            issued: UnixTime(reader.u64()?),
+            valid_until: UnixTime(reader.u64()?),
+            previous: (UnixTime(reader.u64()?), Digest(reader.array()?)),
+            log: LogHead {
+                size: reader.u64()?,
+                root: Digest(reader.array()?),
+            },
+            random: SharedRandom {
+                period: reader.u64()?,
+                current: Digest(reader.array()?),
+                next: Digest(reader.array()?),
+                chain: Digest(reader.array()?),
+            },
+            parameters: Parameters::read(reader)?,
+            directories: read_directories(reader)?,
+        })
+    }
+
+    /// A quorum of the roster, each by a key that its identity has certified for that time; every signature
+    /// that is there holds.
+    fn verify(&self, signatures: &Signatures, body: &[u8], roster: &Roster) -> Result<()> {
+        let failed = || Error::Authentication { what: DOMAIN };
+        if self.network != roster.network() {
+            return Err(failed());
+        }
+        if self.roster != roster.version {
+            return Err(Error::Roster {
+                held: roster.version,
+                said: self.roster,
+            });
+        }
+        if self.directories.len() != roster.members.len() {
+            return Err(failed());
+        }
+        let digest = Snapshot::digest_of(body);
+        for (index, signature) in signatures.iter() {
+            let holds = |key: &[u8; 32]| {
+                Snapshot::verify_signature(&self.network, self.issued, &digest, key, signature)
+                    .is_ok()
+            };
+            let entry = self.directories.get(usize::from(index));
+            let member = roster.member(index).ok_or_else(failed)?;
+            let certified = |key: &OnlineKey| {
+                key.directory == member.key
+                    && key.verify(roster, self.issued).is_ok()
+                    && holds(&key.key)
+            };
+            let signed = if roster.is_alone() {
+                holds(&member.key)
+            } else {
+                entry.is_some_and(|entry| entry.keys.iter().any(certified))
+            };
+            if !signed {
+                return Err(failed());
+            }
+        }
+        if signatures.count() < roster.quorum() {
+            return Err(failed());
+        }
+        Ok(())
+    }
+
+    fn read_rest(self, mut reader: Reader<'_>, signatures: Signatures) -> Result<Snapshot> {
+        let mut directories = self.directories;
+        for entry in &mut directories {
+            entry.service = match read_nested(&mut reader)? {
+                [] => None,
+                record => Some(ServiceDescriptor::decode(record)?),
+            };
+        }
+        let first = crate::epoch::current(self.issued, self.parameters.epoch_seconds);
+        if reader.u32()? != first {
+            return Err(reader.malformed());
+        }
+        let count = usize::from(reader.u16()?);
+        if count > MAX_RELAYS {
+            return Err(Error::Limit { what: WHAT });
+        }
+        let relays = (0..count)
+            .map(|_| ListedRelay::read(&mut reader, first, WHAT))
+            .collect::<Result<_>>()?;
+        reader.finish()?;
+        let snapshot = Snapshot {
+            network: self.network,
+            roster: self.roster,
+            issued: self.issued,
+            valid_until: self.valid_until,
+            previous: self.previous,
+            log: self.log,
+            random: self.random,
+            parameters: self.parameters,
+            directories,
+            relays,
+            signatures,
+        };
+        snapshot.check()?;
+        Ok(snapshot)
+    }
+}
+
+fn read_directories(reader: &mut Reader<'_>) -> Result<Vec<DirectoryEntry>> {
+    let count = usize::from(reader.u8()?);
+    if count > MAX_DIRECTORIES {
         return Err(Error::Limit { what: WHAT });
     }
-    (0..count)
-        .map(|_| RelayDescriptor::decode(nested(reader)?))
-        .collect()
+    let mut directories = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut entry = DirectoryEntry::default();
+        for _ in 0..reader.u8()? {
+            let key = OnlineKey::decode(reader.take(OnlineKey::ENCODED)?)?;
+            entry
+                .keys
+                .try_push(key)
+                .map_err(|_| Error::Limit { what: WHAT })?;
+        }
+        if reader.flag()? {
+            entry.commitment = Some(Digest(reader.array()?));
+        }
+        directories.push(entry);
+    }
+    Ok(directories)
 }
 
-fn nested<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8]> {
-    let length = usize::from(reader.u16()?);
-    reader.take(length)
+fn split(bytes: &[u8]) -> Result<(Signatures, &[u8])> {
+    let mut reader = super::format::open_as(bytes, KIND, FORMAT, WHAT)?;
+    let signatures = Signatures::read(&mut reader)?;
+    let left = reader.left();
+    Ok((signatures, reader.take(left)?))
 }
 
-/// Records inside are far shorter than 64 KiB ([`RelayDescriptor::MAX_ENCODED`],
-/// [`ServiceDescriptor::MAX_ENCODED`]).
-fn write_nested(writer: &mut Writer, record: &[u8]) {
-    writer
-        .u16(u16::try_from(record.len()).unwrap_or(u16::MAX))
-        .bytes(record);
+fn signed(network: &NetworkId, issued: UnixTime, digest: &Digest) -> Vec<u8> {
+    let mut writer = Writer::new();
+    writer.bytes(&network.0).u64(issued.0).bytes(&digest.0);
+    writer.into_bytes()
 }

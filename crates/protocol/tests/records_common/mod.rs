@@ -6,11 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::authorisation::{ENTRIES, Entry};
 use mixline_protocol::effort::EffortTerms;
-use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public};
+use mixline_protocol::identity::{Digest, IdentityKey, ShortId, X25519Public};
 use mixline_protocol::name::Label;
 use mixline_protocol::path::PublishedTail;
 use mixline_protocol::records::{
-    Lease, NameRecord, Parameters, RelayDescriptor, ServiceDescriptor, Snapshot, TailOffer,
+    DirectoryEntry, Lease, ListedRelay, LogHead, NameRecord, OnionKeys, Parameters,
+    RelayDescriptor, RelayFlags, RelayRecord, ServiceDescriptor, SharedRandom, Signatures,
+    Snapshot, TailOffer,
 };
 use mixline_protocol::time::UnixTime;
 use proptest::collection::vec;
@@ -24,7 +26,7 @@ pub fn directory_key() -> IdentityKey {
     IdentityKey::from_seed([99; 32])
 }
 
-/// A relay with two onion keys and an address of each family.
+/// A relay with an address of each family.
 pub fn relay(key: &IdentityKey) -> RelayDescriptor {
     RelayDescriptor {
         id: key.relay_id(),
@@ -32,18 +34,11 @@ pub fn relay(key: &IdentityKey) -> RelayDescriptor {
         issued: NOW,
         expires: NOW.plus(3600),
         link: X25519Public([5; 32]),
-        onion: [
-            (500_000, X25519Public([6; 32])),
-            (500_001, X25519Public([7; 32])),
-        ]
-        .into_iter()
-        .collect(),
         addresses: vec![
             SocketAddr::from(([172, 21, 0, 2], 7000)),
             "[3fff:1::2]:7000".parse().unwrap(),
         ],
         capacity: 100_000,
-        load: 17,
         family: Some("red".into()),
         name: "relay1".into(),
         software: "mixline-relay 0.1.0".into(),
@@ -51,6 +46,31 @@ pub fn relay(key: &IdentityKey) -> RelayDescriptor {
     }
     .sign(key)
     .unwrap()
+}
+
+/// Two onion keys.
+pub fn onion() -> OnionKeys {
+    [
+        (500_000, X25519Public([6; 32])),
+        (500_001, X25519Public([7; 32])),
+    ]
+    .into_iter()
+    .collect()
+}
+
+/// What the relay registers.
+pub fn relay_record(key: &IdentityKey) -> RelayRecord {
+    RelayRecord::sign(relay(key), NOW.0 * 1000, onion(), key).unwrap()
+}
+
+/// The relay as it is listed.
+pub fn listed(descriptor: RelayDescriptor) -> ListedRelay {
+    ListedRelay {
+        capacity: descriptor.capacity,
+        descriptor,
+        onion: onion(),
+        flags: RelayFlags { ring: true },
+    }
 }
 
 /// A tail of no relay in particular.
@@ -112,15 +132,22 @@ pub fn name(key: &IdentityKey, label: &str) -> NameRecord {
 pub fn snapshot(relays: u8) -> Snapshot {
     let key = directory_key();
     Snapshot {
-        directory: key.anonymous_id(),
+        network: key.anonymous_id().into(),
+        roster: 0,
         issued: NOW,
         valid_until: NOW.plus(600),
+        previous: Default::default(),
+        log: LogHead::default(),
+        random: SharedRandom::default(),
         parameters: Parameters::default(),
+        directories: vec![DirectoryEntry {
+            service: Some(service(&key, 2, false)),
+            ..DirectoryEntry::default()
+        }],
         relays: (0..relays)
-            .map(|n| relay(&IdentityKey::from_seed([n + 10; 32])))
+            .map(|n| listed(relay(&IdentityKey::from_seed([n + 10; 32]))))
             .collect(),
-        directory_service: service(&key, 2, false),
-        signature: [0; 64],
+        signatures: Signatures::default(),
     }
     .sign(&key)
     .unwrap()
@@ -134,11 +161,9 @@ prop_compose! {
         issued in 0..u64::MAX / 2,
         life in 1..=RelayDescriptor::MAX_LIFETIME,
         link: [u8; 32],
-        onion in proptest::collection::btree_map(any::<u32>(), any::<[u8; 32]>(), 1..=3),
         v4 in vec((1u8..224, any::<[u8; 3]>(), 1..=u16::MAX), 1..=2),
         v6 in vec((0x2000u16..0x4000, any::<[u16; 7]>(), 1..=u16::MAX), 0..=2),
         capacity: u32,
-        load: u32,
         family in proptest::option::of("[a-zA-Z0-9-]{1,32}"),
         name in "[a-zA-Z0-9-]{1,32}",
         software in "[ -~]{0,32}",
@@ -158,10 +183,8 @@ prop_compose! {
             issued: UnixTime(issued),
             expires: UnixTime(issued + life),
             link: X25519Public(link),
-            onion: onion.into_iter().map(|(epoch, key)| (epoch, X25519Public(key))).collect(),
             addresses: v4.into_iter().map(ipv4).chain(v6.into_iter().map(ipv6)).collect(),
             capacity,
-            load,
             family,
             name,
             software,
@@ -169,6 +192,17 @@ prop_compose! {
         }
         .sign(&key)
         .unwrap()
+    }
+}
+
+prop_compose! {
+    /// Any onion keys, the first within so many epochs from one.
+    pub fn any_onion(first: u32, skipped: u32)(
+        skipped in 0..=skipped,
+        keys in vec(any::<[u8; 32]>(), 1..=4),
+    ) -> OnionKeys {
+        let epochs = first.saturating_add(skipped).min(u32::MAX - 4)..;
+        epochs.zip(keys).map(|(epoch, key)| (epoch, X25519Public(key))).collect()
     }
 }
 
@@ -259,30 +293,57 @@ prop_compose! {
 prop_compose! {
     /// Any snapshot that can be signed, now.
     pub fn any_snapshot()(
-        relays in vec(any_relay(), 0..5),
+        epoch_seconds in 1..=u32::MAX,
+    )(
+        epoch_seconds in Just(epoch_seconds),
+        relays in vec(
+            (any_relay(), any_onion((NOW.0 / u64::from(epoch_seconds)) as u32, 15), any::<u32>(), any::<bool>()),
+            0..5,
+        ),
         tails in vec(any_tail(), 0..=8),
         life in 1..=Snapshot::MAX_LIFETIME,
-        epoch_seconds in 1..=u32::MAX,
         grace_seconds: u32,
         relay_timeout_s: u32,
+        period_seconds in 1..=u32::MAX,
         length in 8u8..=22,
+        digests: [[u8; 32]; 5],
+        numbers: [u64; 3],
+        commitment: bool,
     ) -> Snapshot {
         let key = directory_key();
-        let mut directory_service = service(&key, 0, false);
-        directory_service.tails = tails;
+        let mut own = service(&key, 0, false);
+        own.tails = tails;
+        let [a, b, c, d, e] = digests.map(Digest);
         Snapshot {
-            directory: key.anonymous_id(),
+            network: key.anonymous_id().into(),
+            roster: 0,
             issued: NOW,
             valid_until: NOW.plus(life),
+            previous: (UnixTime(numbers[0]), a),
+            log: LogHead { size: numbers[1], root: b },
+            random: SharedRandom { period: numbers[2], current: c, next: d, chain: e },
             parameters: Parameters {
                 epoch_seconds,
                 grace_seconds,
                 network: VirtualNetwork { prefix: Ipv4Addr::new(10, 0, 0, 0), length },
                 relay_timeout_s,
+                period_seconds,
             },
-            relays,
-            directory_service: directory_service.sign(&key).unwrap(),
-            signature: [0; 64],
+            directories: vec![DirectoryEntry {
+                commitment: commitment.then_some(a),
+                service: Some(own.sign(&key).unwrap()),
+                ..DirectoryEntry::default()
+            }],
+            relays: relays
+                .into_iter()
+                .map(|(descriptor, onion, capacity, ring)| ListedRelay {
+                    descriptor,
+                    onion,
+                    capacity,
+                    flags: RelayFlags { ring },
+                })
+                .collect(),
+            signatures: Signatures::default(),
         }
         .sign(&key)
         .unwrap()
