@@ -76,6 +76,7 @@ pub mod random;
 pub mod rate_limit;
 pub mod records;
 pub mod replay;
+pub mod round_log;
 pub mod session;
 pub mod shares;
 pub mod size;
