@@ -68,6 +68,7 @@ pub mod error;
 pub mod frames;
 pub mod identity;
 pub mod link;
+pub mod listing;
 pub mod name;
 mod noise;
 pub mod path;
