@@ -4,11 +4,13 @@
 //! on a clock, on chance, or on what this directory alone knows.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use mixline_protocol::address_scope::{Scope, scope};
 use mixline_protocol::epoch;
 use mixline_protocol::identity::{Digest, RelayId};
+use mixline_protocol::listing::{Candidate, choose};
 use mixline_protocol::records::{
     DirectoryEntry, ListedRelay, LogHead, MAX_RELAYS, OnionKeys, Parameters, RelayFlags,
     RelayRecord, Roster, Signatures, Snapshot, Vote, VotedRelay,
@@ -43,6 +45,7 @@ pub struct Merged {
 ///
 /// - A relay is in if more than half of *all* directories list it, with the newest of its records that any of them lists
 ///   (of two that are as new, the one with the smaller digest), if that is valid at the time of the round.
+/// - Of two that name one thing, a key or an address, one is in ([`choose`]).
 /// - What is said of it is what most say who list it; its capacity is the low median, and at most what the relay says.
 /// - The parameters are those that a quorum is for, else those before.
 /// - A directory that has not voted stays as it was, without a commitment.
@@ -74,7 +77,7 @@ pub fn merge(
         random: shared_random::advance(old.map(|old| &old.random), &revealed, period),
         parameters,
         directories: directories(roster, round, old, votes),
-        relays: relays(roster, round, &parameters, votes, records),
+        relays: relays(roster, round, &parameters, old, votes, records),
         signatures: Signatures::default(),
     };
     let snapshot = snapshot.ordered().ok()?;
@@ -155,42 +158,58 @@ fn relays(
     roster: &Roster,
     round: UnixTime,
     parameters: &Parameters,
+    old: Option<&Snapshot>,
     votes: &[Arc<Vote>],
     records: &dyn Records,
 ) -> Vec<ListedRelay> {
-    let mut listed: BTreeMap<RelayId, Vec<&VotedRelay>> = BTreeMap::new();
+    let mut said: BTreeMap<RelayId, Vec<&VotedRelay>> = BTreeMap::new();
     for relay in votes.iter().flat_map(|vote| &vote.relays) {
-        listed.entry(relay.id).or_default().push(relay);
+        said.entry(relay.id).or_default().push(relay);
     }
-    let now = epoch::current(round, parameters.epoch_seconds);
+    let before: HashMap<RelayId, &ListedRelay> = old
+        .into_iter()
+        .flat_map(|old| &old.relays)
+        .map(|relay| (relay.descriptor.id, relay))
+        .collect();
+    let epoch = epoch::current(round, parameters.epoch_seconds);
     let mut relays = Vec::new();
-    let mut taken = HashSet::new();
-    for (id, said) in listed {
-        if said.len() * 2 <= roster.members.len() || relays.len() >= MAX_RELAYS {
+    for (id, said) in said {
+        if said.len() * 2 <= roster.members.len() {
             continue;
         }
         let Some(record) = newest(&id, &said, round, records) else {
             continue;
         };
-        let Some(onion) = usable(&record.onion, now) else {
+        let Some(onion) = usable(&record.onion, epoch) else {
             continue;
         };
-        // A relay is found by its short ID, and known by its link key: neither is anybody else's.
-        let (short, link) = (record.descriptor.short_id(), record.descriptor.link);
-        if taken.contains(&short.0[..]) || taken.contains(&link.0[..]) {
-            continue;
-        }
-        taken.insert(short.0.to_vec());
-        taken.insert(link.0.to_vec());
         let ring = said.iter().filter(|relay| relay.flags.ring).count() * 2 > said.len();
         let capacity = low_median(said.iter().map(|relay| relay.capacity).collect());
         relays.push(ListedRelay {
             capacity: capacity.min(record.descriptor.capacity),
             descriptor: record.descriptor.clone(),
             onion,
+            since: before.get(&id).map_or(round, |listed| listed.since),
             flags: RelayFlags { ring },
         });
     }
+    let candidates: Vec<Candidate<'_>> = relays
+        .iter()
+        .map(|relay| Candidate {
+            id: relay.descriptor.id,
+            since: relay.since,
+            now: (&relay.descriptor, &relay.onion[..]).into(),
+            before: before
+                .get(&relay.descriptor.id)
+                .map(|listed| (&listed.descriptor, &listed.onion[..]).into()),
+        })
+        .collect();
+    let is_public = |ip| scope(ip, &parameters.network) == Scope::Public;
+    let mut refused = choose(&candidates, is_public).into_iter();
+    relays.retain(|_| refused.next().flatten().is_none());
+    // Those who were there first, if there are too many.
+    relays.sort_by_key(|relay| (relay.since, relay.descriptor.id));
+    relays.truncate(MAX_RELAYS);
     relays
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use mixline_protocol::identity::{Digest, SIGNATURE};
-use mixline_protocol::records::{MAX_DIRECTORIES, OnlineKey, Signatures, Vote};
+use mixline_protocol::identity::Digest;
+use mixline_protocol::records::{MAX_DIRECTORIES, OnlineKey, Said, Signatures, Vote};
 use mixline_protocol::time::UnixTime;
 
 use crate::merge::Merged;
@@ -26,20 +26,11 @@ pub(crate) struct Round {
     /// The snapshots that are known: what the votes make here, and what others have signed.
     pub(crate) bodies: ArrayVec<Merged, 2>,
     /// What each directory has signed first.
-    pub(crate) signed: ArrayVec<Option<Signed>, MAX_DIRECTORIES>,
+    pub(crate) signed: ArrayVec<Option<Said>, MAX_DIRECTORIES>,
     /// Whether it has a snapshot.
     pub(crate) published: bool,
     /// When the body was last asked for that others have signed.
     pub(crate) body_asked: u64,
-}
-
-/// A directory's signature of a snapshot.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Signed {
-    pub(crate) digest: Digest,
-    pub(crate) signature: [u8; SIGNATURE],
-    /// The key that it was made with.
-    pub(crate) key: OnlineKey,
 }
 
 /// What one directory has voted.

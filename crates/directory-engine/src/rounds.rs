@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use mixline_protocol::identity::Digest;
 use mixline_protocol::records::{
-    Contradiction, Endorsement, MAX_DIRECTORIES, Parameters, RelayRecord, Roster,
+    Contradiction, Endorsement, MAX_DIRECTORIES, Parameters, RelayRecord, Roster, Said,
     ServiceDescriptor, Signatures, Snapshot, Statement, Vote, VotedRelay,
 };
 use mixline_protocol::round_log::{Leaf, RoundLog};
@@ -18,7 +18,7 @@ use mixline_protocol::time::UnixTime;
 
 use crate::merge::{Before, Merged, merge};
 use crate::message::{Body, Message};
-use crate::round::{Round, Seen, Signed, State, VOTES};
+use crate::round::{Round, Seen, State, VOTES};
 use crate::schedule::Schedule;
 use crate::scheme::{Scheme, Signable};
 
@@ -266,7 +266,7 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             });
             let chosen = round.chosen(self.roster.quorum());
             let digest = chosen.or(round.bodies.first().map(|body| body.digest));
-            let signed = |signed: &Option<Signed>| signed.map(|signed| signed.digest) == digest;
+            let signed = |signed: &Option<Said>| signed.map(|signed| signed.digest) == digest;
             RoundStatus {
                 round: round.at,
                 voted: voted.collect(),
@@ -373,9 +373,8 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         }
     }
 
-    /// A vote that was fetched.
-    pub fn learn_vote(&mut self, bytes: &[u8], now: u64) {
-        let digest = Vote::digest_of(bytes);
+    /// A vote with this digest, which was fetched.
+    pub fn learn_vote(&mut self, digest: Digest, vote: Vote, now: u64) {
         let wanted = |round: &Round| {
             let mut voters = (0..).zip(&round.voters);
             let (voter, _) = voters.find(|(_, voter)| {
@@ -387,17 +386,16 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         let Some((at, voter)) = self.rounds.values().find_map(wanted) else {
             return;
         };
-        let vote = Vote::decode(bytes)
-            .ok()
-            .filter(|vote| self.is_vote_of(vote, at, voter));
-        if let Some(seen) = self
+        let right = self.is_vote_of(&vote, at, voter);
+        let seen = self
             .rounds
             .get_mut(&at)
-            .and_then(|r| r.vote(voter, &digest))
-        {
-            match vote {
-                Some(vote) => seen.content = Some(Arc::new(vote)),
-                None => seen.state = State::Refused,
+            .and_then(|r| r.vote(voter, &digest));
+        if let Some(seen) = seen {
+            if right {
+                seen.content = Some(Arc::new(vote));
+            } else {
+                seen.state = State::Refused;
             }
         }
         self.consider(at, voter, now);
@@ -513,7 +511,9 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         };
         self.send(Body::Endorsements(vec![endorsement.clone()]));
         self.hear_vote(&endorsement, now);
-        self.learn_vote(&bytes, now);
+        if let Ok(vote) = Vote::decode(&bytes) {
+            self.learn_vote(endorsement.vote, vote, now);
+        }
     }
 
     fn hear_vote(&mut self, endorsement: &Endorsement, now: u64) {
@@ -588,25 +588,20 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             return;
         };
         let said = |seen: &Seen| {
-            let signature = seen.chain.iter().find(|(index, _)| *index == voter);
-            signature.map(|(_, signature)| (seen.digest, *signature))
+            let own = seen.chain.iter().find(|(index, _)| *index == voter);
+            own.map(|(_, signature)| Said {
+                key: seen.key,
+                digest: seen.digest,
+                signature: *signature,
+            })
         };
-        let (Some(first), Some(second)) = (said(a), said(b)) else {
-            return;
-        };
-        let key = a.key;
-        self.contradiction(voter, Statement::Vote, at, key, [first, second]);
+        if let (Some(first), Some(second)) = (said(a), said(b)) {
+            self.contradiction(voter, Statement::Vote, at, [first, second]);
+        }
     }
 
-    fn contradiction(
-        &mut self,
-        index: u8,
-        statement: Statement,
-        at: UnixTime,
-        key: mixline_protocol::records::OnlineKey,
-        said: [(Digest, [u8; 64]); 2],
-    ) {
-        if let Some(proof) = Contradiction::new(statement, at, key, said) {
+    fn contradiction(&mut self, index: u8, statement: Statement, at: UnixTime, said: [Said; 2]) {
+        if let Some(proof) = Contradiction::new(statement, at, said) {
             let proof = Box::new(proof);
             self.outputs
                 .push(Output::Contradiction(index, proof.clone()));
@@ -815,10 +810,10 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         self.note_signature(
             at,
             self.me,
-            Signed {
+            Said {
+                key,
                 digest,
                 signature,
-                key,
             },
         );
         self.send(Body::Signature {
@@ -852,24 +847,19 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         let Some(key) = self.scheme.verify(index, &what, signature) else {
             return;
         };
-        let signed = Signed {
+        let signed = Said {
+            key,
             digest,
             signature: *signature,
-            key,
         };
         match before {
             None => self.note_signature(at, index, signed),
-            // A proof has one key; with another one this directory has said the other thing.
-            Some(before) if before.key != key => {}
-            Some(before) => {
-                let said = [(before.digest, before.signature), (digest, *signature)];
-                self.contradiction(index, Statement::Snapshot, at, key, said);
-            }
+            Some(before) => self.contradiction(index, Statement::Snapshot, at, [before, signed]),
         }
         self.publish(at, now);
     }
 
-    fn note_signature(&mut self, at: UnixTime, index: u8, signed: Signed) {
+    fn note_signature(&mut self, at: UnixTime, index: u8, signed: Said) {
         let places = self.rounds.get_mut(&at).map(|round| &mut round.signed);
         if let Some(place) = places.and_then(|places| places.get_mut(usize::from(index))) {
             *place = Some(signed);

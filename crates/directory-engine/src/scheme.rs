@@ -79,6 +79,12 @@ impl SigningKeys {
     fn network(&self) -> NetworkId {
         self.roster.network()
     }
+
+    fn identity(&self, index: u8) -> [u8; 32] {
+        self.roster
+            .member(index)
+            .map_or([0; 32], |member| member.key)
+    }
 }
 
 impl Scheme for SigningKeys {
@@ -86,7 +92,7 @@ impl Scheme for SigningKeys {
         let (network, own) = (self.network(), &self.own);
         match what {
             Signable::Endorsement { voter, round, vote } => {
-                Endorsement::signature(&network, (*voter, *round, vote), own)
+                Endorsement::signature(&network, (&self.identity(*voter), *round, vote), own)
             }
             Signable::Snapshot { round, digest } => {
                 Snapshot::signature(&network, *round, digest, own)
@@ -98,7 +104,8 @@ impl Scheme for SigningKeys {
         let network = self.network();
         let holds = |key: &[u8; 32]| match what {
             Signable::Endorsement { voter, round, vote } => {
-                Endorsement::verify_signature(&network, (*voter, *round, vote), key, signature)
+                let vote = (&self.identity(*voter), *round, vote);
+                Endorsement::verify_signature(&network, vote, key, signature)
             }
             Signable::Snapshot { round, digest } => {
                 Snapshot::verify_signature(&network, *round, digest, key, signature)

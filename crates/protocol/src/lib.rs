@@ -60,6 +60,7 @@
 //! ```
 
 pub mod address;
+pub mod address_scope;
 pub mod authorisation;
 pub mod directory;
 pub mod effort;

@@ -37,11 +37,12 @@ pub struct Identified<'a> {
     pub addresses: &'a [SocketAddr],
 }
 
-impl<'a> From<&'a RelayDescriptor> for Identified<'a> {
-    fn from(descriptor: &'a RelayDescriptor) -> Self {
+impl<'a> From<(&'a RelayDescriptor, &'a [(u32, X25519Public)])> for Identified<'a> {
+    /// What a descriptor says, and the onion keys beside it.
+    fn from((descriptor, onion): (&'a RelayDescriptor, &'a [(u32, X25519Public)])) -> Self {
         Self {
             link: descriptor.link,
-            onion: &descriptor.onion,
+            onion,
             addresses: &descriptor.addresses,
         }
     }
