@@ -365,7 +365,7 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
                 signature,
             } => self.hear_signature(*round, *index, *digest, signature, now),
             Body::Contradiction(proof) => {
-                if let Ok(index) = proof.verify(&self.roster) {
+                if let Some(index) = self.scheme.proven(proof) {
                     self.outputs
                         .push(Output::Contradiction(index, proof.clone()));
                 }
