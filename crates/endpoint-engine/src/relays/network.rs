@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use mixline_protocol::epoch;
-use mixline_protocol::identity::{RelayId, ShortId, X25519Public};
+use mixline_protocol::identity::{AnonymousId, RelayId, ShortId, X25519Public};
 use mixline_protocol::path::Hop;
 use mixline_protocol::records::{
-    CLOCK_SKEW, MAX_ADDRESSES, OnionKeys, Parameters, RelayDescriptor, ServiceDescriptor, Snapshot,
+    CLOCK_SKEW, ListedRelay, MAX_ADDRESSES, OnionKeys, Parameters, ServiceDescriptor, Snapshot,
     with_keys_of_their_own,
 };
 use mixline_protocol::time::UnixTime;
@@ -64,7 +64,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    fn new(descriptor: &RelayDescriptor) -> Self {
+    fn new(listed: &ListedRelay) -> Self {
+        let descriptor = &listed.descriptor;
         let mut neighbourhoods: ArrayVec<Neighbourhood, MAX_ADDRESSES> = ArrayVec::new();
         for address in &descriptor.addresses {
             let neighbourhood = Neighbourhood::of(&address.ip());
@@ -80,7 +81,7 @@ impl Relay {
             link: descriptor.link,
             addresses: descriptor.addresses.clone(),
             weight: 1,
-            onion: descriptor.onion.clone(),
+            onion: listed.onion.clone(),
             family: descriptor.family.clone(),
             neighbourhoods,
             expires: descriptor.expires,
@@ -120,8 +121,8 @@ impl Network {
         let mut relays: Vec<Relay> = listed.clone().map(Relay::new).collect();
         let claims: Vec<Claim<'_>> = listed
             .zip(&relays)
-            .map(|(descriptor, relay)| Claim {
-                capacity: descriptor.capacity,
+            .map(|(listed, relay)| Claim {
+                capacity: listed.capacity,
                 neighbourhoods: &relay.neighbourhoods,
             })
             .collect();
@@ -160,10 +161,22 @@ impl Network {
         &self.snapshot.parameters
     }
 
-    /// Where the directory is reached.
+    /// The directory that is asked at `now`: the first that can be reached, or else the first that says how it
+    /// would be. `None` if none does.
     #[must_use]
-    pub fn directory(&self) -> &ServiceDescriptor {
-        &self.snapshot.directory_service
+    pub fn directory(&self, now: UnixTime) -> Option<&ServiceDescriptor> {
+        let alive = |service: &&ServiceDescriptor| now < service.expires;
+        let mut services = self.snapshot.services().filter(alive);
+        let with_tails = services.find(|service| !service.tails.is_empty());
+        with_tails.or_else(|| self.snapshot.services().find(alive))
+    }
+
+    /// Whose leases are believed: those of the directory that the snapshot names first. As long as there is
+    /// none, those of the network, which a directory that is alone is.
+    #[must_use]
+    pub fn grants_leases(&self) -> AnonymousId {
+        let named = self.snapshot.service().map(|service| service.id);
+        named.unwrap_or(AnonymousId(self.snapshot.network.0))
     }
 
     /// All relays.

@@ -23,7 +23,10 @@ use chacha20::ChaCha20Rng;
 use mixline_protocol::address::ipv4_candidate;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, ShortId, X25519Secret};
 use mixline_protocol::path::{HeadSecrets, PublishedTail, build_head};
-use mixline_protocol::records::{Lease, Parameters, ServiceDescriptor, Snapshot};
+use mixline_protocol::records::{
+    DirectoryEntry, Lease, LogHead, Parameters, Roster, ServiceDescriptor, SharedRandom,
+    Signatures, Snapshot,
+};
 use mixline_protocol::size::{Datagram, Payload};
 use mixline_protocol::time::UnixTime;
 use rand_core::{Rng, SeedableRng};
@@ -391,18 +394,28 @@ impl World {
         };
         let empty = empty.sign(&self.directory_key).unwrap();
         let alive = self.relays.iter().filter(|relay| !relay.unlisted);
+        let (parameters, now) = (self.parameters, self.unix());
+        let service = own.map_or(empty, |descriptor| (*descriptor).clone());
         let snapshot = Snapshot {
-            directory,
-            issued: self.unix(),
-            valid_until: self.unix().plus(3600),
-            parameters: self.parameters,
-            relays: alive.map(|relay| relay.descriptor(self.unix())).collect(),
-            directory_service: own.map_or(empty, |descriptor| (*descriptor).clone()),
-            signature: [0; 64],
+            network: directory.into(),
+            roster: 0,
+            issued: now,
+            valid_until: now.plus(3600),
+            previous: Default::default(),
+            log: LogHead::default(),
+            random: SharedRandom::default(),
+            parameters,
+            directories: vec![DirectoryEntry {
+                service: Some(service),
+                ..DirectoryEntry::default()
+            }],
+            relays: alive.map(|relay| relay.listed(&parameters, now)).collect(),
+            signatures: Signatures::default(),
         };
         let signed = snapshot.sign(&self.directory_key).unwrap();
         let bytes = signed.encode();
-        Arc::new(Snapshot::decode_and_verify(&bytes, &directory, self.unix()).unwrap())
+        let roster = Roster::alone(directory);
+        Arc::new(Snapshot::decode_and_verify(&bytes, &roster, now).unwrap())
     }
 
     /// Renews a node's lease.
