@@ -29,7 +29,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Failed heads that may yet be explained: the latest ones ...
 const MAX_UNEXPLAINED: usize = 32;
-/// ... for so long: as it takes until a relay that started anew is in a snapshot. Otherwise one that swallows
+/// ... for so long, or as it takes until a relay that started anew is in a snapshot. Otherwise one that swallows
 /// cells would be excused for each relay that was ever beside it and starts anew some time.
 const EXPLAINED_WITHIN: Duration = Duration::from_secs(15);
 
@@ -44,7 +44,7 @@ pub struct Blame {
 struct Unexplained {
     head: Vec<Hop>,
     blamed: Vec<ShortId>,
-    until: Instant,
+    at: Instant,
 }
 
 struct Failures {
@@ -73,7 +73,7 @@ impl Blame {
         self.unexplained.push_back(Unexplained {
             head,
             blamed: relays,
-            until: now + EXPLAINED_WITHIN,
+            at: now,
         });
     }
 
@@ -81,7 +81,9 @@ impl Blame {
     /// they nor the others are to blame any more for that.
     pub fn explain(&mut self, network: &Network, changes: &KeyChanges, now: Instant) {
         let failed = std::mem::take(&mut self.unexplained);
-        for it in failed.into_iter().filter(|it| now < it.until) {
+        let within = network.news_take().max(EXPLAINED_WITHIN);
+        let late = |it: &Unexplained| now.saturating_duration_since(it.at) < within;
+        for it in failed.into_iter().filter(late) {
             let explains = |hop: &Hop| network.has_forgotten(hop) && changes.explain(&hop.relay);
             if it.head.iter().any(explains) {
                 self.relieve(&it.blamed);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use mixline_protocol::epoch;
@@ -41,6 +42,9 @@ impl Neighbourhood {
         }
     }
 }
+
+/// A round counts for at most so long, seconds: where more has passed, the directories did not agree meanwhile.
+const LONGEST_ROUND: u64 = 600;
 
 /// One relay.
 #[derive(Debug, Clone)]
@@ -155,6 +159,19 @@ impl Network {
         (from..self.snapshot.valid_until).contains(&now)
     }
 
+    /// How long it takes at most until something new is in a snapshot that others have. Nothing where a directory is
+    /// alone: it makes one every few seconds.
+    #[must_use]
+    pub fn news_take(&self) -> Duration {
+        let (before, _) = self.snapshot.previous;
+        if self.snapshot.roster == 0 || before == UnixTime(0) {
+            return Duration::ZERO;
+        }
+        // What comes after a round's votes is in the next one, and that has to be fetched.
+        let round = self.snapshot.issued.since(before).min(LONGEST_ROUND);
+        Duration::from_secs(round * 3 / 2)
+    }
+
     /// What everybody agrees on.
     #[must_use]
     pub fn parameters(&self) -> &Parameters {
@@ -253,13 +270,14 @@ impl Network {
     }
 
     /// When something that ends at `expires` should be replaced: when between a fifth and a
-    /// twentieth of an epoch is left. Builders use the next epoch's key from the last quarter on,
+    /// twentieth of an epoch is left, or as long as it takes until others hear of it, if that is more. Builders use
+    /// the next epoch's key from the last quarter on,
     /// so what is built then lives a whole epoch longer; chance keeps all clients from
     /// building in the same second.
     #[must_use]
     pub fn renewal(&self, expires: UnixTime, rng: &mut (impl CryptoRng + ?Sized)) -> UnixTime {
         let epoch = u64::from(self.parameters().epoch_seconds);
-        let earliest = epoch / 20 + below(epoch * 3 / 20 + 1, rng);
-        expires.minus(earliest)
+        let least = self.news_take().as_secs().clamp(epoch / 20, epoch / 5);
+        expires.minus(least + below(epoch / 5 - least + 1, rng))
     }
 }
