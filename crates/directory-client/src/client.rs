@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, HeaderName, HeaderValue, IF_NONE_MATCH};
-use hyper::{Method, StatusCode};
+use mixline_http_client::header::{CACHE_CONTROL, DATE, HeaderValue, IF_NONE_MATCH};
+use mixline_http_client::{Answer, Failure, Request, Server, StatusCode, one_line};
 use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::records::{CLOCK_SKEW, MAX_SNAPSHOT, Registration, Snapshot};
 use mixline_protocol::time::UnixTime;
 
-use crate::http::{Answer, Failure, Server, one_line};
 use crate::{ClockError, Error, Result};
 
 /// The most bytes that are read of a snapshot.
@@ -100,10 +99,11 @@ impl DirectoryClient {
     /// # Errors
     /// Everything but [`Error::Url`] and [`Error::Refused`].
     pub async fn fetch(&mut self) -> Result<Fetched> {
-        let seen = self.tag.clone().map(|tag| (IF_NONE_MATCH, tag));
-        let answer = self
-            .ask(Method::GET, "v1/snapshot", seen, Vec::new())
-            .await?;
+        let mut request = Request::get("v1/snapshot");
+        if let Some(tag) = &self.tag {
+            request = request.header(IF_NONE_MATCH, tag.clone());
+        }
+        let answer = self.ask(request).await?;
         match answer.status() {
             StatusCode::NOT_MODIFIED if self.tag.is_some() => {
                 self.max_age = max_age(&answer);
@@ -131,11 +131,8 @@ impl DirectoryClient {
     /// [`Error::Refused`] with the directory's words, [`Error::Clock`] if it refuses and
     /// the clocks do not agree, [`Error::Unreachable`], [`Error::NotADirectory`].
     pub async fn register(&mut self, registration: &Registration) -> Result<()> {
-        let binary = HeaderValue::from_static("application/octet-stream");
-        let header = Some((CONTENT_TYPE, binary));
-        let answer = self
-            .ask(Method::POST, "v1/relays", header, registration.encode())
-            .await?;
+        let request = Request::post("v1/relays", registration.encode());
+        let answer = self.ask(request).await?;
         let status = answer.status();
         if status == StatusCode::NO_CONTENT {
             return Ok(());
@@ -167,14 +164,8 @@ impl DirectoryClient {
         (self.now)().into()
     }
 
-    async fn ask(
-        &mut self,
-        method: Method,
-        path: &str,
-        header: Option<(HeaderName, HeaderValue)>,
-        body: Vec<u8>,
-    ) -> Result<Answer> {
-        let answer = self.server.ask(method, path, header, body).await;
+    async fn ask(&mut self, request: Request) -> Result<Answer> {
+        let answer = self.server.ask(request).await;
         let answer = answer.map_err(|failure| self.failed(failure))?;
         self.clock_ahead = answer
             .headers()
@@ -191,7 +182,9 @@ impl DirectoryClient {
         let (url, reason) = (self.url(), failure.to_string());
         match failure {
             Failure::TooLong(_) => Error::NotADirectory { url, reason },
-            Failure::Timeout | Failure::Network(_) => Error::Unreachable { url, reason },
+            Failure::Unsent(_) | Failure::Timeout | Failure::Network(_) => {
+                Error::Unreachable { url, reason }
+            }
         }
     }
 

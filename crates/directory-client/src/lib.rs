@@ -10,7 +10,6 @@
 mod client;
 mod error;
 mod follow;
-mod http;
 mod moving;
 
 pub use client::{DirectoryClient, Fetched};

@@ -60,6 +60,7 @@
 //! ```
 
 pub mod address;
+pub mod address_scope;
 pub mod authorisation;
 pub mod directory;
 pub mod effort;
@@ -68,6 +69,7 @@ pub mod error;
 pub mod frames;
 pub mod identity;
 pub mod link;
+pub mod listing;
 pub mod name;
 mod noise;
 pub mod path;
@@ -76,6 +78,7 @@ pub mod random;
 pub mod rate_limit;
 pub mod records;
 pub mod replay;
+pub mod round_log;
 pub mod session;
 pub mod shares;
 pub mod size;

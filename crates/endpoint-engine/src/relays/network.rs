@@ -1,13 +1,14 @@
 //! The relays of a snapshot, as path selection looks at them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use mixline_protocol::epoch;
 use mixline_protocol::identity::{AnonymousId, RelayId, ShortId, X25519Public};
+use mixline_protocol::listing::{Claim, Neighbourhood, weights};
 use mixline_protocol::path::Hop;
 use mixline_protocol::records::{
     CLOCK_SKEW, ListedRelay, MAX_ADDRESSES, OnionKeys, Parameters, ServiceDescriptor, Snapshot,
@@ -17,31 +18,6 @@ use mixline_protocol::time::UnixTime;
 use rand_core::CryptoRng;
 
 use crate::random::below;
-use crate::relays::weights::{Claim, weights};
-
-/// A neighbourhood that no two relays of a head or tail may share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Neighbourhood {
-    /// An IPv4 /16.
-    V4([u8; 2]),
-    /// An IPv6 /32.
-    V6([u8; 4]),
-}
-
-impl Neighbourhood {
-    fn of(address: &IpAddr) -> Self {
-        match address {
-            IpAddr::V4(ip) => {
-                let [a, b, ..] = ip.octets();
-                Self::V4([a, b])
-            }
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.octets();
-                Self::V6([a, b, c, d])
-            }
-        }
-    }
-}
 
 /// A round counts for at most so long, seconds: where more has passed, the directories did not agree meanwhile.
 const LONGEST_ROUND: u64 = 600;
@@ -59,7 +35,7 @@ pub struct Relay {
     pub link: X25519Public,
     /// Where it is reached.
     pub addresses: Vec<SocketAddr>,
-    /// How much it counts when relays are drawn, at least 1: see `weights.rs`.
+    /// How much it counts when relays are drawn, at least 1: see [`weights`].
     pub weight: u64,
     onion: OnionKeys,
     family: Option<String>,
@@ -72,7 +48,7 @@ impl Relay {
         let descriptor = &listed.descriptor;
         let mut neighbourhoods: ArrayVec<Neighbourhood, MAX_ADDRESSES> = ArrayVec::new();
         for address in &descriptor.addresses {
-            let neighbourhood = Neighbourhood::of(&address.ip());
+            let neighbourhood = Neighbourhood::of(address.ip());
             if !neighbourhoods.contains(&neighbourhood) {
                 // As many neighbourhoods as addresses, and the record has at most that many of them.
                 let _ = neighbourhoods.try_push(neighbourhood);
