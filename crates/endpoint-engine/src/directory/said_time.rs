@@ -128,11 +128,12 @@ pub fn behind(key: &IdentityKey) -> Duration {
     Duration::from_millis(below(MOST_BEHIND, &mut rng))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::testing::snapshots::{VALID, snapshot};
 
     fn now(start: Instant, passed: u64, wall: u64) -> Now {
         Now {
@@ -156,27 +157,10 @@ mod tests {
         );
     }
 
-    /// A snapshot, and whether it is of several directories.
-    fn snapshot(issued: u64, valid: u64, several: bool) -> Snapshot {
-        Snapshot {
-            network: IdentityKey::from_seed([1; 32]).anonymous_id().into(),
-            roster: several.into(),
-            issued: UnixTime(issued),
-            valid_until: UnixTime(issued + valid),
-            previous: Default::default(),
-            log: Default::default(),
-            random: Default::default(),
-            parameters: Default::default(),
-            directories: Vec::new(),
-            relays: Vec::new(),
-            signatures: Default::default(),
-        }
-    }
-
     #[test]
     fn a_directory_that_was_ahead_is_followed_back() {
         let (mut time, start) = (NetworkTime::default(), Instant::now());
-        let made = |at: u64| snapshot(1_000_000 + at, 600, false);
+        let made = |at: u64| snapshot(UnixTime(1_000_000 + at), 600, false);
         time.learn(&made(5000), now(start, 0, 0));
         time.learn(&made(10), now(start, 10_000, 0));
         assert_eq!(time.at(now(start, 11_000, 0)), 1_000_011_000);
@@ -184,11 +168,8 @@ mod tests {
 
     /// When a round is published, milliseconds since 1970.
     const FIRST: u64 = 1_800_000_000_000;
-    /// How long snapshots of several directories are valid, seconds.
-    const VALID: u64 = 3 * 3600;
-
     fn round(number: u64) -> Snapshot {
-        snapshot((FIRST + number * ROUND) / 1000, VALID, true)
+        snapshot(UnixTime((FIRST + number * ROUND) / 1000), VALID, true)
     }
 
     /// A host whose clock is ahead by so much and that has got each of these rounds so many milliseconds
@@ -285,7 +266,7 @@ mod tests {
             for (step, late, wall) in steps {
                 passed += step;
                 let right = 1_800_000_000_000 + passed;
-                let made = snapshot((right - late) / 1000, 600, false);
+                let made = snapshot(UnixTime((right - late) / 1000), 600, false);
                 time.learn(&made, now(start, passed, wall));
                 latest = latest.min(late + 999);
                 let said = time.said(behind, now(start, passed, wall)).unix_ms;

@@ -153,9 +153,16 @@ impl Blame {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 mod tests {
+    use std::sync::Arc;
+
+    use mixline_protocol::identity::{IdentityKey, X25519Public};
+    use mixline_protocol::records::{ListedRelay, RelayDescriptor, RelayFlags};
+    use mixline_protocol::time::UnixTime;
+
     use super::*;
+    use crate::testing::snapshots::{ROUND, VALID, snapshot};
 
     const A: ShortId = ShortId([1; 8]);
     const B: ShortId = ShortId([2; 8]);
@@ -185,5 +192,55 @@ mod tests {
         assert_eq!(blame.of(&A, now + REMEMBERED), 0);
         blame.add(B, None, now + REMEMBERED);
         assert_eq!(blame.relays.len(), 1);
+    }
+
+    /// A network of one relay that has this onion key, and which epoch that is for.
+    fn network(onion: X25519Public, several: bool) -> Network {
+        let now = UnixTime(1_800_000_000);
+        let mut snapshot = snapshot(now, VALID, several);
+        let descriptor = RelayDescriptor {
+            id: IdentityKey::from_seed([7; 32]).relay_id(),
+            version: 1,
+            issued: now,
+            expires: now.plus(VALID),
+            link: X25519Public([1; 32]),
+            addresses: vec![([192, 0, 2, 1], 7000).into()],
+            capacity: 1,
+            family: None,
+            name: "relay".into(),
+            software: String::new(),
+            signature: [0; 64],
+        };
+        snapshot.relays.push(ListedRelay {
+            descriptor,
+            onion: [(snapshot.first_epoch(), onion)].into_iter().collect(),
+            capacity: 1,
+            since: now,
+            flags: RelayFlags::default(),
+        });
+        Network::new(Arc::new(snapshot))
+    }
+
+    #[test]
+    fn what_has_failed_is_explained_for_as_long_as_it_takes_until_there_is_a_snapshot() {
+        let failed = Instant::now();
+        let is_blamed = |several, seconds| {
+            let [old, new] = [2, 3].map(|byte| network(X25519Public([byte; 32]), several));
+            let mut changes = KeyChanges::default();
+            let relay = old.relays()[0].short;
+            let hop = Hop {
+                relay,
+                onion: X25519Public([2; 32]),
+            };
+            let mut blame = Blame::default();
+            blame.add_all(vec![hop], vec![A], None, failed);
+            let now = failed + Duration::from_secs(seconds);
+            changes.follow(&old, &new, now);
+            blame.explain(&new, &changes, now);
+            blame.of(&A, now) > 0
+        };
+        assert_eq!([14, 16].map(|s| is_blamed(false, s)), [false, true]);
+        let late = ROUND + ROUND / 5;
+        assert_eq!([late, 2 * ROUND].map(|s| is_blamed(true, s)), [false, true]);
     }
 }

@@ -257,3 +257,88 @@ impl Network {
         expires.minus(least + below(epoch / 5 - least + 1, rng))
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use mixline_protocol::identity::IdentityKey;
+    use mixline_protocol::random::OsRandom;
+    use mixline_protocol::records::DirectoryEntry;
+
+    use super::*;
+    use crate::testing::snapshots::{VALID, snapshot};
+
+    const NOW: UnixTime = UnixTime(1_800_000_000);
+
+    #[test]
+    fn what_is_replaced_is_known_to_others_before_it_ends() {
+        let ends = NOW.plus(3600);
+        for (several, least) in [(false, 180), (true, 450)] {
+            let network = Network::new(Arc::new(snapshot(NOW, VALID, several)));
+            for _ in 0..1000 {
+                let left = ends.since(network.renewal(ends, &mut OsRandom::new()));
+                assert!((least..=720).contains(&left), "{left}");
+            }
+        }
+    }
+
+    #[test]
+    fn after_a_pause_of_the_directories_a_round_is_no_longer_than_usual() {
+        let mut made = snapshot(NOW, VALID, true);
+        made.previous.0 = NOW.minus(VALID);
+        let network = Network::new(Arc::new(made));
+        assert_eq!(network.news_take(), Duration::from_secs(900));
+    }
+
+    fn entry(number: u8, tails: usize, expires: UnixTime) -> DirectoryEntry {
+        let tail = mixline_protocol::path::PublishedTail::decode(&[1; 172]).unwrap();
+        let offer = mixline_protocol::records::TailOffer { tail, expires };
+        DirectoryEntry {
+            service: Some(ServiceDescriptor {
+                id: IdentityKey::from_seed([number; 32]).anonymous_id(),
+                version: 1,
+                issued: NOW,
+                expires,
+                session: X25519Public([number; 32]),
+                effort: mixline_protocol::effort::EffortTerms::default(),
+                lease: None,
+                tails: vec![offer; tails],
+                clients: None,
+                signature: [0; 64],
+            }),
+            ..DirectoryEntry::default()
+        }
+    }
+
+    #[test]
+    fn the_directory_that_is_asked_is_one_whose_descriptor_lives() {
+        let mut made = snapshot(NOW, VALID, true);
+        let (soon, late) = (NOW.plus(60), NOW.plus(3600));
+        let asked = |made: &Snapshot, now| {
+            let network = Network::new(Arc::new(made.clone()));
+            network.directory(now).map(|service| service.session.0[0])
+        };
+        assert_eq!(asked(&made, NOW), None);
+        made.directories = vec![
+            DirectoryEntry::default(),
+            entry(1, 0, late),
+            entry(2, 1, soon),
+            entry(3, 1, late),
+        ];
+        assert_eq!(asked(&made, NOW), Some(2));
+        assert_eq!(asked(&made, soon), Some(3));
+        assert_eq!(asked(&made, late), None);
+        made.directories.truncate(3);
+        assert_eq!(asked(&made, soon), Some(1));
+    }
+
+    #[test]
+    fn leases_are_those_of_the_directory_that_is_named_first() {
+        let mut made = snapshot(NOW, VALID, true);
+        let granting = |made: &Snapshot| Network::new(Arc::new(made.clone())).grants_leases();
+        assert_eq!(granting(&made).0, made.network.0);
+        made.directories = vec![entry(1, 0, NOW.plus(60)), entry(2, 1, NOW.plus(60))];
+        let second = IdentityKey::from_seed([2; 32]).anonymous_id();
+        assert_eq!(granting(&made), second);
+    }
+}

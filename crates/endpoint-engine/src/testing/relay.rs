@@ -201,6 +201,7 @@ impl SimRelay {
             descriptor: descriptor.sign(&self.key).unwrap(),
             onion: onion.into_iter().take(MAX_ONION_KEYS).collect(),
             capacity: self.capacity,
+            since: now,
             flags: RelayFlags::default(),
         }
     }

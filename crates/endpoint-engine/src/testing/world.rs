@@ -24,8 +24,7 @@ use mixline_protocol::address::ipv4_candidate;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, ShortId, X25519Secret};
 use mixline_protocol::path::{HeadSecrets, PublishedTail, build_head};
 use mixline_protocol::records::{
-    DirectoryEntry, Lease, LogHead, Parameters, Roster, ServiceDescriptor, SharedRandom,
-    Signatures, Snapshot,
+    DirectoryEntry, Lease, Parameters, Roster, ServiceDescriptor, Snapshot,
 };
 use mixline_protocol::size::{Datagram, Payload};
 use mixline_protocol::time::UnixTime;
@@ -33,6 +32,7 @@ use rand_core::{Rng, SeedableRng};
 
 use super::packets::udp;
 use super::relay::{Action, SimRelay};
+use super::snapshots::{ROUND, VALID, snapshot};
 use super::store::Store;
 
 /// How long a datagram takes from one node to the next.
@@ -124,6 +124,10 @@ pub struct World {
     pub directory_key: IdentityKey,
     pub weather: Weather,
     pub parameters: Parameters,
+    /// There are several directories, which agree on a snapshot a round.
+    pub rounds: bool,
+    /// What they have agreed on last, if they do not agree any more.
+    pub agreed: Option<Arc<Snapshot>>,
     queue: BTreeMap<(Instant, u64), Delivery>,
     sequence: u64,
     rng: ChaCha20Rng,
@@ -156,6 +160,8 @@ impl World {
             directory_key,
             weather: Weather::default(),
             parameters: Parameters::default(),
+            rounds: false,
+            agreed: None,
             queue: BTreeMap::new(),
             sequence: 0,
             rng,
@@ -377,7 +383,11 @@ impl World {
         self.now.unix()
     }
 
+    /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
+        if let Some(last) = &self.agreed {
+            return last.clone();
+        }
         let own = self.nodes.first().and_then(|node| node.descriptor.clone());
         let directory = self.directory_key.anonymous_id();
         let empty = ServiceDescriptor {
@@ -396,22 +406,25 @@ impl World {
         let alive = self.relays.iter().filter(|relay| !relay.unlisted);
         let (parameters, now) = (self.parameters, self.unix());
         let service = own.map_or(empty, |descriptor| (*descriptor).clone());
+        let (issued, valid) = match self.rounds {
+            true => (UnixTime(now.0 / ROUND * ROUND), VALID),
+            false => (now, 3600),
+        };
         let snapshot = Snapshot {
             network: directory.into(),
-            roster: 0,
-            issued: now,
-            valid_until: now.plus(3600),
-            previous: Default::default(),
-            log: LogHead::default(),
-            random: SharedRandom::default(),
             parameters,
             directories: vec![DirectoryEntry {
                 service: Some(service),
                 ..DirectoryEntry::default()
             }],
-            relays: alive.map(|relay| relay.listed(&parameters, now)).collect(),
-            signatures: Signatures::default(),
+            relays: alive
+                .map(|relay| relay.listed(&parameters, issued))
+                .collect(),
+            ..snapshot(issued, valid, self.rounds)
         };
+        if self.rounds {
+            return Arc::new(snapshot.ordered().unwrap());
+        }
         let signed = snapshot.sign(&self.directory_key).unwrap();
         let bytes = signed.encode();
         let roster = Roster::alone(directory);

@@ -106,6 +106,7 @@ pub fn network_at(specs: &[Option<Spec>], now: UnixTime) -> Network {
             capacity: spec.capacity,
             descriptor: descriptor.sign(&key(number)).unwrap(),
             onion,
+            since: now,
             flags: RelayFlags::default(),
         })
     });
