@@ -240,7 +240,8 @@ mod tests {
             blame.of(&A, now) > 0
         };
         assert_eq!([14, 16].map(|s| is_blamed(false, s)), [false, true]);
-        let late = ROUND + ROUND / 5;
-        assert_eq!([late, 2 * ROUND].map(|s| is_blamed(true, s)), [false, true]);
+        // From just behind the votes of a round on, and when all have fetched the next one.
+        let [late, later] = [ROUND * 6 / 5, ROUND * 8 / 5];
+        assert_eq!([late, later].map(|s| is_blamed(true, s)), [false, true]);
     }
 }
