@@ -62,6 +62,7 @@ pub async fn run(
         Limits::default(),
         now,
     )?);
+    registry.remember_time(now)?;
     let board = Arc::new(Board::default());
     let past = Past::open(&config.state_dir)?;
     let own = ServiceKeys {

@@ -141,8 +141,10 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::tests::{NOW, directory_key, registry, relay, relay_key};
-    use mixline_protocol::identity::X25519Secret;
+    use crate::board::Board;
+    use crate::registry::tests::{NOW, directory_key, registration_of, registry, relay, session};
+    use crate::rounds::ServiceKeys;
+    use crate::rounds::alone::Alone;
     use std::sync::Arc;
 
     #[test]
@@ -151,19 +153,23 @@ mod tests {
         let mut odd = relay(1, NOW);
         odd.software = "<script>&\"'".into();
         registry
-            .register_relay(odd.sign(&relay_key(1)).unwrap(), None, NOW)
+            .register_relay(registration_of(odd, NOW), None, &session(), NOW)
             .unwrap();
-        let key = Arc::new(directory_key());
-        let session = X25519Secret::from_bytes([1; 32]).public();
-        let publisher =
-            crate::snapshot::Publisher::new(registry.clone(), key, session, 600, NOW).unwrap();
-        let snapshot = publisher.newest().snapshot.clone();
+        let board = Arc::new(Board::default());
+        let keys = ServiceKeys {
+            identity: Arc::new(directory_key()),
+            session: session().public(),
+        };
+        let alone = Alone::new(registry.clone(), board.clone(), keys, 600, None).unwrap();
+        assert!(alone.tick(NOW).unwrap());
         let gauges = Gauges {
             relays: 1,
             names: 12,
             ..Gauges::default()
         };
-        let html = render(&gauges, &snapshot, registry.live_relays(), NOW.plus(30));
+        let published = board.newest();
+        let relays = registry.live_relays();
+        let html = render(&gauges, published.as_deref(), relays, NOW.plus(30));
         assert!(html.contains("relay1") && html.contains(&relay(1, NOW).short_id().to_string()));
         assert!(html.contains("45.1.0.2:7000") && html.contains("30 seconds ago"));
         assert!(html.contains("&lt;script&gt;&amp;&quot;&#39;") && !html.contains("<script"));

@@ -79,6 +79,14 @@ impl Registry {
             if !same && !newer {
                 return Err(older());
             }
+            // What it has said before proves nothing when it is repeated.
+            if same && self.remembered().beat(&id) >= heartbeat.version {
+                let there = self
+                    .read_live()
+                    .with_record(&id, &heartbeat.record)
+                    .is_some();
+                return if there { Ok(()) } else { Err(older()) };
+            }
             let holder = self
                 .store
                 .get(Table::ShortIds, &short.0)
@@ -146,6 +154,7 @@ impl Registry {
             match self.store.commit(change) {
                 Ok(Outcome::Committed) => {
                     self.remembered().put(id, place, expires, new);
+                    self.remembered().heard(&id, heartbeat.version);
                     self.heard(registered, taken);
                     if heartbeat.leaving {
                         self.forget(&id);
@@ -193,6 +202,7 @@ impl Registry {
         }
         let (version, load) = (heartbeat.version, heartbeat.load);
         self.write_live().beat(&heartbeat.relay, version, load, now);
+        self.remembered().heard(&heartbeat.relay, version);
         if heartbeat.leaving {
             self.forget(&heartbeat.relay);
         }

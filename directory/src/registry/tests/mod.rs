@@ -37,12 +37,17 @@ pub fn registry() -> Registry {
 }
 
 fn open(store: Box<dyn Store>, limits: Limits) -> Registry {
+    open_at(store, limits, NOW)
+}
+
+/// A registry that is opened at another time: it has heard of nobody before.
+fn open_at(store: Box<dyn Store>, limits: Limits, now: UnixTime) -> Registry {
     let admission = AdmissionPolicy {
         private_addresses: false,
         check_source: true,
     };
     let key = Arc::new(directory_key());
-    Registry::open(store, key, Parameters::default(), admission, limits, NOW).unwrap()
+    Registry::open(store, key, Parameters::default(), admission, limits, now).unwrap()
 }
 
 /// The key of relay `n`.
