@@ -6,10 +6,14 @@
 //! were read, bounds hold. Where a layer authenticates, there are two targets: bytes from
 //! anybody, and bytes that somebody malicious has sealed as they should be sealed.
 
+mod directories;
 mod forge;
 mod link;
+mod messages;
 mod path;
 mod records;
+mod replay;
+mod samples;
 mod session;
 mod text;
 
@@ -38,11 +42,16 @@ pub const TARGETS: &[Target] = &[
     session::CONTROL,
     session::FRAMES,
     records::RECORDS,
+    records::REGISTRATION,
     records::SNAPSHOT,
     records::SEALED_SNAPSHOT,
-    records::REQUEST,
-    records::RESPONSE,
-    records::REPLAY_MEMORY,
+    directories::ROSTER_CHAIN,
+    directories::VOTE,
+    directories::ENDORSEMENT,
+    directories::CONTRADICTION,
+    messages::REQUEST,
+    messages::RESPONSE,
+    replay::MEMORY,
     text::NAMES,
 ];
 

@@ -10,7 +10,7 @@ use crate::records_common::NOW;
 use crate::records_common::directories::Directories;
 use crate::records_common::{listed, relay};
 
-/// Relays of Tor's network in a consensus of 2025.
+/// As many as a large network has.
 const RELAYS: u32 = 6783;
 
 fn numbered(n: u32, version: u64) -> ListedRelay {
