@@ -1,19 +1,22 @@
-//! One request at a time.
+//! One directory, under one address.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, HeaderName, HeaderValue, IF_NONE_MATCH};
-use hyper::{Method, StatusCode};
-use mixline_protocol::identity::AnonymousId;
-use mixline_protocol::records::{CLOCK_SKEW, MAX_SNAPSHOT, Registration, Snapshot};
+use mixline_http_client::header::{CACHE_CONTROL, DATE, HeaderValue, IF_NONE_MATCH};
+use mixline_http_client::{Answer, Failure, Request, Server, StatusCode, one_line};
+use mixline_protocol::identity::NetworkId;
+use mixline_protocol::records::{
+    CLOCK_SKEW, Heartbeat, MAX_SNAPSHOT, Registration, Roster, Snapshot,
+};
 use mixline_protocol::time::UnixTime;
 
-use crate::http::{Answer, Failure, Server, one_line};
-use crate::{ClockError, Error, Result};
+use crate::{ClockError, Error, Known, Result};
 
 /// The most bytes that are read of a snapshot.
 const MAX_BODY: usize = 8 << 20;
+/// The most bytes that are read of a chain of rosters: some hundreds of them.
+const MAX_CHAIN: usize = 1 << 20;
 /// The most bytes that are read of a refusal.
 const MAX_REFUSAL: usize = 1024;
 
@@ -22,7 +25,7 @@ const _: () = assert!(MAX_SNAPSHOT <= MAX_BODY);
 /// What a fetch brings.
 #[derive(Debug, Clone)]
 pub enum Fetched {
-    /// A snapshot, verified: signed by the directory, and valid now.
+    /// A snapshot, verified: signed by a quorum of the directories, and valid now.
     Snapshot(Arc<Snapshot>),
     /// The one fetched before is still the newest.
     NotModified,
@@ -32,49 +35,67 @@ pub enum Fetched {
 #[derive(Debug)]
 pub struct DirectoryClient {
     server: Server,
-    id: AnonymousId,
-    /// Of the last snapshot from here: what is asked with.
-    tag: Option<HeaderValue>,
-    /// The newest snapshot: when it was made, and until when it may be used.
-    newest: Option<(UnixTime, UnixTime)>,
+    known: Known,
+    /// Of the last snapshot from here: what is asked with, and which round it is of.
+    seen: Option<(HeaderValue, UnixTime)>,
     clock_ahead: Option<i64>,
     max_age: Option<Duration>,
     now: fn() -> SystemTime,
 }
 
 impl DirectoryClient {
-    /// A client of the directory `id` at `url` (`http://host:port`). Connects to nothing yet.
+    /// A client of a directory of `network` at `url` (`http://host:port`). A network of one directory is
+    /// called by that directory's ID. Connects to nothing yet.
     ///
     /// # Errors
     /// [`Error::Url`] if the address is none, or not `http`.
-    pub fn new(url: &str, id: AnonymousId) -> Result<Self> {
-        Self::with_clock(url, id, SystemTime::now)
+    pub fn new(url: &str, network: impl Into<NetworkId>) -> Result<Self> {
+        Self::with_clock(url, network, SystemTime::now)
     }
 
     /// A client that reads another clock than the system's.
     ///
     /// # Errors
     /// As [`DirectoryClient::new`].
-    pub fn with_clock(url: &str, id: AnonymousId, now: fn() -> SystemTime) -> Result<Self> {
+    pub fn with_clock(
+        url: &str,
+        network: impl Into<NetworkId>,
+        now: fn() -> SystemTime,
+    ) -> Result<Self> {
         let server = Server::new(url).map_err(|error| Error::Url {
             url: url.to_owned(),
             reason: error.to_string(),
         })?;
         Ok(Self {
             server,
-            id,
-            tag: None,
-            newest: None,
+            known: Known::nothing(network.into()),
+            seen: None,
             clock_ahead: None,
             max_age: None,
             now,
         })
     }
 
-    /// The directory's ID.
+    /// The network's ID.
     #[must_use]
-    pub fn id(&self) -> &AnonymousId {
-        &self.id
+    pub fn network(&self) -> NetworkId {
+        self.known.network()
+    }
+
+    /// What is known of the network.
+    #[must_use]
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Goes on from what is known of the network: from its newest roster, and its last round.
+    pub fn set_known(&mut self, known: Known) {
+        self.known = known;
+    }
+
+    /// Takes none that was made before this one.
+    pub(crate) fn start_after(&mut self, snapshot: &Snapshot) {
+        self.known.saw(snapshot);
     }
 
     /// Seconds that this machine's clock is ahead of the directory's (negative: behind),
@@ -90,38 +111,37 @@ impl DirectoryClient {
         self.max_age
     }
 
-    /// Takes none that was made before this one, as long as this one holds.
-    pub(crate) fn start_after(&mut self, snapshot: &Snapshot) {
-        self.newest = Some((snapshot.issued, snapshot.valid_until));
-    }
-
-    /// The newest snapshot, or the news that there is none newer than the last.
+    /// The newest snapshot, or the news that there is none newer than the last. If it is signed by a version
+    /// of the network's roster that is not known, the directory is asked for the rosters, too.
     ///
     /// # Errors
-    /// Everything but [`Error::Url`] and [`Error::Refused`].
+    /// Everything but [`Error::Url`], [`Error::Refused`] and [`Error::NotRegistered`].
     pub async fn fetch(&mut self) -> Result<Fetched> {
-        let seen = self.tag.clone().map(|tag| (IF_NONE_MATCH, tag));
-        let answer = self
-            .ask(Method::GET, "v1/snapshot", seen, Vec::new())
-            .await?;
-        match answer.status() {
-            StatusCode::NOT_MODIFIED if self.tag.is_some() => {
-                self.max_age = max_age(&answer);
+        let mut request = Request::get("v2/snapshot");
+        if let Some((tag, _)) = &self.seen {
+            request = request.header(IF_NONE_MATCH, tag.clone());
+        }
+        let answer = self.ask(request).await?;
+        let fresh = max_age(&answer);
+        match (answer.status(), &self.seen) {
+            (StatusCode::NOT_MODIFIED, Some((_, round))) => {
+                self.check_round(*round)?;
+                self.max_age = fresh;
                 Ok(Fetched::NotModified)
             }
-            StatusCode::OK => {
-                let fresh = max_age(&answer);
+            (StatusCode::OK, _) => {
                 let body = answer.body(MAX_BODY).await;
                 let body = body.map_err(|failure| self.failed(failure))?;
-                let snapshot = self.verified(&body)?;
-                self.check_newer(&snapshot)?;
+                let snapshot = self.verified(&body).await?;
+                self.check_round(snapshot.issued)?;
                 // Made from the bytes: what a server writes there would be repeated in every network.
-                self.tag = HeaderValue::try_from(Snapshot::entity_tag(&body)).ok();
-                self.newest = Some((snapshot.issued, snapshot.valid_until));
+                let tag = HeaderValue::try_from(Snapshot::entity_tag(&body)).ok();
+                self.seen = tag.map(|tag| (tag, snapshot.issued));
+                self.known.saw(&snapshot);
                 self.max_age = fresh;
                 Ok(Fetched::Snapshot(Arc::new(snapshot)))
             }
-            status => Err(self.odd(format!("status {status}"))),
+            (status, _) => Err(self.odd(format!("status {status}"))),
         }
     }
 
@@ -131,11 +151,28 @@ impl DirectoryClient {
     /// [`Error::Refused`] with the directory's words, [`Error::Clock`] if it refuses and
     /// the clocks do not agree, [`Error::Unreachable`], [`Error::NotADirectory`].
     pub async fn register(&mut self, registration: &Registration) -> Result<()> {
-        let binary = HeaderValue::from_static("application/octet-stream");
-        let header = Some((CONTENT_TYPE, binary));
-        let answer = self
-            .ask(Method::POST, "v1/relays", header, registration.encode())
-            .await?;
+        self.post("v2/relays", registration.encode()).await
+    }
+
+    /// Says that a relay is there that has been registered.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if the directory does not have the record; otherwise as
+    /// [`DirectoryClient::register`].
+    pub async fn heartbeat(&mut self, heartbeat: &Heartbeat) -> Result<()> {
+        let sent = self.post("v2/heartbeats", heartbeat.encode()).await;
+        sent.map_err(|error| match error {
+            Error::Refused {
+                url,
+                status: StatusCode::NOT_FOUND,
+                ..
+            } => Error::NotRegistered { url },
+            error => error,
+        })
+    }
+
+    async fn post(&mut self, path: &str, body: Vec<u8>) -> Result<()> {
+        let answer = self.ask(Request::post(path, body)).await?;
         let status = answer.status();
         if status == StatusCode::NO_CONTENT {
             return Ok(());
@@ -153,7 +190,7 @@ impl DirectoryClient {
         };
         Err(Error::Refused {
             url: self.url(),
-            forbidden: status == StatusCode::FORBIDDEN,
+            status,
             text,
         })
     }
@@ -167,14 +204,8 @@ impl DirectoryClient {
         (self.now)().into()
     }
 
-    async fn ask(
-        &mut self,
-        method: Method,
-        path: &str,
-        header: Option<(HeaderName, HeaderValue)>,
-        body: Vec<u8>,
-    ) -> Result<Answer> {
-        let answer = self.server.ask(method, path, header, body).await;
+    async fn ask(&mut self, request: Request) -> Result<Answer> {
+        let answer = self.server.ask(request).await;
         let answer = answer.map_err(|failure| self.failed(failure))?;
         self.clock_ahead = answer
             .headers()
@@ -191,52 +222,112 @@ impl DirectoryClient {
         let (url, reason) = (self.url(), failure.to_string());
         match failure {
             Failure::TooLong(_) => Error::NotADirectory { url, reason },
-            Failure::Timeout | Failure::Network(_) => Error::Unreachable { url, reason },
+            Failure::Unsent(_) | Failure::Timeout | Failure::Network(_) => {
+                Error::Unreachable { url, reason }
+            }
         }
     }
 
-    fn verified(&self, body: &[u8]) -> Result<Snapshot> {
-        use mixline_protocol::Error as Wire;
-        let (url, now) = (self.url(), self.now());
-        Snapshot::decode_and_verify(body, &self.id, now).or_else(|error| match error {
-            Wire::Authentication { .. } => Err(Error::Signature {
-                url,
-                expected: self.id,
-            }),
-            Wire::Expired { at, .. } => {
-                self.check_clock()?;
-                Err(Error::Expired {
-                    url,
-                    seconds_ago: now.since(UnixTime(at)),
-                })
+    /// A snapshot from here, signed by a quorum of the roster that counts. What its head says is believed
+    /// only as far as it leads to that.
+    async fn verified(&mut self, body: &[u8]) -> Result<Snapshot> {
+        let peeked = Snapshot::peek(body);
+        let (network, version, _) = peeked.map_err(|error| self.odd(error.to_string()))?;
+        if network != self.network() {
+            return Err(self.badly_signed());
+        }
+        let roster = self.roster(version).await?;
+        let now = self.now();
+        let verified = Snapshot::decode_and_verify(body, &roster, now);
+        verified.or_else(|error| Err(self.refused(error, body, &roster, now)?))
+    }
+
+    /// The roster of a version, if that is the one that counts.
+    async fn roster(&mut self, said: u32) -> Result<Arc<Roster>> {
+        let held = |known: &Known| known.roster().map_or(0, |roster| roster.version);
+        if self.known.roster_of(said).is_none() && said > held(&self.known) {
+            self.fetch_rosters().await?;
+        }
+        self.known.roster_of(said).ok_or_else(|| {
+            let (url, held) = (self.url(), held(&self.known));
+            if said < held {
+                Error::Retired { url, said, held }
+            } else {
+                let reason = format!("there is no version {said}, which its snapshot has");
+                Error::Roster { url, reason }
             }
-            Wire::NotYetValid { from, .. } => {
-                self.check_clock()?;
-                Err(Error::NotYetValid {
-                    url,
-                    seconds_ahead: UnixTime(from).since(now),
-                })
-            }
-            other => Err(self.odd(other.to_string())),
         })
     }
 
-    /// Whoever is on the way can show again what the directory signed a while ago; nobody goes back
-    /// for that.
-    fn check_newer(&self, snapshot: &Snapshot) -> Result<()> {
-        let now = self.now();
-        // One from a time when this clock was ahead is no measure.
-        let holds = |until: UnixTime, from: UnixTime| now < until && from.since(now) <= CLOCK_SKEW;
-        match self.newest {
-            Some((issued, valid_until))
-                if snapshot.issued < issued && holds(valid_until, issued) =>
-            {
-                Err(Error::Older {
-                    url: self.url(),
-                    seconds: issued.since(snapshot.issued),
-                })
+    async fn fetch_rosters(&mut self) -> Result<()> {
+        let answer = self.ask(Request::get("v2/roster")).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            // It says that it is alone, and that its snapshot is signed by several.
+            StatusCode::NO_CONTENT => return Ok(()),
+            status => return Err(self.odd(format!("status {status}"))),
+        }
+        let body = answer.body(MAX_CHAIN).await;
+        let body = body.map_err(|failure| self.failed(failure))?;
+        let taken = self.known.take_chain(&body);
+        taken.map_err(|error| Error::Roster {
+            url: self.url(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Why a snapshot is not believed.
+    fn refused(
+        &self,
+        error: mixline_protocol::Error,
+        body: &[u8],
+        roster: &Roster,
+        now: UnixTime,
+    ) -> Result<Error> {
+        use mixline_protocol::Error as Wire;
+        let url = self.url();
+        Ok(match error {
+            Wire::Authentication { .. } => match Snapshot::count_signatures(body) {
+                Ok(signed) if signed < roster.quorum() => Error::Quorum {
+                    url,
+                    signed,
+                    quorum: roster.quorum(),
+                },
+                _ => self.badly_signed(),
+            },
+            Wire::Expired { at, .. } => {
+                self.check_clock()?;
+                Error::Expired {
+                    url,
+                    seconds_ago: now.since(UnixTime(at)),
+                }
             }
-            _ => Ok(()),
+            Wire::NotYetValid { from, .. } => {
+                self.check_clock()?;
+                Error::NotYetValid {
+                    url,
+                    seconds_ahead: UnixTime(from).since(now),
+                }
+            }
+            other => self.odd(other.to_string()),
+        })
+    }
+
+    fn badly_signed(&self) -> Error {
+        Error::Signature {
+            url: self.url(),
+            expected: self.network(),
+        }
+    }
+
+    /// Whoever is on the way can show again what was signed a while ago; nobody goes back for that.
+    fn check_round(&self, round: UnixTime) -> Result<()> {
+        match self.known.behind(round, self.now()) {
+            Some(seconds) => Err(Error::Older {
+                url: self.url(),
+                seconds,
+            }),
+            None => Ok(()),
         }
     }
 

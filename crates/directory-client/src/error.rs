@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use mixline_protocol::identity::AnonymousId;
+use mixline_http_client::StatusCode;
+use mixline_protocol::identity::NetworkId;
 
 /// The result of talking to a directory.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -35,16 +36,53 @@ pub enum Error {
         /// What was odd.
         reason: String,
     },
-    /// The snapshot is not the directory's.
+    /// The snapshot is not the network's.
     #[error(
-        "the snapshot from {url} has a bad signature: it is not from directory {expected}; \
+        "the snapshot from {url} has a bad signature: it is not of network {expected}; \
          either the configured id is wrong or somebody on the way changed it"
     )]
     Signature {
         /// Its address.
         url: String,
-        /// Who should have signed.
-        expected: AnonymousId,
+        /// Whose directories should have signed.
+        expected: NetworkId,
+    },
+    /// Too few directories have signed.
+    #[error(
+        "the snapshot from {url} is signed by {signed} of the network's directories, and it takes {quorum}: \
+         it is not the network's"
+    )]
+    Quorum {
+        /// Its address.
+        url: String,
+        /// How many have.
+        signed: usize,
+        /// How many should have.
+        quorum: usize,
+    },
+    /// The network's directories are not those any more that have signed.
+    #[error(
+        "the snapshot from {url} is signed by version {said} of the network's roster, and version {held} \
+         counts: the directory there is not one any more, or is behind"
+    )]
+    Retired {
+        /// Its address.
+        url: String,
+        /// The version that has signed.
+        said: u32,
+        /// The version that counts.
+        held: u32,
+    },
+    /// What lists the directories is not theirs.
+    #[error(
+        "the roster from {url} does not verify ({reason}): either the configured network is wrong or \
+         somebody on the way changed it"
+    )]
+    Roster {
+        /// Its address.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The snapshot's life is over, though the clocks agree.
     #[error(
@@ -65,7 +103,7 @@ pub enum Error {
         /// Seconds until its beginning.
         seconds_ahead: u64,
     },
-    /// The snapshot was made before the one that is held, which holds still.
+    /// The snapshot was made before the last one that was seen.
     #[error(
         "the snapshot from {url} is {seconds} s older than the one before: a cache on the way, or \
          somebody there, gives old ones"
@@ -84,14 +122,27 @@ pub enum Error {
     Refused {
         /// Its address.
         url: String,
-        /// Whether it does not take this of anybody, or not from here (HTTP 403): another time is of no help.
-        forbidden: bool,
+        /// The status of its answer. With 403, it does not take this of anybody, or not from here: another
+        /// time is of no help.
+        status: StatusCode,
         /// Its words, one line.
         text: String,
+    },
+    /// The directory does not have the record that a heartbeat is about.
+    #[error("directory {url} does not have this relay's record: it is to be registered again")]
+    NotRegistered {
+        /// Its address.
+        url: String,
     },
 }
 
 impl Error {
+    /// Whether a directory does not take something of anybody, or not from here.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Refused { status, .. } if *status == StatusCode::FORBIDDEN)
+    }
+
     /// Whether trying again, with nothing changed here, can help.
     #[must_use]
     pub fn may_pass(&self) -> bool {

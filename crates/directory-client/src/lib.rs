@@ -10,10 +10,11 @@
 mod client;
 mod error;
 mod follow;
-mod http;
+mod known;
 mod moving;
 
 pub use client::{DirectoryClient, Fetched};
 pub use error::{ClockError, Error, Result};
 pub use follow::FollowStatus;
+pub use known::Known;
 pub use moving::follow_settings;

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::identity::NetworkId;
 use mixline_protocol::records::Snapshot;
 use tokio::sync::watch;
 
 use crate::{DirectoryClient, FollowStatus};
 
-/// Follows the directory `id` where the settings say that it is, until nobody receives snapshots any
+/// Follows a network's directory where the settings say that it is, until nobody receives snapshots any
 /// more. When they say another address, the same directory is followed there; the last snapshot stays
 /// until there is one from there. An address that is none is told as the last error, until there is
 /// another.
 pub async fn follow_settings<T>(
-    id: AnonymousId,
+    network: NetworkId,
     mut settings: watch::Receiver<T>,
     url: impl Fn(&T) -> &str,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
@@ -21,7 +21,7 @@ pub async fn follow_settings<T>(
 ) {
     loop {
         let now = url(&settings.borrow_and_update()).to_owned();
-        let client = DirectoryClient::new(&now, id);
+        let client = DirectoryClient::new(&now, network);
         let (to, told) = (snapshots.clone(), status.clone());
         let following = async {
             match client {

@@ -12,9 +12,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::any;
 use mixline_directory_client::{DirectoryClient, Error, Fetched, FollowStatus};
-use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Public, X25519Secret};
+use mixline_http_client::StatusCode as Status;
+use mixline_protocol::identity::{
+    AnonymousId, Digest, IdentityKey, NetworkId, X25519Public, X25519Secret,
+};
 use mixline_protocol::records::{
-    Parameters, Registration, RelayDescriptor, ServiceDescriptor, Snapshot,
+    DirectoryEntry, Heartbeat, LogHead, Parameters, Registration, RelayDescriptor, RelayRecord,
+    ServiceDescriptor, SharedRandom, Signatures, Snapshot,
 };
 use mixline_protocol::time::UnixTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -49,42 +53,56 @@ fn snapshot(issued: UnixTime) -> Snapshot {
         signature: [0; 64],
     };
     Snapshot {
-        directory: id(),
+        network: id().into(),
+        roster: 0,
         issued,
         valid_until: issued.plus(600),
+        previous: (UnixTime(0), Digest::default()),
+        log: LogHead::default(),
+        random: SharedRandom::default(),
         parameters: Parameters::default(),
+        directories: vec![DirectoryEntry {
+            service: Some(service.sign(&key()).unwrap()),
+            ..DirectoryEntry::default()
+        }],
         relays: vec![],
-        directory_service: service.sign(&key()).unwrap(),
-        signature: [0; 64],
+        signatures: Signatures::default(),
     }
     .sign(&key())
     .unwrap()
 }
 
-fn relay() -> RelayDescriptor {
+fn record() -> RelayRecord {
     let key = IdentityKey::from_seed([1; 32]);
-    RelayDescriptor {
+    let descriptor = RelayDescriptor {
         id: key.relay_id(),
         version: 1,
         issued: now(),
         expires: now().plus(600),
         link: X25519Public([1; 32]),
-        onion: [(1, X25519Public([2; 32]))].into_iter().collect(),
         addresses: vec![SocketAddr::from(([127, 0, 0, 1], 7000))],
         capacity: 1,
-        load: 0,
         family: None,
         name: "relay".into(),
         software: "test".into(),
         signature: [0; 64],
-    }
-    .sign(&key)
-    .unwrap()
+    };
+    let onion = [(1, X25519Public([2; 32]))].into_iter().collect();
+    RelayRecord::sign(descriptor.sign(&key).unwrap(), 1, onion, &key).unwrap()
+}
+
+fn heartbeat(record: &RelayRecord) -> Heartbeat {
+    let [link, directory] = [[1; 32], [2; 32]].map(X25519Secret::from_bytes);
+    let keys = (&link, &directory.public());
+    Heartbeat::new(record.descriptor.id, 1, (0, false), record.digest(), keys).unwrap()
 }
 
 fn registration() -> Registration {
-    let [link, directory] = [[1; 32], [2; 32]].map(X25519Secret::from_bytes);
-    Registration::new(relay(), &link, &directory.public()).unwrap()
+    let record = record();
+    Registration {
+        heartbeat: heartbeat(&record),
+        record,
+    }
 }
 
 #[derive(Clone, Default)]
@@ -176,7 +194,7 @@ async fn fetches_once_and_asks_whether_it_is_new() {
     });
     assert!(matches!(client.fetch().await, Ok(Fetched::NotModified)));
     let asked = server.asked.lock().unwrap().clone();
-    assert_eq!(asked[0].0, "/v1/snapshot");
+    assert_eq!(asked[0].0, "/v2/snapshot");
     assert!(asked[0].1.get("if-none-match").is_none());
     // What the server calls it is not repeated, which would be known again in any network.
     assert_eq!(
@@ -330,7 +348,9 @@ async fn another_directory_is_not_believed() {
         .fetch()
         .await
         .unwrap_err();
-    assert!(matches!(error, Error::Signature { expected, .. } if expected == other));
+    assert!(
+        matches!(error, Error::Signature { expected, .. } if expected == NetworkId::from(other))
+    );
     assert!(error.to_string().contains("bad signature"), "{error}");
 }
 
@@ -518,7 +538,7 @@ async fn relays_are_registered_or_told_why_not() {
     let (path, _, body) = server.asked.lock().unwrap()[0].clone();
     assert_eq!(
         (path.as_str(), body.to_vec()),
-        ("/sub/v1/relays", registration.encode())
+        ("/sub/v2/relays", registration.encode())
     );
 
     let body = b"the short ID is\x1b[31m taken\nsecond line".to_vec();
@@ -528,13 +548,10 @@ async fn relays_are_registered_or_told_why_not() {
         body,
     });
     let error = client.register(&registration).await.unwrap_err();
-    let Error::Refused {
-        text, forbidden, ..
-    } = &error
-    else {
+    let Error::Refused { text, .. } = &error else {
         panic!("{error}")
     };
-    assert!(!forbidden);
+    assert!(!error.is_forbidden());
     assert_eq!(text, "the short ID is [31m taken second line");
 
     for (status, is_forbidden) in [(503, false), (403, true)] {
@@ -544,10 +561,8 @@ async fn relays_are_registered_or_told_why_not() {
             body: b"no\n".to_vec(),
         });
         let error = client.register(&registration).await.unwrap_err();
-        let Error::Refused { forbidden, .. } = error else {
-            panic!("{error}")
-        };
-        assert_eq!(forbidden, is_forbidden);
+        assert!(matches!(error, Error::Refused { .. }), "{error}");
+        assert_eq!(error.is_forbidden(), is_forbidden);
     }
     server.say(Answer {
         status: 429,
@@ -562,6 +577,48 @@ async fn relays_are_registered_or_told_why_not() {
     });
     let odd = client.register(&registration).await.unwrap_err();
     assert!(matches!(odd, Error::NotADirectory { .. }), "{odd}");
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_taken_or_the_record_is_asked_for() {
+    let (server, url) = Server::start(Answer {
+        status: 204,
+        ..Answer::default()
+    })
+    .await;
+    let mut client = DirectoryClient::new(&url, id()).unwrap();
+    let heartbeat = heartbeat(&record());
+    client.heartbeat(&heartbeat).await.unwrap();
+    let (path, _, body) = server.asked.lock().unwrap()[0].clone();
+    assert_eq!(
+        (path.as_str(), body.to_vec()),
+        ("/v2/heartbeats", heartbeat.encode())
+    );
+    server.say(Answer {
+        status: 404,
+        headers: vec![],
+        body: b"no such record\n".to_vec(),
+    });
+    let error = client.heartbeat(&heartbeat).await.unwrap_err();
+    assert!(matches!(error, Error::NotRegistered { .. }), "{error}");
+    // Who is asked for a record and does not take it is no directory with another record.
+    let error = client.register(&registration()).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Refused {
+                status: Status::NOT_FOUND,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    server.say(Answer {
+        status: 409,
+        ..Answer::default()
+    });
+    let error = client.heartbeat(&heartbeat).await.unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
 }
 
 #[test]

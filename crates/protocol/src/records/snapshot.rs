@@ -299,6 +299,14 @@ impl Snapshot {
         ))
     }
 
+    /// How many directories an encoded snapshot says have signed. Nothing is checked.
+    ///
+    /// # Errors
+    /// As [`Snapshot::peek`].
+    pub fn count_signatures(bytes: &[u8]) -> Result<usize> {
+        split(bytes).map(|(signatures, _)| signatures.count())
+    }
+
     /// Reads a snapshot that a quorum of the roster has signed, and checks its time and every
     /// signature inside.
     ///

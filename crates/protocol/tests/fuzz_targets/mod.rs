@@ -13,6 +13,7 @@ mod messages;
 mod path;
 mod records;
 mod replay;
+mod ring;
 mod samples;
 mod session;
 mod text;
@@ -52,6 +53,10 @@ pub const TARGETS: &[Target] = &[
     messages::REQUEST,
     messages::RESPONSE,
     replay::MEMORY,
+    ring::RECORD,
+    ring::SEALED_RECORD,
+    ring::REQUEST,
+    ring::RESPONSE,
     text::NAMES,
 ];
 

@@ -169,6 +169,7 @@ fn unsigned(roster: &Roster, directories: Vec<DirectoryEntry>, relays: u8) -> Sn
         descriptor: relay(n + 20),
         onion: relay_record(n + 20).onion,
         capacity: 5,
+        since: NOW.minus(600),
         flags: RelayFlags { ring: n % 2 == 0 },
     };
     Snapshot {

@@ -307,6 +307,7 @@ fn four_directories_make_a_snapshot() {
             descriptor: record.descriptor,
             onion: record.onion,
             capacity,
+            since: time(&value["listed_since"]),
             flags,
         }
     };

@@ -80,9 +80,11 @@ prop_compose! {
         descriptor in any_relay(),
         onion in any_onion(first_epoch, 15),
         capacity: u32,
+        since: u32,
         ring: bool,
     ) -> ListedRelay {
-        ListedRelay { descriptor, onion, capacity, flags: RelayFlags { ring } }
+        let (since, flags) = (UnixTime(since.into()), RelayFlags { ring });
+        ListedRelay { descriptor, onion, capacity, since, flags }
     }
 }
 

@@ -95,6 +95,7 @@ pub fn listed(descriptor: RelayDescriptor) -> ListedRelay {
         capacity: descriptor.capacity,
         descriptor,
         onion: onion(),
+        since: NOW.minus(3600),
         flags: RelayFlags { ring: true },
     }
 }
