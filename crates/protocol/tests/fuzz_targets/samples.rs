@@ -170,7 +170,9 @@ fn unsigned(roster: &Roster, directories: Vec<DirectoryEntry>, relays: u8) -> Sn
         onion: relay_record(n + 20).onion,
         capacity: 5,
         since: NOW.minus(600),
-        flags: RelayFlags { ring: n % 2 == 0 },
+        flags: RelayFlags {
+            ring: n.is_multiple_of(2),
+        },
     };
     Snapshot {
         network: roster.network(),

@@ -79,7 +79,8 @@ impl Directories {
         let entry = |index: u8| DirectoryEntry {
             keys: [self.certificate(index)].into_iter().collect(),
             commitment: Some(Vote::commitment_of(&[index; 32])),
-            service: (index % 2 == 0)
+            service: index
+                .is_multiple_of(2)
                 .then(|| service(&IdentityKey::from_seed([200 + index; 32]), 2, false)),
         };
         Snapshot {
