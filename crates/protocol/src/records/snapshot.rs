@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use arrayvec::ArrayVec;
 use data_encoding::HEXLOWER;
-use ring::digest::{SHA256, digest};
 
 use super::format::{check_now, check_span, read_nested, write_nested};
 use super::listing::ListedRelay;
@@ -361,12 +360,14 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// The entity tag of an encoded snapshot (RFC 9110, section 8.8.3), quotes included: whoever has the
-    /// bytes has it, so that a directory cannot have a word of its own repeated by those who ask.
+    /// The entity tag of an encoded snapshot (RFC 9110, section 8.8.3), quotes included: the first half of its
+    /// digest. Whoever has the bytes has it, so that a directory cannot have a word of its own repeated by those who
+    /// ask; nor one that it says by which of many signatures it shows to whom.
     #[must_use]
     pub fn entity_tag(encoded: &[u8]) -> String {
-        let hash = digest(&SHA256, encoded);
-        let half = hash.as_ref().get(..16).unwrap_or_default();
+        let body = split(encoded).map_or(encoded, |(_, body)| body);
+        let digest = Self::digest_of(body).0;
+        let half = digest.get(..16).unwrap_or_default();
         format!("\"{}\"", HEXLOWER.encode(half))
     }
 

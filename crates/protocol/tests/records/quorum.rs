@@ -1,15 +1,17 @@
 //! Snapshots of several directories: who has signed, with which keys, for how long.
 
 use mixline_protocol::Error;
-use mixline_protocol::identity::IdentityKey;
-use mixline_protocol::records::{Endorsement, OnlineKey, Snapshot};
+use mixline_protocol::identity::{Digest, IdentityKey, X25519Public};
+use mixline_protocol::records::{
+    Endorsement, ListedRelay, MAX_RELAYS, MAX_SNAPSHOT, MAX_TAILS, OnlineKey, Snapshot,
+};
 use mixline_protocol::time::UnixTime;
 use proptest::prelude::*;
 
 use crate::kinds::{four, second_roster};
-use crate::records_common::NOW;
 use crate::records_common::arbitrary::*;
 use crate::records_common::directories::{CERTIFIED, Directories, VALIDITY};
+use crate::records_common::{NOW, entries, listed, relay, service};
 
 fn read(snapshot: &Snapshot, directories: &Directories) -> Result<(), Error> {
     let bytes = snapshot.encode();
@@ -215,6 +217,37 @@ fn there_is_an_entry_for_each_directory() {
         four().sign(&mut snapshot, [0, 1, 2]);
         assert!(authentication(read(&snapshot, four())));
     }
+}
+
+/// All of the largest, but for one relay in place of 16,384.
+#[test]
+fn the_largest_snapshot_is_within_its_bound() {
+    let ten = Directories::new(10);
+    let mut snapshot = ten.snapshot(0);
+    let key = IdentityKey::from_seed([2; 32]);
+    let mut largest = service(&key, MAX_TAILS, true);
+    largest.clients = Some(entries([9; 8]));
+    let largest = largest.sign(&key).unwrap();
+    for (entry, index) in snapshot.directories.iter_mut().zip(0..) {
+        let before = ten.certify(index, &IdentityKey::from_seed([60; 32]));
+        entry.keys.push(before);
+        entry.commitment = Some(Digest([1; 32]));
+        entry.service = Some(largest.clone());
+    }
+    let mut relay = relay(&key);
+    relay.addresses = vec!["[2001:db8::1]:65535".parse().unwrap(); 4];
+    relay.family = Some("f".repeat(32));
+    relay.name = "n".repeat(32);
+    relay.software = "s".repeat(32);
+    let mut relay = listed(relay.sign(&key).unwrap());
+    relay.onion = (500_000..500_004)
+        .map(|epoch| (epoch, X25519Public([6; 32])))
+        .collect();
+    snapshot.relays = vec![relay];
+    ten.sign(&mut snapshot, ten.indices());
+    assert_eq!(read(&snapshot, &ten), Ok(()));
+    let rest = (MAX_RELAYS - 1) * ListedRelay::MAX_ENCODED;
+    assert_eq!(snapshot.encode().len() + rest, MAX_SNAPSHOT);
 }
 
 /// What a directory signs elsewhere is no signature of a snapshot, and none of another round or network.

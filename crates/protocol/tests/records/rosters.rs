@@ -219,6 +219,22 @@ fn versions_follow_each_other_in_one_network() {
     assert!(authentication(second.verify_first(first.network())));
     assert!(authentication(first.verify_after(&alone())), "alone");
 
+    // Also where the same directories stand at the same places, so that all signatures hold.
+    let all_sign = |mut roster: Roster, before: &Roster| {
+        for key in &four().identities {
+            roster.sign(key, Some(before));
+        }
+        roster
+    };
+    let same = |before: &Roster| {
+        let next = before.next(first.members.clone(), 300, 7200).unwrap();
+        all_sign(next, before)
+    };
+    let (two, three) = (same(first), same(&same(first)));
+    assert_eq!(three.verify_after(&two), Ok(()));
+    assert!(authentication(three.verify_after(first)), "skipped");
+    assert!(authentication(two.verify_after(&two)), "replayed");
+
     // The same directories in another network have the same keys, and another name.
     let mut other = Roster::first(first.members.clone(), 600, 7200).unwrap();
     for key in &four().identities {
