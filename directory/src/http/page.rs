@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use mixline_protocol::epoch;
-use mixline_protocol::records::Snapshot;
 use mixline_protocol::time::UnixTime;
 
+use crate::board::Published;
 use crate::metrics::Gauges;
 use crate::registry::{LiveRelay, span};
 
@@ -25,15 +25,18 @@ meter{width:5rem;vertical-align:middle}footer{color:var(--dim);margin-top:2rem;f
 /// The page at `now`.
 pub fn render(
     gauges: &Gauges,
-    snapshot: &Snapshot,
+    published: Option<&Published>,
     mut relays: Vec<LiveRelay>,
     now: UnixTime,
 ) -> String {
     relays.sort_by(|a, b| {
-        let key = |r: &LiveRelay| (r.descriptor.name.clone(), r.descriptor.id);
+        let key = |r: &LiveRelay| (r.descriptor().name.clone(), r.descriptor().id);
         key(a).cmp(&key(b))
     });
-    let parameters = &snapshot.parameters;
+    let snapshot = published.map(|published| &*published.snapshot);
+    let parameters = snapshot
+        .map(|snapshot| snapshot.parameters)
+        .unwrap_or_default();
     let current = epoch::current(now, parameters.epoch_seconds);
     let epoch_left = epoch::ends(current, parameters.epoch_seconds, 0).since(now);
     let reachable = if gauges.tails > 0 {
@@ -52,7 +55,7 @@ pub fn render(
         ("Valid for", span(gauges.snapshot_left)),
     ];
     let mut html = String::with_capacity(4096 + relays.len() * 512);
-    let id = snapshot.directory;
+    let id = snapshot.map_or("no snapshot yet".to_owned(), |of| of.network.to_string());
     // Writing to a string does not fail, here and below.
     let _ = write!(
         html,
@@ -85,7 +88,7 @@ pub fn render(
         html,
         "</tbody></table></div><footer>Load and capacity in datagrams of 1408 bytes a second. \
          Virtual addresses: {} and fd00::/8. \
-         <a href=\"/v1/snapshot\">Snapshot</a>, <a href=\"/metrics\">metrics</a>.</footer>\
+         <a href=\"/v2/snapshot\">Snapshot</a>, <a href=\"/metrics\">metrics</a>.</footer>\
          </body></html>",
         parameters.network
     );
@@ -93,14 +96,14 @@ pub fn render(
 }
 
 fn row(html: &mut String, relay: &LiveRelay, now: UnixTime) {
-    let descriptor = &relay.descriptor;
+    let descriptor = relay.descriptor();
     let addresses: Vec<_> = descriptor
         .addresses
         .iter()
         .map(ToString::to_string)
         .collect();
     let capacity = descriptor.capacity.max(1);
-    let load = descriptor.load;
+    let load = relay.load;
     let _ = write!(
         html,
         "<tr><td>{}</td><td><code>{}</code></td><td><code>{}</code></td>\
