@@ -26,6 +26,8 @@ use crate::scheme::{Scheme, Signable};
 const AGAIN: u64 = 1_000;
 /// Rounds whose snapshots are known though they are not in the log.
 const ASIDE: usize = 8;
+/// Contradictions that are passed on once: two of each directory in each of three rounds.
+const PROVEN: usize = 6 * MAX_DIRECTORIES;
 /// Values that were committed to and may still be revealed.
 const SECRETS: usize = 4;
 
@@ -166,6 +168,8 @@ pub struct Rounds<S, R> {
     signed: Option<(UnixTime, Digest)>,
     secrets: ArrayVec<(Digest, [u8; 32]), SECRETS>,
     newest_asked: u64,
+    /// Contradictions that were passed on.
+    proven: ArrayVec<(UnixTime, u8, Statement), PROVEN>,
     outputs: Vec<Output>,
 }
 
@@ -200,6 +204,7 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             signed: start.signed,
             secrets: ArrayVec::new(),
             newest_asked: 0,
+            proven: ArrayVec::new(),
             outputs: Vec::new(),
         }
     }
@@ -365,9 +370,8 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
                 signature,
             } => self.hear_signature(*round, *index, *digest, signature, now),
             Body::Contradiction(proof) => {
-                if let Ok(index) = proof.verify(&self.roster) {
-                    self.outputs
-                        .push(Output::Contradiction(index, proof.clone()));
+                if let Some(index) = self.scheme.proven(proof) {
+                    self.tell_contradiction(index, proof.clone());
                 }
             }
         }
@@ -602,11 +606,23 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
 
     fn contradiction(&mut self, index: u8, statement: Statement, at: UnixTime, said: [Said; 2]) {
         if let Some(proof) = Contradiction::new(statement, at, said) {
-            let proof = Box::new(proof);
-            self.outputs
-                .push(Output::Contradiction(index, proof.clone()));
-            self.send(Body::Contradiction(proof));
+            self.tell_contradiction(index, Box::new(proof));
         }
+    }
+
+    /// Keeps and passes on a proof; one of each directory, round and kind.
+    fn tell_contradiction(&mut self, index: u8, proof: Box<Contradiction>) {
+        let of = (proof.round, index, proof.statement);
+        if self.proven.contains(&of) {
+            return;
+        }
+        if self.proven.is_full() {
+            self.proven.remove(0);
+        }
+        self.proven.push(of);
+        self.outputs
+            .push(Output::Contradiction(index, proof.clone()));
+        self.send(Body::Contradiction(proof));
     }
 
     /// Looks whether votes of a directory can be accepted, and passes on those that are.

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use arrayvec::ArrayVec;
 use mixline_protocol::identity::{Digest, IdentityKey, NetworkId, SIGNATURE};
 use mixline_protocol::records::{
-    Endorsement, MAX_DIRECTORIES, MAX_ONLINE_KEYS, OnlineKey, Roster, Snapshot,
+    Contradiction, Endorsement, MAX_DIRECTORIES, MAX_ONLINE_KEYS, OnlineKey, Roster, Snapshot,
 };
 use mixline_protocol::time::UnixTime;
 
@@ -47,6 +47,9 @@ pub trait Scheme {
 
     /// Whether directory number `index` has signed; gives the key that it did it with.
     fn verify(&self, index: u8, what: &Signable, signature: &[u8; SIGNATURE]) -> Option<OnlineKey>;
+
+    /// Which directory has contradicted itself, if this proves it.
+    fn proven(&self, proof: &Contradiction) -> Option<u8>;
 
     /// Whose online key this is at a time, if its directory's identity has certified it.
     fn whose(&self, key: &OnlineKey, at: UnixTime) -> Option<u8>;
@@ -115,6 +118,10 @@ impl Scheme for SigningKeys {
         let in_time = |key: &&OnlineKey| (key.issued..key.expires).contains(&what.round());
         let mut usable = known.iter().filter(in_time);
         usable.find(|key| holds(&key.key).is_ok()).copied()
+    }
+
+    fn proven(&self, proof: &Contradiction) -> Option<u8> {
+        proof.verify(&self.roster).ok()
     }
 
     fn whose(&self, key: &OnlineKey, at: UnixTime) -> Option<u8> {

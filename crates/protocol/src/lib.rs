@@ -7,7 +7,8 @@
 //! From the outside in, a datagram on the wire is read by
 //! [`link`] (neighbour to neighbour), [`path`] (layer by layer through relays),
 //! [`session`] (end to end between two anonymous IDs) and [`frames`] (the IP
-//! packets within). [`records`] say who takes part, and [`directory`] is how to ask for them.
+//! packets within). [`records`] say who takes part, and [`directory`] is how to ask for them. [`ring`] is where
+//! relays keep what services publish.
 //!
 //! # A path
 //!
@@ -79,6 +80,7 @@ pub mod rate_limit;
 pub mod records;
 pub mod replay;
 pub mod round_log;
+pub mod ring;
 pub mod session;
 pub mod shares;
 pub mod size;
