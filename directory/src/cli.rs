@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::migrate::Kind;
+
 /// The Mixline service directory.
 #[derive(Debug, Parser)]
 #[command(
@@ -13,7 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
     about = "The Mixline service directory: knows the relays, signs snapshots of the network, \
              and holds services, names and virtual addresses",
     after_long_help = AFTER,
-    override_usage = "mixline-directory [run|init|id|link|reload] --config <FILE>"
+    override_usage = "mixline-directory [run|init|id|link|reload|migrate] --config <FILE>"
 )]
 pub struct Cli {
     /// What to do; without one: run.
@@ -48,6 +50,22 @@ pub enum Command {
     /// Let a running directory read its configuration again, as SIGHUP does, and say what changed and
     /// what counts after a restart only.
     Reload,
+    /// Move the records of a stopped directory to another store, and compare them.
+    ///
+    /// `store.etcd` in the configuration says where etcd is, whichever way the records go. A store is moved
+    /// only into one that is empty, and is not used any more afterwards. If it is interrupted, the same command
+    /// begins anew.
+    Migrate {
+        /// Where the records are.
+        #[arg(long, value_enum)]
+        from: Kind,
+        /// Where they go.
+        #[arg(long, value_enum)]
+        to: Kind,
+        /// Give up a move that was interrupted: the first store is in use again.
+        #[arg(long)]
+        cancel: bool,
+    },
     /// Write man pages and completions, for packages.
     #[command(hide = true)]
     Manual {
@@ -74,6 +92,10 @@ Configuration (only state_dir and listen are required; the other values are the 
   allow_private_addresses: false   take relays at 192.168.x.x, 127.0.0.1 and the like
   check_source: true               take a relay only from an address that it advertises
   log: info                        what is logged, if MIXLINE_LOG says nothing
+  store:                           records are in a file of state_dir, unless
+    etcd:                          this is there: several front ends of one directory share it
+      endpoints: [http://10.1.0.1:2379, http://10.1.0.2:2379, http://10.1.0.3:2379]
+      prefix: mixline/             what all its keys begin with
   endpoint:                        the private part, reached through the relays
     enabled: true
     guards: 3
@@ -95,8 +117,8 @@ Environment:
   MIXLINE_CPU         scalar, aesni, vaes256 or vaes512: other instructions than the widest that the
                       processor has
 
-SIGHUP reads the configuration again, as `reload` does: all but state_dir, network, epoch_seconds and
-grace_seconds changes at once, the log says what counts after a restart. SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";
+SIGHUP reads the configuration again, as `reload` does: all but state_dir, network, epoch_seconds,
+grace_seconds and store changes at once, the log says what counts after a restart. SIGTERM and SIGINT stop it cleanly; nothing that was acknowledged is lost by any kind of stop.";
 
 impl Cli {
     /// The command, and the configuration that it is for.
@@ -152,6 +174,14 @@ mod tests {
             parse(&["link", &url, "--config", "f"]).unwrap(),
             (Command::Link { url: Some(url) }, file)
         );
+        let migrate = ["migrate", "--from", "redb", "--to", "etcd", "--config", "f"];
+        let expected = Command::Migrate {
+            from: Kind::Redb,
+            to: Kind::Etcd,
+            cancel: false,
+        };
+        assert_eq!(parse(&migrate).unwrap(), (expected, PathBuf::from("f")));
+        assert!(parse(&migrate[..5]).is_err() && parse(&["migrate", "--config", "f"]).is_err());
         assert!(parse(&[]).is_err() && parse(&["id"]).is_err());
     }
 }

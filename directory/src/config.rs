@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::error::ConfigProblem;
 use crate::registry::AdmissionPolicy;
+use crate::store::EtcdConfig;
 use crate::{Error, Result};
 
 /// A directory's configuration, in YAML. Unknown keys are refused by name and line.
@@ -46,9 +47,20 @@ pub struct Config {
     /// What is logged, if `MIXLINE_LOG` says nothing.
     #[serde(default)]
     pub log: Option<Filter>,
+    /// Where records are kept.
+    #[serde(default)]
+    pub store: StoreConfig,
     /// The directory as an endpoint of the network.
     #[serde(default)]
     pub endpoint: EndpointConfig,
+}
+
+/// Where records are kept: in etcd, or, without it, in a file of the state directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// An etcd that several front ends of one directory share.
+    pub etcd: Option<EtcdConfig>,
 }
 
 /// How the directory is reached through the relays.
@@ -110,6 +122,7 @@ impl Config {
             allow_private_addresses,
             check_source,
             log,
+            store,
             endpoint,
         } = new;
         let mut done = Reloaded::default();
@@ -125,7 +138,15 @@ impl Config {
             endpoint,
         );
         // What all records rest on.
-        keep!(done, self, state_dir, epoch_seconds, grace_seconds, network);
+        keep!(
+            done,
+            self,
+            state_dir,
+            epoch_seconds,
+            grace_seconds,
+            network,
+            store
+        );
         done
     }
 
@@ -178,6 +199,9 @@ impl Config {
                 network: self.network.clone(),
                 error,
             })?;
+        if let Some(etcd) = &self.store.etcd {
+            etcd.check().map_err(ConfigProblem::Etcd)?;
+        }
         mixline_endpoint::Config::from(self)
             .engine
             .check()
@@ -300,6 +324,12 @@ mod tests {
             ("snapshot_validity_s: 10", "snapshot_validity_s"),
             ("network: 10.0.0.0/7", "network"),
             ("endpoint: {guards: 0}", "guards"),
+            ("store: {etcd: {endpoints: []}}", "store.etcd"),
+            (
+                "store: {etcd: {endpoints: ['http://127.0.0.1:1'], prefx: x}}",
+                "prefx",
+            ),
+            ("store: {redb: {}}", "redb"),
         ] {
             let message = load(&format!("{LEAST}{line}\n")).unwrap_err().to_string();
             assert!(message.contains(word), "{line}: {message}");

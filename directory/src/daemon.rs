@@ -20,8 +20,8 @@ use crate::registry::{Limits, Registry};
 use crate::reload::Reloader;
 use crate::service::{self, Life, SWEEP, TICK};
 use crate::snapshot::Publisher;
-use crate::store::RedbStore;
-use crate::{Error, Result, control, keys};
+use crate::store::Store;
+use crate::{Error, Result, control, keys, store};
 
 /// Runs a directory until `told` says so, or until its store takes no more writes: who
 /// supervises it starts it again, which is what the store needs. It reads its configuration again when
@@ -38,12 +38,12 @@ pub async fn run(
     let keys = keys::load(&config.state_dir)?;
     let listener = listen::bind(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
-    let store = RedbStore::open(&keys::database(&config.state_dir))?;
+    let store = open_store(&config).await?;
     let control = control::listen(&config.state_dir);
     let identity = Arc::new(keys.identity);
     let now = now();
     let registry = Arc::new(Registry::open(
-        Box::new(store),
+        store,
         identity.clone(),
         config.parameters(),
         config.admission_policy(),
@@ -131,6 +131,14 @@ pub async fn run(
             "{reason}; nothing that was acknowledged is lost; is the disk full?"
         ))),
     }
+}
+
+/// Opens the store, which may take seconds.
+async fn open_store(config: &Config) -> Result<Box<dyn Store>> {
+    let database = keys::database(&config.state_dir);
+    let etcd = config.store.etcd.clone();
+    let opened = tokio::task::spawn_blocking(move || store::open(&database, etcd.as_ref())).await;
+    opened.map_err(|error| Error::Store(error.to_string()))?
 }
 
 /// Reads the configuration again at each of these signals. What comes out is in the log.

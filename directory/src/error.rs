@@ -38,6 +38,23 @@ pub enum Error {
     /// The store does not work.
     #[error("store: {0}")]
     Store(String),
+    /// The store is away for the moment, or takes nothing more; it is tried again with every request.
+    #[error("store: {0}")]
+    Unavailable(String),
+    /// A change may have been made, or not, or may yet be.
+    #[error("store: whether a change was made is not known: {0}")]
+    Unknown(String),
+    /// The store holds what is being moved, or was moved, to another.
+    #[error("{store}: {reason}")]
+    Condition {
+        /// Which store.
+        store: String,
+        /// What is the matter, and what to do.
+        reason: String,
+    },
+    /// Records were not moved.
+    #[error("not migrated: {0}")]
+    Migration(String),
     /// The address to listen at cannot be had.
     #[error("cannot listen at {address}: {reason}")]
     Listen {
@@ -90,6 +107,12 @@ pub enum ConfigProblem {
         /// Why it is none.
         error: mixline_protocol::Error,
     },
+    /// The store cannot be where it is said to be.
+    #[error("store.etcd: {0}")]
+    Etcd(
+        /// What is wrong, with the key.
+        String,
+    ),
     /// A value of the private part cannot be.
     #[error("endpoint: {0}")]
     Endpoint(

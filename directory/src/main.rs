@@ -12,7 +12,7 @@ use mixline_daemon::{hangup, manual, panic, processor};
 use mixline_directory::cli::{Cli, Command};
 use mixline_directory::control::{self, AskError};
 use mixline_directory::link::Place;
-use mixline_directory::{Config, daemon, keys};
+use mixline_directory::{Config, daemon, keys, migrate};
 use mixline_protocol::identity::AnonymousId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -63,6 +63,7 @@ fn run() -> Result<()> {
             })?;
             print(&done.text());
         }
+        Command::Migrate { from, to, cancel } => migrate::run(&config, from, to, cancel)?,
         Command::Run => {
             let origin = Origin {
                 file: path,

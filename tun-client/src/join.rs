@@ -1,8 +1,9 @@
 //! `mixline-client join`: from the one line that names a network to a configuration.
 //!
-//! Of a configuration that is there, the section `directory` changes and nothing else: the text is
+//! Of a configuration that is there, the keys that name the network change and nothing else: the text is
 //! edited, and taken only if it still says what it said about everything else.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, BufRead, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,13 +11,14 @@ use std::path::{Path, PathBuf};
 
 use atomic_write_file::AtomicWriteFile;
 use mixline_daemon::network::Network;
-use mixline_directory_client::{DirectoryClient, Fetched};
+use futures_util::future::join_all;
+use mixline_directory_client::{DirectoryClient, Error, Fetched};
 use serde_yaml::{Mapping, Value};
 
 use crate::config::{Config, ConfigProblem};
 
-/// The key of the section.
-const KEY: &str = "directory";
+/// The keys that name a network: those that are written, and the one of a directory that is alone.
+const KEYS: [&str; 3] = ["network", "directories", "directory"];
 /// The longest configuration that is edited, bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// Everybody reads a new configuration: it has no secret, and members of the group need it.
@@ -40,7 +42,7 @@ pub enum JoinError {
         path: PathBuf,
         /// Why not.
         problem: EditProblem,
-        /// What the section should be.
+        /// What it should say.
         line: String,
     },
     /// It names another network, and nobody can be asked.
@@ -50,7 +52,7 @@ pub enum JoinError {
     Other {
         /// The file.
         path: PathBuf,
-        /// The directory that it names.
+        /// The network that it names.
         before: String,
     },
     /// The person said no.
@@ -59,7 +61,7 @@ pub enum JoinError {
     /// The terminal.
     #[error("cannot ask: {0}")]
     Ask(io::Error),
-    /// The directory does not answer, or not as the network's would.
+    /// No directory answers as the network's would; what the first one did.
     #[error("{0}; nothing was written (--no-check writes without asking it)")]
     Directory(mixline_directory_client::Error),
     /// The configuration cannot be written.
@@ -114,18 +116,63 @@ pub struct Joined {
     pub before: Before,
 }
 
-/// Asks the directory for its snapshot, once; gives the number of relays in it.
+/// What the directories have answered.
+#[derive(Debug)]
+pub struct Checked {
+    /// Relays in the snapshot.
+    pub relays: usize,
+    /// How many were asked.
+    pub asked: usize,
+    /// What went wrong with those that were of no use.
+    pub failed: Vec<mixline_directory_client::Error>,
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            relays,
+            asked,
+            failed,
+        } = self;
+        if *asked == 1 {
+            return write!(f, "its directory answers, with {relays} relays");
+        }
+        let answer = asked - failed.len();
+        write!(
+            f,
+            "{answer} of the {asked} directories answer, with {relays} relays"
+        )?;
+        failed.iter().try_for_each(|error| write!(f, "; {error}"))
+    }
+}
+
+/// Asks each directory for its snapshot, once.
 ///
 /// # Errors
-/// [`JoinError::Directory`] if nobody answers, or the snapshot is not signed by the network's ID.
-pub async fn check(network: &Network) -> Result<usize, JoinError> {
-    let fetched = async {
-        let mut client = DirectoryClient::new(&network.url, network.id)?;
+/// [`JoinError::Directory`] if none answers with what the network's directories have signed.
+pub async fn check(network: &Network) -> Result<Checked, JoinError> {
+    let fetch = |url| async move {
+        let mut client = DirectoryClient::new(url, network.id)?;
         client.fetch().await
     };
-    match fetched.await.map_err(JoinError::Directory)? {
-        Fetched::Snapshot(snapshot) => Ok(snapshot.relays.len()),
-        Fetched::NotModified => Ok(0),
+    let (mut relays, mut failed) = (None, Vec::new());
+    for answer in join_all(network.urls.iter().map(fetch)).await {
+        match answer {
+            Ok(Fetched::Snapshot(snapshot)) => relays = relays.max(Some(snapshot.relays.len())),
+            Ok(Fetched::NotModified) => relays = relays.max(Some(0)),
+            Err(error) => failed.push(error),
+        }
+    }
+    let asked = network.urls.len();
+    match relays {
+        Some(relays) => Ok(Checked {
+            relays,
+            asked,
+            failed,
+        }),
+        None => Err(JoinError::Directory(
+            failed.into_iter().next().unwrap_or(Error::NoUrl),
+        )),
     }
 }
 
@@ -144,7 +191,7 @@ pub fn write(
     let edited = edit(text.as_deref(), network).map_err(|problem| JoinError::Edit {
         path: file.to_owned(),
         problem,
-        line: section(network),
+        line: network.keys().trim_end().replace('\n', ", and: "),
     })?;
     if let Before::Other(before) = &edited.before
         && !force
@@ -229,24 +276,21 @@ struct Edited {
     before: Before,
 }
 
-/// The section of a network. A URL has no character that means something inside quotes.
-fn section(network: &Network) -> String {
-    format!("{KEY}: {{url: \"{}\", id: {}}}", network.url, network.id)
-}
-
 fn edit(text: Option<&str>, network: &Network) -> Result<Edited, EditProblem> {
     let Some(text) = text else {
         let text = format!(
-            "# A client of a Mixline network; client.yaml.example beside it has all keys.\n{}\n",
-            section(network)
+            "# A client of a Mixline network; client.yaml.example beside it has all keys.\n{}",
+            network.keys()
         );
         return Edited::of(text, Before::None);
     };
     let old = mapping(text)?;
-    let new = with_section(text, &section(network));
+    let new = with_keys(text, &network.keys());
     let rest = |mapping: &Mapping| {
         let mut mapping = mapping.clone();
-        mapping.remove(KEY);
+        for key in KEYS {
+            mapping.remove(key);
+        }
         mapping
     };
     if rest(&old) != rest(&mapping(&new)?) {
@@ -275,53 +319,74 @@ fn mapping(text: &str) -> Result<Mapping, EditProblem> {
     }
 }
 
-/// Which network was named. What is no directory, as in an example, is none.
+/// Which network was named. What names none, as an example does not, is none.
 fn before(old: &Mapping, network: &Network) -> Before {
-    let Some(Ok(directory)) = old
-        .get(KEY)
-        .map(|value| serde_yaml::from_value::<crate::config::Directory>(value.clone()))
-    else {
+    let mut named = Mapping::new();
+    for key in KEYS {
+        if let Some(value) = old.get(key) {
+            named.insert(key.into(), value.clone());
+        }
+    }
+    // All else has its default then.
+    let named = serde_yaml::to_string(&named).unwrap_or_default();
+    let Ok(config) = Config::parse(&named) else {
         return Before::None;
     };
-    if directory.id == network.id {
+    let Network { id, urls } = config.network;
+    if id == network.id {
         Before::This
     } else {
-        Before::Other(format!("{} at {}", directory.id, directory.url))
+        Before::Other(format!("{id} at {}", urls.join(", ")))
     }
 }
 
-/// The text with another section `directory`, which goes as far as lines that are indented, or close
-/// a bracket.
-fn with_section(text: &str, section: &str) -> String {
+/// The text with these lines where a network was named first, and it is named nowhere else; at the end if it was not.
+fn with_keys(text: &str, keys: &str) -> String {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let is_key = |line: &&str| {
-        [KEY.to_owned(), format!("\"{KEY}\""), format!("'{KEY}'")]
+    let (mut out, mut at, mut written) = (String::new(), 0, false);
+    while let Some(line) = lines.get(at) {
+        if !names_a_network(line) {
+            out += line;
+            at += 1;
+            continue;
+        }
+        if !std::mem::replace(&mut written, true) {
+            out += keys;
+        }
+        at += 1 + behind_key(lines.get(at + 1..).unwrap_or_default());
+    }
+    if !written {
+        if !out.is_empty() && !out.ends_with('\n') {
+            out.push('\n');
+        }
+        out += keys;
+    }
+    out
+}
+
+fn names_a_network(line: &str) -> bool {
+    let is = |key: &str| {
+        [key.to_owned(), format!("\"{key}\""), format!("'{key}'")]
             .iter()
             .any(|key| {
                 let rest = line.strip_prefix(key.as_str());
                 rest.is_some_and(|rest| rest.trim_start_matches([' ', '\t']).starts_with(':'))
             })
     };
-    let Some(begin) = lines.iter().position(is_key) else {
-        let end = if text.is_empty() || text.ends_with('\n') {
-            ""
-        } else {
-            "\n"
-        };
-        return format!("{text}{end}{section}\n");
+    KEYS.into_iter().any(is)
+}
+
+/// How many of the lines behind that of a key belong to it: as far as lines that are indented, close a bracket,
+/// or go on with a list.
+fn behind_key(lines: &[&str]) -> usize {
+    let belongs = |line: &&str| {
+        let goes_on = line.starts_with([' ', '\t', '}', ']']) || line.starts_with("- ");
+        goes_on && !line.trim().is_empty()
     };
-    let behind = lines.get(begin + 1..).unwrap_or_default();
-    let belongs = |line: &&str| line.starts_with([' ', '\t', '}', ']']) && !line.trim().is_empty();
     let ends = |line: &&str| !belongs(line) && !line.trim().is_empty() && !line.starts_with('#');
-    let reach = behind.iter().position(ends).unwrap_or(behind.len());
-    let inside = behind.get(..reach).unwrap_or_default();
-    let last = inside.iter().rposition(belongs);
-    let rest = lines.get(begin + 1 + last.map_or(0, |last| last + 1)..);
-    let mut out: String = lines.iter().take(begin).copied().collect();
-    out += section;
-    out.push('\n');
-    out.extend(rest.unwrap_or_default().iter().copied());
-    out
+    let reach = lines.iter().position(ends).unwrap_or(lines.len());
+    let inside = lines.get(..reach).unwrap_or_default();
+    inside.iter().rposition(belongs).map_or(0, |last| last + 1)
 }
 
 #[cfg(test)]
@@ -341,8 +406,7 @@ mod tests {
     #[test]
     fn a_new_configuration_has_the_network_and_all_defaults() {
         let new = edit(None, &network(1)).unwrap();
-        assert_eq!(new.config.directory.id, network(1).id);
-        assert_eq!(new.config.directory.url, network(1).url);
+        assert_eq!(new.config.network, network(1));
         assert_eq!(new.config.interface, "mixline0");
         assert_eq!(new.before, Before::None);
     }
@@ -350,18 +414,22 @@ mod tests {
     #[test]
     fn only_the_section_changes() {
         let other = AnonymousId([2; 32]);
-        let section = section(&network(1));
+        let keys = network(1).keys();
         for old in [
             format!("directory: {{url: \"http://a\", id: {other}}} # the lab\n"),
             format!("directory:\n  url: http://a\n  # why not\n\n  id: {other}\n"),
             format!("directory:\n  url: http://a\n# at the margin\n  id: {other}\n"),
             format!("directory: {{\n  url: http://a,\n  id: {other}\n}}\n"),
             format!("\"directory\" : {{url: http://a, id: {other}}}\n"),
+            format!("network: {other}\ndirectories: [\"http://a\"]\n"),
+            format!("directories:\n- http://a\n# so far\nnetwork: {other}\n"),
+            format!("network: {other}\ndirectories:\n  - http://a\n"),
         ] {
             let before = "# first\ninterface: mix1 # ours\n\n";
             let behind = "\n# last\npolicies:\n  - {port: 5060, policy: duplicate 2}\n# the end";
             let new = edited(&format!("{before}{old}{behind}"));
-            assert_eq!(new.text, format!("{before}{section}\n{behind}"));
+            let text = new.text.replace("# so far\n", "");
+            assert_eq!(text, format!("{before}{keys}{behind}"));
             assert_eq!(new.before, Before::Other(format!("{other} at http://a")));
             assert_eq!(edited(&new.text).text, new.text);
             assert_eq!(edited(&new.text).before, Before::This);
@@ -375,15 +443,12 @@ mod tests {
             ("# nothing yet", "# nothing yet\n"),
             ("mtu: 1400\n", "mtu: 1400\n"),
             ("mtu: 1400", "mtu: 1400\n"),
-            // The example, as it comes.
+            // Examples, as they come.
             ("directory: {url: \"http://a\", id: ID}\n", ""),
+            ("network: ID\ndirectories: [\"http://a\"]\n", ""),
         ] {
             let new = edited(old);
-            assert_eq!(
-                new.text,
-                format!("{kept}{}\n", section(&network(1))),
-                "{old}"
-            );
+            assert_eq!(new.text, format!("{kept}{}", network(1).keys()), "{old}");
             assert_eq!(new.before, Before::None, "{old}");
         }
         let example = include_str!("../../packaging/examples/client.yaml.example");
@@ -434,7 +499,7 @@ mod tests {
         }
         answered("y\n").0.unwrap();
         let now = Config::load(&file).unwrap();
-        assert_eq!(now.directory.id, network(1).id);
+        assert_eq!(now.network, network(1));
         write(&file, &network(2), true, None).unwrap();
         let metadata = fs::metadata(&file).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
@@ -451,6 +516,6 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         write(&link, &network(1), false, None).unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert!(fs::read_to_string(&file).unwrap().contains("directory:"));
+        assert!(fs::read_to_string(&file).unwrap().contains("network:"));
     }
 }

@@ -282,10 +282,10 @@ fn examine(file: &Path, long: bool, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn join(file: &Path, network: &Network, force: bool, no_check: bool) -> anyhow::Result<()> {
-    let relays = if no_check {
-        None
+    let checked = if no_check {
+        "its directory was not asked".to_owned()
     } else {
-        Some(runtime()?.block_on(join::check(network))?)
+        runtime()?.block_on(join::check(network))?.to_string()
     };
     let (stdin, stderr) = (std::io::stdin(), std::io::stderr());
     let asks = stdin.is_terminal() && stderr.is_terminal();
@@ -293,10 +293,6 @@ fn join(file: &Path, network: &Network, force: bool, no_check: bool) -> anyhow::
     let terminal: join::Terminal<'_> = asks.then_some((&mut answers, &mut questions));
     let Joined { config, before } = join::write(file, network, force, terminal)?;
     drop((answers, questions));
-    let checked = match relays {
-        Some(relays) => format!("its directory answers, with {relays} relays"),
-        None => "its directory was not asked".to_owned(),
-    };
     let mut lines = vec![format!(
         "{} names the network {}: {checked}",
         file.display(),
@@ -340,7 +336,8 @@ fn next(file: &Path, config: &Config) -> String {
 }
 
 fn link(config: &Config, qr: bool) -> anyhow::Result<()> {
-    let network = Network::new(config.directory.id, &config.directory.url)?;
+    // Written as it is read, so that it can be.
+    let network: Network = config.network.to_string().parse()?;
     let line = network.to_string();
     let terminal = std::io::stdout().is_terminal();
     let mut out = format!("{line}\n");

@@ -44,6 +44,10 @@ pub fn status(status: &Value) -> String {
     line(&mut out, "names", &names(status));
     line(&mut out, "dns", &dns(&status["dns"]));
     line(&mut out, "network", &network(status));
+    let directories = &status["snapshot"]["directories"];
+    if list(directories).len() > 1 {
+        each(&mut out, "directories", directories, directory);
+    }
     each(&mut out, "guards", &status["guards"], guard);
     each(&mut out, "layers", &status["layers"], layer);
     if status["budget"].is_object() {
@@ -166,7 +170,31 @@ fn network(status: &Value) -> String {
             duration(number(&network["valid_until"]).saturating_sub(unix_now())),
         ),
     };
-    let _ = write!(out, "; from {}", text(&snapshot["url"]));
+    if let Some(roster) = snapshot["roster"].as_u64() {
+        let round = number(&snapshot["round"]);
+        let _ = write!(out, "; round {round} of the directories, roster {roster}");
+    } else {
+        let _ = write!(out, "; from {}", text(&snapshot["url"]));
+    }
+    out
+}
+
+/// How a directory has answered.
+fn directory(of: &Value) -> String {
+    let mut out = text(&of["url"]).to_owned();
+    if let Some(name) = of["name"].as_str() {
+        out = format!("{name} at {out}");
+    }
+    match (of["last_success"].as_u64(), of["last_error"].as_str()) {
+        (None, None) => out += ": not asked yet",
+        (Some(at), None) => {
+            let ago = duration(unix_now().saturating_sub(at));
+            let _ = write!(out, ": answered {ago} ago");
+        }
+        (_, Some(error)) => {
+            let _ = write!(out, ": {error}");
+        }
+    }
     out
 }
 

@@ -70,6 +70,11 @@ const FOR_TESTS: &[Need] = &[
     need("wireguard-tools", "wg-quick", "brings it up as people do"),
     need("procps", "sysctl", "sets a host's forwarding in tests"),
     need("e2fsprogs", "chattr", "makes a file immutable in tests"),
+    need(
+        "etcd-server",
+        "etcd",
+        "keeps the records of a directory with several front ends in tests",
+    ),
 ];
 /// What makes the project's own packages, besides what is in [`NEEDS`].
 const PACKAGING: &[Need] = &[need("lintian", "lintian", "looks for faults in packages")];
@@ -80,6 +85,7 @@ const SERVICES: &[(&str, &str)] = &[
     ("openssh-server", "ssh"),
     ("iperf3", "iperf3"),
     ("prometheus", "prometheus"),
+    ("etcd-server", "etcd"),
     ("tor", "tor"),
 ];
 

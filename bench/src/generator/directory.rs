@@ -10,7 +10,8 @@ use anyhow::{Result, ensure};
 use mixline_protocol::identity::{AnonymousId, IdentityKey, SIGNATURE, X25519Secret};
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{
-    Parameters, Registration, RelayDescriptor, ServiceDescriptor, Snapshot,
+    DirectoryEntry, Heartbeat, ListedRelay, LogHead, Parameters, Registration, RelayFlags,
+    RelayRecord, ServiceDescriptor, SharedRandom, Signatures, Snapshot,
 };
 use mixline_protocol::time::UnixTime;
 
@@ -31,8 +32,8 @@ pub struct Directory {
 struct State {
     key: IdentityKey,
     parameters: Parameters,
-    neighbours: Vec<RelayDescriptor>,
-    registered: Mutex<Option<RelayDescriptor>>,
+    neighbours: Vec<ListedRelay>,
+    registered: Mutex<Option<RelayRecord>>,
 }
 
 impl Directory {
@@ -53,7 +54,7 @@ impl Directory {
         let state = Arc::new(State {
             key,
             parameters,
-            neighbours: neighbours.descriptors(parameters.epoch_seconds)?,
+            neighbours: neighbours.listed(parameters.epoch_seconds)?,
             registered: Mutex::new(None),
         });
         let shared = Arc::clone(&state);
@@ -68,7 +69,7 @@ impl Directory {
 
     /// What the relay says of itself, once it has registered.
     #[must_use]
-    pub fn registered(&self) -> Option<RelayDescriptor> {
+    pub fn registered(&self) -> Option<RelayRecord> {
         self.state.registered().clone()
     }
 
@@ -80,7 +81,7 @@ impl Directory {
 }
 
 impl State {
-    fn registered(&self) -> MutexGuard<'_, Option<RelayDescriptor>> {
+    fn registered(&self) -> MutexGuard<'_, Option<RelayRecord>> {
         self.registered
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -107,12 +108,16 @@ impl State {
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let now = UnixTime::from(SystemTime::now());
-        let (status, answer) = if request.starts_with("GET /v1/snapshot ") {
+        let (status, answer) = if request.starts_with("GET /v2/snapshot ") {
             ("200 OK", self.snapshot(now)?.encode())
-        } else if request.starts_with("POST /v1/relays ") {
-            let relay = Registration::decode(&body)?.descriptor;
+        } else if request.starts_with("GET /v2/roster ") {
+            ("204 No Content", Vec::new())
+        } else if request.starts_with("POST /v2/relays ") {
+            let relay = Registration::decode(&body)?.record;
             relay.verify(now)?;
             *self.registered() = Some(relay);
+            ("204 No Content", Vec::new())
+        } else if request.starts_with("POST /v2/heartbeats ") && self.knows(&body)? {
             ("204 No Content", Vec::new())
         } else {
             ("404 Not Found", Vec::new())
@@ -125,6 +130,13 @@ impl State {
         head += "\r\n";
         (&stream).write_all(head.as_bytes())?;
         Ok((&stream).write_all(&answer)?)
+    }
+
+    /// Whether what a heartbeat is about has been registered.
+    fn knows(&self, heartbeat: &[u8]) -> Result<bool> {
+        let named = Heartbeat::decode(heartbeat)?.record;
+        let registered = self.registered();
+        Ok(registered.as_ref().is_some_and(|it| it.digest() == named))
     }
 
     fn snapshot(&self, now: UnixTime) -> Result<Snapshot> {
@@ -142,15 +154,34 @@ impl State {
             signature: [0; SIGNATURE],
         };
         let relays = self.neighbours.iter().cloned();
+        let registered = self.registered().clone().map(|relay| listed(relay, now));
         let snapshot = Snapshot {
-            directory: id,
+            network: id.into(),
+            roster: 0,
             issued: now,
             valid_until: now.plus(VALID),
+            previous: Default::default(),
+            log: LogHead::default(),
+            random: SharedRandom::default(),
             parameters: self.parameters,
-            relays: relays.chain(self.registered().clone()).collect(),
-            directory_service: service.sign(&self.key)?,
-            signature: [0; SIGNATURE],
+            directories: vec![DirectoryEntry {
+                service: Some(service.sign(&self.key)?),
+                ..DirectoryEntry::default()
+            }],
+            relays: relays.chain(registered).collect(),
+            signatures: Signatures::default(),
         };
         Ok(snapshot.sign(&self.key)?)
+    }
+}
+
+/// A relay as it is listed: as it says itself.
+pub fn listed(relay: RelayRecord, since: UnixTime) -> ListedRelay {
+    ListedRelay {
+        capacity: relay.descriptor.capacity,
+        descriptor: relay.descriptor,
+        onion: relay.onion,
+        since,
+        flags: RelayFlags::default(),
     }
 }

@@ -12,7 +12,7 @@ use mixline_protocol::link::{
 };
 use mixline_protocol::path::{Hop, OnionSecret};
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{OnionKeys, RelayDescriptor};
+use mixline_protocol::records::{ListedRelay, OnionKeys, RelayDescriptor, RelayFlags, RelayRecord};
 use mixline_protocol::size::{CELL_OFFSET, DATAGRAM, Datagram, Header, PATH_HEADER};
 use mixline_protocol::time::UnixTime;
 
@@ -78,7 +78,7 @@ impl Neighbours {
     ///
     /// # Errors
     /// None that happen.
-    pub fn descriptors(&self, epoch_seconds: u32) -> Result<Vec<RelayDescriptor>> {
+    pub fn listed(&self, epoch_seconds: u32) -> Result<Vec<ListedRelay>> {
         let rng = &mut OsRandom::new();
         let now = UnixTime::from(SystemTime::now());
         let mut onion = OnionKeys::new();
@@ -91,16 +91,20 @@ impl Neighbours {
                 issued: now,
                 expires: now.plus(12 * 3600),
                 link: neighbour.link.public(),
-                onion: onion.clone(),
                 addresses: vec![SocketAddr::from((neighbour.address, PORT))],
                 capacity: 1,
-                load: 0,
                 family: None,
                 name: format!("neighbour-{at}"),
                 software: String::new(),
                 signature: [0; SIGNATURE],
             };
-            Ok(descriptor.sign(&neighbour.identity)?)
+            Ok(ListedRelay {
+                capacity: descriptor.capacity,
+                descriptor: descriptor.sign(&neighbour.identity)?,
+                onion: onion.clone(),
+                since: now,
+                flags: RelayFlags::default(),
+            })
         });
         all.collect()
     }
@@ -109,17 +113,19 @@ impl Neighbours {
     ///
     /// # Errors
     /// If the relay does not answer.
-    pub fn meet(&mut self, relay: RelayDescriptor, epoch_seconds: u32) -> Result<()> {
-        let now = UnixTime::from(SystemTime::now());
-        let onion = relay.onion_for(epoch::current(now, epoch_seconds));
+    pub fn meet(&mut self, relay: RelayRecord, epoch_seconds: u32) -> Result<()> {
+        let current = epoch::current(UnixTime::from(SystemTime::now()), epoch_seconds);
+        let mut onion = relay.onion.iter();
+        let onion = onion.find(|(epoch, _)| *epoch == current);
+        let (_, onion) = onion.context("no onion key of this epoch")?;
         let hop = Hop {
-            relay: relay.short_id(),
-            onion: *onion.context("no onion key of this epoch")?,
+            relay: relay.descriptor.short_id(),
+            onion: *onion,
         };
         let headers = self.all.iter();
         let headers = headers.map(|next| header_over(&hop, next.identity.relay_id().short()));
         self.headers = headers.collect::<Result<_>>()?;
-        self.relay = Some(relay);
+        self.relay = Some(relay.descriptor);
         self.renew()
     }
 

@@ -124,7 +124,12 @@ impl Sockets {
     /// Which families have both a socket and a route to some relay of the network.
     #[must_use]
     pub fn families(&self, snapshot: &Snapshot) -> Families {
-        let addresses = || snapshot.relays.iter().flat_map(|relay| &relay.addresses);
+        let addresses = || {
+            snapshot
+                .relays
+                .iter()
+                .flat_map(|relay| &relay.descriptor.addresses)
+        };
         let some = |v4: bool| {
             addresses()
                 .filter(|a| a.is_ipv4() == v4)

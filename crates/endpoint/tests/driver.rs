@@ -17,7 +17,10 @@ use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::testing::*;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
 use mixline_protocol::name::Label;
-use mixline_protocol::records::{Parameters, ServiceDescriptor, Snapshot};
+use mixline_protocol::records::{
+    DirectoryEntry, ListedRelay, LogHead, Parameters, ServiceDescriptor, SharedRandom, Signatures,
+    Snapshot,
+};
 use rand_core::SeedableRng;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -27,7 +30,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// Relays on 127.20.0.2, 127.21.0.2 and so on.
 struct Relays {
-    descriptors: Vec<mixline_protocol::records::RelayDescriptor>,
+    listed: Vec<ListedRelay>,
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -44,10 +47,9 @@ impl Relays {
             relays.push(relay);
             sockets.push(socket);
         }
-        let descriptors = relays
-            .iter()
-            .map(|relay| relay.descriptor(now().unix()))
-            .collect();
+        let (parameters, at) = (Parameters::default(), now().unix());
+        let listed = relays.iter().map(|relay| relay.listed(&parameters, at));
+        let listed = listed.collect();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
@@ -58,7 +60,7 @@ impl Relays {
             }
         });
         Self {
-            descriptors,
+            listed,
             stop,
             thread: Some(thread),
         }
@@ -83,16 +85,23 @@ impl Relays {
             signature: [0; 64],
         };
         let snapshot = Snapshot {
-            directory: key.anonymous_id(),
+            network: key.anonymous_id().into(),
+            roster: 0,
             issued: at.unix(),
             valid_until: at.unix().plus(3600),
+            previous: Default::default(),
+            log: LogHead::default(),
+            random: SharedRandom::default(),
             parameters: Parameters::default(),
-            relays: self.descriptors.clone(),
-            directory_service: match service {
-                Some(service) => (*service).clone(),
-                None => nothing.sign(key).unwrap(),
-            },
-            signature: [0; 64],
+            directories: vec![DirectoryEntry {
+                service: Some(match service {
+                    Some(service) => (*service).clone(),
+                    None => nothing.sign(key).unwrap(),
+                }),
+                ..DirectoryEntry::default()
+            }],
+            relays: self.listed.clone(),
+            signatures: Signatures::default(),
         };
         Arc::new(snapshot.sign(key).unwrap())
     }

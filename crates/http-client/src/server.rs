@@ -73,6 +73,12 @@ impl Server {
         self.place.url()
     }
 
+    /// Its name or IP address, that of IPv6 without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.place.host()
+    }
+
     /// Asks, and waits for the beginning of the answer. To be called on a Tokio runtime that lives on: it
     /// drives the connections that are kept.
     ///

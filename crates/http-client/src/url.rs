@@ -53,6 +53,13 @@ impl Place {
         url.trim_end_matches('/').to_owned()
     }
 
+    /// The name or IP address, that of IPv6 without brackets.
+    pub(crate) fn host(&self) -> &str {
+        let host = self.authority.host();
+        let bare = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        bare.unwrap_or(host)
+    }
+
     /// What is at `path` below it.
     pub(crate) fn below(&self, path: &str) -> Result<Uri, hyper::http::Error> {
         Uri::builder()
@@ -80,6 +87,7 @@ mod tests {
         ] {
             let place = Place::parse(text).unwrap();
             assert_eq!(place.url(), url);
+            assert!(["a", "::1"].contains(&place.host()));
             assert_eq!(place.below("v1/x?y=1").unwrap().to_string(), below);
         }
     }

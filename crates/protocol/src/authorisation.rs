@@ -11,6 +11,7 @@
 //!                       info client's key 32 | service's ID 32) = lookup 32 | session 32
 //! token   = HMAC-SHA256(lookup, day 8), its first 16 bytes
 //! entry   = SHA-256("mixline/v1/lookup token" | service's ID 32 | token 16), its first 16 bytes
+//! ring    = HMAC-SHA256(lookup, "mixline/v2/ring client")
 //! proof   = HMAC-SHA256(session, initiator's session key 32 | timestamp 8), its first 16 bytes
 //! ```
 //!
@@ -40,6 +41,7 @@ pub const TOKEN: usize = 16;
 
 const SALT: &[u8] = b"mixline/v1/client authorisation";
 const ENTRY: &[u8] = b"mixline/v1/lookup token";
+const RING: &[u8] = b"mixline/v2/ring client";
 const FAILED: Error = Error::Malformed {
     what: "client authorisation",
 };
@@ -173,6 +175,12 @@ impl Authorisation {
             &day.to_be_bytes(),
         );
         LookupToken(first_bytes(tag.as_ref()))
+    }
+
+    /// What client and service find and read the client's record on the ring by ([`crate::ring`]).
+    pub(crate) fn ring_key(&self) -> Zeroizing<[u8; 32]> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &*self.lookup);
+        Zeroizing::new(first_bytes(hmac::sign(&key, RING).as_ref()))
     }
 
     /// What the client shows the service, in an initiation of a session with the key `session` that is made

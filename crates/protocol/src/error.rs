@@ -35,6 +35,9 @@ pub enum Error {
     /// A path header authenticates, and yet its command is none of ours.
     #[error("unknown path command {0}")]
     UnknownCommand(u8),
+    /// A message is one of ours, but its kind is none.
+    #[error("unknown kind of message {0}")]
+    UnknownKind(u8),
     /// A record's life is over.
     #[error("{what}: expired at unix time {at}")]
     Expired {

@@ -9,6 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use ed25519_dalek::hazmat::ExpandedSecretKey;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use rand_core::CryptoRng;
 use ring::digest::{Context, SHA256, digest};
@@ -250,6 +251,11 @@ impl IdentityKey {
         X25519Secret::from_bytes(std::mem::take(&mut *scalar))
     }
 
+    /// Secret scalar and nonce prefix (RFC 8032, section 5.1.5), for the blinded keys of the ring.
+    pub(crate) fn expanded(&self) -> ExpandedSecretKey {
+        ExpandedSecretKey::from(&*self.seed())
+    }
+
     /// Signs `domain | 0 | bytes`; the domain keeps one kind of record from passing for
     /// another.
     #[must_use]
@@ -277,7 +283,8 @@ pub fn verify(
         .map_err(|_| failed)
 }
 
-fn message(domain: &str, bytes: &[u8]) -> Vec<u8> {
+/// What is signed in a domain.
+pub(crate) fn message(domain: &str, bytes: &[u8]) -> Vec<u8> {
     [domain.as_bytes(), &[0], bytes].concat()
 }
 

@@ -7,7 +7,8 @@
 //! From the outside in, a datagram on the wire is read by
 //! [`link`] (neighbour to neighbour), [`path`] (layer by layer through relays),
 //! [`session`] (end to end between two anonymous IDs) and [`frames`] (the IP
-//! packets within). [`records`] say who takes part, and [`directory`] is how to ask for them.
+//! packets within). [`records`] say who takes part, and [`directory`] is how to ask for them. [`ring`] is where
+//! relays keep what services publish.
 //!
 //! # A path
 //!
@@ -60,6 +61,7 @@
 //! ```
 
 pub mod address;
+pub mod address_scope;
 pub mod authorisation;
 pub mod directory;
 pub mod effort;
@@ -68,6 +70,7 @@ pub mod error;
 pub mod frames;
 pub mod identity;
 pub mod link;
+pub mod listing;
 pub mod name;
 mod noise;
 pub mod path;
@@ -76,6 +79,8 @@ pub mod random;
 pub mod rate_limit;
 pub mod records;
 pub mod replay;
+pub mod round_log;
+pub mod ring;
 pub mod session;
 pub mod shares;
 pub mod size;

@@ -176,5 +176,9 @@ smoke!(
     directory_request,
     directory_response,
     replay_memory,
+    ring_record,
+    ring_record_sealed,
+    ring_request,
+    ring_response,
     names,
 );

@@ -30,6 +30,7 @@ impl Registry {
                 .get(Table::Names, label.as_bytes())
                 .map_err(|e| unavailable(&e))?;
             let held = stored.as_ref().filter(|entry| entry.expires > now);
+            let mut holder = None;
             let before = stored
                 .as_ref()
                 .and_then(|entry| NameRecord::decode(&entry.value).ok());
@@ -54,6 +55,9 @@ impl Registry {
                 }
             } else {
                 self.room(Table::Names, self.limits.names, "names")?;
+                // Before its names are counted: a claim of another one, here or at another front end, changes it.
+                let entry = self.store.get(Table::Holders, &record.id.0);
+                holder = Some(entry.map_err(|e| unavailable(&e))?);
                 if self.names_of(&record.id, now)?.len() >= NAMES_PER_ID {
                     let text = format!("an ID can hold {NAMES_PER_ID} names, and this one does");
                     return Err(Refusal::new(RefusalCode::Full, text));
@@ -64,6 +68,11 @@ impl Registry {
                 .check(Table::Names, label, stored.as_ref())
                 .put(Table::Names, label, record.encode(), end)
                 .put(Table::NamesOf, of.as_slice(), [], end);
+            if let Some(holder) = &holder {
+                change = change
+                    .check(Table::Holders, record.id.0, holder.as_ref())
+                    .put(Table::Holders, record.id.0, [], end);
+            }
             // One that has ended, was not swept yet, and was another ID's.
             if let Some(before) = before.filter(|before| before.id != record.id) {
                 change = change.delete(Table::NamesOf, name_of_key(&before.id, &before.label));

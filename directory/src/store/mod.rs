@@ -6,15 +6,28 @@
 //! set over an entry and its index), and what replicated stores offer: it is the `Txn` of
 //! etcd, with the revisions being its `mod_revision`.
 //!
-//! Stores know nothing of records, signatures or clocks; [`crate::registry`] does.
+//! There are two: [`RedbStore`], a file of one directory, and [`EtcdStore`], which several front ends of
+//! one owner share. Whatever is read comes from the store and from nowhere else, so that they agree.
+//!
+//! Stores know nothing of records and signatures; [`crate::registry`] does.
 
+mod condition;
+mod etcd;
+mod open;
 mod redb;
 
 use mixline_protocol::time::UnixTime;
 
+pub use self::condition::{Condition, Movable};
+pub use self::etcd::{EtcdConfig, EtcdStore};
+pub use self::open::open;
 pub use self::redb::RedbStore;
 
 use crate::Result;
+
+/// Within so many seconds of its end an entry is gone, if [`Store::expire`] is called until then: some
+/// stores remove entries in groups, and none removes one early.
+pub const LINGER: u64 = 3600;
 
 /// A table. Keys and values are what [`crate::registry`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,11 +49,14 @@ pub enum Table {
     Leases = 7,
     /// Anonymous ID to virtual IPv4 address.
     LeaseOf = 8,
+    /// Anonymous ID to nothing: changes with every name that the ID gets, so that claims which count an
+    /// ID's names meet.
+    Holders = 9,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Relays,
         Self::ShortIds,
         Self::Services,
@@ -49,7 +65,24 @@ impl Table {
         Self::NamesOf,
         Self::Leases,
         Self::LeaseOf,
+        Self::Holders,
     ];
+
+    /// As the stores call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Relays => "relays",
+            Self::ShortIds => "short_ids",
+            Self::Services => "services",
+            Self::Addresses => "addresses",
+            Self::Names => "names",
+            Self::NamesOf => "names_of",
+            Self::Leases => "leases",
+            Self::LeaseOf => "lease_of",
+            Self::Holders => "holders",
+        }
+    }
 }
 
 /// What a table holds under a key.
@@ -57,9 +90,9 @@ impl Table {
 pub struct Entry {
     /// The value.
     pub value: Vec<u8>,
-    /// Differs from that of every other entry that was ever under any key.
+    /// Differs from that of every other value that was ever under the same key.
     pub revision: u64,
-    /// From when on [`Store::expire`] removes it. Until then it is returned, ended or not.
+    /// From when on it may be removed, by [`Store::expire`] or by itself. Until then it is returned.
     pub expires: UnixTime,
 }
 
@@ -149,25 +182,29 @@ pub enum Outcome {
     Conflict,
 }
 
-/// Tables of entries that survive a crash. Calls may block; several may run at once.
+/// Tables of entries that survive a crash. Calls may block, for seconds at most; several may run at once.
+///
+/// A store that somebody else keeps may be away for a while. Then calls fail soon, with
+/// [`crate::Error::Unavailable`], and work again by themselves.
 pub trait Store: Send + Sync + 'static {
-    /// The entry under a key.
+    /// The entry under a key, after every transaction that was [`Outcome::Committed`] before, by whomever.
     ///
     /// # Errors
-    /// [`crate::Error::Store`] if the store does not work.
+    /// [`crate::Error::Store`] or [`crate::Error::Unavailable`] if the store does not work.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Entry>>;
 
     /// Does a transaction. Once this returns [`Outcome::Committed`] it is durable.
     ///
     /// # Errors
-    /// [`crate::Error::Store`]; then it is not known whether it happened.
+    /// [`crate::Error::Unavailable`]: it has not happened. [`crate::Error::Unknown`] and
+    /// [`crate::Error::Store`]: it is not known whether it has, or will yet.
     fn commit(&self, transaction: Transaction) -> Result<Outcome>;
 
     /// Up to `most` entries whose keys begin with `prefix`, in order, from the first key
     /// behind `after`.
     ///
     /// # Errors
-    /// [`crate::Error::Store`].
+    /// As [`Store::get`].
     fn list(
         &self,
         table: Table,
@@ -176,16 +213,18 @@ pub trait Store: Send + Sync + 'static {
         most: usize,
     ) -> Result<Vec<(Vec<u8>, Entry)>>;
 
-    /// How many entries a table holds, those that have ended included.
+    /// About how many entries a table holds, those that have ended included: those that others wrote since
+    /// the last [`Store::expire`] may be missing. It does not wait for anything.
     ///
     /// # Errors
-    /// [`crate::Error::Store`].
+    /// As [`Store::get`].
     fn count(&self, table: Table) -> Result<u64>;
 
-    /// Removes up to `most` entries that have ended by `now`, and says how many.
+    /// Removes up to `most` entries, or groups of entries, that have ended by `now`, and says how many. To be
+    /// called every few seconds.
     ///
     /// # Errors
-    /// [`crate::Error::Store`].
+    /// As [`Store::get`].
     fn expire(&self, now: UnixTime, most: usize) -> Result<usize>;
 
     /// Why nothing can be written any more until the store is opened anew; `None` as long as

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use mixline_daemon::network::KeysError;
 use mixline_directory_client::DirectoryClient;
 
 use super::{Accept, Config, MAX_NAMES};
@@ -56,18 +57,27 @@ pub enum ConfigProblem {
         /// As configured, bytes.
         mtu: u16,
     },
-    /// The directory's address is not one for HTTP.
+    /// It names no network, or two.
+    #[error("{0}")]
+    Network(KeysError),
+    /// A directory's address is not one for HTTP.
     #[error(
-        "directory.url: {url:?} does not begin with http:// (the snapshot is signed, it needs no \
-         TLS)"
+        "{key}: {url:?} does not begin with http:// (the snapshot is signed, it needs no TLS)"
     )]
     DirectoryUrl {
+        /// The key.
+        key: &'static str,
         /// As configured.
         url: String,
     },
-    /// The directory's address is none.
-    #[error("directory.url: {0}")]
-    Directory(mixline_directory_client::Error),
+    /// A directory's address is none.
+    #[error("{key}: {error}")]
+    Directory {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        error: mixline_directory_client::Error,
+    },
     /// A value that the endpoint refuses, with its key.
     #[error("{}: {} is not {}", .0.key, .0.got, .0.allowed)]
     Engine(mixline_endpoint::ConfigError),
@@ -106,11 +116,7 @@ impl Config {
         if self.mtu < MIN_MTU {
             return Err(ConfigProblem::Mtu { mtu: self.mtu });
         }
-        let url = &self.directory.url;
-        if url.strip_prefix("http://").is_none_or(str::is_empty) {
-            return Err(ConfigProblem::DirectoryUrl { url: url.clone() });
-        }
-        DirectoryClient::new(url, self.directory.id).map_err(ConfigProblem::Directory)?;
+        self.check_network()?;
         self.engine().check().map_err(ConfigProblem::Engine)?;
         if !self.state_dir.is_absolute() {
             return Err(ConfigProblem::StateDir {
@@ -124,6 +130,22 @@ impl Config {
         }
         if self.accept == Accept::Never && !self.publish.is_empty() {
             return Err(ConfigProblem::PublishedButClosed);
+        }
+        Ok(())
+    }
+
+    fn check_network(&self) -> Result<(), ConfigProblem> {
+        let key = match self.directory {
+            Some(_) => "directory.url",
+            None => "directories",
+        };
+        for url in &self.network.urls {
+            if url.strip_prefix("http://").is_none_or(str::is_empty) {
+                let url = url.clone();
+                return Err(ConfigProblem::DirectoryUrl { key, url });
+            }
+            DirectoryClient::new(url, self.network.id)
+                .map_err(|error| ConfigProblem::Directory { key, error })?;
         }
         Ok(())
     }

@@ -14,13 +14,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mixline_daemon::logging::Filter;
+use mixline_daemon::network::{Network, OneDirectory, network_id};
 use mixline_endpoint::{EngineConfig, PolicyRule};
-use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::identity::NetworkId;
 use mixline_protocol::name::Label;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{self, Sockets};
-use text::{from_text, names, upstreams};
+use text::{names, upstreams};
 
 pub use check::{ConfigError, ConfigProblem};
 pub use reload::{Change, ReloadError};
@@ -33,7 +34,7 @@ pub const MAX_NAMES: usize = 16;
 /// The port of DNS.
 pub const DNS_PORT: u16 = 53;
 
-/// The settings of a client. Everything but `directory` has a default.
+/// The settings of a client. Everything but the network has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -46,8 +47,15 @@ pub struct Config {
     /// The interface's MTU, bytes. It does not depend on the size of a cell.
     #[serde(default = "default_mtu")]
     pub mtu: u16,
-    /// Which network to join.
-    pub directory: Directory,
+    /// Which network to join, as the keys `network` and `directories` say, or `directory`.
+    #[serde(skip, default = "no_network")]
+    pub network: Network,
+    #[serde(default, rename = "network", deserialize_with = "network_id")]
+    network_id: Option<NetworkId>,
+    #[serde(default)]
+    directories: Vec<String>,
+    #[serde(default)]
+    directory: Option<OneDirectory>,
     /// Where commands reach the running client. If it is not given: `client.sock` in the directory
     /// that the service manager makes, or `control.sock` in the state directory.
     #[serde(default)]
@@ -85,17 +93,6 @@ pub struct Config {
     /// Tails that each peer gets for itself, 2 to 4.
     #[serde(default = "private_tails")]
     pub private_tails: usize,
-}
-
-/// The directory whose network is joined.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Directory {
-    /// Where its public part answers: `http://host:port`.
-    pub url: String,
-    /// Its ID: what the snapshot has to be signed by.
-    #[serde(deserialize_with = "from_text")]
-    pub id: AnonymousId,
 }
 
 /// When others may open sessions to the own ID.
@@ -193,7 +190,10 @@ impl Config {
     /// # Errors
     /// Any [`ConfigProblem`] but [`ConfigProblem::Read`].
     pub(crate) fn parse(text: &str) -> Result<Self, ConfigProblem> {
-        let config: Self = serde_yaml::from_str(text).map_err(ConfigProblem::Yaml)?;
+        let mut config: Self = serde_yaml::from_str(text).map_err(ConfigProblem::Yaml)?;
+        let (directory, id) = (config.directory.as_ref(), config.network_id);
+        let network = Network::of_keys(directory, id, &config.directories);
+        config.network = network.map_err(ConfigProblem::Network)?;
         config.check()?;
         Ok(config)
     }
@@ -258,6 +258,14 @@ impl Config {
 #[must_use]
 pub fn default_state_dir() -> PathBuf {
     "/var/lib/mixline".into()
+}
+
+/// What stands for the network until all keys are read.
+fn no_network() -> Network {
+    Network {
+        id: NetworkId([0; 32]),
+        urls: Vec::new(),
+    }
 }
 
 fn default_interface() -> String {

@@ -53,6 +53,9 @@ impl Change {
             state_dir,
             interface,
             mtu,
+            network,
+            network_id,
+            directories,
             directory,
             control_socket,
             publish,
@@ -85,11 +88,22 @@ impl Change {
             lock,
         );
         keep!(done, running, state_dir, interface, control_socket);
-        if directory.id == running.directory.id {
-            done.replace("directory.url", &mut running.directory.url, directory.url);
+        if network.id == running.network.id {
+            // Where its directories are is said by whichever keys there are.
+            let key = match directory {
+                Some(_) => "directory.url",
+                None => "directories",
+            };
+            done.replace(key, &mut running.network, network);
+            (running.network_id, running.directories) = (network_id, directories);
+            running.directory = directory;
         } else {
-            // Another network: not the old one at the address of the new.
-            keep!(done, running, directory);
+            // Another network: not the old one at the addresses of the new.
+            let key = match directory {
+                Some(_) => "directory",
+                None => "network",
+            };
+            done.keep(key, &running.network, &network);
         }
         done
     }

@@ -19,11 +19,12 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn only_the_directory_is_needed() {
+fn only_the_network_is_needed() {
     let config = Config::parse(&minimal()).unwrap();
     assert_eq!(config.interface, "mixline0");
     assert_eq!(config.mtu, 1500);
-    assert_eq!(config.directory.id, AnonymousId([7; 32]));
+    assert_eq!(config.network.id, AnonymousId([7; 32]).into());
+    assert_eq!(config.network.urls, ["http://172.20.0.2:8080"]);
     assert_eq!(
         config.control_socket(),
         Path::new("/var/lib/mixline/control.sock")
@@ -35,7 +36,7 @@ fn only_the_directory_is_needed() {
     assert_eq!(config.dns, Dns::default());
     assert_eq!(config.accept, Accept::Published);
     let error = refused("interface: mixline0\n");
-    assert!(error.contains("missing field `directory`"), "{error}");
+    assert!(error.contains("which network?"), "{error}");
 }
 
 #[test]
@@ -144,4 +145,26 @@ fn names_with_and_without_their_domain() {
     assert!(parse_label(&AnonymousId([1; 32]).host()).is_err());
     assert!(parse_label("a.b.anon").is_err());
     assert!(parse_label("").is_err());
+}
+
+#[test]
+fn a_network_of_several_directories() {
+    let id = AnonymousId([7; 32]);
+    let text = format!("network: {id}\ndirectories: [http://a:1, \"http://[2001:db8::1]:2\"]\n");
+    let config = Config::parse(&text).unwrap();
+    assert_eq!(config.network.id, id.into());
+    assert_eq!(config.network.urls, ["http://a:1", "http://[2001:db8::1]:2"]);
+    for (wrong, said) in [
+        (text.clone() + &minimal(), "only one of them counts"),
+        (format!("network: {id}\n"), "directories"),
+        (format!("network: {id}\ndirectories: []\n"), "directories"),
+        ("directories: [http://a]\n".to_owned(), "network: ID"),
+        (text.replace("http://a:1", "ftp://a"), "directories: \"ftp://a\""),
+        (text.replace("http://a:1", "http://a:99999"), "directories: "),
+        (format!("network: abc\ndirectories: [http://a]\n"), "abc"),
+    ] {
+        let error = refused(&wrong);
+        assert!(error.contains(said), "{wrong}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
 }

@@ -51,16 +51,6 @@ fn parse_upstream(text: &str) -> Result<SocketAddr, NotAnUpstream> {
         })
 }
 
-pub(super) fn from_text<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-where
-    T: FromStr<Err: fmt::Display>,
-    D: Deserializer<'de>,
-{
-    let text = String::deserialize(deserializer)?;
-    text.parse()
-        .map_err(|error| serde::de::Error::custom(format!("{text:?}: {error}")))
-}
-
 /// One element of a list, so that an error points at it.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]

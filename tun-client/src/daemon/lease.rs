@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use mixline_daemon::due::Due;
 use mixline_protocol::address::VirtualNetwork;
-use mixline_protocol::identity::AnonymousId;
-use mixline_protocol::records::Lease;
+use mixline_protocol::identity::{AnonymousId, NetworkId};
+use mixline_protocol::records::{Lease, Snapshot};
 use mixline_protocol::time::UnixTime;
 
 use super::shared::Shared;
@@ -30,6 +30,13 @@ pub fn usable(
     kept.filter(|lease| {
         lease.id == id && network.leasable(lease.ipv4) && lease.verify(directory, now).is_ok()
     })
+}
+
+/// Who grants leases, as far as a snapshot says; the network itself is the directory that is alone.
+#[must_use]
+pub fn granted_by(snapshot: Option<&Snapshot>, network: NetworkId) -> AnonymousId {
+    let service = snapshot.and_then(Snapshot::service);
+    service.map_or(AnonymousId(network.0), |service| service.id)
 }
 
 /// Asks for a lease and renews it, for ever.

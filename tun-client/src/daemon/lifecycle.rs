@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mixline_daemon::service_manager;
-use mixline_directory_client::{FollowStatus, follow_settings};
+use mixline_directory_client::{FollowStatus, Following, follow_settings};
 use mixline_endpoint::Endpoint;
 use mixline_protocol::records::Snapshot;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
@@ -14,6 +14,7 @@ use super::backend::EndpointBackend;
 use super::clients::Clients;
 use super::control_requests::ControlRequests;
 use super::host::{self, HostState};
+use super::known;
 use super::names::Names;
 use super::outside;
 use super::reloading::{self, Reloader};
@@ -32,7 +33,7 @@ use crate::progress::Progress;
 use crate::state::State;
 use crate::tun::device::Tun;
 
-/// How long peers, guards and the directory are given to hear the goodbye.
+/// How long peers, guards and directories are given to hear the goodbye.
 const GOODBYE: Duration = Duration::from_secs(8);
 
 /// A lifecycle and the tasks that keep it going.
@@ -134,6 +135,13 @@ fn begin<'a>(
     let host_state = HostState::new(Arc::clone(told));
     let backend = EndpointBackend::new(handle.clone(), own_lease, names.held(), host_state.told());
     let (follow_sender, follow) = watch::channel(FollowStatus::default());
+    let known = State::known_in(state.directory(), config.network.id);
+    let known = watch::Sender::new(known);
+    let following = Following {
+        snapshots: snapshot_sender,
+        known: known.clone(),
+        status: follow_sender,
+    };
     let (ending, endings) = mpsc::channel(4);
     let shared = Arc::new(Shared {
         reloader: Arc::clone(reloader),
@@ -146,6 +154,7 @@ fn begin<'a>(
         lease,
         backend: Arc::new(backend),
         follow,
+        known,
         ending,
         host_state,
         facts: Mutex::new(Facts::default()),
@@ -153,12 +162,11 @@ fn begin<'a>(
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(follow_settings(
-        config.directory.id,
         reloader.follow(),
-        |config| &config.directory.url,
-        snapshot_sender,
-        follow_sender,
+        |config| &config.network.urls,
+        following,
     ));
+    tasks.spawn(known::keep(Arc::clone(&shared)));
     tasks.spawn(reloading::follow(Arc::clone(&shared), config.mtu));
     tasks.spawn(control.serve(Arc::new(ControlRequests::new(Arc::clone(&shared)))));
     tasks.spawn(service::keep_alive(Arc::clone(&shared)));

@@ -1,7 +1,6 @@
 //! The closed host without a client: from boot on, and between two runs.
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use mixline_protocol::address::VirtualNetwork;
 
 use super::host;
 use super::locked_names::{self, LockedNames};
+use super::outside;
 use super::stop_signals::StopSignals;
 use super::told::Told;
 use crate::config::{Config, ConfigError, Lock, default_state_dir};
@@ -180,13 +180,16 @@ async fn follow(mut config: Config, file: &Path, if_always: bool) -> Result<()> 
     }
 }
 
-/// The closed host, in which the client will still reach its directory.
+/// The closed host, in which the client will still reach the directories: those of the configuration, and those
+/// of the roster that it knew last.
 fn wanted(config: &Config) -> Wanted {
-    let directory = config.directory.url.strip_prefix("http://");
-    let directory = directory.and_then(|rest| rest.split('/').next());
-    let directory = directory.and_then(|authority| authority.parse::<SocketAddr>().ok());
+    let known = State::known_in(&config.state_dir, config.network.id);
+    let members = known.roster().into_iter().flat_map(|it| &it.members);
+    let members = members.map(|member| &member.url);
+    let directories = config.network.urls.iter().chain(members);
+    let directories = directories.filter_map(|url| outside::address_in(url));
     Wanted {
-        outside: directory.map(Outside::tcp).into_iter().collect(),
+        outside: directories.map(Outside::tcp).collect(),
         resolver: locked_names::place(config),
         ..host::left_closed(config)
     }

@@ -14,6 +14,7 @@ mod backend;
 mod clients;
 mod control_requests;
 pub mod host;
+mod known;
 mod lease;
 mod lifecycle;
 pub mod lock;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mixline_directory_client::FollowStatus;
+use mixline_directory_client::{FollowStatus, Known};
 use mixline_endpoint::{EngineConfig, Handle};
 use mixline_protocol::records::Lease;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
@@ -48,6 +48,8 @@ pub struct Shared {
     pub backend: Arc<EndpointBackend>,
     /// How the snapshot is fetched.
     pub follow: watch::Receiver<FollowStatus>,
+    /// What is known of the network's directories.
+    pub known: watch::Sender<Known>,
     /// Asks the lifecycle to end. The first request counts.
     pub ending: mpsc::Sender<Ending>,
     /// The host, as it is wanted and as it is.

@@ -51,10 +51,10 @@ impl Startup<'_> {
     /// What keeps the client from starting.
     pub async fn run(mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let url = &shared.config().directory.url;
-        self.step(&format!("fetching the snapshot from {url}"));
-        // From the first moment on, which the directory may make a long one. Its name is looked up with the
-        // host closed, and then it is let through as well.
+        let urls = shared.config().network.urls.join(" or ");
+        self.step(&format!("fetching the snapshot from {urls}"));
+        // From the first moment on, which the directories may make a long one. Their names are looked up with the
+        // host closed, and then they are let through as well.
         host::let_through(&shared, outside::known(&shared, &self.snapshots)).await?;
         let outside = outside::of(&shared, &self.snapshots).await;
         host::let_through(&shared, outside).await?;
@@ -107,7 +107,9 @@ impl Startup<'_> {
     /// Uses the kept lease, or waits for one; renews it from then on.
     async fn lease(&mut self, network: &VirtualNetwork) {
         let shared = Arc::clone(&self.shared);
-        let (id, directory) = (shared.handle.id(), shared.config().directory.id);
+        let snapshot = self.snapshots.borrow().clone();
+        let id = shared.handle.id();
+        let directory = lease::granted_by(snapshot.as_deref(), shared.config().network.id);
         let kept = lease::usable(
             shared.state.lease(),
             id,

@@ -52,7 +52,7 @@ impl Default for DnsStatus {
 /// How the snapshot is fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SnapshotStatus {
-    /// Where it is fetched.
+    /// Where it is fetched: the first that is configured.
     pub url: String,
     /// When it was fetched last, unix seconds.
     pub last_success: Option<u64>,
@@ -60,6 +60,36 @@ pub struct SnapshotStatus {
     pub last_error: Option<String>,
     /// Seconds that this machine's clock is ahead of the directory's.
     pub clock_ahead_s: Option<i64>,
+    /// Which round is believed: when the newest snapshot was made, unix seconds.
+    pub round: Option<u64>,
+    /// Which version of the roster of directories counts; none if the directory is alone.
+    pub roster: Option<u32>,
+    /// Each directory that is asked.
+    pub directories: Vec<DirectoryAnswers>,
+}
+
+/// How a directory has answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DirectoryAnswers {
+    /// Where it is asked.
+    pub url: String,
+    /// What the roster calls it; none if it is only configured.
+    pub name: Option<String>,
+    /// When it last answered as it should, unix seconds.
+    pub last_success: Option<u64>,
+    /// What went wrong since.
+    pub last_error: Option<String>,
+}
+
+impl From<mixline_directory_client::DirectoryStatus> for DirectoryAnswers {
+    fn from(of: mixline_directory_client::DirectoryStatus) -> Self {
+        Self {
+            url: of.url,
+            name: of.name,
+            last_success: of.last_success.map(|time| time.0),
+            last_error: of.last_error,
+        }
+    }
 }
 
 /// The state of a client. The endpoint's own fields stand beside the client's.

@@ -52,10 +52,13 @@ pub async fn collect(shared: &Shared) -> Status {
         dns: facts.dns,
         names,
         snapshot: SnapshotStatus {
-            url: config.directory.url.clone(),
+            url: config.network.urls.first().cloned().unwrap_or_default(),
             last_success: follow.last_success.map(|time| time.0),
             last_error: follow.last_error,
             clock_ahead_s: follow.clock_ahead,
+            round: follow.round.map(|round| round.0),
+            roster: follow.roster,
+            directories: follow.directories.into_iter().map(Into::into).collect(),
         },
         endpoint,
     }

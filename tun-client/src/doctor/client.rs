@@ -135,7 +135,8 @@ fn judge_config(config: &Result<Config, ConfigError>) -> Finding {
             "configuration",
             format!(
                 "network {} at {}",
-                config.directory.id, config.directory.url
+                config.network.id,
+                config.network.urls.join(", ")
             ),
         ),
         Err(error) => Finding::problem(

@@ -36,10 +36,10 @@ pub async fn examine(file: &Path, long: bool) -> Diagnosis {
             checks,
         });
     };
-    let (directory, snapshot) = match &config {
+    let (directories, snapshot) = match &config {
         Ok(config) => {
-            let (directory, snapshot) = directory::Directory::read(&config.directory).await;
-            (Some(directory), snapshot)
+            let (directories, snapshot) = directory::Directories::read(config).await;
+            (Some(directories), snapshot)
         }
         Err(_) => (None, None),
     };
@@ -61,13 +61,13 @@ pub async fn examine(file: &Path, long: bool) -> Diagnosis {
     section("names", names);
 
     let mut checks = Vec::new();
-    let ahead = directory.as_ref().and_then(|seen| seen.clock_ahead);
+    let ahead = directories.as_ref().and_then(|seen| seen.clock_ahead());
     checks.push(match ahead {
         Some(ahead) => directory::judge_clock(ahead),
         None => clock::Clock::read().judge(),
     });
-    let reached = directory.as_ref().is_some_and(|seen| seen.answer.is_ok());
-    checks.extend(directory.map(|seen| seen.judge(&client)));
+    let reached = directories.as_ref().is_some_and(|seen| seen.any_answered());
+    checks.extend(directories.into_iter().flat_map(|seen| seen.judge(&client)));
     section("directory", checks);
 
     let wire = wire::Wire::read(&client, config.as_ref().ok(), snapshot, long).await;

@@ -4,6 +4,8 @@
 //!   stays, only the lock counts, so an unclean stop leaves nothing to clean up.
 //! - `identity.key`, `session.key`: 32 secret bytes each, mode 0600.
 //! - `lease`: the directory's signed lease, so that a restart keeps the address.
+//! - `directories`: the newest roster of the network's directories, and the last round, behind neither of which the
+//!   client goes back. Not there if the directory is alone.
 //! - `network`: the virtual network that the host was closed for last.
 //! - `former_networks`: those before it, and when each was left, a line each.
 //! - `clients`: the clients that may open sessions, a name and a key a line; without the file, everybody
@@ -27,9 +29,10 @@ use std::time::{Duration, SystemTime};
 
 use atomic_write_file::AtomicWriteFile;
 use atomic_write_file::unix::OpenOptionsExt as _;
+use mixline_directory_client::Known;
 use mixline_endpoint::Identity;
 use mixline_protocol::address::VirtualNetwork;
-use mixline_protocol::identity::{IdentityKey, X25519Secret};
+use mixline_protocol::identity::{IdentityKey, NetworkId, X25519Secret};
 use mixline_protocol::name::Label;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::Lease;
@@ -44,6 +47,7 @@ const IDENTITY: &str = "identity.key";
 const SESSION: &str = "session.key";
 const LEASE: &str = "lease";
 const NAMES: &str = "names";
+const DIRECTORIES: &str = "directories";
 const NETWORK: &str = "network";
 const FORMER: &str = "former_networks";
 /// How many virtual networks stay closed that the directory has moved away from: the last ones.
@@ -151,6 +155,27 @@ impl State {
     /// [`Error::File`].
     pub fn keep_lease(&self, lease: &Lease) -> Result<()> {
         self.write(LEASE, &lease.encode())
+    }
+
+    /// What is known of a network's directories, without taking the state directory. What cannot be read counts as
+    /// nothing.
+    #[must_use]
+    pub fn known_in(directory: &Path, network: NetworkId) -> Known {
+        let bytes = read(directory, DIRECTORIES).ok().flatten();
+        let known = bytes.and_then(|bytes| Known::decode(&bytes, network).ok());
+        known.unwrap_or_else(|| Known::nothing(network))
+    }
+
+    /// Keeps what is known of the network's directories, if there are several: of one that is alone only its
+    /// ID counts.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn keep_known(&self, known: &Known) -> Result<()> {
+        match known.roster() {
+            Some(_) => self.write(DIRECTORIES, &known.encode()),
+            None => Ok(()),
+        }
     }
 
     /// The virtual network that the host was closed for last. What cannot be read counts as none.

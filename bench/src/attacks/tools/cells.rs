@@ -17,7 +17,7 @@ use mixline_protocol::path::{
     Head, HeadSecrets, Hop, MailboxToken, TailSecrets, build_head, build_tail,
 };
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{RelayDescriptor, Snapshot, TailOffer};
+use mixline_protocol::records::{ListedRelay, RelayDescriptor, Snapshot, TailOffer};
 use mixline_protocol::session::{Certificate, Form, SessionInitiator, effort};
 use mixline_protocol::size::{Cell, PATH_HEADER, Payload};
 use mixline_testnet::link_client::Client;
@@ -26,7 +26,7 @@ use rand_core::Rng as _;
 use super::identities::Asker;
 use super::spending::solve;
 use super::turns::{Limits, Turn};
-use super::{Network, now, relays};
+use super::{Network, listed, now};
 use crate::testbed::header_over;
 
 /// Tries to get a link before the attack begins.
@@ -78,7 +78,7 @@ pub fn attack(network: &Network, limits: &Limits, how: &How) -> Result<()> {
 }
 
 fn new_paths(mut client: Client, limits: &Limits, how: &How, snapshot: &Snapshot) -> Result<()> {
-    let relays = relays(snapshot, &how.relay)?;
+    let relays = listed(snapshot, &how.relay)?;
     let relay = relays.first().context("no relay is named")?;
     let hop = hop(relay, snapshot)?;
     let rng = &mut OsRandom::new();
@@ -92,7 +92,7 @@ fn new_paths(mut client: Client, limits: &Limits, how: &How, snapshot: &Snapshot
         })
         .collect::<Result<Vec<_>>>()?;
     ensure!(!cells.is_empty(), "no paths to send");
-    let link = link(&mut client, relay)?;
+    let link = link(&mut client, &relay.descriptor)?;
     let mut turn = Turn::wait(limits)?;
     let mut message = 0_u64;
     while turn.goes_on() {
@@ -120,7 +120,7 @@ fn through_tails(mut client: Client, limits: &Limits, how: &How, snapshot: Snaps
         let first = others
             .take(snapshot.relays.len())
             .filter(|relay| relay.short_id() != offer.tail.first)
-            .find_map(|relay| Some((relay, hop(relay, &snapshot).ok()?)));
+            .find_map(|relay| Some((&relay.descriptor, hop(relay, &snapshot).ok()?)));
         let (first, hop) = first.context("no relay to begin at")?;
         let secrets = HeadSecrets::random(&mut OsRandom::new());
         let head = build_head(&secrets, &[hop], &offer.tail)?;
@@ -164,7 +164,7 @@ impl Target {
     fn find(snapshot: &Snapshot, how: &How) -> Result<Self> {
         let suggested = Arc::new(AtomicU32::new(0));
         let descriptor = match how.to {
-            None => snapshot.directory_service.clone(),
+            None => snapshot.service().cloned().context("no directory")?,
             Some(id) => {
                 let asker = Asker::new(snapshot)?;
                 let descriptor = asker.look_up(id)?;
@@ -251,7 +251,7 @@ fn wrapped(head: &Head, mut payload: Payload) -> Cell {
     cell
 }
 
-fn hop(relay: &RelayDescriptor, snapshot: &Snapshot) -> Result<Hop> {
+fn hop(relay: &ListedRelay, snapshot: &Snapshot) -> Result<Hop> {
     let epoch = epoch::current(now(), snapshot.parameters.epoch_seconds);
     let onion = relay.onion_for(epoch).context("no key of this epoch")?;
     Ok(Hop {

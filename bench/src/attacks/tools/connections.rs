@@ -16,7 +16,7 @@ use super::turns::{LOOK, Limits, Turn};
 /// How long a server may take to accept.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// What is asked again and again.
-const REQUEST: &[u8] = b"GET /v1/snapshot HTTP/1.1\r\nHost: directory\r\n\r\n";
+const REQUEST: &[u8] = b"GET /v2/snapshot HTTP/1.1\r\nHost: directory\r\n\r\n";
 /// As few bytes of an answer as the kernel takes for who does not read.
 const RECEIVED: usize = 2048;
 /// Files that a process has open beside its connections.

@@ -18,7 +18,9 @@ use mixline_protocol::identity::{AnonymousId, IdentityKey, SIGNATURE, X25519Secr
 use mixline_protocol::name::Label;
 use mixline_protocol::path::OnionSecret;
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{OnionKeys, Registration, RelayDescriptor, Snapshot};
+use mixline_protocol::records::{
+    Heartbeat, OnionKeys, Registration, RelayDescriptor, RelayRecord, Snapshot,
+};
 use mixline_testnet::guests::NEWCOMERS;
 use mixline_testnet::topology::RELAY_PORT;
 use serde::{Deserialize, Serialize};
@@ -306,24 +308,31 @@ impl Relay {
         let mut onion = OnionKeys::new();
         onion.push((later, self.onion.public()));
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        let version = u64::try_from(since.as_micros())?;
         let descriptor = RelayDescriptor {
             id: self.identity.relay_id(),
-            version: u64::try_from(since.as_micros())?,
+            version,
             issued: now(),
             expires: now().plus(3600),
             link: self.link.public(),
-            onion,
             addresses: vec![SocketAddr::from((NEWCOMERS.ipv4, RELAY_PORT))],
             capacity: 1,
-            load: 0,
             family: None,
             name: "newcomer".into(),
             software: String::new(),
             signature: [0; SIGNATURE],
         };
         let descriptor = descriptor.sign(&self.identity)?;
-        let directory = &snapshot.directory_service.session;
-        Ok(Registration::new(descriptor, &self.link, directory)?)
+        let record = RelayRecord::sign(descriptor, version, onion, &self.identity)?;
+        let directory = snapshot.service().context("no directory")?.session;
+        let heartbeat = Heartbeat::new(
+            self.identity.relay_id(),
+            version,
+            (0, false),
+            record.digest(),
+            (&self.link, &directory),
+        )?;
+        Ok(Registration { heartbeat, record })
     }
 }
 

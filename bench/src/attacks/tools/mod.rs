@@ -26,7 +26,7 @@ use clap::Subcommand;
 use mixline_endpoint::Identity;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{RelayDescriptor, Snapshot};
+use mixline_protocol::records::{ListedRelay, RelayDescriptor, Roster, Snapshot};
 use mixline_protocol::time::UnixTime;
 
 pub use honest::{Counted, Tried};
@@ -192,17 +192,25 @@ impl Network {
     fn snapshot(&self) -> Result<Snapshot> {
         let bytes = fs::read(&self.snapshot)
             .with_context(|| format!("reading {}", self.snapshot.display()))?;
-        Ok(Snapshot::decode_and_verify(&bytes, &self.directory, now())?)
+        let roster = Roster::alone(self.directory);
+        Ok(Snapshot::decode_and_verify(&bytes, &roster, now())?)
     }
 }
 
-/// The relays with these names.
-fn relays(snapshot: &Snapshot, names: &[String]) -> Result<Vec<RelayDescriptor>> {
+/// The relays with these names, as they are listed.
+fn listed(snapshot: &Snapshot, names: &[String]) -> Result<Vec<ListedRelay>> {
     let named = |name: &String| {
-        let found = snapshot.relays.iter().find(|relay| relay.name == *name);
+        let mut relays = snapshot.relays.iter();
+        let found = relays.find(|relay| relay.descriptor.name == *name);
         found.cloned().with_context(|| format!("no relay {name}"))
     };
     names.iter().map(named).collect()
+}
+
+/// What the relays with these names say of themselves.
+fn relays(snapshot: &Snapshot, names: &[String]) -> Result<Vec<RelayDescriptor>> {
+    let listed = listed(snapshot, names)?.into_iter();
+    Ok(listed.map(|relay| relay.descriptor).collect())
 }
 
 /// Where a relay is reached over IPv4.

@@ -17,8 +17,9 @@ use crate::config::Identity;
 use crate::directory::said_time::behind;
 use crate::random::below;
 
-/// The last initiation is so far ahead of the clock, milliseconds, only if that was set back.
-const SET_BACK_MS: u64 = 2000;
+/// The last initiation is so far ahead of the clock, milliseconds, only if that was set back: no more are made than
+/// that in the steps in which the time is told, each a millisecond later than the one before.
+const SET_BACK_MS: u64 = 30_000;
 /// Initiations say a time in steps of this, milliseconds. What is solved for one comes after its time was written, and
 /// how long that takes tells how fast the machine is: beside this it is little.
 const INITIATION_UNIT_MS: u64 = 60_000;

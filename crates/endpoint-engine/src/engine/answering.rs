@@ -289,7 +289,7 @@ impl Engine {
         payload: &Payload,
         now: Now,
     ) -> Option<Initiation> {
-        let directory = self.network.as_ref()?.snapshot().directory;
+        let directory = self.network.as_ref()?.grants_leases();
         let local = self.pseudonyms.get(pseudonym);
         let rng = &mut self.rng;
         accept(

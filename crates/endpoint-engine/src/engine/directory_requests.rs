@@ -19,6 +19,9 @@ use crate::session::{Phase, Target};
 /// Tails that only this side has among the targets of a handshake with a silent peer: they are older than
 /// what the directory says, and nobody else knows them.
 const PRIVATE_TARGETS: usize = 2;
+/// Why nobody is asked at present, for a person.
+const NO_DIRECTORY: &str = "the snapshot does not say how a directory is reached";
+const NO_TAILS: &str = "the directory has no tails in the snapshot yet";
 /// How long a claimed name lives, seconds, unless it is renewed.
 const NAME_LIFE: u64 = 7 * 24 * 3600;
 
@@ -175,13 +178,16 @@ impl Engine {
 
     fn ask_as(&mut self, pseudonym: Pseudonym, now: Now) {
         let Some(network) = &self.network else { return };
-        let directory = network.directory().clone();
+        let Some(directory) = network.directory(now.unix()).cloned() else {
+            // Requests wait as they do without a snapshot.
+            self.queries.last_error = Some(NO_DIRECTORY.into());
+            return;
+        };
         let key = match self.by_peer.get(&(pseudonym, directory.id)).copied() {
             Some(key) => key,
             None => {
                 let Some(key) = self.open(pseudonym, &directory, false, now) else {
-                    self.queries.last_error =
-                        Some("the directory has no tails in the snapshot yet".into());
+                    self.queries.last_error = Some(NO_TAILS.into());
                     return;
                 };
                 key
@@ -201,7 +207,7 @@ impl Engine {
     /// A message has come from the directory, to one of the throw-away IDs.
     pub(super) fn answer(&mut self, pseudonym: Pseudonym, message: &[u8], now: Now) {
         let Some(network) = &self.network else { return };
-        let directory = network.snapshot().directory;
+        let directory = network.grants_leases();
         let response = match Response::decode_and_verify(message, &directory, now.unix()) {
             Ok(response) => response,
             Err(error) => {
@@ -329,7 +335,9 @@ impl Engine {
     /// Handshakes with the directory go on with the tails that are in a new snapshot.
     pub(super) fn retarget_to_directory(&mut self, now: Now) {
         let Some(network) = &self.network else { return };
-        let directory = network.directory().clone();
+        let Some(directory) = network.directory(now.unix()).cloned() else {
+            return;
+        };
         for pseudonym in [Pseudonym::Asking, Pseudonym::Publishing] {
             if let Some(key) = self.by_peer.get(&(pseudonym, directory.id)).copied()
                 && let Some(session) = self.sessions.get(key)

@@ -249,8 +249,7 @@ impl Engine {
 
     /// There is a new, verified snapshot of the network.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, now: Now) {
-        self.network_time
-            .learn(snapshot.issued, snapshot.valid_until, now);
+        self.network_time.learn(&snapshot, now);
         let network = Network::new(snapshot);
         if let Some(before) = &self.network {
             let anew = self.key_changes.follow(before, &network, now.instant);

@@ -496,7 +496,8 @@ mod tests {
         world.run(Duration::from_secs(1));
         let targets = |world: &World| {
             let engine = &world.nodes[CLIENT].engine;
-            let directory = engine.network.as_ref().unwrap().directory().clone();
+            let network = engine.network.as_ref().unwrap();
+            let directory = network.directory(world.unix()).unwrap().clone();
             let key = engine.by_peer[&(Pseudonym::Asking, directory.id)];
             let opening = engine.sessions[key].opening.as_ref().unwrap();
             assert!(opening.recovers);

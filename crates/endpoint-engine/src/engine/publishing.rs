@@ -252,7 +252,7 @@ impl Engine {
                 continue;
             }
             if let Some(new) = self.spare_for_public(now) {
-                self.tails.drain(old, now);
+                self.drain_public(old, now);
                 self.publication.tails[at] = new;
                 changed = true;
             } else if self
@@ -272,6 +272,15 @@ impl Engine {
             changed = true;
         }
         changed
+    }
+
+    /// A public tail is no longer offered. What no directory is asked for stands in snapshots, and the old one is
+    /// used until there is another.
+    pub(super) fn drain_public(&mut self, tail: TailKey, now: Now) {
+        let network = self.network.as_ref();
+        let heard = network.filter(|_| !self.config.publish);
+        let within = heard.map_or(Duration::ZERO, |network| network.news_take());
+        self.tails.drain_within(tail, within, now);
     }
 
     fn spare_for_public(&mut self, now: Now) -> Option<TailKey> {

@@ -107,7 +107,7 @@ impl Engine {
     fn let_tails_go(&mut self, now: Now) {
         while self.publication.tails.len() > self.config.public_tails {
             if let Some(key) = self.publication.tails.pop() {
-                self.tails.drain(key, now);
+                self.drain_public(key, now);
                 self.publication.make_stale(now.instant);
             }
         }

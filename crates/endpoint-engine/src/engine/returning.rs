@@ -151,7 +151,8 @@ impl Engine {
         let descriptor = match pseudonym {
             Pseudonym::Own => self.descriptors.last_known(&session.peer),
             Pseudonym::Asking | Pseudonym::Publishing => {
-                self.network.as_ref().map(|network| network.directory())
+                let network = self.network.as_ref();
+                network.and_then(|network| network.directory(now.unix()))
             }
         };
         descriptor

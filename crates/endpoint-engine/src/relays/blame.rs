@@ -29,7 +29,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Failed heads that may yet be explained: the latest ones ...
 const MAX_UNEXPLAINED: usize = 32;
-/// ... for so long: as it takes until a relay that started anew is in a snapshot. Otherwise one that swallows
+/// ... for so long, or as it takes until a relay that started anew is in a snapshot. Otherwise one that swallows
 /// cells would be excused for each relay that was ever beside it and starts anew some time.
 const EXPLAINED_WITHIN: Duration = Duration::from_secs(15);
 
@@ -44,7 +44,7 @@ pub struct Blame {
 struct Unexplained {
     head: Vec<Hop>,
     blamed: Vec<ShortId>,
-    until: Instant,
+    at: Instant,
 }
 
 struct Failures {
@@ -73,7 +73,7 @@ impl Blame {
         self.unexplained.push_back(Unexplained {
             head,
             blamed: relays,
-            until: now + EXPLAINED_WITHIN,
+            at: now,
         });
     }
 
@@ -81,7 +81,9 @@ impl Blame {
     /// they nor the others are to blame any more for that.
     pub fn explain(&mut self, network: &Network, changes: &KeyChanges, now: Instant) {
         let failed = std::mem::take(&mut self.unexplained);
-        for it in failed.into_iter().filter(|it| now < it.until) {
+        let within = network.news_take().max(EXPLAINED_WITHIN);
+        let late = |it: &Unexplained| now.saturating_duration_since(it.at) < within;
+        for it in failed.into_iter().filter(late) {
             let explains = |hop: &Hop| network.has_forgotten(hop) && changes.explain(&hop.relay);
             if it.head.iter().any(explains) {
                 self.relieve(&it.blamed);
@@ -151,9 +153,16 @@ impl Blame {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testing"))]
 mod tests {
+    use std::sync::Arc;
+
+    use mixline_protocol::identity::{IdentityKey, X25519Public};
+    use mixline_protocol::records::{ListedRelay, RelayDescriptor, RelayFlags};
+    use mixline_protocol::time::UnixTime;
+
     use super::*;
+    use crate::testing::snapshots::{ROUND, VALID, snapshot};
 
     const A: ShortId = ShortId([1; 8]);
     const B: ShortId = ShortId([2; 8]);
@@ -183,5 +192,56 @@ mod tests {
         assert_eq!(blame.of(&A, now + REMEMBERED), 0);
         blame.add(B, None, now + REMEMBERED);
         assert_eq!(blame.relays.len(), 1);
+    }
+
+    /// A network of one relay that has this onion key, and which epoch that is for.
+    fn network(onion: X25519Public, several: bool) -> Network {
+        let now = UnixTime(1_800_000_000);
+        let mut snapshot = snapshot(now, VALID, several);
+        let descriptor = RelayDescriptor {
+            id: IdentityKey::from_seed([7; 32]).relay_id(),
+            version: 1,
+            issued: now,
+            expires: now.plus(VALID),
+            link: X25519Public([1; 32]),
+            addresses: vec![([192, 0, 2, 1], 7000).into()],
+            capacity: 1,
+            family: None,
+            name: "relay".into(),
+            software: String::new(),
+            signature: [0; 64],
+        };
+        snapshot.relays.push(ListedRelay {
+            descriptor,
+            onion: [(snapshot.first_epoch(), onion)].into_iter().collect(),
+            capacity: 1,
+            since: now,
+            flags: RelayFlags::default(),
+        });
+        Network::new(Arc::new(snapshot))
+    }
+
+    #[test]
+    fn what_has_failed_is_explained_for_as_long_as_it_takes_until_there_is_a_snapshot() {
+        let failed = Instant::now();
+        let is_blamed = |several, seconds| {
+            let [old, new] = [2, 3].map(|byte| network(X25519Public([byte; 32]), several));
+            let mut changes = KeyChanges::default();
+            let relay = old.relays()[0].short;
+            let hop = Hop {
+                relay,
+                onion: X25519Public([2; 32]),
+            };
+            let mut blame = Blame::default();
+            blame.add_all(vec![hop], vec![A], None, failed);
+            let now = failed + Duration::from_secs(seconds);
+            changes.follow(&old, &new, now);
+            blame.explain(&new, &changes, now);
+            blame.of(&A, now) > 0
+        };
+        assert_eq!([14, 16].map(|s| is_blamed(false, s)), [false, true]);
+        // From just behind the votes of a round on, and when all have fetched the next one.
+        let [late, later] = [ROUND * 6 / 5, ROUND * 8 / 5];
+        assert_eq!([late, later].map(|s| is_blamed(true, s)), [false, true]);
     }
 }

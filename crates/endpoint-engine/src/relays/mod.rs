@@ -8,4 +8,3 @@ pub(crate) mod layers;
 pub(crate) mod network;
 mod relay_text;
 pub(crate) mod selection;
-pub(crate) mod weights;

@@ -294,8 +294,14 @@ impl Tails {
 
     /// A tail is no longer offered: it receives for a while yet, then it goes.
     pub fn drain(&mut self, key: TailKey, now: Now) {
+        self.drain_within(key, DRAIN, now);
+    }
+
+    /// A tail is no longer offered to others who hear of it within this time, and receives until then, and for a
+    /// while yet.
+    pub fn drain_within(&mut self, key: TailKey, time: Duration, now: Now) {
         if let Some(tail) = self.tails.get_mut(key) {
-            tail.draining.get_or_insert(now.instant + DRAIN);
+            tail.draining.get_or_insert(now.instant + time.max(DRAIN));
         }
     }
 

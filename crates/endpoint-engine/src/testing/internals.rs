@@ -64,4 +64,10 @@ pub mod tails {
             .map(|tail| (tail.published, tail.heard))
             .collect()
     }
+
+    /// Whether cells come in through a tail still.
+    #[must_use]
+    pub fn receives(engine: &Engine, tail: &PublishedTail) -> bool {
+        engine.tails.iter().any(|(_, own)| own.published == *tail)
+    }
 }

@@ -10,6 +10,7 @@
 pub mod internals;
 pub mod packets;
 pub mod relay;
+pub mod snapshots;
 pub mod store;
 pub mod strangers;
 pub mod world;

@@ -17,7 +17,9 @@ use mixline_protocol::link::{
 use mixline_protocol::path::{
     Hop, KnownPath, MailboxToken, Next, OnionSecret, ReplayTag, open_header,
 };
-use mixline_protocol::records::{Parameters, RelayDescriptor};
+use mixline_protocol::records::{
+    ListedRelay, MAX_ONION_KEYS, Parameters, RelayDescriptor, RelayFlags,
+};
 use mixline_protocol::size::{CELL_OFFSET, Cell, Datagram, PATH_HEADER};
 use mixline_protocol::time::UnixTime;
 use rand_core::Rng;
@@ -136,7 +138,7 @@ impl SimRelay {
         relay
     }
 
-    /// The current and the next epoch's keys; the previous one is honoured for a while.
+    /// The keys of the current epoch and of the next three; the previous one is honoured for a while.
     pub fn renew_onion_keys(
         &mut self,
         parameters: &Parameters,
@@ -147,7 +149,7 @@ impl SimRelay {
         self.onion.retain(|(of, _)| {
             now < epoch::ends(*of, parameters.epoch_seconds, parameters.grace_seconds)
         });
-        for wanted in [current, current + 1] {
+        for wanted in (current..).take(MAX_ONION_KEYS) {
             if !self.onion.iter().any(|(of, _)| *of == wanted) {
                 self.onion.push((wanted, OnionSecret::generate(rng)));
             }
@@ -172,29 +174,36 @@ impl SimRelay {
         self.renew_onion_keys(parameters, now.unix(), rng);
     }
 
-    pub fn descriptor(&self, now: UnixTime) -> RelayDescriptor {
-        let mut onion: Vec<_> = self
-            .onion
-            .iter()
-            .map(|(of, key)| (*of, key.public()))
-            .collect();
-        onion.sort_by_key(|(of, _)| *of);
-        let unsigned = RelayDescriptor {
+    /// The relay as a snapshot lists it that is made now.
+    pub fn listed(&self, parameters: &Parameters, now: UnixTime) -> ListedRelay {
+        let descriptor = RelayDescriptor {
             id: self.key.relay_id(),
             version: now.0 * 1000,
             issued: now,
             expires: now.plus(3600 * 3),
             link: self.link.public(),
-            onion: onion.into_iter().rev().take(3).rev().collect(),
             addresses: self.addresses.clone(),
             capacity: self.capacity,
-            load: 0,
             family: self.family.clone(),
             name: self.name.clone(),
             software: "simulated".into(),
             signature: [0; 64],
         };
-        unsigned.sign(&self.key).unwrap()
+        let current = epoch::current(now, parameters.epoch_seconds);
+        let mut onion: Vec<_> = self
+            .onion
+            .iter()
+            .filter(|(of, _)| *of >= current)
+            .map(|(of, key)| (*of, key.public()))
+            .collect();
+        onion.sort_by_key(|(of, _)| *of);
+        ListedRelay {
+            descriptor: descriptor.sign(&self.key).unwrap(),
+            onion: onion.into_iter().take(MAX_ONION_KEYS).collect(),
+            capacity: self.capacity,
+            since: now,
+            flags: RelayFlags::default(),
+        }
     }
 
     pub fn datagram(

@@ -23,13 +23,16 @@ use chacha20::ChaCha20Rng;
 use mixline_protocol::address::ipv4_candidate;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, ShortId, X25519Secret};
 use mixline_protocol::path::{HeadSecrets, PublishedTail, build_head};
-use mixline_protocol::records::{Lease, Parameters, ServiceDescriptor, Snapshot};
+use mixline_protocol::records::{
+    DirectoryEntry, Lease, Parameters, Roster, ServiceDescriptor, Snapshot,
+};
 use mixline_protocol::size::{Datagram, Payload};
 use mixline_protocol::time::UnixTime;
 use rand_core::{Rng, SeedableRng};
 
 use super::packets::udp;
 use super::relay::{Action, SimRelay};
+use super::snapshots::{ROUND, VALID, snapshot};
 use super::store::Store;
 
 /// How long a datagram takes from one node to the next.
@@ -121,6 +124,10 @@ pub struct World {
     pub directory_key: IdentityKey,
     pub weather: Weather,
     pub parameters: Parameters,
+    /// There are several directories, which agree on a snapshot a round.
+    pub rounds: bool,
+    /// What they have agreed on last, if they do not agree any more.
+    pub agreed: Option<Arc<Snapshot>>,
     queue: BTreeMap<(Instant, u64), Delivery>,
     sequence: u64,
     rng: ChaCha20Rng,
@@ -153,6 +160,8 @@ impl World {
             directory_key,
             weather: Weather::default(),
             parameters: Parameters::default(),
+            rounds: false,
+            agreed: None,
             queue: BTreeMap::new(),
             sequence: 0,
             rng,
@@ -374,7 +383,11 @@ impl World {
         self.now.unix()
     }
 
+    /// The newest snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
+        if let Some(last) = &self.agreed {
+            return last.clone();
+        }
         let own = self.nodes.first().and_then(|node| node.descriptor.clone());
         let directory = self.directory_key.anonymous_id();
         let empty = ServiceDescriptor {
@@ -391,18 +404,31 @@ impl World {
         };
         let empty = empty.sign(&self.directory_key).unwrap();
         let alive = self.relays.iter().filter(|relay| !relay.unlisted);
-        let snapshot = Snapshot {
-            directory,
-            issued: self.unix(),
-            valid_until: self.unix().plus(3600),
-            parameters: self.parameters,
-            relays: alive.map(|relay| relay.descriptor(self.unix())).collect(),
-            directory_service: own.map_or(empty, |descriptor| (*descriptor).clone()),
-            signature: [0; 64],
+        let (parameters, now) = (self.parameters, self.unix());
+        let service = own.map_or(empty, |descriptor| (*descriptor).clone());
+        let (issued, valid) = match self.rounds {
+            true => (UnixTime(now.0 / ROUND * ROUND), VALID),
+            false => (now, 3600),
         };
+        let snapshot = Snapshot {
+            network: directory.into(),
+            parameters,
+            directories: vec![DirectoryEntry {
+                service: Some(service),
+                ..DirectoryEntry::default()
+            }],
+            relays: alive
+                .map(|relay| relay.listed(&parameters, issued))
+                .collect(),
+            ..snapshot(issued, valid, self.rounds)
+        };
+        if self.rounds {
+            return Arc::new(snapshot.ordered().unwrap());
+        }
         let signed = snapshot.sign(&self.directory_key).unwrap();
         let bytes = signed.encode();
-        Arc::new(Snapshot::decode_and_verify(&bytes, &directory, self.unix()).unwrap())
+        let roster = Roster::alone(directory);
+        Arc::new(Snapshot::decode_and_verify(&bytes, &roster, now).unwrap())
     }
 
     /// Renews a node's lease.

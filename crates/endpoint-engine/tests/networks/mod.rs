@@ -9,7 +9,10 @@ use mixline_endpoint_engine::clock::Now;
 use mixline_endpoint_engine::testing::internals::relays::Network;
 use mixline_protocol::epoch;
 use mixline_protocol::identity::{IdentityKey, RelayId, X25519Public};
-use mixline_protocol::records::{Parameters, RelayDescriptor, ServiceDescriptor, Snapshot};
+use mixline_protocol::records::{
+    DirectoryEntry, ListedRelay, LogHead, Parameters, RelayDescriptor, RelayFlags,
+    ServiceDescriptor, SharedRandom, Signatures, Snapshot,
+};
 use mixline_protocol::time::UnixTime;
 use proptest::prelude::*;
 
@@ -92,16 +95,20 @@ pub fn network_at(specs: &[Option<Spec>], now: UnixTime) -> Network {
             issued: now,
             expires: now.plus(3600),
             link: X25519Public(link),
-            onion,
             addresses,
             capacity: spec.capacity,
-            load: 0,
             family: spec.family.map(|family| format!("family{family}")),
             name: format!("relay{number}"),
             software: String::new(),
             signature: [0; 64],
         };
-        Some(descriptor.sign(&key(number)).unwrap())
+        Some(ListedRelay {
+            capacity: spec.capacity,
+            descriptor: descriptor.sign(&key(number)).unwrap(),
+            onion,
+            since: now,
+            flags: RelayFlags::default(),
+        })
     });
     let directory = IdentityKey::from_seed([9; 32]);
     let service = ServiceDescriptor {
@@ -117,13 +124,20 @@ pub fn network_at(specs: &[Option<Spec>], now: UnixTime) -> Network {
         signature: [0; 64],
     };
     let snapshot = Snapshot {
-        directory: directory.anonymous_id(),
+        network: directory.anonymous_id().into(),
+        roster: 0,
         issued: now,
         valid_until: now.plus(3600),
+        previous: Default::default(),
+        log: LogHead::default(),
+        random: SharedRandom::default(),
         parameters,
+        directories: vec![DirectoryEntry {
+            service: Some(service.sign(&directory).unwrap()),
+            ..DirectoryEntry::default()
+        }],
         relays: relays.collect(),
-        directory_service: service.sign(&directory).unwrap(),
-        signature: [0; 64],
+        signatures: Signatures::default(),
     };
     Network::new(Arc::new(snapshot.sign(&directory).unwrap()))
 }

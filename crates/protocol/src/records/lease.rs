@@ -2,12 +2,15 @@
 
 use std::net::Ipv4Addr;
 
-use super::format::{CLOCK_SKEW, begin, check_now, close, open, sealed};
+use super::format::{begin, check_now, close, open, sealed};
 use crate::Result;
 use crate::identity::{AnonymousId, IdentityKey, SIGNATURE, verify};
 use crate::time::UnixTime;
 use crate::wire::{Reader, Writer};
 
+/// How old a request may be, in seconds. What an endpoint says of the time may be a round of the directories and a minute
+/// behind (docs/protocol.md, section 10).
+const REQUEST_LIFE: u64 = 600;
 /// Bytes of a lease without its ID: `ipv4 4 | expires 8 | signature 64`.
 pub const LEASE_GRANT: usize = 4 + 8 + SIGNATURE;
 
@@ -180,8 +183,8 @@ impl LeaseRequest {
         })
     }
 
-    /// Checks the ID's signature, then that the request is not older or newer than
-    /// [`CLOCK_SKEW`].
+    /// Checks the ID's signature, then that the request is not older than ten minutes, and not newer than
+    /// [`super::CLOCK_SKEW`].
     ///
     /// # Errors
     /// [`crate::Error::Authentication`], [`crate::Error::NotYetValid`], [`crate::Error::Expired`].
@@ -195,7 +198,7 @@ impl LeaseRequest {
         check_now(
             REQUEST,
             self.timestamp,
-            self.timestamp.plus(CLOCK_SKEW),
+            self.timestamp.plus(REQUEST_LIFE),
             now,
         )
     }

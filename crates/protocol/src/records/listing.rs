@@ -8,6 +8,7 @@ use super::onion_keys::{self, OnionKeys};
 use super::relay::RelayDescriptor;
 use crate::Result;
 use crate::identity::{ShortId, X25519Public};
+use crate::time::UnixTime;
 use crate::wire::{Reader, Writer};
 
 /// What the directories say of a relay, beside its own words.
@@ -34,7 +35,7 @@ impl RelayFlags {
 /// A relay, its onion keys, and what the directories say of it.
 ///
 /// ```text
-/// flags 1 | capacity 4 | which keys 1 | key 32 * count | length 2 | relay descriptor
+/// flags 1 | capacity 4 | since 4 | which keys 1 | key 32 * count | length 2 | relay descriptor
 ///
 /// which keys = (epochs from the snapshot's first to the first key's) * 16 + count
 /// ```
@@ -46,6 +47,8 @@ pub struct ListedRelay {
     pub onion: OnionKeys,
     /// Datagrams a second that it is believed to be able to relay: what was measured, and at most what it says.
     pub capacity: u32,
+    /// Since when snapshots list it, without a break.
+    pub since: UnixTime,
     /// What else the directories say.
     pub flags: RelayFlags,
 }
@@ -53,7 +56,7 @@ pub struct ListedRelay {
 impl ListedRelay {
     /// The most bytes of an encoded entry.
     pub const MAX_ENCODED: usize =
-        1 + 4 + 1 + onion_keys::MAX_ONION_KEYS * 32 + 2 + RelayDescriptor::MAX_ENCODED;
+        1 + 4 + 4 + 1 + onion_keys::MAX_ONION_KEYS * 32 + 2 + RelayDescriptor::MAX_ENCODED;
 
     /// The relay's short ID.
     #[must_use]
@@ -74,6 +77,7 @@ impl ListedRelay {
         writer
             .u8(self.flags.bits())
             .u32(self.capacity)
+            .u32(u32::try_from(self.since.0).unwrap_or(u32::MAX))
             .u8(skipped << 4 | self.onion.len() as u8);
         onion_keys::write(writer, &self.onion);
         write_nested(writer, &self.descriptor.encode());
@@ -86,6 +90,7 @@ impl ListedRelay {
     ) -> Result<Self> {
         let flags = RelayFlags::of_bits(reader.u8()?).ok_or_else(|| reader.malformed())?;
         let capacity = reader.u32()?;
+        let since = UnixTime(reader.u32()?.into());
         let which = reader.u8()?;
         let first = first_epoch.checked_add(u32::from(which >> 4));
         let first = first.ok_or_else(|| reader.malformed())?;
@@ -95,6 +100,7 @@ impl ListedRelay {
             descriptor,
             onion,
             capacity,
+            since,
             flags,
         })
     }
@@ -103,6 +109,7 @@ impl ListedRelay {
     pub(super) fn fits(&self, first_epoch: u32) -> bool {
         let first = self.onion.first().map(|(epoch, _)| *epoch);
         onion_keys::check(&self.onion, "").is_ok()
+            && u32::try_from(self.since.0).is_ok()
             && first.is_some_and(|first| {
                 (first_epoch..=first_epoch.saturating_add(15)).contains(&first)
             })

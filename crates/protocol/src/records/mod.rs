@@ -44,7 +44,7 @@ mod snapshot;
 mod tail_offer;
 mod vote;
 
-pub use contradiction::{Contradiction, Statement};
+pub use contradiction::{Contradiction, Said, Statement};
 pub use format::{CLOCK_SKEW, FORMAT, MAX_TEXT};
 pub use heartbeat::{Heartbeat, Registration};
 pub use lease::{LEASE_GRANT, Lease, LeaseRequest};

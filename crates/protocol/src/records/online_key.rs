@@ -96,14 +96,19 @@ impl OnlineKey {
         let index = roster.index_of(&self.directory);
         let index = index.filter(|_| self.network == roster.network());
         let index = index.ok_or(failed)?;
+        self.verify_signature()?;
+        check_now(WHAT, self.issued, self.expires, now)?;
+        Ok(index)
+    }
+
+    /// Checks that the identity that it names has signed this.
+    pub(super) fn verify_signature(&self) -> Result<()> {
         verify(
             &self.directory,
             DOMAIN,
             self.body().written(),
             &self.signature,
-        )?;
-        check_now(WHAT, self.issued, self.expires, now)?;
-        Ok(index)
+        )
     }
 
     fn body(&self) -> Writer {

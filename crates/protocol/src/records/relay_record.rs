@@ -9,7 +9,7 @@ use crate::time::UnixTime;
 use crate::wire::{Reader, Writer};
 
 const WHAT: &str = "relay record";
-const DOMAIN: &str = "mixline/v2/onion keys";
+const DOMAIN: &str = "mixline/v2/relay record";
 
 /// A relay's descriptor and onion keys, each signed by the relay.
 ///
@@ -17,10 +17,10 @@ const DOMAIN: &str = "mixline/v2/onion keys";
 /// length 2 | relay descriptor | version 8 | first epoch 4 | count 1 | key 32 * count | signature 64
 /// ```
 ///
-/// The second signature is over `relay ID 32` and what stands between the descriptor and it. Directories check
-/// it, and vouch for the keys in the snapshot, which does not have it: who could put another key in its place
-/// could leave the relay out as well, and learns nothing by either, since the link to the relay is
-/// sealed for the link key, which the descriptor has.
+/// The second signature is over all that stands before it, so that nobody puts keys of one record beside the
+/// descriptor of another. Directories check it, and vouch for the keys in the snapshot, which does not have it:
+/// who could put another key in its place could leave the relay out as well, and learns nothing by either, since
+/// the link to the relay is sealed for the link key, which the descriptor has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelayRecord {
     /// What changes seldom.
@@ -59,16 +59,14 @@ impl RelayRecord {
             onion,
             signature: [0; SIGNATURE],
         };
-        record.signature = key.sign(DOMAIN, &record.signed());
+        record.signature = key.sign(DOMAIN, record.body().written());
         Ok(record)
     }
 
     /// The bytes of the record, signatures included.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
-        write_nested(&mut writer, &self.descriptor.encode());
-        self.write_keys(&mut writer);
+        let mut writer = self.body();
         writer.bytes(&self.signature);
         writer.into_bytes()
     }
@@ -101,7 +99,7 @@ impl RelayRecord {
         verify(
             &self.descriptor.id.0,
             DOMAIN,
-            &self.signed(),
+            self.body().written(),
             &self.signature,
         )?;
         self.descriptor.verify(now)
@@ -116,7 +114,7 @@ impl RelayRecord {
     /// What a record with these bytes is called by.
     #[must_use]
     pub fn digest_of(encoded: &[u8]) -> Digest {
-        Digest::of("mixline/v2/relay record", &[encoded])
+        Digest::of(DOMAIN, &[encoded])
     }
 
     /// Which of two records of one relay is newer.
@@ -125,19 +123,15 @@ impl RelayRecord {
         (self.descriptor.version, self.version)
     }
 
-    fn write_keys(&self, writer: &mut Writer) {
+    fn body(&self) -> Writer {
+        let mut writer = Writer::new();
+        write_nested(&mut writer, &self.descriptor.encode());
         let first = self.onion.first().map_or(0, |(epoch, _)| *epoch);
         writer
             .u64(self.version)
             .u32(first)
             .u8(u8::try_from(self.onion.len()).unwrap_or(u8::MAX));
-        onion_keys::write(writer, &self.onion);
-    }
-
-    fn signed(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
-        writer.bytes(&self.descriptor.id.0);
-        self.write_keys(&mut writer);
-        writer.into_bytes()
+        onion_keys::write(&mut writer, &self.onion);
+        writer
     }
 }

@@ -71,6 +71,8 @@ impl Roster {
         + 1
         + MAX_DIRECTORIES * (32 + 1 + MAX_TEXT + 1 + MAX_URL)
         + 2 * Signatures::MAX_ENCODED;
+    /// The most bytes of a chain: 256 of the largest rosters, and more of those that are.
+    pub const MAX_CHAIN: usize = 256 * (2 + Self::MAX_ENCODED);
 
     /// The first roster of a new network. [`Roster::sign`] adds signatures.
     ///
@@ -169,6 +171,7 @@ impl Roster {
     /// Adds the signature of a member's offline key: as one of these, and, if `before` is the version
     /// before and has the key, as one of those. Says whether the key is in either.
     pub fn sign(&mut self, key: &IdentityKey, before: Option<&Self>) -> bool {
+        let before = before.filter(|before| self.follows(before));
         let signature = key.sign(DOMAIN, self.body(self.network_field()).written());
         let (old, new) = (
             before.and_then(|before| before.index_of(&key.public())),
@@ -183,7 +186,9 @@ impl Roster {
         old.is_some() || new.is_some()
     }
 
-    /// Takes over the signatures of a copy of the same roster that others have signed.
+    /// Takes over the signatures of a copy of the same roster that others have signed: those that are missing
+    /// here. One of these directories that does not hold is left out; those of the version before cannot be
+    /// checked here.
     ///
     /// # Errors
     /// [`Error::Authentication`] if it is not the same.
@@ -191,10 +196,20 @@ impl Roster {
         if copy.hash() != self.hash() || copy.network != self.network {
             return Err(Error::Authentication { what: DOMAIN });
         }
-        for (index, signature) in copy.signed.iter() {
-            self.signed.put(index, *signature);
+        let missing = |from: &Signatures, to: &Signatures| {
+            let mut missing = from.clone();
+            missing.retain(|index, _| to.iter().all(|(has, _)| has != index));
+            missing
+        };
+        let body = self.body(self.network_field());
+        for (index, signature) in missing(&copy.signed, &self.signed).iter() {
+            let member = self.member(index);
+            let holds = |member: &Member| verify(&member.key, DOMAIN, body.written(), signature);
+            if member.is_some_and(|member| holds(member).is_ok()) {
+                self.signed.put(index, *signature);
+            }
         }
-        for (index, signature) in copy.signed_before.iter() {
+        for (index, signature) in missing(&copy.signed_before, &self.signed_before).iter() {
             self.signed_before.put(index, *signature);
         }
         Ok(())
@@ -235,7 +250,8 @@ impl Roster {
             signed_before: Signatures::read(&mut reader)?,
             signed: Signatures::read(&mut reader)?,
         };
-        if (version == 1) != (network == NetworkId([0; 32])) {
+        let first = version == 1;
+        if first != (network == NetworkId([0; 32])) || (first && roster.signed_before.count() > 0) {
             return Err(reader.malformed());
         }
         reader.finish()?;
@@ -262,8 +278,7 @@ impl Roster {
     /// # Errors
     /// [`Error::Authentication`].
     pub fn verify_after(&self, before: &Self) -> Result<()> {
-        let follows = before.version.checked_add(1) == Some(self.version) && !before.is_alone();
-        if !follows || self.network != before.network {
+        if !self.follows(before) {
             return Err(Error::Authentication { what: DOMAIN });
         }
         self.verify_signed(before, &self.signed_before)?;
@@ -274,8 +289,12 @@ impl Roster {
     /// one before. Gives all of them.
     ///
     /// # Errors
-    /// Those of [`Roster::decode`], [`Roster::verify_first`] and [`Roster::verify_after`].
+    /// Those of [`Roster::decode`], [`Roster::verify_first`] and [`Roster::verify_after`]; [`Error::Limit`] past
+    /// [`Roster::MAX_CHAIN`].
     pub fn decode_chain(bytes: &[u8], network: NetworkId) -> Result<Vec<Self>> {
+        if bytes.len() > Self::MAX_CHAIN {
+            return Err(Error::Limit { what: WHAT });
+        }
         let mut reader = Reader::new(bytes, WHAT);
         let mut chain: Vec<Self> = Vec::new();
         while reader.left() > 0 {
@@ -300,6 +319,12 @@ impl Roster {
             super::format::write_nested(&mut writer, &roster.encode());
         }
         writer.into_bytes()
+    }
+
+    fn follows(&self, before: &Self) -> bool {
+        before.version.checked_add(1) == Some(self.version)
+            && self.network == before.network
+            && !before.is_alone()
     }
 
     fn verify_own(&self) -> Result<()> {

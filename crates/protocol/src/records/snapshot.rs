@@ -146,7 +146,8 @@ pub struct DirectoryEntry {
 ///      | first epoch 4 | relays: count 2, relay *     by short ID, ascending
 /// ```
 ///
-/// `issued` is also the number of its round, which it is called by. Each signature is over `network 32 | issued 8 | digest 32`.
+/// `issued` is also the number of its round, which it is called by. Each signature is over `network 32 | issued 8 |
+/// digest 32`, the digest being that of kind, format and body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Of which network.
@@ -198,16 +199,16 @@ impl Snapshot {
         with_tails.or_else(|| self.services().next())
     }
 
-    /// The hash of the body, which is what is signed.
+    /// The hash of kind, format and body, which is what is signed.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Self::digest_of(self.body().written())
     }
 
-    /// The hash of an encoded body.
+    /// The hash of a snapshot with this encoded body.
     #[must_use]
     pub fn digest_of(body: &[u8]) -> Digest {
-        Digest::of(DOMAIN, &[body])
+        Digest::of(DOMAIN, &[&[KIND, FORMAT], body])
     }
 
     /// The signature of a digest by a directory's online key.
@@ -253,6 +254,9 @@ impl Snapshot {
     pub fn sign(self, key: &IdentityKey) -> Result<Self> {
         if NetworkId(key.public()) != self.network {
             return Err(Error::Authentication { what: DOMAIN });
+        }
+        if self.roster != 0 {
+            return Err(Error::Malformed { what: WHAT });
         }
         let mut snapshot = self.ordered()?;
         let digest = snapshot.digest();
@@ -375,6 +379,10 @@ impl Snapshot {
         if !shorts.is_sorted_by(|a, b| a < b) {
             return malformed;
         }
+        // A directory that is alone signs with its identity.
+        if self.roster == 0 && !matches!(&self.directories[..], [own] if own.keys.is_empty()) {
+            return malformed;
+        }
         let first = self.first_epoch();
         if !self.relays.iter().all(|relay| relay.fits(first)) {
             return malformed;
@@ -472,8 +480,8 @@ impl Head {
         })
     }
 
-    /// A quorum of the roster, each by a key that its identity has certified for that time; every signature
-    /// that is there holds.
+    /// A quorum of the roster has signed, every signature that is there holds, and so does every online key, also of
+    /// who has not signed.
     fn verify(&self, signatures: &Signatures, body: &[u8], roster: &Roster) -> Result<()> {
         let failed = || Error::Authentication { what: DOMAIN };
         if self.network != roster.network() {
@@ -488,6 +496,12 @@ impl Head {
         if self.directories.len() != roster.members.len() {
             return Err(failed());
         }
+        // Online keys, even a quorum's, do not prolong what the offline keys have signed.
+        let life = self.valid_until.since(self.issued);
+        if !roster.is_alone() && life > u64::from(roster.validity_s) {
+            return Err(Error::Malformed { what: WHAT });
+        }
+        self.verify_keys(roster)?;
         let digest = Snapshot::digest_of(body);
         for (index, signature) in signatures.iter() {
             let holds = |key: &[u8; 32]| {
@@ -496,15 +510,10 @@ impl Head {
             };
             let entry = self.directories.get(usize::from(index));
             let member = roster.member(index).ok_or_else(failed)?;
-            let certified = |key: &OnlineKey| {
-                key.directory == member.key
-                    && key.verify(roster, self.issued).is_ok()
-                    && holds(&key.key)
-            };
             let signed = if roster.is_alone() {
                 holds(&member.key)
             } else {
-                entry.is_some_and(|entry| entry.keys.iter().any(certified))
+                entry.is_some_and(|entry| entry.keys.iter().any(|key| holds(&key.key)))
             };
             if !signed {
                 return Err(failed());
@@ -512,6 +521,18 @@ impl Head {
         }
         if signatures.count() < roster.quorum() {
             return Err(failed());
+        }
+        Ok(())
+    }
+
+    /// Each online key is certified by the directory whose entry it stands in, and in use when this was made.
+    fn verify_keys(&self, roster: &Roster) -> Result<()> {
+        for (entry, index) in self.directories.iter().zip(0..) {
+            for key in &entry.keys {
+                if key.verify(roster, self.issued)? != index {
+                    return Err(Error::Authentication { what: DOMAIN });
+                }
+            }
         }
         Ok(())
     }

@@ -145,7 +145,9 @@ impl Vote {
         writer.into_bytes()
     }
 
-    /// Reads a vote, and checks the signature of the service in it. Who made it, endorsements say.
+    /// Reads a vote, and checks every signature inside: that of the service, and those of the online keys, which
+    /// are of the vote's network and of one directory. Which one that is, and who made the vote, endorsements
+    /// say.
     ///
     /// # Errors
     /// [`Error::Length`], [`Error::Malformed`], [`Error::Version`], [`Error::Limit`],
@@ -185,6 +187,7 @@ impl Vote {
         if let Some(service) = &service {
             service.verify_signature()?;
         }
+        check_keys(&keys, network)?;
         Ok(Self {
             network,
             roster,
@@ -199,6 +202,17 @@ impl Vote {
             relays,
         })
     }
+}
+
+fn check_keys(keys: &[OnlineKey], network: NetworkId) -> Result<()> {
+    for key in keys {
+        let one_directory = keys.iter().all(|other| other.directory == key.directory);
+        if key.network != network || !one_directory {
+            return Err(Error::Malformed { what: WHAT });
+        }
+        key.verify_signature()?;
+    }
+    Ok(())
 }
 
 fn value(reader: &mut Reader<'_>) -> Result<Option<[u8; 32]>> {
@@ -225,7 +239,9 @@ fn voted(reader: &mut Reader<'_>) -> Result<VotedRelay> {
 /// voter 1 | round 8 | digest of the vote 32 | signatures
 /// ```
 ///
-/// Each signature is over `network 32 | round 8 | voter 1 | digest 32`.
+/// Each signature is over `network 32 | round 8 | voter's identity 32 | digest 32`. The identity, because an index
+/// is another directory's when the next version of the roster has another order: a signature under another's
+/// vote would then be one under an own vote, and two of them a [`super::Contradiction`] of who has told no lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endorsement {
     /// Whose vote it is.
@@ -242,11 +258,12 @@ impl Endorsement {
     /// The most bytes of an encoded endorsement.
     pub const MAX_ENCODED: usize = 1 + 8 + 32 + Signatures::MAX_ENCODED;
 
-    /// A directory's signature under a vote, its own or another's.
+    /// A directory's signature under a vote, its own or another's. `voter`: the identity of the directory whose
+    /// vote it is; `key`: the online key of the one that signs.
     #[must_use]
     pub fn signature(
         network: &NetworkId,
-        (voter, round, vote): (u8, UnixTime, &Digest),
+        (voter, round, vote): (&[u8; 32], UnixTime, &Digest),
         key: &IdentityKey,
     ) -> [u8; SIGNATURE] {
         key.sign(ENDORSED, &endorsed(network, voter, round, vote))
@@ -258,7 +275,7 @@ impl Endorsement {
     /// [`Error::Authentication`].
     pub fn verify_signature(
         network: &NetworkId,
-        (voter, round, vote): (u8, UnixTime, &Digest),
+        (voter, round, vote): (&[u8; 32], UnixTime, &Digest),
         key: &[u8; 32],
         signature: &[u8; SIGNATURE],
     ) -> Result<()> {
@@ -294,12 +311,12 @@ impl Endorsement {
     }
 }
 
-fn endorsed(network: &NetworkId, voter: u8, round: UnixTime, vote: &Digest) -> Vec<u8> {
+fn endorsed(network: &NetworkId, voter: &[u8; 32], round: UnixTime, vote: &Digest) -> Vec<u8> {
     let mut writer = Writer::new();
     writer
         .bytes(&network.0)
         .u64(round.0)
-        .u8(voter)
+        .bytes(voter)
         .bytes(&vote.0);
     writer.into_bytes()
 }

@@ -10,6 +10,7 @@ mod forge;
 mod link;
 mod path;
 mod records;
+mod ring;
 mod session;
 mod text;
 
@@ -43,6 +44,10 @@ pub const TARGETS: &[Target] = &[
     records::REQUEST,
     records::RESPONSE,
     records::REPLAY_MEMORY,
+    ring::RECORD,
+    ring::SEALED_RECORD,
+    ring::REQUEST,
+    ring::RESPONSE,
     text::NAMES,
 ];
 

@@ -69,6 +69,7 @@ pub fn listed(descriptor: RelayDescriptor) -> ListedRelay {
         capacity: descriptor.capacity,
         descriptor,
         onion: onion(),
+        since: NOW.minus(3600),
         flags: RelayFlags { ring: true },
     }
 }
@@ -340,6 +341,7 @@ prop_compose! {
                     descriptor,
                     onion,
                     capacity,
+                    since: UnixTime(capacity.into()),
                     flags: RelayFlags { ring },
                 })
                 .collect(),

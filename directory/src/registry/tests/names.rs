@@ -1,5 +1,8 @@
 //! Names: first come, first served, and kept for their holders.
 
+use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::registry::names::{NAME_GRACE, NAMES_PER_ID};
 
@@ -48,7 +51,8 @@ fn a_name_that_was_not_renewed_waits_for_its_owner() {
     let id = first.id;
     assert_eq!(registry.name_of(&id, end), Ok(None));
     assert_eq!(registry.names_left(&id), 0);
-    assert_eq!(registry.sweep(end).unwrap(), 0);
+    // Nothing but what says that the first one once got a name.
+    assert_eq!(registry.sweep(end).unwrap(), 1);
 }
 
 #[test]
@@ -74,6 +78,69 @@ fn an_id_holds_so_many_names() {
             .as_str(),
         "name0"
     );
+}
+
+/// A store in which two who list the names of an ID meet once, before either goes on.
+struct Meeting {
+    store: RedbStore,
+    place: Barrier,
+    open: AtomicBool,
+}
+
+impl Store for Arc<Meeting> {
+    fn get(&self, table: Table, key: &[u8]) -> crate::Result<Option<Entry>> {
+        self.store.get(table, key)
+    }
+    fn commit(&self, transaction: Transaction) -> crate::Result<Outcome> {
+        self.open.store(false, Ordering::SeqCst);
+        self.store.commit(transaction)
+    }
+    fn list(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        most: usize,
+    ) -> crate::Result<Vec<(Vec<u8>, Entry)>> {
+        let found = self.store.list(table, prefix, after, most);
+        if table == Table::NamesOf && self.open.load(Ordering::SeqCst) {
+            self.place.wait();
+        }
+        found
+    }
+    fn count(&self, table: Table) -> crate::Result<u64> {
+        self.store.count(table)
+    }
+    fn expire(&self, now: UnixTime, most: usize) -> crate::Result<usize> {
+        self.store.expire(now, most)
+    }
+}
+
+#[test]
+fn an_id_holds_so_many_names_also_by_claims_at_once() {
+    let store = Arc::new(Meeting {
+        store: RedbStore::in_memory().unwrap(),
+        place: Barrier::new(2),
+        open: AtomicBool::new(false),
+    });
+    // Two front ends of one owner.
+    let registries = [(); 2].map(|()| open(Box::new(Arc::clone(&store)), Limits::default()));
+    for n in 1..NAMES_PER_ID {
+        let record = name(1, &format!("name{n}"), NOW);
+        registries[0].claim_name(&record, NOW).unwrap();
+    }
+    store.open.store(true, Ordering::SeqCst);
+    let granted = std::thread::scope(|scope| {
+        let claims = [(&registries[0], "one"), (&registries[1], "two")]
+            .map(|(registry, label)| {
+                scope.spawn(move || registry.claim_name(&name(1, label, NOW), NOW))
+            })
+            .map(|claim| claim.join().unwrap());
+        claims.iter().filter(|claim| claim.is_ok()).count()
+    });
+    assert_eq!(granted, 1);
+    let id = name(1, "one", NOW).id;
+    assert_eq!(registries[1].names_left(&id), NAMES_PER_ID);
 }
 
 #[test]

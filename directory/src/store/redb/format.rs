@@ -12,21 +12,13 @@ use crate::{Error, Result};
 pub(super) type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 pub(super) const ENDS: Bytes = TableDefinition::new("ends");
-/// One entry, the last revision.
+/// The last revision, and the store's condition.
 pub(super) const META: TableDefinition<'static, &'static str, u64> = TableDefinition::new("meta");
 pub(super) const REVISION: &str = "revision";
+pub(super) const CONDITION: &str = "condition";
 
 pub(super) fn definition(table: Table) -> Bytes {
-    TableDefinition::new(match table {
-        Table::Relays => "relays",
-        Table::ShortIds => "short_ids",
-        Table::Services => "services",
-        Table::Addresses => "addresses",
-        Table::Names => "names",
-        Table::NamesOf => "names_of",
-        Table::Leases => "leases",
-        Table::LeaseOf => "lease_of",
-    })
+    TableDefinition::new(table.name())
 }
 
 pub(super) fn end_key(expires: UnixTime, table: Table, key: &[u8]) -> Vec<u8> {

@@ -10,16 +10,16 @@ mod writer;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mixline_protocol::time::UnixTime;
 use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
-use self::format::{ENDS, META, broken, definition, entry};
+use self::format::{CONDITION, ENDS, META, broken, definition, entry};
 use self::writer::{Writer, begin};
-use super::{Entry, Outcome, Store, Table, Transaction};
+use super::{Condition, Entry, Movable, Outcome, Store, Table, Transaction};
 use crate::{Error, Result};
 
 /// Bytes of the database's cache.
@@ -29,6 +29,8 @@ const CACHE: usize = 32 << 20;
 pub struct RedbStore {
     database: Arc<Database>,
     writer: Writer,
+    /// Where the file is, if there is one.
+    path: PathBuf,
 }
 
 impl RedbStore {
@@ -36,8 +38,19 @@ impl RedbStore {
     ///
     /// # Errors
     /// [`Error::InUse`] if another process has it open, [`Error::State`] if it cannot be
-    /// opened, [`Error::Store`] if it can and does not work.
+    /// opened, [`Error::Store`] if it can and does not work, [`Error::Condition`] if its records are
+    /// elsewhere or on their way.
     pub fn open(path: &Path) -> Result<Self> {
+        let store = Self::open_to_move(path)?;
+        store.condition()?.usable(&store.place())?;
+        Ok(store)
+    }
+
+    /// The same in whichever condition the store is, for moving records.
+    ///
+    /// # Errors
+    /// As [`RedbStore::open`], without [`Error::Condition`].
+    pub fn open_to_move(path: &Path) -> Result<Self> {
         let state = |reason: String| Error::State {
             path: path.to_owned(),
             reason,
@@ -63,7 +76,7 @@ impl RedbStore {
             DatabaseError::Storage(redb::StorageError::Io(e)) => state(e.to_string()),
             other => state(format!("not a usable database: {other}")),
         })?;
-        Self::with(database)
+        Self::with(database, path)
     }
 
     /// A store that forgets everything when it is dropped, for trials.
@@ -73,14 +86,13 @@ impl RedbStore {
     #[cfg(test)]
     pub fn in_memory() -> Result<Self> {
         let backend = redb::backends::InMemoryBackend::new();
-        Self::with(
-            Database::builder()
-                .create_with_backend(backend)
-                .map_err(broken)?,
-        )
+        let database = Database::builder()
+            .create_with_backend(backend)
+            .map_err(broken)?;
+        Self::with(database, Path::new("memory"))
     }
 
-    fn with(database: Database) -> Result<Self> {
+    fn with(database: Database, path: &Path) -> Result<Self> {
         let first = begin(&database)?;
         for table in Table::ALL {
             first.open_table(definition(table)).map_err(broken)?;
@@ -90,7 +102,11 @@ impl RedbStore {
         first.commit().map_err(broken)?;
         let database = Arc::new(database);
         let writer = Writer::start(Arc::clone(&database))?;
-        Ok(Self { database, writer })
+        Ok(Self {
+            database,
+            writer,
+            path: path.to_owned(),
+        })
     }
 
     /// Without writing anything.
@@ -167,5 +183,27 @@ impl Store for RedbStore {
 
     fn failure(&self) -> Option<String> {
         self.writer.failure()
+    }
+}
+
+impl Movable for RedbStore {
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn condition(&self) -> Result<Condition> {
+        let read = self.database.begin_read().map_err(broken)?;
+        let meta = read.open_table(META).map_err(broken)?;
+        let code = meta.get(CONDITION).map_err(broken)?;
+        let code = code.map_or(Condition::Ready.code(), |code| code.value());
+        Condition::of_code(code).ok_or_else(|| Error::Store("damaged condition".into()))
+    }
+
+    fn set_condition(&self, condition: Condition) -> Result<()> {
+        let write = begin(&self.database)?;
+        let mut meta = write.open_table(META).map_err(broken)?;
+        meta.insert(CONDITION, condition.code()).map_err(broken)?;
+        drop(meta);
+        write.commit().map_err(broken)
     }
 }

@@ -14,7 +14,7 @@ use mixline_endpoint::status::GuardStatus;
 use mixline_endpoint::{GuardTarget, ProbeOptions, probe_guards};
 use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{RelayDescriptor, Snapshot};
+use mixline_protocol::records::{ListedRelay, RelayDescriptor, Snapshot};
 use rand_core::Rng as _;
 use serde_json::Value;
 
@@ -78,14 +78,14 @@ impl Wire {
             };
         };
         let remembered = remembered(&config.state_dir);
-        let id = |relay: &RelayDescriptor| relay.id.to_string();
+        let id = |relay: &ListedRelay| relay.descriptor.id.to_string();
         let (relays, at_random) = to_measure(&snapshot.relays, id, &remembered, config.guards);
         let options = ProbeOptions {
             mappings: mappings.iter().copied().map(Duration::from_secs).collect(),
             all_without_nat: long,
             ..ProbeOptions::default()
         };
-        let targets = relays.into_iter().map(target).collect();
+        let targets = relays.into_iter().map(|it| target(&it.descriptor)).collect();
         let probed = probe_guards(targets, &options).await;
         Self {
             measured: serde_json::to_value(probed).map_err(|error| error.to_string()),

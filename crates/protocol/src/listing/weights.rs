@@ -7,34 +7,37 @@
 
 use std::collections::HashMap;
 
-use crate::relays::network::Neighbourhood;
+use super::{Neighbourhood, median_of_networks};
 
 /// No relay and no network counts for more than this many times the median: a capacity must not buy all
 /// the paths.
-const MOST_MEDIANS: u64 = 10;
-/// A capacity is multiplied by so much before it is divided up, so that small ones are not rounded away.
-const UNIT: u64 = 1 << 16;
+pub const MOST_MEDIANS: u64 = 10;
+/// What a capacity of 1 weighs where nothing is cut, so that what is divided up is not rounded away.
+pub const UNIT: u64 = 1 << 16;
 
 /// What a weight is made of.
 pub struct Claim<'a> {
-    /// What the relay says of itself.
+    /// Datagrams a second.
     pub capacity: u32,
-    /// Where it says that it is.
+    /// Where the relay's addresses are, each once; that of the first address first.
     pub neighbourhoods: &'a [Neighbourhood],
 }
 
-/// The weights of the relays of one network, at least 1 each.
+impl Claim<'_> {
+    fn capacity(&self) -> u64 {
+        u64::from(self.capacity.max(1))
+    }
+}
+
+/// The weights of all relays of a snapshot, in its order, in units of 1 / [`UNIT`] of a capacity, at least 1 each.
 #[must_use]
 pub fn weights(claims: &[Claim<'_>]) -> Vec<u64> {
-    let capacity = |claim: &Claim<'_>| u64::from(claim.capacity.max(1));
-    let mut of_networks: HashMap<Option<&Neighbourhood>, Vec<u64>> = HashMap::new();
-    for claim in claims {
-        let of = of_networks.entry(claim.neighbourhoods.first()).or_default();
-        of.push(capacity(claim));
-    }
-    let typical = of_networks.into_values().filter_map(median).collect();
-    let most = median(typical).unwrap_or(1).saturating_mul(MOST_MEDIANS);
-    let capped = |claim: &Claim<'_>| capacity(claim).min(most);
+    let of_networks = claims
+        .iter()
+        .map(|claim| (claim.neighbourhoods.first(), claim.capacity()));
+    let typical = median_of_networks(of_networks).unwrap_or(1);
+    let most = typical.saturating_mul(MOST_MEDIANS);
+    let capped = |claim: &Claim<'_>| claim.capacity().min(most);
     let mut totals: HashMap<&Neighbourhood, u64> = HashMap::new();
     for claim in claims {
         for neighbourhood in claim.neighbourhoods {
@@ -55,13 +58,10 @@ pub fn weights(claims: &[Claim<'_>]) -> Vec<u64> {
         .collect()
 }
 
-fn median(mut of: Vec<u64>) -> Option<u64> {
-    of.sort_unstable();
-    of.get(of.len() / 2).copied()
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn v4(network: u16) -> [Neighbourhood; 1] {
@@ -126,5 +126,39 @@ mod tests {
             .collect();
         let weights = weights(&claims);
         assert_eq!(weights, [100, 200, 50, 400].map(|it| it * UNIT));
+    }
+
+    proptest! {
+        /// Whatever is claimed, no relay and no network has more than ten medians, nobody nothing, and the order
+        /// in which relays are given does not matter.
+        #[test]
+        fn weights_are_bounded(
+            relays in proptest::collection::vec((any::<u32>(), 0_u16..6, 0_u8..4), 1..40),
+        ) {
+            let at: Vec<Vec<Neighbourhood>> = relays
+                .iter()
+                .map(|(_, first, second)| match second {
+                    0 => v4(*first).to_vec(),
+                    n => vec![v4(*first)[0], Neighbourhood::V6([0x2a, 0, 0, *n])],
+                })
+                .collect();
+            let claim = |n: usize| Claim {
+                capacity: relays[n].0,
+                neighbourhoods: &at[n],
+            };
+            let claims: Vec<_> = (0..relays.len()).map(claim).collect();
+            let found = weights(&claims);
+            let firsts = claims.iter().map(|it| (it.neighbourhoods.first(), it.capacity()));
+            let most = median_of_networks(firsts).unwrap() * MOST_MEDIANS * UNIT;
+            prop_assert!(found.iter().all(|weight| (1..=most).contains(weight)));
+            for neighbourhood in at.iter().flatten() {
+                let inside = found.iter().zip(&at).filter(|(_, at)| at.contains(neighbourhood));
+                let total: u64 = inside.clone().map(|(weight, _)| *weight).sum();
+                prop_assert!(total <= most + inside.count() as u64);
+            }
+            let turned: Vec<_> = (0..relays.len()).rev().map(claim).collect();
+            let again: Vec<_> = weights(&turned).into_iter().rev().collect();
+            prop_assert_eq!(again, found);
+        }
     }
 }

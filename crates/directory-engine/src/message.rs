@@ -1,0 +1,140 @@
+//! What directories send to each other during a round.
+//!
+//! ```text
+//! message = kind 1 | count 1, online key 178 * count | body
+//! 1 endorsements: count 1, endorsement *
+//! 2 signature:    round 8 | index 1 | digest 32 | signature 64
+//! 3 proof:        contradiction
+//! ```
+//!
+//! A message needs no sender: all that it says is signed. The online keys are those that the receiver needs
+//! to check it.
+
+use mixline_protocol::identity::{Digest, SIGNATURE};
+use mixline_protocol::records::{
+    Contradiction, Endorsement, MAX_DIRECTORIES, MAX_ONLINE_KEYS, OnlineKey,
+};
+use mixline_protocol::time::UnixTime;
+use mixline_protocol::wire::{Reader, Writer};
+use mixline_protocol::{Error, Result};
+
+const WHAT: &str = "message of a directory";
+/// Online keys in a message: those of all directories.
+const KEYS: usize = MAX_DIRECTORIES * MAX_ONLINE_KEYS;
+/// Endorsements in a message: two votes of each directory.
+const ENDORSEMENTS: usize = 2 * MAX_DIRECTORIES;
+
+/// A message to another directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The keys that it takes to check it.
+    pub keys: Vec<OnlineKey>,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// These votes there are.
+    Endorsements(Vec<Endorsement>),
+    /// A directory has signed a snapshot.
+    Signature {
+        /// Of which round.
+        round: UnixTime,
+        /// Which directory.
+        index: u8,
+        /// Which snapshot.
+        digest: Digest,
+        /// The signature.
+        signature: [u8; SIGNATURE],
+    },
+    /// A directory has said two things.
+    Contradiction(Box<Contradiction>),
+}
+
+impl Message {
+    /// The most bytes of an encoded message.
+    pub const MAX_ENCODED: usize =
+        3 + KEYS * OnlineKey::ENCODED + ENDORSEMENTS * Endorsement::MAX_ENCODED + 1;
+
+    /// The bytes of the message.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.u8(match &self.body {
+            Body::Endorsements(_) => 1,
+            Body::Signature { .. } => 2,
+            Body::Contradiction(_) => 3,
+        });
+        writer.u8(u8::try_from(self.keys.len()).unwrap_or(u8::MAX));
+        for key in &self.keys {
+            writer.bytes(&key.encode());
+        }
+        match &self.body {
+            Body::Endorsements(endorsements) => {
+                writer.u8(u8::try_from(endorsements.len()).unwrap_or(u8::MAX));
+                for endorsement in endorsements {
+                    endorsement.write(&mut writer);
+                }
+            }
+            Body::Signature {
+                round,
+                index,
+                digest,
+                signature,
+            } => {
+                writer
+                    .u64(round.0)
+                    .u8(*index)
+                    .bytes(&digest.0)
+                    .bytes(signature);
+            }
+            Body::Contradiction(proof) => {
+                writer.bytes(&proof.encode());
+            }
+        }
+        writer.into_bytes()
+    }
+
+    /// Reads a message. Nothing in it is checked.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::Malformed`], [`Error::Version`], [`Error::Limit`].
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > Self::MAX_ENCODED {
+            return Err(Error::Limit { what: WHAT });
+        }
+        let mut reader = Reader::new(bytes, WHAT);
+        let kind = reader.u8()?;
+        let count = usize::from(reader.u8()?);
+        if count > KEYS {
+            return Err(Error::Limit { what: WHAT });
+        }
+        let keys = (0..count).map(|_| OnlineKey::decode(reader.take(OnlineKey::ENCODED)?));
+        let keys = keys.collect::<Result<_>>()?;
+        let body = match kind {
+            1 => {
+                let count = usize::from(reader.u8()?);
+                if count > ENDORSEMENTS {
+                    return Err(Error::Limit { what: WHAT });
+                }
+                let endorsements = (0..count).map(|_| Endorsement::read(&mut reader));
+                Body::Endorsements(endorsements.collect::<Result<_>>()?)
+            }
+            2 => Body::Signature {
+                round: UnixTime(reader.u64()?),
+                index: reader.u8()?,
+                digest: Digest(reader.array()?),
+                signature: reader.array()?,
+            },
+            3 => {
+                let proof = reader.take(Contradiction::ENCODED)?;
+                Body::Contradiction(Box::new(Contradiction::decode(proof)?))
+            }
+            _ => return Err(reader.malformed()),
+        };
+        reader.finish()?;
+        Ok(Self { keys, body })
+    }
+}

@@ -1,0 +1,285 @@
+//! Requests to whichever member of etcd answers.
+//!
+//! What only reads is asked of the next member when one fails. What writes is asked of the next one only
+//! if it is certain that it has not been sent: otherwise whether it happened is not known, and asking
+//! again might do it twice, or find a conflict with itself.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use mixline_http_client::{Answer, Failure, Patience, Request, Server, UrlError, header, one_line};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
+
+use super::messages::Refused;
+
+/// How long a call may take, whatever fails.
+const CALL: Duration = Duration::from_secs(8);
+/// The most bytes that are read of an answer: a page of entries, or all leases.
+const LONGEST: usize = 16 << 20;
+/// A read that a member does not answer is soon asked of the next one.
+const READS: Patience = Patience {
+    connect: Duration::from_secs(1),
+    kept: Duration::from_millis(1500),
+    begin: Duration::from_millis(2500),
+    goes_on: Duration::from_secs(2),
+    exchange: CALL,
+};
+/// A write waits while the members elect a leader, which takes them a second or two.
+const WRITES: Patience = Patience {
+    begin: Duration::from_secs(5),
+    ..READS
+};
+
+/// gRPC's status codes that are told apart (`google/rpc/code.proto`).
+pub(super) mod code {
+    pub const NOT_FOUND: u32 = 5;
+    pub const RESOURCE_EXHAUSTED: u32 = 8;
+    pub const FAILED_PRECONDITION: u32 = 9;
+    /// Invalid argument, not found, permission denied, failed precondition, out of range, unimplemented,
+    /// unauthenticated: said before anything is done.
+    pub const REFUSED: [u32; 7] = [3, NOT_FOUND, 7, FAILED_PRECONDITION, 11, 12, 16];
+}
+
+/// Why etcd has not done what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// No member does; nothing has happened. One line.
+    Away(String),
+    /// Whether it has happened is not known. One line.
+    Unknown(String),
+    /// Its quota is used up; nothing has happened.
+    Full,
+    /// etcd says no, with a gRPC code and one line; nothing has happened.
+    Refused(u32, String),
+}
+
+/// Whether a request may be asked of several members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Write,
+}
+
+/// The members of etcd.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    members: Vec<Member>,
+    /// Who is asked first.
+    preferred: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Member {
+    reads: Server,
+    writes: Server,
+}
+
+/// What a member answered, and how far this machine's clock is ahead of its, seconds.
+#[derive(Debug)]
+pub(super) struct Answered<T> {
+    pub answer: T,
+    pub clock_ahead: Option<i64>,
+}
+
+impl Cluster {
+    /// Those at these URLs, which were checked. Connects to nothing yet.
+    pub(super) fn new(endpoints: &[String]) -> Result<Self, UrlError> {
+        let member = |url: &String| {
+            Ok::<_, UrlError>(Member {
+                reads: Server::with_patience(url, READS)?,
+                writes: Server::with_patience(url, WRITES)?,
+            })
+        };
+        Ok(Self {
+            members: endpoints.iter().map(member).collect::<Result<_, _>>()?,
+            preferred: AtomicUsize::new(0),
+        })
+    }
+
+    /// Asks something that changes nothing.
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+    ) -> Result<Answered<T>, Trouble> {
+        self.ask(path, question, Kind::Read).await
+    }
+
+    /// Asks for a change, at most once.
+    pub(super) async fn write<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+    ) -> Result<Answered<T>, Trouble> {
+        self.ask(path, question, Kind::Write).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+        kind: Kind,
+    ) -> Result<Answered<T>, Trouble> {
+        let body = serde_json::to_vec(question).map_err(|e| Trouble::Away(e.to_string()))?;
+        let deadline = Instant::now() + CALL;
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut last = Trouble::Away("no members".into());
+        for offset in 0..self.members.len() {
+            let number = first.wrapping_add(offset) % self.members.len();
+            let Some(member) = self.members.get(number) else {
+                break;
+            };
+            let asked = timeout_at(deadline, member.ask(path, &body, kind)).await;
+            last = match asked {
+                Ok(Ok((answer, clock_ahead))) => {
+                    return read_answer(&answer, clock_ahead, kind);
+                }
+                Ok(Err(trouble)) => trouble,
+                Err(_) => missed(kind, "no answer in time"),
+            };
+            match last {
+                Trouble::Away(_) => self.avoid(number),
+                Trouble::Unknown(_) => {
+                    self.avoid(number);
+                    break;
+                }
+                Trouble::Full | Trouble::Refused(..) => break,
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    /// Another member is asked first from now on.
+    fn avoid(&self, number: usize) {
+        let next = (number + 1) % self.members.len().max(1);
+        // Who has moved on meanwhile is not called back.
+        let _ = self
+            .preferred
+            .compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+impl Member {
+    /// The body of its answer, and how far this machine's clock is ahead.
+    async fn ask(
+        &self,
+        path: &str,
+        body: &[u8],
+        kind: Kind,
+    ) -> Result<(Vec<u8>, Option<i64>), Trouble> {
+        let request = Request::post_json(path, body.to_vec());
+        let (server, request) = match kind {
+            Kind::Read => (&self.reads, request),
+            Kind::Write => (&self.writes, request.once()),
+        };
+        let failed = |failure: &Failure| {
+            let reason = format!("{}: {failure}", server.url());
+            if failure.is_unsent() {
+                Trouble::Away(reason)
+            } else {
+                missed(kind, &reason)
+            }
+        };
+        let answer = server.ask(request).await.map_err(|e| failed(&e))?;
+        let clock_ahead = clock_ahead(&answer);
+        let status = answer.status();
+        let body = answer.body(LONGEST).await.map_err(|e| failed(&e))?;
+        if status.is_success() {
+            return Ok((body, clock_ahead));
+        }
+        match serde_json::from_slice::<Refused>(&body) {
+            Ok(refused) => Err(refusal(&refused, &server.url(), kind)),
+            Err(_) => {
+                let reason = format!(
+                    "{} answers with status {status}: is it etcd, 3.4 or newer?",
+                    server.url()
+                );
+                Err(missed(kind, &reason))
+            }
+        }
+    }
+}
+
+fn read_answer<T: DeserializeOwned>(
+    body: &[u8],
+    clock_ahead: Option<i64>,
+    kind: Kind,
+) -> Result<Answered<T>, Trouble> {
+    let odd = |error: serde_json::Error| {
+        let reason = format!("an answer that etcd 3.4 does not give: {error}");
+        missed(kind, &one_line(&reason))
+    };
+    Ok(Answered {
+        answer: serde_json::from_slice(body).map_err(odd)?,
+        clock_ahead,
+    })
+}
+
+/// What etcd says no with.
+fn refusal(refused: &Refused, url: &str, kind: Kind) -> Trouble {
+    let said = one_line(&refused.message);
+    let reason = format!("{url}: {said}");
+    match refused.code {
+        code::RESOURCE_EXHAUSTED if said.contains("space exceeded") => Trouble::Full,
+        // Too much is under way; it has not been proposed.
+        code::RESOURCE_EXHAUSTED => Trouble::Away(reason),
+        code if code::REFUSED.contains(&code) => Trouble::Refused(code, reason),
+        // No leader, a leader that changed, a member that stops: it may have been proposed.
+        _ => missed(kind, &reason),
+    }
+}
+
+/// Something that was sent, and not answered as it should be.
+fn missed(kind: Kind, reason: &str) -> Trouble {
+    match kind {
+        Kind::Read => Trouble::Away(reason.to_owned()),
+        Kind::Write => Trouble::Unknown(reason.to_owned()),
+    }
+}
+
+fn clock_ahead(answer: &Answer) -> Option<i64> {
+    let date = answer.headers().get(header::DATE)?.to_str().ok()?;
+    let theirs = httpdate::parse_http_date(date).ok()?;
+    let seconds = |passed: Duration| i64::try_from(passed.as_secs()).unwrap_or(i64::MAX);
+    Some(match SystemTime::now().duration_since(theirs) {
+        Ok(ahead) => seconds(ahead),
+        Err(behind) => -seconds(behind.duration()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u32, message: &str, kind: Kind) -> Trouble {
+        let message = message.to_owned();
+        refusal(&Refused { code, message }, "u", kind)
+    }
+
+    #[test]
+    fn what_may_have_happened_is_told_from_what_has_not() {
+        let timed_out = "etcdserver: request timed out";
+        assert!(matches!(
+            refused(14, timed_out, Kind::Write),
+            Trouble::Unknown(_)
+        ));
+        assert!(matches!(
+            refused(14, timed_out, Kind::Read),
+            Trouble::Away(_)
+        ));
+        let full = "etcdserver: mvcc: database space exceeded";
+        assert_eq!(refused(8, full, Kind::Write), Trouble::Full);
+        let busy = "etcdserver: too many requests";
+        assert!(matches!(refused(8, busy, Kind::Write), Trouble::Away(_)));
+        let no_lease = "etcdserver: requested lease not found";
+        assert!(matches!(
+            refused(5, no_lease, Kind::Write),
+            Trouble::Refused(5, _)
+        ));
+    }
+}
