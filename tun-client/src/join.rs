@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use atomic_write_file::AtomicWriteFile;
-use mixline_daemon::network::Network;
 use futures_util::future::join_all;
+use mixline_daemon::network::Network;
 use mixline_directory_client::{DirectoryClient, Error, Fetched};
 use serde_yaml::{Mapping, Value};
 
