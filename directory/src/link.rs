@@ -62,7 +62,7 @@ mod tests {
             let place = Place::of(listen).unwrap();
             assert!(place.configured);
             let network = place.network(AnonymousId([3; 32])).unwrap();
-            assert_eq!(network.url, format!("http://{listen}"));
+            assert_eq!(network.urls, [format!("http://{listen}")]);
         }
         if let Some(place) = Place::of("0.0.0.0:8080".parse().unwrap()) {
             assert!(!place.configured && !place.address.ip().is_unspecified());

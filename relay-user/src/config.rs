@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mixline_daemon::logging::Filter;
-use mixline_protocol::identity::AnonymousId;
+use mixline_daemon::network::{Network, OneDirectory, network_id};
+use mixline_protocol::identity::NetworkId;
 use mixline_protocol::records::{MAX_ADDRESSES, MAX_TEXT};
 use mixline_relay_engine::allowance::SENT_BYTES;
 use mixline_relay_engine::link_sessions::MAX_WORKERS;
@@ -75,8 +76,18 @@ pub struct Config {
     /// Where others reach the relay; by default, `listen`.
     #[serde(default)]
     pub advertise: Vec<SocketAddr>,
-    /// The directory.
-    pub directory: Directory,
+    /// Which network to join, as the keys `network` and `directories` say, or `directory`.
+    #[serde(skip, default = "no_network")]
+    pub network: Network,
+    /// What the key `network` says.
+    #[serde(default, rename = "network", deserialize_with = "network_id")]
+    pub(crate) network_id: Option<NetworkId>,
+    /// What the key `directories` says.
+    #[serde(default)]
+    pub(crate) directories: Vec<String>,
+    /// What the key `directory` says.
+    #[serde(default)]
+    pub(crate) directory: Option<OneDirectory>,
     /// How many threads forward datagrams.
     #[serde(default)]
     pub workers: Workers,
@@ -127,17 +138,6 @@ pub struct Config {
     /// From when on the time inside counts.
     #[serde(default)]
     pub time_inside: InsideFrom,
-}
-
-/// Which directory, and where.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Directory {
-    /// `http://host:port`.
-    pub url: String,
-    /// Its ID: 52 characters.
-    #[serde(deserialize_with = "id")]
-    pub id: AnonymousId,
 }
 
 /// How many threads forward datagrams.
@@ -202,13 +202,12 @@ fn default_replay_memory() -> usize {
     32
 }
 
-fn id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<AnonymousId, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        serde::de::Error::custom(format!(
-            "`{text}` is not a directory's ID (52 characters, as `mixline-directory id` prints it)"
-        ))
-    })
+/// What stands for the network until all keys are read.
+fn no_network() -> Network {
+    Network {
+        id: NetworkId([0; 32]),
+        urls: Vec::new(),
+    }
 }
 
 impl<'de> Deserialize<'de> for Workers {
@@ -247,10 +246,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Form`], [`ConfigError::Value`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = serde_yaml::from_str(text).map_err(|error| ConfigError::Form {
+        let form = |reason| ConfigError::Form {
             path: path.into(),
-            reason: error.to_string(),
-        })?;
+            reason,
+        };
+        let mut config: Self =
+            serde_yaml::from_str(text).map_err(|error| form(error.to_string()))?;
+        let (directory, id) = (config.directory.as_ref(), config.network_id);
+        let network = Network::of_keys(directory, id, &config.directories);
+        config.network = network.map_err(|error| form(error.to_string()))?;
         config.check()?;
         Ok(config)
     }

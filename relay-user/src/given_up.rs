@@ -24,7 +24,9 @@ pub async fn watch_port(
         tick.tick().await;
         if watch.needs_answer() && asked.is_none_or(|at: Instant| at.elapsed() >= ASK_EVERY) {
             asked = Some(Instant::now());
-            tokio::spawn(ask(offer.borrow().directory_url.clone()));
+            if let Some(url) = offer.borrow().directories.first() {
+                tokio::spawn(ask(url.clone()));
+            }
         }
         if let Some(doubt) = watch.look(Instant::now()) {
             workers.iter().for_each(|worker| worker.waker.wake());

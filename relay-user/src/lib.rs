@@ -41,7 +41,7 @@ mod volume;
 mod workers;
 
 pub use bytes::{Bytes, NoBytes};
-pub use config::{Config, ConfigError, Directory, PortKind, Workers, XdpSend};
+pub use config::{Config, ConfigError, PortKind, Workers, XdpSend};
 pub use port::{InterfaceError, OpenError, XdpError};
 pub use run::{RunError, run};
 pub use state_dir::StateError;

@@ -1,7 +1,8 @@
 //! The onion keys of a relay: one for each epoch, erased when their time is over.
 //!
-//! The current epoch's and the next one's are published. The previous one's is honoured
-//! for the network's grace period. What was captured on the wire before cannot be opened
+//! The current epoch's and those of the next three are published, so that a snapshot is of use for hours.
+//! Headers are tried with the current one's, the next one's, since clocks are not quite the same, and the
+//! previous one's, which is honoured for the network's grace period: garbage costs no more than that. What was captured on the wire before cannot be opened
 //! by anybody afterwards, this relay included.
 //!
 //! Epochs say for how long a key lives. Which key it is, its number says: clocks and lengths of
@@ -23,8 +24,10 @@ const WHAT: &str = "onion keys";
 const VERSION: u8 = 1;
 /// Bytes before the keys in the form on disk.
 const HEAD: usize = 10;
-/// The previous, the current and the next.
-const MOST: usize = 3;
+/// Epochs after the current one whose keys are published.
+const AHEAD: u32 = MAX_ONION_KEYS as u32 - 1;
+/// The previous, the current, and those to come.
+const MOST: usize = 2 + AHEAD as usize;
 
 /// Onion keys by epoch, and how long epochs are.
 pub struct OnionKeys {
@@ -74,13 +77,13 @@ impl OnionKeys {
         let current = epoch::current(now, self.epoch_seconds);
         let before = self.live();
         let (seconds, grace) = (self.epoch_seconds, self.grace_seconds);
-        let next = current.saturating_add(1);
+        let last = current.saturating_add(AHEAD);
         self.keys
-            .retain(|key| key.epoch <= next && now < epoch::ends(key.epoch, seconds, grace));
+            .retain(|key| key.epoch <= last && now < epoch::ends(key.epoch, seconds, grace));
         // A grace longer than an epoch would keep more than the keyring has room for.
         self.keys
             .retain(|key| key.epoch.saturating_add(1) >= current);
-        for wanted in [current, next] {
+        for wanted in current..=last {
             if !self.epochs().any(|n| n == wanted) {
                 self.add(wanted, OnionSecret::generate(rng));
             }
@@ -110,7 +113,7 @@ impl OnionKeys {
         LiveKeys::new(self.keys.iter().map(|key| key.number), self.next)
     }
 
-    /// What the descriptor says at `now`: the keys of the current and the next epoch.
+    /// What is published at `now`: the keys of the current and the next three epochs.
     #[must_use]
     pub fn published(&self, now: UnixTime) -> Published {
         let current = epoch::current(now, self.epoch_seconds);
@@ -121,14 +124,16 @@ impl OnionKeys {
             .collect()
     }
 
-    /// All keys in the order in which a header that came at `now` is likely to fit: the
-    /// current, then whichever of its neighbours is nearer.
+    /// The keys that headers are tried with, in the order in which one that came at `now` is likely to fit: the
+    /// current epoch's, then whichever of its neighbours is nearer. None of later epochs: each more would cost
+    /// whatever fits none as much again.
     #[must_use]
     pub fn keyring(&self, now: UnixTime) -> Keyring {
         let current = epoch::current(now, self.epoch_seconds);
         let begins = epoch::starts(current, self.epoch_seconds);
         let early = now.since(begins) * 2 < u64::from(self.epoch_seconds);
-        let mut keys: Vec<&OnionKey> = self.keys.iter().collect();
+        let near = |key: &&OnionKey| key.epoch <= current.saturating_add(1);
+        let mut keys: Vec<&OnionKey> = self.keys.iter().filter(near).collect();
         keys.sort_by_key(|key| match key.epoch.cmp(&current) {
             std::cmp::Ordering::Equal => 0,
             std::cmp::Ordering::Less => 2 - u8::from(early),
@@ -208,27 +213,27 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_and_the_next() {
+    fn an_epoch_and_the_next_three() {
         let mut rng = OsRandom::new();
         let mut keys = keys();
         assert!(keys.advance(UnixTime(10 * HOUR), &mut rng));
         assert!(!keys.advance(UnixTime(10 * HOUR + 3599), &mut rng));
-        assert_eq!(epochs(&keys), [10, 11]);
+        assert_eq!(epochs(&keys), [10, 11, 12, 13]);
         let eleventh = keys.published(UnixTime(10 * HOUR))[1].1;
         // The next epoch: its key is the one that was published, the last is honoured.
         let now = UnixTime(11 * HOUR);
         assert!(keys.advance(now, &mut rng));
-        assert_eq!(epochs(&keys), [10, 11, 12]);
+        assert_eq!(epochs(&keys), [10, 11, 12, 13, 14]);
         assert_eq!(keys.published(now)[0], (11, eleventh));
-        assert_eq!(keys.published(now).len(), 2);
-        // Keys are numbered as they were made.
+        assert_eq!(keys.published(now).len(), MAX_ONION_KEYS);
+        // Keys are numbered as they were made. Only neighbours are tried.
         let order =
             |keys: &OnionKeys, now| keys.keyring(now).iter().map(|k| k.0).collect::<Vec<_>>();
         assert_eq!(order(&keys, now), [1, 0, 2]);
         // After the grace period the previous one is gone.
         assert!(!keys.advance(UnixTime(11 * HOUR + 299), &mut rng));
         assert!(keys.advance(UnixTime(11 * HOUR + 300), &mut rng));
-        assert_eq!(epochs(&keys), [11, 12]);
+        assert_eq!(epochs(&keys), [11, 12, 13, 14]);
         let late = UnixTime(11 * HOUR + 3500);
         assert_eq!(order(&keys, late), [1, 2]);
     }
@@ -240,17 +245,17 @@ mod tests {
         keys.advance(UnixTime(10 * HOUR), &mut rng);
         let before = keys.published(UnixTime(10 * HOUR));
         keys.advance(UnixTime(100 * HOUR), &mut rng);
-        assert_eq!(epochs(&keys), [100, 101]);
+        assert_eq!(epochs(&keys), [100, 101, 102, 103]);
         keys.advance(UnixTime(10 * HOUR), &mut rng);
-        assert_eq!(epochs(&keys), [10, 11]);
+        assert_eq!(epochs(&keys), [10, 11, 12, 13]);
         assert_ne!(
             keys.published(UnixTime(10 * HOUR)),
             before,
             "erased is erased"
         );
         // The epoch is the same one, the key is not.
-        let live = |keys: &OnionKeys| (0..6).map(|n| keys.live().is_live(n)).collect::<Vec<_>>();
-        assert_eq!(live(&keys), [false, false, false, false, true, true]);
+        let live = |keys: &OnionKeys| (0..12).map(|n| keys.live().is_live(n)).collect::<Vec<_>>();
+        assert_eq!(live(&keys), [[false; 8].as_slice(), &[true; 4]].concat());
         // Longer epochs: their numbers are smaller, those of keys go on.
         let longer = Parameters {
             epoch_seconds: 24 * 3600,
@@ -258,8 +263,8 @@ mod tests {
         };
         assert!(keys.set_parameters(&longer));
         assert!(keys.advance(UnixTime(10 * HOUR), &mut rng));
-        assert_eq!(epochs(&keys), [0, 1]);
-        assert!(!keys.live().is_live(5) && keys.live().is_live(7));
+        assert_eq!(epochs(&keys), [0, 1, 2, 3]);
+        assert!(!keys.live().is_live(11) && keys.live().is_live(13));
     }
 
     #[test]
@@ -277,6 +282,11 @@ mod tests {
         for minute in 0..10 {
             keys.advance(UnixTime(10 * HOUR + minute * 60), &mut rng);
             assert!(keys.epochs().count() <= MOST);
+            let now = UnixTime(10 * HOUR + minute * 60);
+            assert!(
+                keys.keyring(now).len() <= 3,
+                "garbage costs that many exchanges"
+            );
         }
     }
 
@@ -289,7 +299,7 @@ mod tests {
         let read = OnionKeys::decode(&bytes).unwrap();
         assert_eq!(read.published(now), keys.published(now));
         assert_eq!(read.encode(), bytes);
-        assert_eq!(bytes.len(), HEAD + 2 * 36);
+        assert_eq!(bytes.len(), HEAD + 4 * 36);
         for length in 0..bytes.len() {
             assert!(OnionKeys::decode(&bytes[..length]).is_err());
         }

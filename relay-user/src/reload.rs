@@ -8,7 +8,7 @@ use mixline_daemon::logging::LoggingError;
 use mixline_daemon::place::Place;
 use mixline_daemon::reload::{LogChange, Origin, Reloaded, announced_in_time};
 use mixline_daemon::{keep, replace};
-use mixline_directory_client::DirectoryClient;
+use mixline_directory_client::{Known, NetworkClient};
 use mixline_relay_engine::messages::Command;
 use mixline_relay_engine::queues::WorkerHandle;
 use tokio::sync::{Mutex, watch};
@@ -34,8 +34,8 @@ pub struct Offer {
     pub monthly: Option<u64>,
     /// Where others reach it.
     pub advertise: Vec<SocketAddr>,
-    /// Where the directory is.
-    pub directory_url: String,
+    /// Where the network's directories are.
+    pub directories: Vec<String>,
 }
 
 impl Offer {
@@ -50,7 +50,7 @@ impl Offer {
             bandwidth: config.bandwidth.map(|rate| rate.0),
             monthly: config.monthly.map(|most| most.0),
             advertise: config.advertised().to_vec(),
-            directory_url: config.directory.url.clone(),
+            directories: config.network.urls.clone(),
         }
     }
 }
@@ -123,7 +123,7 @@ impl Reloader {
         let Running { config, metrics } = &mut *running;
         let origin = self.origin.as_ref().ok_or(ReloadError::NoFile)?;
         let new = Config::load(&origin.file)?;
-        DirectoryClient::new(&new.directory.url, new.directory.id)?;
+        NetworkClient::new(&new.network.urls, Known::nothing(new.network.id))?;
         let log = origin.prepare_log(config.log.as_ref(), new.log.as_ref())?;
         // The last that can fail: nothing else has changed yet, and then they stay where they are.
         if new.metrics != config.metrics {
@@ -154,6 +154,9 @@ fn take_over(running: &mut Config, new: Config, log_change: LogChange) -> Reload
         state_dir,
         listen,
         advertise,
+        network,
+        network_id,
+        directories,
         directory,
         workers,
         family,
@@ -177,12 +180,20 @@ fn take_over(running: &mut Config, new: Config, log_change: LogChange) -> Reload
     replace!(
         done, running, name, family, capacity, bandwidth, monthly, contact, metrics
     );
-    if directory.id == running.directory.id {
-        let url = &mut running.directory.url;
-        done.replace("directory.url", url, directory.url);
+    let alone = directory.is_some();
+    if network.id == running.network.id {
+        let key = if alone {
+            "directory.url"
+        } else {
+            "directories"
+        };
+        done.replace(key, &mut running.network.urls, network.urls);
+        (running.network_id, running.directories) = (network_id, directories);
+        running.directory = directory;
     } else {
-        // Another network: not the old one at the address of the new.
-        done.keep("directory", &running.directory, &directory);
+        // Another network: not the old one at the addresses of the new.
+        let key = if alone { "directory" } else { "network" };
+        done.keep(key, &running.network, &network);
     }
     if listen == running.listen {
         replace!(done, running, advertise);

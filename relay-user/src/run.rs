@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mixline_daemon::hangup;
 use mixline_daemon::reload::Origin;
 use mixline_daemon::service_manager;
-use mixline_directory_client::{DirectoryClient, FollowStatus, follow_settings};
+use mixline_directory_client::{FollowStatus, Following, Known, NetworkClient, follow_settings};
 use mixline_protocol::link::InitiationTimes;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::replay::ReplayFilter;
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::believed_time::BelievedTime;
 use crate::config::Config;
 use crate::control::neighbours::Neighbours;
-use crate::control::registration::Registration;
+use crate::control::registration::{Registration, Versions};
 use crate::control::{Control, ControlStatistics, SharedOnionKeys, tell};
 use crate::drain::Departure;
 use crate::given_up;
@@ -202,8 +202,10 @@ impl Relay {
         let worker_count = config.worker_count(cores);
 
         // All that can be refused, before anything is changed.
-        let registrar = DirectoryClient::new(&config.directory.url, config.directory.id)?;
+        NetworkClient::new(&config.network.urls, Known::nothing(config.network.id))?;
         let state = Arc::new(StateDir::open(&config.state_dir)?);
+        let known = state.known(config.network.id)?;
+        let versions = Arc::new(Versions::new(state.version()?));
         let (identity, link) = state.identity(&mut rng)?;
         let Ports {
             ports,
@@ -270,6 +272,7 @@ impl Relay {
 
         let (snapshot_sender, snapshots) = watch::channel(None);
         let (follow_sender, follow) = watch::channel(FollowStatus::default());
+        let (known_sender, known) = watch::channel(known);
         let (load_sender, load) = watch::channel(0);
         let (stop, stopping) = watch::channel(false);
         let (port_sender, port_report) = watch::channel(PortReport {
@@ -314,8 +317,12 @@ impl Relay {
             link: link.clone(),
             offer: offer.subscribe(),
             standing,
+            snapshots: snapshots.clone(),
+            known: known.clone(),
             onion: Arc::clone(&onion),
             workers: statistics,
+            versions,
+            state: Arc::clone(&state),
             status: registration_status,
             load: load_sender,
         };
@@ -352,13 +359,16 @@ impl Relay {
         }
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(follow_settings(
-            config.directory.id,
             offer.subscribe(),
-            |offer| &offer.directory_url,
-            snapshot_sender,
-            follow_sender,
+            |offer: &Offer| &offer.directories,
+            Following {
+                snapshots: snapshot_sender,
+                known: known_sender,
+                status: follow_sender,
+            },
         ));
-        tasks.spawn(registration.run(registrar, snapshots));
+        tasks.spawn(remember_network(Arc::clone(&state), known));
+        tasks.spawn(registration.run());
         let reloader = Arc::new(Reloader::new(
             config.clone(),
             origin,
@@ -467,6 +477,18 @@ async fn maintain(filter: Arc<crate::port::XdpFilter>) {
     loop {
         tick.tick().await;
         filter.maintain(Instant::now());
+    }
+}
+
+/// Writes down what is known of the network when that changes, if there is something to go back behind.
+async fn remember_network(state: Arc<StateDir>, mut known: watch::Receiver<Known>) {
+    while known.changed().await.is_ok() {
+        let now = known.borrow_and_update().clone();
+        if now.roster().is_some()
+            && let Err(error) = state.store_known(&now)
+        {
+            tracing::warn!("{error}; after a restart an older roster would be believed");
+        }
     }
 }
 

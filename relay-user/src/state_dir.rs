@@ -8,6 +8,8 @@
 //! replay.filter  what has been relayed under them, likewise
 //! clean          there if, and only if, the relay was stopped in order
 //! link.time      before this second, unix, are the times of all link initiations so far
+//! version        before this one, milliseconds, are all versions of what was registered
+//! network        the newest roster of the network, and the last round
 //! volume         what was sent in this month: `2026-11 BYTES`
 //! control.sock   where `status` asks
 //! ```
@@ -24,7 +26,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use mixline_protocol::identity::{IdentityKey, X25519Secret};
+use mixline_directory_client::Known;
+use mixline_protocol::identity::{IdentityKey, NetworkId, X25519Secret};
 use nix::fcntl::{Flock, FlockArg};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -264,15 +267,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Io`], [`StateError::Damaged`].
     pub fn link_time(&self) -> Result<Option<u64>, StateError> {
-        let Some(bytes) = self.read("link.time")? else {
-            return Ok(None);
-        };
-        let text = String::from_utf8_lossy(&bytes);
-        let seconds = text.trim().parse::<u64>();
-        seconds.map(Some).map_err(|error| StateError::Damaged {
-            path: self.path.join("link.time"),
-            reason: error.to_string(),
-        })
+        self.number("link.time")
     }
 
     /// Writes that down.
@@ -281,6 +276,44 @@ impl StateDir {
     /// [`StateError::Io`].
     pub fn store_link_time(&self, seconds: u64) -> Result<(), StateError> {
         self.write("link.time", format!("{seconds}\n").as_bytes())
+    }
+
+    /// Before which one all versions of what was registered were; none if nothing was.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], [`StateError::Damaged`].
+    pub fn version(&self) -> Result<Option<u64>, StateError> {
+        self.number("version")
+    }
+
+    /// Writes that down.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn store_version(&self, version: u64) -> Result<(), StateError> {
+        self.write("version", format!("{version}\n").as_bytes())
+    }
+
+    /// What is known of a network: its newest roster and the last round, if something was stored of it.
+    ///
+    /// # Errors
+    /// [`StateError::Io`], [`StateError::Damaged`].
+    pub fn known(&self, network: NetworkId) -> Result<Known, StateError> {
+        let Some(bytes) = self.read("network")? else {
+            return Ok(Known::nothing(network));
+        };
+        Known::decode(&bytes, network).map_err(|error| StateError::Damaged {
+            path: self.path.join("network"),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Writes that down.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn store_known(&self, known: &Known) -> Result<(), StateError> {
+        self.write("network", &known.encode())
     }
 
     /// What was sent in this month, as it was written; none if nothing was.
@@ -333,6 +366,18 @@ impl StateDir {
             }
         }
         Ok(secret)
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, StateError> {
+        let Some(bytes) = self.read(name)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let number = text.trim().parse::<u64>();
+        number.map(Some).map_err(|error| StateError::Damaged {
+            path: self.path.join(name),
+            reason: error.to_string(),
+        })
     }
 
     fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
@@ -420,6 +465,23 @@ mod tests {
         assert_eq!(state.link_time().unwrap(), Some(1_800_000_600));
         fs::write(parent.path().join("s/link.time"), b"soon").unwrap();
         let damaged = state.link_time();
+        assert!(matches!(damaged, Err(StateError::Damaged { .. })));
+    }
+
+    #[test]
+    fn versions_and_what_is_known_of_the_network_are_kept() {
+        let parent = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&parent.path().join("s")).unwrap();
+        assert_eq!(state.version().unwrap(), None);
+        state.store_version(1_800_000_000_000).unwrap();
+        assert_eq!(state.version().unwrap(), Some(1_800_000_000_000));
+        let network = NetworkId([7; 32]);
+        let nothing = Known::nothing(network);
+        assert_eq!(state.known(network).unwrap(), nothing);
+        state.store_known(&nothing).unwrap();
+        assert_eq!(state.known(network).unwrap(), nothing);
+        fs::write(parent.path().join("s/network"), b"noise").unwrap();
+        let damaged = state.known(network);
         assert!(matches!(damaged, Err(StateError::Damaged { .. })));
     }
 

@@ -93,11 +93,6 @@ impl DirectoryClient {
         self.known = known;
     }
 
-    /// Takes none that was made before this one.
-    pub(crate) fn start_after(&mut self, snapshot: &Snapshot) {
-        self.known.saw(snapshot);
-    }
-
     /// Seconds that this machine's clock is ahead of the directory's (negative: behind),
     /// by the last answer's `Date`. Anybody on the way could have written that: a hint.
     #[must_use]
@@ -200,7 +195,11 @@ impl DirectoryClient {
         self.server.url()
     }
 
-    pub(crate) fn now(&self) -> UnixTime {
+    pub(crate) fn clock(&self) -> fn() -> SystemTime {
+        self.now
+    }
+
+    fn now(&self) -> UnixTime {
         (self.now)().into()
     }
 

@@ -20,6 +20,19 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// No address of a directory is known.
+    #[error(
+        "no address of a directory of the network is known: `directories: [URL, ...]` says some"
+    )]
+    NoUrl,
+    /// None of several directories is of use.
+    #[error("none of the network's {asked} directories is of use now; the last: {last}")]
+    NoDirectory {
+        /// How many addresses were asked.
+        asked: usize,
+        /// What went wrong with the last of them.
+        last: String,
+    },
     /// No answer.
     #[error("directory {url} is unreachable: {reason}")]
     Unreachable {

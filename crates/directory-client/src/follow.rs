@@ -9,7 +9,7 @@ use mixline_protocol::time::UnixTime;
 use rand_core::Rng as _;
 use tokio::sync::watch;
 
-use crate::{DirectoryClient, Fetched};
+use crate::{DirectoryClient, DirectoryStatus, Fetched, Known, NetworkClient, Result};
 
 /// Between fetches, if the directory does not say.
 const USUAL: Duration = Duration::from_secs(10);
@@ -27,89 +27,147 @@ const STEP: Duration = Duration::from_secs(3);
 /// How the following goes, for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FollowStatus {
-    /// When the directory last answered as it should.
+    /// When a directory last answered as it should.
     pub last_success: Option<UnixTime>,
     /// What went wrong since, one line. `None` after a success.
     pub last_error: Option<String>,
     /// Failures since the last success.
     pub failures: u32,
+    /// Which round is believed: when the newest snapshot was made.
+    pub round: Option<UnixTime>,
     /// When the newest snapshot ends.
     pub valid_until: Option<UnixTime>,
+    /// Which version of the network's roster counts; `None` if its directory is alone.
+    pub roster: Option<u32>,
+    /// How it went with each directory.
+    pub directories: Vec<DirectoryStatus>,
     /// Seconds that this machine's clock is ahead of the directory's: a hint.
     pub clock_ahead: Option<i64>,
 }
 
+/// Where following says what it has seen.
+#[derive(Debug, Clone)]
+pub struct Following {
+    /// The newest snapshot.
+    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    /// The newest roster and the last round. What is in here at the beginning is where it goes on from, and
+    /// whoever wants it to outlive the process writes it down when it changes.
+    pub known: watch::Sender<Known>,
+    /// How it goes.
+    pub status: watch::Sender<FollowStatus>,
+}
+
 impl DirectoryClient {
-    /// Fetches again and again, until nobody receives snapshots any more.
-    ///
-    /// How often is the directory's to say (`Cache-Control: max-age`), within 1 s and
-    /// 120 s; after failures 1 s, doubled up to 15 s; and at once after the machine has slept or its
-    /// clock was set, since what holds until when is a matter of the wall clock. Each wait is up to a quarter
-    /// shorter at random, so that a network does not ask in step. The last snapshot stays
-    /// in the channel while the directory is away: its `valid_until` says how long it holds. None is
-    /// taken that was made before it.
+    /// Fetches again and again, as [`NetworkClient::follow`].
     pub async fn follow(
-        mut self,
+        self,
         snapshots: watch::Sender<Option<Arc<Snapshot>>>,
         status: watch::Sender<FollowStatus>,
     ) {
-        if let Some(snapshot) = snapshots.borrow().as_deref() {
+        let known = watch::Sender::new(self.known().clone());
+        let following = Following {
+            snapshots,
+            known,
+            status,
+        };
+        NetworkClient::of(self).follow(following).await;
+    }
+}
+
+impl NetworkClient {
+    /// Fetches again and again, until nobody receives snapshots any more.
+    ///
+    /// How often is the directories' to say (`Cache-Control: max-age`), within 1 s and
+    /// 120 s; after failures 1 s, doubled up to 15 s; and at once after the machine has slept or its
+    /// clock was set, since what holds until when is a matter of the wall clock. Each wait is up to a quarter
+    /// shorter at random, so that a network does not ask in step. The last snapshot stays
+    /// in the channel while the directories are away: its `valid_until` says how long it holds. None is
+    /// taken that was made before it.
+    pub async fn follow(mut self, to: Following) {
+        if let Some(snapshot) = to.snapshots.borrow().as_deref() {
             self.start_after(snapshot);
         }
         loop {
-            let wait = self.step(&snapshots, &status).await;
+            let wait = self.step(&to).await;
             tokio::select! {
                 () = pause(shortened(wait)) => {}
-                () = snapshots.closed() => return,
+                () = to.snapshots.closed() => return,
             }
         }
     }
 
-    async fn step(
-        &mut self,
-        snapshots: &watch::Sender<Option<Arc<Snapshot>>>,
-        status: &watch::Sender<FollowStatus>,
-    ) -> Duration {
-        match self.fetch().await {
+    async fn step(&mut self, to: &Following) -> Duration {
+        let fetched = self.fetch().await;
+        to.known.send_if_modified(|known| {
+            let differs = known != self.known();
+            known.clone_from(self.known());
+            differs
+        });
+        let failures = to.status.borrow().failures;
+        self.show(&fetched, &to.status);
+        match fetched {
             Ok(fetched) => {
-                let now = self.now();
-                if status.borrow().failures > 0 {
-                    tracing::info!("directory {} answers again", self.url());
+                if failures > 0 {
+                    tracing::info!("the network's directory answers again");
                 }
-                let newest = match fetched {
-                    Fetched::Snapshot(snapshot) => Some(snapshot),
-                    Fetched::NotModified => None,
-                };
-                status.send_modify(|status| {
-                    status.last_success = Some(now);
-                    status.last_error = None;
-                    status.failures = 0;
-                    status.clock_ahead = self.clock_ahead();
-                    if let Some(snapshot) = &newest {
-                        status.valid_until = Some(snapshot.valid_until);
-                    }
-                });
-                if newest.is_some() {
-                    snapshots.send_replace(newest);
+                if let Fetched::Snapshot(snapshot) = fetched {
+                    to.snapshots.send_replace(Some(snapshot));
                 }
                 self.max_age()
                     .map_or(USUAL, |age| age.clamp(SHORTEST, LONGEST))
             }
+            Err(_) => BACKOFF
+                .saturating_mul(1 << failures.min(5))
+                .min(BACKOFF_LONGEST),
+        }
+    }
+
+    fn show(&self, fetched: &Result<Fetched>, status: &watch::Sender<FollowStatus>) {
+        let before = status.borrow().clone();
+        let mut new = FollowStatus {
+            round: self.known().round(),
+            roster: self.known().roster().map(|roster| roster.version),
+            directories: self.directories().cloned().collect(),
+            clock_ahead: self.clock_ahead(),
+            ..before.clone()
+        };
+        match fetched {
+            Ok(fetched) => {
+                let answers = new.directories.iter().filter_map(|of| of.last_success);
+                new.last_success = answers.max();
+                new.last_error = None;
+                new.failures = 0;
+                if let Fetched::Snapshot(snapshot) = fetched {
+                    new.valid_until = Some(snapshot.valid_until);
+                }
+            }
             Err(error) => {
                 let text = error.to_string();
-                let before = status.borrow().clone();
                 if before.last_error.as_ref() != Some(&text) {
                     tracing::warn!("{text}; trying again");
                 }
-                status.send_modify(|status| {
-                    status.last_error = Some(text);
-                    status.failures = status.failures.saturating_add(1);
-                    status.clock_ahead = self.clock_ahead();
-                });
-                BACKOFF
-                    .saturating_mul(1 << before.failures.min(5))
-                    .min(BACKOFF_LONGEST)
+                new.last_error = Some(text);
+                new.failures = new.failures.saturating_add(1);
             }
+        }
+        warn_of_others(&before, &new);
+        status.send_replace(new);
+    }
+}
+
+/// One line for each directory that has begun to fail while others answer, and for each that is well again.
+fn warn_of_others(before: &FollowStatus, now: &FollowStatus) {
+    if now.directories.len() < 2 {
+        return;
+    }
+    for directory in &now.directories {
+        let url = &directory.url;
+        let old = before.directories.iter().find(|old| old.url == *url);
+        let old = old.and_then(|old| old.last_error.as_ref());
+        match &directory.last_error {
+            Some(error) if old != Some(error) => tracing::warn!("{error}; others are asked"),
+            None if old.is_some() => tracing::info!("directory {url} answers again"),
+            _ => {}
         }
     }
 }

@@ -1,39 +1,34 @@
-//! Following a directory whose address is configured anew while it is followed.
+//! Following a network whose directories' addresses are configured anew while it is followed.
 
-use std::sync::Arc;
-
-use mixline_protocol::identity::NetworkId;
-use mixline_protocol::records::Snapshot;
 use tokio::sync::watch;
 
-use crate::{DirectoryClient, FollowStatus};
+use crate::{Following, NetworkClient};
 
-/// Follows a network's directory where the settings say that it is, until nobody receives snapshots any
-/// more. When they say another address, the same directory is followed there; the last snapshot stays
-/// until there is one from there. An address that is none is told as the last error, until there is
-/// another.
+/// Follows a network whose directories are where the settings say, until nobody receives snapshots any
+/// more; which network, `to.known` says. When the settings say other addresses, the same network is followed
+/// there; the last snapshot stays until there is one from there. An address that is none is told as
+/// the last error, until there are others.
 pub async fn follow_settings<T>(
-    network: NetworkId,
     mut settings: watch::Receiver<T>,
-    url: impl Fn(&T) -> &str,
-    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    status: watch::Sender<FollowStatus>,
+    urls: impl Fn(&T) -> &[String],
+    to: Following,
 ) {
     loop {
-        let now = url(&settings.borrow_and_update()).to_owned();
-        let client = DirectoryClient::new(&now, network);
-        let (to, told) = (snapshots.clone(), status.clone());
+        let now = urls(&settings.borrow_and_update()).to_vec();
+        let client = NetworkClient::new(&now, to.known.borrow().clone());
         let following = async {
             match client {
-                Ok(client) => client.follow(to, told).await,
+                Ok(client) => client.follow(to.clone()).await,
                 Err(error) => {
-                    told.send_modify(|status| status.last_error = Some(error.to_string()));
-                    to.closed().await;
+                    let text = error.to_string();
+                    to.status
+                        .send_modify(|status| status.last_error = Some(text));
+                    to.snapshots.closed().await;
                 }
             }
         };
         let moved = async {
-            if settings.wait_for(|new| url(new) != now).await.is_err() {
+            if settings.wait_for(|new| urls(new) != now).await.is_err() {
                 // They stay as they are from now on.
                 std::future::pending().await
             }

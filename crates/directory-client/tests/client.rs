@@ -2,15 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, Response, StatusCode};
-use axum::routing::any;
 use mixline_directory_client::{DirectoryClient, Error, Fetched, FollowStatus};
 use mixline_http_client::StatusCode as Status;
 use mixline_protocol::identity::{
@@ -25,6 +20,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
+
+mod common;
+
+use common::{Answer, Server, ok};
 
 fn key() -> IdentityKey {
     IdentityKey::from_seed([9; 32])
@@ -102,67 +101,6 @@ fn registration() -> Registration {
     Registration {
         heartbeat: heartbeat(&record),
         record,
-    }
-}
-
-#[derive(Clone, Default)]
-struct Answer {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-}
-
-/// A server that gives one answer, and remembers what it was asked.
-#[derive(Clone, Default)]
-struct Server {
-    answer: Arc<Mutex<Answer>>,
-    asked: Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>,
-}
-
-impl Server {
-    async fn start(answer: Answer) -> (Self, String) {
-        let server = Self {
-            answer: Arc::new(Mutex::new(answer)),
-            asked: Arc::default(),
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let routes = Router::new()
-            .fallback(any(reply))
-            .with_state(server.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
-        (server, url)
-    }
-
-    fn say(&self, answer: Answer) {
-        *self.answer.lock().unwrap() = answer;
-    }
-}
-
-async fn reply(
-    State(server): State<Server>,
-    uri: axum::http::Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response<Body> {
-    server
-        .asked
-        .lock()
-        .unwrap()
-        .push((uri.path().to_owned(), headers, body));
-    let answer = server.answer.lock().unwrap().clone();
-    let mut response = Response::builder().status(StatusCode::from_u16(answer.status).unwrap());
-    for (name, value) in answer.headers {
-        response = response.header(name, value);
-    }
-    response.body(answer.body.into()).unwrap()
-}
-
-fn ok(body: Vec<u8>) -> Answer {
-    Answer {
-        status: 200,
-        headers: vec![],
-        body,
     }
 }
 

@@ -8,7 +8,7 @@ use mixline_protocol::path::{
     Head, HeadSecrets, Hop, MailboxToken, TailKeys, TailSecrets, build_head, build_tail,
 };
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{Parameters, RelayDescriptor};
+use mixline_protocol::records::{ListedRelay, Parameters};
 use mixline_protocol::size::{Cell, PATH_HEADER, Payload};
 use mixline_protocol::time::UnixTime;
 
@@ -21,7 +21,7 @@ pub struct Path {
 }
 
 /// The relay's onion key of this epoch, if epochs last so many seconds.
-pub fn onion(relay: &RelayDescriptor, seconds: u32) -> X25519Public {
+pub fn onion(relay: &ListedRelay, seconds: u32) -> X25519Public {
     let now = UnixTime::from(std::time::SystemTime::now());
     *relay
         .onion_for(epoch::current(now, seconds))
@@ -30,9 +30,9 @@ pub fn onion(relay: &RelayDescriptor, seconds: u32) -> X25519Public {
 
 impl Path {
     /// A path that enters by `first` and ends in the mailbox of this number at `last`.
-    pub fn new(first: &RelayDescriptor, last: &RelayDescriptor, token: u64) -> Self {
+    pub fn new(first: &ListedRelay, last: &ListedRelay, token: u64) -> Self {
         let mut rng = OsRandom::new();
-        let hop = |relay: &RelayDescriptor| Hop {
+        let hop = |relay: &ListedRelay| Hop {
             relay: relay.short_id(),
             onion: onion(relay, Parameters::default().epoch_seconds),
         };

@@ -16,7 +16,7 @@ use crate::state::State;
 use crate::topology::{Node, RELAYS, directory_url};
 use crate::web::Site;
 use mixline_protocol::identity::AnonymousId;
-use mixline_protocol::records::Snapshot;
+use mixline_protocol::records::{Roster, Snapshot};
 use mixline_protocol::time::UnixTime;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -130,7 +130,7 @@ impl Network {
             Ok(network
                 .snapshot()
                 .ok()
-                .filter(|snapshot| !snapshot.directory_service.tails.is_empty()))
+                .filter(|snapshot| snapshot.services().any(|of| !of.tails.is_empty())))
         })?;
         progress("directory reachable through the relays");
 
@@ -367,7 +367,7 @@ impl Network {
     pub fn snapshot(&self) -> Result<Snapshot> {
         let bytes = fetch_bytes(
             &Node::Directory.namespace(),
-            &format!("{}/v1/snapshot", directory_url()),
+            &format!("{}/v2/snapshot", directory_url()),
         )?;
         let id: AnonymousId = self
             .directory_id()?
@@ -377,9 +377,11 @@ impl Network {
                 source,
             })?;
         let now = UnixTime::from(SystemTime::now());
-        Snapshot::decode_and_verify(&bytes, &id, now).map_err(|source| Error::Protocol {
-            what: "the directory's snapshot",
-            source,
+        Snapshot::decode_and_verify(&bytes, &Roster::alone(id), now).map_err(|source| {
+            Error::Protocol {
+                what: "the directory's snapshot",
+                source,
+            }
         })
     }
 

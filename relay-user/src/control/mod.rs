@@ -1,5 +1,5 @@
 //! The control plane: everything that is not done for each datagram. One task owns the
-//! neighbours and the onion keys; another registers the relay with the directory.
+//! neighbours and the onion keys; another registers the relay with the directories.
 
 pub mod handshakes;
 mod indices;
@@ -110,7 +110,7 @@ pub struct Control {
     pub workers: Vec<WorkerHandle>,
     /// Where to send from.
     pub sockets: ControlSockets,
-    /// The directory's snapshots.
+    /// The network's snapshots.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// The onion keys.
     pub onion: Arc<SharedOnionKeys>,
@@ -193,13 +193,13 @@ impl Control {
         let live: Vec<_> = snapshot
             .relays
             .iter()
-            .filter(|r| r.alive(now))
-            .cloned()
+            .filter(|relay| relay.descriptor.alive(now))
+            .map(|relay| relay.descriptor.clone())
             .collect();
         self.neighbours.set_relays(&live, Instant::now());
         let parameters = &snapshot.parameters;
-        // A message can come back as long as a key opens its path: published an epoch
-        // early, and honoured for an epoch and the grace.
+        // A message can come back as long as a key opens its path: tried from an epoch before its own, and
+        // honoured for its own and the grace.
         let life = u64::from(parameters.epoch_seconds) * 2 + u64::from(parameters.grace_seconds);
         self.replay.set_life(Duration::from_secs(life));
         let changed = self

@@ -1,12 +1,12 @@
-//! The directory: whether it can be reached, is the one that is configured, and agrees on the
+//! The directories: whether they can be reached, are those of the network that is configured, and agree on the
 //! time.
 
-use mixline_directory_client::{DirectoryClient, Error, Fetched};
+use mixline_daemon::network::Network;
+use mixline_directory_client::{DirectoryClient, Error, Fetched, Known};
 
 use super::finding::Finding;
-use crate::config;
 
-/// What the directory answered.
+/// What a directory answered.
 #[derive(Debug)]
 pub struct Directory {
     url: String,
@@ -15,19 +15,46 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Asks for the snapshot, once.
-    pub async fn read(directory: &config::Directory) -> Self {
-        let answer = async {
-            let mut client = DirectoryClient::new(&directory.url, directory.id)?;
-            Ok(match client.fetch().await? {
-                Fetched::Snapshot(snapshot) => snapshot.relays.len(),
-                Fetched::NotModified => 0,
-            })
-        };
-        Self {
-            url: directory.url.clone(),
-            answer: answer.await,
+    /// Asks each directory that is configured, and each that the network's roster names, for the snapshot,
+    /// once.
+    pub async fn read_all(network: &Network) -> Vec<Self> {
+        let mut known = Known::nothing(network.id);
+        let mut urls = network.urls.clone();
+        let (mut read, mut at) = (Vec::<Self>::new(), 0);
+        while let Some(url) = urls.get(at).cloned() {
+            at += 1;
+            let (one, now) = Self::read(url, known.clone()).await;
+            known = now;
+            if read.iter().all(|other| other.url != one.url) {
+                read.push(one);
+            }
+            if let Some(roster) = known.roster() {
+                for member in &roster.members {
+                    if !urls.contains(&member.url) {
+                        urls.push(member.url.clone());
+                    }
+                }
+            }
         }
+        read
+    }
+
+    /// Asks one, which is to go on from what is known.
+    async fn read(url: String, known: Known) -> (Self, Known) {
+        let mut client = match DirectoryClient::new(&url, known.network()) {
+            Ok(client) => client,
+            Err(error) => {
+                let answer = Err(error);
+                return (Self { url, answer }, known);
+            }
+        };
+        client.set_known(known);
+        let answer = client.fetch().await.map(|fetched| match fetched {
+            Fetched::Snapshot(snapshot) => snapshot.relays.len(),
+            Fetched::NotModified => 0,
+        });
+        let url = url.trim().trim_end_matches('/').to_owned();
+        (Self { url, answer }, client.known().clone())
     }
 
     /// Compares it with what the relay needs. A running relay asks a silent directory again; a
@@ -41,13 +68,15 @@ impl Directory {
                 check,
                 format!("{url}: {relays} relays, its clock and ours agree"),
             ),
-            Err(error @ Error::Url { .. }) => {
-                Finding::problem(check, error.to_string(), "`directory: url` as it should be")
-            }
-            Err(error @ Error::Signature { .. }) => Finding::problem(
+            Err(error @ Error::Url { .. }) => Finding::problem(
                 check,
                 error.to_string(),
-                "the `id` that `mixline-directory id` prints",
+                "`directories` (or `directory: url`) as it should be",
+            ),
+            Err(error @ (Error::Signature { .. } | Error::Roster { .. })) => Finding::problem(
+                check,
+                error.to_string(),
+                "the network's ID that `mixline-directory id` prints",
             ),
             Err(error @ Error::Clock(_)) => {
                 Finding::problem(check, error.to_string(), "timedatectl set-ntp true")
@@ -68,7 +97,7 @@ mod tests {
     use super::*;
     use crate::doctor::finding::Level;
     use mixline_directory_client::ClockError;
-    use mixline_protocol::identity::AnonymousId;
+    use mixline_protocol::identity::NetworkId;
 
     fn level(answer: Result<usize, Error>) -> Level {
         let url = "http://192.0.2.1".into();
@@ -89,7 +118,7 @@ mod tests {
         assert_eq!(
             level(Err(Error::Signature {
                 url: url(),
-                expected: AnonymousId([3; 32])
+                expected: NetworkId([3; 32])
             })),
             Level::Problem
         );
@@ -98,20 +127,26 @@ mod tests {
     }
 
     #[test]
-    fn nobody_answers() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        drop(listener);
-        let directory = config::Directory {
-            url,
-            id: AnonymousId([3; 32]),
+    fn nobody_answers_at_any_address() {
+        let free = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            format!("http://{}", listener.local_addr().unwrap())
+        };
+        let network = Network {
+            id: NetworkId([3; 32]),
+            urls: vec![free(), free()],
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let found = runtime.block_on(Directory::read(&directory)).judge();
-        assert_eq!(found.level, Level::Warning);
-        assert!(found.found.contains("unreachable"), "{}", found.found);
+        let read = runtime.block_on(Directory::read_all(&network));
+        assert_eq!(read.len(), 2);
+        for (directory, url) in read.iter().zip(&network.urls) {
+            let found = directory.judge();
+            assert_eq!(found.level, Level::Warning);
+            assert!(found.found.contains("unreachable"), "{}", found.found);
+            assert!(found.found.contains(url), "{}", found.found);
+        }
     }
 }

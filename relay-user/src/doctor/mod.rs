@@ -92,7 +92,8 @@ pub async fn examine(config: Option<&Config>, interface: Option<&str>) -> Diagno
     section("system", system);
     let mut network = reach::Reach::read(&plan).judge(&plan);
     if let Some(config) = config {
-        network.push(directory::Directory::read(&config.directory).await.judge());
+        let directories = directory::Directory::read_all(&config.network).await;
+        network.extend(directories.iter().map(directory::Directory::judge));
     }
     section("network", network);
     Diagnosis::new(

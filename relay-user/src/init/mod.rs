@@ -257,7 +257,7 @@ pub fn enable(file: &Path) -> Enabled {
 
 #[cfg(test)]
 mod tests {
-    use mixline_protocol::identity::AnonymousId;
+    use mixline_protocol::identity::NetworkId;
 
     use super::*;
     use crate::config::PortKind;
@@ -265,8 +265,8 @@ mod tests {
     fn wishes(directory: &Path) -> Wishes {
         Wishes {
             network: Network {
-                id: AnonymousId([7; 32]),
-                url: "http://192.0.2.9:8080".into(),
+                id: NetworkId([7; 32]),
+                urls: vec!["http://192.0.2.9:8080".into()],
             },
             name: None,
             state_dir: directory.join("state"),

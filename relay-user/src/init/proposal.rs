@@ -127,7 +127,7 @@ impl Wishes {
              listen: {}\n\
              # Where others reach the relay: UDP, from everywhere.\n\
              advertise: {}\n\
-             directory: {{url: \"{}\", id: {}}}\n\
+             {}\
              # auto, udp, xdp, xdp-filter; `mixline-relay doctor` says what this machine grants.\n\
              {why}port: {}\n\
              {interface}\
@@ -140,8 +140,7 @@ impl Wishes {
             self.state_dir.display(),
             list(&self.listen),
             list(&self.advertise),
-            self.network.url,
-            self.network.id,
+            self.network.keys(),
             port.name(),
         )
     }
@@ -149,15 +148,15 @@ impl Wishes {
 
 #[cfg(test)]
 mod tests {
-    use mixline_protocol::identity::AnonymousId;
+    use mixline_protocol::identity::NetworkId;
 
     use super::*;
 
     fn wishes() -> Wishes {
         Wishes {
             network: Network {
-                id: AnonymousId([7; 32]),
-                url: "http://192.0.2.9:8080".into(),
+                id: NetworkId([7; 32]),
+                urls: vec!["http://192.0.2.9:8080".into()],
             },
             name: None,
             state_dir: "/var/lib/mixline-relay".into(),

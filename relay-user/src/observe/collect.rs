@@ -17,7 +17,8 @@ use tokio::sync::watch;
 use super::process;
 use super::quantiles::Times;
 use super::report::{
-    DirectoryReport, LinksReport, PathsReport, PortReport, ReplayReport, Report, WorkerReport,
+    DirectoryReport, LinksReport, OneDirectoryReport, PathsReport, PortReport, RegisteredReport,
+    ReplayReport, Report, WorkerReport,
 };
 use crate::control::registration::RegistrationStatus;
 use crate::control::{ControlStatistics, SharedOnionKeys};
@@ -139,14 +140,14 @@ impl Source {
         counters.of(Outcome::Forwarded) + counters.of(Outcome::Delivered)
     }
 
-    /// Whether the directory has taken the descriptor of a relay that leaves.
+    /// Whether the directories know that the relay leaves.
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
         let registration = self
             .registration
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        registration.withdrawn
+        registration.is_withdrawn()
     }
 
     fn counters(&self) -> Counters {
@@ -171,15 +172,18 @@ impl Source {
             .clone();
         let own: ShortId = self.id.short();
         DirectoryReport {
-            url: self.offer.borrow().directory_url.clone(),
+            url: self.offer.borrow().directories.join(", "),
+            roster: follow.roster,
+            round: follow.round.map(|round| round.0),
             relays: snapshot.map(|s| s.relays.len()),
             snapshot_age_s: snapshot.map(|s| now.since(s.issued)),
             snapshot_valid_for_s: snapshot.map(|s| s.valid_until.since(now)),
-            registered_s_ago: registration.last_success.map(|at| now.since(at)),
-            registered_at: registration.last_success.map(|at| at.0),
+            registered_s_ago: registration.last_success().map(|at| now.since(at)),
+            registered_at: registration.last_success().map(|at| at.0),
             listed: snapshot.is_some_and(|s| s.relay(&own).is_some()),
-            last_error: follow.last_error.or(registration.last_error),
             clock_ahead_s: follow.clock_ahead,
+            directories: each(&follow, &registration, now),
+            last_error: (follow.last_error).or_else(|| registration.last_error().map(String::from)),
         }
     }
 
@@ -188,6 +192,36 @@ impl Source {
     pub fn workers(&self) -> &[Arc<WorkerStatistics>] {
         &self.workers
     }
+}
+
+/// How it stands with each directory: those of the roster, and what else is configured.
+fn each(
+    follow: &FollowStatus,
+    registration: &RegistrationStatus,
+    now: UnixTime,
+) -> Vec<OneDirectoryReport> {
+    let asked = follow.directories.iter();
+    let reports = asked.map(|asked| {
+        let mut registered = registration.directories.iter();
+        let registered = registered.find(|of| same_address(&of.url, &asked.url));
+        OneDirectoryReport {
+            url: asked.url.clone(),
+            name: asked.name.clone(),
+            answered_s_ago: asked.last_success.map(|at| now.since(at)),
+            problem: asked.last_error.clone(),
+            registered: registered.map(|of| RegisteredReport {
+                s_ago: of.last_success.map(|at| now.since(at)),
+                at: of.last_success.map(|at| at.0),
+                problem: of.last_error.clone(),
+            }),
+        }
+    });
+    reports.collect()
+}
+
+/// As configured, and as asked.
+fn same_address(one: &str, other: &str) -> bool {
+    one.trim().trim_end_matches('/') == other.trim().trim_end_matches('/')
 }
 
 /// What a worker does.

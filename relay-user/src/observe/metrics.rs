@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use super::collect::Source;
 use super::exposition::Exposition;
 use super::exposition::Kind::{self, Counter, Gauge, Histogram};
-use super::report::Report;
+use super::report::{OneDirectoryReport, Report};
 use crate::port::GIVEN_UP;
 
 /// The text format's content type (Prometheus, "Exposition formats").
@@ -125,6 +125,7 @@ fn render(source: &Source, refused: u64) -> String {
     inside(&mut text, source);
     frames(&mut text, &report);
     port(&mut text, &report);
+    directories(&mut text, &report);
     for (kind, name, help, value) in SINGLE {
         if let Some(value) = value(&report) {
             text.family(name, *kind, help).sample(&[], value);
@@ -241,6 +242,37 @@ fn port(text: &mut Exposition, report: &Report) {
     .sample(&[], u8::from(check == GIVEN_UP));
 }
 
+/// How it stands with each directory. Their names are the roster's; one that is alone has none.
+fn directories(text: &mut Exposition, report: &Report) {
+    let directories = &report.directory.directories;
+    let family =
+        |text: &mut Exposition, name, help, value: fn(&OneDirectoryReport) -> Option<f64>| {
+            let family = text.family(name, Gauge, help);
+            for directory in directories {
+                if let Some(value) = value(directory) {
+                    let name = directory.name.as_deref().unwrap_or_default();
+                    family.sample(&[("name", name), ("url", &directory.url)], value);
+                }
+            }
+        };
+    family(
+        text,
+        "mixline_relay_directory_failing",
+        "1 if the directory did not answer as it should when it was asked last, or does not take this relay.",
+        |of| {
+            let registered = of.registered.as_ref();
+            let fails = registered.is_some_and(|registered| registered.problem.is_some());
+            Some(is(of.problem.is_some() || fails))
+        },
+    );
+    family(
+        text,
+        "mixline_relay_directory_registration_timestamp_seconds",
+        "When the directory last took a registration or a heartbeat, since 1970.",
+        |of| of.registered.as_ref()?.at.map(|at| at as f64),
+    );
+}
+
 /// A family with one sample: what it is, its name, its help, and where its value is in a report. What is
 /// not known, or has no limit, is left out.
 type Single = (Kind, &'static str, &'static str, fn(&Report) -> Option<f64>);
@@ -290,7 +322,7 @@ const SINGLE: &[Single] = &[
     (Gauge, "mixline_relay_leaving", "1 while it takes no new paths, and stops when none is in use.",
         |r| Some(is(r.leaving))),
     // How it stands with the directory.
-    (Gauge, "mixline_relay_directory_problem", "1 while the directory cannot be reached or refuses.",
+    (Gauge, "mixline_relay_directory_problem", "1 while no directory is of use, or too few take this relay.",
         |r| Some(is(r.directory.last_error.is_some()))),
     (Gauge, "mixline_relay_listed", "1 while the newest snapshot has this relay.",
         |r| Some(is(r.directory.listed))),
@@ -300,7 +332,7 @@ const SINGLE: &[Single] = &[
         |r| r.directory.snapshot_age_s.map(|age| age as f64)),
     (Gauge, "mixline_relay_snapshot_left_seconds", "Time until the newest snapshot ends; 0 if it has.",
         |r| r.directory.snapshot_valid_for_s.map(|left| left as f64)),
-    (Gauge, "mixline_relay_last_registration_timestamp_seconds", "When the directory last took a registration, since 1970.",
+    (Gauge, "mixline_relay_last_registration_timestamp_seconds", "When a directory last took a registration or a heartbeat, since 1970.",
         |r| r.directory.registered_at.map(|at| at as f64)),
     (Gauge, "mixline_relay_clock_ahead_seconds", "How far this machine's clock is ahead of the directory's, where that is told.",
         |r| r.directory.clock_ahead_s.map(|ahead| ahead as f64)),

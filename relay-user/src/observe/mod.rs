@@ -15,8 +15,8 @@ pub use crate::volume::Volume;
 pub(crate) use collect::Source;
 pub(crate) use quantiles::Times;
 pub use report::{
-    DirectoryReport, InsideReport, LinksReport, PathsReport, PortReport, ProcessReport,
-    QueueReport, ReplayReport, Report, WorkerReport,
+    DirectoryReport, InsideReport, LinksReport, OneDirectoryReport, PathsReport, PortReport,
+    ProcessReport, QueueReport, RegisteredReport, ReplayReport, Report, WorkerReport,
 };
 pub use socket::{AskError, ask, drain, reload};
 pub(crate) use text::{duration, short_time};

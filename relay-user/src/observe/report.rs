@@ -156,28 +156,63 @@ pub struct QueueReport {
     pub received: u64,
 }
 
-/// How a relay stands with the directory.
+/// How a relay stands with the network's directories.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DirectoryReport {
-    /// Where it is.
+    /// Where they are, as configured, with commas between them.
     pub url: String,
+    /// Which version of the network's roster counts; none if its directory is alone.
+    #[serde(default)]
+    pub roster: Option<u32>,
+    /// Which round is believed: when the newest snapshot was made, in seconds since 1970.
+    #[serde(default)]
+    pub round: Option<u64>,
     /// Relays in the newest snapshot; none without one.
     pub relays: Option<usize>,
     /// Seconds since the newest snapshot was made.
     pub snapshot_age_s: Option<u64>,
     /// Seconds until it ends; 0 if it has.
     pub snapshot_valid_for_s: Option<u64>,
-    /// Seconds since the directory last took a registration.
+    /// Seconds since a directory last took a registration or a heartbeat.
     pub registered_s_ago: Option<u64>,
     /// When that was, in seconds since 1970.
     #[serde(default)]
     pub registered_at: Option<u64>,
     /// Whether the newest snapshot has this relay.
     pub listed: bool,
-    /// What went wrong last, and still does.
+    /// What went wrong last, and still does: no directory is of use, or too few have this relay.
     pub last_error: Option<String>,
     /// Seconds that this machine's clock is ahead of the directory's, which is a hint.
     pub clock_ahead_s: Option<i64>,
+    /// Each of them.
+    #[serde(default)]
+    pub directories: Vec<OneDirectoryReport>,
+}
+
+/// How a relay stands with one directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OneDirectoryReport {
+    /// Where it is.
+    pub url: String,
+    /// What the roster calls it; none for an address that is only configured.
+    pub name: Option<String>,
+    /// Seconds since it last answered with a snapshot that was believed; none if it did not, or was not asked.
+    pub answered_s_ago: Option<u64>,
+    /// What went wrong when it was asked last.
+    pub problem: Option<String>,
+    /// How registration goes there; none where the relay does not register.
+    pub registered: Option<RegisteredReport>,
+}
+
+/// How registration goes with one directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisteredReport {
+    /// Seconds since it last took a registration or a heartbeat.
+    pub s_ago: Option<u64>,
+    /// When that was, in seconds since 1970.
+    pub at: Option<u64>,
+    /// What went wrong since.
+    pub problem: Option<String>,
 }
 
 /// Neighbours.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use mixline_relay_engine::outcome::Outcome;
 
-use super::report::{DirectoryReport, InsideReport, Report};
+use super::report::{DirectoryReport, InsideReport, OneDirectoryReport, Report};
 use crate::bytes::Bytes;
 
 impl Report {
@@ -51,7 +51,14 @@ impl Report {
             format!("{:.1} MiB", self.memory_bytes as f64 / (1 << 20) as f64),
         );
         let directory = &self.directory;
-        line("directory", directory.url.clone());
+        if directory.directories.len() < 2 {
+            line("directory", directory.url.clone());
+        }
+        let mut label = "directories";
+        for one in directory.several() {
+            line(label, one.text());
+            label = "";
+        }
         line("snapshot", directory.snapshot());
         line("registered", directory.registered());
         for (key, value) in self.rows() {
@@ -157,7 +164,39 @@ impl InsideReport {
     }
 }
 
+impl OneDirectoryReport {
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = match &self.name {
+            Some(name) => format!("{name}, {}", self.url),
+            None => self.url.clone(),
+        };
+        match (&self.problem, self.answered_s_ago) {
+            (Some(problem), _) => text += &format!(": {problem}"),
+            (None, Some(ago)) => text += &format!(": answered {} ago", duration(ago)),
+            (None, None) => text += ": not asked yet",
+        }
+        let Some(registered) = &self.registered else {
+            return text;
+        };
+        text += &match (&registered.problem, registered.s_ago) {
+            (Some(problem), _) => format!("; not registered: {problem}"),
+            (None, Some(ago)) => format!("; registered {} ago", duration(ago)),
+            (None, None) => "; not registered yet".into(),
+        };
+        text
+    }
+}
+
 impl DirectoryReport {
+    /// Each directory, if there are several.
+    pub(crate) fn several(&self) -> &[OneDirectoryReport] {
+        match &self.directories[..] {
+            [_] => &[],
+            directories => directories,
+        }
+    }
+
     /// The newest snapshot, for people.
     pub(crate) fn snapshot(&self) -> String {
         match (self.relays, self.snapshot_age_s, self.snapshot_valid_for_s) {

@@ -45,7 +45,7 @@ fn one_line_makes_a_relay_that_registers_and_is_never_overwritten() {
     let key = fs::read(relay.state.join("identity.key")).unwrap();
     relay.start_and_register();
     let registered = directory.relay("fresh").unwrap();
-    assert_eq!(registered.addresses, [relay.address]);
+    assert_eq!(registered.descriptor.addresses, [relay.address]);
     relay.stop();
 
     let yaml = fs::read_to_string(&config).unwrap();

@@ -2,6 +2,7 @@
 //! client of the tests' own.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod directories;
 mod directory;
 mod doctor;
 mod drain;

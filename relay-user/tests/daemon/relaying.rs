@@ -36,8 +36,8 @@ fn cells_go_through_and_replays_do_not() {
         directory.relay("last").unwrap(),
     );
     let mut client = Client::local();
-    let to_first = client.connect(first.address, &one.link);
-    let to_last = client.connect(last.address, &two.link);
+    let to_first = client.connect(first.address, &one.descriptor.link);
+    let to_last = client.connect(last.address, &two.descriptor.link);
     let path = Path::new(&one, &two, 4711);
     client.register(to_last, path.token);
 
@@ -149,7 +149,7 @@ fn remembers_after_a_clean_stop(
 ) {
     last.start_and_register();
     let two = directory.relay("last").unwrap();
-    let to_last = client.connect(last.address, &two.link);
+    let to_last = client.connect(last.address, &two.descriptor.link);
     client.register(to_last, path.token);
     // Straight to the last relay, under the header that the first one makes: the cells that
     // it has relayed come again through the first, which remembers, too; so a new one.

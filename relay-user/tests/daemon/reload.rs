@@ -37,9 +37,9 @@ fn a_hangup_changes_what_can_change_in_place_and_nothing_ends() {
     let registered = wait_for("the new descriptor", || {
         directory
             .relay("relay")
-            .filter(|relay| relay.capacity == 2000)
+            .filter(|relay| relay.descriptor.capacity == 2000)
     });
-    assert_eq!(registered.family.as_deref(), Some("other"));
+    assert_eq!(registered.descriptor.family.as_deref(), Some("other"));
     let after = relay.report();
     assert_eq!((after.capacity, after.id), (2000, before.id));
     assert_eq!(after.onion_epochs, before.onion_epochs);
@@ -151,9 +151,9 @@ fn the_directory_is_followed_to_another_address_but_not_to_another_identity() {
     let moved = wait_for("the new address in the descriptor", || {
         directory
             .relay("relay")
-            .filter(|relay| relay.addresses[0].port() == 7001)
+            .filter(|relay| relay.descriptor.addresses[0].port() == 7001)
     });
-    assert_eq!(moved.addresses.len(), 1);
+    assert_eq!(moved.descriptor.addresses.len(), 1);
     // A registration and a snapshot, at the least.
     wait_for("the directory to be asked there", || {
         (asked.load(std::sync::atomic::Ordering::Relaxed) >= 2).then_some(())

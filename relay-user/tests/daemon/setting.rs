@@ -4,7 +4,7 @@
 use std::path::Path as FilePath;
 
 use mixline_protocol::link::CellKind;
-use mixline_protocol::records::{Parameters, RelayDescriptor};
+use mixline_protocol::records::{ListedRelay, Parameters};
 use mixline_testnet::link_client::Client;
 use tempfile::TempDir;
 
@@ -69,7 +69,7 @@ impl Setting {
     }
 
     /// What the directory has of the relay, which has registered.
-    pub fn descriptor(&self) -> RelayDescriptor {
+    pub fn descriptor(&self) -> ListedRelay {
         self.directory.relay("relay").unwrap()
     }
 
@@ -78,7 +78,7 @@ impl Setting {
         let descriptor = self.descriptor();
         let path = Path::new(&descriptor, &descriptor, 9);
         let mut client = Client::local();
-        let link = client.connect(self.relay.address, &descriptor.link);
+        let link = client.connect(self.relay.address, &descriptor.descriptor.link);
         client.register(link, path.token);
         Traffic { client, link, path }
     }
@@ -109,8 +109,10 @@ impl Traffic {
     }
 
     /// Links anew to the relay, which was started again or has another key.
-    pub fn connect_again(&mut self, relay: &Relay, descriptor: &RelayDescriptor) {
-        self.link = self.client.connect(relay.address, &descriptor.link);
+    pub fn connect_again(&mut self, relay: &Relay, descriptor: &ListedRelay) {
+        self.link = self
+            .client
+            .connect(relay.address, &descriptor.descriptor.link);
         self.client.register(self.link, self.path.token);
     }
 }

@@ -54,8 +54,8 @@ impl<'n> Wires<'n> {
         );
         let mut client = Client::at(Network::hub_address(v4));
         let to = [
-            client.connect(relays[0].address, &one.link),
-            client.connect(relays[1].address, &two.link),
+            client.connect(relays[0].address, &one.descriptor.link),
+            client.connect(relays[1].address, &two.descriptor.link),
         ];
         let path = Path::new(&one, &two, 4711);
         client.register(to[1], path.token);
@@ -212,7 +212,7 @@ fn each_queue_has_a_worker() {
             "{}",
             report.port.why
         );
-        let key = directory.relay("relay").unwrap().link;
+        let key = directory.relay("relay").unwrap().descriptor.link;
         // The kernel spreads flows over the queues by their ports: of so many, each gets some.
         for _ in 0..CLIENTS {
             let mut client = Client::at(Network::hub_address(true));

@@ -65,7 +65,7 @@ fn gives_up_when_frames_are_cut(kind: &'static str) {
         );
         assert!(report.xdp["cut"] > 0, "{:?}", report.xdp);
         assert!(!network.has_program(0), "still attached");
-        let key = setting.directory.relay("relay").unwrap().link;
+        let key = setting.directory.relay("relay").unwrap().descriptor.link;
         let mut client = Client::at(Network::hub_address(true));
         let link = client.connect(relay.address, &key);
         client.say(link, &Control::Ping(7));

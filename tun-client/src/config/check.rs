@@ -61,9 +61,7 @@ pub enum ConfigProblem {
     #[error("{0}")]
     Network(KeysError),
     /// A directory's address is not one for HTTP.
-    #[error(
-        "{key}: {url:?} does not begin with http:// (the snapshot is signed, it needs no TLS)"
-    )]
+    #[error("{key}: {url:?} does not begin with http:// (the snapshot is signed, it needs no TLS)")]
     DirectoryUrl {
         /// The key.
         key: &'static str,

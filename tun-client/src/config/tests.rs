@@ -153,14 +153,23 @@ fn a_network_of_several_directories() {
     let text = format!("network: {id}\ndirectories: [http://a:1, \"http://[2001:db8::1]:2\"]\n");
     let config = Config::parse(&text).unwrap();
     assert_eq!(config.network.id, id.into());
-    assert_eq!(config.network.urls, ["http://a:1", "http://[2001:db8::1]:2"]);
+    assert_eq!(
+        config.network.urls,
+        ["http://a:1", "http://[2001:db8::1]:2"]
+    );
     for (wrong, said) in [
         (text.clone() + &minimal(), "only one of them counts"),
         (format!("network: {id}\n"), "directories"),
         (format!("network: {id}\ndirectories: []\n"), "directories"),
         ("directories: [http://a]\n".to_owned(), "network: ID"),
-        (text.replace("http://a:1", "ftp://a"), "directories: \"ftp://a\""),
-        (text.replace("http://a:1", "http://a:99999"), "directories: "),
+        (
+            text.replace("http://a:1", "ftp://a"),
+            "directories: \"ftp://a\"",
+        ),
+        (
+            text.replace("http://a:1", "http://a:99999"),
+            "directories: ",
+        ),
         (format!("network: abc\ndirectories: [http://a]\n"), "abc"),
     ] {
         let error = refused(&wrong);

@@ -204,7 +204,9 @@ mod tests {
         directories.look_up(moved.clone()).await;
         assert!(!directories.are_known(&moved) && !directories.are_known(&both));
         assert_eq!(directories.0.len(), 2);
-        let old = directories.0.insert("nothing".into(), vec![([10, 9, 9, 9], 3).into()]);
+        let old = directories
+            .0
+            .insert("nothing".into(), vec![([10, 9, 9, 9], 3).into()]);
         assert_eq!(old, Some(Vec::new()));
         directories.look_up(moved.clone()).await;
         assert!(directories.are_known(&moved));

@@ -118,10 +118,7 @@ impl Directories {
         }
         let signed = match roster {
             0 => "signed by the configured ID".to_owned(),
-            version => format!(
-                "round {}, signed by a quorum of roster {version}",
-                round.0
-            ),
+            version => format!("round {}, signed by a quorum of roster {version}", round.0),
         };
         Finding::ok(
             check,
@@ -134,7 +131,8 @@ impl Directories {
         let change = match error {
             Error::Url { .. } => "`directory: url` as it should be".to_owned(),
             Error::Signature { .. } | Error::Roster { .. } => {
-                "the ID that `mixline-directory id` prints: sudo mixline-client join LINK".to_owned()
+                "the ID that `mixline-directory id` prints: sudo mixline-client join LINK"
+                    .to_owned()
             }
             Error::Clock(_) => "sudo timedatectl set-ntp true".to_owned(),
             Error::Unreachable { .. } => format!(
@@ -179,7 +177,9 @@ impl Asking {
     async fn ask(&mut self, urls: Vec<String>) {
         let new = |url: &String| self.urls.insert(url.trim_end_matches('/').to_owned());
         let urls: Vec<String> = urls.into_iter().filter(new).collect();
-        let answers = urls.into_iter().map(|url| fetch(url, self.network, &self.known));
+        let answers = urls
+            .into_iter()
+            .map(|url| fetch(url, self.network, &self.known));
         for (asked, known, snapshot) in join_all(answers).await {
             let version = |known: &Known| known.roster().map(|roster| roster.version);
             if version(&known) > version(&self.known) {
@@ -272,7 +272,12 @@ mod tests {
 
     use super::*;
 
-    const URLS: [&str; 4] = ["http://192.0.2.1", "http://192.0.2.2", "http://192.0.2.3", "http://192.0.2.4"];
+    const URLS: [&str; 4] = [
+        "http://192.0.2.1",
+        "http://192.0.2.2",
+        "http://192.0.2.3",
+        "http://192.0.2.4",
+    ];
 
     fn newest(round: u64, roster: u32) -> Newest {
         Newest {
@@ -283,7 +288,10 @@ mod tests {
         }
     }
 
-    fn judged<const N: usize>(answers: [Result<Newest, Error>; N], client: &Client) -> Vec<Finding> {
+    fn judged<const N: usize>(
+        answers: [Result<Newest, Error>; N],
+        client: &Client,
+    ) -> Vec<Finding> {
         let asked = answers.into_iter().zip(URLS).map(|(answer, url)| Asked {
             url: url.into(),
             answer,
@@ -343,8 +351,16 @@ mod tests {
             levels(&found),
             [Level::Warning, Level::Ok, Level::Ok, Level::Warning]
         );
-        assert!(found[0].found.contains("asks another"), "{}", found[0].found);
-        assert!(found[1].found.contains("quorum of roster 2"), "{}", found[1].found);
+        assert!(
+            found[0].found.contains("asks another"),
+            "{}",
+            found[0].found
+        );
+        assert!(
+            found[1].found.contains("quorum of roster 2"),
+            "{}",
+            found[1].found
+        );
         assert!(found[3].found.contains("900 s older"), "{}", found[3].found);
         let found = judged([Err(unreachable()), Err(unreachable())], &none);
         assert_eq!(levels(&found), [Level::Problem; 2]);
@@ -359,7 +375,11 @@ mod tests {
                 clock_ahead: *clock_ahead,
             });
             let asked = asked.collect();
-            Directories { asked, round_seconds: 300 }.clock_ahead()
+            Directories {
+                asked,
+                round_seconds: 300,
+            }
+            .clock_ahead()
         };
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[None, Some(3)]), Some(3));

@@ -118,15 +118,27 @@ impl ListedRelay {
 
 /// Those whose link key is no other's of them. A relay is authenticated by that key alone: of two with one key
 /// nobody can tell whose it is, so neither counts. Honest directories list no two.
-pub fn with_keys_of_their_own(
-    relays: &[ListedRelay],
-) -> impl Iterator<Item = &ListedRelay> + Clone {
+pub fn with_keys_of_their_own<R: AsRef<RelayDescriptor>>(
+    relays: &[R],
+) -> impl Iterator<Item = &R> + Clone {
     let mut times: HashMap<X25519Public, usize> = HashMap::new();
     for relay in relays {
-        *times.entry(relay.descriptor.link).or_default() += 1;
+        *times.entry(relay.as_ref().link).or_default() += 1;
     }
     let times = Arc::new(times);
     relays
         .iter()
-        .filter(move |relay| times.get(&relay.descriptor.link) == Some(&1))
+        .filter(move |relay| times.get(&relay.as_ref().link) == Some(&1))
+}
+
+impl AsRef<RelayDescriptor> for ListedRelay {
+    fn as_ref(&self) -> &RelayDescriptor {
+        &self.descriptor
+    }
+}
+
+impl AsRef<Self> for RelayDescriptor {
+    fn as_ref(&self) -> &Self {
+        self
+    }
 }

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use mixline_protocol::link::CellKind;
 use mixline_protocol::link::control::Control;
-use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::records::ListedRelay;
 use mixline_testnet::link_client::Client;
 use mixline_testnet::link_path::Path;
 use mixline_testnet::netns::{self, Namespace, ip_in};
@@ -70,7 +70,7 @@ pub struct Circle {
 impl Circle {
     /// A circle that begins at the source of this number. None if the relay does not answer in time.
     /// To be called in the router's namespace.
-    pub fn new(relay: usize, descriptor: &RelayDescriptor, v4: bool, number: u8) -> Option<Self> {
+    pub fn new(relay: usize, descriptor: &ListedRelay, v4: bool, number: u8) -> Option<Self> {
         let node = Node::Relay(relay);
         let to = if v4 {
             SocketAddr::new(node.ipv4().into(), RELAY_PORT)
@@ -79,7 +79,7 @@ impl Circle {
         };
         let mut client = Client::at(&SocketAddr::new(source(relay, v4, number), 0).to_string());
         client.set_patience(FIRST_ANSWER);
-        let link = client.try_connect(to, &descriptor.link)?;
+        let link = client.try_connect(to, &descriptor.descriptor.link)?;
         client.set_patience(PATIENCE);
         let mailbox = MAILBOXES.fetch_add(1, Ordering::Relaxed);
         let path = Path::new(descriptor, descriptor, mailbox);
@@ -137,7 +137,7 @@ pub struct Flow {
 
 impl Flow {
     /// Begins; `number` is the source that it has to itself.
-    pub fn begin(relay: usize, descriptor: RelayDescriptor, number: u8) -> Self {
+    pub fn begin(relay: usize, descriptor: ListedRelay, number: u8) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let back = Arc::new(AtomicU64::new(0));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&back));
@@ -187,7 +187,7 @@ impl Drop for Flow {
 
 /// Sends cells round from as many sources as there are; all have to come back. To be called in the
 /// router's namespace.
-pub fn pump(relay: usize, descriptor: &RelayDescriptor, cells: u64) -> Result<()> {
+pub fn pump(relay: usize, descriptor: &ListedRelay, cells: u64) -> Result<()> {
     let each = cells / u64::from(2 * SOURCES) + 1;
     for number in 0..SOURCES {
         for v4 in [true, false] {

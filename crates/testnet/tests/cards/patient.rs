@@ -1,7 +1,7 @@
 //! A relay on a card under a fault: what it says of its port, and whether all of it works.
 
 use anyhow::{Context, Result, bail, ensure};
-use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::records::ListedRelay;
 use mixline_testnet::Network;
 use mixline_testnet::netns::{self, Namespace, ip_in};
 use mixline_testnet::topology::{Node, ROUTER};
@@ -35,10 +35,12 @@ impl<'n> Patient<'n> {
     }
 
     /// What the directory says of it.
-    pub fn descriptor(&self) -> Result<RelayDescriptor> {
+    pub fn descriptor(&self) -> Result<ListedRelay> {
         let name = self.node().name();
         let relays = self.network.snapshot()?.relays;
-        let descriptor = relays.into_iter().find(|relay| relay.name == name);
+        let descriptor = relays
+            .into_iter()
+            .find(|relay| relay.descriptor.name == name);
         descriptor.context("the relay is not in the snapshot")
     }
 

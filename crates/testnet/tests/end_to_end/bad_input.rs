@@ -4,9 +4,11 @@
 use crate::Tests;
 use crate::tools::eventually;
 use anyhow::{Context, Result, ensure};
-use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Secret};
+use mixline_protocol::identity::{AnonymousId, Digest, IdentityKey, X25519Secret};
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{Parameters, ServiceDescriptor, Snapshot};
+use mixline_protocol::records::{
+    DirectoryEntry, LogHead, Parameters, ServiceDescriptor, SharedRandom, Signatures, Snapshot,
+};
 use mixline_protocol::time::UnixTime;
 use mixline_testnet::lock::Lock;
 use mixline_testnet::netns::{self, Namespace};
@@ -356,13 +358,20 @@ fn snapshot(key: &IdentityKey, issued: UnixTime, valid_until: UnixTime) -> Resul
     }
     .sign(key)?;
     let snapshot = Snapshot {
-        directory: id,
+        network: id.into(),
+        roster: 0,
         issued,
         valid_until,
+        previous: (UnixTime(0), Digest::default()),
+        log: LogHead::default(),
+        random: SharedRandom::default(),
         parameters: Parameters::default(),
+        directories: vec![DirectoryEntry {
+            service: Some(service),
+            ..DirectoryEntry::default()
+        }],
         relays: Vec::new(),
-        directory_service: service,
-        signature: [0; 64],
+        signatures: Signatures::default(),
     };
     Ok(snapshot.sign(key)?.encode())
 }

@@ -8,7 +8,7 @@ use crate::tools::{HOST, eventually, output};
 use crate::{Kind, Tests};
 use anyhow::{Context, Result, anyhow, ensure};
 use mixline_protocol::identity::AnonymousId;
-use mixline_protocol::records::Snapshot;
+use mixline_protocol::records::{Roster, Snapshot};
 use mixline_protocol::time::UnixTime;
 use mixline_testnet::fetch::fetch_bytes;
 use mixline_testnet::netns::Namespace;
@@ -289,14 +289,18 @@ fn guards_until(network: &Network) -> Result<Vec<u64>> {
 
 /// The snapshot, looked at so many seconds ahead.
 fn snapshot_ahead(network: &Network, ahead: u64) -> Result<Snapshot> {
-    let url = format!("{}/v1/snapshot", directory_url());
+    let url = format!("{}/v2/snapshot", directory_url());
     let bytes = fetch_bytes(&Node::Directory.namespace(), &url)?;
     let id: AnonymousId = network
         .directory_id()?
         .parse()
         .map_err(|error| anyhow!("the directory's ID: {error}"))?;
     let now = UnixTime(UnixTime::from(SystemTime::now()).0 + ahead);
-    Ok(Snapshot::decode_and_verify(&bytes, &id, now)?)
+    Ok(Snapshot::decode_and_verify(
+        &bytes,
+        &Roster::alone(id),
+        now,
+    )?)
 }
 
 /// Waits until all that ends by the wall clock has been made anew.
@@ -308,7 +312,7 @@ fn all_renewed(network: &mut Network, first: &[u64; 2], ahead: u64) -> Result<()
             return Ok(false);
         };
         let epoch = snapshot.issued.0 / u64::from(snapshot.parameters.epoch_seconds);
-        let current = |relay: &mixline_protocol::records::RelayDescriptor| {
+        let current = |relay: &mixline_protocol::records::ListedRelay| {
             u32::try_from(epoch).is_ok_and(|epoch| relay.onion_for(epoch).is_some())
         };
         Ok(snapshot.relays.len() == RELAYS && snapshot.relays.iter().all(current))

@@ -85,7 +85,10 @@ impl Wire {
             all_without_nat: long,
             ..ProbeOptions::default()
         };
-        let targets = relays.into_iter().map(|it| target(&it.descriptor)).collect();
+        let targets = relays
+            .into_iter()
+            .map(|it| target(&it.descriptor))
+            .collect();
         let probed = probe_guards(targets, &options).await;
         Self {
             measured: serde_json::to_value(probed).map_err(|error| error.to_string()),
