@@ -62,7 +62,7 @@ impl Shared {
     /// Looks at the store's condition, or makes it.
     pub(super) async fn open(&self) -> Result<()> {
         if self.stored_condition().await?.is_some() {
-            return Ok(());
+            return self.condition().await.map(|_| ());
         }
         let meta = self.keys.meta();
         let first = Txn {
@@ -76,27 +76,36 @@ impl Shared {
         };
         // Another front end may have been first.
         self.write::<TxnAnswer>("v3/kv/txn", &first).await?;
-        let made = self.stored_condition().await?;
-        made.map(|_| ())
-            .ok_or_else(|| Error::Store("etcd has lost what was stored in it".into()))
+        self.condition().await.map(|_| ())
     }
 
-    /// The store's condition now.
+    /// The store's condition now, in which it is used from now on, whichever that is.
     pub(super) async fn condition(&self) -> Result<Condition> {
+        let (condition, revision) = self.there().await?;
+        self.opened.store(revision, Ordering::Release);
+        Ok(condition)
+    }
+
+    /// After the condition was not as expected: it is used on if it is ready again.
+    async fn use_on(&self) -> Result<()> {
+        let (condition, revision) = self.there().await?;
+        condition.usable(&self.place)?;
+        self.opened.store(revision, Ordering::Release);
+        Ok(())
+    }
+
+    async fn there(&self) -> Result<(Condition, u64)> {
         let stored = self.stored_condition().await?;
         stored.ok_or_else(|| Error::Store("etcd has lost the store's condition".into()))
     }
 
-    /// Reads the store's condition, with which it is used from now on.
-    async fn stored_condition(&self) -> Result<Option<Condition>> {
+    /// The store's condition now, and its revision.
+    async fn stored_condition(&self) -> Result<Option<(Condition, u64)>> {
         let range = Range::one(&self.keys.meta());
         let found: RangeAnswer = self.read("v3/kv/range", &range).await?;
-        let Some(meta) = found.kvs.into_iter().next() else {
-            return Ok(None);
-        };
-        let condition = keys::condition(&meta.value)?;
-        self.opened.store(meta.mod_revision, Ordering::Release);
-        Ok(Some(condition))
+        let meta = found.kvs.into_iter().next();
+        let read = |meta: KeyValue| Ok((keys::condition(&meta.value)?, meta.mod_revision));
+        meta.map(read).transpose()
     }
 
     pub(super) async fn set_condition(&self, condition: Condition) -> Result<()> {
@@ -111,8 +120,7 @@ impl Shared {
             let text = "somebody else changed the store's condition meanwhile";
             return Err(Error::Store(text.into()));
         }
-        self.stored_condition().await?;
-        Ok(())
+        self.condition().await.map(|_| ())
     }
 
     pub(super) async fn get(&self, table: Table, key: &[u8]) -> Result<Option<(Vec<u8>, Entry)>> {
@@ -180,7 +188,7 @@ impl Shared {
             if self.is_as_opened(answer.found()) {
                 return Ok(Outcome::Conflict);
             }
-            self.condition().await?.usable(&self.place)?;
+            self.use_on().await?;
         }
         Err(Error::Unavailable(
             "etcd: leases, or the store's condition, keep changing".into(),
@@ -335,7 +343,7 @@ impl Shared {
             if answer.succeeded {
                 return Ok(answer.found().kvs);
             }
-            self.condition().await?.usable(&self.place)?;
+            self.use_on().await?;
         }
         Err(Error::Unavailable(
             "etcd: the store's condition keeps changing".into(),
