@@ -68,6 +68,7 @@ impl EtcdStore {
             counts: Counts::default(),
         };
         store.count_anew()?;
+        store.shared.health.opened();
         let watching = Arc::clone(&store.shared);
         store.requests.spawn(async move { watching.watch().await });
         Ok(store)
