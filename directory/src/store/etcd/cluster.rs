@@ -254,6 +254,9 @@ fn clock_ahead(answer: &Answer) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::messages::RangeAnswer;
     use super::*;
 
     fn refused(code: u32, message: &str, kind: Kind) -> Trouble {
@@ -281,5 +284,79 @@ mod tests {
             refused(5, no_lease, Kind::Write),
             Trouble::Refused(5, _)
         ));
+    }
+
+    /// A member that answers everything so; its URL, and how often it was asked.
+    async fn member(
+        status: u16,
+        body: &'static str,
+        date: SystemTime,
+    ) -> (String, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let date = httpdate::fmt_http_date(date);
+        let answer = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let head = axum::http::Response::builder().status(status);
+            let head = head.header("date", date.clone());
+            std::future::ready(head.body(axum::body::Body::from(body)).unwrap())
+        };
+        let router = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (url, asked)
+    }
+
+    const STOPS: &str = r#"{"message":"etcdserver: server stopped","code":14}"#;
+
+    #[tokio::test]
+    async fn a_read_goes_on_to_the_next_member_and_a_write_does_not() {
+        let now = SystemTime::now();
+        let (stopping, asked) = member(503, STOPS, now).await;
+        let (good, _) = member(200, "{}", now).await;
+        let members = [stopping, good];
+        let read = Cluster::new(&members).unwrap();
+        let answer = read.read::<RangeAnswer>("v3/kv/range", &()).await;
+        assert_eq!(answer.unwrap().answer.count, 0);
+        // The next one is asked first from now on.
+        read.write::<RangeAnswer>("v3/kv/txn", &()).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        let write = Cluster::new(&members).unwrap();
+        let missed = write.write::<RangeAnswer>("v3/kv/txn", &()).await;
+        assert!(matches!(missed, Err(Trouble::Unknown(_))), "{missed:?}");
+        write.write::<RangeAnswer>("v3/kv/txn", &()).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_etcd_is_said() {
+        for (status, body) in [(404, "not found"), (200, "<html>"), (200, r#"{"kvs":7}"#)] {
+            let (url, _) = member(status, body, SystemTime::now()).await;
+            let cluster = Cluster::new(&[url]).unwrap();
+            let odd = cluster.read::<RangeAnswer>("v3/kv/range", &()).await;
+            let Err(Trouble::Away(reason)) = odd else {
+                panic!("{odd:?}")
+            };
+            assert!(
+                reason.contains("etcd") && reason.lines().count() == 1,
+                "{reason}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_clocks_are_compared() {
+        let hour = Duration::from_secs(3600);
+        for (date, seconds) in [
+            (SystemTime::now() - hour, 3600),
+            (SystemTime::now() + hour, -3600),
+        ] {
+            let (url, _) = member(200, "{}", date).await;
+            let cluster = Cluster::new(&[url]).unwrap();
+            let answer = cluster.read::<RangeAnswer>("v3/kv/range", &()).await;
+            let ahead: i64 = answer.unwrap().clock_ahead.unwrap();
+            assert!(ahead.abs_diff(seconds) < 60, "{ahead}");
+        }
     }
 }

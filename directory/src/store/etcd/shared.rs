@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use mixline_protocol::time::UnixTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::MOST_WRITES;
 use super::cluster::{Cluster, Trouble, code};
 use super::config::EtcdConfig;
 use super::groups::{Group, Groups};
@@ -19,6 +18,7 @@ use super::messages::{
     Alarms, AlarmsAnswer, Compare, KeyValue, LeaseGrant, LeaseRevoke, Leases, LeasesAnswer,
     Operation, Range, RangeAnswer, Txn, TxnAnswer,
 };
+use super::{MOST_WRITES, SOON};
 use crate::store::{Condition, Entry, Outcome, Table, Transaction, Write};
 use crate::{Error, Result};
 
@@ -257,20 +257,24 @@ impl Shared {
             Err(_) if !self.health.is_full() => return Ok(0),
             _ => {}
         }
+        let began = Instant::now();
         let last = Group::over(now);
-        let over = match self.groups.ended() {
+        let (over, one_by_one): (Vec<_>, _) = match self.groups.ended() {
             Some(ended) if ended >= last => return Ok(0),
             Some(ended) if last.0 - ended.0 <= MINUTES => {
-                (ended.0 + 1..=last.0).map(Group).collect()
+                ((ended.0 + 1..=last.0).map(Group).collect(), true)
             }
-            _ => self.leases_until(last).await?,
+            _ => (self.leases_until(last).await?, false),
         };
         let mut ended = 0;
         for group in over {
-            if ended == most {
+            if ended == most || began.elapsed() > SOON {
                 return Ok(ended);
             }
             ended += usize::from(self.end(group).await?);
+            if one_by_one {
+                self.groups.set_ended(group);
+            }
         }
         self.groups.set_ended(last);
         Ok(ended)
