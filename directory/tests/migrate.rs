@@ -92,13 +92,17 @@ fn records_move_to_etcd_and_back() {
     assert_eq!(other.commit(change).unwrap(), Outcome::Committed);
     let changed = content(&other);
     assert_ne!(changed, before);
-    assert_eq!(migrate(&remote, &file, |_| ()).unwrap(), entries);
-    assert_eq!(content(&file), changed);
-    // A front end that was not stopped answers nothing more, and stores nothing.
-    for _ in 0..2 {
-        refused(other.get(Table::Names, b"new"), "moved to another store");
+    // A front end that was not stopped answers nothing more, and stores nothing, from the beginning on.
+    let late = |word: &str| {
+        refused(other.get(Table::Names, b"new"), word);
         let late = Transaction::new().put(Table::Names, "late", "", now().plus(600));
-        refused(other.commit(late), "moved to another store");
+        refused(other.commit(late), word);
+    };
+    let moved = migrate(&remote, &file, |_| late("being moved to another store"));
+    assert_eq!(moved.unwrap(), entries);
+    assert_eq!(content(&file), changed);
+    for _ in 0..2 {
+        late("were moved to another store");
     }
     refused(EtcdStore::open(&etcd.config(0)), "moved to another store");
     drop(file);
