@@ -251,6 +251,16 @@ fn etcd_that_is_down_is_waited_for() {
     assert_eq!(store.get(Table::Names, b"k").unwrap().unwrap().value, b"x");
 }
 
+/// Members of two etcds, as by an endpoint that was copied wrong.
+#[test]
+fn members_of_another_etcd_are_refused() {
+    let (ours, others) = (Etcd::start(1), Etcd::start(1));
+    let mut config = ours.config(0);
+    config.endpoints.push(others.url(0));
+    let error = EtcdStore::open(&config).err().unwrap();
+    unavailable::<()>(Err(error), "another etcd");
+}
+
 /// A member that is there and does not answer is gone round, and a write that it has swallowed is neither
 /// committed nor in conflict.
 #[test]

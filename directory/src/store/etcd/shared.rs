@@ -61,6 +61,8 @@ impl Shared {
 
     /// Looks at the store's condition, or makes it.
     pub(super) async fn open(&self) -> Result<()> {
+        let met = self.cluster.meet().await;
+        met.map_err(|trouble| self.health.failed(trouble))?;
         if self.stored_condition().await?.is_some() {
             return self.condition().await.map(|_| ());
         }
