@@ -177,8 +177,10 @@ impl Shared {
                 }
                 // It has ended since it was granted, and nothing has happened.
                 Err(Trouble::Refused(code::NOT_FOUND, _)) => {
-                    for (_, expires) in writes.values().flatten() {
-                        self.groups.remove(Group::of(*expires));
+                    let now = SystemTime::now().into();
+                    let ends = writes.values().flatten();
+                    for group in ends.filter_map(|(_, expires)| Group::of(*expires, now)) {
+                        self.groups.remove(group);
                     }
                     continue;
                 }
@@ -209,11 +211,15 @@ impl Shared {
             let revision = revision.unwrap_or(0);
             txn.compare.push(Compare::revision(&key, revision));
         }
+        let now = SystemTime::now().into();
         for ((table, key), to) in writes {
             let key = self.keys.entry(*table, key);
             txn.success.push(match to {
                 Some((value, expires)) => {
-                    let lease = self.lease(Group::of(*expires)).await?;
+                    let lease = match Group::of(*expires, now) {
+                        Some(group) => self.lease(group).await?,
+                        None => 0,
+                    };
                     Operation::put(&key, &keys::value(value, *expires), lease)
                 }
                 None => Operation::delete(&key),
