@@ -251,7 +251,7 @@ async fn sweep(registry: Arc<Registry>, life: Arc<Life>, mut stop: watch::Receiv
         match swept {
             Ok(Ok(0)) | Err(_) => {}
             Ok(Ok(swept)) => tracing::debug!("{swept} ended entries removed"),
-            Ok(Err(error)) => tracing::error!("{error}"),
+            Ok(Err(error)) => error.log(),
         }
     }
 }

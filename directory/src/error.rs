@@ -77,6 +77,17 @@ pub enum Error {
     Roster(String),
 }
 
+impl Error {
+    /// Writes it to the log, unless its cause is there already: a store that is away says so once, and
+    /// when it is back.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Unavailable(_) => tracing::debug!("{self}"),
+            _ => tracing::error!("{self}"),
+        }
+    }
+}
+
 /// What is wrong with a configuration: one line that names the key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -101,6 +101,12 @@ impl Suite<'_> {
         assert!(at(1000 * LINGER));
         assert!(keys().is_empty());
         assert!(!at(1000 * LINGER));
+        // What is to stay stays.
+        let _ = store.commit(put("e", "", u64::MAX)).unwrap();
+        let _ = store.expire(UnixTime(SOON + 2000 * LINGER), 10).unwrap();
+        assert_eq!(keys(), [b"e"]);
+        let gone = Transaction::new().delete(Table::Names, "e");
+        assert_eq!(store.commit(gone).unwrap(), Outcome::Committed);
         // What comes later ends as well.
         let _ = store.commit(put("d", "", SOON)).unwrap();
         assert_eq!(keys(), [b"d"]);

@@ -320,7 +320,7 @@ async fn health(State(app): State<Arc<App>>) -> Response {
 }
 
 fn unhealthy(error: &crate::Error) -> Response {
-    tracing::error!("{error}");
+    error.log();
     plain(StatusCode::SERVICE_UNAVAILABLE, "the store does not work")
 }
 

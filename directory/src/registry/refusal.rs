@@ -55,11 +55,7 @@ pub type Decision<T> = std::result::Result<T, Refusal>;
 
 /// The store does not work: nothing that the asker did, and nothing that it may rely on.
 pub(super) fn unavailable(error: &crate::Error) -> Refusal {
-    match error {
-        // The store has said so once, and will say when that is over.
-        crate::Error::Unavailable(_) => tracing::debug!("{error}"),
-        _ => tracing::error!("{error}"),
-    }
+    error.log();
     Refusal::new(
         RefusalCode::Unavailable,
         "the directory cannot store at present; again later",

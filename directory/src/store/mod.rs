@@ -96,7 +96,8 @@ pub struct Entry {
     pub value: Vec<u8>,
     /// Differs from that of every other value that was ever under the same key.
     pub revision: u64,
-    /// From when on it may be removed, by [`Store::expire`] or by itself. Until then it is returned.
+    /// From when on it may be removed, by [`Store::expire`] or by itself. Until then it is returned. One that
+    /// is to stay ends at `UnixTime(u64::MAX)`.
     pub expires: UnixTime,
 }
 

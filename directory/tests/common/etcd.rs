@@ -173,14 +173,19 @@ pub fn ask(url: &str, path: &str, json: &str) -> Option<String> {
     use mixline_http_client::{Request, Server};
     let server = Server::new(url).unwrap();
     let request = Request::post_json(path, json.to_owned());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    let asking = async {
         let answer = server.ask(request).await.ok()?;
         let good = answer.status().is_success();
         let body = answer.body(1 << 20).await.ok()?;
         good.then(|| String::from_utf8_lossy(&body).into_owned())
-    })
+    };
+    // The test may run on a runtime of its own.
+    let asked = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(asking)
+    };
+    std::thread::scope(|scope| scope.spawn(asked).join().unwrap())
 }

@@ -4,7 +4,8 @@
 //! if it is certain that it has not been sent: otherwise whether it happened is not known, and asking
 //! again might do it twice, or find a conflict with itself.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use mixline_http_client::{Answer, Failure, Patience, Request, Server, UrlError, header, one_line};
@@ -12,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use super::messages::Refused;
+use super::messages::{Headed, Refused};
 
 /// How long a call may take, whatever fails.
 const CALL: Duration = Duration::from_secs(8);
@@ -62,10 +63,16 @@ enum Kind {
     Write,
 }
 
+const RANGE: &str = "v3/kv/range";
+/// Who are you? Any member answers that, one without a leader too.
+const WHO: &[u8] = br#"{"key":"AA==","serializable":true}"#;
+
 /// The members of etcd.
 #[derive(Debug)]
 pub(super) struct Cluster {
     members: Vec<Member>,
+    /// Of which etcd they are: that of the first that answered.
+    id: OnceLock<String>,
     /// Who is asked first.
     preferred: AtomicUsize,
 }
@@ -74,6 +81,8 @@ pub(super) struct Cluster {
 struct Member {
     reads: Server,
     writes: Server,
+    /// Whether it has said that it is of this etcd, since it last failed.
+    is_known: AtomicBool,
 }
 
 /// What a member answered, and how far this machine's clock is ahead of its, seconds.
@@ -90,12 +99,24 @@ impl Cluster {
             Ok::<_, UrlError>(Member {
                 reads: Server::with_patience(url, READS)?,
                 writes: Server::with_patience(url, WRITES)?,
+                is_known: AtomicBool::new(false),
             })
         };
         Ok(Self {
             members: endpoints.iter().map(member).collect::<Result<_, _>>()?,
+            id: OnceLock::new(),
             preferred: AtomicUsize::new(0),
         })
+    }
+
+    /// Whether the members that answer now are of one etcd.
+    pub(super) async fn meet(&self) -> Result<(), Trouble> {
+        for member in &self.members {
+            if let Ok((answer, _)) = member.ask(RANGE, WHO, Kind::Read).await {
+                self.check_member(member, &answer)?;
+            }
+        }
+        Ok(())
     }
 
     /// Asks something that changes nothing.
@@ -131,7 +152,7 @@ impl Cluster {
             let Some(member) = self.members.get(number) else {
                 break;
             };
-            let asked = timeout_at(deadline, member.ask(path, &body, kind)).await;
+            let asked = timeout_at(deadline, self.ask_member(member, path, &body, kind)).await;
             last = match asked {
                 Ok(Ok((answer, clock_ahead))) => {
                     return read_answer(&answer, clock_ahead, kind);
@@ -139,19 +160,54 @@ impl Cluster {
                 Ok(Err(trouble)) => trouble,
                 Err(_) => missed(kind, "no answer in time"),
             };
-            match last {
-                Trouble::Away(_) => self.avoid(number),
-                Trouble::Unknown(_) => {
-                    self.avoid(number);
-                    break;
-                }
-                Trouble::Full | Trouble::Refused(..) => break,
+            if let Trouble::Away(_) | Trouble::Unknown(_) = last {
+                member.is_known.store(false, Ordering::Relaxed);
+                self.avoid(number);
             }
-            if Instant::now() >= deadline {
+            if !matches!(last, Trouble::Away(_)) || Instant::now() >= deadline {
                 break;
             }
         }
         Err(last)
+    }
+
+    /// Asks one member. None is given anything to write before it has said that it is of this etcd.
+    async fn ask_member(
+        &self,
+        member: &Member,
+        path: &str,
+        body: &[u8],
+        kind: Kind,
+    ) -> Result<(Vec<u8>, Option<i64>), Trouble> {
+        if kind == Kind::Write && !member.is_known.load(Ordering::Relaxed) {
+            let (answer, _) = member.ask(RANGE, WHO, Kind::Read).await?;
+            self.check_member(member, &answer)?;
+        }
+        let (answer, clock_ahead) = member.ask(path, body, kind).await?;
+        self.check_member(member, &answer)
+            .map_err(|trouble| match (kind, trouble) {
+                (Kind::Write, Trouble::Away(reason)) => Trouble::Unknown(reason),
+                (_, trouble) => trouble,
+            })?;
+        Ok((answer, clock_ahead))
+    }
+
+    /// Whether an answer is of this etcd.
+    fn check_member(&self, member: &Member, answer: &[u8]) -> Result<(), Trouble> {
+        let read = serde_json::from_slice::<Headed>(answer);
+        let Some(id) = read.ok().and_then(|headed| headed.header.cluster_id) else {
+            // What is odd is said where it is read.
+            return Ok(());
+        };
+        let url = member.reads.url();
+        if *self.id.get_or_init(|| id.clone()) != id {
+            return Err(Trouble::Away(format!(
+                "{url} is a member of another etcd than the others, or than it was when this directory \
+                 was started"
+            )));
+        }
+        member.is_known.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Another member is asked first from now on.
@@ -254,6 +310,9 @@ fn clock_ahead(answer: &Answer) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::messages::RangeAnswer;
     use super::*;
 
     fn refused(code: u32, message: &str, kind: Kind) -> Trouble {
@@ -281,5 +340,101 @@ mod tests {
             refused(5, no_lease, Kind::Write),
             Trouble::Refused(5, _)
         ));
+    }
+
+    /// A member that answers everything so; its URL, and how often it was asked.
+    async fn member(
+        status: u16,
+        body: &'static str,
+        date: SystemTime,
+    ) -> (String, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let date = httpdate::fmt_http_date(date);
+        let answer = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            let head = axum::http::Response::builder().status(status);
+            let head = head.header("date", date.clone());
+            std::future::ready(head.body(axum::body::Body::from(body)).unwrap())
+        };
+        let router = axum::Router::new().fallback(answer);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (url, asked)
+    }
+
+    const STOPS: &str = r#"{"message":"etcdserver: server stopped","code":14}"#;
+
+    #[tokio::test]
+    async fn a_read_goes_on_to_the_next_member_and_a_write_does_not() {
+        let now = SystemTime::now();
+        let (stopping, asked) = member(503, STOPS, now).await;
+        let (good, _) = member(200, "{}", now).await;
+        let members = [stopping, good];
+        let read = Cluster::new(&members).unwrap();
+        let answer = read.read::<RangeAnswer>("v3/kv/range", &()).await;
+        assert_eq!(answer.unwrap().answer.count, 0);
+        // The next one is asked first from now on.
+        read.write::<RangeAnswer>("v3/kv/txn", &()).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        let write = Cluster::new(&members).unwrap();
+        // As if it had said who it is, and stopped then.
+        write.members[0].is_known.store(true, Ordering::Relaxed);
+        let missed = write.write::<RangeAnswer>("v3/kv/txn", &()).await;
+        assert!(matches!(missed, Err(Trouble::Unknown(_))), "{missed:?}");
+        write.write::<RangeAnswer>("v3/kv/txn", &()).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_to_another_etcd() {
+        let now = SystemTime::now();
+        let (ours, _) = member(200, r#"{"header":{"cluster_id":"1"}}"#, now).await;
+        let (other, asked) = member(200, r#"{"header":{"cluster_id":"2"}}"#, now).await;
+        let cluster = Cluster::new(&[ours, other]).unwrap();
+        cluster.read::<RangeAnswer>(RANGE, &()).await.unwrap();
+        cluster.avoid(0);
+        cluster
+            .write::<RangeAnswer>("v3/kv/txn", &())
+            .await
+            .unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "who it is");
+        cluster.avoid(0);
+        cluster.read::<RangeAnswer>(RANGE, &()).await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 2, "and goes on to the first");
+        let met = cluster.meet().await;
+        assert!(matches!(met, Err(Trouble::Away(_))), "{met:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_etcd_is_said() {
+        for (status, body) in [(404, "not found"), (200, "<html>"), (200, r#"{"kvs":7}"#)] {
+            let (url, _) = member(status, body, SystemTime::now()).await;
+            let cluster = Cluster::new(&[url]).unwrap();
+            let odd = cluster.read::<RangeAnswer>("v3/kv/range", &()).await;
+            let Err(Trouble::Away(reason)) = odd else {
+                panic!("{odd:?}")
+            };
+            assert!(
+                reason.contains("etcd") && reason.lines().count() == 1,
+                "{reason}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_clocks_are_compared() {
+        let hour = Duration::from_secs(3600);
+        for (date, seconds) in [
+            (SystemTime::now() - hour, 3600),
+            (SystemTime::now() + hour, -3600),
+        ] {
+            let (url, _) = member(200, "{}", date).await;
+            let cluster = Cluster::new(&[url]).unwrap();
+            let answer = cluster.read::<RangeAnswer>("v3/kv/range", &()).await;
+            let ahead: i64 = answer.unwrap().clock_ahead.unwrap();
+            assert!(ahead.abs_diff(seconds) < 60, "{ahead}");
+        }
     }
 }

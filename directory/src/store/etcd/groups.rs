@@ -22,6 +22,8 @@ const GROUP: u64 = 60;
 /// So many seconds later than they must: clocks differ, and whose clock differs by more is not believed by
 /// anybody else either.
 const SLACK: u64 = 2 * CLOCK_SKEW;
+/// What ends later than so many seconds from now ends never: etcd takes no lease of more than 285 years.
+const NEVER: u64 = 10 * 366 * 24 * 3600;
 /// At most so many groups are known to have a lease at one time; a record lives for 37 days.
 const KNOWN: usize = 64 * 1024;
 
@@ -32,9 +34,12 @@ const _: () = assert!(GROUP + SLACK <= LINGER);
 pub(super) struct Group(pub u32);
 
 impl Group {
-    /// The one of entries that end then.
-    pub(super) fn of(expires: UnixTime) -> Self {
-        Self(u32::try_from(expires.0.div_ceil(GROUP)).unwrap_or(u32::MAX))
+    /// The one of entries that end then; none if they are to stay.
+    pub(super) fn of(expires: UnixTime, now: UnixTime) -> Option<Self> {
+        if expires.since(now) > NEVER {
+            return None;
+        }
+        u32::try_from(expires.0.div_ceil(GROUP)).ok().map(Self)
     }
 
     /// The last one that is over.
@@ -130,13 +135,21 @@ mod tests {
         for now in [59, 60, 1_800_000_001] {
             for more in [0, 1, 59, 60, 61, 604_800] {
                 let (now, expires) = (UnixTime(now), UnixTime(now + more));
-                let group = Group::of(expires);
+                let group = Group::of(expires, now).unwrap();
                 assert!(now.plus(group.life(now)) >= expires.plus(SLACK));
                 assert!(now.plus(group.life(now)) <= expires.plus(SLACK + GROUP));
                 assert!(Group::over(expires.plus(SLACK - 1)) < group);
                 assert!(Group::over(expires.plus(LINGER)) >= group);
             }
         }
+    }
+
+    #[test]
+    fn what_is_to_stay_has_no_lease() {
+        let now = UnixTime(1_800_000_000);
+        assert_eq!(Group::of(UnixTime(u64::MAX), now), None);
+        assert_eq!(Group::of(now.plus(NEVER + 1), now), None);
+        assert!(Group::of(now.plus(NEVER), now).is_some());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is the matter with etcd at the moment, said once in the log.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -28,6 +29,8 @@ struct Matter {
 pub(super) struct Health {
     matter: Mutex<Matter>,
     doubt: Notify,
+    /// Whether changes are said. Who opens the store hears what is the matter as an error.
+    is_open: AtomicBool,
 }
 
 impl Health {
@@ -112,6 +115,11 @@ impl Health {
         }
     }
 
+    /// From now on what changes is said in the log.
+    pub(super) fn opened(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
+    }
+
     /// Waits until it is worth looking.
     pub(super) async fn doubted(&self) {
         self.doubt.notified().await;
@@ -128,7 +136,9 @@ impl Health {
         change(&mut matter);
         let now = matter.clone();
         drop(matter);
-        say(&before, &now);
+        if self.is_open.load(Ordering::Relaxed) {
+            say(&before, &now);
+        }
     }
 }
 

@@ -5,6 +5,19 @@
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize};
 
+/// Any answer: of which etcd it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Headed {
+    pub header: Header,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Header {
+    pub cluster_id: Option<String>,
+}
+
 /// `/v3/kv/txn`.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Txn {

@@ -21,6 +21,7 @@ mod shared;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use mixline_protocol::time::UnixTime;
 
@@ -33,6 +34,9 @@ use crate::Result;
 
 /// etcd takes so many operations in one transaction, if nobody has said otherwise (`--max-txn-ops`).
 pub(super) const MOST_WRITES: usize = 100;
+
+/// What is done every few seconds takes about so long at most.
+const SOON: Duration = Duration::from_secs(4);
 
 /// A store in etcd.
 pub struct EtcdStore {
@@ -68,21 +72,26 @@ impl EtcdStore {
             counts: Counts::default(),
         };
         store.count_anew()?;
+        store.shared.health.opened();
         let watching = Arc::clone(&store.shared);
         store.requests.spawn(async move { watching.watch().await });
         Ok(store)
     }
 
-    /// Counts what the tables hold.
-    fn count_anew(&self) -> Result<()> {
+    /// Counts what the tables hold, as far as that is soon done; whether it was.
+    fn count_anew(&self) -> Result<bool> {
+        let began = Instant::now();
         for table in Table::ALL {
+            if began.elapsed() > SOON {
+                return Ok(false);
+            }
             let shared = Arc::clone(&self.shared);
             let count = self
                 .requests
                 .wait(async move { shared.count(table).await })?;
             self.counts.set(table, count);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -132,7 +141,10 @@ impl Store for EtcdStore {
     }
 
     fn expire(&self, now: UnixTime, most: usize) -> Result<usize> {
-        self.count_anew()?;
+        if !self.count_anew()? {
+            // etcd is busy; what has ended is so without being removed.
+            return Ok(0);
+        }
         let shared = Arc::clone(&self.shared);
         self.requests
             .wait(async move { shared.expire(now, most).await })

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use mixline_protocol::time::UnixTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::MOST_WRITES;
 use super::cluster::{Cluster, Trouble, code};
 use super::config::EtcdConfig;
 use super::groups::{Group, Groups};
@@ -19,6 +18,7 @@ use super::messages::{
     Alarms, AlarmsAnswer, Compare, KeyValue, LeaseGrant, LeaseRevoke, Leases, LeasesAnswer,
     Operation, Range, RangeAnswer, Txn, TxnAnswer,
 };
+use super::{MOST_WRITES, SOON};
 use crate::store::{Condition, Entry, Outcome, Table, Transaction, Write};
 use crate::{Error, Result};
 
@@ -61,8 +61,10 @@ impl Shared {
 
     /// Looks at the store's condition, or makes it.
     pub(super) async fn open(&self) -> Result<()> {
+        let met = self.cluster.meet().await;
+        met.map_err(|trouble| self.health.failed(trouble))?;
         if self.stored_condition().await?.is_some() {
-            return Ok(());
+            return self.condition().await.map(|_| ());
         }
         let meta = self.keys.meta();
         let first = Txn {
@@ -76,27 +78,36 @@ impl Shared {
         };
         // Another front end may have been first.
         self.write::<TxnAnswer>("v3/kv/txn", &first).await?;
-        let made = self.stored_condition().await?;
-        made.map(|_| ())
-            .ok_or_else(|| Error::Store("etcd has lost what was stored in it".into()))
+        self.condition().await.map(|_| ())
     }
 
-    /// The store's condition now.
+    /// The store's condition now, in which it is used from now on, whichever that is.
     pub(super) async fn condition(&self) -> Result<Condition> {
+        let (condition, revision) = self.there().await?;
+        self.opened.store(revision, Ordering::Release);
+        Ok(condition)
+    }
+
+    /// After the condition was not as expected: it is used on if it is ready again.
+    async fn use_on(&self) -> Result<()> {
+        let (condition, revision) = self.there().await?;
+        condition.usable(&self.place)?;
+        self.opened.store(revision, Ordering::Release);
+        Ok(())
+    }
+
+    async fn there(&self) -> Result<(Condition, u64)> {
         let stored = self.stored_condition().await?;
         stored.ok_or_else(|| Error::Store("etcd has lost the store's condition".into()))
     }
 
-    /// Reads the store's condition, with which it is used from now on.
-    async fn stored_condition(&self) -> Result<Option<Condition>> {
+    /// The store's condition now, and its revision.
+    async fn stored_condition(&self) -> Result<Option<(Condition, u64)>> {
         let range = Range::one(&self.keys.meta());
         let found: RangeAnswer = self.read("v3/kv/range", &range).await?;
-        let Some(meta) = found.kvs.into_iter().next() else {
-            return Ok(None);
-        };
-        let condition = keys::condition(&meta.value)?;
-        self.opened.store(meta.mod_revision, Ordering::Release);
-        Ok(Some(condition))
+        let meta = found.kvs.into_iter().next();
+        let read = |meta: KeyValue| Ok((keys::condition(&meta.value)?, meta.mod_revision));
+        meta.map(read).transpose()
     }
 
     pub(super) async fn set_condition(&self, condition: Condition) -> Result<()> {
@@ -111,8 +122,7 @@ impl Shared {
             let text = "somebody else changed the store's condition meanwhile";
             return Err(Error::Store(text.into()));
         }
-        self.stored_condition().await?;
-        Ok(())
+        self.condition().await.map(|_| ())
     }
 
     pub(super) async fn get(&self, table: Table, key: &[u8]) -> Result<Option<(Vec<u8>, Entry)>> {
@@ -167,8 +177,10 @@ impl Shared {
                 }
                 // It has ended since it was granted, and nothing has happened.
                 Err(Trouble::Refused(code::NOT_FOUND, _)) => {
-                    for (_, expires) in writes.values().flatten() {
-                        self.groups.remove(Group::of(*expires));
+                    let now = SystemTime::now().into();
+                    let ends = writes.values().flatten();
+                    for group in ends.filter_map(|(_, expires)| Group::of(*expires, now)) {
+                        self.groups.remove(group);
                     }
                     continue;
                 }
@@ -180,7 +192,7 @@ impl Shared {
             if self.is_as_opened(answer.found()) {
                 return Ok(Outcome::Conflict);
             }
-            self.condition().await?.usable(&self.place)?;
+            self.use_on().await?;
         }
         Err(Error::Unavailable(
             "etcd: leases, or the store's condition, keep changing".into(),
@@ -199,11 +211,15 @@ impl Shared {
             let revision = revision.unwrap_or(0);
             txn.compare.push(Compare::revision(&key, revision));
         }
+        let now = SystemTime::now().into();
         for ((table, key), to) in writes {
             let key = self.keys.entry(*table, key);
             txn.success.push(match to {
                 Some((value, expires)) => {
-                    let lease = self.lease(Group::of(*expires)).await?;
+                    let lease = match Group::of(*expires, now) {
+                        Some(group) => self.lease(group).await?,
+                        None => 0,
+                    };
                     Operation::put(&key, &keys::value(value, *expires), lease)
                 }
                 None => Operation::delete(&key),
@@ -249,20 +265,24 @@ impl Shared {
             Err(_) if !self.health.is_full() => return Ok(0),
             _ => {}
         }
+        let began = Instant::now();
         let last = Group::over(now);
-        let over = match self.groups.ended() {
+        let (over, one_by_one): (Vec<_>, _) = match self.groups.ended() {
             Some(ended) if ended >= last => return Ok(0),
             Some(ended) if last.0 - ended.0 <= MINUTES => {
-                (ended.0 + 1..=last.0).map(Group).collect()
+                ((ended.0 + 1..=last.0).map(Group).collect(), true)
             }
-            _ => self.leases_until(last).await?,
+            _ => (self.leases_until(last).await?, false),
         };
         let mut ended = 0;
         for group in over {
-            if ended == most {
+            if ended == most || began.elapsed() > SOON {
                 return Ok(ended);
             }
             ended += usize::from(self.end(group).await?);
+            if one_by_one {
+                self.groups.set_ended(group);
+            }
         }
         self.groups.set_ended(last);
         Ok(ended)
@@ -335,7 +355,7 @@ impl Shared {
             if answer.succeeded {
                 return Ok(answer.found().kvs);
             }
-            self.condition().await?.usable(&self.place)?;
+            self.use_on().await?;
         }
         Err(Error::Unavailable(
             "etcd: the store's condition keeps changing".into(),
