@@ -151,12 +151,12 @@ impl fmt::Display for Checked {
 /// # Errors
 /// [`JoinError::Directory`] if none answers with what the network's directories have signed.
 pub async fn check(network: &Network) -> Result<Checked, JoinError> {
-    let fetch = |url| async move {
+    let answers = network.urls.iter().map(|url| async {
         let mut client = DirectoryClient::new(url, network.id)?;
         client.fetch().await
-    };
+    });
     let (mut relays, mut failed) = (None, Vec::new());
-    for answer in join_all(network.urls.iter().map(fetch)).await {
+    for answer in join_all(answers).await {
         match answer {
             Ok(Fetched::Snapshot(snapshot)) => relays = relays.max(Some(snapshot.relays.len())),
             Ok(Fetched::NotModified) => relays = relays.max(Some(0)),

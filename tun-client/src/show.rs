@@ -408,8 +408,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::daemon::status::{DnsStatus, Phase, SnapshotStatus, Status};
+    use crate::daemon::status::{DirectoryAnswers, DnsStatus, Phase, SnapshotStatus, Status};
     use crate::host_dns::Active;
+
+    fn answers(
+        url: &str,
+        name: Option<&str>,
+        last_success: Option<u64>,
+        last_error: Option<&str>,
+    ) -> DirectoryAnswers {
+        DirectoryAnswers {
+            url: url.into(),
+            name: name.map(Into::into),
+            last_success,
+            last_error: last_error.map(Into::into),
+        }
+    }
 
     fn example() -> Status {
         let mut endpoint = mixline_endpoint::Status {
@@ -484,6 +498,9 @@ mod tests {
                 last_success: None,
                 last_error: None,
                 clock_ahead_s: None,
+                round: None,
+                roster: None,
+                directories: vec![answers("http://d", None, Some(unix_now()), None)],
             },
             endpoint,
         }
@@ -508,6 +525,33 @@ mod tests {
             "none; nobody can open a session",
             "first problem",
             "second problem",
+        ] {
+            assert!(shown.contains(expected), "{expected:?} in:\n{shown}");
+        }
+    }
+
+    #[test]
+    fn of_several_directories_each_is_shown_and_which_round_is_believed() {
+        let mut example = example();
+        let shown = status(&serde_json::to_value(&example).unwrap());
+        assert!(shown.contains("; from http://d\n") && !shown.contains("directories"));
+        example.snapshot.round = Some(1_800_000_300);
+        example.snapshot.roster = Some(2);
+        example.snapshot.directories.extend([
+            answers(
+                "http://b",
+                Some("berlin"),
+                Some(unix_now() - 60),
+                Some("it is behind"),
+            ),
+            answers("http://c", Some("cairo"), None, None),
+        ]);
+        let shown = status(&serde_json::to_value(&example).unwrap());
+        for expected in [
+            "; round 1800000300 of the directories, roster 2\n",
+            "directories http://d: answered 0 s ago\n",
+            " berlin at http://b: it is behind\n",
+            " cairo at http://c: not asked yet\n",
         ] {
             assert!(shown.contains(expected), "{expected:?} in:\n{shown}");
         }

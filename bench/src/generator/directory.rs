@@ -176,7 +176,7 @@ impl State {
 }
 
 /// A relay as it is listed: as it says itself.
-pub fn listed(relay: RelayRecord, since: UnixTime) -> ListedRelay {
+fn listed(relay: RelayRecord, since: UnixTime) -> ListedRelay {
     ListedRelay {
         capacity: relay.descriptor.capacity,
         descriptor: relay.descriptor,

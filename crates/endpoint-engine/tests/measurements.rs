@@ -52,7 +52,8 @@ fn a_session_is_opened_for_it_and_the_peer_looked_up() {
     let mut world = World::pair(2);
     let report = ping(&mut world, 2, 1, 3).unwrap();
     assert!(report.opened && report.opened_ms.is_some());
-    assert_eq!(report.paths.len(), 4);
+    // One that is being replaced is measured, too.
+    assert!((4..=5).contains(&report.paths.len()), "{report:#?}");
     assert!(
         report.paths.iter().all(|path| path.answered == 3),
         "{report:#?}"

@@ -1,8 +1,6 @@
 //! How the values of a configuration are written.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 
 use mixline_protocol::name::{AnonName, Label};
 use serde::{Deserialize, Deserializer};

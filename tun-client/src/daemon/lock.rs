@@ -199,3 +199,24 @@ fn wanted(config: &Config) -> Wanted {
 fn network(config: &Config) -> VirtualNetwork {
     State::network_of(&config.state_dir).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use mixline_protocol::identity::AnonymousId;
+
+    use super::*;
+
+    #[test]
+    fn all_directories_are_reached_while_the_host_is_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = AnonymousId([7; 32]);
+        let text = format!(
+            "state_dir: {}\nnetwork: {id}\ndirectories: [http://10.1.2.3:8080, http://a.name, http://[fd00::1]/x]\n",
+            directory.path().display()
+        );
+        let wanted = wanted(&Config::parse(&text).unwrap());
+        let expected =
+            ["10.1.2.3:8080", "[fd00::1]:80"].map(|at| Outside::tcp(at.parse().unwrap()));
+        assert_eq!(wanted.outside, expected.into_iter().collect());
+    }
+}

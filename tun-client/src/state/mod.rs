@@ -338,6 +338,8 @@ mod tests {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
+    use mixline_protocol::records::{Member, Roster};
+
     use super::*;
 
     fn mode(path: &Path) -> u32 {
@@ -445,5 +447,42 @@ mod tests {
         assert!(state.lease().is_none());
         state.write(LEASE, b"nonsense").unwrap();
         assert!(state.lease().is_none());
+    }
+
+    #[test]
+    fn what_is_known_of_several_directories_is_kept_and_of_one_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = State::open(directory.path()).unwrap();
+        let keys: Vec<_> = (1..=4).map(|n| IdentityKey::from_seed([n; 32])).collect();
+        let members = keys.iter().enumerate().map(|(at, key)| Member {
+            key: key.public(),
+            name: format!("d{at}"),
+            url: format!("http://192.0.2.{at}"),
+        });
+        let mut roster = Roster::first(members.collect(), 300, 10_800).unwrap();
+        for key in &keys {
+            roster.sign(key, None);
+        }
+        let network = roster.network();
+        let nothing = Known::nothing(network);
+        state.keep_known(&nothing).unwrap();
+        assert!(!directory.path().join(DIRECTORIES).exists());
+        assert_eq!(State::known_in(directory.path(), network), nothing);
+        // As `Known::encode` writes it.
+        let mut bytes = vec![1];
+        bytes.extend(network.0);
+        bytes.extend(1_800_000_300_u64.to_be_bytes());
+        bytes.extend(roster.encode());
+        let known = Known::decode(&bytes, network).unwrap();
+        state.keep_known(&known).unwrap();
+        assert_eq!(State::known_in(directory.path(), network), known);
+        // Of another network it says nothing; neither does a file that is damaged.
+        let other = NetworkId([9; 32]);
+        assert_eq!(
+            State::known_in(directory.path(), other),
+            Known::nothing(other)
+        );
+        std::fs::write(directory.path().join(DIRECTORIES), b"damaged").unwrap();
+        assert_eq!(State::known_in(directory.path(), network), nothing);
     }
 }
