@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::http::HeaderMap;
 use mixline_directory_client::{
     DirectoryStatus, Error, Fetched, FollowStatus, Following, Known, NetworkClient,
 };
@@ -220,6 +221,14 @@ async fn one_address_leads_to_all_directories() {
             network.server(number).count(SNAPSHOT) > 0,
             "directory {number}"
         );
+        // What was fetched from one is asked for as such everywhere.
+        let asked = network.server(number).asked.lock().unwrap().clone();
+        let mut tags = asked.iter().filter(|(path, ..)| path == SNAPSHOT);
+        let tag = Snapshot::entity_tag(&snapshot.encode());
+        let first = |headers: &HeaderMap| headers.get("if-none-match").is_none();
+        assert!(tags.all(|(_, headers, _)| {
+            (number == 2 && first(headers)) || *headers.get("if-none-match").unwrap() == tag
+        }));
         // The roster is asked for once, when it is not known.
         let rosters = network.server(number).count(ROSTER);
         assert_eq!(rosters, usize::from(number == 2));
