@@ -31,13 +31,15 @@ pub enum Fetched {
     NotModified,
 }
 
+/// The last snapshot: what is asked with, and which round it is of.
+pub(crate) type Seen = (HeaderValue, UnixTime);
+
 /// A directory's public part, under one address.
 #[derive(Debug)]
 pub struct DirectoryClient {
     server: Server,
     known: Known,
-    /// Of the last snapshot from here: what is asked with, and which round it is of.
-    seen: Option<(HeaderValue, UnixTime)>,
+    seen: Option<Seen>,
     clock_ahead: Option<i64>,
     max_age: Option<Duration>,
     now: fn() -> SystemTime,
@@ -91,6 +93,16 @@ impl DirectoryClient {
     /// Goes on from what is known of the network: from its newest roster, and its last round.
     pub fn set_known(&mut self, known: Known) {
         self.known = known;
+    }
+
+    /// Asks only for what is newer than a snapshot that was fetched elsewhere. Its tag is the same there, and
+    /// says nothing that one directory could have another one told.
+    pub(crate) fn set_seen(&mut self, seen: Option<Seen>) {
+        self.seen = seen;
+    }
+
+    pub(crate) fn seen(&self) -> Option<&Seen> {
+        self.seen.as_ref()
     }
 
     /// Seconds that this machine's clock is ahead of the directory's (negative: behind),

@@ -11,6 +11,7 @@ use mixline_protocol::time::UnixTime;
 use rand_core::Rng as _;
 use tokio::time::Instant;
 
+use crate::client::Seen;
 use crate::standing::Standing;
 use crate::{DirectoryClient, DirectoryStatus, Error, Fetched, Known, Result};
 
@@ -25,6 +26,7 @@ pub struct NetworkClient {
     known: Known,
     configured: Vec<String>,
     directories: Vec<Directory>,
+    seen: Option<Seen>,
     max_age: Option<Duration>,
     clock_ahead: Option<i64>,
     now: fn() -> SystemTime,
@@ -62,6 +64,7 @@ impl NetworkClient {
             known,
             configured: Vec::new(),
             directories: Vec::new(),
+            seen: None,
             max_age: None,
             clock_ahead: None,
             now,
@@ -83,6 +86,7 @@ impl NetworkClient {
             known: client.known().clone(),
             configured: vec![client.url()],
             directories: Vec::new(),
+            seen: None,
             max_age: None,
             clock_ahead: None,
             now: client.clock(),
@@ -180,12 +184,14 @@ impl NetworkClient {
         };
         let Directory { client, standing } = directory;
         client.set_known(self.known.clone());
+        client.set_seen(self.seen.clone());
         let answer = client.fetch().await;
         self.clock_ahead = client.clock_ahead();
         match &answer {
             Ok(_) => {
                 standing.answered((self.now)().into());
                 self.max_age = client.max_age();
+                self.seen = client.seen().cloned();
             }
             Err(error) => standing.failed(error, Instant::now()),
         }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::http::HeaderMap;
 use mixline_directory_client::{
     DirectoryStatus, Error, Fetched, FollowStatus, Following, Known, NetworkClient,
 };
@@ -220,6 +221,14 @@ async fn one_address_leads_to_all_directories() {
             network.server(number).count(SNAPSHOT) > 0,
             "directory {number}"
         );
+        // What was fetched from one is asked for as such everywhere.
+        let asked = network.server(number).asked.lock().unwrap().clone();
+        let mut tags = asked.iter().filter(|(path, ..)| path == SNAPSHOT);
+        let tag = Snapshot::entity_tag(&snapshot.encode());
+        let first = |headers: &HeaderMap| headers.get("if-none-match").is_none();
+        assert!(tags.all(|(_, headers, _)| {
+            (number == 2 && first(headers)) || *headers.get("if-none-match").unwrap() == tag
+        }));
         // The roster is asked for once, when it is not known.
         let rosters = network.server(number).count(ROSTER);
         assert_eq!(rosters, usize::from(number == 2));
@@ -452,10 +461,7 @@ async fn what_is_known_outlives_a_restart() {
     let (server, url) = Server::start(Answer::default()).await;
     let urls = [url.clone()];
     let unknown = || Known::nothing(network.id());
-    let client = |known: Known| {
-        let alone = NetworkClient::new(&urls, known).unwrap();
-        alone
-    };
+    let client = |known: Known| NetworkClient::new(&urls, known).unwrap();
     answer(&server, &[&first], &retired);
     client(unknown()).fetch().await.unwrap();
     // Those of the roster are not reached: what this one says is all there is.
@@ -484,7 +490,7 @@ async fn what_is_known_outlives_a_restart() {
     assert!(error.contains("300 s older"), "{error}");
     // Another second version, and what goes on from there.
     let mut third = fork
-        .next(network.members(&[1, 2, 3, 6]), ROUND, 3600)
+        .next(network.members(&[1, 2, 3, 6]), ROUND, 3 * 3600)
         .unwrap();
     for number in [1, 2, 3, 6] {
         third.sign(&identity(number), Some(&fork));

@@ -152,7 +152,7 @@ fn a_network_is_named_once() {
 fn one_directory_by_the_new_keys() {
     let parent = tempfile::tempdir().unwrap();
     let directory = Directory::start(Parameters::default());
-    let mut relay = relay(parent.path(), &[directory.clone()], &[0]);
+    let mut relay = relay(parent.path(), std::slice::from_ref(&directory), &[0]);
     relay.start_and_register();
     assert!(directory.has("relay"));
     assert_eq!(relay.report().directory.roster, None);
