@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::cli::{Name, Options};
-use crate::{Outcome, cores, endpoint, flood, forward, hop, latency, path, scale};
+use crate::{Outcome, cores, endpoint, flood, forward, hop, latency, path, ring, scale};
 
 /// Runs a benchmark. It may keep the thread to one core.
 ///
@@ -15,6 +15,7 @@ pub fn run(name: Name, options: &Options) -> Result<Outcome> {
         Name::Scale => Outcome::of(&scale::run(options)?),
         Name::Cores => Outcome::of(&cores::run(options)?),
         Name::Endpoint => Outcome::of(&endpoint::run(options)?),
+        Name::Ring => Outcome::of(&ring::run(options)?),
         Name::Path => Outcome::of(&path::run(options)?),
         Name::Forward => Outcome::of(&forward::run(options)?),
         Name::Latency => Outcome::of(&latency::run(options)?),

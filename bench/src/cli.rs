@@ -20,6 +20,9 @@ pub enum Name {
     /// One cell of a client and of a service on one core, from IP packet to sealed datagram and back, beside its bare
     /// primitives.
     Endpoint,
+    /// The ring in memory: how records spread over relays, and what is lost when relays are down, come, go or are an
+    /// adversary's.
+    Ring,
     /// Three and three relays end to end: TCP, UDP, round trips, processor time.
     Path,
     /// Datagrams a second through a relay on a wire: AF_XDP, UDP, and a bare AF_XDP echo.
@@ -34,11 +37,12 @@ pub enum Name {
 
 impl Name {
     /// All benchmarks, in the order in which they are run.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hop,
         Self::Scale,
         Self::Cores,
         Self::Endpoint,
+        Self::Ring,
         Self::Path,
         Self::Forward,
         Self::Latency,
@@ -53,6 +57,7 @@ impl Name {
             Self::Scale => "scale",
             Self::Cores => "cores",
             Self::Endpoint => "endpoint",
+            Self::Ring => "ring",
             Self::Path => "path",
             Self::Forward => "forward",
             Self::Latency => "latency",

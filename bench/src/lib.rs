@@ -26,6 +26,7 @@ pub mod outcome;
 pub mod path;
 pub mod peers;
 pub mod report;
+pub mod ring;
 pub mod scale;
 pub mod testbed;
 pub mod tool;

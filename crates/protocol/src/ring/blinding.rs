@@ -119,13 +119,11 @@ impl BlindedKey {
 /// The public key times the factor, which is clamped.
 ///
 /// # Errors
-/// [`Error::Malformed`] if the key is no point of the prime-order subgroup in its one encoding: of a key with a part
-/// of small order others could make keys that blind to the same.
+/// [`Error::Malformed`] if the key is no point of the prime-order subgroup, or is the identity: of a key with a part of
+/// small order others could make keys that blind to the same. All encodings that are not canonical are of such points.
 pub(super) fn blind_public(public: &[u8; 32], factor: &[u8; 32]) -> Result<BlindedId> {
-    let encoded = CompressedEdwardsY(*public);
-    let point = encoded
+    let point = CompressedEdwardsY(*public)
         .decompress()
-        .filter(|point| point.compress() == encoded)
         .filter(|point| !point.is_small_order() && point.is_torsion_free())
         .ok_or(Error::Malformed {
             what: "anonymous ID",

@@ -451,23 +451,41 @@ mod tests {
         assert!(record.verify(NOW.minus(CLOCK_SKEW + 1)).is_err());
     }
 
+    /// A record with other sealed bytes under its key, which everybody can make who knows the ID, and no signature.
+    fn resealed(record: &Record, plain: &[u8; SEALED]) -> [u8; RECORD] {
+        let mut record = *record.0;
+        let head: [u8; HEAD] = first_bytes(&record);
+        let mut sealed = *plain;
+        let tag = sealing_key(&all().digest(), &head)
+            .unwrap()
+            .seal_in_place_separate_tag(nonce(), Aad::from(&head), &mut sealed)
+            .unwrap();
+        record[HEAD..HEAD + SEALED].copy_from_slice(&sealed);
+        record[HEAD + SEALED..][..TAG].copy_from_slice(tag.as_ref());
+        record
+    }
+
+    /// Who knows the ID has the key of the content. The signature says whose it is.
+    #[test]
+    fn a_reader_takes_what_the_service_has_signed_and_only_in_its_life() {
+        let record = sealed(b"text");
+        let forged = Record::parse(&resealed(&record, &[0; SEALED])).unwrap();
+        assert_eq!(all().open_content(&forged), Err(FAILED));
+        let late = record.open_content(&all(), PERIOD, NOW.plus(STEP));
+        assert!(matches!(late, Err(Error::Expired { .. })));
+        let early = record.open_content(&all(), PERIOD, NOW.minus(LIFE));
+        assert_eq!(early, Err(Error::Limit { what: WHAT }));
+    }
+
     /// What is behind the content is zeros, also when the service itself has sealed something else.
     #[test]
     fn there_is_one_encoding() {
-        let key = key();
-        let mut record = sealed(b"text").0;
-        let mut plain = Zeroizing::new([0; SEALED]);
+        let mut plain = [0; SEALED];
         (plain[1], plain[SEALED - 1]) = (4, 1);
-        let head: [u8; HEAD] = first_bytes(&record[..]);
-        let tag = sealing_key(&key.credential, &head)
-            .unwrap()
-            .seal_in_place_separate_tag(nonce(), Aad::from(&head), plain.as_mut())
-            .unwrap();
-        record[HEAD..HEAD + SEALED].copy_from_slice(&plain[..]);
-        record[HEAD + SEALED..][..TAG].copy_from_slice(tag.as_ref());
-        let signature = key.sign(DOMAIN, &record[..RECORD - SIGNATURE]);
+        let mut record = resealed(&sealed(b"text"), &plain);
+        let signature = key().sign(DOMAIN, &record[..RECORD - SIGNATURE]);
         record[RECORD - SIGNATURE..].copy_from_slice(&signature);
-        let record = Record::parse(&record[..]).unwrap();
+        let record = Record::parse(&record).unwrap();
         assert_eq!(record.verify(NOW), Ok(()));
         let error = all().open_content(&record).unwrap_err();
         assert_eq!(error, Error::Malformed { what: WHAT });

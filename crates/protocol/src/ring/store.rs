@@ -60,8 +60,8 @@ pub struct Store {
     capacity: usize,
     /// Draws who gives way.
     secret: [u8; 16],
-    /// The rings of the periods that are kept, and the relay's number in each.
-    rings: Vec<(Arc<Ring>, usize)>,
+    /// The rings of the periods that are kept, and the relay's number in each that it is a member of.
+    rings: Vec<(Arc<Ring>, Option<usize>)>,
     records: HashMap<BlindedId, Kept>,
     /// All of them, who gives way first.
     order: BTreeSet<(u32, u64, BlindedId)>,
@@ -94,12 +94,15 @@ impl Store {
     }
 
     /// Takes the rings of the periods that are kept now ([`super::Periods::kept`]), as the newest snapshot has them.
-    /// Records of other periods are forgotten. Those whose places are others' by now stay until they end, since
-    /// services and clients may have older lists.
+    /// Records of other periods are forgotten. Those whose places are others' by now stay until they end, also when the
+    /// relay is no member any more: services and clients may have older lists.
     pub fn keep(&mut self, rings: impl IntoIterator<Item = Arc<Ring>>) {
         self.rings = rings
             .into_iter()
-            .filter_map(|ring| ring.number_of(&self.relay).map(|number| (ring, number)))
+            .map(|ring| {
+                let number = ring.number_of(&self.relay);
+                (ring, number)
+            })
             .collect();
         let periods: Vec<u64> = self.rings.iter().map(|(ring, _)| ring.period()).collect();
         self.retain(|record| periods.contains(&record.period()));
@@ -209,7 +212,7 @@ impl Store {
             .find(|(ring, _)| ring.period() == record.period())
             .ok_or(Refusal::OtherPeriod)?;
         let blinded = record.blinded();
-        if !ring.takers(&blinded).contains(number) {
+        if !number.is_some_and(|own| ring.takers(&blinded).contains(&own)) {
             return Err(Refusal::NotHere);
         }
         let (random, period) = (ring.random(), ring.period());
@@ -372,10 +375,8 @@ mod tests {
     /// Keys that relay 0 takes, and how many were tried.
     fn ground(store: &Store, count: usize) -> (Vec<BlindedKey>, u32) {
         let ring = &store.rings[0].0;
-        let taken = |n: &u32| {
-            ring.takers(&key(*n, PERIOD).id())
-                .contains(&store.rings[0].1)
-        };
+        let own = store.rings[0].1.unwrap();
+        let taken = |n: &u32| ring.takers(&key(*n, PERIOD).id()).contains(&own);
         let found: Vec<u32> = (1000..).filter(taken).take(count).collect();
         let tried = found.last().map_or(0, |last| last - 1000 + 1);
         (found.into_iter().map(|n| key(n, PERIOD)).collect(), tried)
@@ -434,7 +435,7 @@ mod tests {
     #[test]
     fn only_what_belongs_here_is_taken() {
         let mut store = store(200, 1000);
-        let me = store.rings[0].1;
+        let me = store.rings[0].1.unwrap();
         let ring = store.rings[0].0.clone();
         let (mut held, mut taken) = (0, 0);
         for n in 0..400 {
@@ -449,12 +450,14 @@ mod tests {
             (1..60).contains(&held) && held < taken && taken < 80,
             "{held} {taken}"
         );
-        // A relay that is no member keeps nothing.
+        // One that is no member any more gives out what it has, and takes nothing.
         store.relay = relay(999);
         store.keep([ring]);
-        assert!(store.is_empty());
-        let refused = store.store(&NONE, record(&key(1, PERIOD), 1), NOW);
-        assert_eq!(refused, Err(Refusal::OtherPeriod));
+        assert_eq!(store.len(), taken);
+        for n in 0..400 {
+            let refused = store.store(&NONE, record(&key(n, PERIOD), 2), NOW);
+            assert_eq!(refused, Err(Refusal::NotHere));
+        }
     }
 
     #[test]
@@ -603,11 +606,6 @@ mod tests {
         assert_eq!(more_than(0), MIN_EFFORT);
         assert_eq!(more_than(12), 1 << 13);
         assert_eq!([30, 31, 32, u32::MAX - 1].map(more_than), [1 << 31; 4]);
-    }
-
-    #[test]
-    fn the_bound_is_that_of_the_text() {
-        const { assert!(CAPACITY * RECORD < 64 << 20 && CAPACITY > 20_000) };
     }
 
     /// What the store should hold, with every rule written out.
