@@ -20,6 +20,7 @@ pub mod keys;
 mod limit;
 pub mod link;
 mod metrics;
+pub mod proving;
 mod query_service;
 mod registry;
 mod reload;
