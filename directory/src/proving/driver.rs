@@ -175,3 +175,24 @@ fn is_without_way(sent: io::Result<usize>) -> bool {
 fn wall() -> Timestamp {
     SystemTime::now().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_that_say_so_mean_that_there_is_no_way() {
+        // ENETUNREACH and EADDRNOTAVAIL: no route, IPv6 that is turned off.
+        for (errno, no_way) in [
+            (101, true),
+            (99, true),
+            (1, false),
+            (11, false),
+            (90, false),
+        ] {
+            let sent = Err(io::Error::from_raw_os_error(errno));
+            assert_eq!(is_without_way(sent), no_way, "{errno}");
+        }
+        assert!(!is_without_way(Ok(DATAGRAM)));
+    }
+}

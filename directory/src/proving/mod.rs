@@ -31,12 +31,13 @@
 //!
 //! [`PLACES`] relays, a part of them for those that are proven; [`SLOTS`] attempts at one time, a part of them for
 //! relays that were proven and are due again; [`STARTS`]. Networks share each of these by [`Shares`], by where relays register from, and
-//! take turns ([`turns`]). How often an address is tried at all has bounds of its own ([`budget`]), since
+//! take turns ([`turns`]); who could not be reached gives way to newcomers ([`failing`]). How often an address is tried at all has bounds of its own ([`budget`]), since
 //! who is there may not be a relay. Effort that relays ask for is made little by little ([`HASHES`]).
 
 mod attempt;
 mod budget;
 mod driver;
+mod failing;
 mod relay;
 mod state;
 #[cfg(test)]
@@ -58,6 +59,7 @@ use rand_core::CryptoRng;
 
 use attempt::{Attempt, Moment};
 use budget::Budget;
+use failing::Failing;
 use relay::{Relay, Standing};
 use turns::Turns;
 
@@ -150,6 +152,8 @@ pub struct Proving<R> {
     places: Shares,
     /// Relays that have nothing to do before these times.
     later: BTreeSet<(Instant, RelayId)>,
+    /// Those of them that could not be reached.
+    failing: Failing,
     /// Relays that wait for a slot: such as were never proven, or not for long.
     new: Turns<RelayId>,
     /// Those that are proven and due again.
@@ -179,6 +183,7 @@ impl<R: CryptoRng> Proving<R> {
             relays: HashMap::new(),
             places: Shares::new(PLACES, PLACES_OF_PROVEN),
             later: BTreeSet::new(),
+            failing: Failing::default(),
             new: Turns::default(),
             renewals: Turns::default(),
             may_begin: false,
@@ -211,7 +216,7 @@ impl<R: CryptoRng> Proving<R> {
         let checked = source.is_some();
         let Some(known) = self.relays.get(&relay) else {
             let place = Claimant::Stranger(from);
-            if !self.places.take(place) {
+            if !self.places.take(place) && !self.take_from_another(place, from) {
                 return State::Unproven(Why::NoRoom);
             }
             let new = Relay::new(as_it_is, place, checked, now);
@@ -288,10 +293,7 @@ impl<R: CryptoRng> Proving<R> {
         while let Some(&(at, relay)) = self.later.first()
             && at <= now
         {
-            self.later.pop_first();
-            if let Some(known) = self.relays.get_mut(&relay) {
-                known.standing = Standing::Nowhere;
-            }
+            self.unschedule(&relay);
             self.settle(&relay, now);
             self.schedule(&relay, now);
         }
@@ -534,6 +536,9 @@ impl<R: CryptoRng> Proving<R> {
             if let Some(at) = known.wakes_at() {
                 known.standing = Standing::Later(at);
                 self.later.insert((at, *relay));
+                if matches!(known.state(now), State::Unproven(Why::Failed(..))) {
+                    self.failing.insert(known.source(), at, *relay);
+                }
             }
             return;
         }
@@ -559,6 +564,7 @@ impl<R: CryptoRng> Proving<R> {
             Standing::Nowhere => {}
             Standing::Later(at) => {
                 self.later.remove(&(at, *relay));
+                self.failing.remove(source, at, *relay);
             }
             Standing::Waits { renewal: true } => {
                 self.renewals.remove(source, relay);
@@ -570,6 +576,21 @@ impl<R: CryptoRng> Proving<R> {
                 self.drop_flight(number);
             }
         }
+    }
+
+    /// A newcomer takes the place of one that could not be reached.
+    fn take_from_another(&mut self, place: Claimant, from: IpAddr) -> bool {
+        let others = self.failing.who_gives_way(from).into_iter().flatten();
+        for other in others {
+            let held = self.relays.get(&other).map(|known| known.place);
+            if held.is_some_and(|held| self.places.exchange(held, place)) {
+                self.unschedule(&other);
+                self.changes.remove(&other);
+                self.relays.remove(&other);
+                return true;
+            }
+        }
+        false
     }
 
     /// A relay registers from elsewhere: it counts there, if there is room.
@@ -604,8 +625,10 @@ impl<R: CryptoRng> Proving<R> {
             let relay = *relay;
             self.changes.insert(relay, Change { relay, link, state });
         };
-        if known.told != state {
-            known.told = state;
+        let waits = |state: State| matches!(state, State::Unproven(Why::Waiting(_)));
+        let before = std::mem::replace(&mut known.told, state);
+        // For which of its addresses it waits concerns nobody.
+        if before != state && !(waits(before) && waits(state)) {
             tell(state);
         }
         if place == known.place {
@@ -649,6 +672,7 @@ impl<R: CryptoRng> Proving<R> {
             }
         }
         assert_eq!((later, tried), (self.later.len(), self.flights.len()));
+        assert!(self.failing.count() <= later);
         let indices = self.flights.values().map(|it| it.attempt.indices.len());
         assert_eq!(self.indices.len(), indices.sum::<usize>());
         assert!(self.solving.iter().all(|it| self.flights.contains_key(it)));
@@ -661,6 +685,7 @@ impl<R: CryptoRng> Proving<R> {
             && self.new.is_empty()
             && self.renewals.is_empty()
             && self.changes.is_empty()
+            && self.failing.count() == 0
     }
 
     /// All of a relay is to be tried now.

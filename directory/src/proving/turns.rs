@@ -172,13 +172,13 @@ mod tests {
                 ("crowd", n),
             );
         }
-        turns.push(ip("192.0.200.1"), ("beside", 0));
+        turns.push(ip("192.0.250.1"), ("beside", 0));
         turns.push(ip("198.51.100.1"), ("elsewhere", 0));
         turns.push(ip("2001:db8::1"), ("IPv6", 0));
         let order: Vec<_> = std::iter::from_fn(|| turns.pop(|_| true)).collect();
         let place = |who| order.iter().position(|(other, _)| *other == who).unwrap();
         assert!(place("elsewhere") < 4 && place("IPv6") < 4);
-        // There are 239 /24 in the crowd, and only its like is before it in its own.
+        // There are 239 others at its level.
         assert!(place("beside") < 300, "{}", place("beside"));
         assert_eq!(order.len(), 1003);
         assert!(turns.is_empty() && turns.0.order.is_empty());

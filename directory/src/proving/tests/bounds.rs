@@ -37,13 +37,13 @@ fn a_flood_from_one_network_keeps_no_relay_of_another_waiting() {
     world.want(&elsewhere);
     world.pass(Duration::from_millis(100));
     assert!(world.is_proven(&elsewhere));
-    // Also one in the crowd's own network, after its like.
+    // Also one in the crowd's own network, in the place of one that was not reached, and after its like.
+    world.pass(Duration::from_secs(30));
     let beside = TestRelay::new(&["10.1.0.200:7000"]);
     world.settle(&beside);
-    if world.want(&beside) != State::Unproven(Why::NoRoom) {
-        world.pass(Duration::from_secs(120));
-        assert!(world.is_proven(&beside));
-    }
+    assert_ne!(world.want(&beside), State::Unproven(Why::NoRoom));
+    world.pass(Duration::from_secs(120));
+    assert!(world.is_proven(&beside));
 }
 
 #[test]
@@ -54,8 +54,8 @@ fn a_flood_from_everywhere_keeps_no_renewal_from_its_turn() {
     assert!(world.outcome(&relay).is_proven());
     world.pass(LIFE / 2 - Duration::from_secs(100));
     let mut n = 0;
-    for network in 0..2000_u32 {
-        for stranger in crowd(4, 0x1000 + network) {
+    for network in 0..600_u32 {
+        for stranger in crowd(14, 0x1000 + network) {
             n += usize::from(world.want(&stranger) != State::Unproven(Why::NoRoom));
         }
     }
@@ -74,8 +74,9 @@ fn a_flood_from_everywhere_keeps_no_renewal_from_its_turn() {
     // One that was never proven waits for its turn among them.
     let new = TestRelay::new(&["192.1.2.1:7000"]);
     world.settle(&new);
-    world.want(&new);
-    world.pass(Duration::from_secs(400));
+    let waits = State::Unproven(Why::Waiting(new.addresses[0]));
+    assert_eq!(world.want(&new), waits);
+    world.pass(Duration::from_secs(100));
     assert!(world.is_proven(&new));
 }
 
@@ -83,11 +84,11 @@ fn a_flood_from_everywhere_keeps_no_renewal_from_its_turn() {
 fn who_is_named_by_many_is_sent_little_and_its_own_relay_is_proven_all_the_same() {
     let victim = "203.0.113.7:7000";
     let mut world = World::new();
-    for network in 0..500_u32 {
-        for n in 0..4 {
+    for network in 0..100_u32 {
+        for n in 0..3 {
             let from = IpAddr::V4((((0x2000 + network) << 16) + n).into());
             let named = vec![SocketAddr::new(from, 7000), address(victim)];
-            let relay = TestRelay::nobody(network * 4 + n, named, from);
+            let relay = TestRelay::nobody(network * 3 + n, named, from);
             world.want(&relay);
         }
     }
@@ -101,15 +102,16 @@ fn who_is_named_by_many_is_sent_little_and_its_own_relay_is_proven_all_the_same(
     world.settle(&second);
     world.settle(&first);
     world.want(&first);
-    world.pass(Duration::from_secs(1));
+    // After one of each network: nobody has used up what its own address has.
+    world.pass(Duration::from_secs(90));
     assert!(world.is_proven(&first));
-    let minutes = 20;
+    let minutes = 15;
     world.pass(Duration::from_secs(60 * minutes));
     let sent = world.sent[&address(victim)];
     // Eight attempts, and two a minute, of four initiations each.
     assert!(sent as u64 <= 4 * (8 + 2 * minutes + 1), "{sent}");
     world.want(&second);
-    world.pass(Duration::from_secs(3600));
+    world.pass(Duration::from_secs(600));
     assert!(world.is_proven(&second));
 }
 
