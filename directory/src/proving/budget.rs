@@ -16,6 +16,11 @@ pub const AT_ITS_OWN: Rate = Rate {
     burst: 256,
     interval: Duration::from_millis(50),
 };
+/// The same where nobody checks where registrations come from, of relays that say that first.
+pub const AT_A_FIRST: Rate = Rate {
+    burst: 64,
+    interval: Duration::from_millis(500),
+};
 /// Attempts at a site of relays that have registered from elsewhere ...
 pub const AT_A_SITE: Rate = Rate {
     burst: 8,
@@ -43,6 +48,7 @@ const TOLD_APART: usize = 16_384;
 /// What has been sent lately.
 pub struct Budget {
     own: RateLimiter<IpAddr, Shares>,
+    first: RateLimiter<IpAddr, Shares>,
     sites: RateLimiter<IpAddr, Shares>,
     around: RateLimiter<Network>,
     of_one: RateLimiter<(Network, IpAddr)>,
@@ -53,6 +59,7 @@ impl Default for Budget {
     fn default() -> Self {
         Self {
             own: RateLimiter::by_network(AT_ITS_OWN, TOLD_APART),
+            first: RateLimiter::by_network(AT_A_FIRST, TOLD_APART),
             sites: RateLimiter::by_network(AT_A_SITE, TOLD_APART),
             around: RateLimiter::new(AROUND_A_SITE, TOLD_APART),
             of_one: RateLimiter::new(OF_ONE_NETWORK, TOLD_APART),
@@ -66,11 +73,15 @@ impl Budget {
     /// registration did come from there.
     pub fn may_try(&mut self, to: IpAddr, source: IpAddr, checked: bool, now: Instant) -> bool {
         let (to, from) = (site(to), site(source));
-        if checked && to == from {
-            return self.own.admit(to, now);
+        let [_, around, _] = networks(to);
+        if to == from {
+            return if checked {
+                self.own.admit(to, now)
+            } else {
+                self.first.admit(to, now) && self.around.admit(around, now)
+            };
         }
         let [by, ..] = networks(source);
-        let [_, around, _] = networks(to);
         self.of_one.admit((by, to), now)
             && self.around_of_one.admit((by, around), now)
             && self.sites.admit(to, now)

@@ -31,13 +31,13 @@
 //!
 //! [`PLACES`] relays, a part of them for those that are proven; [`SLOTS`] attempts at one time, a part of them for
 //! relays that were proven and are due again; [`STARTS`]. Networks share each of these by [`Shares`], by where relays register from, and
-//! take turns ([`turns`]); who could not be reached gives way to newcomers ([`failing`]). How often an address is tried at all has bounds of its own ([`budget`]), since
+//! take turns ([`turns`]); who is not proven and waits to be tried again gives way to newcomers ([`giving_way`]). How often an address is tried at all has bounds of its own ([`budget`]), since
 //! who is there may not be a relay. Effort that relays ask for is made little by little ([`HASHES`]).
 
 mod attempt;
 mod budget;
 mod driver;
-mod failing;
+mod giving_way;
 mod relay;
 mod state;
 #[cfg(test)]
@@ -59,7 +59,7 @@ use rand_core::CryptoRng;
 
 use attempt::{Attempt, Moment};
 use budget::Budget;
-use failing::Failing;
+use giving_way::GivingWay;
 use relay::{Relay, Standing};
 use turns::Turns;
 
@@ -152,8 +152,8 @@ pub struct Proving<R> {
     places: Shares,
     /// Relays that have nothing to do before these times.
     later: BTreeSet<(Instant, RelayId)>,
-    /// Those of them that could not be reached.
-    failing: Failing,
+    /// Those of them that are not proven.
+    giving_way: GivingWay,
     /// Relays that wait for a slot: such as were never proven, or not for long.
     new: Turns<RelayId>,
     /// Those that are proven and due again.
@@ -183,7 +183,7 @@ impl<R: CryptoRng> Proving<R> {
             relays: HashMap::new(),
             places: Shares::new(PLACES, PLACES_OF_PROVEN),
             later: BTreeSet::new(),
-            failing: Failing::default(),
+            giving_way: GivingWay::default(),
             new: Turns::default(),
             renewals: Turns::default(),
             may_begin: false,
@@ -536,8 +536,8 @@ impl<R: CryptoRng> Proving<R> {
             if let Some(at) = known.wakes_at() {
                 known.standing = Standing::Later(at);
                 self.later.insert((at, *relay));
-                if matches!(known.state(now), State::Unproven(Why::Failed(..))) {
-                    self.failing.insert(known.source(), at, *relay);
+                if !known.state(now).is_proven() {
+                    self.giving_way.insert(known.source(), at, *relay);
                 }
             }
             return;
@@ -564,7 +564,7 @@ impl<R: CryptoRng> Proving<R> {
             Standing::Nowhere => {}
             Standing::Later(at) => {
                 self.later.remove(&(at, *relay));
-                self.failing.remove(source, at, *relay);
+                self.giving_way.remove(source, at, *relay);
             }
             Standing::Waits { renewal: true } => {
                 self.renewals.remove(source, relay);
@@ -578,19 +578,30 @@ impl<R: CryptoRng> Proving<R> {
         }
     }
 
-    /// A newcomer takes the place of one that could not be reached.
+    /// A newcomer takes the place of one that is not proven and waits.
     fn take_from_another(&mut self, place: Claimant, from: IpAddr) -> bool {
-        let others = self.failing.who_gives_way(from).into_iter().flatten();
-        for other in others {
-            let held = self.relays.get(&other).map(|known| known.place);
-            if held.is_some_and(|held| self.places.exchange(held, place)) {
-                self.unschedule(&other);
-                self.changes.remove(&other);
-                self.relays.remove(&other);
-                return true;
-            }
-        }
-        false
+        let [near, any] = self.giving_way.who_gives_way(from);
+        let held = |relay: &RelayId| self.relays.get(relay).map(|known| known.place);
+        let (near, any) = (
+            near.and_then(|it| Some((it, held(&it)?))),
+            any.and_then(|it| Some((it, held(&it)?))),
+        );
+        let other = if let Some((other, held)) = near {
+            // Nobody else's share changes by that. There is a place: it has just been given back.
+            self.places.give_back(held);
+            let _ = self.places.restore(place);
+            other
+        } else if let Some((other, held)) = any
+            && self.places.exchange(held, place)
+        {
+            other
+        } else {
+            return false;
+        };
+        self.unschedule(&other);
+        self.changes.remove(&other);
+        self.relays.remove(&other);
+        true
     }
 
     /// A relay registers from elsewhere: it counts there, if there is room.
@@ -672,7 +683,7 @@ impl<R: CryptoRng> Proving<R> {
             }
         }
         assert_eq!((later, tried), (self.later.len(), self.flights.len()));
-        assert!(self.failing.count() <= later);
+        assert!(self.giving_way.count() <= later);
         let indices = self.flights.values().map(|it| it.attempt.indices.len());
         assert_eq!(self.indices.len(), indices.sum::<usize>());
         assert!(self.solving.iter().all(|it| self.flights.contains_key(it)));
@@ -685,7 +696,7 @@ impl<R: CryptoRng> Proving<R> {
             && self.new.is_empty()
             && self.renewals.is_empty()
             && self.changes.is_empty()
-            && self.failing.count() == 0
+            && self.giving_way.count() == 0
     }
 
     /// All of a relay is to be tried now.

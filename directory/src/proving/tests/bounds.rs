@@ -9,13 +9,12 @@ use proptest::prelude::*;
 use super::world::{TestRelay, World, address, ip};
 use crate::proving::{LIFE, PLACES, PLACES_OF_PROVEN, SLOTS, SLOTS_OF_PROVEN, State, Why};
 
-/// Relays at which nobody is, all over one /16.
+/// Relays at which nobody is, in 200 of the 256 /24 of a /16.
 fn crowd(count: u32, network: u32) -> impl Iterator<Item = TestRelay> {
     (0..count).map(move |n| {
-        let bits = (network << 16) + n.wrapping_mul(257) % 65_536;
+        let bits = (network << 16) + (n % 200 << 8) + n / 200;
         let ip = IpAddr::V4(bits.into());
-        let address = SocketAddr::new(ip, 1000 + (n / 256) as u16);
-        TestRelay::nobody((network << 16) + n, vec![address], ip)
+        TestRelay::nobody(bits, vec![SocketAddr::new(ip, 7000)], ip)
     })
 }
 
@@ -39,7 +38,7 @@ fn a_flood_from_one_network_keeps_no_relay_of_another_waiting() {
     assert!(world.is_proven(&elsewhere));
     // Also one in the crowd's own network, in the place of one that was not reached, and after its like.
     world.pass(Duration::from_secs(30));
-    let beside = TestRelay::new(&["10.1.0.200:7000"]);
+    let beside = TestRelay::new(&["10.1.250.1:7000"]);
     world.settle(&beside);
     assert_ne!(world.want(&beside), State::Unproven(Why::NoRoom));
     world.pass(Duration::from_secs(120));
@@ -113,6 +112,54 @@ fn who_is_named_by_many_is_sent_little_and_its_own_relay_is_proven_all_the_same(
     world.want(&second);
     world.pass(Duration::from_secs(600));
     assert!(world.is_proven(&second));
+}
+
+#[test]
+fn many_relays_at_one_address_are_proven_soon_also_where_nobody_checks_sources() {
+    for checked in [true, false] {
+        let mut world = World::new();
+        let relays: Vec<_> = (0..40)
+            .map(|n| {
+                let mut relay = TestRelay::new(&[&format!("127.0.0.1:{}", 7000 + n)]);
+                relay.source = relay.source.filter(|_| checked);
+                relay
+            })
+            .collect();
+        for relay in &relays {
+            world.settle(relay);
+            world.want(relay);
+        }
+        world.pass(Duration::from_secs(5));
+        assert!(
+            relays.iter().all(|relay| world.is_proven(relay)),
+            "{checked}"
+        );
+    }
+}
+
+/// They cost whoever registers them nothing, not even an attempt.
+#[test]
+fn relays_that_nobody_can_be_sent_to_give_way() {
+    let mut world = World::new();
+    world.no_way = |to| to.is_ipv6();
+    let nowhere = |network: u32, n: u32| {
+        let from = IpAddr::V4(((network << 16) + n).into());
+        let named = vec![SocketAddr::new(ip("2001:db8::1"), 1 + n as u16)];
+        TestRelay::nobody((network << 16) + n, named, from)
+    };
+    let let_in = (0..600).flat_map(|network| (0..14).map(move |n| (network, n)));
+    let let_in = let_in
+        .filter(|(network, n)| world.want(&nowhere(*network, *n)) != State::Unproven(Why::NoRoom))
+        .count();
+    assert!(let_in > 8000, "{let_in}");
+    world.pass(Duration::from_secs(100));
+    for n in 0..200 {
+        let new = TestRelay::new(&[&format!("203.{n}.2.1:7000")]);
+        world.settle(&new);
+        assert_ne!(world.want(&new), State::Unproven(Why::NoRoom));
+        world.pass(Duration::from_secs(1));
+        assert!(world.is_proven(&new), "{n}");
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Relays that could not be reached and wait for their next attempt: they give their places to newcomers.
+//! Relays that are not proven and wait for their next attempt: they give their places to newcomers.
 //!
-//! Otherwise whoever registers relays at which nobody is, from enough networks, keeps all places. One that has given way
-//! loses no more than its time: it is a newcomer when it registers again. Within a newcomer's own network one of that
-//! gives way, so that nobody takes anything from others by having many.
+//! Otherwise whoever registers relays at which nobody is, or at addresses that this host has no way to, keeps all places,
+//! if it has networks enough. One that has given way loses no more than its time: it is a newcomer when it
+//! registers again. Within a newcomer's own network one of that gives way, so that nobody takes anything from
+//! others by having many.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -14,12 +15,12 @@ use mixline_protocol::shares::networks;
 
 /// Those that wait, by when they are due: the later that is, the more often they have failed.
 #[derive(Debug, Default)]
-pub struct Failing {
+pub struct GivingWay {
     all: BTreeSet<(Instant, RelayId)>,
     networks: HashMap<IpAddr, BTreeSet<(Instant, RelayId)>>,
 }
 
-impl Failing {
+impl GivingWay {
     /// Adds one that registers from there.
     pub fn insert(&mut self, source: IpAddr, due: Instant, relay: RelayId) {
         self.all.insert((due, relay));
