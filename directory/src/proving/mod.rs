@@ -31,7 +31,7 @@
 //!
 //! [`PLACES`] relays, a part of them for those that are proven; [`SLOTS`] attempts at one time, a part of them for
 //! relays that were proven and are due again; [`STARTS`]. Networks share each of these by [`Shares`], by where relays register from, and
-//! take turns ([`turns`]); who is not proven and waits to be tried again gives way to newcomers ([`giving_way`]). How often an address is tried at all has bounds of its own ([`budget`]), since
+//! take turns (`turns`); who is not proven and waits to be tried again gives way to newcomers (`giving_way`). How often an address is tried at all has bounds of its own (`budget`), since
 //! who is there may not be a relay. Effort that relays ask for is made little by little ([`HASHES`]).
 
 mod attempt;

@@ -12,7 +12,7 @@ use crate::proving::{LIFE, PLACES, PLACES_OF_PROVEN, SLOTS, SLOTS_OF_PROVEN, Sta
 /// Relays at which nobody is, in 200 of the 256 /24 of a /16.
 fn crowd(count: u32, network: u32) -> impl Iterator<Item = TestRelay> {
     (0..count).map(move |n| {
-        let bits = (network << 16) + (n % 200 << 8) + n / 200;
+        let bits = (network << 16) + ((n % 200) << 8) + n / 200;
         let ip = IpAddr::V4(bits.into());
         TestRelay::nobody(bits, vec![SocketAddr::new(ip, 7000)], ip)
     })
