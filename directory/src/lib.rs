@@ -22,6 +22,7 @@ mod limit;
 pub mod link;
 mod metrics;
 pub mod migrate;
+pub mod proving;
 mod query_service;
 mod registry;
 mod reload;

@@ -220,3 +220,25 @@ fn probes_are_answered_now_and_later() {
     assert_eq!(node.neighbours.census().clients, 0);
     assert!(node.sessions.is_empty() && node.links.is_empty());
 }
+
+/// As a directory does that looks whether the relay is there.
+#[test]
+fn whoever_closes_its_session_at_once_leaves_nothing() {
+    let mut now = Instant::now();
+    let mut node = Node::new("10.0.0.1:7000", now);
+    let empty = node.neighbours.census();
+    for said in [Some(&Control::Close), None] {
+        let visitor = Client::new("192.0.2.1:1");
+        let (mut initiator, response) = visitor.half(&mut node, now).unwrap();
+        let session = initiator.finish(&response).unwrap();
+        assert_eq!(node.sessions.len(), 1);
+        if let Some(said) = said {
+            assert_eq!(visitor.say(&mut node, &session, said, now), []);
+        } else {
+            // One whose close was lost is forgotten for its silence.
+            pass(&mut node, &mut now, Duration::from_secs(11));
+        }
+        assert!(node.sessions.is_empty() && node.links.is_empty());
+        assert_eq!(node.neighbours.census(), empty);
+    }
+}
