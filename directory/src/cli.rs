@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use mixline_protocol::records::Member;
+
 use crate::migrate::Kind;
 
 /// The Mixline service directory.
@@ -15,7 +17,7 @@ use crate::migrate::Kind;
     about = "The Mixline service directory: knows the relays, signs snapshots of the network, \
              and holds services, names and virtual addresses",
     after_long_help = AFTER,
-    override_usage = "mixline-directory [run|init|id|link|reload|migrate] --config <FILE>"
+    override_usage = "mixline-directory [run|init|id|link|reload|migrate|identity|roster|online-key] --config <FILE>"
 )]
 pub struct Cli {
     /// What to do; without one: run.
@@ -66,12 +68,80 @@ pub enum Command {
         #[arg(long)]
         cancel: bool,
     },
+    /// Make the identity of one of several directories, which is kept offline, and print its ID.
+    ///
+    /// It is needed to sign rosters and to certify online keys, and nowhere else: keep it where no network
+    /// leads, and a copy of it. A file that is there already is left alone, and that is an error.
+    Identity {
+        /// The file to write.
+        file: PathBuf,
+    },
+    /// Make and sign the roster of a network of several directories.
+    #[command(subcommand)]
+    Roster(RosterCommand),
+    /// Make the key that signs from day to day, certified by the directory's identity.
+    ///
+    /// `roster` in the configuration says in which network. A running directory takes it with its next start.
+    OnlineKey {
+        /// The file of the identity.
+        #[arg(long, value_name = "FILE")]
+        identity: PathBuf,
+        /// For how many days, from now on: at most 90.
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=90))]
+        days: u64,
+    },
     /// Write man pages and completions, for packages.
     #[command(hide = true)]
     Manual {
         /// Where to.
         directory: PathBuf,
     },
+}
+
+/// What to do with a roster.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum RosterCommand {
+    /// Make the first roster of a new network, and print the network's ID.
+    New(Contents),
+    /// Add the next version to a roster: other directories, other addresses, another length of rounds.
+    Next(Contents),
+    /// Sign the last version of a roster.
+    Sign {
+        /// The roster.
+        file: PathBuf,
+        /// The file of the identity.
+        #[arg(long, value_name = "FILE")]
+        identity: PathBuf,
+    },
+    /// Take over what others have signed in their copies.
+    Merge {
+        /// The roster.
+        file: PathBuf,
+        /// Copies of it.
+        #[arg(required = true)]
+        copies: Vec<PathBuf>,
+    },
+    /// Show the last version of a roster, and who has signed it.
+    Show {
+        /// The roster.
+        file: PathBuf,
+    },
+}
+
+/// What is in a roster.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct Contents {
+    /// The roster.
+    pub file: PathBuf,
+    /// A directory, NAME=ID@URL; 1, 4, 7 or 10 of them.
+    #[arg(long = "member", value_name = "NAME=ID@URL", required = true, value_parser = crate::roster_file::member)]
+    pub members: Vec<Member>,
+    /// How long a round is.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub round_seconds: u32,
+    /// For how long a snapshot is valid.
+    #[arg(long, default_value_t = 10_800, value_name = "SECONDS")]
+    pub validity_seconds: u32,
 }
 
 const AFTER: &str = "\
@@ -91,6 +161,7 @@ Configuration (only state_dir and listen are required; the other values are the 
   snapshot_validity_s: 600         clients refuse an older snapshot
   allow_private_addresses: false   take relays at 192.168.x.x, 127.0.0.1 and the like
   check_source: true               take a relay only from an address that it advertises
+  roster: /etc/mixline/roster      several directories: who they are (not there: this one alone)
   log: info                        what is logged, if MIXLINE_LOG says nothing
   store:                           records are in a file of state_dir, unless
     etcd:                          this is there: several front ends of one directory share it
@@ -104,10 +175,18 @@ Configuration (only state_dir and listen are required; the other values are the 
     public_tails: 4
     max_sessions: 1000
 
+Several directories of different owners, of whom m of n = 1, 4, 7 or 10 decide:
+  mixline-directory identity identity.key            each owner, offline; prints the ID
+  mixline-directory roster new roster --member a=ID@http://a:8080 --member ...
+  mixline-directory roster sign roster --identity identity.key
+  mixline-directory roster merge roster THEIRS...    until `roster show roster` says that it counts
+  mixline-directory online-key --identity identity.key --config directory.yaml
+
 HTTP:
-  GET  /              status page        GET /v1/snapshot   the signed snapshot
+  GET  /              status page        GET /v2/snapshot   the signed snapshot
   GET  /metrics       Prometheus         GET /healthz       200 if it works
-  POST /v1/relays     registration, by relays
+  GET  /v2/roster     the rosters        GET /v2/log/N      the log of rounds from N on
+  POST /v2/relays, /v2/heartbeats        registration, by relays
 
 Environment:
   MIXLINE_LOG         what is logged, to stderr: error, warn, info (default), debug, or a

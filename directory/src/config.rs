@@ -35,6 +35,9 @@ pub struct Config {
     /// After how many seconds of silence a relay leaves the snapshot: 5 to 3600.
     #[serde(default = "relay_timeout")]
     pub relay_timeout_s: u32,
+    /// For how long services and relays have one place on the ring, in seconds: 60 to 604800.
+    #[serde(default = "period_seconds")]
+    pub period_seconds: u32,
     /// How long a snapshot is valid, in seconds: 60 to 86400.
     #[serde(default = "snapshot_validity")]
     pub snapshot_validity_s: u64,
@@ -44,6 +47,9 @@ pub struct Config {
     /// Takes a relay only if it registers from one of the addresses that it advertises.
     #[serde(default = "yes")]
     pub check_source: bool,
+    /// The roster of the directories of which this is one. Without it the directory is alone.
+    #[serde(default)]
+    pub roster: Option<PathBuf>,
     /// What is logged, if `MIXLINE_LOG` says nothing.
     #[serde(default)]
     pub log: Option<Filter>,
@@ -118,9 +124,11 @@ impl Config {
             grace_seconds,
             network,
             relay_timeout_s,
+            period_seconds,
             snapshot_validity_s,
             allow_private_addresses,
             check_source,
+            roster,
             log,
             store,
             endpoint,
@@ -141,7 +149,9 @@ impl Config {
         keep!(
             done,
             self,
+            roster,
             state_dir,
+            period_seconds,
             epoch_seconds,
             grace_seconds,
             network,
@@ -166,6 +176,7 @@ impl Config {
             grace_seconds: self.grace_seconds,
             network: self.network.parse().unwrap_or_default(),
             relay_timeout_s: self.relay_timeout_s,
+            period_seconds: self.period_seconds,
         }
     }
 
@@ -186,6 +197,7 @@ impl Config {
             0,
             self.epoch_seconds.into(),
         )?;
+        within("period_seconds", self.period_seconds.into(), 60, 604_800)?;
         within("relay_timeout_s", self.relay_timeout_s.into(), 5, 3600)?;
         within(
             "snapshot_validity_s",
@@ -255,6 +267,10 @@ fn grace_seconds() -> u32 {
 
 fn network() -> String {
     VirtualNetwork::default().to_string()
+}
+
+fn period_seconds() -> u32 {
+    Parameters::default().period_seconds
 }
 
 fn relay_timeout() -> u32 {

@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime};
 
 use mixline_daemon::reload::Origin;
 use mixline_daemon::service_manager;
+use mixline_protocol::identity::AnonymousId;
 use mixline_protocol::time::UnixTime;
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::board::Board;
 use crate::config::Config;
 use crate::endpoint::PrivatePart;
 use crate::http::{App, listen};
@@ -18,8 +20,11 @@ use crate::metrics::{Metrics, count};
 use crate::query_service::QueryService;
 use crate::registry::{Limits, Registry};
 use crate::reload::Reloader;
+use crate::rounds::alone::Alone;
+use crate::rounds::past::Past;
+use crate::rounds::several::{Inbox, Membership, Several};
+use crate::rounds::{Maker, ServiceKeys};
 use crate::service::{self, Life, SWEEP, TICK};
-use crate::snapshot::Publisher;
 use crate::store::Store;
 use crate::{Error, Result, control, keys, store};
 
@@ -35,7 +40,14 @@ pub async fn run(
     mut told: watch::Receiver<bool>,
 ) -> Result<()> {
     let (quit, stop) = watch::channel(false);
-    let keys = keys::load(&config.state_dir)?;
+    let membership = match &config.roster {
+        Some(roster) => Some(Membership::load(roster, &config.state_dir, now())?),
+        None => None,
+    };
+    let keys = match membership {
+        Some(_) => keys::load_of_several(&config.state_dir)?,
+        None => keys::load(&config.state_dir)?,
+    };
     let listener = listen::bind(config.listen).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     let store = open_store(&config).await?;
@@ -50,22 +62,51 @@ pub async fn run(
         Limits::default(),
         now,
     )?);
-    let publisher = Arc::new(Publisher::new(
-        registry.clone(),
-        identity.clone(),
-        keys.session.public(),
-        config.snapshot_validity_s,
-        now,
-    )?);
+    registry.remember_time(now)?;
+    let board = Arc::new(Board::default());
+    let past = Past::open(&config.state_dir)?;
+    let own = ServiceKeys {
+        identity: identity.clone(),
+        session: keys.session.public(),
+    };
+    let (maker, inbox) = match membership {
+        None => {
+            let (registry, board) = (registry.clone(), board.clone());
+            let alone = Alone::new(registry, board, own, config.snapshot_validity_s, Some(past))?;
+            alone.tick(now)?;
+            (Maker::Alone(Arc::new(alone)), None)
+        }
+        Some(membership) => {
+            let (registry, board) = (registry.clone(), board.clone());
+            let time = SystemTime::now();
+            let (several, inbox) = Several::new(membership, own, (registry, board), past, time)?;
+            (Maker::Several(several), Some(inbox))
+        }
+    };
     let metrics = Arc::new(Metrics::default());
     let app = App::new(
         registry.clone(),
-        publisher.clone(),
+        board.clone(),
+        maker.clone(),
         metrics.clone(),
         keys.session.clone(),
     );
     tracing::info!("directory {} serves http://{address}", registry.id());
-    if let Some(Ok(network)) = Place::of(address).map(|place| place.network(*registry.id())) {
+    let network = match &maker {
+        Maker::Alone(_) => *registry.id(),
+        Maker::Several(several) => {
+            let roster = several.roster();
+            tracing::info!(
+                "directory {} of {} of network {}, version {} of its roster",
+                several.index() + 1,
+                roster.members.len(),
+                roster.network(),
+                roster.version
+            );
+            AnonymousId(roster.network().0)
+        }
+    };
+    if let Some(Ok(network)) = Place::of(address).map(|place| place.network(network)) {
         tracing::info!("others join by {network}, or by `mixline-directory link URL`");
     }
 
@@ -76,13 +117,13 @@ pub async fn run(
         config.clone(),
         origin,
         registry.clone(),
-        publisher.clone(),
+        maker.clone(),
         place,
     ));
     let mut tasks = JoinSet::new();
-    tasks.spawn(keep_snapshot(
+    tasks.spawn(make_snapshots(
         registry.clone(),
-        publisher.clone(),
+        (maker, inbox),
         metrics.clone(),
         life.clone(),
         stop.clone(),
@@ -92,7 +133,7 @@ pub async fn run(
         identity,
         session: keys.session,
         service: Arc::new(QueryService::new(registry.clone(), metrics)),
-        publisher,
+        board,
         life: life.clone(),
     };
     tasks.spawn(private_part.run(reloader.follow(), stop.clone()));
@@ -158,19 +199,32 @@ async fn store_failure(registry: &Registry) -> String {
     }
 }
 
-async fn keep_snapshot(
+async fn make_snapshots(
     registry: Arc<Registry>,
-    publisher: Arc<Publisher>,
+    (maker, inbox): (Maker, Option<Inbox>),
     metrics: Arc<Metrics>,
     life: Arc<Life>,
     mut stop: watch::Receiver<bool>,
 ) {
+    let alone = match maker {
+        Maker::Alone(alone) => alone,
+        Maker::Several(several) => {
+            if let Some(inbox) = inbox {
+                let silent = forget_silent(registry, stop.clone());
+                tokio::select! {
+                    () = several.run(inbox, life, stop) => {}
+                    () = silent => {}
+                }
+            }
+            return;
+        }
+    };
     while !stopped(&mut stop, TICK).await {
         Life::count(&life.snapshots);
         let now = now();
         registry.forget_silent(now);
         // Signing, and checking nothing: a few milliseconds for the largest network.
-        match publisher.tick(now) {
+        match alone.tick(now) {
             Ok(true) => count(&metrics.snapshots_made),
             Ok(false) => {}
             Err(error) => tracing::error!("{error}"),
@@ -178,10 +232,21 @@ async fn keep_snapshot(
     }
 }
 
+async fn forget_silent(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) {
+    while !stopped(&mut stop, TICK).await {
+        registry.forget_silent(now());
+    }
+}
+
 async fn sweep(registry: Arc<Registry>, life: Arc<Life>, mut stop: watch::Receiver<bool>) {
     while !stopped(&mut stop, SWEEP).await {
         let registry = registry.clone();
-        let swept = tokio::task::spawn_blocking(move || registry.sweep(now())).await;
+        let swept = tokio::task::spawn_blocking(move || {
+            let now = now();
+            registry.remember_time(now)?;
+            registry.sweep(now)
+        })
+        .await;
         Life::count(&life.sweeps);
         match swept {
             Ok(Ok(0)) | Err(_) => {}

@@ -8,9 +8,9 @@ use mixline_protocol::identity::{IdentityKey, X25519Secret};
 use mixline_protocol::records::Snapshot;
 use tokio::sync::watch;
 
+use crate::board::Board;
 use crate::config::Config;
 use crate::service::Life;
-use crate::snapshot::Publisher;
 
 /// Before an endpoint that failed is started again.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -23,8 +23,8 @@ pub struct PrivatePart {
     pub session: X25519Secret,
     /// Answers.
     pub service: Arc<dyn MessageService>,
-    /// Whose snapshots have its tails.
-    pub publisher: Arc<Publisher>,
+    /// From where its tails come into snapshots.
+    pub board: Arc<Board>,
     /// Shows that it lives.
     pub life: Arc<Life>,
 }
@@ -37,7 +37,7 @@ impl PrivatePart {
     /// the snapshot. An endpoint that fails is started again; without one, the public part goes on.
     /// It follows the configuration, also when that has no private part for a while.
     pub async fn run(self, mut configs: Configs, mut stop: watch::Receiver<bool>) {
-        let mut snapshots = self.publisher.subscribe();
+        let mut snapshots = self.board.subscribe();
         loop {
             let config = Arc::clone(&configs.borrow_and_update());
             if !config.endpoint.enabled {
@@ -61,7 +61,7 @@ impl PrivatePart {
                         "the private part starts: the network has {enough} relays or more"
                     );
                     tokio::select! {
-                        () = publish(&handle, &self.publisher) => {
+                        () = publish(&handle, &self.board) => {
                             let reason = handle.stopped().await;
                             let text = reason.map_or("it stopped".to_owned(), |e| e.to_string());
                             tracing::error!(
@@ -71,7 +71,7 @@ impl PrivatePart {
                         () = self.life.of_private_part(&handle) => {}
                         () = follow(&handle, &mut configs) => {
                             handle.shutdown().await;
-                            self.publisher.set_service(None);
+                            self.board.set_service(None);
                             continue;
                         }
                         () = told(&mut stop) => {
@@ -84,7 +84,7 @@ impl PrivatePart {
                     tracing::error!("the private part did not start: {error}; trying again");
                 }
             }
-            self.publisher.set_service(None);
+            self.board.set_service(None);
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = told(&mut stop) => return,
@@ -101,7 +101,7 @@ impl PrivatePart {
         Endpoint::start(
             settings,
             own,
-            self.publisher.subscribe(),
+            self.board.subscribe(),
             NoDevice,
             Some(Arc::clone(&self.service)),
         )
@@ -135,11 +135,11 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Puts the endpoint's descriptor into the snapshot whenever it changes, until the endpoint stops.
-async fn publish(handle: &Handle, publisher: &Publisher) {
+async fn publish(handle: &Handle, board: &Board) {
     let mut descriptor = handle.descriptor();
     loop {
         let newest = descriptor.borrow_and_update().clone();
-        publisher.set_service(newest);
+        board.set_service(newest);
         tokio::select! {
             changed = descriptor.changed() => if changed.is_err() { return },
             _ = handle.stopped() => return,

@@ -72,6 +72,9 @@ pub enum Error {
     /// A snapshot could not be made.
     #[error("snapshot: {0}")]
     Snapshot(#[source] mixline_protocol::Error),
+    /// The roster, or this directory's place in it, is not what it should be.
+    #[error("roster: {0}")]
+    Roster(String),
 }
 
 /// What is wrong with a configuration: one line that names the key.

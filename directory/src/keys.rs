@@ -3,6 +3,8 @@
 //! ```text
 //! state_dir/             0700
 //!   identity.key         0600  32 bytes: the Ed25519 seed that is the directory's ID
+//!   online.key           0600  32 bytes, one of several directories: the Ed25519 seed that signs; its identity is elsewhere
+//!   online.cert                the certificate of that key by the identity
 //!   session.key          0600  32 bytes: the X25519 secret of its sessions
 //!   directory.redb       0600  the records
 //!   endpoint/            0700  what the endpoint remembers (guards)
@@ -21,6 +23,7 @@ use crate::{Error, Result};
 
 const IDENTITY: &str = "identity.key";
 const SESSION: &str = "session.key";
+const ONLINE: &str = "online.key";
 
 /// The directory's secrets.
 pub struct Keys {
@@ -99,6 +102,74 @@ pub fn load(state_dir: &Path) -> Result<Keys> {
         identity: IdentityKey::from_seed(*read(&state_dir.join(IDENTITY))?),
         session: X25519Secret::from_bytes(*read(&state_dir.join(SESSION))?),
     })
+}
+
+/// Reads the secrets of one of several directories: its identity is elsewhere, and its online key stands for it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_of_several(state_dir: &Path) -> Result<Keys> {
+    Ok(Keys {
+        identity: load_online(state_dir)?,
+        session: X25519Secret::from_bytes(*read(&state_dir.join(SESSION))?),
+    })
+}
+
+/// Makes the identity of one of several directories, in a file of its own.
+///
+/// # Errors
+/// [`Error::State`] if it cannot be written, or there is one.
+pub fn create_identity(file: &Path) -> Result<IdentityKey> {
+    let key = IdentityKey::generate(&mut OsRandom::new());
+    write_new(file, &key.seed())?;
+    Ok(key)
+}
+
+/// Reads what [`create_identity`] has written.
+///
+/// # Errors
+/// [`Error::State`] if it is missing, damaged, or not kept secret.
+pub fn load_identity(file: &Path) -> Result<IdentityKey> {
+    Ok(IdentityKey::from_seed(*read(file)?))
+}
+
+/// Makes the state directory of one of several directories, and its session key, where they are not there.
+///
+/// # Errors
+/// [`Error::State`] if they cannot be written.
+pub fn prepare_online(state_dir: &Path) -> Result<()> {
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state_dir);
+    made.map_err(|e| state(state_dir, e))?;
+    let session = state_dir.join(SESSION);
+    if session.exists() {
+        return Ok(());
+    }
+    let key = X25519Secret::generate(&mut OsRandom::new());
+    write_new(&session, &key.to_bytes())
+}
+
+/// Reads the key that signs from day to day.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_online(state_dir: &Path) -> Result<IdentityKey> {
+    Ok(IdentityKey::from_seed(*read(&state_dir.join(ONLINE))?))
+}
+
+/// Writes the key that signs from day to day, in place of the one before.
+///
+/// # Errors
+/// [`Error::State`] if it cannot be written.
+pub fn replace_online(state_dir: &Path, key: &IdentityKey) -> Result<()> {
+    let path = state_dir.join(ONLINE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(state(&path, error)),
+        _ => {}
+    }
+    write_new(&path, &key.seed())
 }
 
 fn read(path: &Path) -> Result<Zeroizing<[u8; 32]>> {

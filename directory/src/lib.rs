@@ -6,9 +6,10 @@
 //! (`query_service`) answers over sessions that come through the relays: the directory is an
 //! endpoint of the network that it describes, and does not learn who asks.
 //!
-//! `registry` decides, `store` keeps, `snapshot` publishes, `reload` changes what they do; the rest is
+//! `registry` decides, `store` keeps, `rounds` makes snapshots, alone or with other directories, `board` hands them out, `reload` changes what they do; the rest is
 //! the daemon.
 
+mod board;
 pub mod cli;
 mod config;
 pub mod control;
@@ -24,11 +25,13 @@ pub mod migrate;
 mod query_service;
 mod registry;
 mod reload;
+pub mod roster_file;
+mod rounds;
 mod service;
-mod snapshot;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use config::Config;
 pub use error::{ConfigProblem, Error, Result};
+pub use rounds::several::Membership;

@@ -1,6 +1,8 @@
 //! The directory daemon.
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{CommandFactory, Parser};
@@ -9,11 +11,14 @@ use mixline_daemon::network::Network;
 use mixline_daemon::reload::Origin;
 use mixline_daemon::terminal::{print, say};
 use mixline_daemon::{hangup, manual, panic, processor};
-use mixline_directory::cli::{Cli, Command};
+use mixline_directory::cli::{Cli, Command, RosterCommand};
 use mixline_directory::control::{self, AskError};
 use mixline_directory::link::Place;
-use mixline_directory::{Config, daemon, keys, migrate};
-use mixline_protocol::identity::AnonymousId;
+use mixline_directory::{Config, Membership, daemon, keys, migrate, roster_file};
+use mixline_protocol::identity::{AnonymousId, IdentityKey, NetworkId};
+use mixline_protocol::random::OsRandom;
+use mixline_protocol::records::{CLOCK_SKEW, OnlineKey, Roster};
+use mixline_protocol::time::UnixTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -33,6 +38,14 @@ fn run() -> Result<()> {
     if let Some(Command::Manual { directory }) = &arguments.command {
         return Ok(manual::write(Cli::command(), directory)?);
     }
+    match &arguments.command {
+        Some(Command::Identity { file }) => {
+            println!("{}", keys::create_identity(file)?.anonymous_id());
+            return Ok(());
+        }
+        Some(Command::Roster(command)) => return roster(command),
+        _ => {}
+    }
     let (action, path) = arguments.parts().unwrap_or_else(|error| error.exit());
     if action == Command::Run {
         panic::end_the_process();
@@ -43,14 +56,15 @@ fn run() -> Result<()> {
     processor::asked()?;
     let config = Config::load(&path)?;
     match action {
-        Command::Manual { .. } => {}
+        Command::Manual { .. } | Command::Identity { .. } | Command::Roster(_) => {}
+        Command::OnlineKey { identity, days } => online_key(&config, &identity, days)?,
         Command::Init => println!(
             "{}",
             keys::create(&config.state_dir)?.identity.anonymous_id()
         ),
-        Command::Id => println!("{}", keys::load(&config.state_dir)?.identity.anonymous_id()),
+        Command::Id => println!("{}", network_id(&config)?),
         Command::Link { url } => {
-            let id = keys::load(&config.state_dir)?.identity.anonymous_id();
+            let id = AnonymousId(network_id(&config)?.0);
             println!("{}", link(&config, id, url.as_deref())?);
         }
         Command::Reload => {
@@ -76,6 +90,82 @@ fn run() -> Result<()> {
                 .block_on(serve(config, origin))?;
         }
     }
+    Ok(())
+}
+
+/// Which network it is.
+fn network_id(config: &Config) -> Result<NetworkId> {
+    if let Some(roster) = &config.roster {
+        let rosters = roster_file::read(roster)?;
+        return rosters
+            .last()
+            .map(Roster::network)
+            .context("the roster is empty");
+    }
+    Ok(keys::load(&config.state_dir)?
+        .identity
+        .anonymous_id()
+        .into())
+}
+
+fn roster(command: &RosterCommand) -> Result<()> {
+    let (file, said) = match command {
+        RosterCommand::New(of) => {
+            let made = roster_file::create(
+                &of.file,
+                of.members.clone(),
+                of.round_seconds,
+                of.validity_seconds,
+            )?;
+            (&of.file, format!("{}\n", made.network()))
+        }
+        RosterCommand::Next(of) => {
+            roster_file::next(
+                &of.file,
+                of.members.clone(),
+                of.round_seconds,
+                of.validity_seconds,
+            )?;
+            (&of.file, String::new())
+        }
+        RosterCommand::Sign { file, identity } => {
+            roster_file::sign(file, &keys::load_identity(identity)?)?;
+            (file, String::new())
+        }
+        RosterCommand::Merge { file, copies } => {
+            roster_file::merge(file, copies)?;
+            (file, String::new())
+        }
+        RosterCommand::Show { file } => (file, String::new()),
+    };
+    if said.is_empty() {
+        print(&roster_file::describe(&roster_file::read(file)?));
+    } else {
+        print(&said);
+    }
+    Ok(())
+}
+
+/// Makes and certifies the key that signs from day to day.
+fn online_key(config: &Config, identity: &Path, days: u64) -> Result<()> {
+    let roster = config.roster.as_deref().context(
+        "`roster` is missing in the configuration: a directory that is alone signs with its identity",
+    )?;
+    let rosters = roster_file::read(roster)?;
+    let network = rosters.last().context("the roster is empty")?.network();
+    let identity = keys::load_identity(identity)?;
+    let key = IdentityKey::generate(&mut OsRandom::new());
+    let now: UnixTime = SystemTime::now().into();
+    // Clocks are not quite the same; and a key is used from the moment on that it is there.
+    let from = now.minus(CLOCK_SKEW);
+    let life = (from, from.plus(days * 86_400));
+    let certificate = OnlineKey::certify(network, key.public(), life, &identity)?;
+    keys::prepare_online(&config.state_dir)?;
+    Membership::install(&config.state_dir, &key, &certificate)?;
+    print(&format!(
+        "an online key of {} for {days} days\n",
+        identity.anonymous_id()
+    ));
     Ok(())
 }
 

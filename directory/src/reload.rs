@@ -9,14 +9,14 @@ use tokio::sync::{Mutex, watch};
 use crate::config::Config;
 use crate::http::listen;
 use crate::registry::Registry;
-use crate::snapshot::Publisher;
+use crate::rounds::Maker;
 use crate::{Error, Result};
 
 /// Reads the configuration again.
 pub struct Reloader {
     origin: Option<Origin>,
     registry: Arc<Registry>,
-    publisher: Arc<Publisher>,
+    maker: Maker,
     /// What counts now, for who follows it.
     counts: watch::Sender<Arc<Config>>,
     /// Where HTTP is served. Held by the one who reads the file.
@@ -30,13 +30,13 @@ impl Reloader {
         config: Config,
         origin: Option<Origin>,
         registry: Arc<Registry>,
-        publisher: Arc<Publisher>,
+        maker: Maker,
         place: Place,
     ) -> Self {
         Self {
             origin,
             registry,
-            publisher,
+            maker,
             counts: watch::Sender::new(Arc::new(config)),
             place: Mutex::new(place),
         }
@@ -74,7 +74,7 @@ impl Reloader {
         let done = config.take_over(new, log);
         self.registry
             .set_rules(config.admission_policy(), config.relay_timeout_s);
-        self.publisher.set_validity(config.snapshot_validity_s);
+        self.maker.set_validity(config.snapshot_validity_s);
         self.counts.send_if_modified(|counts| {
             let differs = **counts != config;
             *counts = Arc::new(config);
@@ -97,7 +97,9 @@ mod tests {
     use mixline_protocol::identity::X25519Public;
 
     use super::*;
-    use crate::registry::tests::{NOW, directory_key, registry};
+    use crate::registry::tests::{directory_key, registry};
+    use crate::rounds::ServiceKeys;
+    use crate::rounds::alone::Alone;
 
     #[tokio::test]
     async fn what_fails_at_the_log_leaves_the_place_and_the_rules_as_they_are() {
@@ -115,9 +117,11 @@ mod tests {
         write(before, "");
         let config = Config::load(&file).unwrap();
         let registry = Arc::new(registry());
-        let key = Arc::new(directory_key());
-        let session = X25519Public([1; 32]);
-        let publisher = Publisher::new(registry.clone(), key, session, 600, NOW).unwrap();
+        let keys = ServiceKeys {
+            identity: Arc::new(directory_key()),
+            session: X25519Public([1; 32]),
+        };
+        let alone = Alone::new(registry.clone(), Arc::default(), keys, 600, None).unwrap();
         let mut place = Place::new(|listener, stop| async move {
             stop.await;
             drop(listener);
@@ -131,7 +135,7 @@ mod tests {
             config.clone(),
             Some(origin),
             registry,
-            Arc::new(publisher),
+            Maker::Alone(Arc::new(alone)),
             place,
         ));
         let counts = reloader.follow();

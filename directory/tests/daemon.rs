@@ -23,7 +23,7 @@ async fn get(daemon: &Daemon, path: &str) -> (u16, String) {
 }
 
 async fn post(daemon: &Daemon, n: u16, body: Vec<u8>) -> (u16, String) {
-    let url = format!("{}/v1/relays", daemon.url);
+    let url = format!("{}/v2/relays", daemon.url);
     let answer = ask(n, Method::POST, &url, None, body).await.unwrap();
     (answer.status, answer.text())
 }
@@ -115,7 +115,7 @@ async fn a_relay_registers_and_is_in_the_next_snapshot() {
     let Fetched::Snapshot(first) = client.fetch().await.unwrap() else {
         panic!("none")
     };
-    assert!(first.relays.is_empty() && first.directory_service.tails.is_empty());
+    assert!(first.relays.is_empty() && first.service().unwrap().tails.is_empty());
     assert!(matches!(client.fetch().await, Ok(Fetched::NotModified)));
 
     let descriptor = relay(1, 1);
@@ -132,7 +132,8 @@ async fn a_relay_registers_and_is_in_the_next_snapshot() {
             }
         }
     };
-    assert_eq!(second.relays, [descriptor]);
+    assert_eq!(second.relays[0].descriptor, descriptor);
+    assert_eq!(second.previous, (first.issued, first.digest()));
     assert_eq!(client.max_age(), Some(std::time::Duration::from_secs(2)));
 
     let (status, page) = get(&daemon, "/").await;
@@ -155,6 +156,22 @@ async fn a_relay_registers_and_is_in_the_next_snapshot() {
     }
     assert_eq!(get(&daemon, "/healthz").await, (200, "ok\n".into()));
     assert_eq!(get(&daemon, "/v2/else").await.0, 404);
+    // It is alone, and says so to whoever takes it for one of several.
+    assert_eq!(get(&daemon, "/v2/roster").await.0, 204);
+    assert_eq!(get(&daemon, "/v2/directories/votes/ff").await.0, 404);
+
+    // From now on it says that it is there.
+    let beat = |version| {
+        let record = relay_record(1, descriptor.clone());
+        setup.heartbeat(1, &record, version).encode()
+    };
+    let url = format!("{}/v2/heartbeats", daemon.url);
+    let later = (now().0 + 1) * 1000;
+    let says = async |body: Vec<u8>| ask(1, Method::POST, &url, None, body).await.unwrap().status;
+    assert_eq!(says(beat(later)).await, 204);
+    assert_eq!(says(beat(later)).await, 409, "it has said that before");
+    let unknown = setup.heartbeat(1, &relay_record(1, relay(1, 2)), later + 1);
+    assert_eq!(says(unknown.encode()).await, 404, "it is to register");
 }
 
 #[tokio::test]
@@ -162,7 +179,7 @@ async fn conditional_requests() {
     let setup = Setup::new("");
     setup.init();
     let daemon = Daemon::start(&setup);
-    let url = format!("{}/v1/snapshot", daemon.url);
+    let url = format!("{}/v2/snapshot", daemon.url);
     let snapshot = async |tag: Option<&str>| {
         let header = tag.map(|tag| ("if-none-match", tag));
         ask(1, Method::GET, &url, header, vec![]).await.unwrap()
@@ -214,7 +231,8 @@ async fn refusals_say_why() {
     off.expires = now().plus(7200);
     let off = off.sign(&relay_key(1)).unwrap();
     let mut client = DirectoryClient::new(&daemon.url, id).unwrap();
-    let error = client.register(&setup.sign(1, off)).await.unwrap_err();
+    let ahead = setup.sign_at(1, off, now().plus(3600));
+    let error = client.register(&ahead).await.unwrap_err();
     assert!(matches!(&error, Error::Refused { text, .. } if text.contains("60 minutes ahead")));
 }
 
@@ -362,7 +380,7 @@ async fn a_full_disk_stops_it_and_loses_nothing() {
     };
     for relay in acknowledged {
         assert!(
-            snapshot.relays.iter().any(|r| r.id == relay),
+            snapshot.relays.iter().any(|r| r.descriptor.id == relay),
             "{relay} is lost"
         );
     }
@@ -408,7 +426,7 @@ fn help_is_complete() {
         "public_tails",
         "max_sessions",
         "MIXLINE_LOG",
-        "/v1/snapshot",
+        "/v2/snapshot",
         "/metrics",
         "/healthz",
     ] {

@@ -34,7 +34,7 @@ async fn registrations_survive() {
         let writers: Vec<_> = (0..6u16)
             .map(|writer| {
                 let (acknowledged, setup) = (acknowledged.clone(), setup.clone());
-                let url = format!("{}/v1/relays", daemon.url);
+                let url = format!("{}/v2/relays", daemon.url);
                 // Some old relays again, and many new ones.
                 let first = u16::try_from(round).unwrap() * 1500 + writer * 250;
                 let relays = (writer * 250..writer * 250 + 5).chain(first..first + 250);
@@ -69,7 +69,11 @@ async fn registrations_survive() {
         let Fetched::Snapshot(snapshot) = client.fetch().await.unwrap() else {
             panic!("none")
         };
-        let found: HashMap<_, _> = snapshot.relays.iter().map(|r| (r.id, r.version)).collect();
+        let found: HashMap<_, _> = snapshot
+            .relays
+            .iter()
+            .map(|r| (r.descriptor.id, r.descriptor.version))
+            .collect();
         let acknowledged = acknowledged.lock().unwrap();
         assert!(acknowledged.len() >= enough);
         for (relay, version) in acknowledged.iter() {

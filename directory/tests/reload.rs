@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use common::*;
 use hyper::Method;
 use mixline_daemon::testing::{HeldFile, ServiceManager, Terminal};
+use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::records::Roster;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -84,7 +86,7 @@ async fn reload_says_what_changed_and_what_counts_after_a_restart() {
     assert!(error.contains("no directory answers on"), "{error}");
     let daemon = Daemon::start(&setup);
     assert_eq!(reload(&setup), "nothing changes\n");
-    let (n, register) = (7, |daemon: &Daemon| format!("{}/v1/relays", daemon.url));
+    let (n, register) = (7, |daemon: &Daemon| format!("{}/v2/relays", daemon.url));
     let stranger = |version: u64| setup.registration(n, version);
     // From another address than it advertises.
     let refused = ask(8, Method::POST, &register(&daemon), None, stranger(1)).await;
@@ -110,12 +112,13 @@ async fn reload_says_what_changed_and_what_counts_after_a_restart() {
          counts after a restart: epoch_seconds, grace_seconds, network\n"
     );
     // The relay is still there, and one timeout is told everybody.
-    let url = format!("{}/v1/snapshot", daemon.url);
+    let url = format!("{}/v2/snapshot", daemon.url);
     let end = Instant::now() + PATIENCE;
     loop {
         let answer = ask(8, Method::GET, &url, None, Vec::new()).await.unwrap();
         let id = setup.output(&["id"]).stdout;
-        let id = String::from_utf8(id).unwrap().trim().parse().unwrap();
+        let id: AnonymousId = String::from_utf8(id).unwrap().trim().parse().unwrap();
+        let id = Roster::alone(id);
         let snapshot =
             mixline_protocol::records::Snapshot::decode_and_verify(&answer.body, &id, now());
         let snapshot = snapshot.unwrap();

@@ -2,12 +2,16 @@
 //!
 //! | request | answer |
 //! |---------|--------|
-//! | `GET /v1/snapshot` | the newest snapshot; `ETag`, `If-None-Match`, `Cache-Control` |
-//! | `POST /v1/relays` | registers a relay by its descriptor and the proof of its link key: 204, or 4xx or 503 with one line |
+//! | `GET /v2/snapshot` | the newest snapshot; `ETag`, `If-None-Match`, `Cache-Control` |
+//! | `POST /v2/relays` | registers a relay by its record and the proof of its link key: 204, or 4xx or 503 with one line |
+//! | `POST /v2/heartbeats` | a relay is there: 204; 404 if it is to register; or 4xx or 503 with one line |
 //! | `GET /` | a page for people |
 //! | `GET /metrics` | counters, for Prometheus |
 //! | `GET /healthz` | 200 if the directory works, else 503 with one line |
+//!
+//! What directories ask each other is in [`directories`].
 
+pub mod directories;
 pub mod listen;
 mod page;
 
@@ -26,18 +30,26 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::{get, post};
 use mixline_daemon::http::Asker;
+use mixline_directory_engine::Message;
 use mixline_protocol::directory::RefusalCode;
 use mixline_protocol::identity::X25519Secret;
 use mixline_protocol::rate_limit::{Rate, site};
-use mixline_protocol::records::Registration;
+use mixline_protocol::records::{Heartbeat, Registration};
 use mixline_protocol::shares::Shares;
 use mixline_protocol::time::UnixTime;
 
+use crate::board::{Board, Published};
 use crate::limit::SharedLimiter;
 use crate::metrics::{Gauges, Metrics, count};
-use crate::registry::{Counts, Decision, Refusal, Registry};
-use crate::snapshot::{Published, Publisher};
+use crate::registry::{Counts, Decision, Heard, Refusal, Registry};
+use crate::rounds::Maker;
 
+/// The longest body of a request, bytes: a registration, a message of a directory, or digests of records.
+const LONGEST_BODY: usize = {
+    let (a, b) = (Registration::MAX_ENCODED, Message::MAX_ENCODED);
+    let (most, records) = (if a > b { a } else { b }, directories::MAX_RECORDS * 32);
+    if most > records { most } else { records }
+};
 /// Registrations of one source (an IPv4 address, an IPv6 /64). A relay sends a few a minute.
 const REGISTRATIONS: Rate = Rate {
     burst: 60,
@@ -46,12 +58,20 @@ const REGISTRATIONS: Rate = Rate {
 /// Sources whose registrations are counted at one time, which networks share.
 const SOURCES: usize = 65_536;
 
+/// Requests of one source that directories make of each other: hundreds in a round, at once.
+const DIRECTORIES: Rate = Rate {
+    burst: 1000,
+    interval: Duration::from_millis(20),
+};
+
 /// What the handlers share.
 pub struct App {
     registry: Arc<Registry>,
-    publisher: Arc<Publisher>,
+    board: Arc<Board>,
+    maker: Maker,
     metrics: Arc<Metrics>,
     registrations: SharedLimiter<IpAddr, Shares>,
+    directories: SharedLimiter<IpAddr, Shares>,
     /// Of the directory's sessions: relays prove their link keys with it.
     session: X25519Secret,
 }
@@ -61,16 +81,20 @@ impl App {
     #[must_use]
     pub fn new(
         registry: Arc<Registry>,
-        publisher: Arc<Publisher>,
+        board: Arc<Board>,
+        maker: Maker,
         metrics: Arc<Metrics>,
         session: X25519Secret,
     ) -> Arc<Self> {
         let registrations = SharedLimiter::by_network(REGISTRATIONS, SOURCES);
+        let directories = SharedLimiter::by_network(DIRECTORIES, SOURCES);
         Arc::new(Self {
             registry,
-            publisher,
+            board,
+            maker,
             metrics,
             registrations,
+            directories,
             session,
         })
     }
@@ -79,40 +103,55 @@ impl App {
     pub fn routes(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/", get(page))
-            .route("/v1/snapshot", get(snapshot))
-            .route("/v1/relays", post(register))
+            .route("/v2/snapshot", get(snapshot))
+            .route("/v2/relays", post(register))
+            .route("/v2/heartbeats", post(heartbeat))
+            .route("/v2/roster", get(directories::roster))
+            .route("/v2/log/{from}", get(directories::log))
+            .route("/v2/log/{old}/{new}", get(directories::consistency))
+            .route("/v2/contradictions", get(directories::contradictions))
+            .route("/v2/directories/messages", post(directories::message))
+            .route("/v2/directories/votes/{digest}", get(directories::vote))
+            .route("/v2/directories/bodies/{digest}", get(directories::body))
+            .route("/v2/directories/records", post(directories::records))
             .route("/metrics", get(metrics))
             .route("/healthz", get(health))
-            .layer(DefaultBodyLimit::max(Registration::MAX_ENCODED))
+            .layer(DefaultBodyLimit::max(LONGEST_BODY))
             .with_state(self.clone())
     }
 
-    /// What a page or a scraper sees.
-    fn look(&self, now: UnixTime) -> crate::Result<(Gauges, Arc<Published>)> {
+    /// What a page or a scraper sees. There may be no snapshot yet.
+    fn look(&self, now: UnixTime) -> crate::Result<(Gauges, Option<Arc<Published>>)> {
         let Counts {
             services,
             names,
             leases,
         } = self.registry.counts()?;
-        let published = self.publisher.newest();
-        let snapshot = &published.snapshot;
-        let gauges = Gauges {
+        let published = self.board.newest();
+        let own = self.board.service();
+        let mut gauges = Gauges {
             relays: self.registry.live_count() as u64,
             services,
             names,
             leases,
-            tails: snapshot.directory_service.tails.len() as u64,
-            suggested_effort: snapshot.directory_service.effort.suggested.into(),
-            snapshot_bytes: published.bytes.len() as u64,
-            snapshot_age: now.since(snapshot.issued),
-            snapshot_left: snapshot.valid_until.since(now),
+            tails: own.as_ref().map_or(0, |own| own.tails.len() as u64),
+            suggested_effort: own.map_or(0, |own| own.effort.suggested.into()),
+            ..Gauges::default()
         };
+        if let Some(published) = &published {
+            gauges.snapshot_bytes = published.bytes.len() as u64;
+            gauges.snapshot_age = now.since(published.snapshot.issued);
+            gauges.snapshot_left = published.snapshot.valid_until.since(now);
+        }
         Ok((gauges, published))
     }
 }
 
 async fn snapshot(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    let published = app.publisher.newest();
+    let Some(published) = app.board.newest() else {
+        let text = "there is no snapshot yet: the directories have not made one; again soon";
+        return again_later(plain(StatusCode::SERVICE_UNAVAILABLE, text), "5");
+    };
     let fresh = headers.get_all(IF_NONE_MATCH).iter().any(|header| {
         header
             .to_str()
@@ -148,11 +187,44 @@ async fn register(
     Extension(Asker(source)): Extension<Asker>,
     body: Bytes,
 ) -> Response {
+    decided(app, source, move |app| {
+        let registration = Registration::decode(&body).map_err(|e| malformed(&e))?;
+        let now = SystemTime::now().into();
+        app.registry
+            .register_relay(registration, Some(source), &app.session, now)
+            .map(|()| Heard::Yes)
+    })
+    .await
+}
+
+async fn heartbeat(
+    State(app): State<Arc<App>>,
+    Extension(Asker(source)): Extension<Asker>,
+    body: Bytes,
+) -> Response {
+    decided(app, source, move |app| {
+        let heartbeat = Heartbeat::decode(&body).map_err(|e| malformed(&e))?;
+        let now = SystemTime::now().into();
+        app.registry
+            .hear(&heartbeat, Some(source), &app.session, now)
+    })
+    .await
+}
+
+fn malformed(error: &mixline_protocol::Error) -> Refusal {
+    Refusal::new(RefusalCode::Malformed, error.to_string())
+}
+
+/// The answer to a relay, which is decided elsewhere.
+async fn decided(
+    app: Arc<App>,
+    source: IpAddr,
+    decide: impl FnOnce(&App) -> Decision<Heard> + Send + 'static,
+) -> Response {
     let decision = if app.registrations.admit(site(source), Instant::now()) {
         let app = app.clone();
-        let decided = move || decide(&app, &body, source);
         // Checking a signature and waiting for the disk are not for the thread that serves.
-        tokio::task::spawn_blocking(decided)
+        tokio::task::spawn_blocking(move || decide(&app))
             .await
             .unwrap_or_else(|_| {
                 Err(Refusal::new(
@@ -165,35 +237,30 @@ async fn register(
         Err(Refusal::new(RefusalCode::TooFast, text))
     };
     match decision {
-        Ok(()) => {
+        Ok(Heard::Yes) => {
             count(&app.metrics.registrations);
             plain(StatusCode::NO_CONTENT, "")
         }
+        Ok(Heard::Unknown) => plain(
+            StatusCode::NOT_FOUND,
+            "no relay is there with this record: register it",
+        ),
         Err(refusal) => {
             count(&app.metrics.registrations_refused);
             tracing::debug!("registration from {source} refused: {}", refusal.text);
-            let mut response = plain(status_of(refusal.code), &refusal.text);
+            let response = plain(status_of(refusal.code), &refusal.text);
             if refusal.code.again_later() {
-                response
-                    .headers_mut()
-                    .insert(RETRY_AFTER, HeaderValue::from_static("60"));
+                return again_later(response, "60");
             }
             response
         }
     }
 }
 
-fn decide(app: &App, body: &[u8], source: IpAddr) -> Decision<()> {
-    let registration = Registration::decode(body)
-        .map_err(|e| Refusal::new(RefusalCode::Malformed, e.to_string()))?;
-    registration.verify_proof(&app.session).map_err(|_| {
-        let text = "the link key is not proven to be this relay's, for this directory; again with \
-                    the newest snapshot";
-        Refusal::new(RefusalCode::BadSignature, text)
-    })?;
-    let now = SystemTime::now().into();
-    app.registry
-        .register_relay(registration.descriptor, Some(source), now)
+fn again_later(mut response: Response, seconds: &'static str) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+    response
 }
 
 fn status_of(code: RefusalCode) -> StatusCode {
@@ -213,7 +280,7 @@ async fn page(State(app): State<Arc<App>>) -> Response {
     match app.look(now) {
         Ok((gauges, published)) => {
             let relays = app.registry.live_relays();
-            let text = page::render(&gauges, &published.snapshot, relays, now);
+            let text = page::render(&gauges, published.as_deref(), relays, now);
             let mut response = with_type(StatusCode::OK, "text/html; charset=utf-8", text);
             // The page needs nothing from anywhere.
             let policy = "default-src 'none'; style-src 'unsafe-inline'";
@@ -243,6 +310,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 
 async fn health(State(app): State<Arc<App>>) -> Response {
     match app.look(SystemTime::now().into()) {
+        Ok((_, None)) => plain(StatusCode::SERVICE_UNAVAILABLE, "there is no snapshot yet"),
         Ok((gauges, _)) if gauges.snapshot_left == 0 => {
             plain(StatusCode::SERVICE_UNAVAILABLE, "the snapshot has expired")
         }

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use mixline_protocol::epoch;
-use mixline_protocol::records::Snapshot;
 use mixline_protocol::time::UnixTime;
 
+use crate::board::Published;
 use crate::metrics::Gauges;
 use crate::registry::{LiveRelay, span};
 
@@ -25,15 +25,18 @@ meter{width:5rem;vertical-align:middle}footer{color:var(--dim);margin-top:2rem;f
 /// The page at `now`.
 pub fn render(
     gauges: &Gauges,
-    snapshot: &Snapshot,
+    published: Option<&Published>,
     mut relays: Vec<LiveRelay>,
     now: UnixTime,
 ) -> String {
     relays.sort_by(|a, b| {
-        let key = |r: &LiveRelay| (r.descriptor.name.clone(), r.descriptor.id);
+        let key = |r: &LiveRelay| (r.descriptor().name.clone(), r.descriptor().id);
         key(a).cmp(&key(b))
     });
-    let parameters = &snapshot.parameters;
+    let snapshot = published.map(|published| &*published.snapshot);
+    let parameters = snapshot
+        .map(|snapshot| snapshot.parameters)
+        .unwrap_or_default();
     let current = epoch::current(now, parameters.epoch_seconds);
     let epoch_left = epoch::ends(current, parameters.epoch_seconds, 0).since(now);
     let reachable = if gauges.tails > 0 {
@@ -52,7 +55,7 @@ pub fn render(
         ("Valid for", span(gauges.snapshot_left)),
     ];
     let mut html = String::with_capacity(4096 + relays.len() * 512);
-    let id = snapshot.directory;
+    let id = snapshot.map_or("no snapshot yet".to_owned(), |of| of.network.to_string());
     // Writing to a string does not fail, here and below.
     let _ = write!(
         html,
@@ -85,7 +88,7 @@ pub fn render(
         html,
         "</tbody></table></div><footer>Load and capacity in datagrams of 1408 bytes a second. \
          Virtual addresses: {} and fd00::/8. \
-         <a href=\"/v1/snapshot\">Snapshot</a>, <a href=\"/metrics\">metrics</a>.</footer>\
+         <a href=\"/v2/snapshot\">Snapshot</a>, <a href=\"/metrics\">metrics</a>.</footer>\
          </body></html>",
         parameters.network
     );
@@ -93,14 +96,14 @@ pub fn render(
 }
 
 fn row(html: &mut String, relay: &LiveRelay, now: UnixTime) {
-    let descriptor = &relay.descriptor;
+    let descriptor = relay.descriptor();
     let addresses: Vec<_> = descriptor
         .addresses
         .iter()
         .map(ToString::to_string)
         .collect();
     let capacity = descriptor.capacity.max(1);
-    let load = descriptor.load;
+    let load = relay.load;
     let _ = write!(
         html,
         "<tr><td>{}</td><td><code>{}</code></td><td><code>{}</code></td>\
@@ -138,8 +141,10 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::tests::{NOW, directory_key, registry, relay, relay_key};
-    use mixline_protocol::identity::X25519Secret;
+    use crate::board::Board;
+    use crate::registry::tests::{NOW, directory_key, registration_of, registry, relay, session};
+    use crate::rounds::ServiceKeys;
+    use crate::rounds::alone::Alone;
     use std::sync::Arc;
 
     #[test]
@@ -148,19 +153,23 @@ mod tests {
         let mut odd = relay(1, NOW);
         odd.software = "<script>&\"'".into();
         registry
-            .register_relay(odd.sign(&relay_key(1)).unwrap(), None, NOW)
+            .register_relay(registration_of(odd, NOW), None, &session(), NOW)
             .unwrap();
-        let key = Arc::new(directory_key());
-        let session = X25519Secret::from_bytes([1; 32]).public();
-        let publisher =
-            crate::snapshot::Publisher::new(registry.clone(), key, session, 600, NOW).unwrap();
-        let snapshot = publisher.newest().snapshot.clone();
+        let board = Arc::new(Board::default());
+        let keys = ServiceKeys {
+            identity: Arc::new(directory_key()),
+            session: session().public(),
+        };
+        let alone = Alone::new(registry.clone(), board.clone(), keys, 600, None).unwrap();
+        assert!(alone.tick(NOW).unwrap());
         let gauges = Gauges {
             relays: 1,
             names: 12,
             ..Gauges::default()
         };
-        let html = render(&gauges, &snapshot, registry.live_relays(), NOW.plus(30));
+        let published = board.newest();
+        let relays = registry.live_relays();
+        let html = render(&gauges, published.as_deref(), relays, NOW.plus(30));
         assert!(html.contains("relay1") && html.contains(&relay(1, NOW).short_id().to_string()));
         assert!(html.contains("45.1.0.2:7000") && html.contains("30 seconds ago"));
         assert!(html.contains("&lt;script&gt;&amp;&quot;&#39;") && !html.contains("<script"));

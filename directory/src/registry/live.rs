@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mixline_protocol::directory::RefusalCode;
-use mixline_protocol::identity::{RelayId, X25519Public};
+use mixline_protocol::identity::{Digest, RelayId, X25519Public};
 use mixline_protocol::rate_limit::site;
-use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::records::{RelayDescriptor, RelayRecord};
 use mixline_protocol::shares::{Claimant, Shares};
 use mixline_protocol::time::UnixTime;
 
@@ -19,12 +19,26 @@ const AT_ONE_SITE: usize = 8;
 /// A relay that was heard from of late.
 #[derive(Debug, Clone)]
 pub struct LiveRelay {
-    /// What it last said.
-    pub descriptor: Arc<RelayDescriptor>,
-    /// When.
+    /// What it has registered last.
+    pub record: Arc<RelayRecord>,
+    /// What that is called by.
+    pub digest: Digest,
+    /// When it was heard last.
     pub heard: UnixTime,
     /// Since when it is there without a gap.
     pub since: UnixTime,
+    /// Datagrams a second that it relays, as it says.
+    pub load: u32,
+    /// The version of its last heartbeat; 0 if it was not heard since the directory was started.
+    pub beat: u64,
+}
+
+impl LiveRelay {
+    /// What changes seldom of what it says.
+    #[must_use]
+    pub fn descriptor(&self) -> &RelayDescriptor {
+        &self.record.descriptor
+    }
 }
 
 /// Where a relay counts: at the address that it registered from if that is checked, else at its first one.
@@ -108,9 +122,10 @@ impl Live {
         self.relays.values().map(|registered| &registered.relay)
     }
 
-    /// Whether a relay is there.
-    pub(super) fn contains(&self, id: &RelayId) -> bool {
-        self.relays.contains_key(id)
+    /// Whether a relay is there, since that time.
+    pub(super) fn has_been_there(&self, id: &RelayId, since: UnixTime) -> bool {
+        let there = self.relays.get(id);
+        there.is_some_and(|there| there.relay.since == since)
     }
 
     /// The relay that is there with this link key, or is about to be.
@@ -199,10 +214,11 @@ impl Live {
     /// Puts a relay among the others, which has taken its place, or had it before. Of two registrations
     /// that come here in either order the newer one counts.
     pub(super) fn put(&mut self, mut registered: Registered, taken: bool) -> Put {
-        let (version, place) = (registered.relay.descriptor.version, registered.place);
-        let before = self.relays.get(&registered.relay.descriptor.id);
-        match before.map(|before| (before.relay.descriptor.version, before.place)) {
-            Some((newer, _)) if newer > version => {
+        let age = |registered: &Registered| (registered.relay.record.age(), registered.relay.beat);
+        let place = registered.place;
+        let before = self.relays.get(&registered.relay.descriptor().id);
+        match before.map(|before| (age(before), before.place)) {
+            Some((newer, _)) if newer > age(&registered) => {
                 if taken {
                     self.give_back(place);
                 }
@@ -218,12 +234,32 @@ impl Live {
         self.insert(registered).map_or(Put::Came, Put::Renewed)
     }
 
+    /// The relay that is there with this record.
+    pub(super) fn with_record(&self, id: &RelayId, digest: &Digest) -> Option<&LiveRelay> {
+        let there = &self.relays.get(id)?.relay;
+        (there.digest == *digest).then_some(there)
+    }
+
+    /// A relay that is there says so. False if it is not, or has said something newer.
+    pub(super) fn beat(&mut self, id: &RelayId, beat: u64, load: u32, now: UnixTime) -> bool {
+        let Some(there) = self.relays.get_mut(id) else {
+            return false;
+        };
+        if there.relay.beat >= beat {
+            return false;
+        }
+        there.relay.beat = beat;
+        there.relay.load = load;
+        there.relay.heard = now;
+        true
+    }
+
     /// Puts a relay among the others that was among them before a restart. What its neighbours have does not
     /// matter: it had its place before they came, or as many had theirs. False if the snapshot is full, or its link
     /// key another's.
     pub(super) fn restore(&mut self, registered: Registered) -> bool {
         let place = registered.place;
-        if self.links.contains_key(&registered.relay.descriptor.link) {
+        if self.links.contains_key(&registered.relay.descriptor().link) {
             return false;
         }
         if !self.shares.restore(place.claimant()) {
@@ -239,7 +275,7 @@ impl Live {
     fn insert(&mut self, registered: Registered) -> Option<LiveRelay> {
         let site = registered.place.site();
         let (id, link) = {
-            let descriptor = &registered.relay.descriptor;
+            let descriptor = registered.relay.descriptor();
             (descriptor.id, descriptor.link)
         };
         let before = self.relays.insert(id, registered);
@@ -256,14 +292,14 @@ impl Live {
         if let Some(here) = self.sites.get_mut(&there.place.site()) {
             here.relays = here.relays.saturating_sub(1);
         }
-        let descriptor = &there.relay.descriptor;
+        let descriptor = there.relay.descriptor();
         if self.links.get(&descriptor.link) == Some(&descriptor.id) {
             self.links.remove(&descriptor.link);
         }
     }
 
     /// Removes the relays of which `gone` says so, and returns them.
-    pub(super) fn remove_if(&mut self, gone: impl Fn(&LiveRelay) -> bool) -> Vec<LiveRelay> {
+    pub(super) fn remove_if(&mut self, gone: impl Fn(&LiveRelay) -> bool) -> Vec<Registered> {
         let removed: Vec<_> = self
             .relays
             .extract_if(|_, there| gone(&there.relay))
@@ -273,7 +309,7 @@ impl Live {
             self.leave(there);
             self.give_back(there.place);
         }
-        removed.into_iter().map(|removed| removed.relay).collect()
+        removed
     }
 }
 

@@ -33,6 +33,7 @@ use remembered::Remembered;
 pub use live::LiveRelay;
 pub(crate) use refusal::span;
 pub use refusal::{Decision, Refusal};
+pub use relays::Heard;
 
 /// How often a decision is made anew when others changed what it rests on.
 const ATTEMPTS: usize = 16;
@@ -131,6 +132,11 @@ impl Registry {
         };
         registry.load_relays(now)?;
         Ok(registry)
+    }
+
+    /// Where the records are.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     /// The directory's ID.

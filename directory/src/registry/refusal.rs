@@ -87,14 +87,21 @@ pub(super) fn older() -> Refusal {
     )
 }
 
-/// The maker's clock is right, by records that are made when they are sent.
-pub(super) fn check_fresh(what: &str, issued: UnixTime, now: UnixTime) -> Decision<()> {
-    if now.since(issued) > CLOCK_SKEW {
+/// The sender's clock is right, by what is made when it is sent.
+pub(super) fn check_clock(what: &str, made: UnixTime, now: UnixTime) -> Decision<()> {
+    let refuse = |code, by, way| {
         let text = format!(
-            "{what}: your clock is {} behind the directory's; set it",
-            span(now.since(issued))
+            "{what}: your clock is {} {way} the directory's; set it",
+            span(by)
         );
-        return Err(Refusal::new(RefusalCode::Expired, text));
+        Err(Refusal::new(code, text))
+    };
+    let (behind, ahead) = (now.since(made), made.since(now));
+    if behind > CLOCK_SKEW {
+        return refuse(RefusalCode::Expired, behind, "behind");
+    }
+    if ahead > CLOCK_SKEW {
+        return refuse(RefusalCode::NotYetValid, ahead, "ahead of");
     }
     Ok(())
 }

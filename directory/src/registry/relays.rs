@@ -1,16 +1,16 @@
 //! Relays: who is there, and who has gone silent.
 
-use std::cmp::Reverse;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use mixline_protocol::address::{IPV6_FIRST_BYTE, VirtualNetwork};
+use mixline_protocol::address_scope::{Scope, scope};
 use mixline_protocol::directory::RefusalCode;
-use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::identity::{Digest, RelayId, X25519Secret};
+use mixline_protocol::records::{Heartbeat, Registration, RelayDescriptor, RelayRecord};
 use mixline_protocol::time::UnixTime;
 
 use super::live::{Live, LiveRelay, Place, Put, Registered};
-use super::refusal::{Decision, Refusal, check_fresh, contended, damaged, older, unavailable};
+use super::refusal::{Decision, Refusal, check_clock, contended, damaged, older, unavailable};
 use super::stored::{decode, encode};
 use super::{ATTEMPTS, Registry};
 use crate::Result;
@@ -25,28 +25,40 @@ const AWAY: u64 = 600;
 /// For how many seconds a relay that registers from another of its addresses, around which no place is left,
 /// still counts at the one that it came from before. After that others may be there.
 const PROOF: u64 = 24 * 3600;
+/// Under which key of [`Table::Own`] it stands when the directory was last there.
+const THERE: &[u8] = b"there";
+
+/// What became of a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// The relay is there, or has left as it says.
+    Yes,
+    /// The relay is not there with this record: it is to register.
+    Unknown,
+}
 
 impl Registry {
-    /// Registers a relay, or hears from it again. `source` is where the request came from.
-    ///
-    /// A relay is heard when it sends a new version: the descriptor that everybody has
-    /// proves nothing when it is repeated.
+    /// Registers a relay, or hears from it again. `source` is where the request came from; `session` the
+    /// secret of the directory's sessions, by which relays prove their link keys.
     ///
     /// # Errors
     /// A [`Refusal`].
     pub fn register_relay(
         &self,
-        descriptor: RelayDescriptor,
+        registration: Registration,
         source: Option<IpAddr>,
+        session: &X25519Secret,
         now: UnixTime,
     ) -> Decision<()> {
-        descriptor.verify(now).map_err(|e| Refusal::of(&e, now))?;
-        for address in &descriptor.addresses {
+        let Registration { heartbeat, record } = registration;
+        check_beat(&heartbeat, &record, session, now)?;
+        record.verify(now).map_err(|e| Refusal::of(&e, now))?;
+        for address in &record.descriptor.addresses {
             self.check_address(address.ip())?;
         }
-        let from = self.place(&descriptor, source)?;
-        let descriptor = Arc::new(descriptor);
-        let (id, short) = (descriptor.id, descriptor.short_id());
+        let from = self.place(&record.descriptor, source)?;
+        let record = Arc::new(record);
+        let (id, short) = (record.descriptor.id, record.descriptor.short_id());
         for _ in 0..ATTEMPTS {
             let stored = self
                 .store
@@ -54,14 +66,26 @@ impl Registry {
                 .map_err(|e| unavailable(&e))?;
             let before = stored
                 .as_ref()
-                .map(|e| decode(&e.value, |ip| self.place_at(ip)))
+                .map(|e| decode(&e.value, now, |ip| self.place_at(ip)))
                 .transpose()
-                .map_err(damaged)?;
-            match before.as_ref().map(|b| &b.relay.descriptor) {
-                Some(b) if b.version > descriptor.version => return Err(older()),
-                Some(b) if *b == descriptor => return Ok(()),
-                Some(b) if b.version == descriptor.version => return Err(older()),
-                _ => check_fresh("relay descriptor", descriptor.issued, now)?,
+                .map_err(damaged)?
+                .map(|(before, _)| before);
+            let same = before
+                .as_ref()
+                .is_some_and(|b| b.relay.digest == heartbeat.record);
+            let newer = before
+                .as_ref()
+                .is_none_or(|b| b.relay.record.age() < record.age());
+            if !same && !newer {
+                return Err(older());
+            }
+            // What it has said before proves nothing when it is repeated.
+            if same && self.remembered().beat(&id) >= heartbeat.version {
+                let there = self
+                    .read_live()
+                    .with_record(&id, &heartbeat.record)
+                    .is_some();
+                return if there { Ok(()) } else { Err(older()) };
             }
             let holder = self
                 .store
@@ -83,8 +107,8 @@ impl Registry {
                 self.room(Table::Relays, limit, "relays, many of them silent")?;
             }
             // Before the commit, which takes a while: others come meanwhile.
-            let (place, proven, taken) =
-                self.take_place(&descriptor, from, before.as_ref(), now)?;
+            let descriptor = &record.descriptor;
+            let (place, proven, taken) = self.take_place(descriptor, from, before.as_ref(), now)?;
             let give_back = |remembered: bool| {
                 let mut live = self.write_live();
                 live.let_go_of_link(&descriptor.link);
@@ -102,26 +126,39 @@ impl Registry {
             }
             let since = before
                 .map(|b| b.relay)
-                .filter(|b| !self.is_gone(b, now) && self.read_live().contains(&id))
+                .filter(|b| self.read_live().has_been_there(&id, b.since))
                 .map_or(now, |b| b.since);
             let registered = Registered {
                 relay: LiveRelay {
-                    descriptor: descriptor.clone(),
+                    record: record.clone(),
+                    digest: heartbeat.record,
                     heard: now,
                     since,
+                    load: heartbeat.load,
+                    beat: heartbeat.version,
                 },
                 place,
                 proven,
             };
+            let expires = descriptor.expires;
             let change = Transaction::new()
                 .check(Table::Relays, id.0, stored.as_ref())
                 .check(Table::ShortIds, short.0, holder.as_ref())
-                .put(Table::Relays, id.0, encode(&registered), descriptor.expires)
-                .put(Table::ShortIds, short.0, id.0, descriptor.expires);
+                .put(
+                    Table::Relays,
+                    id.0,
+                    encode(&registered, heartbeat.leaving),
+                    expires,
+                )
+                .put(Table::ShortIds, short.0, id.0, expires);
             match self.store.commit(change) {
                 Ok(Outcome::Committed) => {
-                    self.remembered().put(id, place, descriptor.expires, new);
+                    self.remembered().put(id, place, expires, new);
+                    self.remembered().heard(&id, heartbeat.version);
                     self.heard(registered, taken);
+                    if heartbeat.leaving {
+                        self.forget(&id);
+                    }
                     return Ok(());
                 }
                 outcome => {
@@ -133,6 +170,43 @@ impl Registry {
             }
         }
         Err(contended())
+    }
+
+    /// Hears from a relay that is there. Nothing is stored, unless it leaves.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub fn hear(
+        &self,
+        heartbeat: &Heartbeat,
+        source: Option<IpAddr>,
+        session: &X25519Secret,
+        now: UnixTime,
+    ) -> Decision<Heard> {
+        let there = self
+            .read_live()
+            .with_record(&heartbeat.relay, &heartbeat.record)
+            .cloned();
+        let Some(there) = there else {
+            return Ok(Heard::Unknown);
+        };
+        check_beat(heartbeat, &there.record, session, now)?;
+        // What it has said before proves nothing when it is repeated.
+        if there.beat >= heartbeat.version {
+            return Err(older());
+        }
+        // It may have come to another of its addresses, and then counts there.
+        let from = self.place(there.descriptor(), source)?;
+        if !self.read_live().has(&heartbeat.relay, from) {
+            return Ok(Heard::Unknown);
+        }
+        let (version, load) = (heartbeat.version, heartbeat.load);
+        self.write_live().beat(&heartbeat.relay, version, load, now);
+        self.remembered().heard(&heartbeat.relay, version);
+        if heartbeat.leaving {
+            self.forget(&heartbeat.relay);
+        }
+        Ok(Heard::Yes)
     }
 
     /// Where a relay that comes from there counts from now on, when it last came from that place, and whether
@@ -155,6 +229,14 @@ impl Registry {
         place
     }
 
+    /// The record of a live relay.
+    pub fn record(&self, digest: &Digest) -> Option<Arc<RelayRecord>> {
+        let live = self.read_live();
+        let mut relays = live.relays();
+        let found = relays.find(|relay| relay.digest == *digest)?;
+        Some(found.record.clone())
+    }
+
     /// The live relays, in no order.
     pub fn live_relays(&self) -> Vec<LiveRelay> {
         self.read_live().relays().cloned().collect()
@@ -172,19 +254,70 @@ impl Registry {
 
     /// Relays that have been silent for too long, or whose descriptor has ended, are live no more.
     pub fn forget_silent(&self, now: UnixTime) {
-        let gone = |relay: &LiveRelay| self.is_gone(relay, now);
-        if !self.read_live().relays().any(gone) {
+        self.forget_if(|relay| self.is_gone(relay, now), "has gone silent");
+    }
+
+    fn forget(&self, id: &RelayId) {
+        self.forget_if(|relay| relay.descriptor().id == *id, "has left");
+    }
+
+    fn forget_if(&self, gone: impl Fn(&LiveRelay) -> bool, how: &str) {
+        if !self.read_live().relays().any(&gone) {
             return;
         }
         let removed = self.write_live().remove_if(gone);
-        for relay in &removed {
-            let (name, short) = (&relay.descriptor.name, relay.descriptor.short_id());
-            tracing::info!("relay {name} ({short}) has gone silent");
+        for there in &removed {
+            let descriptor = there.relay.descriptor();
+            let (name, short) = (&descriptor.name, descriptor.short_id());
+            tracing::info!("relay {name} ({short}) {how}");
+            self.store_gone(there);
         }
         self.changed();
     }
 
+    /// A relay that is gone is not live again when the directory is started again. If that is not stored, it is
+    /// there again for as long as relays may be silent.
+    fn store_gone(&self, there: &Registered) {
+        let id = there.relay.descriptor().id;
+        let stored = match self.store.get(Table::Relays, &id.0) {
+            Ok(Some(stored)) => stored,
+            Ok(None) | Err(_) => return,
+        };
+        let now = there.relay.heard;
+        let same = decode(&stored.value, now, |ip| self.place_at(ip))
+            .is_ok_and(|(stored, _)| stored.relay.digest == there.relay.digest);
+        if !same {
+            return;
+        }
+        let change = Transaction::new()
+            .check(Table::Relays, id.0, Some(&stored))
+            .put(Table::Relays, id.0, encode(there, true), stored.expires);
+        if let Err(error) = self.store.commit(change) {
+            tracing::debug!("a relay that is gone: {error}");
+        }
+    }
+
+    /// Remembers that the directory is there. A directory that was away for long has no relays when it comes back.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`].
+    pub fn remember_time(&self, now: UnixTime) -> Result<()> {
+        let value = now.0.to_be_bytes();
+        let change = Transaction::new().put(Table::Own, THERE, value, UnixTime(u64::MAX));
+        self.store.commit(change).map(drop)
+    }
+
+    fn was_there(&self, now: UnixTime) -> Result<bool> {
+        let stored = self.store.get(Table::Own, THERE)?;
+        let time = stored.and_then(|entry| entry.value.try_into().ok());
+        // No clock that was ahead once says so.
+        let last = time.map(|time| UnixTime(u64::from_be_bytes(time)).min(now));
+        let timeout = u64::from(self.rules().relay_timeout_s);
+        Ok(last.is_some_and(|last| now.since(last) <= AWAY.max(timeout)))
+    }
+
     pub(super) fn load_relays(&self, now: UnixTime) -> Result<()> {
+        let was_there = self.was_there(now)?;
         let mut there = Vec::new();
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -194,23 +327,20 @@ impl Registry {
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             for (_, entry) in &page {
-                let registered = decode(&entry.value, |ip| self.place_at(ip))?;
-                let (id, place) = (registered.relay.descriptor.id, registered.place);
+                // One of an earlier version registers again.
+                let Ok((registered, gone)) = decode(&entry.value, now, |ip| self.place_at(ip))
+                else {
+                    continue;
+                };
+                let (id, place) = (registered.relay.descriptor().id, registered.place);
                 self.remembered().put(id, place, entry.expires, false);
-                there.push(registered);
+                if was_there && !gone && registered.relay.descriptor().alive(now) {
+                    there.push(registered);
+                }
             }
         }
-        let timeout = u64::from(self.rules().relay_timeout_s);
-        // When the directory was last there, as far as it knows; no clock that was ahead once says so.
-        let heard = there.iter().map(|registered| registered.relay.heard);
-        let last = heard.map(|heard| heard.min(now)).max();
-        let last = last.filter(|last| now.since(*last) <= AWAY.max(timeout));
-        there.retain(|Registered { relay, .. }| {
-            let was_there = last.is_some_and(|last| last.since(relay.heard) <= timeout);
-            was_there && relay.descriptor.alive(now)
-        });
-        // With a longer timeout than before there may be more than fit: those who were there stay.
-        there.sort_by_key(|registered| Reverse(registered.relay.heard));
+        // If there are more than fit, those who were there first stay.
+        there.sort_by_key(|registered| registered.relay.since);
         let mut live = self.write_live();
         let left = there
             .into_iter()
@@ -226,23 +356,24 @@ impl Registry {
 
     fn is_gone(&self, relay: &LiveRelay, now: UnixTime) -> bool {
         let timeout = u64::from(self.rules().relay_timeout_s);
-        now.since(relay.heard.max(self.opened)) > timeout || !relay.descriptor.alive(now)
+        now.since(relay.heard.max(self.opened)) > timeout || !relay.descriptor().alive(now)
     }
 
     fn heard(&self, registered: Registered, taken: bool) {
-        let descriptor = Arc::clone(&registered.relay.descriptor);
+        let record = Arc::clone(&registered.relay.record);
         let put = {
             let mut live = self.write_live();
-            live.let_go_of_link(&descriptor.link);
+            live.let_go_of_link(&record.descriptor.link);
             live.put(registered, taken)
         };
         let matters = match &put {
             Put::Came => {
+                let descriptor = &record.descriptor;
                 let (name, short) = (&descriptor.name, descriptor.short_id());
                 tracing::info!("relay {name} ({short}) has come");
                 true
             }
-            Put::Renewed(before) => !same_to_builders(&before.descriptor, &descriptor),
+            Put::Renewed(before) => !same_to_builders(&before.record, &record),
             Put::Late => false,
         };
         if matters {
@@ -325,23 +456,35 @@ fn place_among(
         .ok_or(refusal)
 }
 
+/// Who sends it has the relay's link key, and a clock that is about right.
+fn check_beat(
+    heartbeat: &Heartbeat,
+    record: &RelayRecord,
+    session: &X25519Secret,
+    now: UnixTime,
+) -> Decision<()> {
+    let link = &record.descriptor.link;
+    heartbeat.verify(link, session).map_err(|_| {
+        let text = "the link key is not proven to be this relay's, for this directory; again with \
+                    the newest snapshot";
+        Refusal::new(RefusalCode::BadSignature, text)
+    })?;
+    check_clock("heartbeat", UnixTime(heartbeat.version / 1000), now)
+}
+
 /// Whether those who build paths would do the same with both.
-fn same_to_builders(a: &RelayDescriptor, b: &RelayDescriptor) -> bool {
-    (
-        &a.link,
-        &a.onion,
-        &a.addresses,
-        a.capacity,
-        &a.family,
-        &a.name,
-        &a.software,
-    ) == (
-        &b.link,
-        &b.onion,
-        &b.addresses,
-        b.capacity,
-        &b.family,
-        &b.name,
-        &b.software,
-    )
+fn same_to_builders(a: &RelayRecord, b: &RelayRecord) -> bool {
+    fn seen(of: &RelayRecord) -> impl PartialEq + '_ {
+        let descriptor = &of.descriptor;
+        (
+            &descriptor.link,
+            &of.onion,
+            &descriptor.addresses,
+            descriptor.capacity,
+            &descriptor.family,
+            &descriptor.name,
+            &descriptor.software,
+        )
+    }
+    seen(a) == seen(b)
 }

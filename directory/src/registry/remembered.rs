@@ -14,10 +14,10 @@ use mixline_protocol::time::UnixTime;
 use super::live::Place;
 use super::refusal::{Decision, Refusal};
 
-/// Where each relay that is stored came from, and when its descriptor ends.
+/// Where each relay that is stored came from, when its descriptor ends, and what it has said last.
 #[derive(Debug)]
 pub(super) struct Remembered {
-    relays: HashMap<RelayId, (Place, UnixTime)>,
+    relays: HashMap<RelayId, (Place, UnixTime, u64)>,
     shares: Shares,
 }
 
@@ -56,7 +56,7 @@ impl Remembered {
     pub(super) fn put(&mut self, id: RelayId, place: Place, expires: UnixTime, taken: bool) {
         match self.relays.entry(id) {
             Entry::Occupied(mut there) => {
-                let (_, until) = there.get_mut();
+                let (_, until, _) = there.get_mut();
                 *until = expires.max(*until);
                 if taken {
                     self.shares.give_back(place.claimant());
@@ -64,16 +64,28 @@ impl Remembered {
             }
             Entry::Vacant(new) => {
                 if taken || self.shares.restore(place.claimant()) {
-                    new.insert((place, expires));
+                    new.insert((place, expires, 0));
                 }
             }
         }
     }
 
+    /// The version of the last heartbeat of a relay, since the directory was started.
+    pub(super) fn beat(&self, id: &RelayId) -> u64 {
+        self.relays.get(id).map_or(0, |(_, _, beat)| *beat)
+    }
+
+    /// A relay has said that it is there, in this version.
+    pub(super) fn heard(&mut self, id: &RelayId, beat: u64) {
+        if let Some((_, _, last)) = self.relays.get_mut(id) {
+            *last = beat.max(*last);
+        }
+    }
+
     /// Forgets those whose descriptors have ended.
     pub(super) fn forget_ended(&mut self, now: UnixTime) {
-        let ended = self.relays.extract_if(|_, (_, expires)| *expires <= now);
-        for (_, (place, _)) in ended {
+        let ended = self.relays.extract_if(|_, (_, expires, _)| *expires <= now);
+        for (_, (place, _, _)) in ended {
             self.shares.give_back(place.claimant());
         }
     }

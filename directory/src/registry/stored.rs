@@ -1,21 +1,22 @@
 //! How a relay is stored.
 //!
-//! `1 | heard 8 | since 8 | proven 8 | place 16 | descriptor`, the place being an IPv6 address or an IPv4 one
-//! mapped to one. Without a place it is `heard 8 | since 8 | descriptor`, which begins with 0: such a relay
-//! counts at its first address.
+//! `2 | gone 1 | since 8 | proven 8 | place 16 | relay record`, the place being an IPv6 address or an IPv4 one
+//! mapped to one. It is written when a relay comes, when its record changes, and when it is gone; not each time
+//! that it is heard.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use mixline_protocol::records::RelayDescriptor;
+use mixline_protocol::records::RelayRecord;
 use mixline_protocol::time::UnixTime;
 
 use super::live::{LiveRelay, Place, Registered};
 use crate::{Error, Result};
 
-const WITH_PLACE: u8 = 1;
+const VERSION: u8 = 2;
 
-pub(super) fn encode(registered: &Registered) -> Vec<u8> {
+/// The stored form; `gone`: whether the relay has left, or was silent for too long.
+pub(super) fn encode(registered: &Registered, gone: bool) -> Vec<u8> {
     let Registered {
         relay,
         place,
@@ -26,44 +27,45 @@ pub(super) fn encode(registered: &Registered) -> Vec<u8> {
         IpAddr::V6(ip) => ip,
     };
     [
-        [WITH_PLACE].as_slice(),
-        &relay.heard.0.to_be_bytes(),
+        [VERSION, u8::from(gone)].as_slice(),
         &relay.since.0.to_be_bytes(),
         &proven.0.to_be_bytes(),
         &place.octets(),
-        &relay.descriptor.encode(),
+        &relay.record.encode(),
     ]
     .concat()
 }
 
-/// The relay that is stored as `value`; `place` says what an address is.
-pub(super) fn decode(value: &[u8], place: impl FnOnce(IpAddr) -> Place) -> Result<Registered> {
-    let (with_place, rest) = match value {
-        [WITH_PLACE, rest @ ..] => (true, rest),
-        without => (false, without),
-    };
-    let (heard, rest) = time(rest)?;
+/// The relay that is stored as `value`, as if it had been heard at `heard`, and whether it is gone; `place` says
+/// what an address is.
+pub(super) fn decode(
+    value: &[u8],
+    heard: UnixTime,
+    place: impl FnOnce(IpAddr) -> Place,
+) -> Result<(Registered, bool)> {
+    let ([version, gone], rest) = chunk(value)?;
+    if version != VERSION || gone > 1 {
+        return Err(broken("of another version"));
+    }
     let (since, rest) = time(rest)?;
-    let ((proven, at), record) = if with_place {
-        let (proven, rest) = time(rest)?;
-        let (octets, record) = chunk::<16>(rest)?;
-        let at = Ipv6Addr::from(octets).to_canonical();
-        ((proven, Some(at)), record)
-    } else {
-        ((heard, None), rest)
-    };
-    let descriptor = RelayDescriptor::decode(record).map_err(|e| broken(&e.to_string()))?;
-    let first = descriptor.addresses.first().map(|address| address.ip());
-    let at = at.or(first).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-    Ok(Registered {
+    let (proven, rest) = time(rest)?;
+    let (octets, record) = chunk::<16>(rest)?;
+    let at = Ipv6Addr::from(octets).to_canonical();
+    let digest = RelayRecord::digest_of(record);
+    let record = RelayRecord::decode(record).map_err(|e| broken(&e.to_string()))?;
+    let registered = Registered {
         relay: LiveRelay {
-            descriptor: Arc::new(descriptor),
+            record: Arc::new(record),
+            digest,
             heard,
             since,
+            load: 0,
+            beat: 0,
         },
         place: place(at),
         proven,
-    })
+    };
+    Ok((registered, gone == 1))
 }
 
 fn time(bytes: &[u8]) -> Result<(UnixTime, &[u8])> {
@@ -85,36 +87,38 @@ fn broken(why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::tests::{NOW, relay};
+    use crate::registry::tests::{NOW, record};
 
     #[test]
-    fn a_place_is_kept_and_one_that_was_never_stored_is_the_first_address() {
+    fn what_is_stored_is_read() {
         let place = |text: &str| Place::Public(text.parse().unwrap());
-        let descriptor = Arc::new(relay(1, NOW));
-        for at in ["45.9.9.9", "2a00::1"] {
-            let stored = encode(&Registered {
-                relay: LiveRelay {
-                    descriptor: descriptor.clone(),
-                    heard: NOW,
-                    since: NOW.minus(2),
+        let record = Arc::new(record(1, NOW));
+        for (at, gone) in [("45.9.9.9", false), ("2a00::1", true)] {
+            let stored = encode(
+                &Registered {
+                    relay: LiveRelay {
+                        record: record.clone(),
+                        digest: record.digest(),
+                        heard: NOW,
+                        since: NOW.minus(2),
+                        load: 7,
+                        beat: 9,
+                    },
+                    place: place(at),
+                    proven: NOW.minus(1),
                 },
-                place: place(at),
-                proven: NOW.minus(1),
-            });
-            let read = decode(&stored, Place::Public).unwrap();
+                gone,
+            );
+            let (read, was_gone) = decode(&stored, NOW.plus(5), Place::Public).unwrap();
             assert_eq!((read.place, read.proven), (place(at), NOW.minus(1)));
-            assert_eq!(read.relay.descriptor, descriptor);
-            assert_eq!((read.relay.heard, read.relay.since), (NOW, NOW.minus(2)));
-            assert!((0..stored.len()).all(|n| decode(&stored[..n], Place::Public).is_err()));
+            assert_eq!((&read.relay.record, was_gone), (&record, gone));
+            assert_eq!(read.relay.digest, record.digest());
+            assert_eq!(
+                (read.relay.heard, read.relay.since),
+                (NOW.plus(5), NOW.minus(2))
+            );
+            let cut = |n: usize| decode(&stored[..n], NOW, Place::Public);
+            assert!((0..stored.len()).all(|n| cut(n).is_err()));
         }
-        let without = [
-            NOW.0.to_be_bytes().as_slice(),
-            &NOW.minus(2).0.to_be_bytes(),
-            &descriptor.encode(),
-        ]
-        .concat();
-        let read = decode(&without, Place::Public).unwrap();
-        assert_eq!((read.place, read.proven), (place("45.1.0.2"), NOW));
-        assert_eq!((read.relay.heard, read.relay.since), (NOW, NOW.minus(2)));
     }
 }

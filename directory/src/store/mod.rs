@@ -52,11 +52,13 @@ pub enum Table {
     /// Anonymous ID to nothing: changes with every name that the ID gets, so that claims which count an
     /// ID's names meet.
     Holders = 9,
+    /// What the directory remembers of itself, by names.
+    Own = 10,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Relays,
         Self::ShortIds,
         Self::Services,
@@ -66,6 +68,7 @@ impl Table {
         Self::Leases,
         Self::LeaseOf,
         Self::Holders,
+        Self::Own,
     ];
 
     /// As the stores call it.
@@ -81,6 +84,7 @@ impl Table {
             Self::Leases => "leases",
             Self::LeaseOf => "lease_of",
             Self::Holders => "holders",
+            Self::Own => "own",
         }
     }
 }

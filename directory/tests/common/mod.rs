@@ -13,7 +13,7 @@ use hyper::client::conn::http1;
 use hyper::{HeaderMap, Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use mixline_protocol::identity::{AnonymousId, IdentityKey, X25519Public, X25519Secret};
-use mixline_protocol::records::{Registration, RelayDescriptor};
+use mixline_protocol::records::{Heartbeat, Registration, RelayDescriptor, RelayRecord};
 use mixline_protocol::time::UnixTime;
 use tokio::net::TcpSocket;
 
@@ -75,11 +75,25 @@ impl Setup {
         self.sign(n, relay(n, version)).encode()
     }
 
-    /// A descriptor with relay `n`'s proof that the link key in it is its own.
+    /// A descriptor with onion keys, and relay `n`'s proof that the link key in it is its own.
     pub fn sign(&self, n: u16, descriptor: RelayDescriptor) -> Registration {
+        self.sign_at(n, descriptor, now())
+    }
+
+    /// The same, at a time.
+    pub fn sign_at(&self, n: u16, descriptor: RelayDescriptor, at: UnixTime) -> Registration {
+        let record = relay_record(n, descriptor);
+        let heartbeat = self.heartbeat(n, &record, at.0 * 1000);
+        Registration { heartbeat, record }
+    }
+
+    /// That relay `n` is there.
+    pub fn heartbeat(&self, n: u16, record: &RelayRecord, version: u64) -> Heartbeat {
         let session = std::fs::read(self.state().join("session.key")).unwrap();
         let session = X25519Secret::from_bytes(session.try_into().unwrap());
-        Registration::new(descriptor, &relay_link(n), &session.public()).unwrap()
+        let keys = (&relay_link(n), &session.public());
+        let (id, digest) = (record.descriptor.id, record.digest());
+        Heartbeat::new(id, version, (7, false), digest, keys).unwrap()
     }
 
     /// Runs a command to its end.
@@ -201,10 +215,8 @@ pub fn relay(n: u16, version: u64) -> RelayDescriptor {
         issued: now(),
         expires: now().plus(600),
         link: relay_link(n).public(),
-        onion: [(1, X25519Public([2; 32]))].into_iter().collect(),
         addresses: vec![SocketAddr::from((address_of(n), 7000))],
         capacity: 1000,
-        load: 7,
         family: Some("red".into()),
         name: format!("relay{n}"),
         software: "test".into(),
@@ -212,6 +224,16 @@ pub fn relay(n: u16, version: u64) -> RelayDescriptor {
     }
     .sign(&key)
     .unwrap()
+}
+
+/// A descriptor with onion keys of now, which are relay `n`'s alone.
+pub fn relay_record(n: u16, descriptor: RelayDescriptor) -> RelayRecord {
+    let mut key = [2; 32];
+    key[..2].copy_from_slice(&n.to_be_bytes());
+    let epoch = mixline_protocol::epoch::current(now(), 3600);
+    let onion = [(epoch, X25519Public(key))].into_iter().collect();
+    let version = descriptor.version;
+    RelayRecord::sign(descriptor, version, onion, &relay_key(n)).unwrap()
 }
 
 /// What was answered to a request.

@@ -71,8 +71,8 @@ impl Roster {
         + 1
         + MAX_DIRECTORIES * (32 + 1 + MAX_TEXT + 1 + MAX_URL)
         + 2 * Signatures::MAX_ENCODED;
-    /// The most bytes of a chain: 256 of the largest rosters, and more of those that are.
-    pub const MAX_CHAIN: usize = 256 * (2 + Self::MAX_ENCODED);
+    /// The most bytes of a chain, which is downloaded whole: some 260 of the largest rosters.
+    pub const MAX_CHAIN: usize = 1 << 20;
 
     /// The first roster of a new network. [`Roster::sign`] adds signatures.
     ///

@@ -6,11 +6,15 @@
 //! were read, bounds hold. Where a layer authenticates, there are two targets: bytes from
 //! anybody, and bytes that somebody malicious has sealed as they should be sealed.
 
+mod directories;
 mod forge;
 mod link;
+mod messages;
 mod path;
 mod records;
+mod replay;
 mod ring;
+mod samples;
 mod session;
 mod text;
 
@@ -39,11 +43,16 @@ pub const TARGETS: &[Target] = &[
     session::CONTROL,
     session::FRAMES,
     records::RECORDS,
+    records::REGISTRATION,
     records::SNAPSHOT,
     records::SEALED_SNAPSHOT,
-    records::REQUEST,
-    records::RESPONSE,
-    records::REPLAY_MEMORY,
+    directories::ROSTER_CHAIN,
+    directories::VOTE,
+    directories::ENDORSEMENT,
+    directories::CONTRADICTION,
+    messages::REQUEST,
+    messages::RESPONSE,
+    replay::MEMORY,
     ring::RECORD,
     ring::SEALED_RECORD,
     ring::REQUEST,

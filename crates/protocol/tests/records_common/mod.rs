@@ -1,22 +1,22 @@
 //! Records to test with, fixed and arbitrary.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod arbitrary;
+pub mod directories;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
-use mixline_protocol::address::VirtualNetwork;
 use mixline_protocol::authorisation::{ENTRIES, Entry};
 use mixline_protocol::effort::EffortTerms;
-use mixline_protocol::identity::{Digest, IdentityKey, ShortId, X25519Public};
+use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::name::Label;
 use mixline_protocol::path::PublishedTail;
 use mixline_protocol::records::{
-    DirectoryEntry, Lease, ListedRelay, LogHead, NameRecord, OnionKeys, Parameters,
-    RelayDescriptor, RelayFlags, RelayRecord, ServiceDescriptor, SharedRandom, Signatures,
-    Snapshot, TailOffer,
+    DirectoryEntry, Heartbeat, Lease, ListedRelay, LogHead, NameRecord, OnionKeys, Parameters,
+    Registration, RelayDescriptor, RelayFlags, RelayRecord, ServiceDescriptor, SharedRandom,
+    Signatures, Snapshot, TailOffer,
 };
 use mixline_protocol::time::UnixTime;
-use proptest::collection::vec;
-use proptest::prelude::*;
 
 /// When the tests take place.
 pub const NOW: UnixTime = UnixTime(1_800_000_000);
@@ -26,6 +26,16 @@ pub fn directory_key() -> IdentityKey {
     IdentityKey::from_seed([99; 32])
 }
 
+/// The secret of the link key of all relays.
+pub fn link_secret() -> X25519Secret {
+    X25519Secret::from_bytes([5; 32])
+}
+
+/// The secret of the session key of the directory that relays register with.
+pub fn session_secret() -> X25519Secret {
+    X25519Secret::from_bytes([8; 32])
+}
+
 /// A relay with an address of each family.
 pub fn relay(key: &IdentityKey) -> RelayDescriptor {
     RelayDescriptor {
@@ -33,7 +43,7 @@ pub fn relay(key: &IdentityKey) -> RelayDescriptor {
         version: NOW.0 * 1000,
         issued: NOW,
         expires: NOW.plus(3600),
-        link: X25519Public([5; 32]),
+        link: link_secret().public(),
         addresses: vec![
             SocketAddr::from(([172, 21, 0, 2], 7000)),
             "[3fff:1::2]:7000".parse().unwrap(),
@@ -61,6 +71,22 @@ pub fn onion() -> OnionKeys {
 /// What the relay registers.
 pub fn relay_record(key: &IdentityKey) -> RelayRecord {
     RelayRecord::sign(relay(key), NOW.0 * 1000, onion(), key).unwrap()
+}
+
+/// A heartbeat that says that a relay has this record.
+pub fn heartbeat(record: &RelayRecord) -> Heartbeat {
+    let (link, session) = (link_secret(), session_secret().public());
+    let (relay, digest) = (record.descriptor.id, record.digest());
+    Heartbeat::new(relay, NOW.0 * 1000, (7, false), digest, (&link, &session)).unwrap()
+}
+
+/// What the relay registers with.
+pub fn registration(key: &IdentityKey) -> Registration {
+    let record = relay_record(key);
+    Registration {
+        heartbeat: heartbeat(&record),
+        record,
+    }
 }
 
 /// The relay as it is listed.
@@ -154,200 +180,8 @@ pub fn snapshot(relays: u8) -> Snapshot {
     .unwrap()
 }
 
-prop_compose! {
-    /// Any relay that can be signed.
-    pub fn any_relay()(
-        seed: [u8; 32],
-        version: u64,
-        issued in 0..u64::MAX / 2,
-        life in 1..=RelayDescriptor::MAX_LIFETIME,
-        link: [u8; 32],
-        v4 in vec((1u8..224, any::<[u8; 3]>(), 1..=u16::MAX), 1..=2),
-        v6 in vec((0x2000u16..0x4000, any::<[u16; 7]>(), 1..=u16::MAX), 0..=2),
-        capacity: u32,
-        family in proptest::option::of("[a-zA-Z0-9-]{1,32}"),
-        name in "[a-zA-Z0-9-]{1,32}",
-        software in "[ -~]{0,32}",
-    ) -> RelayDescriptor {
-        let key = IdentityKey::from_seed(seed);
-        let ipv6 = |(front, rest, port): (u16, [u16; 7], u16)| {
-            let mut segments = [front; 8];
-            segments[1..].copy_from_slice(&rest);
-            SocketAddr::from((segments, port))
-        };
-        let ipv4 = |(front, [b, c, d], port): (u8, [u8; 3], u16)| {
-            SocketAddr::from(([front, b, c, d], port))
-        };
-        RelayDescriptor {
-            id: key.relay_id(),
-            version,
-            issued: UnixTime(issued),
-            expires: UnixTime(issued + life),
-            link: X25519Public(link),
-            addresses: v4.into_iter().map(ipv4).chain(v6.into_iter().map(ipv6)).collect(),
-            capacity,
-            family,
-            name,
-            software,
-            signature: [0; 64],
-        }
-        .sign(&key)
-        .unwrap()
-    }
-}
-
-prop_compose! {
-    /// Any onion keys, the first within so many epochs from one.
-    pub fn any_onion(first: u32, skipped: u32)(
-        skipped in 0..=skipped,
-        keys in vec(any::<[u8; 32]>(), 1..=4),
-    ) -> OnionKeys {
-        let epochs = first.saturating_add(skipped).min(u32::MAX - 4)..;
-        epochs.zip(keys).map(|(epoch, key)| (epoch, X25519Public(key))).collect()
-    }
-}
-
-prop_compose! {
-    fn any_tail()(
-        first: [u8; 8],
-        alpha: [u8; 32],
-        gamma: [u8; 16],
-        beta in vec(any::<u8>(), 100),
-        seed: [u8; 16],
-        expires: u32,
-    ) -> TailOffer {
-        let beta = beta.try_into().unwrap();
-        TailOffer {
-            tail: PublishedTail { first: ShortId(first), alpha, gamma, beta, seed },
-            expires: UnixTime(expires.into()),
-        }
-    }
-}
-
 /// Entries of a list of clients, as a descriptor has them.
 pub fn entries(seed: [u8; 8]) -> Vec<Entry> {
     let numbered = |n: u8| Entry([[n; 8], seed].concat().try_into().unwrap());
     (0..ENTRIES as u8).map(numbered).collect()
-}
-
-prop_compose! {
-    /// Any service that can be signed.
-    pub fn any_service()(
-        seed: [u8; 32],
-        version: u64,
-        issued in 0..u64::MAX / 2,
-        life in 1..=ServiceDescriptor::MAX_LIFETIME,
-        session: [u8; 32],
-        lease: Option<(u32, u64)>,
-        effort in (any::<[u8; 16]>(), prop::option::of(0..32u32)),
-        tails in vec(any_tail(), 0..=8),
-        clients: Option<[u8; 8]>,
-    ) -> ServiceDescriptor {
-        let key = IdentityKey::from_seed(seed);
-        let grant = |(ip, expires)| {
-            let ip = Ipv4Addr::from_bits(ip);
-            Lease::grant(ip, key.anonymous_id(), UnixTime(expires), &directory_key())
-        };
-        ServiceDescriptor {
-            id: key.anonymous_id(),
-            version,
-            issued: UnixTime(issued),
-            expires: UnixTime(issued + life),
-            session: X25519Public(session),
-            effort: EffortTerms {
-                seed: effort.0,
-                suggested: effort.1.map_or(0, |exponent| 1 << exponent),
-            },
-            lease: lease.map(grant),
-            tails,
-            clients: clients.map(entries),
-            signature: [0; 64],
-        }
-        .sign(&key)
-        .unwrap()
-    }
-}
-
-prop_compose! {
-    /// Any name record that can be signed.
-    pub fn any_name()(
-        seed: [u8; 32],
-        label in "[a-z0-9]([a-z0-9]{0,38}[a-z0-9])?",
-        version: u64,
-        issued in 0..u64::MAX / 2,
-        life in 1..=NameRecord::MAX_LIFETIME,
-    ) -> NameRecord {
-        let key = IdentityKey::from_seed(seed);
-        NameRecord {
-            label: Label::new(&label).unwrap(),
-            id: key.anonymous_id(),
-            version,
-            issued: UnixTime(issued),
-            expires: UnixTime(issued + life),
-            signature: [0; 64],
-        }
-        .sign(&key)
-        .unwrap()
-    }
-}
-
-prop_compose! {
-    /// Any snapshot that can be signed, now.
-    pub fn any_snapshot()(
-        epoch_seconds in 1..=u32::MAX,
-    )(
-        epoch_seconds in Just(epoch_seconds),
-        relays in vec(
-            (any_relay(), any_onion((NOW.0 / u64::from(epoch_seconds)) as u32, 15), any::<u32>(), any::<bool>()),
-            0..5,
-        ),
-        tails in vec(any_tail(), 0..=8),
-        life in 1..=Snapshot::MAX_LIFETIME,
-        grace_seconds: u32,
-        relay_timeout_s: u32,
-        period_seconds in 1..=u32::MAX,
-        length in 8u8..=22,
-        digests: [[u8; 32]; 5],
-        numbers: [u64; 3],
-        commitment: bool,
-    ) -> Snapshot {
-        let key = directory_key();
-        let mut own = service(&key, 0, false);
-        own.tails = tails;
-        let [a, b, c, d, e] = digests.map(Digest);
-        Snapshot {
-            network: key.anonymous_id().into(),
-            roster: 0,
-            issued: NOW,
-            valid_until: NOW.plus(life),
-            previous: (UnixTime(numbers[0]), a),
-            log: LogHead { size: numbers[1], root: b },
-            random: SharedRandom { period: numbers[2], current: c, next: d, chain: e },
-            parameters: Parameters {
-                epoch_seconds,
-                grace_seconds,
-                network: VirtualNetwork { prefix: Ipv4Addr::new(10, 0, 0, 0), length },
-                relay_timeout_s,
-                period_seconds,
-            },
-            directories: vec![DirectoryEntry {
-                commitment: commitment.then_some(a),
-                service: Some(own.sign(&key).unwrap()),
-                ..DirectoryEntry::default()
-            }],
-            relays: relays
-                .into_iter()
-                .map(|(descriptor, onion, capacity, ring)| ListedRelay {
-                    descriptor,
-                    onion,
-                    capacity,
-                    since: UnixTime(capacity.into()),
-                    flags: RelayFlags { ring },
-                })
-                .collect(),
-            signatures: Signatures::default(),
-        }
-        .sign(&key)
-        .unwrap()
-    }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use mixline_protocol::address::{VirtualNetwork, ipv4_candidate, ipv6};
 use mixline_protocol::directory::RefusalCode;
-use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public};
+use mixline_protocol::identity::{IdentityKey, ShortId, X25519Public, X25519Secret};
 use mixline_protocol::name::Label;
 use mixline_protocol::path::PublishedTail;
 use mixline_protocol::records::{
-    CLOCK_SKEW, Lease, LeaseRequest, NameRecord, Parameters, RelayDescriptor, ServiceDescriptor,
-    TailOffer,
+    CLOCK_SKEW, Heartbeat, Lease, LeaseRequest, NameRecord, Parameters, Registration,
+    RelayDescriptor, RelayRecord, ServiceDescriptor, TailOffer,
 };
 use mixline_protocol::time::UnixTime;
 
@@ -37,17 +37,32 @@ pub fn registry() -> Registry {
 }
 
 fn open(store: Box<dyn Store>, limits: Limits) -> Registry {
+    open_at(store, limits, NOW)
+}
+
+/// A registry that is opened at another time: it has heard of nobody before.
+fn open_at(store: Box<dyn Store>, limits: Limits, now: UnixTime) -> Registry {
     let admission = AdmissionPolicy {
         private_addresses: false,
         check_source: true,
     };
     let key = Arc::new(directory_key());
-    Registry::open(store, key, Parameters::default(), admission, limits, NOW).unwrap()
+    Registry::open(store, key, Parameters::default(), admission, limits, now).unwrap()
 }
 
 /// The key of relay `n`.
 pub fn relay_key(n: u8) -> IdentityKey {
     IdentityKey::from_seed([n; 32])
+}
+
+/// The secret of relay `n`'s link key.
+pub fn link(n: u8) -> X25519Secret {
+    X25519Secret::from_bytes([n; 32])
+}
+
+/// The secret of the directory's sessions.
+pub fn session() -> X25519Secret {
+    X25519Secret::from_bytes([98; 32])
 }
 
 /// Relay `n` at 45.n.0.2, as it describes itself at `issued`.
@@ -57,11 +72,9 @@ pub fn relay(n: u8, issued: UnixTime) -> RelayDescriptor {
         version: issued.0 * 1000,
         issued,
         expires: issued.plus(3600),
-        link: X25519Public([n; 32]),
-        onion: [(500_000, X25519Public([n; 32]))].into_iter().collect(),
+        link: link(n).public(),
         addresses: vec![SocketAddr::from(([45, n, 0, 2], 7000))],
         capacity: 1000,
-        load: 10,
         family: None,
         name: format!("relay{n}"),
         software: "test".into(),
@@ -69,6 +82,54 @@ pub fn relay(n: u8, issued: UnixTime) -> RelayDescriptor {
     }
     .sign(&relay_key(n))
     .unwrap()
+}
+
+/// Relay `n`'s record.
+pub fn record(n: u8, issued: UnixTime) -> RelayRecord {
+    record_of(relay(n, issued))
+}
+
+fn number_of(descriptor: &RelayDescriptor) -> u8 {
+    let known = (0..=u8::MAX).find(|n| relay_key(*n).relay_id() == descriptor.id);
+    known.unwrap()
+}
+
+/// The record of a descriptor, which is signed for it.
+pub fn record_of(descriptor: RelayDescriptor) -> RelayRecord {
+    let n = number_of(&descriptor);
+    let onion = [(500_000, X25519Public([n; 32]))].into_iter().collect();
+    let version = descriptor.version;
+    let descriptor = descriptor.sign(&relay_key(n)).unwrap();
+    RelayRecord::sign(descriptor, version, onion, &relay_key(n)).unwrap()
+}
+
+/// What relay `n` registers, and says, at a time.
+pub fn registration(n: u8, at: UnixTime) -> Registration {
+    registration_of(relay(n, at), at)
+}
+
+/// The registration of a descriptor, which is signed for it.
+pub fn registration_of(descriptor: RelayDescriptor, at: UnixTime) -> Registration {
+    registered(record_of(descriptor), at)
+}
+
+/// The registration of a record at a time, by the link key of the relay's number.
+pub fn registered(record: RelayRecord, at: UnixTime) -> Registration {
+    let n = number_of(&record.descriptor);
+    // Whatever relay's link key it has.
+    let mut links = (0..=u8::MAX).map(link);
+    let own = links.find(|link| link.public() == record.descriptor.link);
+    let keys = (&own.unwrap_or(link(n)), &session().public());
+    let (id, digest) = (record.descriptor.id, record.digest());
+    let heartbeat = Heartbeat::new(id, at.0 * 1000, (10, false), digest, keys).unwrap();
+    Registration { heartbeat, record }
+}
+
+/// A heartbeat of relay `n`, whose record is of `issued`.
+pub fn beat(n: u8, issued: UnixTime, at: UnixTime, load: u32) -> Heartbeat {
+    let keys = (&link(n), &session().public());
+    let (id, digest) = (relay_key(n).relay_id(), record(n, issued).digest());
+    Heartbeat::new(id, at.0 * 1000, (load, false), digest, keys).unwrap()
 }
 
 /// The service of seed `n`, with so many tails.
@@ -131,9 +192,14 @@ fn refused<T: std::fmt::Debug>(decision: Decision<T>, code: RefusalCode, word: &
     assert!(!refusal.text.contains('\n'));
 }
 
+/// Registers what a relay signs anew.
 fn register(registry: &Registry, relay: RelayDescriptor, now: UnixTime) -> Decision<()> {
-    let source = relay.addresses[0].ip();
-    registry.register_relay(relay, Some(source), now)
+    register_as(registry, registration_of(relay, now), now)
+}
+
+fn register_as(registry: &Registry, registration: Registration, now: UnixTime) -> Decision<()> {
+    let source = registration.record.descriptor.addresses[0].ip();
+    registry.register_relay(registration, Some(source), &session(), now)
 }
 
 /// A store on which somebody else always writes first, so many times.
