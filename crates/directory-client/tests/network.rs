@@ -452,10 +452,7 @@ async fn what_is_known_outlives_a_restart() {
     let (server, url) = Server::start(Answer::default()).await;
     let urls = [url.clone()];
     let unknown = || Known::nothing(network.id());
-    let client = |known: Known| {
-        let alone = NetworkClient::new(&urls, known).unwrap();
-        alone
-    };
+    let client = |known: Known| NetworkClient::new(&urls, known).unwrap();
     answer(&server, &[&first], &retired);
     client(unknown()).fetch().await.unwrap();
     // Those of the roster are not reached: what this one says is all there is.
@@ -484,7 +481,7 @@ async fn what_is_known_outlives_a_restart() {
     assert!(error.contains("300 s older"), "{error}");
     // Another second version, and what goes on from there.
     let mut third = fork
-        .next(network.members(&[1, 2, 3, 6]), ROUND, 3600)
+        .next(network.members(&[1, 2, 3, 6]), ROUND, 3 * 3600)
         .unwrap();
     for number in [1, 2, 3, 6] {
         third.sign(&identity(number), Some(&fork));

@@ -206,7 +206,7 @@ fn each(
         let registered = registered.find(|of| same_address(&of.url, &asked.url));
         OneDirectoryReport {
             url: asked.url.clone(),
-            name: asked.name.clone(),
+            name: registered.map_or_else(|| asked.name.clone(), |of| of.name.clone()),
             answered_s_ago: asked.last_success.map(|at| now.since(at)),
             problem: asked.last_error.clone(),
             registered: registered.map(|of| RegisteredReport {

@@ -381,6 +381,7 @@ impl Network {
                 onion: onion.copied().collect(),
                 capacity: record.descriptor.capacity,
                 flags: RelayFlags::default(),
+                since: record.descriptor.issued,
                 descriptor: record.descriptor,
             })
             .filter(|relay| count * 2 > self.states.len() && !relay.onion.is_empty())

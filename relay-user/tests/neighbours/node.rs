@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use mixline_protocol::identity::{IdentityKey, SIGNATURE, ShortId, X25519Public, X25519Secret};
+use mixline_protocol::identity::{IdentityKey, SIGNATURE, ShortId, X25519Secret};
 use mixline_protocol::link::control::Control;
 use mixline_protocol::link::probe::Answer;
 use mixline_protocol::link::{
