@@ -74,7 +74,7 @@ pub enum ConfigProblem {
         /// The key.
         key: &'static str,
         /// What is wrong with it.
-        error: mixline_directory_client::Error,
+        error: Box<mixline_directory_client::Error>,
     },
     /// A value that the endpoint refuses, with its key.
     #[error("{}: {} is not {}", .0.key, .0.got, .0.allowed)]
@@ -143,6 +143,7 @@ impl Config {
                 return Err(ConfigProblem::DirectoryUrl { key, url });
             }
             DirectoryClient::new(url, self.network.id)
+                .map_err(Box::new)
                 .map_err(|error| ConfigProblem::Directory { key, error })?;
         }
         Ok(())

@@ -170,7 +170,7 @@ fn a_network_of_several_directories() {
             text.replace("http://a:1", "http://a:99999"),
             "directories: ",
         ),
-        (format!("network: abc\ndirectories: [http://a]\n"), "abc"),
+        ("network: abc\ndirectories: [http://a]\n".to_owned(), "abc"),
     ] {
         let error = refused(&wrong);
         assert!(error.contains(said), "{wrong}: {error}");

@@ -211,7 +211,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let id = AnonymousId([7; 32]);
         let text = format!(
-            "state_dir: {}\nnetwork: {id}\ndirectories: [http://10.1.2.3:8080, http://a.name, http://[fd00::1]/x]\n",
+            "state_dir: {}\nnetwork: {id}\ndirectories: [http://10.1.2.3:8080, http://a.name, \"http://[fd00::1]/x\"]\n",
             directory.path().display()
         );
         let wanted = wanted(&Config::parse(&text).unwrap());
