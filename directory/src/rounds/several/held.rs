@@ -14,11 +14,14 @@ use crate::registry::Registry;
 /// Records that are kept: as many as all directories can vote for.
 const MOST: usize = MAX_RELAYS * (MAX_DIRECTORIES / 2);
 
+/// Records by their digests, and the last round that has needed them.
+type Kept = HashMap<Digest, (Arc<RelayRecord>, UnixTime)>;
+
 /// The records.
 #[derive(Clone)]
 pub(super) struct Held {
     registry: Arc<Registry>,
-    kept: Arc<Mutex<HashMap<Digest, (Arc<RelayRecord>, UnixTime)>>>,
+    kept: Arc<Mutex<Kept>>,
 }
 
 impl Held {
