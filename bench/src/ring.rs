@@ -495,14 +495,14 @@ impl crate::Report for Report {
                 6.0,
             ),
             Goal::at_most(
-                "lookups that fail with 20 % of the relays down",
-                self.failed("relays", 0.2),
-                1e-5,
+                "lookups of a million that fail with 20 % of the relays down",
+                self.failed("relays", 0.2).map(|failed| failed * 1e6),
+                10.0,
             ),
             Goal::at_most(
-                "services of which 10 % of the relays hold all copies",
-                self.adversary.first().map(|case| case.all),
-                1e-6,
+                "services of a million of which 10 % of the relays hold all copies",
+                self.adversary.first().map(|case| case.all * 1e6),
+                1.0,
             ),
             Goal::at_most(
                 "copies that move when 1 % of the relays leave",
@@ -525,8 +525,8 @@ impl crate::Report for Report {
                 .iter()
                 .filter(|case| case.which == of && value(case) > 0.0)
                 .map(|case| Point {
-                    x: case.share,
-                    y: value(case),
+                    x: case.share * 100.0,
+                    y: value(case) * 1e6,
                     spread: None,
                 })
                 .collect(),
@@ -535,11 +535,11 @@ impl crate::Report for Report {
             title: "Lookups that fail while relays are down".into(),
             note: format!("{} services on {} relays.", self.services, self.relays),
             x: Axis {
-                label: "share of relays that are down".into(),
+                label: "relays that are down (%)".into(),
                 scale: Scale::Linear,
             },
             y: Axis {
-                label: "share of lookups".into(),
+                label: "lookups of a million".into(),
                 scale: Scale::Logarithmic,
             },
             series: vec![
