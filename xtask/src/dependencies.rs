@@ -21,6 +21,7 @@ pub const CARGO_DENY: Tool = Tool {
 const BORDERS: &[(&str, &[&str])] = &[
     ("mixline-bench", DAEMONS),
     // These get bytes, time and randomness, and give bytes and decisions.
+    ("mixline-directory-engine", IMPURE),
     ("mixline-endpoint-engine", IMPURE),
     ("mixline-protocol", IMPURE),
     ("mixline-relay-engine", IMPURE),
