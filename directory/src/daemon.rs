@@ -221,20 +221,25 @@ async fn make_snapshots(
     };
     while !stopped(&mut stop, TICK).await {
         Life::count(&life.snapshots);
-        let now = now();
-        registry.forget_silent(now);
-        // Signing, and checking nothing: a few milliseconds for the largest network.
-        match alone.tick(now) {
-            Ok(true) => count(&metrics.snapshots_made),
-            Ok(false) => {}
-            Err(error) => tracing::error!("{error}"),
+        let (registry, alone) = (registry.clone(), alone.clone());
+        // Waiting for the disk is not for a thread that serves.
+        let made = tokio::task::spawn_blocking(move || {
+            let now = now();
+            registry.forget_silent(now);
+            alone.tick(now)
+        });
+        match made.await {
+            Ok(Ok(true)) => count(&metrics.snapshots_made),
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Err(error)) => tracing::error!("{error}"),
         }
     }
 }
 
 async fn forget_silent(registry: Arc<Registry>, mut stop: watch::Receiver<bool>) {
     while !stopped(&mut stop, TICK).await {
-        registry.forget_silent(now());
+        let registry = registry.clone();
+        let _ = tokio::task::spawn_blocking(move || registry.forget_silent(now())).await;
     }
 }
 

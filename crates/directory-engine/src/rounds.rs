@@ -540,20 +540,24 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             .get_mut(at)
             .and_then(|round| round.vote(*voter, digest));
         let known = known.map(|seen| seen.chain.clone()).unwrap_or_default();
-        // Those that were checked before are not checked again.
+        // Those that were checked before are not checked again. The voter's first: without it the rest is nothing.
         let mut chain = known.clone();
+        let is_known = |index: u8| known.iter().any(|(of, _)| of == index);
         let mut voters_key = None;
-        for (index, signature) in signatures.iter() {
-            if known.iter().any(|(of, _)| of == index) {
-                continue;
-            }
-            if let Some(key) = self.scheme.verify(index, &what, signature) {
-                chain.put(index, *signature);
-                voters_key = voters_key.or((index == *voter).then_some(key));
-            }
+        if !is_known(*voter) {
+            let own = signatures.iter().find(|(index, _)| index == voter);
+            let Some((_, own)) = own else { return };
+            let Some(key) = self.scheme.verify(*voter, &what, own) else {
+                return;
+            };
+            chain.put(*voter, *own);
+            voters_key = Some(key);
         }
-        if !chain.iter().any(|(index, _)| index == *voter) {
-            return;
+        for (index, signature) in signatures.iter() {
+            let new = index != *voter && !is_known(index);
+            if new && self.scheme.verify(index, &what, signature).is_some() {
+                chain.put(index, *signature);
+            }
         }
         let Some(voters) = self.rounds.get_mut(at).map(|round| &mut round.voters) else {
             return;
@@ -912,6 +916,18 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             }
             return;
         };
+        // Readers find the keys in the snapshot: a signature by another one would spoil it for them.
+        let mut signatures = signatures;
+        signatures.retain(|index, _| {
+            let listed = merged.snapshot.directories.get(usize::from(index));
+            let signed = round.signed.get(usize::from(index)).copied().flatten();
+            listed
+                .zip(signed)
+                .is_some_and(|(listed, signed)| listed.keys.contains(&signed.key))
+        });
+        if signatures.count() < quorum {
+            return;
+        }
         round.published = true;
         let mut snapshot = (*merged.snapshot).clone();
         snapshot.signatures = signatures;

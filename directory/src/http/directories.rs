@@ -47,12 +47,20 @@ pub(super) async fn roster(State(app): State<Arc<App>>) -> Response {
 }
 
 /// Rounds of the log.
-pub(super) async fn log(State(app): State<Arc<App>>, Path(from): Path<u64>) -> Response {
+pub(super) async fn log(
+    State(app): State<Arc<App>>,
+    Extension(Asker(source)): Extension<Asker>,
+    Path(from): Path<u64>,
+) -> Response {
+    if !app.directories.admit(site(source), Instant::now()) {
+        return too_many();
+    }
     heavy(move || {
-        let log = app.maker.log();
-        let from = usize::try_from(from).unwrap_or(usize::MAX);
-        let leaves = log.leaves().iter().skip(from).take(MAX_LEAVES);
-        Some(leaves.flat_map(Leaf::encode).collect())
+        app.maker.with_log(|log| {
+            let from = usize::try_from(from).unwrap_or(usize::MAX);
+            let leaves = log.leaves().iter().skip(from).take(MAX_LEAVES);
+            Some(leaves.flat_map(Leaf::encode).collect())
+        })
     })
     .await
 }
@@ -60,13 +68,19 @@ pub(super) async fn log(State(app): State<Arc<App>>, Path(from): Path<u64>) -> R
 /// The proof that the log began as it was.
 pub(super) async fn consistency(
     State(app): State<Arc<App>>,
+    Extension(Asker(source)): Extension<Asker>,
     Path((old, new)): Path<(u64, u64)>,
 ) -> Response {
+    if !app.directories.admit(site(source), Instant::now()) {
+        return too_many();
+    }
     heavy(move || {
-        let mut log: RoundLog = app.maker.log();
-        let size = usize::try_from(new).ok();
-        let size = size.filter(|size| *size <= log.leaves().len())?;
-        log.truncate(size);
+        let mut log = app.maker.with_log(|log: &RoundLog| {
+            let size = usize::try_from(new).ok()?;
+            (size <= log.leaves().len()).then(|| log.clone())
+        })?;
+        // Not while others wait for the log.
+        log.truncate(usize::try_from(new).ok()?);
         log.consistency(old).ok()
     })
     .await
@@ -96,10 +110,7 @@ pub(super) async fn message(
         return alone();
     };
     if !app.directories.admit(site(source), Instant::now()) {
-        return plain(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many messages from your address",
-        );
+        return too_many();
     }
     match Message::decode(&body) {
         Err(error) => plain(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -136,10 +147,7 @@ pub(super) async fn records(
         return alone();
     };
     if !app.directories.admit(site(source), Instant::now()) {
-        return plain(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many requests from your address",
-        );
+        return too_many();
     }
     let (wanted, rest) = body.as_chunks::<32>();
     if !rest.is_empty() || wanted.len() > MAX_RECORDS {
@@ -188,6 +196,13 @@ async fn heavy(work: impl FnOnce() -> Option<Vec<u8>> + Send + 'static) -> Respo
         Ok(None) => plain(StatusCode::NOT_FOUND, "there is no such thing here"),
         Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "internal error"),
     }
+}
+
+fn too_many() -> Response {
+    plain(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too many requests from your address; again soon",
+    )
 }
 
 fn alone() -> Response {

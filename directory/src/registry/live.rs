@@ -89,6 +89,8 @@ pub(super) struct Live {
     sites: HashMap<IpAddr, Site>,
     /// Whose each link key is.
     links: HashMap<X25519Public, RelayId>,
+    /// Whose each record is.
+    records: HashMap<Digest, RelayId>,
     /// Whose it is about to be: relays that are being admitted, and how often at the same time.
     coming: HashMap<X25519Public, (RelayId, usize)>,
 }
@@ -110,6 +112,7 @@ impl Live {
             shares: Shares::new(limit, 0),
             sites: HashMap::new(),
             links: HashMap::new(),
+            records: HashMap::new(),
             coming: HashMap::new(),
         }
     }
@@ -234,6 +237,12 @@ impl Live {
         self.insert(registered).map_or(Put::Came, Put::Renewed)
     }
 
+    /// The record of a relay that is there.
+    pub(super) fn record(&self, digest: &Digest) -> Option<Arc<RelayRecord>> {
+        let there = self.relays.get(self.records.get(digest)?)?;
+        Some(there.relay.record.clone())
+    }
+
     /// The relay that is there with this record.
     pub(super) fn with_record(&self, id: &RelayId, digest: &Digest) -> Option<&LiveRelay> {
         let there = &self.relays.get(id)?.relay;
@@ -274,6 +283,7 @@ impl Live {
     /// given back.
     fn insert(&mut self, registered: Registered) -> Option<LiveRelay> {
         let site = registered.place.site();
+        let digest = registered.relay.digest;
         let (id, link) = {
             let descriptor = registered.relay.descriptor();
             (descriptor.id, descriptor.link)
@@ -283,6 +293,7 @@ impl Live {
             self.leave(before);
         }
         self.links.entry(link).or_insert(id);
+        self.records.insert(digest, id);
         self.sites.entry(site).or_default().relays += 1;
         before.map(|before| before.relay)
     }
@@ -292,6 +303,7 @@ impl Live {
         if let Some(here) = self.sites.get_mut(&there.place.site()) {
             here.relays = here.relays.saturating_sub(1);
         }
+        self.records.remove(&there.relay.digest);
         let descriptor = there.relay.descriptor();
         if self.links.get(&descriptor.link) == Some(&descriptor.id) {
             self.links.remove(&descriptor.link);

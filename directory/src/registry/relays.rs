@@ -231,10 +231,7 @@ impl Registry {
 
     /// The record of a live relay.
     pub fn record(&self, digest: &Digest) -> Option<Arc<RelayRecord>> {
-        let live = self.read_live();
-        let mut relays = live.relays();
-        let found = relays.find(|relay| relay.digest == *digest)?;
-        Some(found.record.clone())
+        self.read_live().record(digest)
     }
 
     /// The live relays, in no order.

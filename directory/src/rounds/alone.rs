@@ -104,10 +104,9 @@ impl Alone {
         self.validity.store(seconds, Ordering::Relaxed);
     }
 
-    /// The log of all rounds.
-    #[must_use]
-    pub fn log(&self) -> RoundLog {
-        self.made().log.clone()
+    /// Reads the log of all rounds.
+    pub fn with_log<T>(&self, read: impl FnOnce(&RoundLog) -> T) -> T {
+        read(&self.made().log)
     }
 
     /// Makes a new snapshot if it is time; says whether it did.
@@ -300,7 +299,7 @@ mod tests {
         // Each goes on from the one before.
         assert_eq!(after.previous, (first.issued, first.digest()));
         assert_eq!(after.log.size, 2);
-        assert_eq!(alone.log().leaves().len(), 3);
+        assert_eq!(alone.with_log(|log| log.leaves().len()), 3);
     }
 
     #[test]
@@ -367,7 +366,7 @@ mod tests {
         for minute in 1..4 {
             assert!(alone.tick(NOW.plus(60 * minute)).unwrap());
         }
-        let log = alone.log();
+        let log = alone.with_log(RoundLog::clone);
         drop(alone);
         let (registry, board) = (Arc::new(registry()), Arc::new(Board::default()));
         let key = Arc::new(crate::registry::tests::directory_key());
@@ -376,7 +375,7 @@ mod tests {
             session: session().public(),
         };
         let again = Alone::new(registry, board.clone(), keys, 600, past()).unwrap();
-        assert_eq!(again.log().head(), log.head());
+        assert_eq!(again.with_log(RoundLog::head), log.head());
         assert!(again.tick(NOW.plus(200)).unwrap(), "at once");
         assert_eq!(newest(&board, NOW.plus(200)).log, log.head());
         // A log that lacks its last round is completed by the snapshot.
@@ -384,7 +383,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 40]).unwrap();
         let (read, newest) = past().unwrap().load(&again.roster).unwrap();
-        assert_eq!(read.head(), again.log().head());
+        assert_eq!(read.head(), again.with_log(RoundLog::head));
         assert!(newest.is_some());
         // Without its log a snapshot is none.
         std::fs::write(&path, &bytes[..40]).unwrap();

@@ -27,12 +27,11 @@ pub enum Maker {
 }
 
 impl Maker {
-    /// The log of all rounds.
-    #[must_use]
-    pub fn log(&self) -> RoundLog {
+    /// Reads the log of all rounds.
+    pub fn with_log<T>(&self, read: impl FnOnce(&RoundLog) -> T) -> T {
         match self {
-            Self::Alone(alone) => alone.log(),
-            Self::Several(several) => several.log(),
+            Self::Alone(alone) => alone.with_log(read),
+            Self::Several(several) => several.with_log(read),
         }
     }
 

@@ -6,7 +6,7 @@ use mixline_directory_engine::{Certified, Wanted};
 use mixline_http_client::{Request, Server, StatusCode};
 use mixline_protocol::identity::Digest;
 use mixline_protocol::records::{MAX_SNAPSHOT, MAX_VOTE, RelayRecord, Roster, Snapshot, Vote};
-use mixline_protocol::round_log::{LEAF, Leaf};
+use mixline_protocol::round_log::{LEAF, Leaf, RoundLog};
 use mixline_protocol::time::UnixTime;
 use mixline_protocol::wire::Reader;
 
@@ -132,7 +132,7 @@ async fn snapshot(
     // However old it is: it is the newest that there is.
     let snapshot = blocking(move || Snapshot::decode_and_verify(&bytes, &roster, issued)).await?;
     let wanted = snapshot.log;
-    let here = several.log();
+    let here = several.with_log(RoundLog::clone);
     let common = here.leaves().len().saturating_sub(OVERLAP);
     let size = usize::try_from(wanted.size).map_err(|_| Failure::Other)?;
     let mut leaves = leaves(server, common.min(size), size).await?;

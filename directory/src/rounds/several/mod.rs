@@ -180,10 +180,9 @@ impl Several {
         mixline_directory_engine::Records::get(&self.held, digest)
     }
 
-    /// The log of all rounds.
-    #[must_use]
-    pub fn log(&self) -> RoundLog {
-        self.lock().log().clone()
+    /// Reads the log of all rounds.
+    pub fn with_log<T>(&self, read: impl FnOnce(&RoundLog) -> T) -> T {
+        read(self.lock().log())
     }
 
     /// The rosters of the network, one after the other.
@@ -339,7 +338,10 @@ impl Several {
         self.held
             .forget_before(round.minus(2 * u64::from(self.roster().round_seconds)));
         let (own, certified) = (self.clone(), certified.clone());
-        let kept = tokio::task::spawn_blocking(move || own.past.keep(&certified, &own.log()));
+        let kept = tokio::task::spawn_blocking(move || {
+            let log = own.with_log(RoundLog::clone);
+            own.past.keep(&certified, &log)
+        });
         if let Ok(Err(error)) = kept.await {
             // The others have it.
             tracing::error!("{error}");
