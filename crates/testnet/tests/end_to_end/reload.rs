@@ -9,7 +9,7 @@ use mixline_daemon::testing::Terminal;
 use mixline_testnet::fetch::sha256_file;
 use mixline_testnet::topology::{DIRECTORY_PORT, Node, RELAYS, directory_url};
 use mixline_testnet::web::DOWNLOAD_NAME;
-use mixline_testnet::{Network, configs, namespaces, netns};
+use mixline_testnet::{Network, namespaces, netns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
