@@ -3,12 +3,13 @@
 use crate::report::{FramesReport, RelayReport, Report};
 use crate::{privileges, run, setup};
 use anyhow::{Context, Result, bail};
+use mixline_protocol::records::Snapshot;
 use mixline_relay_common::verdict::Verdict;
 use mixline_testnet::configs::SERVICE_NAME;
 use mixline_testnet::fetch::{Fetched, fetch, sha256_file};
 use mixline_testnet::topology::{Node, RELAYS};
 use mixline_testnet::web::{DOWNLOAD_BYTES, DOWNLOAD_NAME};
-use mixline_testnet::{Network, Options, Port, Programs, programs};
+use mixline_testnet::{Network, Options, Port, Programs, process, programs};
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,12 +28,22 @@ pub struct Arguments {
     /// be built.
     #[arg(long, value_enum)]
     port: Option<Port>,
+    /// How many directories there are, of different owners: 4, 7 or 10 agree on what the network is, and one of them is killed in the
+    /// middle.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = directories)]
+    directories: usize,
     /// Switch segmentation off on the wires, so that a capture shows single datagrams (slower).
     #[arg(long)]
     plain_wires: bool,
     /// Set-up and build are done (for the second half, under sudo).
     #[arg(long, hide = true)]
     built: bool,
+}
+
+/// A number of directories.
+fn directories(text: &str) -> Result<usize, String> {
+    let known = [1, 4, 7, 10].into_iter().find(|n| n.to_string() == text);
+    known.ok_or_else(|| "a network has 1, 4, 7 or 10 directories".to_owned())
 }
 
 /// What the machine has to be set up for.
@@ -82,6 +93,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let options = Options {
             ports: vec![port],
             offloads: !arguments.plain_wires,
+            directories: arguments.directories,
             ..Options::default()
         };
         Network::up(Programs::release()?, options, |line| {
@@ -108,6 +120,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         privileges::give_to_user(file);
     }
     explain(&network, &report)?;
+    if arguments.directories > 1 {
+        println!("6. One of {} directories is killed", arguments.directories);
+        without_one(&mut network, arguments.directories)?;
+    }
     if !arguments.once {
         how_to_try(&network)?;
         stay(&mut network)?;
@@ -116,6 +132,64 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     network.down()?;
     privileges::give_to_user(&programs::testnet_directory());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Kills a directory, and says what the others do, and what it does when it is back.
+fn without_one(network: &mut Network, directories: usize) -> Result<()> {
+    // The first one keeps names and services, the last one dies.
+    let killed = directories - 1;
+    let began = network.snapshot()?;
+    show(&began, directories);
+    network.kill_directory(killed)?;
+    println!("   d{directories} is killed");
+    let without = wait_for_round(network, |snapshot| {
+        snapshot.issued > began.issued && !has_signed(snapshot, killed)
+    })?;
+    show(&without, directories);
+    if without.relays.len() < began.relays.len() {
+        bail!("the others list fewer relays than before");
+    }
+    fetch_page(network)?;
+    network.start_directory(killed)?;
+    println!("   d{directories} is started again");
+    let again = wait_for_round(network, |snapshot| has_signed(snapshot, killed))?;
+    show(&again, directories);
+    let own = network.snapshot_of(killed)?;
+    if own.issued < without.issued {
+        bail!("d{directories} has not caught up");
+    }
+    println!(
+        "   d{directories} has what it had missed, and hands out round {}",
+        own.issued.0
+    );
+    Ok(())
+}
+
+fn has_signed(snapshot: &Snapshot, number: usize) -> bool {
+    let mut signatures = snapshot.signatures.iter();
+    signatures.any(|(index, _)| usize::from(index) == number)
+}
+
+fn wait_for_round(network: &Network, is_it: impl Fn(&Snapshot) -> bool) -> Result<Snapshot> {
+    let patience = Duration::from_secs(120);
+    process::wait_for("such a round", patience, || {
+        Ok(network.snapshot().ok().filter(&is_it))
+    })
+}
+
+/// Who has signed a snapshot.
+fn show(snapshot: &Snapshot, directories: usize) {
+    let signers: Vec<_> = (0..directories)
+        .filter(|number| has_signed(snapshot, *number))
+        .map(|number| format!("d{}", number + 1))
+        .collect();
+    println!(
+        "   round {}: {} relays, signed by {} of {directories}: {}",
+        snapshot.issued.0,
+        snapshot.relays.len(),
+        signers.len(),
+        signers.join(", ")
+    );
 }
 
 fn fetch_page(network: &Network) -> Result<Fetched> {

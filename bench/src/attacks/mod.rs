@@ -350,7 +350,7 @@ impl Scene {
 fn arguments(network: &Network, service: &str) -> Result<Vec<String>> {
     let guards: PathBuf = network.files(Node::Client).state.join("guards.json");
     let pairs = [
-        ("--url", directory_url()),
+        ("--url", directory_url(0)),
         ("--directory", network.directory_id()?.to_owned()),
         ("--service", service.to_owned()),
         ("--name", SERVICE_NAME.to_owned()),

@@ -3,7 +3,7 @@
 use crate::Port;
 use crate::cards::CardWire;
 use crate::client_status::{ChosenPaths, Identity, virtual_addresses};
-use crate::configs::{self, Files, SERVICE_NAME};
+use crate::configs::{self, Directories, Files, SERVICE_NAME};
 use crate::error::{Error, Result, StepContext as _, SystemContext as _};
 use crate::fetch::fetch_bytes;
 use crate::lock::Lock;
@@ -15,11 +15,12 @@ use crate::ssh::Ssh;
 use crate::state::State;
 use crate::topology::{Node, RELAYS, directory_url};
 use crate::web::Site;
-use mixline_protocol::identity::AnonymousId;
+use mixline_protocol::identity::{AnonymousId, NetworkId};
 use mixline_protocol::records::{Roster, Snapshot};
 use mixline_protocol::time::UnixTime;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ use std::time::{Duration, SystemTime};
 
 /// How long any one step of the start may take; it is seconds on an idle machine.
 const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long rounds of several directories are, in seconds: as short as they can be.
+const ROUND_SECONDS: u32 = 10;
 
 /// What may differ between networks.
 #[derive(Clone, Debug)]
@@ -44,6 +48,8 @@ pub struct Options {
     pub more: Vec<(Node, String)>,
     /// More environment of all nodes' programs.
     pub environment: Vec<(String, String)>,
+    /// How many directories there are, of different owners: 1, 4, 7 or 10, at one address.
+    pub directories: usize,
 }
 
 impl Default for Options {
@@ -55,6 +61,7 @@ impl Default for Options {
             patience: STEP_TIMEOUT,
             more: Vec::new(),
             environment: Vec::new(),
+            directories: 1,
         }
     }
 }
@@ -66,6 +73,8 @@ pub struct Network {
     options: Options,
     state: State,
     running: HashMap<String, Process>,
+    /// The directories but for the first one, by their numbers.
+    directories: HashMap<usize, Process>,
     servers: Vec<Process>,
     site: Option<Site>,
     ssh: Option<Ssh>,
@@ -93,6 +102,7 @@ impl Network {
             options,
             state: State::new(),
             running: HashMap::new(),
+            directories: HashMap::new(),
             servers: Vec::new(),
             site: None,
             ssh: None,
@@ -114,12 +124,21 @@ impl Network {
             crate::topology::ROUTER
         ));
 
-        self.init_directory()?;
+        self.init_directories()?;
         self.start(Node::Directory)?;
+        for number in 1..self.options.directories {
+            self.start_directory(number)?;
+        }
         self.wait_until("the directory's snapshot", Node::Directory, |network| {
             Ok(network.snapshot().ok())
         })?;
-        progress(&format!("directory at {}", directory_url()));
+        progress(&match self.options.directories {
+            1 => format!("directory at {}", directory_url(0)),
+            count => format!(
+                "{count} directories from {} on, and a snapshot that they have signed",
+                directory_url(0)
+            ),
+        });
 
         for number in 1..=RELAYS {
             self.start(Node::Relay(number))?;
@@ -199,6 +218,19 @@ impl Network {
         Files::of(&self.directory, node)
     }
 
+    /// The configuration of a node, without more lines.
+    pub fn configuration(&self, node: Node) -> Result<String> {
+        let files = self.files(node);
+        Ok(match node {
+            Node::Directory => configs::directory(&files, 0, self.roster().as_deref()),
+            Node::Relay(number) => {
+                configs::relay(&files, number, &self.directories()?, self.port(number)?)
+            }
+            Node::Service => configs::client(&files, &self.directories()?, Some(SERVICE_NAME)),
+            Node::Client => configs::client(&files, &self.directories()?, None),
+        })
+    }
+
     /// Whether the program of every node runs.
     pub fn is_whole(&mut self) -> bool {
         Node::all().all(|node| {
@@ -234,14 +266,7 @@ impl Network {
             return Err(Error::AlreadyRunning(node));
         }
         let files = self.files(node);
-        let text = match node {
-            Node::Directory => configs::directory(&files),
-            Node::Relay(number) => {
-                configs::relay(&files, number, self.directory_id()?, self.port(number)?)
-            }
-            Node::Service => configs::client(&files, self.directory_id()?, Some(SERVICE_NAME)),
-            Node::Client => configs::client(&files, self.directory_id()?, None),
-        };
+        let text = self.configuration(node)?;
         let more = self.options.more.iter().filter(|(of, _)| *of == node);
         let text = more.fold(text, |text, (_, more)| text + more);
         fs::write(&files.config, text).file("writing", &files.config)?;
@@ -363,26 +388,54 @@ impl Network {
         command
     }
 
-    /// The current snapshot, verified.
+    /// The first directory's current snapshot, verified.
     pub fn snapshot(&self) -> Result<Snapshot> {
+        self.snapshot_of(0)
+    }
+
+    /// A directory's current snapshot, verified.
+    pub fn snapshot_of(&self, number: usize) -> Result<Snapshot> {
         let bytes = fetch_bytes(
             &Node::Directory.namespace(),
-            &format!("{}/v2/snapshot", directory_url()),
+            &format!("{}/v2/snapshot", directory_url(number)),
         )?;
-        let id: AnonymousId = self
+        let wrong = |what| move |source| Error::Protocol { what, source };
+        let id: NetworkId = self
             .directory_id()?
             .parse()
-            .map_err(|source| Error::Protocol {
-                what: "the directory's ID",
-                source,
-            })?;
-        let now = UnixTime::from(SystemTime::now());
-        Snapshot::decode_and_verify(&bytes, &Roster::alone(id), now).map_err(|source| {
-            Error::Protocol {
-                what: "the directory's snapshot",
-                source,
+            .map_err(wrong("the network's ID"))?;
+        let roster = match self.roster() {
+            None => Roster::alone(AnonymousId(id.0)),
+            Some(path) => {
+                let bytes = fs::read(&path).file("reading", &path)?;
+                let chain = Roster::decode_chain(&bytes, id).map_err(wrong("the roster"))?;
+                chain.into_iter().last().ok_or(Error::NotYet("roster"))?
             }
-        })
+        };
+        let now = UnixTime::from(SystemTime::now());
+        Snapshot::decode_and_verify(&bytes, &roster, now).map_err(wrong("the directory's snapshot"))
+    }
+
+    /// Starts a directory, from 1, that is not the first one.
+    pub fn start_directory(&mut self, number: usize) -> Result<()> {
+        let files = Files::of_directory(&self.directory, number);
+        let process = Program {
+            namespace: Node::Directory.namespace(),
+            executable: self.programs.directory.clone(),
+            arguments: vec!["--config".into(), files.config.into_os_string()],
+            environment: self.options.environment.clone(),
+            log: files.log,
+        }
+        .start()?;
+        self.directories.insert(number, process);
+        self.record(Node::Directory)
+    }
+
+    /// Kills a directory, from 1, that is not the first one, as a power cut would.
+    pub fn kill_directory(&mut self, number: usize) -> Result<()> {
+        let process = self.directories.remove(&number);
+        process.ok_or(Error::NotRunning(Node::Directory))?.kill()?;
+        self.record(Node::Directory)
     }
 
     /// Takes everything down.
@@ -402,6 +455,7 @@ impl Network {
                 others.push(process)
             }
         }
+        others.extend(self.directories.drain().map(|(_, process)| process));
         clients.append(&mut self.servers);
         process::stop_all(clients);
         process::stop_all(others);
@@ -410,27 +464,92 @@ impl Network {
         Ok(())
     }
 
-    fn init_directory(&mut self) -> Result<()> {
-        let files = self.files(Node::Directory);
-        fs::write(&files.config, configs::directory(&files)).file("writing", &files.config)?;
-        let output = netns::command(&Node::Directory.namespace(), &self.programs.directory)
-            .args(["init", "--config"])
-            .arg(&files.config)
-            .output()
-            .program("running mixline-directory init")?;
-        if !output.status.success() {
-            return Err(Error::failed("mixline-directory init", &output));
+    /// How nodes find the directories.
+    fn directories(&self) -> Result<Directories> {
+        Ok(Directories {
+            network: self.directory_id()?.to_owned(),
+            count: self.options.directories,
+        })
+    }
+
+    /// The roster, if there are several directories.
+    fn roster(&self) -> Option<PathBuf> {
+        (self.options.directories > 1).then(|| self.directory.join("roster"))
+    }
+
+    fn init_directories(&mut self) -> Result<()> {
+        let roster = self.roster();
+        for number in 0..self.options.directories {
+            let files = Files::of_directory(&self.directory, number);
+            let text = configs::directory(&files, number, roster.as_deref());
+            fs::write(&files.config, text).file("writing", &files.config)?;
         }
-        let text = String::from_utf8_lossy(&output.stdout);
-        let id = text
-            .split(|c: char| !c.is_ascii_alphanumeric())
-            .find(|word| word.parse::<AnonymousId>().is_ok())
-            .ok_or_else(|| Error::NotFound {
-                what: "ID",
-                text: format!("what mixline-directory init prints: {text}"),
-            })?;
-        self.state.directory_id = Some(id.to_owned());
+        let id = match roster {
+            None => {
+                let config = Files::of_directory(&self.directory, 0).config;
+                self.directory_command(&["init".as_ref(), "--config".as_ref(), config.as_ref()])?
+            }
+            Some(roster) => self.found(&roster)?,
+        };
+        self.state.directory_id = Some(id);
         self.save()
+    }
+
+    /// Makes the network of several directories: identities, roster, online keys. Gives its ID.
+    fn found(&self, roster: &Path) -> Result<String> {
+        let count = self.options.directories;
+        let identity = |number: usize| self.directory.join(format!("identity{}", number + 1));
+        let round = ROUND_SECONDS.to_string();
+        let mut new: Vec<OsString> = ["roster", "new", "--round-seconds", &round]
+            .map(OsString::from)
+            .into();
+        new.push(roster.into());
+        for number in 0..count {
+            let id = self.directory_command(&["identity".as_ref(), identity(number).as_ref()])?;
+            let member = format!("d{}={id}@{}", number + 1, directory_url(number));
+            new.extend(["--member".into(), member.into()]);
+        }
+        let new: Vec<&OsStr> = new.iter().map(OsString::as_os_str).collect();
+        let network = self.directory_command(&new)?;
+        for number in 0..count {
+            let identity = identity(number);
+            let own = ["--identity".as_ref(), identity.as_os_str()];
+            let sign = ["roster".as_ref(), "sign".as_ref(), roster.as_os_str()];
+            self.directory_run(&[&sign[..], &own].concat())?;
+            let config = Files::of_directory(&self.directory, number).config;
+            let key = [
+                "online-key".as_ref(),
+                "--config".as_ref(),
+                config.as_os_str(),
+            ];
+            self.directory_run(&[&key[..], &own].concat())?;
+        }
+        Ok(network)
+    }
+
+    /// The ID that a subcommand of `mixline-directory` prints.
+    fn directory_command(&self, arguments: &[&OsStr]) -> Result<String> {
+        let text = self.directory_run(arguments)?;
+        let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        let id = words.find(|word| word.parse::<AnonymousId>().is_ok());
+        id.map(str::to_owned).ok_or_else(|| Error::NotFound {
+            what: "ID",
+            text: format!("what mixline-directory {arguments:?} prints: {text}"),
+        })
+    }
+
+    fn directory_run(&self, arguments: &[&OsStr]) -> Result<String> {
+        let output = netns::command(&Node::Directory.namespace(), &self.programs.directory)
+            .args(arguments)
+            .output()
+            .program(format!("running mixline-directory {arguments:?}"))?;
+        if !output.status.success() {
+            return Err(Error::failed(
+                format!("mixline-directory {arguments:?}"),
+                &output,
+            ));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn resolves(&self, name: &str) -> Result<bool> {
@@ -462,8 +581,10 @@ impl Network {
     fn record(&mut self, node: Node) -> Result<()> {
         let files = self.files(node);
         let mut processes: Vec<&Process> = self.running.get(&node.name()).into_iter().collect();
-        if node == Node::Service {
-            processes.extend(&self.servers);
+        match node {
+            Node::Service => processes.extend(&self.servers),
+            Node::Directory => processes.extend(self.directories.values()),
+            Node::Relay(_) | Node::Client => {}
         }
         self.state.record(node, &files, &processes);
         self.save()

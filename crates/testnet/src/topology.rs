@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub const RELAYS: usize = 8;
 /// The UDP port of every relay.
 pub const RELAY_PORT: u16 = 7000;
-/// The TCP port of the directory's public part.
+/// The TCP port of the directory's public part. Further directories, at the same address, have those behind it.
 pub const DIRECTORY_PORT: u16 = 8080;
 /// Where a relay serves its metrics, inside its namespace.
 pub const METRICS: &str = "127.0.0.1:9300";
@@ -103,9 +103,18 @@ impl fmt::Display for Node {
     }
 }
 
-/// The URL of the directory's public part.
-pub fn directory_url() -> String {
-    format!("http://{}:{DIRECTORY_PORT}", Node::Directory.ipv4())
+/// The URL of a directory's public part; directories are counted from 0.
+pub fn directory_url(number: usize) -> String {
+    format!(
+        "http://{}:{}",
+        Node::Directory.ipv4(),
+        directory_port(number)
+    )
+}
+
+/// The TCP port of a directory's public part.
+pub fn directory_port(number: usize) -> u16 {
+    DIRECTORY_PORT + u16::from(small(number))
 }
 
 /// A relay's number as an octet; there are few enough of them.

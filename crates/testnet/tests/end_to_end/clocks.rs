@@ -289,7 +289,7 @@ fn guards_until(network: &Network) -> Result<Vec<u64>> {
 
 /// The snapshot, looked at so many seconds ahead.
 fn snapshot_ahead(network: &Network, ahead: u64) -> Result<Snapshot> {
-    let url = format!("{}/v2/snapshot", directory_url());
+    let url = format!("{}/v2/snapshot", directory_url(0));
     let bytes = fetch_bytes(&Node::Directory.namespace(), &url)?;
     let id: AnonymousId = network
         .directory_id()?

@@ -9,7 +9,7 @@ use mixline_daemon::testing::Terminal;
 use mixline_testnet::fetch::sha256_file;
 use mixline_testnet::topology::{DIRECTORY_PORT, Node, RELAYS, directory_url};
 use mixline_testnet::web::DOWNLOAD_NAME;
-use mixline_testnet::{Network, configs, namespaces, netns};
+use mixline_testnet::{Network, namespaces, netns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -58,15 +58,8 @@ fn hang_up(network: &mut Network, node: Node) -> Result<()> {
 
 /// Adds lines to a node's configuration, in the place of those added before.
 fn configure(network: &Network, node: Node, more: &str) -> Result<()> {
-    let files = network.files(node);
-    let id = network.directory_id()?;
-    let text = match node {
-        Node::Directory => configs::directory(&files),
-        Node::Relay(number) => configs::relay(&files, number, id, network.port(number)?),
-        Node::Service => configs::client(&files, id, Some(configs::SERVICE_NAME)),
-        Node::Client => configs::client(&files, id, None),
-    };
-    Ok(fs::write(&files.config, text + more)?)
+    let text = network.configuration(node)?;
+    Ok(fs::write(network.files(node).config, text + more)?)
 }
 
 /// Changes what is written in a node's configuration.
@@ -279,7 +272,7 @@ fn configure_dns(network: &Network, line: &str) -> Result<()> {
 
 fn directory(network: &mut Network) -> Result<()> {
     let (was, is) = (
-        directory_url(),
+        directory_url(0),
         format!("http://[{}]:{DIRECTORY_PORT}", Node::Directory.ipv6()),
     );
     let there_alone = format!("[{}]:{DIRECTORY_PORT}", Node::Directory.ipv6());
