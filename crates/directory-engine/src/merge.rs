@@ -10,7 +10,7 @@ use std::sync::Arc;
 use mixline_protocol::address_scope::{Scope, scope};
 use mixline_protocol::epoch;
 use mixline_protocol::identity::{Digest, RelayId};
-use mixline_protocol::listing::{Candidate, choose};
+use mixline_protocol::listing::{Candidate, Identified, choose};
 use mixline_protocol::records::{
     DirectoryEntry, ListedRelay, LogHead, MAX_RELAYS, OnionKeys, Parameters, RelayFlags,
     RelayRecord, Roster, Signatures, Snapshot, Vote, VotedRelay,
@@ -43,8 +43,8 @@ pub struct Merged {
 /// Makes the snapshot of a round from the votes that count, of different voters of the roster, each of
 /// which has been [checked](crate::rounds). `validity`: for how many seconds it is valid.
 ///
-/// - A relay is in if more than half of *all* directories list it, with the newest of its records that any of them lists
-///   (of two that are as new, the one with the smaller digest), if that is valid at the time of the round.
+/// - A relay is in if more than half of *all* directories list it, with the newest of its records that `f + 1` of them name
+///   (of two that are as new, the one with the smaller digest), if that is valid at the time of the round; without one, as it was in the snapshot before.
 /// - Of two that name one thing, a key or an address, one is in ([`choose`]).
 /// - What is said of it is what most say who list it; its capacity is the low median, and at most what the relay says.
 /// - The parameters are those that a quorum is for, else those before.
@@ -177,17 +177,26 @@ fn relays(
         if said.len() * 2 <= roster.members.len() {
             continue;
         }
-        let Some(record) = newest(&id, &said, round, records) else {
+        // Of a relay that has just changed there may be no record that enough name: it stays as it was.
+        let named = newest(roster, &id, &said, round, records)
+            .map(|record| (record.descriptor.clone(), record.onion.clone()));
+        let listed = || {
+            let listed = before
+                .get(&id)
+                .filter(|listed| listed.descriptor.alive(round))?;
+            Some((listed.descriptor.clone(), listed.onion.clone()))
+        };
+        let Some((descriptor, onion)) = named.or_else(listed) else {
             continue;
         };
-        let Some(onion) = usable(&record.onion, epoch) else {
+        let Some(onion) = usable(&onion, epoch) else {
             continue;
         };
         let ring = said.iter().filter(|relay| relay.flags.ring).count() * 2 > said.len();
         let capacity = low_median(said.iter().map(|relay| relay.capacity).collect());
         relays.push(ListedRelay {
-            capacity: capacity.min(record.descriptor.capacity),
-            descriptor: record.descriptor.clone(),
+            capacity: capacity.min(descriptor.capacity),
+            descriptor,
             onion,
             since: before.get(&id).map_or(round, |listed| listed.since),
             flags: RelayFlags { ring },
@@ -198,10 +207,10 @@ fn relays(
         .map(|relay| Candidate {
             id: relay.descriptor.id,
             since: relay.since,
-            now: (&relay.descriptor, &relay.onion[..]).into(),
+            now: identified(relay),
             before: before
                 .get(&relay.descriptor.id)
-                .map(|listed| (&listed.descriptor, &listed.onion[..]).into()),
+                .map(|listed| identified(listed)),
         })
         .collect();
     let is_public = |ip| scope(ip, &parameters.network) == Scope::Public;
@@ -213,16 +222,29 @@ fn relays(
     relays
 }
 
+/// What is a relay's alone. Of its addresses the first, from which it registers: who names another's behind it has proven nothing.
+fn identified(relay: &ListedRelay) -> Identified<'_> {
+    let all = &relay.descriptor.addresses[..];
+    Identified {
+        link: relay.descriptor.link,
+        onion: &relay.onion,
+        addresses: all.get(..1).unwrap_or(all),
+    }
+}
+
+/// The newest record that `f + 1` name: an honest one of them has had it from the relay, and has looked at its addresses.
 fn newest(
+    roster: &Roster,
     id: &RelayId,
     said: &[&VotedRelay],
     round: UnixTime,
     records: &dyn Records,
 ) -> Option<Arc<RelayRecord>> {
-    let known = said.iter().filter_map(|relay| {
-        let record = records.get(&relay.record)?;
-        Some((relay.record, record))
-    });
+    let named = |digest: &Digest| said.iter().filter(|relay| relay.record == *digest).count();
+    let enough = said
+        .iter()
+        .filter(|relay| named(&relay.record) > roster.faults());
+    let known = enough.filter_map(|relay| Some((relay.record, records.get(&relay.record)?)));
     let valid = known.filter(|(_, record)| {
         let descriptor = &record.descriptor;
         descriptor.id == *id && descriptor.alive(round)

@@ -1,16 +1,21 @@
 //! What is known of one round.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use mixline_protocol::identity::Digest;
-use mixline_protocol::records::{MAX_DIRECTORIES, OnlineKey, Said, Signatures, Vote};
+use mixline_protocol::records::{MAX_DIRECTORIES, OnlineKey, RelayRecord, Said, Signatures, Vote};
 use mixline_protocol::time::UnixTime;
 
 use crate::merge::Merged;
+use crate::rounds::Records;
 
-/// Votes of one directory that are looked at: two are a contradiction, and more prove nothing new.
+/// Votes of one directory that each of them may bring in: two are a contradiction, and more prove nothing new. So what an honest
+/// one passes on finds a place, whatever liars have brought.
 pub(crate) const VOTES: usize = 2;
+/// Votes of one directory that are looked at.
+pub(crate) const MOST_VOTES: usize = VOTES * MAX_DIRECTORIES;
 
 /// One round.
 #[derive(Debug)]
@@ -36,7 +41,30 @@ pub(crate) struct Round {
 /// What one directory has voted.
 #[derive(Debug, Default)]
 pub(crate) struct Voter {
-    pub(crate) votes: ArrayVec<Seen, VOTES>,
+    pub(crate) votes: Vec<Seen>,
+}
+
+impl Voter {
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = &Seen> {
+        self.votes
+            .iter()
+            .filter(|vote| vote.state == State::Accepted)
+    }
+
+    /// Whether a directory may bring in one more.
+    pub(crate) fn has_place_for(&self, by: u8) -> bool {
+        let brought = self.votes.iter().filter(|vote| vote.by == by).count();
+        brought < VOTES && self.votes.len() < MOST_VOTES
+    }
+}
+
+/// The records that votes name.
+pub(crate) struct Named(HashMap<Digest, Arc<RelayRecord>>);
+
+impl Records for Named {
+    fn get(&self, digest: &Digest) -> Option<Arc<RelayRecord>> {
+        self.0.get(digest).cloned()
+    }
 }
 
 /// A vote that its voter has signed.
@@ -47,7 +75,11 @@ pub(crate) struct Seen {
     pub(crate) chain: Signatures,
     /// The key that the voter has signed with.
     pub(crate) key: OnlineKey,
+    /// Who has brought it.
+    pub(crate) by: u8,
     pub(crate) content: Option<Arc<Vote>>,
+    /// The records that it names, once it is accepted: a relay may have another one by the time of merging.
+    pub(crate) records: Vec<(Digest, Arc<RelayRecord>)>,
     pub(crate) state: State,
     /// When its content was last asked for, and how often.
     pub(crate) asked: (u64, usize),
@@ -77,15 +109,18 @@ impl Round {
         }
     }
 
-    /// The votes that count: of each directory that has one accepted vote, and not two.
-    pub(crate) fn counted(&self) -> Vec<Arc<Vote>> {
-        let one = |voter: &Voter| {
-            let mut accepted = voter.votes.iter().filter(|v| v.state == State::Accepted);
-            let first = accepted.next()?;
-            accepted.next().is_none().then_some(())?;
-            first.content.clone()
-        };
-        self.voters.iter().filter_map(one).collect()
+    /// The votes that count: of each directory that has one accepted vote, and not two. And the records that they name.
+    pub(crate) fn counted(&self) -> (Vec<Arc<Vote>>, Named) {
+        let (mut votes, mut records) = (Vec::new(), HashMap::new());
+        for voter in &self.voters {
+            let mut accepted = voter.accepted();
+            let (Some(one), None) = (accepted.next(), accepted.next()) else {
+                continue;
+            };
+            votes.extend(one.content.clone());
+            records.extend(one.records.iter().cloned());
+        }
+        (votes, Named(records))
     }
 
     /// Who has signed a snapshot.

@@ -18,14 +18,12 @@ use mixline_protocol::time::UnixTime;
 
 use crate::merge::{Before, Merged, merge};
 use crate::message::{Body, Message};
-use crate::round::{Round, Seen, State, VOTES};
+use crate::round::{Named, Round, Seen, State, VOTES};
 use crate::schedule::Schedule;
 use crate::scheme::{Scheme, Signable};
 
 /// What was asked for is asked for again after so many milliseconds.
 const AGAIN: u64 = 1_000;
-/// Rounds whose snapshots are known though they are not in the log.
-const ASIDE: usize = 8;
 /// Contradictions that are passed on once: two of each directory in each of three rounds.
 const PROVEN: usize = 6 * MAX_DIRECTORIES;
 /// Values that were committed to and may still be revealed.
@@ -97,8 +95,6 @@ pub enum Wanted {
     Records(Vec<Digest>),
     /// The body of a snapshot: [`Rounds::learn_body`].
     Body(Digest),
-    /// The snapshot of this round, with its signatures: [`Rounds::learn_snapshot`].
-    Snapshot(UnixTime),
     /// The newest snapshot, with its signatures, if it is of a later round than this.
     Newest(UnixTime),
 }
@@ -108,7 +104,7 @@ pub enum Wanted {
 pub enum Output {
     /// Say what this directory votes in a round: [`Rounds::vote`].
     VoteWanted(UnixTime),
-    /// Have this on the disk before what follows is done; if that fails, do nothing of what follows.
+    /// Have this on the disk, and say whether it is: [`Rounds::stored`]. Nothing is said that rests on it before.
     Store(Promise),
     /// Send to all others.
     Send(Message),
@@ -159,8 +155,8 @@ pub struct Rounds<S, R> {
     schedule: Schedule,
     log: RoundLog,
     newest: Option<Certified>,
-    /// Snapshots of a quorum that are not in the log.
-    aside: ArrayVec<Leaf, ASIDE>,
+    /// The one before that: votes may have been cast before the newest came.
+    before: Option<Certified>,
     rounds: BTreeMap<UnixTime, Round>,
     /// This directory votes and signs from this round on: what it has said in earlier ones it may not know.
     first: UnixTime,
@@ -197,7 +193,7 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             schedule,
             log: start.log,
             newest: start.newest,
-            aside: ArrayVec::new(),
+            before: None,
             rounds: BTreeMap::new(),
             first,
             vote: start.vote,
@@ -339,17 +335,33 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             service: draft.service,
             relays: draft.relays,
         };
+        // The one that the newest snapshot has is to be revealed, however long that takes.
         if self.secrets.is_full() {
-            self.secrets.remove(0);
+            let old = self
+                .secrets
+                .iter()
+                .position(|(of, _)| Some(*of) != committed);
+            self.secrets.remove(old.unwrap_or(0));
         }
         self.secrets.push((commitment, draft.random));
         let bytes = vote.encode();
-        self.outputs.push(Output::Store(Promise::Vote {
+        self.vote = Some((at, bytes.clone()));
+        let promise = Promise::Vote {
             round: at,
-            vote: bytes.clone(),
-        }));
-        self.vote = Some((at, bytes));
-        self.say_vote(at, now);
+            vote: bytes,
+        };
+        self.outputs.push(Output::Store(promise));
+    }
+
+    /// A promise is on the disk, and so is kept: now it is said. One that could not be stored is not heard of again.
+    pub fn stored(&mut self, promise: &Promise, now: u64) {
+        match promise {
+            Promise::Vote { round, .. } => self.say_vote(*round, now),
+            Promise::Snapshot { round, digest } => {
+                self.say_signature(*round, *digest);
+                self.publish(*round, now);
+            }
+        }
     }
 
     /// Another directory says something. What is wrong in it is dropped.
@@ -370,7 +382,9 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
                 signature,
             } => self.hear_signature(*round, *index, *digest, signature, now),
             Body::Contradiction(proof) => {
-                if let Some(index) = self.scheme.proven(proof) {
+                // Those of other rounds have been passed on in their time.
+                let near = self.round(proof.round, now).is_some();
+                if let Some(index) = self.scheme.proven(proof).filter(|_| near) {
                     self.tell_contradiction(index, proof.clone());
                 }
             }
@@ -391,6 +405,16 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             return;
         };
         let right = self.is_vote_of(&vote, at, voter);
+        let have = self
+            .newest
+            .as_ref()
+            .map_or(UnixTime(0), |newest| newest.snapshot.issued);
+        let newer = right && vote.previous.0 > have && voter != self.me;
+        if newer && now >= self.newest_asked.saturating_add(AGAIN) {
+            self.newest_asked = now;
+            let what = Wanted::Newest(have);
+            self.outputs.push(Output::Fetch { from: voter, what });
+        }
         let seen = self
             .rounds
             .get_mut(&at)
@@ -439,22 +463,15 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
     /// of its log that come behind the ones that this directory has in common with it, as far as they are
     /// needed. False if they do not lead to it: then more of them are needed, or it tells of another past.
     pub fn learn_snapshot(&mut self, certified: Certified, rounds: &[Leaf], now: u64) -> bool {
-        let leaf = certified.leaf();
         let newer = self
             .newest
             .as_ref()
-            .is_none_or(|newest| newest.snapshot.issued < leaf.round);
+            .is_none_or(|newest| newest.snapshot.issued < certified.snapshot.issued);
         let fits = if newer {
             self.adopt(certified, rounds)
         } else {
             true
         };
-        if !self.knows(&leaf) {
-            if self.aside.is_full() {
-                self.aside.remove(0);
-            }
-            self.aside.push(leaf);
-        }
         self.records_changed(now);
         fits
     }
@@ -569,13 +586,19 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             Some(seen) => seen.chain = chain,
             None => {
                 let Some(key) = voters_key else { return };
-                if of.votes.len() >= VOTES {
-                    return;
-                }
+                let others = chain.iter().map(|(index, _)| index);
+                let others: ArrayVec<u8, MAX_DIRECTORIES> =
+                    others.filter(|index| index != voter).collect();
+                let own = [*voter];
+                let bringers: &[u8] = if others.is_empty() { &own } else { &others };
+                let by = bringers.iter().find(|by| of.has_place_for(**by)).copied();
+                let Some(by) = by else { return };
                 of.votes.push(Seen {
                     digest: *digest,
                     chain,
                     key,
+                    by,
+                    records: Vec::new(),
                     content: None,
                     state: State::Waiting,
                     asked: (0, 0),
@@ -589,7 +612,7 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
     /// Two votes of one voter.
     fn find_contradiction(&mut self, at: UnixTime, voter: u8) {
         let round = self.rounds.get(&at);
-        let Some([a, b]) = round
+        let Some([a, b, ..]) = round
             .and_then(|round| round.voters.get(usize::from(voter)))
             .map(|voter| voter.votes.as_slice())
         else {
@@ -634,7 +657,7 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         let Some(step) = self.schedule.step(at, now) else {
             return;
         };
-        let waiting: ArrayVec<Digest, VOTES> = self
+        let waiting: Vec<Digest> = self
             .rounds
             .get(&at)
             .and_then(|round| round.voters.get(usize::from(voter)))
@@ -645,6 +668,12 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             .unwrap_or_default();
         for digest in waiting {
             let missing = self.missing(at, voter, &digest);
+            // Two are a contradiction, and all will know of both: others change nothing.
+            let accepted = self
+                .rounds
+                .get(&at)
+                .and_then(|round| round.voters.get(usize::from(voter)))
+                .map_or(0, |voter| voter.accepted().count());
             let Some(seen) = self
                 .rounds
                 .get_mut(&at)
@@ -653,9 +682,10 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
                 continue;
             };
             match missing {
-                Missing::Nothing => {
-                    if seen.chain.count() as u64 >= step {
+                Missing::Nothing(records) => {
+                    if seen.chain.count() as u64 >= step && accepted < VOTES {
                         seen.state = State::Accepted;
+                        seen.records = records;
                         self.pass_on(at, voter, &digest);
                     }
                 }
@@ -664,12 +694,12 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
                     if now < seen.asked.0.saturating_add(AGAIN) && seen.asked.1 > 0 {
                         continue;
                     }
-                    // Whoever has passed it on has all of it.
+                    // Whoever has passed it on has all of it; whoever has brought it here was the first.
                     let me = self.me;
-                    let holders: ArrayVec<u8, MAX_DIRECTORIES> = seen
-                        .chain
-                        .iter()
-                        .map(|(of, _)| of)
+                    let others = seen.chain.iter().map(|(of, _)| of);
+                    let holders: ArrayVec<u8, MAX_DIRECTORIES> = [seen.by]
+                        .into_iter()
+                        .chain(others.filter(|of| *of != seen.by))
                         .filter(|of| *of != me)
                         .collect();
                     let turn = seen.asked.1.checked_rem(holders.len()).unwrap_or(0);
@@ -695,29 +725,19 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         let Some(vote) = &seen.content else {
             return Missing::Some(Wanted::Vote(*digest));
         };
-        let (round, of) = vote.previous;
-        let previous = Leaf { round, digest: of };
-        if vote.previous != Default::default() && !self.knows(&previous) {
-            return Missing::Some(Wanted::Snapshot(round));
-        }
-        let mut wanted = Vec::new();
+        let (mut wanted, mut records) = (Vec::new(), Vec::new());
         for relay in &vote.relays {
             match self.records.get(&relay.record) {
                 Some(record) if record.descriptor.id != relay.id => return Missing::Never,
-                Some(_) => {}
+                Some(record) => records.push((relay.record, record)),
                 None => wanted.push(relay.record),
             }
         }
         if wanted.is_empty() {
-            Missing::Nothing
+            Missing::Nothing(records)
         } else {
             Missing::Some(Wanted::Records(wanted))
         }
-    }
-
-    /// Whether a quorum has signed this, as far as is known here.
-    fn knows(&self, leaf: &Leaf) -> bool {
-        self.log.has(leaf) || self.aside.contains(leaf)
     }
 
     fn is_vote_of(&self, vote: &Vote, at: UnixTime, voter: u8) -> bool {
@@ -727,7 +747,7 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
             && vote
                 .keys
                 .iter()
-                .all(|key| key.verify(&self.roster, at) == Ok(voter))
+                .all(|key| self.scheme.whose(key, at) == Some(voter))
             && vote.previous.0 < at
     }
 
@@ -762,11 +782,11 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         if std::mem::replace(&mut round.closed, true) {
             return;
         }
-        let votes = round.counted();
+        let (votes, records) = round.counted();
         if votes.len() < self.roster.quorum() {
             return;
         }
-        let Some(merged) = self.merged(at, &votes) else {
+        let Some(merged) = self.merged(at, &votes, &records) else {
             return;
         };
         let digest = merged.digest;
@@ -779,63 +799,61 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         self.sign(at, digest);
     }
 
-    /// The snapshot that votes make, which go on from the newest that one of them knows.
-    fn merged(&self, at: UnixTime, votes: &[Arc<Vote>]) -> Option<Merged> {
-        let previous = votes.iter().map(|vote| vote.previous);
-        let in_log = previous.filter(|(round, digest)| {
-            self.log.has(&Leaf {
-                round: *round,
-                digest: *digest,
-            })
-        });
-        let newest = in_log.max_by_key(|(round, _)| *round);
-        let snapshot = match newest {
-            None => None,
-            // What came before this directory's newest is not here any more.
-            Some((round, digest)) => {
-                let held = self.newest.as_ref()?;
-                (held.snapshot.issued == round && held.digest == digest).then_some(())?;
-                Some((&*held.snapshot, digest))
-            }
+    /// The snapshot that votes make. It goes on from the newest that `f + 1` of them call the previous one, so that an honest
+    /// one has it; if that is not here, there is none, and this directory catches up.
+    fn merged(&self, at: UnixTime, votes: &[Arc<Vote>], records: &Named) -> Option<Merged> {
+        let enough = self.roster.faults() + 1;
+        let named = |wanted: &(UnixTime, Digest)| {
+            votes.iter().filter(|vote| vote.previous == *wanted).count() >= enough
         };
-        let place = newest.and_then(|(round, _)| self.log.place_of(round));
+        let previous = votes.iter().map(|vote| vote.previous).filter(named);
+        let (round, digest) = previous.max_by_key(|(round, _)| *round)?;
+        let first = (round, digest) == Default::default();
+        let held = [&self.newest, &self.before].into_iter().flatten();
+        let mut held = held.filter(|held| (held.snapshot.issued, held.digest) == (round, digest));
+        let snapshot = held.next();
+        if snapshot.is_none() && !first {
+            return None;
+        }
+        let place = self.log.place_of(round).filter(|_| !first);
         let log = self.log.head_at(place.map_or(0, |place| place + 1))?;
         merge(
             &self.roster,
             at,
             u64::from(self.roster.validity_s),
-            Before { snapshot, log },
+            Before {
+                snapshot: snapshot.map(|held| (&*held.snapshot, held.digest)),
+                log,
+            },
             votes,
-            &self.records,
+            records,
         )
     }
 
     fn sign(&mut self, at: UnixTime, digest: Digest) {
-        if at < self.first
-            || self
-                .signed
-                .is_some_and(|(round, of)| round >= at && (round, of) != (at, digest))
-        {
+        let said = |(round, of): (UnixTime, Digest)| round >= at && (round, of) != (at, digest);
+        if at < self.first || self.signed.is_some_and(said) {
             return;
         }
+        self.signed = Some((at, digest));
+        let promise = Promise::Snapshot { round: at, digest };
+        self.outputs.push(Output::Store(promise));
+    }
+
+    /// Says what this directory has signed, which is stored.
+    fn say_signature(&mut self, at: UnixTime, digest: Digest) {
         let what = Signable::Snapshot { round: at, digest };
         let signature = self.scheme.sign(&what);
         let Some(key) = self.scheme.verify(self.me, &what, &signature) else {
             // Its own key is over: nobody would take this.
             return;
         };
-        self.signed = Some((at, digest));
-        self.outputs
-            .push(Output::Store(Promise::Snapshot { round: at, digest }));
-        self.note_signature(
-            at,
-            self.me,
-            Said {
-                key,
-                digest,
-                signature,
-            },
-        );
+        let signed = Said {
+            key,
+            digest,
+            signature,
+        };
+        self.note_signature(at, self.me, signed);
         self.send(Body::Signature {
             round: at,
             index: self.me,
@@ -967,14 +985,8 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
         if !log.push(certified.leaf()) {
             return false;
         }
-        // What the others have gone past is known still.
-        for leaf in self.log.leaves().iter().skip(size) {
-            if !log.has(leaf) && !self.aside.is_full() {
-                self.aside.push(*leaf);
-            }
-        }
         self.log = log;
-        self.newest = Some(certified.clone());
+        self.before = self.newest.replace(certified.clone());
         self.outputs.push(Output::Publish(certified));
         true
     }
@@ -1014,7 +1026,8 @@ impl<S: Scheme, R: Records> Rounds<S, R> {
 
 /// What is not here of a vote.
 enum Missing {
-    Nothing,
+    /// Here are the records that it names.
+    Nothing(Vec<(Digest, Arc<RelayRecord>)>),
     Some(Wanted),
     /// It is no vote.
     Never,

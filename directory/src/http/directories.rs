@@ -14,6 +14,7 @@
 //! All of it is signed, and none of it is secret: that only directories have a use for some of it is no reason to
 //! ask who it is. Each source has its share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,7 +40,13 @@ pub const MAX_LEAVES: usize = 65_536;
 pub const MAX_RECORDS: usize = 512;
 
 /// The rosters of the network.
-pub(super) async fn roster(State(app): State<Arc<App>>) -> Response {
+pub(super) async fn roster(
+    State(app): State<Arc<App>>,
+    Extension(Asker(source)): Extension<Asker>,
+) -> Response {
+    if !app.directories.admit(site(source), Instant::now()) {
+        return too_many();
+    }
     match app.maker.rosters() {
         Some(rosters) => binary(rosters),
         None => plain(StatusCode::NO_CONTENT, ""),
@@ -128,13 +135,27 @@ pub(super) async fn message(
 }
 
 /// A vote.
-pub(super) async fn vote(State(app): State<Arc<App>>, Path(digest): Path<String>) -> Response {
-    named(&app, &digest, |several, digest| several.vote_with(digest)).await
+pub(super) async fn vote(
+    State(app): State<Arc<App>>,
+    Extension(Asker(source)): Extension<Asker>,
+    Path(digest): Path<String>,
+) -> Response {
+    named(&app, source, &digest, |several, digest| {
+        several.vote_with(digest)
+    })
+    .await
 }
 
 /// The body of a snapshot.
-pub(super) async fn body(State(app): State<Arc<App>>, Path(digest): Path<String>) -> Response {
-    named(&app, &digest, |several, digest| several.body_with(digest)).await
+pub(super) async fn body(
+    State(app): State<Arc<App>>,
+    Extension(Asker(source)): Extension<Asker>,
+    Path(digest): Path<String>,
+) -> Response {
+    named(&app, source, &digest, |several, digest| {
+        several.body_with(digest)
+    })
+    .await
 }
 
 /// Records of relays.
@@ -173,12 +194,16 @@ pub(super) async fn records(
 
 async fn named(
     app: &App,
+    source: IpAddr,
     digest: &str,
     find: impl FnOnce(&Several, &Digest) -> Option<Vec<u8>> + Send + 'static,
 ) -> Response {
     let Maker::Several(several) = &app.maker else {
         return alone();
     };
+    if !app.directories.admit(site(source), Instant::now()) {
+        return too_many();
+    }
     let Ok(digest) = digest.parse::<Digest>() else {
         return plain(
             StatusCode::BAD_REQUEST,

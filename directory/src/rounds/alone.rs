@@ -73,7 +73,7 @@ impl Alone {
     ) -> Result<Self> {
         let roster = Roster::alone(keys.identity.anonymous_id());
         let (log, newest) = match &past {
-            Some(past) => past.load(&roster)?,
+            Some(past) => past.load(std::slice::from_ref(&roster))?,
             None => Default::default(),
         };
         if newest.is_none() && log.head().size > 0 {
@@ -382,12 +382,22 @@ mod tests {
         let path = dir.path().join("rounds/log");
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 40]).unwrap();
-        let (read, newest) = past().unwrap().load(&again.roster).unwrap();
+        let (read, newest) = past()
+            .unwrap()
+            .load(std::slice::from_ref(&again.roster))
+            .unwrap();
         assert_eq!(read.head(), again.with_log(RoundLog::head));
         assert!(newest.is_some());
         // Without its log a snapshot is none.
         std::fs::write(&path, &bytes[..40]).unwrap();
-        assert!(past().unwrap().load(&again.roster).unwrap().1.is_none());
+        assert!(
+            past()
+                .unwrap()
+                .load(std::slice::from_ref(&again.roster))
+                .unwrap()
+                .1
+                .is_none()
+        );
     }
 
     #[test]

@@ -44,12 +44,12 @@ impl Past {
         Ok(Self { directory })
     }
 
-    /// The log, and the newest snapshot if a quorum of the roster has signed it, however long ago. A snapshot
+    /// The log, and the newest snapshot if a quorum of one of the rosters has signed it, however long ago. A snapshot
     /// without its log is none.
     ///
     /// # Errors
     /// [`Error::State`] if they cannot be read.
-    pub fn load(&self, roster: &Roster) -> Result<(RoundLog, Option<Certified>)> {
+    pub fn load(&self, rosters: &[Roster]) -> Result<(RoundLog, Option<Certified>)> {
         let mut log = RoundLog::default();
         for leaf in self.read("log")?.chunks_exact(LEAF) {
             if let Ok(leaf) = leaf.try_into()
@@ -59,9 +59,12 @@ impl Past {
             }
         }
         let bytes = self.read("snapshot")?;
-        let issued = Snapshot::peek(&bytes).map(|(_, _, issued)| issued);
-        let read = issued.and_then(|at| Snapshot::decode_and_verify(&bytes, roster, at));
-        let Ok(snapshot) = read else {
+        let signed_by = |(_, version, at)| {
+            let roster = rosters.iter().find(|roster| roster.version == version)?;
+            Snapshot::decode_and_verify(&bytes, roster, at).ok()
+        };
+        let read = Snapshot::peek(&bytes).ok().and_then(signed_by);
+        let Some(snapshot) = read else {
             return Ok((log, None));
         };
         let certified = Certified {

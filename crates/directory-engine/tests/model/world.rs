@@ -508,7 +508,7 @@ impl World {
             Wanted::Body(digest) => rounds.body_with(digest).map(|merged| {
                 Answer::Body(merged.body.clone(), Box::new((*merged.snapshot).clone()))
             }),
-            Wanted::Snapshot(_) | Wanted::Newest(_) => rounds.newest().map(|newest| {
+            Wanted::Newest(_) => rounds.newest().map(|newest| {
                 let size = newest.snapshot.log.size as usize;
                 Answer::Snapshot(newest.clone(), rounds.log().leaves()[..size].to_vec())
             }),
@@ -553,16 +553,27 @@ impl World {
                 }
             }
             Output::Store(promise) => {
-                let disk = &mut self.nodes[usize::from(index)].disk;
-                match promise {
-                    Promise::Vote { round, vote } => disk.vote = Some((round, vote)),
-                    Promise::Snapshot { round, digest } => disk.signed = Some((round, digest)),
-                }
                 let mortal = index < self.nature.mortal && !lies;
-                if mortal && self.dice.chance(self.nature.deaths) {
+                // It dies before it is stored, or after.
+                let dies = mortal && self.dice.chance(self.nature.deaths);
+                let stored = !dies || self.dice.chance(50);
+                let node = &mut self.nodes[usize::from(index)];
+                if stored {
+                    match &promise {
+                        Promise::Vote { round, vote } => {
+                            node.disk.vote = Some((*round, vote.clone()));
+                        }
+                        Promise::Snapshot { round, digest } => {
+                            node.disk.signed = Some((*round, *digest));
+                        }
+                    }
+                }
+                if dies {
                     self.kill(index);
                     let after = self.dice.below(20_000);
                     self.after(after, Event::Revive(index));
+                } else if let Some(rounds) = &mut node.rounds {
+                    rounds.stored(&promise, clock);
                 }
             }
             Output::Send(message) => {
@@ -703,7 +714,9 @@ impl World {
             body: Body::Endorsements(vec![endorsement]),
         };
         if self.nature.conspire {
-            self.after(7_000, Event::Deliver(0, Rc::new(message)));
+            // So late that the others do not hear of it in time from the one that does.
+            let late = 8_500 + self.dice.below(1_400);
+            self.after(late, Event::Deliver(0, Rc::new(message)));
             return;
         }
         let late = self.dice.below(9_000);

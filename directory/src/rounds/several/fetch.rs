@@ -5,7 +5,9 @@ use std::sync::Arc;
 use mixline_directory_engine::{Certified, Wanted};
 use mixline_http_client::{Request, Server, StatusCode};
 use mixline_protocol::identity::Digest;
-use mixline_protocol::records::{MAX_SNAPSHOT, MAX_VOTE, RelayRecord, Roster, Snapshot, Vote};
+use mixline_protocol::records::{
+    LogHead, MAX_SNAPSHOT, MAX_VOTE, RelayRecord, Roster, Snapshot, Vote,
+};
 use mixline_protocol::round_log::{LEAF, Leaf, RoundLog};
 use mixline_protocol::time::UnixTime;
 use mixline_protocol::wire::Reader;
@@ -73,8 +75,7 @@ async fn fetch(several: &Several, server: &Server, what: Wanted) -> Result<(), F
             let (bytes, snapshot) = decoded.await?;
             Input::Body(bytes, Box::new(snapshot))
         }
-        Wanted::Snapshot(_) => snapshot(several, server, None).await?,
-        Wanted::Newest(after) => snapshot(several, server, Some(after)).await?,
+        Wanted::Newest(after) => snapshot(several, server, after).await?,
     };
     let _ = several.inputs.send(input).await;
     Ok(())
@@ -118,32 +119,26 @@ async fn records(server: &Server, wanted: Vec<Digest>) -> Result<Vec<RelayRecord
 }
 
 /// The newest snapshot of another directory, if it is later than `after`, and the rounds that lead to it.
-async fn snapshot(
-    several: &Several,
-    server: &Server,
-    after: Option<UnixTime>,
-) -> Result<Input, Failure> {
+async fn snapshot(several: &Several, server: &Server, after: UnixTime) -> Result<Input, Failure> {
     let bytes = get(server, "v2/snapshot".to_owned(), MAX_SNAPSHOT).await?;
-    let (_, _, issued) = Snapshot::peek(&bytes)?;
-    if after.is_some_and(|after| issued <= after) {
+    let (_, version, issued) = Snapshot::peek(&bytes)?;
+    if issued <= after {
         return Err(Failure::Other);
     }
-    let roster: Roster = several.roster().clone();
+    let mut rosters = several.rosters().iter();
+    let roster: Roster = rosters
+        .find(|roster| roster.version == version)
+        .cloned()
+        .ok_or(Failure::Other)?;
     // However old it is: it is the newest that there is.
     let snapshot = blocking(move || Snapshot::decode_and_verify(&bytes, &roster, issued)).await?;
     let wanted = snapshot.log;
-    let here = several.with_log(RoundLog::clone);
-    let common = here.leaves().len().saturating_sub(OVERLAP);
     let size = usize::try_from(wanted.size).map_err(|_| Failure::Other)?;
-    let mut leaves = leaves(server, common.min(size), size).await?;
-    let fits = |leaves: &[Leaf]| {
-        let mut log = here.clone();
-        log.truncate(size - leaves.len());
-        log.leaves().len() + leaves.len() == size
-            && leaves.iter().all(|leaf| log.push(*leaf))
-            && log.head() == wanted
-    };
-    if !fits(&leaves) {
+    let here = several.with_log(|log| log.leaves().len());
+    let mut leaves = leaves(server, here.saturating_sub(OVERLAP).min(size), size).await?;
+    let (log, some) = (several.with_log(RoundLog::clone), leaves.clone());
+    let fits = blocking(move || Ok(leads_to(log, &some, wanted, size))).await?;
+    if !fits {
         leaves = self::leaves(server, 0, size).await?;
     }
     let certified = Certified {
@@ -151,6 +146,15 @@ async fn snapshot(
         snapshot: Arc::new(snapshot),
     };
     Ok(Input::Snapshot(certified, leaves))
+}
+
+/// Whether these rounds, behind those that a log has before them, lead to a head.
+fn leads_to(mut log: RoundLog, leaves: &[Leaf], wanted: LogHead, size: usize) -> bool {
+    let common = size.saturating_sub(leaves.len());
+    log.truncate(common);
+    log.leaves().len() == common
+        && leaves.iter().all(|leaf| log.push(*leaf))
+        && log.head() == wanted
 }
 
 /// The rounds from a place in the log on, up to another.

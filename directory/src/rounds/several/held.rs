@@ -14,7 +14,7 @@ use crate::registry::Registry;
 /// Records that are kept: as many as all directories can vote for.
 const MOST: usize = MAX_RELAYS * (MAX_DIRECTORIES / 2);
 
-/// Records by their digests, and the last round that has needed them.
+/// Records by their digests, and the round that they came for.
 type Kept = HashMap<Digest, (Arc<RelayRecord>, UnixTime)>;
 
 /// The records.
@@ -32,7 +32,17 @@ impl Held {
         }
     }
 
-    /// Keeps records for a round. They have been checked.
+    /// Keeps the records that this directory votes for in a round, however many there are of others.
+    pub(super) fn keep_own(
+        &self,
+        records: impl Iterator<Item = Arc<RelayRecord>>,
+        round: UnixTime,
+    ) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(records.map(|record| (record.digest(), (record, round))));
+    }
+
+    /// Keeps records of others for a round, as long as there is room. They have been checked.
     pub(super) fn keep(&self, records: impl Iterator<Item = Arc<RelayRecord>>, round: UnixTime) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
@@ -43,7 +53,7 @@ impl Held {
         }
     }
 
-    /// Forgets what no round since then has needed.
+    /// Forgets what came before that round.
     pub(super) fn forget_before(&self, round: UnixTime) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|_, (_, of)| *of >= round);

@@ -9,11 +9,12 @@ mod membership;
 mod peers;
 mod promises;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use mixline_directory_engine::rounds::{RoundStatus, Start};
-use mixline_directory_engine::{Certified, Draft, Message, Output, Rounds, SigningKeys};
+use mixline_directory_engine::{Certified, Draft, Message, Output, Promise, Rounds, SigningKeys};
 use mixline_protocol::identity::Digest;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{
@@ -90,7 +91,7 @@ impl Several {
         now: SystemTime,
     ) -> Result<(Arc<Self>, Inbox)> {
         let roster = membership.roster().clone();
-        let (log, newest) = past.load(&roster)?;
+        let (log, newest) = past.load(membership.rosters())?;
         if let Some(newest) = &newest {
             board.publish(Published::new(newest.snapshot.clone(), max_age(&roster)));
         }
@@ -272,8 +273,10 @@ impl Several {
             .collect();
         relays.sort_by_key(|relay| relay.id);
         // Others ask for them, also when a relay has another one meanwhile.
+        let past = 2 * u64::from(self.roster().round_seconds);
+        self.held.forget_before(round.minus(past));
         self.held
-            .keep(live.into_iter().map(|relay| relay.record), round);
+            .keep_own(live.into_iter().map(|relay| relay.record), round);
         let mut random = [0; 32];
         OsRandom::new().fill_bytes(&mut random);
         Draft {
@@ -295,28 +298,16 @@ impl Several {
         }
     }
 
-    /// Does what the engine asks for, in order. What cannot be stored ends it: nothing is said that rests on it.
+    /// Does what the engine asks for, in order. What cannot be stored is not said.
     async fn carry_out(self: &Arc<Self>, outputs: Vec<Output>) {
-        for output in outputs {
+        let mut left = VecDeque::from(outputs);
+        while let Some(output) = left.pop_front() {
             match output {
                 Output::VoteWanted(_) => {}
                 Output::Store(promise) => {
                     let own = self.clone();
-                    let kept = tokio::task::spawn_blocking(move || own.promises.keep(&promise));
-                    match kept.await {
-                        Ok(Ok(true)) => {}
-                        Ok(Ok(false)) => {
-                            tracing::warn!(
-                                "another front end of this directory has said something else in this round"
-                            );
-                            return;
-                        }
-                        Ok(Err(error)) => {
-                            tracing::error!("nothing is signed in this round: {error}");
-                            return;
-                        }
-                        Err(_) => return,
-                    }
+                    let said = tokio::task::spawn_blocking(move || own.promise(&promise)).await;
+                    left.extend(said.unwrap_or_default());
                 }
                 Output::Send(message) => self.peers.send(&message),
                 Output::Fetch { from, what } => fetch::spawn(self, from, what),
@@ -328,6 +319,28 @@ impl Several {
         }
     }
 
+    /// Stores what this directory is about to say; gives what is to be done once it is stored.
+    fn promise(&self, promise: &Promise) -> Vec<Output> {
+        match self.promises.keep(promise) {
+            Ok(true) => {
+                let mut rounds = self.lock();
+                rounds.stored(promise, millis(SystemTime::now()));
+                rounds.take_outputs()
+            }
+            Ok(false) => {
+                tracing::warn!(
+                    "another front end of this directory has said something else in this round, or its clock was \
+                     ahead once: nothing is said here"
+                );
+                Vec::new()
+            }
+            Err(error) => {
+                tracing::error!("nothing is said in this round: {error}");
+                Vec::new()
+            }
+        }
+    }
+
     async fn publish(self: &Arc<Self>, certified: &Certified) {
         let round = certified.snapshot.issued;
         let relays = certified.snapshot.relays.len();
@@ -335,8 +348,6 @@ impl Several {
         let age = max_age(self.roster());
         self.board
             .publish(Published::new(certified.snapshot.clone(), age));
-        self.held
-            .forget_before(round.minus(2 * u64::from(self.roster().round_seconds)));
         let (own, certified) = (self.clone(), certified.clone());
         let kept = tokio::task::spawn_blocking(move || {
             let log = own.with_log(RoundLog::clone);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mixline_directory_engine::Message;
-use mixline_http_client::{Bytes, Patience, Request, Server};
+use mixline_http_client::{Bytes, Patience, Request, Server, StatusCode};
 use mixline_protocol::records::Roster;
 use tokio::sync::mpsc;
 
@@ -91,7 +91,7 @@ async fn deliver(server: Arc<Server>, mut waiting: mpsc::Receiver<(Instant, Byte
                 let request = Request::post("v2/directories/messages", bytes.clone());
                 match server.ask(request).await {
                     // It has been heard, or will never be.
-                    Ok(answer) if !answer.status().is_server_error() => return,
+                    Ok(answer) if !is_for_later(answer.status()) => return,
                     Ok(_) => {}
                     Err(error) => tracing::debug!("directory {}: {error}", server.url()),
                 }
@@ -99,4 +99,9 @@ async fn deliver(server: Arc<Server>, mut waiting: mpsc::Receiver<(Instant, Byte
             }
         });
     }
+}
+
+/// It has too much to do at the moment.
+fn is_for_later(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
