@@ -12,6 +12,7 @@ use common::*;
 use hyper::Method;
 use mixline_daemon::testing::ServiceManager;
 use mixline_directory_client::{DirectoryClient, Error, Fetched};
+use mixline_protocol::records::Heartbeat;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
@@ -208,8 +209,12 @@ async fn refusals_say_why() {
     let (status, text) = post(&daemon, 1, b"noise".to_vec()).await;
     assert_eq!(status, 400, "{text}");
     assert_eq!(post(&daemon, 1, vec![0; 100_000]).await.0, 413);
+    // The record that the heartbeat names is another one; the proof is none.
     let mut bent = setup.registration(1, 1);
     *bent.last_mut().unwrap() ^= 1;
+    assert_eq!(post(&daemon, 1, bent).await.0, 400);
+    let mut bent = setup.registration(1, 1);
+    bent[Heartbeat::ENCODED - 1] ^= 1;
     assert_eq!(post(&daemon, 1, bent).await.0, 403);
     let (status, text) = post(&daemon, 2, setup.registration(1, 1)).await;
     assert!(status == 403 && text.contains("127.77.0.2"), "{text}");
