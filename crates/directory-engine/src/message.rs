@@ -138,3 +138,87 @@ impl Message {
         Ok(Self { keys, body })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mixline_protocol::identity::{IdentityKey, NetworkId};
+    use mixline_protocol::records::{Said, Signatures, Statement};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(n: u8) -> OnlineKey {
+        let identity = IdentityKey::from_seed([n; 32]);
+        let life = (UnixTime(1), UnixTime(2));
+        OnlineKey::certify(NetworkId([1; 32]), [n; 32], life, &identity).unwrap()
+    }
+
+    fn samples() -> Vec<Message> {
+        let mut signatures = Signatures::default();
+        signatures.put(0, [1; 64]);
+        signatures.put(3, [2; 64]);
+        let endorsement = |voter| Endorsement {
+            voter,
+            round: UnixTime(300),
+            vote: Digest([voter; 32]),
+            signatures: signatures.clone(),
+        };
+        let said = [1, 2].map(|n| Said {
+            key: key(n),
+            digest: Digest([n; 32]),
+            signature: [n; 64],
+        });
+        let proof = Contradiction::new(Statement::Vote, UnixTime(300), said).unwrap();
+        let signature = Body::Signature {
+            round: UnixTime(300),
+            index: 2,
+            digest: Digest([9; 32]),
+            signature: [8; 64],
+        };
+        let bodies = [
+            Body::Endorsements(vec![endorsement(0), endorsement(9)]),
+            Body::Endorsements(vec![endorsement(1); ENDORSEMENTS]),
+            signature,
+            Body::Contradiction(Box::new(proof)),
+        ];
+        let with_keys = |body| Message {
+            keys: vec![key(1), key(2)],
+            body,
+        };
+        bodies.into_iter().map(with_keys).collect()
+    }
+
+    #[test]
+    fn messages_are_read_as_they_were_written_and_nothing_else_is() {
+        for message in samples() {
+            let bytes = message.encode();
+            assert!(bytes.len() <= Message::MAX_ENCODED);
+            assert_eq!(Message::decode(&bytes), Ok(message));
+            assert!((0..bytes.len()).all(|end| Message::decode(&bytes[..end]).is_err()));
+            assert!(Message::decode(&[&bytes[..], &[0]].concat()).is_err());
+        }
+        let mut crowd = samples().remove(0);
+        crowd.keys = vec![key(1); KEYS + 1];
+        assert!(Message::decode(&crowd.encode()).is_err());
+    }
+
+    proptest! {
+        /// Whatever is read is written to the same bytes again.
+        #[test]
+        fn what_is_bent_is_refused_or_is_another_message(
+            which in 0usize..4,
+            at: prop::sample::Index,
+            value: u8,
+            noise in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut bytes = samples()[which].encode();
+            let index = at.index(bytes.len());
+            bytes[index] = value;
+            for bytes in [bytes, noise] {
+                if let Ok(read) = Message::decode(&bytes) {
+                    prop_assert_eq!(read.encode(), bytes);
+                }
+            }
+        }
+    }
+}
