@@ -4,8 +4,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// How far ahead versions are set aside, milliseconds: as often something is to be stored at most.
-const SET_ASIDE: u64 = 600_000;
+/// How far ahead versions are set aside, milliseconds: as often something is to be stored at most. A relay that is
+/// started again goes on from there, so directories see a clock that is that much ahead, and bear some of it.
+const SET_ASIDE: u64 = 60_000;
 
 /// The versions of one identity, for all that it says and to everybody.
 #[derive(Debug, Default)]
