@@ -36,7 +36,8 @@ fn a_wrong_clock_is_told_whose_it_is() {
     );
     // What clocks usually are apart is nobody's concern.
     register_as(&registry, registration(1, NOW.minus(CLOCK_SKEW)), NOW).unwrap();
-    register_as(&registry, registration(2, NOW.plus(3 * CLOCK_SKEW)), NOW).unwrap();
+    let ahead = registered(record(2, NOW), NOW.plus(3 * CLOCK_SKEW));
+    register_as(&registry, ahead, NOW).unwrap();
 }
 
 #[test]
