@@ -96,7 +96,7 @@ pub fn is_quiet(checks: &mut Checks, container: &mut Container) {
             ("client", "status", "no client is running"),
         ] {
             let answer = format!(
-                "sed -E -e 's/^#( *[a-z_]+:|  - )/\\1/' -e 's/id: ID/id: {ID}/' \
+                "sed -E -e 's/^#( *[a-z_]+:|  - )/\\1/' -e 's/(id|network): ID/\\1: {ID}/' \
                  /etc/mixline/{name}.yaml.example > /tmp/all.yaml; \
                  mixline-{name} {command} --config /tmp/all.yaml 2>&1 | tee /tmp/answer | grep -q '{answer}' \
                  || {{ cat /tmp/answer; false; }}"
