@@ -14,13 +14,13 @@ use mixline_directory_engine::merge::Before;
 use mixline_directory_engine::{Certified, Records, merge};
 use mixline_protocol::identity::Digest;
 use mixline_protocol::random::OsRandom;
-use mixline_protocol::records::{RelayFlags, RelayRecord, Roster, Snapshot, Vote, VotedRelay};
+use mixline_protocol::records::{RelayRecord, Roster, Snapshot, Vote};
 use mixline_protocol::round_log::{Leaf, RoundLog};
 use mixline_protocol::time::UnixTime;
 use rand_core::Rng as _;
 
-use super::ServiceKeys;
 use super::past::Past;
+use super::{ServiceKeys, voted};
 use crate::board::{Board, Published};
 use crate::registry::Registry;
 use crate::{Error, Result};
@@ -178,16 +178,7 @@ impl Alone {
                 .map(|relay| (relay.digest, relay.record.clone()))
                 .collect(),
         );
-        let mut relays: Vec<VotedRelay> = live
-            .iter()
-            .map(|relay| VotedRelay {
-                id: relay.descriptor().id,
-                record: relay.digest,
-                flags: RelayFlags { ring: true },
-                capacity: relay.descriptor().capacity,
-            })
-            .collect();
-        relays.sort_by_key(|relay| relay.id);
+        let relays = voted(&live);
         let newest = made.newest.as_ref();
         let vote = Vote {
             network: self.roster.network(),

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use mixline_protocol::effort::EffortTerms;
 use mixline_protocol::identity::{IdentityKey, X25519Public};
-use mixline_protocol::records::{Roster, ServiceDescriptor};
+use mixline_protocol::records::{RelayFlags, Roster, ServiceDescriptor, VotedRelay};
 use mixline_protocol::round_log::RoundLog;
 use mixline_protocol::time::UnixTime;
 
 use self::alone::Alone;
 use self::several::Several;
 use crate::board::Board;
+use crate::registry::LiveRelay;
 use crate::{Error, Result};
 
 /// Who makes the snapshots.
@@ -92,4 +93,19 @@ impl ServiceKeys {
         };
         descriptor.sign(&self.identity).map_err(Error::Snapshot)
     }
+}
+
+/// What a directory votes of the relays that are there, by ID.
+fn voted(live: &[LiveRelay]) -> Vec<VotedRelay> {
+    let mut relays: Vec<VotedRelay> = live
+        .iter()
+        .map(|relay| VotedRelay {
+            id: relay.descriptor().id,
+            record: relay.digest,
+            flags: RelayFlags { ring: true },
+            capacity: relay.descriptor().capacity,
+        })
+        .collect();
+    relays.sort_by_key(|relay| relay.id);
+    relays
 }

@@ -6,7 +6,6 @@ mod records_common;
 
 mod all_kinds;
 mod contradictions;
-mod how_long;
 mod kinds;
 mod online_keys;
 mod quorum;

@@ -18,7 +18,7 @@ use mixline_directory_engine::{Certified, Draft, Message, Output, Promise, Round
 use mixline_protocol::identity::Digest;
 use mixline_protocol::random::OsRandom;
 use mixline_protocol::records::{
-    Contradiction, RelayFlags, RelayRecord, Roster, ServiceDescriptor, Snapshot, Vote, VotedRelay,
+    Contradiction, RelayRecord, Roster, ServiceDescriptor, Snapshot, Vote,
 };
 use mixline_protocol::round_log::{Leaf, RoundLog};
 use mixline_protocol::time::UnixTime;
@@ -29,8 +29,8 @@ use self::held::Held;
 pub use self::membership::{Membership, read_rosters};
 use self::peers::Peers;
 use self::promises::Promises;
-use super::ServiceKeys;
 use super::past::Past;
+use super::{ServiceKeys, voted};
 use crate::Result;
 use crate::board::{Board, Published};
 use crate::registry::Registry;
@@ -262,16 +262,7 @@ impl Several {
     /// What this directory would put into the snapshot of a round.
     fn draft(&self, round: UnixTime) -> Draft {
         let live = self.registry.live_relays();
-        let mut relays: Vec<VotedRelay> = live
-            .iter()
-            .map(|relay| VotedRelay {
-                id: relay.descriptor().id,
-                record: relay.digest,
-                flags: RelayFlags { ring: true },
-                capacity: relay.descriptor().capacity,
-            })
-            .collect();
-        relays.sort_by_key(|relay| relay.id);
+        let relays = voted(&live);
         // Others ask for them, also when a relay has another one meanwhile.
         let past = 2 * u64::from(self.roster().round_seconds);
         self.held.forget_before(round.minus(past));
